@@ -1,0 +1,106 @@
+"""What every config model is built from.
+
+A config describes an experiment. It never asks the hardware, the network or the disk while it is validated, and
+it never holds a secret: a key is a `SecretRef`, the name of an environment variable.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+Role = Literal["budget", "machine"]
+
+_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_SECRET = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+class StrictModel(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+
+def budget_field(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that may be raised on resume: iterations, seconds, cost. Not part of the config hash."""
+    return Field(default, json_schema_extra={"role": "budget"}, **kwargs)
+
+
+def machine_field(default: Any = ..., **kwargs: Any) -> Any:
+    """A field that says where the work runs, not what it is. Not part of the config hash."""
+    return Field(default, json_schema_extra={"role": "machine"}, **kwargs)
+
+
+def preset_field(folder: str, default: Any = ..., **kwargs: Any) -> Any:
+    """A field whose value may be the name of a file in `configs/FOLDER/` instead of the mapping itself."""
+    return Field(default, json_schema_extra={"presets": folder}, **kwargs)
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Replace `${NAME}`, `${NAME:-default}` and `$$` in a value that was already parsed, so a value cannot add YAML.
+
+    Raises:
+        ValueError: a variable without default is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name is None:
+            return "$"
+        found = env.get(name) or match["default"]
+        if found is None:
+            raise ValueError(f"the environment variable {name} is not set")
+        return found
+
+    return _VARIABLE.sub(value, text)
+
+
+def _expand_field(value: Any, info: ValidationInfo) -> Any:
+    env = (info.context or {}).get("env", {})
+    return expand(value, env) if isinstance(value, str) else value
+
+
+def _only_reference(value: str) -> str:
+    if not _SECRET.fullmatch(value):
+        raise ValueError("name the variable that holds the key, as in ${OPENROUTER_API_KEY}; never the key itself")
+    return value
+
+
+# A machine value: endpoint, model name or path; variables are resolved once, into the run's config.yaml.
+EnvText = Annotated[str, BeforeValidator(_expand_field)]
+# A key by name. It stays a name in every file; agentlab.llm reads the variable when it sends the request.
+SecretRef = Annotated[str, AfterValidator(_only_reference)]
+
+
+def roles(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Role]]:
+    """Dotted names of the fields marked `budget` or `machine`, nested models included."""
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        role = extra.get("role") if isinstance(extra, dict) else None
+        if role in ("budget", "machine"):
+            yield prefix + name, role  # type: ignore[misc] # narrowed by the test above
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from roles(field.annotation, f"{prefix}{name}.")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}. Keys that hold a dot are quoted; lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = prefix + (f'"{key}"' if "." in key else key)
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def config_hash(config: BaseModel) -> str:
+    """SHA-256 of what defines the experiment: the resolved config less its `budget` and `machine` fields."""
+    left_out = tuple(name for name, _ in roles(type(config)))
+    flat = flatten(config.model_dump(mode="json"))
+    kept = {k: v for k, v in flat.items() if not any(k == name or k.startswith(f"{name}.") for name in left_out)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

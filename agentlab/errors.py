@@ -1,0 +1,213 @@
+"""Every error agentlab raises on purpose, with its exit code.
+
+    AgentlabError                    1   the work was tried and failed
+    ├── UsageError                   2   the call cannot be carried out as typed
+    │   ├── ConfigError              2   a config file, key or value is wrong
+    │   ├── DataError                2   a data file was read and cannot be used
+    │   ├── UnknownNameError         2   no run, preset, model or command bears that name
+    │   ├── RunLockedError           2   another process works on the run
+    │   ├── RunUnreadableError       2   a run folder is damaged or not a run folder
+    │   └── RunMismatchError         2   resume was asked with a different experiment
+    ├── MissingError                 3   something has to be there first
+    │   ├── MissingFileError         3   a data or model file
+    │   ├── MissingKeyError          3   an API key
+    │   ├── MissingExtraError        3   an optional dependency
+    │   └── StorageError             3   the disk is full, read-only or not ours
+    ├── ModelFileError               1   a model file is broken or not what was promised
+    ├── RemoteError                  4   a language model did not answer usefully
+    │   ├── LLMConnectionError       4   refused, reset, name not found
+    │   ├── LLMTimeoutError          4   first token, idle or total clock ran out
+    │   ├── LLMTruncatedError        4   the stream ended without a finish reason
+    │   ├── RateLimitedError         4   429
+    │   ├── QuotaError               4   402, or 429 with a quota code
+    │   ├── ServerFaultError         4   5xx
+    │   ├── AuthError                4   401, 403
+    │   ├── UnknownModelError        4   404
+    │   ├── BadRequestError          4   400, 422
+    │   ├── ContextOverflowError     4   the prompt does not fit the model
+    │   ├── ContentFilterError       4   the provider refused the content
+    │   ├── MalformedReplyError      4   not the protocol that was agreed
+    │   ├── SchemaError              4   an answer that the schema rejects, twice
+    │   ├── WorkerDiedError          4   the local model's process died
+    │   ├── LLMCancelledError        4   the caller gave up
+    │   └── AllModelsFailedError     4   every candidate failed; holds the attempts
+    ├── GateError                    5   a threshold or budget was not met
+    │   └── BudgetExceededError      5   the next call would cost more than is allowed
+    └── Interrupted                130   stopped by a signal; the run can be resumed
+
+A message is data: one sentence without markup. The hint says what to do next. `cli/main.py` alone prints them.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class AgentlabError(Exception):
+    """Base of the tree. `hint` is the next step for the user, or None."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def kind(self) -> str:
+        """The class name: what `--json` reports and events record."""
+        return type(self).__name__
+
+
+class UsageError(AgentlabError):
+    """The call cannot be carried out as typed."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config file, key or value is wrong; the message lists every problem, one per line."""
+
+
+class DataError(UsageError):
+    """A data file was read and cannot be used."""
+
+
+class UnknownNameError(UsageError):
+    """No such name; the hint lists the nearest or all known ones."""
+
+    def __init__(self, what: str, name: str, known: Sequence[str], *, hint: str | None = None) -> None:
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        listed = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known) or 'none yet'}."
+        super().__init__(f"There is no {what} named {name!r}.", hint=f"{listed} {hint}" if hint else listed)
+
+
+class RunLockedError(UsageError):
+    """Another process works on the run."""
+
+
+class RunUnreadableError(UsageError):
+    """A run folder is damaged or not a run folder."""
+
+
+class RunMismatchError(UsageError):
+    """Resume was asked with a different experiment."""
+
+
+class MissingError(AgentlabError):
+    """Something has to be there first; the hint names the command that brings it."""
+
+    exit_code = 3
+
+
+class MissingFileError(MissingError):
+    """A data or model file is absent."""
+
+
+class MissingKeyError(MissingError):
+    """An API key is absent."""
+
+
+class MissingExtraError(MissingError):
+    """An optional dependency is not installed."""
+
+
+class StorageError(MissingError):
+    """The disk is full, read-only or not ours."""
+
+
+class ModelFileError(AgentlabError):
+    """A model file is broken or not what was promised."""
+
+
+class RemoteError(AgentlabError):
+    """A language model did not answer usefully."""
+
+    exit_code = 4
+
+
+class LLMConnectionError(RemoteError):
+    """Refused, reset, or name not found."""
+
+
+class LLMTimeoutError(RemoteError):
+    """The first-token, idle or total clock ran out."""
+
+
+class LLMTruncatedError(RemoteError):
+    """The stream ended without a finish reason."""
+
+
+class RateLimitedError(RemoteError):
+    """HTTP 429. `retry_after` is in seconds, None when the provider did not say."""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class QuotaError(RemoteError):
+    """HTTP 402, or 429 with a quota code: waiting will not help."""
+
+
+class ServerFaultError(RemoteError):
+    """HTTP 5xx."""
+
+
+class AuthError(RemoteError):
+    """HTTP 401 or 403."""
+
+
+class UnknownModelError(RemoteError):
+    """HTTP 404: the provider has no such model."""
+
+
+class BadRequestError(RemoteError):
+    """HTTP 400 or 422."""
+
+
+class ContextOverflowError(RemoteError):
+    """The prompt does not fit the model's context window."""
+
+
+class ContentFilterError(RemoteError):
+    """The provider refused the content."""
+
+
+class MalformedReplyError(RemoteError):
+    """The reply does not follow the agreed protocol, or is larger than allowed."""
+
+
+class SchemaError(RemoteError):
+    """The answer was rejected by its schema, and so was the second one."""
+
+
+class WorkerDiedError(RemoteError):
+    """The process that holds the local model died. The message ends with the tail of its log."""
+
+
+class LLMCancelledError(RemoteError):
+    """The caller gave up."""
+
+
+class AllModelsFailedError(RemoteError):
+    """Every candidate failed. `failures` holds one line per attempt."""
+
+    def __init__(self, message: str, *, failures: Sequence[str] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failures = tuple(failures)
+
+
+class GateError(AgentlabError):
+    """The work is done, but a threshold or budget was not met."""
+
+    exit_code = 5
+
+
+class BudgetExceededError(GateError):
+    """The next call would cost more than is allowed."""
+
+
+class Interrupted(AgentlabError):  # noqa: N818 - a state, not a fault
+    """Stopped by a signal; the run can be resumed."""
+
+    exit_code = 130

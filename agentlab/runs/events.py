@@ -1,0 +1,45 @@
+"""The event: one line of `events.jsonl`, the truth a run resumes from and every view follows."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`type` is `noun.verb`; `id` names the thing it happened to; `t` (UNIX seconds) never enters a result."""
+
+    seq: int
+    t: float
+    type: str
+    id: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    v: int = VERSION
+
+    def to_json(self) -> str:
+        """One line without its newline. NaN is refused: it is not JSON."""
+        fields = {"v": self.v, "seq": self.seq, "t": self.t, "type": self.type, "id": self.id, "data": self.data}
+        return json.dumps(fields, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Event":
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: the line is not an event.
+        """
+        try:
+            raw = json.loads(line)
+            return cls(seq=raw["seq"], t=raw["t"], type=raw["type"], id=raw["id"], data=raw["data"], v=raw["v"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not an event: {error}") from error
+
+
+class EventSink(Protocol):
+    """Whoever wants to see events as they happen: the run folder, the screen, a tracker."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event. Must not raise for an event type it does not know."""
+        ...

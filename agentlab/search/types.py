@@ -1,0 +1,84 @@
+"""The seams of a search: who proposes, who measures, and what is remembered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Value = bool | int | float | str
+Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional parameters are absent
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate and where it came from: `default`, `gp`, `tpe`, `random`, `llm`, or `llm->gp` after a fallback."""
+
+    params: Params
+    source: str
+    note: str = ""  # the proposer's reason, or why it fell back
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What an objective measured. A failed trial has no value and says why."""
+
+    status: Literal["finished", "failed"]
+    value: float | None = None  # lower is better
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One line of a search's history."""
+
+    number: int
+    proposal: Proposal
+    result: TrialResult
+
+
+class Proposer(Protocol):
+    """Suggests candidates. All randomness comes from the generator, so the same history gives the same answer."""
+
+    name: str
+
+    def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """Up to `n` candidates, best first. May return fewer."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """A trial has ended, whoever proposed it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrialContext:
+    """What an objective may know about the trial it measures."""
+
+    number: int
+    seed: int
+
+
+class Objective(Protocol):
+    """Measures a candidate. Expected failures come back as a failed result; a bug may raise."""
+
+    def __call__(self, proposal: Proposal, context: TrialContext) -> TrialResult:
+        """Run the trial to its end."""
+        ...
+
+
+class TrialExecutor(Protocol):
+    """Runs objectives here, in processes or elsewhere."""
+
+    def submit(self, proposal: Proposal, context: TrialContext) -> None:
+        """Start or queue a trial."""
+        ...
+
+    def completed(self) -> TrialResult:
+        """Wait for the next finished trial, in order of submission."""
+        ...
+
+    def close(self) -> None:
+        """Free what was held. Safe to call twice."""
+        ...
