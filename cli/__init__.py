@@ -1,0 +1,1 @@
+"""The command line of agentlab: arguments and rendering, no logic."""
