@@ -33,19 +33,20 @@
     │   └── AllModelsFailedError     4   every candidate failed; holds the attempts
     ├── GateError                    5   a threshold or budget was not met
     │   └── BudgetExceededError      5   the next call would cost more than is allowed
-    └── Interrupted                130   stopped by a signal; the run can be resumed
+    └── Interrupted          130, 143   stopped by a signal; the run can be resumed
 
 A message is data: one sentence without markup. The hint says what to do next. `cli/main.py` alone prints them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 
 class AgentlabError(Exception):
-    """Base of the tree. `hint` is the next step for the user, or None."""
+    """Base of the tree. `hint` is the next step for the user; `run` names the run it happened in, if any."""
 
     exit_code = 1
+    run: Mapping[str, str] | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -208,6 +209,10 @@ class BudgetExceededError(GateError):
 
 
 class Interrupted(AgentlabError):  # noqa: N818 - a state, not a fault
-    """Stopped by a signal; the run can be resumed."""
+    """Stopped by a signal; the run can be resumed. The exit code is the shell's: 130 for Ctrl-C, 143 for TERM."""
 
     exit_code = 130
+
+    def __init__(self, message: str, *, hint: str | None = None, signal: int = 2) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal

@@ -1,4 +1,4 @@
-"""The seam to a local model in GGUF format. `worker.py` serves it from a process of its own, `fake.py` from a script."""
+"""The seam to a local model in GGUF format. `process.py` serves it from a worker process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

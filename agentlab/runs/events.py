@@ -43,3 +43,13 @@ class EventSink(Protocol):
     def emit(self, event: Event) -> None:
         """Take one event. Must not raise for an event type it does not know."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Narration:
+    """What an event means to somebody who watches: a line worth keeping, and how far the work is."""
+
+    line: str | None = None
+    detail: str | None = None  # what happens right now; shown on a terminal only
+    done: int | None = None
+    total: int | None = None

@@ -1,0 +1,100 @@
+"""The commands that run experiments: a table of import strings, so that naming them costs nothing."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentlab.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from agentlab.runs.context import Context
+    from agentlab.runs.document import Document
+    from agentlab.runs.events import Event, Narration
+    from agentlab.runs.run import Outcome, Run
+
+
+class Experiment(Protocol):
+    """A checked experiment, ready to start. Preparing it reads but writes nothing."""
+
+    def plan(self) -> "Document":
+        """What it would do and cost."""
+        ...
+
+    def run(self, run: "Run") -> tuple["Document", "Outcome"]:
+        """Do it, or go on with it, and say what came out."""
+        ...
+
+
+class Prepare(Protocol):
+    """Checks everything that can be checked before work starts: data, keys, model files."""
+
+    def __call__(self, config: Any, context: "Context") -> Experiment:
+        """The experiment, or the error a user should see before anything is written."""
+        ...
+
+
+class Narrate(Protocol):
+    """Turns an event into what the screen shows. Pure."""
+
+    def __call__(self, event: "Event") -> "Narration | None":
+        """None for an event that nobody needs to see."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One capability. Each part is `module:name` and imported when asked for."""
+
+    name: str
+    config: str
+    result: str
+    prepare: str
+    narrate: str
+
+    def config_model(self) -> "type[BaseModel]":
+        """The typed config."""
+        return _load(self.config)  # type: ignore[no-any-return] # what a string names is known at run time
+
+    def result_model(self) -> "type[Document]":
+        """The typed answer."""
+        return _load(self.result)  # type: ignore[no-any-return] # as above
+
+    def prepare_function(self) -> Prepare:
+        """The way in."""
+        return _load(self.prepare)  # type: ignore[no-any-return] # as above
+
+    def narrate_function(self) -> Narrate:
+        """The voice."""
+        return _load(self.narrate)  # type: ignore[no-any-return] # as above
+
+
+def _load(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            name="nas",
+            config="agentlab.nas.config:NasConfig",
+            result="agentlab.nas.result:NasResult",
+            prepare="agentlab.nas.run:prepare",
+            narrate="agentlab.nas.narrate:narrate",
+        ),
+    )
+}
+
+
+def command(name: str) -> Command:
+    """The command of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in COMMANDS:
+        raise UnknownNameError("command", name, list(COMMANDS))
+    return COMMANDS[name]

@@ -1,0 +1,118 @@
+"""The only place that asks the hardware: cores, memory, device, dtype, threads.
+
+Nothing here may decide what an experiment computes. It says where it runs; results of it go into the manifest.
+"""
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Device = Literal["cpu", "cuda", "mps"]
+
+
+def cores() -> int:
+    """CPU cores this process may use: the affinity mask, further limited by a cgroup v2 quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()[:2]
+        if limit != "max":
+            count = min(count, max(1, int(limit) // int(period)))
+    return count
+
+
+def threads(workers: int = 1) -> int:
+    """Threads for each of `workers` concurrent workers. More threads than free cores is ruinous for small models."""
+    return max(1, cores() // max(1, workers))
+
+
+def worker_environment(thread_count: int) -> dict[str, str]:
+    """Variables for a worker process: fixed threads, and waiting threads that give their core away."""
+    return {"OMP_NUM_THREADS": str(thread_count), "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of main memory."""
+
+    total: int
+    available: int
+
+
+def memory() -> Memory:
+    """Main memory, limited by a cgroup v2 limit where there is one."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    total = min(int(seen.total), int(text)) if text != "max" else int(seen.total)
+    return Memory(total=total, available=min(int(seen.available), total))
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the machine offers, for `doctor` and the manifest."""
+
+    system: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    device: Device
+    device_name: str
+    device_memory_bytes: int | None
+    bf16: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest."""
+        return asdict(self)
+
+
+def device() -> Device:
+    """The best torch device of this machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def describe() -> Hardware:
+    """Ask everything once. Imports torch."""
+    import torch
+
+    kind = device()
+    name, device_memory, bf16 = platform.processor() or platform.machine(), None, _cpu_has_bf16()
+    if kind == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        name, device_memory, bf16 = properties.name, int(properties.total_memory), torch.cuda.is_bf16_supported()
+    return Hardware(
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        processor=_processor_name(),
+        cores=cores(),
+        memory_bytes=memory().total,
+        device=kind,
+        device_name=name,
+        device_memory_bytes=device_memory,
+        bf16=bf16,
+    )
+
+
+def _cpu_flags() -> dict[str, str]:
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return {}
+    first = info.read_text().split("\n\n")[0]
+    return {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in first.splitlines())}
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware; torch computes it everywhere, only slower."""
+    flags = _cpu_flags().get("flags", "").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _processor_name() -> str:
+    return _cpu_flags().get("model name") or platform.processor() or platform.machine()

@@ -1,0 +1,81 @@
+"""Writes that are either whole or absent: temporary file in the same folder, fsync, rename, fsync of the folder."""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agentlab.errors import StorageError
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "Free some space or choose another folder with --runs-dir."),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space or choose another folder with --runs-dir."),
+    errno.EROFS: ("the disk is read-only", "Choose a writable folder with --runs-dir, or set AGENTLAB_HOME."),
+    errno.EACCES: ("permission is denied", "Choose a writable folder with --runs-dir, or set AGENTLAB_HOME."),
+    errno.EPERM: ("permission is denied", "Choose a writable folder with --runs-dir, or set AGENTLAB_HOME."),
+    errno.EIO: ("the disk reports an input/output error", "Check the disk; the run can be resumed elsewhere."),
+    errno.ENOTDIR: ("a part of the path is a file", "Choose another folder with --runs-dir."),
+    errno.EEXIST: ("a file is in the way", "Move it or choose another folder."),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the system's complaints about a write to `path` into one `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        reason, hint = _REASONS.get(error.errno or 0, (str(error.strerror or error), None))
+        raise StorageError(f"Cannot write {path}: {reason}.", hint=hint) from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename in this folder survive a power cut. Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, whole or not at all.
+
+    Raises:
+        StorageError: disk full, read-only or not ours.
+    """
+    with storage_errors(path):
+        temporary = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON; NaN is refused, because it is not JSON."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

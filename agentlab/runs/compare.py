@@ -1,0 +1,119 @@
+"""Two runs side by side: what was configured differently, what came out differently."""
+
+from typing import Any
+
+import yaml
+
+from agentlab.config.base import flatten
+from agentlab.errors import RunUnreadableError
+from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.runs.manifest import Metric
+from agentlab.runs.store import RunRecord
+
+
+class ConfigDifference(Document):
+    """A key whose values differ; None where a run does not have it."""
+
+    key: str
+    first: Any
+    second: Any
+
+
+class MetricDifference(Document):
+    """A headline figure in both runs. `change` is second minus first."""
+
+    name: str
+    unit: str
+    direction: str
+    first: float | None
+    second: float | None
+    change: float | None
+    better: str | None
+
+
+class Comparison(Document):
+    """The answer of `runs compare`."""
+
+    first: str
+    second: str
+    config: list[ConfigDifference]
+    metrics: list[MetricDifference]
+
+    def blocks(self) -> list[Block]:
+        """Config first: a difference in figures means nothing before that is known."""
+        keys = [(d.key, _shown(d.first), _shown(d.second)) for d in self.config]
+        figures = [
+            (
+                m.name,
+                number(m.first),
+                number(m.second),
+                "–" if m.change is None else f"{m.change:+.4g}",
+                m.better or "–",
+            )
+            for m in self.metrics
+        ]
+        return [
+            Heading("Configuration"),
+            Table(("key", self.first, self.second), keys) if keys else Text("Both runs have the same configuration."),
+            Heading("Figures"),
+            Table(("figure", self.first, self.second, "change", "better"), figures)
+            if figures
+            else Text("Neither run has headline figures yet."),
+        ]
+
+
+def compare(first: RunRecord, second: RunRecord) -> Comparison:
+    """Compare what two runs were told and what they found."""
+    return Comparison(
+        first=first.id,
+        second=second.id,
+        config=config_differences(_config(first), _config(second)),
+        metrics=metric_differences(first.manifest.metrics, second.manifest.metrics, (first.id, second.id)),
+    )
+
+
+def _config(record: RunRecord) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(record.text("config.yaml"))
+    except yaml.YAMLError as error:
+        raise RunUnreadableError(f"{record.path / 'config.yaml'} is damaged.") from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[ConfigDifference]:
+    """Every dotted key whose values differ, in the order of its name. Pure."""
+    a, b = flatten(first), flatten(second)
+    return [
+        ConfigDifference(key=key, first=a.get(key), second=b.get(key))
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key)
+    ]
+
+
+def metric_differences(
+    first: dict[str, Metric], second: dict[str, Metric], names: tuple[str, str]
+) -> list[MetricDifference]:
+    """Headline figures of both runs. One that only one run has keeps its row. Pure."""
+    rows = []
+    for key in sorted(first.keys() | second.keys()):
+        a, b = first.get(key), second.get(key)
+        known = a or b
+        if known is None:
+            continue
+        change = b.value - a.value if a and b else None
+        rows.append(
+            MetricDifference(
+                name=key,
+                unit=known.unit,
+                direction=known.direction,
+                first=a.value if a else None,
+                second=b.value if b else None,
+                change=change,
+                better=None if not change else names[int((change < 0) == (known.direction == "lower"))],
+            )
+        )
+    return rows
+
+
+def _shown(value: Any) -> str:
+    return "–" if value is None else str(value)

@@ -1,0 +1,64 @@
+"""What a reader sees, independent of where: the screen, Markdown and HTML render the same blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """Starts a section."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph, without markup."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells are already text. Columns whose cells are all numbers are aligned right by the renderer."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A picture inside the run folder. `alt` says what it shows to somebody who cannot see it."""
+
+    file: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text in its own lines: a config, a traceback."""
+
+    text: str
+
+
+Block = Heading | Text | Table | Figure | Code
+
+
+class Document(BaseModel):
+    """A command's typed answer: plain data for `--json`, blocks for people."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def blocks(self) -> list[Block]:
+        """The answer for a reader."""
+        raise NotImplementedError
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A measured figure for a table; what was not measured is a dash."""
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{digits - 1}e}"

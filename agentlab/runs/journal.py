@@ -1,0 +1,82 @@
+"""`events.jsonl`: append-only and fsynced. A torn last line, left by a kill, is dropped on read and cut on resume."""
+
+import os
+from pathlib import Path
+
+from agentlab.errors import RunUnreadableError
+from agentlab.runs.atomic import storage_errors
+from agentlab.runs.events import VERSION, Event
+
+
+def read_events(path: Path) -> list[Event]:
+    """All whole events of a file.
+
+    Raises:
+        RunUnreadableError: absent, or damaged before its last line.
+    """
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[Event], int]:
+    """The events and the number of bytes they take."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunUnreadableError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run folder?") from error
+    events: list[Event] = []
+    size = 0
+    lines = data.split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
+        try:
+            event = Event.from_json(line.decode())
+        except ValueError as error:
+            if number == len(lines) - 1:
+                break
+            raise RunUnreadableError(
+                f"{path} is damaged in line {number}.", hint="Restore the file from a copy, or start a new run."
+            ) from error
+        if event.v > VERSION:
+            raise RunUnreadableError(f"{path} was written by a newer agentlab.", hint="Upgrade agentlab to read it.")
+        if event.seq != len(events):
+            raise RunUnreadableError(
+                f"{path} lacks events before line {number}.", hint="Restore the file from a copy, or start a new run."
+            )
+        events.append(event)
+        size += len(line) + 1
+    return events, size
+
+
+class Journal:
+    """The writing end. One per run folder, guarded by the run's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.events, self._size = _parse(path)
+        with storage_errors(path):
+            self._file = path.open("r+b", buffering=0)
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+        self._path = path
+
+    def append(self, event: Event) -> None:
+        """Write one event so that it survives a power cut, or leave the file as it was.
+
+        Raises:
+            StorageError: disk full, read-only or not ours.
+        """
+        line = event.to_json().encode() + b"\n"
+        with storage_errors(self._path):
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._file.write(line[written:])
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(self._size)
+                self._file.seek(self._size)
+                raise
+        self._size += len(line)
+        self.events.append(event)
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self._file.close()

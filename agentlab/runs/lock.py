@@ -1,0 +1,88 @@
+"""One process per run. The kernel drops the lock when its owner dies, however it dies."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import IO
+
+from agentlab.errors import RunLockedError
+from agentlab.runs.atomic import storage_errors
+
+if os.name == "nt":
+    import msvcrt
+
+    def _take(file: IO[str]) -> None:
+        # Locks a byte far behind the text, so that others can still read who holds the lock.
+        file.seek(1 << 20)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
+else:
+    import fcntl
+
+    def _take(file: IO[str]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# A reader that asks `is_held` holds the lock for an instant; a real owner holds it for long.
+_TRIES, _PAUSE_SECONDS = 5, 0.02
+
+
+class Lock:
+    """Held from construction to `release`. The file names the owner's pid and start time for the other's message."""
+
+    def __init__(self, path: Path, *, run_id: str, now: float) -> None:
+        with storage_errors(path):
+            self._file = path.open("a+", encoding="utf-8")
+        try:
+            _take_patiently(self._file)
+        except OSError as error:
+            self._file.seek(0)
+            owner = _owner(self._file.read(200))
+            self._file.close()
+            raise RunLockedError(
+                f"Another process{owner} is working on the run {run_id}.",
+                hint=f"Watch it with `agentlab runs show {run_id}`, or wait until it ends.",
+            ) from error
+        with storage_errors(path):
+            self._file.truncate(0)
+            self._file.write(json.dumps({"pid": os.getpid(), "started": now}))
+            self._file.flush()
+
+    def release(self) -> None:
+        """Let the next process in. Safe to call twice."""
+        self._file.close()
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock now."""
+    if not path.exists():
+        return False
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError:
+        return False  # not ours to write: no run of ours can be active in it
+    with file:
+        try:
+            _take(file)
+        except OSError:
+            return True
+        return False
+
+
+def _take_patiently(file: IO[str]) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            _take(file)
+        except OSError:
+            if not left:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _owner(text: str) -> str:
+    try:
+        return f" (pid {int(json.loads(text)['pid'])})"
+    except (ValueError, KeyError, TypeError):
+        return ""

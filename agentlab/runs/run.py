@@ -1,0 +1,273 @@
+"""`Run` owns one run folder: nothing else builds a path below the runs folder, and nothing else writes there."""
+
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from agentlab.errors import StorageError, UsageError
+from agentlab.runs import provenance
+from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
+from agentlab.runs.events import Event, EventSink
+from agentlab.runs.journal import Journal
+from agentlab.runs.lock import Lock
+from agentlab.runs.manifest import Failure, Manifest, Metric, Status, Tokens, read_manifest
+from agentlab.runs.redact import Redactor
+from agentlab.stats.control import Control
+
+LOCK = "lock"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What is known about a run before it starts."""
+
+    command: str
+    config_yaml: str
+    source_yaml: str
+    config_hash: str
+    seed: int
+    argv: Sequence[str] = ()
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What comes in from outside: the clock, the secrets to mask, and who else wants to see the events."""
+
+    clock: Callable[[], float] = time.time
+    redactor: Redactor = field(default_factory=Redactor)
+    sinks: Sequence[EventSink] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a capability reports when its work is done."""
+
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    control: Control | None = None
+    tokens: Tokens = field(default_factory=Tokens)
+    cost_usd: float | None = None
+
+
+class Run:
+    """An open run folder, held by this process alone. Use as a context manager, so that it is let go of."""
+
+    def __init__(self, path: Path, edge: Edge) -> None:
+        """Open an existing folder. `create` and `resume` are the ways in."""
+        self.path = path
+        self._edge = edge
+        self._session_start = edge.clock()
+        self._lock = Lock(path / LOCK, run_id=path.name, now=self._session_start)
+        try:
+            self.manifest = read_manifest(path)
+            self._journal = Journal(path / "events.jsonl")
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @classmethod
+    def create(cls, runs_dir: Path, spec: RunSpec, edge: Edge) -> "Run":
+        """A new folder. It is built under a hidden name and renamed, so nobody ever sees half of one.
+
+        Raises:
+            UsageError: `spec.name` is no file name or already taken.
+            StorageError: disk full, read-only or not ours.
+        """
+        now = datetime.fromtimestamp(edge.clock(), tz=UTC)
+        run_id = _checked_name(spec.name) if spec.name else _default_name(now, spec.command)
+        target, building = runs_dir / run_id, runs_dir / f".creating-{secrets.token_hex(4)}"
+        if target.exists():
+            raise UsageError(
+                f"There already is a run named {run_id}.",
+                hint=f"Choose another --run-name, or continue it with --resume {run_id}.",
+            )
+        manifest = Manifest(
+            id=run_id,
+            command=spec.command,
+            argv=[edge.redactor.scrub(word) for word in spec.argv],
+            config_hash=spec.config_hash,
+            seed=spec.seed,
+            versions=provenance.versions(),
+            git=provenance.git_state(Path(provenance.__file__).parent),
+            created=_iso(now),
+        )
+        make_folder(runs_dir)
+        try:
+            with storage_errors(building):
+                building.mkdir()
+            write_json(building / "manifest.json", manifest.to_json())
+            write_text(building / "config.yaml", spec.config_yaml)
+            write_text(building / "source.yaml", edge.redactor.scrub(spec.source_yaml))
+            write_bytes(building / "events.jsonl", b"")
+            with storage_errors(target):
+                building.rename(target)
+                sync_folder(runs_dir)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        return cls(target, edge)
+
+    @classmethod
+    def resume(cls, path: Path, edge: Edge) -> "Run":
+        """Open a folder to go on with it; a torn last event is cut off."""
+        return cls(path, edge)
+
+    # -- identity -----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that happened so far, oldest first."""
+        return self._journal.events
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
+        """Append one event, durably, and show it to the sinks."""
+        scrubbed = self._edge.redactor.scrub_tree(data)
+        event = Event(seq=len(self._journal.events), t=self._edge.clock(), type=type, id=id, data=scrubbed)
+        self._journal.append(event)
+        self._show(event)
+        return event
+
+    def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
+        """Append a passing detail (a token, a step) to `stream.jsonl`; may be lost, is never resumed from."""
+        event = Event(seq=-1, t=self._edge.clock(), type=type, id=id, data=self._edge.redactor.scrub_tree(data))
+        with storage_errors(self.path), (self.path / "stream.jsonl").open("a", encoding="utf-8") as file:
+            file.write(event.to_json() + "\n")
+        self._show(event)
+
+    def _show(self, event: Event) -> None:
+        for sink in self._edge.sinks:
+            sink.emit(event)
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def file(self, name: str) -> Path:
+        """The path of a file of this run, its folder made.
+
+        Raises:
+            UsageError: the name leads out of the run folder.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or "\\" in name or any(part in ("..", ".") for part in parts):
+            raise UsageError(f"{name!r} is not the name of a file inside a run.")
+        path = self.path.joinpath(*parts)
+        make_folder(path.parent)
+        return path
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file of this run, whole or not at all, secrets masked."""
+        path = self.file(name)
+        write_text(path, self._edge.redactor.scrub(text))
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file of this run, whole or not at all, secrets masked."""
+        path = self.file(name)
+        write_json(path, self._edge.redactor.scrub_tree(value))
+        return path
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a binary file of this run, whole or not at all."""
+        path = self.file(name)
+        write_bytes(path, data)
+        return path
+
+    def log(self, text: str) -> None:
+        """Add a line to `log.txt`: warnings and tracebacks, for a reader in trouble."""
+        stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))
+        with storage_errors(self.path), (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{stamp} {self._edge.redactor.scrub(text)}\n")
+
+    # -- the life of a run --------------------------------------------------------------------------------------
+
+    def start(self, device: dict[str, Any]) -> None:
+        """Say that work begins, or begins again."""
+        now = _iso(datetime.fromtimestamp(self._session_start, tz=UTC))
+        again = self.manifest.started is not None
+        self._update(
+            status="running",
+            device=device,
+            started=self.manifest.started or now,
+            ended=None,
+            error=None,
+            resumed=[*self.manifest.resumed, now] if again else self.manifest.resumed,
+        )
+        self.emit("run.resumed" if again else "run.started")
+
+    def budget(self, config_yaml: str) -> None:
+        """Record a larger budget, given on resume, in `config.yaml`."""
+        write_text(self.path / "config.yaml", config_yaml)
+
+    def complete(self, outcome: Outcome) -> None:
+        """The work is done."""
+        self._end(
+            "completed",
+            metrics=outcome.metrics,
+            control=outcome.control,
+            tokens=outcome.tokens,
+            cost_usd=outcome.cost_usd,
+        )
+
+    def interrupt(self) -> None:
+        """A signal stopped the work; it can go on later."""
+        self._end("interrupted")
+
+    def fail(self, kind: str, message: str) -> None:
+        """The work ended in an error. A disk that refuses even this must not hide that error."""
+        try:
+            self._end("failed", error=Failure(kind=kind, message=self._edge.redactor.scrub(message)))
+        except StorageError:
+            self.close()
+
+    def _end(self, status: Status, **changes: Any) -> None:
+        now = self._edge.clock()
+        ended = _iso(datetime.fromtimestamp(now, tz=UTC))
+        spent = max(0.0, now - self._session_start)
+        self._session_start = now
+        self.emit(f"run.{status}")
+        self._update(status=status, ended=ended, seconds=round(self.manifest.seconds + spent, 3), **changes)
+
+    def _update(self, **changes: Any) -> None:
+        self.manifest = self.manifest.model_copy(update=changes)
+        write_json(self.path / "manifest.json", self.manifest.to_json())
+
+    def close(self) -> None:
+        """Let go of the folder. Safe to call twice."""
+        self._journal.close()
+        self._lock.release()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _default_name(now: datetime, command: str) -> str:
+    return f"{now:%Y-%m-%dT%H-%M-%S}-{command}-{secrets.token_hex(3)}"
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name == "last":
+        raise UsageError(
+            f"{name!r} cannot name a run.",
+            hint="Use up to 80 letters, digits, dots, dashes and underscores, not starting with a dot; not `last`.",
+        )
+    return name
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,28 @@
+"""The request to stop: set by a signal handler at the edge, asked by every loop between two steps."""
+
+from agentlab.errors import Interrupted
+
+
+class StopFlag:
+    """One per process. A loop calls `check` where it can safely stop."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def request(self, signal: int) -> None:
+        """Ask the work to stop after the step it is in."""
+        self.signal = signal
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked."""
+        return self.signal is not None
+
+    def check(self) -> None:
+        """Stop here if asked to.
+
+        Raises:
+            Interrupted: somebody called `request`; the exit code is the shell's for that signal.
+        """
+        if self.signal is not None:
+            raise Interrupted("Stopped on request.", signal=self.signal)

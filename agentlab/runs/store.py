@@ -1,0 +1,143 @@
+"""Finding run folders: list, look up by name, remove."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
+from agentlab.runs.atomic import storage_errors
+from agentlab.runs.events import Event
+from agentlab.runs.journal import read_events
+from agentlab.runs.lock import is_held
+from agentlab.runs.manifest import Manifest, Status, read_manifest
+from agentlab.runs.run import LOCK
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run folder as a reader sees it."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def active(self) -> bool:
+        """Whether a process works on it now."""
+        return is_held(self.path / LOCK)
+
+    @property
+    def status(self) -> Status:
+        """As in the manifest, except that a run which claims to be running without a process was killed."""
+        status = self.manifest.status
+        return "interrupted" if status in ("running", "created") and not self.active else status
+
+    def events(self) -> list[Event]:
+        """Everything that happened so far."""
+        return read_events(self.path / "events.jsonl")
+
+    def text(self, name: str) -> str:
+        """A text file of the run.
+
+        Raises:
+            RunUnreadableError: the file is absent.
+        """
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RunUnreadableError(f"The run {self.id} has no {name}.", hint="Was it interrupted early?") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All runs of a folder, oldest first, and the folders that could not be read, with the reason."""
+
+    runs: Sequence[RunRecord]
+    unreadable: Sequence[tuple[str, str]]
+
+
+def list_runs(runs_dir: Path) -> Listing:
+    """Every run folder below `runs_dir`; a folder without any is empty, not an error."""
+    if not runs_dir.is_dir():
+        return Listing((), ())
+    runs: list[RunRecord] = []
+    unreadable: list[tuple[str, str]] = []
+    for path in runs_dir.iterdir():
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        try:
+            runs.append(RunRecord(path, read_manifest(path)))
+        except RunUnreadableError as error:
+            unreadable.append((path.name, error.message))
+    runs.sort(key=lambda run: (run.manifest.created, _birth(run.path)))
+    return Listing(runs, sorted(unreadable))
+
+
+def _birth(path: Path) -> int:
+    """Tells runs of the same second apart: the event file's folder entry is written once, at creation."""
+    return (path / "source.yaml").stat().st_mtime_ns if (path / "source.yaml").exists() else 0
+
+
+def find(runs_dir: Path, name: str) -> RunRecord:
+    """The run with this folder name, unique prefix, hex suffix, or `last`, or `last:COMMAND`.
+
+    Raises:
+        UnknownNameError: none fits.
+        UsageError: several fit.
+        RunUnreadableError: the folder that fits is damaged.
+    """
+    listing = list_runs(runs_dir)
+    if name == "last" or name.startswith("last:"):
+        command = name.partition(":")[2]
+        fitting = [run for run in listing.runs if not command or run.manifest.command == command]
+        if not fitting:
+            raise UnknownNameError(
+                "run",
+                name,
+                [run.id for run in listing.runs],
+                hint=f"No {command + ' ' if command else ''}run lies in {runs_dir}.",
+            )
+        return fitting[-1]
+    broken = dict(listing.unreadable)
+    chosen = match(name, [*(run.id for run in listing.runs), *broken])
+    if chosen in broken:
+        raise RunUnreadableError(broken[chosen], hint=f"Remove it with `agentlab runs rm {chosen}`.")
+    return next(run for run in listing.runs if run.id == chosen)
+
+
+def match(name: str, names: Sequence[str]) -> str:
+    """The one of `names` that `name` means: itself, a unique prefix, or a hex suffix of six digits. Pure."""
+    if name in names:
+        return name
+    fitting = [n for n in names if n.startswith(name)] or [n for n in names if n.rpartition("-")[2] == name]
+    if not name or not fitting:
+        raise UnknownNameError("run", name, list(names), hint="See `agentlab runs list`.")
+    if len(fitting) > 1:
+        raise UsageError(f"{name!r} fits {len(fitting)} runs.", hint=f"Say which: {', '.join(fitting[:8])}.")
+    return fitting[0]
+
+
+def resolve(runs_dir: Path, name: str) -> str:
+    """The folder name of the run that `name` means, be the run readable or not."""
+    listing = list_runs(runs_dir)
+    if name.startswith("last"):
+        return find(runs_dir, name).id
+    return match(name, [*(run.id for run in listing.runs), *(broken for broken, _ in listing.unreadable)])
+
+
+def remove(runs_dir: Path, run_id: str) -> None:
+    """Delete a run folder, also a damaged one. `run_id` is what `resolve` returned.
+
+    Raises:
+        RunLockedError: a process works on it.
+    """
+    path = runs_dir / run_id
+    if is_held(path / LOCK):
+        raise RunLockedError(f"The run {run_id} is being worked on.", hint="Stop it first.")
+    with storage_errors(path):
+        shutil.rmtree(path)

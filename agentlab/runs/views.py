@@ -1,0 +1,125 @@
+"""What `agentlab runs` answers."""
+
+from typing import Any
+
+from pydantic import Field
+
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
+from agentlab.runs.manifest import Manifest
+from agentlab.runs.store import Listing, RunRecord
+
+
+class Line(Document):
+    """A file, folder or name: one line, easy to pipe."""
+
+    path: str
+
+    def blocks(self) -> list[Block]:
+        """Just the path."""
+        return [Code(self.path)]
+
+
+class Names(Document):
+    """The runs something was done to."""
+
+    names: list[str]
+
+    def blocks(self) -> list[Block]:
+        """One name a line."""
+        return [Code("\n".join(self.names))]
+
+
+class RunLine(Document):
+    """A row of the list."""
+
+    id: str
+    command: str
+    status: str
+    created: str
+    seconds: float
+    headline: dict[str, float]
+
+
+class RunList(Document):
+    """All runs of a folder, oldest first."""
+
+    runs: list[RunLine]
+
+    @classmethod
+    def of(cls, listing: Listing, *, command: str | None, status: str | None) -> "RunList":
+        """The listed runs, optionally only some of them."""
+        lines = [_line(record) for record in listing.runs if not command or record.manifest.command == command]
+        return cls(runs=[line for line in lines if not status or line.status == status])
+
+    def blocks(self) -> list[Block]:
+        """A table, or a sentence when there is nothing to list."""
+        if not self.runs:
+            return [Text("No runs yet. Try: agentlab nas demo")]
+        rows = [
+            (
+                r.id,
+                r.command,
+                r.status,
+                f"{r.seconds:.0f} s",
+                "  ".join(f"{k} {number(v)}" for k, v in r.headline.items()),
+            )
+            for r in self.runs
+        ]
+        return [Table(("run", "command", "status", "time", "result"), rows)]
+
+
+def _line(record: RunRecord) -> RunLine:
+    manifest = record.manifest
+    headline = {name: metric.value for name, metric in manifest.metrics.items()}
+    return RunLine(
+        id=record.id,
+        command=manifest.command,
+        status=record.status,
+        created=manifest.created,
+        seconds=manifest.seconds,
+        headline=headline,
+    )
+
+
+class RunView(Document):
+    """One run: its manifest, and its command's result once it is complete."""
+
+    manifest: dict[str, Any]
+    status: str
+    path: str
+    result: dict[str, Any] | None = None
+    details: Document | None = Field(None, exclude=True)
+
+    @classmethod
+    def of(cls, record: RunRecord, result: Document | None) -> "RunView":
+        """A run as read from its folder."""
+        return cls(
+            manifest=record.manifest.to_json(),
+            status=record.status,
+            path=str(record.path),
+            result=result.model_dump(mode="json") if result else None,
+            details=result,
+        )
+
+    def blocks(self) -> list[Block]:
+        """Status first, figures next, then what the command itself reports."""
+        manifest = Manifest.model_validate(self.manifest)
+        facts = [
+            ("status", self.status),
+            ("command", " ".join(manifest.argv)),
+            ("started", manifest.started or "–"),
+            ("time", f"{manifest.seconds:.1f} s" + (f", resumed {len(manifest.resumed)}x" if manifest.resumed else "")),
+            ("seed", str(manifest.seed)),
+            ("tokens", f"{_known(manifest.tokens.input)} in, {_known(manifest.tokens.output)} out"),
+            ("folder", self.path),
+        ]
+        if manifest.error:
+            facts.insert(1, ("error", f"{manifest.error.kind}: {manifest.error.message}"))
+        facts += [
+            (name, f"{number(m.value)} {m.unit} ({m.direction} is better)") for name, m in manifest.metrics.items()
+        ]
+        return [Heading(manifest.id), Table(("", ""), facts), *(self.details.blocks() if self.details else [])]
+
+
+def _known(count: int | None) -> str:
+    return "unknown" if count is None else str(count)

@@ -1,0 +1,124 @@
+"""`agentlab runs`: what was run, how it went, and going on with it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentlab.commands import command
+from agentlab.config.overrides import parse
+from agentlab.errors import UsageError
+from agentlab.runs import store, views
+from agentlab.runs.results import read_result
+
+from .launch import reference, resume, runs_folder, surroundings
+from .options import Json, Quiet, RunsDir, Set, Verbose, screen_of
+
+app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
+
+Ref = Annotated[
+    str, typer.Argument(metavar="RUN", help="Its name, a unique prefix, its last six digits, or last[:COMMAND].")
+]
+
+
+@app.command("list", epilog="Example: agentlab runs list --command nas --json")
+def list_(
+    ctx: typer.Context,
+    of: Annotated[str | None, typer.Option("--command", help="Only this command's runs.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only runs with this status.")] = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the runs, oldest first."""
+    screen = screen_of(ctx)
+    listing = store.list_runs(runs_folder(surroundings(screen), runs_dir))
+    for name, reason in listing.unreadable:
+        screen.warn(f"{name} is not listed: {reason}")
+    screen.answer("runs list", views.RunList.of(listing, command=of, status=status))
+
+
+@app.command(epilog="Example: agentlab runs show last")
+def show(ctx: typer.Context, run: Ref, runs_dir: RunsDir = None, json: Json = False, verbose: Verbose = False) -> None:
+    """Show a run: status, headline figures, result."""
+    screen = screen_of(ctx)
+    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
+    done = record.status == "completed"
+    result = read_result(record, command(record.manifest.command).result_model()) if done else None
+    screen.answer("runs show", views.RunView.of(record, result), run=reference(record, record.status))
+    if not screen.json_mode and record.status in ("interrupted", "failed"):
+        screen.hint(f"agentlab runs resume {record.id}")
+
+
+@app.command(epilog="Example: agentlab runs compare last 3f2a9c")
+def compare(ctx: typer.Context, first: Ref, second: Ref, runs_dir: RunsDir = None, json: Json = False) -> None:
+    """Compare two runs: what was configured differently, what came out differently."""
+    screen = screen_of(ctx)
+    folder = runs_folder(surroundings(screen), runs_dir)
+    from agentlab.runs.compare import compare as compare_runs
+
+    screen.answer("runs compare", compare_runs(store.find(folder, first), store.find(folder, second)))
+
+
+@app.command("resume", epilog="Example: agentlab runs resume last --set max_iterations=40")
+def resume_(
+    ctx: typer.Context,
+    run: Ref,
+    set_: Set = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with an interrupted run, or extend a finished one by a larger budget."""
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    record = store.find(runs_folder(context, runs_dir), run)
+    resume(command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context)
+
+
+@app.command(epilog="Example: cd $(agentlab runs path last)")
+def path(ctx: typer.Context, run: Ref, runs_dir: RunsDir = None, json: Json = False) -> None:
+    """Print the folder of a run."""
+    screen = screen_of(ctx)
+    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
+    screen.answer("runs path", views.Line(path=str(record.path)), run=reference(record, record.status))
+
+
+@app.command(epilog="Example: agentlab runs rm 3f2a9c --yes")
+def rm(
+    ctx: typer.Context,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Remove run folders for good."""
+    import sys
+
+    screen = screen_of(ctx)
+    folder = runs_folder(surroundings(screen), runs_dir)
+    names = [store.resolve(folder, name) for name in runs]
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("Removing runs needs a confirmation.", hint="Add --yes.")
+        typer.confirm(f"Remove {', '.join(names)}?", abort=True, err=True)
+    for name in names:
+        store.remove(folder, name)
+    screen.answer("runs rm", views.Names(names=names))
+
+
+@app.command(epilog="Example: agentlab runs export last --out result.zip")
+def export(
+    ctx: typer.Context,
+    run: Ref,
+    out: Annotated[Path | None, typer.Option(help="The archive to write; RUN.zip here by default.")] = None,
+    runs_dir: RunsDir = None,
+    json: Json = False,
+) -> None:
+    """Pack a run into one zip file, to send or to keep."""
+    from agentlab.runs.export import export as export_run
+
+    screen = screen_of(ctx)
+    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
+    target = export_run(record, (out or Path(f"{record.id}.zip")).absolute())
+    screen.answer("runs export", views.Line(path=str(target)), run=reference(record, record.status))
