@@ -1,4 +1,4 @@
-"""The parameters every command shares, declared once (DESIGN: one command contract)."""
+"""The parameters that commands share, declared once (DESIGN: one command contract)."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,6 +15,12 @@ from .screen import Screen
 
 CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
 
+RunsDir = Annotated[Path | None, typer.Option(help="The folder that holds run folders.", rich_help_panel=RUN)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.", rich_help_panel=CONFIG),
+]
+
 
 def screen_of(context: typer.Context) -> Screen:
     """The process's screen."""
@@ -22,35 +28,26 @@ def screen_of(context: typer.Context) -> Screen:
     return screen
 
 
-def _quiet(context: typer.Context, value: bool) -> bool:
-    screen_of(context).quiet |= value
-    return value
-
-
-def _verbose(context: typer.Context, value: bool) -> bool:
-    screen_of(context).verbose |= value
-    return value
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Only the answer and errors.", callback=_quiet, rich_help_panel=OUTPUT)
-]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", help="More detail; tracebacks of bugs.", callback=_verbose, rich_help_panel=OUTPUT),
-]
-RunsDir = Annotated[Path | None, typer.Option(help="The folder that holds run folders.", rich_help_panel=RUN)]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.", rich_help_panel=CONFIG),
-]
-Preset = Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="A preset's name or the path of a YAML file.")]
+def _output(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the answer and errors.", rich_help_panel=OUTPUT)
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="More detail; tracebacks of bugs.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> dict[str, Any]:
+    screen = screen_of(ctx)
+    screen.json_mode |= json
+    screen.quiet |= quiet
+    screen.verbose |= verbose
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The shared parameters as given. `overrides` holds `--set` and the flags, in the order of precedence."""
+    """What every capability is told, as typed."""
 
     preset: str | None
     sets: Sequence[str]
@@ -62,25 +59,29 @@ class Contract:
     max_cost: float | None
     control: str | None
 
-    def overrides(self, **flags: Any) -> list[Override]:
-        """`--set` first, then the flags that were given. A flag is an alias of the config key it names here."""
+    def overrides(self, **flags: tuple[str, Any]) -> list[Override]:
+        """`--set` first, then the flags that were given: config key = (flag, value)."""
         from agentlab.config.overrides import parse
 
-        shared = {"seed": ("--seed", self.seed), "control": ("--control", self.control)}
-        shared["llm.budget.per_run_usd"] = ("--max-cost", self.max_cost)
-        given = {key: (flag, value) for key, (flag, value) in {**shared, **flags}.items() if value is not None}
+        shared = {
+            "seed": ("--seed", self.seed),
+            "control": ("--control", self.control),
+            "llm.budget.per_run_usd": ("--max-cost", self.max_cost),
+        }
+        given = {key: pair for key, pair in {**shared, **flags}.items() if pair[1] is not None}
         return [
             *(parse(text) for text in self.sets),
             *(Override(key=key, value=value, origin=flag) for key, (flag, value) in given.items()),
         ]
 
 
-def _shared(
-    ctx: typer.Context,
-    config: Preset = None,
+def _contract(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A preset's name or the path of a YAML file.")
+    ] = None,
     set_: Set = None,
     dry_run: Annotated[
-        bool, typer.Option(help="Print the plan and its cost; write nothing.", rich_help_panel=RUN)
+        bool, typer.Option("--dry-run", help="Print the plan and its cost; write nothing.", rich_help_panel=RUN)
     ] = False,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run.", rich_help_panel=RUN)] = None,
     run_name: Annotated[
@@ -92,39 +93,59 @@ def _shared(
         float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on models.", rich_help_panel=CONFIG)
     ] = None,
     control: Annotated[
-        str | None,
-        typer.Option(metavar="KIND", help="How the agent is compared with its control.", rich_help_panel=CONFIG),
+        str | None, typer.Option(metavar="KIND", help="How the agent is compared.", rich_help_panel=CONFIG)
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> Contract:
-    del ctx, json, quiet, verbose  # read from the command line before parsing, or by their callbacks
-    return Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control)
+) -> dict[str, Any]:
+    given = Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control)
+    return {"contract": given}
+
+
+def with_output(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--json`, `-q` and `-v`, which speak to the screen."""
+    return _extended(function, _output)
 
 
 def with_contract(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the shared parameters. It takes `ctx`, `contract` and parameters of its own."""
-    shared, own = inspect.signature(_shared), inspect.signature(function)
-    mine = [p for name, p in own.parameters.items() if name not in ("ctx", "contract")]
+    """Give a capability's command everything the contract names; it receives it as `contract`."""
+    return _extended(_extended(function, _contract), _output)
+
+
+def _extended(function: Callable[..., None], shared: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """`function` with the parameters of `shared`, which turns their values into arguments for it.
+
+    Typer reads a command's signature, so the two signatures are merged: context, arguments, own options, shared ones.
+    """
+    theirs, mine = inspect.signature(shared).parameters, inspect.signature(function).parameters
+    taken = {name for name in theirs if name != "ctx"}
+    produced = {"contract"} if shared is _contract else set()
 
     @wraps(function)
-    def command(**given: Any) -> None:
-        contract = _shared(**{name: given.pop(name) for name in shared.parameters if name != "ctx"}, ctx=given["ctx"])
-        function(contract=contract, **given)
+    def command(ctx: typer.Context, **given: Any) -> None:
+        values = {name: given.pop(name) for name in taken}
+        extra = shared(ctx, **values) if "ctx" in theirs else shared(**values)
+        function(ctx=ctx, **given, **extra)
 
     parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for p in (*list(shared.parameters.values())[:2], *mine, *list(shared.parameters.values())[2:])
+        *(p for name, p in mine.items() if name not in produced),
+        *(p for name, p in theirs.items() if name != "ctx"),
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
-    hints = {**get_type_hints(function, include_extras=True), **get_type_hints(_shared, include_extras=True)}
-    command.__annotations__ = {p.name: hints[p.name] for p in parameters}
+    hints = {**_hints(function), **_hints(shared)}
+    merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in parameters]
+    command.__signature__ = inspect.Signature(merged)  # type: ignore[attr-defined] # what Typer reads
+    command.__annotations__ = {p.name: p.annotation for p in merged}
     return command
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return (
+        function.__annotations__
+        if hasattr(function, "__signature__")
+        else get_type_hints(function, include_extras=True)
+    )
+
+
 class DefaultsToRun(typer.core.TyperGroup):
-    """`agentlab nas demo` means `agentlab nas run demo`; a subcommand's name wins, and help shows both."""
+    """`agentlab nas demo` means `agentlab nas run demo`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Prepend `run` unless the first word is a subcommand; the help of `run` is the help of the command."""

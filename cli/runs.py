@@ -12,7 +12,7 @@ from agentlab.runs import store, views
 from agentlab.runs.results import read_result
 
 from .launch import reference, resume, runs_folder, surroundings
-from .options import Json, Quiet, RunsDir, Set, Verbose, screen_of
+from .options import RunsDir, Set, screen_of, with_output
 
 app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
 
@@ -22,13 +22,12 @@ Ref = Annotated[
 
 
 @app.command("list", epilog="Example: agentlab runs list --command nas --json")
+@with_output
 def list_(
     ctx: typer.Context,
     of: Annotated[str | None, typer.Option("--command", help="Only this command's runs.")] = None,
     status: Annotated[str | None, typer.Option(help="Only runs with this status.")] = None,
     runs_dir: RunsDir = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """List the runs, oldest first."""
     screen = screen_of(ctx)
@@ -39,7 +38,12 @@ def list_(
 
 
 @app.command(epilog="Example: agentlab runs show last")
-def show(ctx: typer.Context, run: Ref, runs_dir: RunsDir = None, json: Json = False, verbose: Verbose = False) -> None:
+@with_output
+def show(
+    ctx: typer.Context,
+    run: Ref,
+    runs_dir: RunsDir = None,
+) -> None:
     """Show a run: status, headline figures, result."""
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
@@ -51,7 +55,13 @@ def show(ctx: typer.Context, run: Ref, runs_dir: RunsDir = None, json: Json = Fa
 
 
 @app.command(epilog="Example: agentlab runs compare last 3f2a9c")
-def compare(ctx: typer.Context, first: Ref, second: Ref, runs_dir: RunsDir = None, json: Json = False) -> None:
+@with_output
+def compare(
+    ctx: typer.Context,
+    first: Ref,
+    second: Ref,
+    runs_dir: RunsDir = None,
+) -> None:
     """Compare two runs: what was configured differently, what came out differently."""
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
@@ -61,13 +71,12 @@ def compare(ctx: typer.Context, first: Ref, second: Ref, runs_dir: RunsDir = Non
 
 
 @app.command("resume", epilog="Example: agentlab runs resume last --set max_iterations=40")
+@with_output
 def resume_(
     ctx: typer.Context,
     run: Ref,
     set_: Set = None,
     runs_dir: RunsDir = None,
-    json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
     """Go on with an interrupted run, or extend a finished one by a larger budget."""
     screen = screen_of(ctx)
@@ -77,7 +86,12 @@ def resume_(
 
 
 @app.command(epilog="Example: cd $(agentlab runs path last)")
-def path(ctx: typer.Context, run: Ref, runs_dir: RunsDir = None, json: Json = False) -> None:
+@with_output
+def path(
+    ctx: typer.Context,
+    run: Ref,
+    runs_dir: RunsDir = None,
+) -> None:
     """Print the folder of a run."""
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
@@ -85,12 +99,12 @@ def path(ctx: typer.Context, run: Ref, runs_dir: RunsDir = None, json: Json = Fa
 
 
 @app.command(epilog="Example: agentlab runs rm 3f2a9c --yes")
+@with_output
 def rm(
     ctx: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs_dir: RunsDir = None,
-    json: Json = False,
 ) -> None:
     """Remove run folders for good."""
     import sys
@@ -108,12 +122,12 @@ def rm(
 
 
 @app.command(epilog="Example: agentlab runs export last --out result.zip")
+@with_output
 def export(
     ctx: typer.Context,
     run: Ref,
     out: Annotated[Path | None, typer.Option(help="The archive to write; RUN.zip here by default.")] = None,
     runs_dir: RunsDir = None,
-    json: Json = False,
 ) -> None:
     """Pack a run into one zip file, to send or to keep."""
     from agentlab.runs.export import export as export_run

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How a model is loaded. `threads` and `batch` are fixed per run, because they change the last bits of logits."""
+    """How a model is loaded. `threads` and `batch` are fixed per run, because they change the last bits of logits.
+
+    `batch` 128 prefills as fast as 512 on a CPU (measured: 153 against 143 tokens/s) with a quarter of the buffers.
+    """
 
     path: Path
     context: int = 2048
     threads: int = 1
-    batch: int = 512
+    batch: int = 128
     gpu_layers: int = 0
     reuse_prefix: bool = False  # off: each call starts from an empty sequence and is reproducible
     load_seconds: float = 120.0
@@ -49,7 +52,9 @@ class GgufEngine(Protocol):
 
         Raises:
             MissingFileError: no such file.
-            ModelFileError: the file cannot be loaded.
+            ModelFileError: the file cannot be loaded, or holds no chat template.
+            MissingExtraError: llama-cpp-python is absent or broken.
+            BadRequestError: the messages or the schema cannot be used with this model.
             WorkerDiedError: the process died; the next call starts a new one.
             LLMTimeoutError: `request.seconds` ran out.
             LLMCancelledError: `cancelled` returned True.

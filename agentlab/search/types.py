@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # a config model names `Value`; reading a config should not load numpy
 
 Value = bool | int | float | str
 Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional parameters are absent
@@ -12,7 +13,7 @@ Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate and where it came from: `default`, `gp`, `tpe`, `random`, `llm`, or `llm->gp` after a fallback."""
+    """A candidate and where it came from: `default`, `sobol`, `gp`, `tpe`, `random`, `llm`, `llm->gp` (fallback)."""
 
     params: Params
     source: str
@@ -43,7 +44,7 @@ class Proposer(Protocol):
 
     name: str
 
-    def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
+    def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates, best first. May return fewer."""
         ...
 

@@ -1,1 +1,1 @@
-
+"""Pure statistics: the Control record, randomisation and bootstrap intervals."""

@@ -1,0 +1,57 @@
+# `make run` and `make test` are all a newcomer needs; everything else is below `make help`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# Threads that wait burn a core that another needs; small models are fastest on one thread.
+export OMP_WAIT_POLICY ?= passive
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format docs wheel-check clean nas runs configs models doctor init
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv, install, pull the embedded model (does nothing the second time)
+	@$(BIN)/agentlab models pull smollm2-135m --quiet
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "agentlab needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing; llama-cpp-python is built from source, which takes some minutes the first time"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+run: setup ## Search an architecture on real data: no key, no GPU, no network service
+	$(BIN)/agentlab nas --max-iterations 20
+
+test: setup check ## Lint, types, layers, then all tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m compileall -q agentlab cli
+	$(BIN)/python docs/generate_cli.py --check
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP) ## Regenerate docs/cli.md
+	$(BIN)/python docs/generate_cli.py
+
+wheel-check: $(STAMP) ## Build the wheel, install it in a clean environment, use it
+	bash .ci/wheel-check
+
+nas runs configs models doctor init: setup ## Run a command, as in: make nas ARGS="demo --seed 3"
+	$(BIN)/agentlab $@ $(ARGS)
+
+bench-%: setup ## Measure against the peer, as in: make bench-nas-overhead
+	$(BIN)/python tests/bench/$(subst -,_,$*).py $(ARGS)
+
+clean: ## Remove the environment and caches; keeps models and runs
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

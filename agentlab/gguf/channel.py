@@ -1,0 +1,134 @@
+"""The parent's end of a worker: its process and three pipes, read without threads and never blocking for long."""
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import agentlab
+from agentlab.gguf.wire import MAX_LINE, decode, encode
+
+_TAIL_BYTES = 8192
+_BLOCK = 65536
+_KILL_SECONDS = 2.0
+
+
+class Channel:
+    """A running worker. Used by one thread at a time, except `kill`."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """Start a worker in a session of its own, so that the terminal's Ctrl-C does not reach it.
+
+        Args:
+            variables: added to this process's environment.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "agentlab.gguf.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            # -m puts the working directory first on the path: make that the folder of agentlab, not the user's.
+            cwd=Path(agentlab.__file__).parent.parent,
+            env={**os.environ, **variables},
+        )
+        self._pipes = [pipe for pipe in (self._process.stdin, self._process.stdout, self._process.stderr) if pipe]
+        self._stdin, self._stdout, self._stderr = (pipe.fileno() for pipe in self._pipes)
+        self._selector = selectors.DefaultSelector()
+        for number in (self._stdin, self._stdout, self._stderr):
+            os.set_blocking(number, False)
+        for number in (self._stdout, self._stderr):
+            self._selector.register(number, selectors.EVENT_READ)
+        self._received, self._tail = bytearray(), bytearray()
+        self._open = True
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether the worker can be talked to."""
+        return self._open and self._process.poll() is None
+
+    def send(self, message: Mapping[str, Any], seconds: float) -> bool:
+        """Write a message; False when the worker did not take it within `seconds`.
+
+        Raises:
+            EOFError: the worker is gone.
+        """
+        data, deadline = memoryview(encode(message)), time.monotonic() + seconds
+        with selectors.DefaultSelector() as writable:
+            writable.register(self._stdin, selectors.EVENT_WRITE)
+            while data:
+                if not writable.select(max(0.0, deadline - time.monotonic())):
+                    return False
+                try:
+                    data = data[os.write(self._stdin, data) :]
+                except BrokenPipeError as error:
+                    raise EOFError("the worker is gone") from error
+        return True
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        """The next message, or None when none came within `seconds`.
+
+        Raises:
+            EOFError: the worker is gone and has said all it had to say.
+            ValueError: the worker does not speak the protocol.
+        """
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._received:
+            if len(self._received) > MAX_LINE:
+                raise ValueError("a line without end")
+            if not self._open:
+                raise EOFError("the worker is gone")
+            ready = self._selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return None
+            for key, _ in ready:
+                self._read(key.fd)
+        line, _, rest = self._received.partition(b"\n")
+        self._received = rest
+        return decode(bytes(line))
+
+    def _read(self, pipe: int) -> None:
+        try:
+            block = os.read(pipe, _BLOCK)
+        except BlockingIOError:
+            return
+        if not block:
+            self._selector.unregister(pipe)
+            self._open = self._open and pipe != self._stdout
+        elif pipe == self._stdout:
+            self._received += block
+        else:
+            self._tail = (self._tail + block)[-_TAIL_BYTES:]
+
+    def kill(self) -> None:
+        """End the process, now. Any thread may call this; the pipes stay open for the one that reads them."""
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def dispose(self) -> tuple[int, str]:
+        """Kill the process if it still runs and close the pipes; return its exit status and the tail of its log."""
+        if self._open:
+            self.kill()
+        try:
+            status = self._process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:  # closed its output but lingers
+            self.kill()
+            status = self._process.wait()
+        with contextlib.suppress(BlockingIOError):  # somebody else holds the pipe open: what came is all there is
+            while block := os.read(self._stderr, _BLOCK):
+                self._tail = (self._tail + block)[-_TAIL_BYTES:]
+        self._selector.close()
+        for pipe in self._pipes:
+            pipe.close()
+        self._open = False
+        return status, self._tail.decode(errors="replace").strip()

@@ -1,0 +1,47 @@
+"""A `GgufEngine` without a model, for tests and demonstrations: it says what its script says, word by word."""
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from agentlab.errors import LLMCancelledError
+from agentlab.gguf.engine import ChatRequest, Chunk
+
+
+class ScriptedEngine:
+    """Answers call n with entry n of the script, starting over at its end; an entry that is an error is raised.
+
+    Nothing is computed: schema, temperature and seed are recorded in `requests` and otherwise ignored, and a token
+    is a word.
+    """
+
+    def __init__(self, script: Sequence[str | Exception]) -> None:
+        if not script:
+            raise ValueError("a script has at least one answer")
+        self._script = tuple(script)
+        self._lock = threading.Lock()
+        self.requests: list[ChatRequest] = []
+        self.closed = False
+
+    def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
+        """Stream the next entry of the script, cut after `max_tokens` words."""
+        with self._lock:
+            entry = self._script[len(self.requests) % len(self._script)]
+            self.requests.append(request)
+        if isinstance(entry, Exception):
+            raise entry
+        words = re.findall(r"\S+\s*|\s+", entry)
+        said = words[: request.max_tokens]
+        for word in said:
+            if cancelled():
+                raise LLMCancelledError("The call was cancelled.")
+            yield Chunk(text=word)
+        yield Chunk(
+            finish="stop" if len(said) == len(words) else "length",
+            prompt_tokens=sum(len(message["content"].split()) for message in request.messages),
+            completion_tokens=len(said),
+        )
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True

@@ -1,0 +1,180 @@
+"""The engine that runs a GGUF model in a worker process, and starts a new one when it dies."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+from agentlab import errors, machine
+from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
+from agentlab.gguf import deaths
+from agentlab.gguf.channel import Channel
+from agentlab.gguf.engine import ChatRequest, Chunk, EngineConfig
+
+_POLL_SECONDS = 0.05
+_GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
+_CLOSE_SECONDS = 1.5
+_LOG_LINES, _LOG_WIDTH = 12, 200
+
+# What a worker may report; anything else is not the protocol.
+_REPORTED: dict[str, type[AgentlabError]] = {
+    kind.__name__: kind
+    for kind in (
+        errors.BadRequestError,
+        errors.ContextOverflowError,
+        errors.LLMCancelledError,
+        errors.MissingExtraError,
+        errors.ModelFileError,
+    )
+}
+
+
+def _never() -> bool:
+    return False
+
+
+class WorkerEngine:
+    """A `GgufEngine`. The worker starts with the first call; after `close` or a death the next call starts another."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()  # not reentrant: a generator may be finished by another thread than began it
+        self._channel: Channel | None = None
+        self._calls = itertools.count(1)
+        self._closed_pid: int | None = None
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the running worker, None when there is none."""
+        channel = self._channel
+        return channel.pid if channel is not None and channel.alive() else None
+
+    def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
+        """Stream an answer; see `GgufEngine.chat`. Loading has its own clock, `EngineConfig.load_seconds`."""
+        if request.max_tokens < 1:
+            raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
+        while not self._lock.acquire(timeout=_POLL_SECONDS):
+            if cancelled():
+                raise LLMCancelledError("The call was cancelled while it waited for the model.")
+        try:
+            if self._channel is None or not self._channel.alive():
+                self._start(cancelled)
+            yield from self._answer(request, cancelled)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Stop the worker and free its memory, within 2 seconds. A call in progress ends with LLMCancelledError."""
+        channel = self._channel
+        if channel is None:
+            return
+        self._closed_pid = channel.pid
+        channel.kill()
+        if self._lock.acquire(timeout=_CLOSE_SECONDS):  # else a suspended generator holds it and disposes later
+            try:
+                self._discard()
+            finally:
+                self._lock.release()
+
+    def _start(self, cancelled: Callable[[], bool]) -> None:
+        self._discard()
+        config = self._config
+        if not config.path.is_file():
+            raise errors.MissingFileError(
+                f"There is no model file {config.path}.",
+                hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
+                "embedded model.",
+            )
+        self._channel = Channel({**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"})
+        job = {
+            "op": "load",
+            "path": str(config.path.absolute()),
+            "context": config.context,
+            "threads": config.threads,
+            "batch": config.batch,
+            "gpu_layers": config.gpu_layers,
+            "reuse_prefix": config.reuse_prefix,
+        }
+        try:
+            list(self._exchange(job, config.load_seconds, f"Loading {config.path.name}", cancelled))
+        except AgentlabError:
+            self._discard()  # a worker without a model is of no use
+            raise
+
+    def _answer(self, request: ChatRequest, cancelled: Callable[[], bool]) -> Iterator[Chunk]:
+        job = {
+            "op": "chat",
+            "messages": [dict(message) for message in request.messages],
+            "schema": request.schema,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+        }
+        for reply in self._exchange(job, request.seconds, f"{self._config.path.name}'s answer", cancelled):
+            yield Chunk(reply["text"], reply.get("finish"), reply.get("prompt_tokens"), reply.get("completion_tokens"))
+
+    def _exchange(
+        self, job: dict[str, Any], seconds: float, what: str, cancelled: Callable[[], bool]
+    ) -> Iterator[dict[str, Any]]:
+        """Send a request and yield its replies up to the last one. Left early, it ends the call or the worker."""
+        channel, call, deadline = self._channel, next(self._calls), time.monotonic() + seconds
+        assert channel is not None
+        over = False
+        try:
+            if not channel.send({**job, "id": call}, seconds):
+                raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
+            while not over:
+                if cancelled():
+                    raise LLMCancelledError("The call was cancelled.")
+                if time.monotonic() > deadline:
+                    raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
+                reply = channel.receive(min(_POLL_SECONDS, seconds))
+                if reply is None or reply.get("id") != call:
+                    continue
+                over = _is_last(reply)
+                if reply["event"] == "error":
+                    raise _REPORTED[reply["kind"]](reply["message"], hint=reply["hint"])
+                yield reply
+        except EOFError:
+            over = True
+            self._report_death()
+        except (ValueError, KeyError, TypeError) as error:
+            raise MalformedReplyError(
+                f"The worker of {self._config.path.name} broke the protocol: {error!r}."
+            ) from error
+        finally:
+            if not over:
+                self._stop(channel, call)
+
+    def _stop(self, channel: Channel, call: int) -> None:
+        """End a call that its owner left: by a word, or else by killing the worker."""
+        deadline = time.monotonic() + _GRACE_SECONDS
+        try:
+            channel.send({"op": "cancel", "id": call}, _GRACE_SECONDS)
+            while (left := deadline - time.monotonic()) > 0:
+                reply = channel.receive(left)
+                if reply is not None and reply.get("id") == call and _is_last(reply):
+                    return
+        except (EOFError, ValueError, KeyError):
+            self._discard()
+        else:
+            self._discard()
+
+    def _report_death(self) -> NoReturn:
+        closed = self._channel is not None and self._channel.pid == self._closed_pid
+        status, log = self._discard()
+        if closed:
+            raise LLMCancelledError("The engine was closed during the call.")
+        cause, hint = deaths.describe(status)
+        tail = "\n".join(line[:_LOG_WIDTH] for line in log.splitlines()[-_LOG_LINES:])
+        message = f"The process that holds {self._config.path.name} died: {cause}."
+        raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)
+
+    def _discard(self) -> tuple[int, str]:
+        channel, self._channel = self._channel, None
+        return channel.dispose() if channel is not None else (0, "")
+
+
+def _is_last(reply: dict[str, Any]) -> bool:
+    return bool(reply["event"] != "text")

@@ -1,0 +1,109 @@
+"""Turn a GGUF file into a checkpoint folder that transformers and PEFT can train: safetensors, tokenizer, template.
+
+The GGUF tensors are dequantised once (15-50 s); the folder loads in well under a second afterwards.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentlab.errors import ModelFileError, UsageError
+from agentlab.gguf import metadata
+from agentlab.models.staging import stage
+from agentlab.runs.atomic import sync_folder
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["float32", "bfloat16"]
+
+_PROMPT = [{"role": "user", "content": "What is the capital of France?"}]
+_TOKENIZER_BYTES = 16 << 20
+
+
+def import_gguf(path: Path, target: Path, dtype: Dtype) -> Path:
+    """Write the model of `path` as the new checkpoint folder `target` and return it.
+
+    The folder is read back before it gets its name: its logits on a prompt have to equal those of the GGUF to the
+    last bit (after the same rounding to `dtype`), and so does the rendered chat template.
+
+    Raises:
+        UsageError: `target` exists already.
+        MissingFileError: there is no such GGUF file.
+        ModelFileError: it is damaged, of an architecture that transformers cannot read, or did not survive the copy.
+        StorageError: too little space, or the folder cannot be written.
+    """
+    if target.exists():
+        raise UsageError(
+            f"{target} exists already.", hint=f"Remove it with `agentlab models rm {target.name}`, or use --out."
+        )
+    shape = metadata.read(path)
+    needed = shape.parameters * (4 if dtype == "float32" else 2) + _TOKENIZER_BYTES
+    with stage(target.parent, needed, f"importing {path.name}") as place, _without_bars():
+        ready = place / "checkpoint"
+        model, tokenizer = _read_gguf(path, dtype)
+        model.save_pretrained(ready)
+        tokenizer.save_pretrained(ready)
+        _compare(ready, model, tokenizer)
+        ready.replace(target)
+        sync_folder(target.parent)
+    return target
+
+
+def _read_gguf(path: Path, dtype: Dtype) -> tuple[Any, Any]:
+    """(model, tokenizer) of a GGUF file, the model rebuilt so that it no longer takes itself for a quantised one."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        read = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ModelFileError(f"transformers cannot import {path}: {str(error)[:300]}") from error
+    # Left in, `quantization_config` makes save_pretrained refuse: GGUF is a format it reads and does not write.
+    settings = {k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    with torch.random.fork_rng(devices=[]):  # from_config draws weights that are overwritten at once
+        build: Any = AutoModelForCausalLM.from_config
+        # With the dtype from the start: `.to` would round the float32 tables of the rotary embedding as well.
+        model = build(type(read.config).from_dict(settings), dtype=getattr(torch, dtype))
+    model.load_state_dict(read.state_dict())
+    model.generation_config = read.generation_config
+    return model.eval(), tokenizer
+
+
+def _compare(folder: Path, model: Any, tokenizer: Any) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    reread: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, local_files_only=True)
+    retokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    said, resaid = _render(tokenizer), _render(retokenizer)
+    if said != resaid or not torch.equal(_logits(model, tokenizer, said), _logits(reread.eval(), retokenizer, resaid)):
+        raise ModelFileError(f"{folder.name} reads back differently from what was written.", hint="Check the disk.")
+
+
+def _render(tokenizer: Any) -> str:
+    if not tokenizer.chat_template:
+        return _PROMPT[0]["content"]
+    return str(tokenizer.apply_chat_template(_PROMPT, tokenize=False, add_generation_prompt=True))
+
+
+def _logits(model: Any, tokenizer: Any, text: str) -> "torch.Tensor":
+    import torch
+
+    with torch.inference_mode():
+        logits: torch.Tensor = model(**tokenizer(text, return_tensors="pt", add_special_tokens=False)).logits
+    return logits
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Drop the library's progress bars, one of which has no switch; errors are exceptions and come through."""
+    import transformers  # noqa: F401 - first: its logger keeps for good the stderr that it finds
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -1,0 +1,65 @@
+"""A hidden folder beside the target, in which a model is made before it is renamed into place.
+
+It names its process, so that what a killed process left behind is known and removed.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from agentlab.errors import StorageError
+from agentlab.runs.atomic import make_folder, storage_errors
+
+_PREFIX = ".making-"
+_SLACK = 32 << 20
+_ELSEWHERE = "Free some space, or set AGENTLAB_HOME to a writable folder on another disk."
+
+
+@contextlib.contextmanager
+def models_storage(folder: Path) -> Iterator[None]:
+    """Complaints of the system about this folder as `StorageError`, with a hint that fits models."""
+    try:
+        with storage_errors(folder):
+            yield
+    except StorageError as error:
+        raise StorageError(error.message, hint=_ELSEWHERE) from error
+
+
+@contextlib.contextmanager
+def stage(folder: Path, needed: int, what: str) -> Iterator[Path]:
+    """An empty folder inside `folder`, removed at the end with all that was not moved out of it.
+
+    Args:
+        folder: created if it is not there.
+        needed: bytes that have to be free.
+        what: the work, for the message: "fetching x".
+
+    Raises:
+        StorageError: too little space, or the folder cannot be written.
+    """
+    with models_storage(folder):
+        make_folder(folder)
+        _sweep(folder)
+        free = shutil.disk_usage(folder).free
+        if free < needed + _SLACK:
+            raise StorageError(
+                f"{folder} has {free / 1e6:.0f} MB free, but {what} takes {(needed + _SLACK) / 1e6:.0f} MB.",
+                hint=_ELSEWHERE,
+            )
+        place = Path(tempfile.mkdtemp(dir=folder, prefix=f"{_PREFIX}{os.getpid()}-"))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f"{_PREFIX}*-*"):
+        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""Which models lie on this machine, and which file a name means.
+
+The workspace's `models/` comes first, then the user cache. A model is a GGUF file or a checkpoint folder (one with a
+`config.json`). Its name is the catalogue's, or else the file's or folder's own.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import MissingFileError, StorageError, UnknownNameError
+from agentlab.models import catalogue
+from agentlab.runs.atomic import storage_errors
+
+Kind = Literal["gguf", "checkpoint"]
+_PULL = f"`agentlab models pull {catalogue.EMBEDDED}` brings the embedded model; `agentlab models list` shows all."
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model that is there."""
+
+    name: str
+    kind: Kind
+    path: Path
+    bytes: int
+    place: Literal["workspace", "cache"]
+
+
+def list_models(workspace: Workspace) -> list[ModelEntry]:
+    """Every model of the workspace and the cache, by name; a name in both places is listed twice."""
+    entries = [
+        *(_entry(path, "workspace") for path in _models_in(workspace.models)),
+        *(_entry(path, "cache") for path in _models_in(_cached(workspace))),
+    ]
+    return sorted(entries, key=lambda entry: (entry.name, entry.place != "workspace"))
+
+
+def find(name: str, workspace: Workspace) -> Path:
+    """The path that a name in a config or on the command line means.
+
+    Args:
+        name: a catalogue name, a file or folder name below the models folders (a GGUF without its ending, too), or a
+            path with a slash, relative ones from the workspace.
+        workspace: where to look.
+
+    Raises:
+        MissingFileError: a path to nothing, or a catalogued model that was not pulled yet.
+        UnknownNameError: nothing bears that name.
+    """
+    if "/" in name or "\\" in name or name.startswith("~"):
+        path = workspace.resolve(name)
+        if not path.exists():
+            raise MissingFileError(f"There is no model {path}.", hint=_PULL)
+        return path
+    row = catalogue.by_name(name) or catalogue.by_file(name)
+    wanted = (row.file,) if row else (name, f"{name}.gguf")
+    for folder in (workspace.models, _cached(workspace)):
+        for path in _models_in(folder):
+            if path.name in wanted:
+                return path
+    if row:
+        raise MissingFileError(
+            f"The model {name} is not on this machine: {row.file} is neither in {workspace.models} nor in "
+            f"{_cached(workspace)}.",
+            hint=f"Get it with `agentlab models pull {row.name}`.",
+        )
+    known = sorted({*catalogue.names(), *(entry.name for entry in list_models(workspace))})
+    raise UnknownNameError("model", name, known, hint=_PULL)
+
+
+def remove(name: str, workspace: Workspace) -> ModelEntry:
+    """Delete a model of the workspace; the cache and anything outside `models/` are never touched.
+
+    Raises:
+        UnknownNameError: the workspace has no model of that name.
+        StorageError: it cannot be deleted.
+    """
+    entries = {entry.name: entry for entry in list_models(workspace) if entry.place == "workspace"}
+    by_file = {entry.path.name: entry for entry in entries.values()}
+    entry = entries.get(name) or by_file.get(name)
+    if entry is None:  # also for `../x`: only names that were found inside the folder can be removed
+        raise UnknownNameError("model in the workspace", name, sorted(entries))
+    try:
+        with storage_errors(entry.path):
+            if entry.path.is_dir() and not entry.path.is_symlink():
+                shutil.rmtree(entry.path)
+            else:
+                entry.path.unlink()
+    except StorageError as error:
+        message = error.message.replace("Cannot write", "Cannot delete", 1)
+        raise StorageError(message, hint="Check the permissions of the models folder.") from error
+    return entry
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+
+
+def _cached(workspace: Workspace) -> Path:
+    return workspace.cache / "models"
+
+
+def _models_in(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        is_file = path.suffix == ".gguf" and path.is_file()
+        if not path.name.startswith(".") and (is_file or (path / "config.json").is_file()):
+            yield path
+
+
+def _entry(path: Path, place: Literal["workspace", "cache"]) -> ModelEntry:
+    row = catalogue.by_file(path.name)
+    kind: Kind = "gguf" if path.is_file() else "checkpoint"
+    name = row.name if row else path.name.removesuffix(".gguf") if kind == "gguf" else path.name
+    return ModelEntry(name=name, kind=kind, path=path, bytes=size_of(path), place=place)

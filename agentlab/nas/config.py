@@ -1,0 +1,248 @@
+"""What `agentlab nas` can be told: the series, the Informer, its training, and the search over them.
+
+The dotted names of these fields (`model.d_model`, `training.optimizer_params.lr`) are the names a search space uses.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
+
+from agentlab.config.base import StrictModel, budget_field, preset_field
+from agentlab.errors import ConfigError
+from agentlab.search.types import Params, Value
+
+OptimizerName = Literal["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"]
+CriterionName = Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
+WITH_MOMENTUM = ("RMSprop", "SGD")
+
+# The data keys a trial may change: they alter what the model sees, never which rows it is judged on.
+TRIAL_DATA_KEYS = ("data.batch_size", "data.input_length", "data.label_share")
+
+Share = Annotated[StrictFloat, Field(gt=0, lt=1)]
+Rows = Annotated[StrictInt, Field(ge=1)]
+
+
+class SplitConfig(StrictModel):
+    """Consecutive parts of the series, oldest first: three row counts, or three shares of all rows."""
+
+    train: Rows | Share = Field(0.6, description="Rows (a whole number) or share (below 1) to train on.")
+    val: Rows | Share = Field(0.2, description="Rows or share that rank the trials.")
+    test: Rows | Share = Field(0.2, description="Rows or share that are scored once, at the end.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "SplitConfig":
+        parts = (self.train, self.val, self.test)
+        if len({type(part) for part in parts}) > 1:
+            raise ValueError("give three row counts or three shares, not a mixture")
+        if isinstance(self.train, float) and sum(parts) > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {sum(parts):.4g}, more than 1")
+        return self
+
+
+class DataConfig(StrictModel):
+    """Which series is forecast, how it is cut, and how it is presented to the model."""
+
+    path: str | None = Field(
+        None, description="CSV or CSV.GZ file with one row per time step; null is the embedded New York weather of 2013."
+    )
+    date_column: str = Field("date", min_length=1, description="Column with the time of each row.")
+    date_format: str | None = Field(
+        None, description="strptime pattern such as %d/%m/%Y %H:%M; null expects ISO 8601 (2013-01-31 06:00)."
+    )
+    features: Literal["M", "S", "MS"] = Field(
+        "M", description="M: all columns forecast all; S: the target forecasts itself; MS: all forecast the target."
+    )
+    target: str | None = Field(None, description="Target column for S and MS; null is the last column.")
+    columns: tuple[str, ...] | None = Field(
+        None, min_length=1, max_length=512, description="Columns to use, in this order; null is all but the date."
+    )
+    frequency: str | None = Field(
+        None, description="Time step: 15min, h, 2h, D, W or MS (month start); null infers it from the dates."
+    )
+    gaps: Literal["error", "ffill", "interpolate"] = Field(
+        "error",
+        description="Missing rows and cells: refuse, repeat the last value, or a straight line (which looks ahead).",
+    )
+    split: SplitConfig = Field(SplitConfig(), description="Training, validation and test part.")
+    horizon: int = Field(24, ge=1, le=2000, description="Steps to forecast.")
+    input_length: int = Field(96, ge=2, le=4096, description="Steps the encoder sees.")
+    label_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the input that the decoder sees again before the forecast."
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="Windows per training step.")
+
+    @property
+    def label_length(self) -> int:
+        """Steps of the input that the decoder starts from."""
+        return round(self.label_share * self.input_length)
+
+
+class ModelConfig(StrictModel):
+    """The Informer of arXiv 2012.07436, and three switches beyond the paper."""
+
+    d_model: int = Field(512, ge=2, le=2048, description="Width of every layer; even, and a multiple of n_heads.")
+    n_heads: int = Field(8, ge=1, le=64, description="Attention heads.")
+    e_layers: int = Field(2, ge=1, le=6, description="Encoder layers.")
+    d_layers: int = Field(1, ge=1, le=6, description="Decoder layers.")
+    ff_multiplier: int = Field(4, ge=1, le=8, description="Width of the feed-forward part, in multiples of d_model.")
+    attention: Literal["prob", "full"] = Field("prob", description="ProbSparse (the paper's) or full self-attention.")
+    factor: int = Field(5, ge=1, le=20, description="ProbSparse: queries and sampled keys per ln(length).")
+    distil: bool = Field(True, description="Halve the length between encoder layers.")
+    mix: bool = Field(True, description="Flatten the decoder's self-attention heads first, as the original code does.")
+    dropout: float = Field(0.05, ge=0, lt=1, description="Share of activations dropped while training.")
+    normalize: bool = Field(False, description="Beyond the paper: standardise each window and undo it on the forecast.")
+    shortcut: bool = Field(
+        False, description="Beyond the paper: add a linear forecast from the window, centred on its last value."
+    )
+    faithful: bool = Field(
+        False,
+        description="Follow the published code: refuse every switch beyond the paper, and drop attention weights too "
+        "where it does, which is slow on a CPU.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelConfig":
+        if self.d_model % 2 or self.d_model % self.n_heads:
+            raise ValueError(f"d_model {self.d_model} must be even and a multiple of n_heads {self.n_heads}")
+        beyond = [name for name in ("normalize", "shortcut") if getattr(self, name)]
+        if self.faithful and beyond:
+            raise ValueError(f"faithful leaves no room for {' and '.join(beyond)}: set them to false, or faithful to false")
+        return self
+
+
+class OptimizerParams(StrictModel):
+    """Arguments of the optimiser."""
+
+    lr: float = Field(1e-4, gt=0, le=1, description="Learning rate of the first epoch.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay.")
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum; SGD and RMSprop only.")
+
+
+class TrainingConfig(StrictModel):
+    """How one trial is trained."""
+
+    optimizer_class: OptimizerName = Field("Adam", description="Optimiser of torch.optim.")
+    optimizer_params: OptimizerParams = Field(OptimizerParams(), description="Arguments of the optimiser.")
+    criterion_class: CriterionName = Field("MSELoss", description="Training loss of torch.nn.")
+    epochs: int = Field(6, ge=1, le=1000, description="Passes over the training windows, at most.")
+    patience: int = Field(3, ge=1, le=1000, description="Stop after this many epochs without a better validation MSE.")
+    schedule: Literal["halving", "constant"] = Field("halving", description="Learning rate: halved each epoch, or kept.")
+    clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; null does not clip.")
+    train_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the training windows to use, evenly spread: less is faster and rougher."
+    )
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> "TrainingConfig":
+        if self.optimizer_params.momentum and self.optimizer_class not in WITH_MOMENTUM:
+            raise ValueError(f"{self.optimizer_class} takes no momentum; it is for {' and '.join(WITH_MOMENTUM)}")
+        return self
+
+
+class TrialConfig(StrictModel):
+    """Everything that decides what one trial computes, besides the series and the seed."""
+
+    data: DataConfig = Field(DataConfig(), description="The series and its windows.")
+    model: ModelConfig = Field(ModelConfig(), description="The network.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Its training.")
+
+    @model_validator(mode="after")
+    def _enough_to_halve(self) -> "TrialConfig":
+        needed = 2**self.model.e_layers if self.model.distil else 2
+        if self.data.input_length < needed:
+            raise ValueError(
+                f"input_length {self.data.input_length} cannot be halved between {self.model.e_layers} encoder layers; "
+                f"it takes {needed}, or distil false"
+            )
+        return self
+
+
+class EvaluatorConfig(StrictModel):
+    """When a trial counts as better."""
+
+    noise: float = Field(
+        0.01, ge=0, lt=1, description="Relative difference in validation MSE below which two trials are taken as equal."
+    )
+
+
+class SearchConfig(StrictModel):
+    """Who proposes, and what is refused before it costs a trial."""
+
+    base: Literal["gp", "tpe", "random"] = Field("gp", description="Classical optimiser that is in charge.")
+    pick_from: int = Field(4, ge=2, le=8, description="Candidates the optimiser shows to the language model.")
+    memory_mb: int = Field(2048, ge=16, le=1_000_000, description="Refuse a candidate whose training needs more.")
+    max_parameters: int = Field(2_000_000, ge=100, description="Refuse a candidate with more weights.")
+
+
+class NasConfig(StrictModel):
+    """One `agentlab nas` run."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of every trial.")
+    max_iterations: int = budget_field(20, ge=1, le=100_000, description="Trials in all, those before a resume included.")
+    data: DataConfig = Field(DataConfig(), description="The series and its windows.")
+    model: ModelConfig = Field(ModelConfig(), description="The network of trial 0.")
+    training: TrainingConfig = Field(TrainingConfig(), description="The training of trial 0.")
+    space: dict[str, Any] = Field(default_factory=dict, description="Dotted name -> range or choices of what is searched.")
+    search: SearchConfig = Field(SearchConfig(), description="Proposer and screening.")
+    evaluator: EvaluatorConfig = Field(EvaluatorConfig(), description="When a trial is accepted.")
+    control: Literal["light"] = Field("light", description="How the agent's help is measured.")
+    llm: str | dict[str, Any] = preset_field("llm", "embedded", description="A name in configs/llm, or such a mapping.")
+
+    @field_validator("space")
+    @classmethod
+    def _names_exist(cls, space: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(space) - set(trial_keys()))
+        if unknown:
+            raise ValueError(f"a trial cannot change {', '.join(unknown)}; it can change {', '.join(trial_keys())}")
+        return space
+
+    def trial(self) -> TrialConfig:
+        """Trial 0: the config as it stands."""
+        return TrialConfig(data=self.data, model=self.model, training=self.training)
+
+
+def trial_keys() -> tuple[str, ...]:
+    """Dotted names a trial may change, which are the names a search space may hold."""
+    model = tuple(f"model.{name}" for name in ModelConfig.model_fields if name != "faithful")
+    training = tuple(f"training.{name}" for name in TrainingConfig.model_fields if name != "optimizer_params")
+    optimizer = tuple(f"training.optimizer_params.{name}" for name in OptimizerParams.model_fields)
+    return TRIAL_DATA_KEYS + model + training + optimizer
+
+
+def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
+    """The trial with dotted names replaced, validated again.
+
+    Raises:
+        ConfigError: a name cannot be changed by a trial, or the values do not go together.
+    """
+    unknown = sorted(set(params) - set(trial_keys()))
+    if unknown:
+        raise ConfigError(f"A trial cannot change {', '.join(unknown)}.", hint=f"It can change {', '.join(trial_keys())}.")
+    tree = trial.model_dump()
+    for name, value in params.items():
+        *parents, leaf = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch[parent]
+        branch[leaf] = value
+    try:
+        return TrialConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Value]:
+    """The values a trial has for dotted names: the inverse of `with_params`."""
+    found: dict[str, Value] = {}
+    for name in names:
+        value: Any = trial
+        for part in name.split("."):
+            value = getattr(value, part)
+        found[name] = value
+    return found
+
+
+def _sentence(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"

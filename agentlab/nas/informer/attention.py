@@ -1,0 +1,110 @@
+"""ProbSparse and full attention, and the projections around them.
+
+ProbSparse (arXiv 2012.07436, section 3.1) finds the queries whose attention is far from uniform by looking at a few
+sampled keys, gives full attention to those, and lets all others take the average they would have come close to.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch  # noqa: TID253 - network modules are only imported to build a network
+import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
+from torch import Tensor, nn
+
+_EVAL_SEED = 2012_07436  # scoring samples the same keys in every pass
+
+
+@dataclass(frozen=True, slots=True)
+class Sparsity:
+    """How an attention picks its queries; `factor` None is full attention. `dropout` drops weights of the full kind."""
+
+    factor: int | None
+    dropout: float
+
+
+def sample_size(factor: int, length: int) -> int:
+    """Sampled keys, or selected queries, for a length: factor * ceil(ln length), between 1 and the length."""
+    return max(1, min(length, factor * math.ceil(math.log(length))))
+
+
+def sparsity_scores(queries: Tensor, keys: Tensor, sample: Tensor) -> Tensor:
+    """How far each query's attention is from uniform: largest sampled score minus (sum of them / number of keys).
+
+    All scores are computed and the sampled ones picked: at these lengths that is 2 to 14 times faster than gathering
+    a copy of the sampled keys per query, and nothing of it is kept for the gradient.
+
+    Args:
+        queries: [batch, heads, queries, depth].
+        keys: [batch, heads, keys, depth].
+        sample: [queries, sampled keys], the key numbers each query looks at.
+    """
+    scores = torch.matmul(queries, keys.transpose(-2, -1))
+    scores = scores.gather(-1, sample.expand(*scores.shape[:2], -1, -1))
+    return scores.amax(-1) - scores.sum(-1) / keys.shape[-2]
+
+
+def attend_sparsely(queries: Tensor, keys: Tensor, values: Tensor, top: Tensor, *, causal: bool) -> Tensor:
+    """Full attention for the queries numbered `top` [batch, heads, u]; all others get the fill.
+
+    The fill is the mean of all values, or with `causal` (self-attention of the decoder) their sum up to the query.
+    Shapes as in `sparsity_scores`; the result is [batch, heads, queries, depth].
+    """
+    index = top.unsqueeze(-1).expand(-1, -1, -1, queries.shape[-1])
+    scores = torch.matmul(queries.gather(2, index), keys.transpose(-2, -1)) / math.sqrt(queries.shape[-1])
+    if causal:
+        future = torch.arange(keys.shape[-2], device=keys.device) > top.unsqueeze(-1)
+        scores = scores.masked_fill(future, -torch.inf)
+        fill = values.cumsum(dim=-2)
+    else:
+        fill = values.mean(dim=-2, keepdim=True).expand(-1, -1, queries.shape[-2], -1)
+    return fill.scatter(2, index, torch.matmul(scores.softmax(dim=-1), values))
+
+
+class Attention(nn.Module):
+    """Multi-head attention. `mix` flattens heads before steps, the order the published decoder was trained with."""
+
+    def __init__(self, width: int, heads: int, sparsity: Sparsity, *, causal: bool = False, mix: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.sparsity = sparsity
+        self.causal = causal
+        self.mix = mix
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self._eval_samples: dict[tuple[int, int], Tensor] = {}
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Steps of x [batch, queries, width] look at memory [batch, keys, width]."""
+        queries, keys, values = (
+            project(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project, source in ((self.query, x), (self.key, memory), (self.value, memory))
+        )
+        context = self._attend(queries, keys, values)
+        if not self.mix:
+            context = context.transpose(1, 2)
+        result: Tensor = self.out(context.reshape(x.shape))
+        return result
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        length, factor = queries.shape[-2], self.sparsity.factor
+        picked = length if factor is None else sample_size(factor, length)
+        if factor is None or picked >= length:
+            dropout = self.sparsity.dropout if self.training else 0.0
+            return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=self.causal)
+        with torch.no_grad():
+            sample = self._sample(length, keys.shape[-2], sample_size(factor, keys.shape[-2]), keys.device)
+            top = sparsity_scores(queries, keys, sample).topk(picked, sorted=False).indices
+        return attend_sparsely(queries, keys, values, top, causal=self.causal)
+
+    def _sample(self, queries: int, keys: int, size: int, device: torch.device) -> Tensor:
+        """Key numbers to look at, drawn on the CPU so that devices agree: fresh while training, fixed for scoring."""
+        if self.training:
+            return torch.randint(keys, (queries, size)).to(device)
+        found = self._eval_samples.get((queries, keys))
+        if found is None or found.device != device:
+            generator = torch.Generator().manual_seed(_EVAL_SEED)
+            found = torch.randint(keys, (queries, size), generator=generator).to(device)
+            self._eval_samples[queries, keys] = found
+        return found

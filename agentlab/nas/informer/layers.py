@@ -1,0 +1,121 @@
+"""Encoder, distilling and decoder layers."""
+
+import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
+from torch import Tensor, nn  # noqa: TID253 - network modules are only imported to build a network
+
+from agentlab.nas.config import ModelConfig
+from agentlab.nas.informer.attention import Attention, Sparsity
+
+
+class FeedForward(nn.Module):
+    """Two linear maps per step with GELU and dropout after each."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.widen = nn.Linear(config.d_model, config.d_model * config.ff_multiplier)
+        self.narrow = nn.Linear(config.d_model * config.ff_multiplier, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] to the same shape."""
+        result: Tensor = self.dropout(self.narrow(self.dropout(F.gelu(self.widen(x)))))
+        return result
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each added to its input and then normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.d_model, config.n_heads, _self_attention(config))
+        self.feed_forward = FeedForward(config)
+        self.norm1 = nn.LayerNorm(config.d_model)
+        self.norm2 = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, length, width] to the same shape."""
+        x = self.norm1(x + self.dropout(self.attention(x, x)))
+        result: Tensor = self.norm2(x + self.feed_forward(x))
+        return result
+
+
+class Distil(nn.Module):
+    """Halves the length: circular convolution over three steps, batch norm, ELU, max-pool of stride 2."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolve = nn.Conv1d(width, width, kernel_size=3, padding=1, padding_mode="circular")
+        self.norm = nn.BatchNorm1d(width)
+        self.pool = nn.MaxPool1d(kernel_size=3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, length, width] to [batch, ceil(length / 2), width]."""
+        result: Tensor = self.pool(F.elu(self.norm(self.convolve(x.transpose(1, 2))))).transpose(1, 2)
+        return result
+
+
+class Encoder(nn.Module):
+    """Encoder layers, with a distilling layer between each two where the config says so, and a last norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.e_layers))
+        self.distils = nn.ModuleList(Distil(config.d_model) for _ in range((config.e_layers - 1) * config.distil))
+        self.norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, length, width] to [batch, remaining length, width]."""
+        for number, layer in enumerate(self.layers):
+            x = layer(x)
+            if number < len(self.distils):
+                x = self.distils[number](x)
+        result: Tensor = self.norm(x)
+        return result
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, full attention to the encoder, feed-forward, each added and then normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config.d_model, config.n_heads, _self_attention(config), causal=True, mix=config.mix)
+        self.cross = Attention(config.d_model, config.n_heads, _full(config))
+        self.feed_forward = FeedForward(config)
+        self.norm1 = nn.LayerNorm(config.d_model)
+        self.norm2 = nn.LayerNorm(config.d_model)
+        self.norm3 = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Decoder steps [batch, length, width] and encoder output [batch, remaining length, width]."""
+        x = self.norm1(x + self.dropout(self.attention(x, x)))
+        x = self.norm2(x + self.dropout(self.cross(x, memory)))
+        result: Tensor = self.norm3(x + self.feed_forward(x))
+        return result
+
+
+class Decoder(nn.Module):
+    """Decoder layers and a last norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.d_layers))
+        self.norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Shapes as in `DecoderLayer`."""
+        for layer in self.layers:
+            x = layer(x, memory)
+        result: Tensor = self.norm(x)
+        return result
+
+
+def _full(config: ModelConfig) -> Sparsity:
+    """Full attention. Dropping its weights, as the published code does, keeps torch off its fast CPU kernel."""
+    return Sparsity(factor=None, dropout=config.dropout if config.faithful else 0.0)
+
+
+def _self_attention(config: ModelConfig) -> Sparsity:
+    """The self-attention that the config asks for."""
+    return Sparsity(factor=config.factor, dropout=0.0) if config.attention == "prob" else _full(config)

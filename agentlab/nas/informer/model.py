@@ -1,0 +1,96 @@
+"""The whole network: embed, encode, decode all steps of the horizon at once."""
+
+from dataclasses import dataclass
+
+import torch  # noqa: TID253 - network modules are only imported to build a network
+import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
+from torch import Tensor, nn
+
+from agentlab.nas.config import TrialConfig
+from agentlab.nas.informer.embedding import Embedding
+from agentlab.nas.informer.layers import Decoder, Encoder
+
+_EPSILON = 1e-5  # added to a window's variance, as every normalisation does
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a series decides the network's shape. `targets` numbers the forecast channels."""
+
+    channels: int
+    time_channels: int
+    targets: tuple[int, ...]
+
+
+class WindowNorm:
+    """Standardises a window [batch, length, channels] by its own mean and deviation, and undoes it."""
+
+    def __init__(self, past: Tensor) -> None:
+        self.mean = past.mean(dim=1, keepdim=True)
+        self.std = (past.var(dim=1, keepdim=True, correction=0) + _EPSILON).sqrt()
+
+    def apply(self, values: Tensor) -> Tensor:
+        """To zero mean and unit deviation, over all channels."""
+        return (values - self.mean) / self.std
+
+    def undo(self, forecast: Tensor, channels: list[int]) -> Tensor:
+        """Forecast [batch, horizon, len(channels)] back to the scale of the series."""
+        return forecast * self.std[..., channels] + self.mean[..., channels]
+
+
+class Shortcut(nn.Module):
+    """Last value + linear map over time of the window centred on it, shared by all channels.
+
+    It starts at zero, so an untrained network already repeats the last value; alone it is the ridge reference line.
+    """
+
+    def __init__(self, input_length: int, horizon: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(horizon, input_length))
+
+    def forward(self, past: Tensor) -> Tensor:
+        """[batch, input, targets] to [batch, horizon, targets]."""
+        last = past[:, -1:]
+        return F.linear((past - last).transpose(1, 2), self.weight).transpose(1, 2) + last
+
+
+class Informer(nn.Module):
+    """Encoder-decoder that forecasts the horizon in one pass from `label_length` known steps and zeros."""
+
+    def __init__(self, trial: TrialConfig, shape: Shape) -> None:
+        super().__init__()
+        model, data = trial.model, trial.data
+        self.label_length, self.horizon = data.label_length, data.horizon
+        self.targets = list(shape.targets)
+        self.normalize = model.normalize
+        decoded = data.label_length + data.horizon
+        self.encoder_embedding = Embedding(
+            shape.channels, shape.time_channels, model.d_model, data.input_length, model.dropout
+        )
+        self.decoder_embedding = Embedding(shape.channels, shape.time_channels, model.d_model, decoded, model.dropout)
+        self.encoder = Encoder(model)
+        self.decoder = Decoder(model)
+        self.projection = nn.Linear(model.d_model, len(shape.targets))
+        self.shortcut = Shortcut(data.input_length, data.horizon) if model.shortcut else None
+        if self.shortcut is not None:
+            nn.init.zeros_(self.projection.weight)
+            nn.init.zeros_(self.projection.bias)
+
+    def forward(self, past: Tensor, time: Tensor) -> Tensor:
+        """Forecast [batch, horizon, targets].
+
+        Args:
+            past: scaled values, [batch, input, channels].
+            time: time features of input and horizon, [batch, input + horizon, time channels].
+        """
+        norm = WindowNorm(past) if self.normalize else None
+        if norm is not None:
+            past = norm.apply(past)
+        length = past.shape[1]
+        memory = self.encoder(self.encoder_embedding(past, time[:, :length]))
+        start = F.pad(past[:, length - self.label_length :], (0, 0, 0, self.horizon))
+        decoded = self.decoder(self.decoder_embedding(start, time[:, length - self.label_length :]), memory)
+        forecast: Tensor = self.projection(decoded[:, -self.horizon :])
+        if self.shortcut is not None:
+            forecast = forecast + self.shortcut(past[..., self.targets])
+        return forecast if norm is None else norm.undo(forecast, self.targets)

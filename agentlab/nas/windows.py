@@ -1,0 +1,66 @@
+"""Windows of a series, gathered by index on the device: no loader, no copies, no workers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch  # noqa: TID253 - this module is only imported by code that trains
+from torch import Tensor
+
+from agentlab.errors import DataError
+from agentlab.nas.config import TrialConfig
+from agentlab.nas.series import Part, Series, window_starts
+
+EVAL_BLOCK = 512  # windows scored at once
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows of one step. `time` covers input and horizon; `future` holds the target channels only."""
+
+    past: Tensor  # [batch, input, channels]
+    time: Tensor  # [batch, input + horizon, time channels]
+    future: Tensor  # [batch, horizon, targets]
+
+
+class Windows:
+    """A series on a device. Values and time features lie side by side, so a batch costs one gather."""
+
+    def __init__(self, series: Series, trial: TrialConfig, device: str) -> None:
+        self.series = series
+        self.input_length = trial.data.input_length
+        self.horizon = trial.data.horizon
+        self._rows = torch.from_numpy(np.concatenate([series.values, series.time], axis=1)).to(device)
+        self._offsets = torch.arange(self.input_length + self.horizon, device=device)
+        self._targets = None if len(series.targets) == series.channels else torch.tensor(series.targets, device=device)
+
+    def starts(self, part: Part, fraction: float = 1.0) -> Tensor:
+        """First row of every window of a part, or of an evenly spread share of them. On the device.
+
+        Raises:
+            DataError: the part is too short for one window.
+        """
+        found = window_starts(self.series.split, part, self.input_length, self.horizon)
+        if not found:
+            raise DataError(
+                f"{self.series.source}: the {part} part holds no window of input length {self.input_length} "
+                f"and horizon {self.horizon}.",
+                hint="Shorten data.input_length or data.horizon.",
+            )
+        count = max(1, round(len(found) * fraction))
+        picked = torch.arange(count, dtype=torch.int64) * len(found) // count + found.start
+        return picked.to(self._rows.device)
+
+    def gather(self, starts: Tensor) -> Batch:
+        """The windows that begin at these rows."""
+        block = self._rows[starts[:, None] + self._offsets]
+        values, time = block[..., : self.series.channels], block[..., self.series.channels :]
+        future = values[:, self.input_length :]
+        if self._targets is not None:
+            future = future[..., self._targets]
+        return Batch(past=values[:, : self.input_length], time=time, future=future)
+
+    def blocks(self, part: Part) -> Iterator[Batch]:
+        """Every window of a part in order, for scoring."""
+        for starts in self.starts(part).split(EVAL_BLOCK):
+            yield self.gather(starts)

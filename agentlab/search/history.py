@@ -1,0 +1,49 @@
+"""What a proposer reads out of a history: the best trial, the points already tried, the values to learn from."""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Trial
+
+
+def value_of(trial: Trial) -> float | None:
+    """The measured value; None for a failed trial and for a value that is not finite."""
+    value = trial.result.value
+    ok = trial.result.status == "finished" and value is not None and math.isfinite(value)
+    return value if ok else None
+
+
+def finished(history: Sequence[Trial]) -> list[Trial]:
+    """The trials that measured something."""
+    return [trial for trial in history if value_of(trial) is not None]
+
+
+def incumbent(history: Sequence[Trial]) -> Trial | None:
+    """The best trial so far, the earliest of equals; None before the first success."""
+    return min(finished(history), key=lambda trial: (value_of(trial), trial.number), default=None)
+
+
+def tried(history: Sequence[Trial], space: SearchSpace) -> dict[str, int]:
+    """Canonical key -> number of the first trial at that point, failed ones included."""
+    keys: dict[str, int] = {}
+    for trial in history:
+        keys.setdefault(space.key(trial.proposal.params), trial.number)
+    return keys
+
+
+def targets(history: Sequence[Trial]) -> list[float] | None:
+    """One finite value per trial for a surrogate to learn from; None before the first success.
+
+    A diverged value is pulled in to three times the distance between best and median above the median, and a
+    failed trial takes the worst value that is left: a huge constant would flatten the surrogate everywhere else.
+    """
+    values = [value_of(trial) for trial in history]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    middle = median(known)
+    roof = middle + 3 * (middle - min(known)) if middle > min(known) else max(known)
+    worst = min(max(known), roof)
+    return [worst if value is None else min(value, roof) for value in values]

@@ -1,0 +1,175 @@
+"""A language model as proposer, with a classical one behind it that takes over at once when the model fails.
+
+What is asked follows the model's tier: choose one of four screened candidates, make one edit of the best
+configuration, or write up to three configurations. Every answer is snapped to the space and screened before it
+costs a trial.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, Field, create_model
+
+from agentlab.config.base import StrictModel
+from agentlab.errors import GateError, MissingError, ModelFileError, RemoteError
+from agentlab.llm.types import Completion, Message, Tier
+from agentlab.search.history import incumbent
+from agentlab.search.prompts import LETTERS, Briefing, difference, edit_prompt, full_prompt, pick_prompt
+from agentlab.search.screen import Rules
+from agentlab.search.types import Params, Proposal, Proposer, Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+
+OPTIONS = 4
+_NOTE = 200  # characters of a model's reason that are kept
+
+# A search has begun: a model that became unreachable, unaffordable or unreadable may not stop it.
+_FAILURES = (RemoteError, GateError, MissingError, ModelFileError)
+
+_Scalar = bool | int | float | str
+
+
+class Router(Protocol):
+    """The part of `agentlab.llm.router.Router` that a proposer uses."""
+
+    def tier(self, task: str) -> Tier:
+        """How much can be asked of the model that serves `task`."""
+        ...
+
+    def complete_sync(
+        self, messages: Sequence[Message], *, task: str, schema: type[BaseModel], call_id: str
+    ) -> Completion[Any]:
+        """A typed answer; the same `call_id` is answered from the run's events after a resume."""
+        ...
+
+
+class LLMProposer:
+    """Proposes with a language model; `base` gives the candidates to choose from and every fallback.
+
+    `base` must be screened (`ScreenedProposer`): what it returns is taken as it is.
+    """
+
+    name = "llm"
+
+    def __init__(
+        self, base: Proposer, router: Router, rules: Rules, about: Briefing, *, task: str = "nas.propose"
+    ) -> None:
+        self._base = base
+        self._router = router
+        self._rules = rules
+        self._about = about
+        self._task = task
+
+    def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
+        """Up to `n` candidates, the model's first. Without a finished trial there is nothing to reason about: base."""
+        if incumbent(history) is None:
+            return self._base.ask(history, n, rng)
+        options: list[Proposal] = []
+        found: list[Proposal] = []
+        try:
+            tier = self._router.tier(self._task)
+            if tier == "pick":
+                options = self._base.ask(history, max(n, OPTIONS), rng)
+                if len(options) < 2:
+                    return options
+                found, why = self._pick(history, options, rng), ""
+            else:
+                found, why = self._edit(history) if tier == "edit" else self._full(history)
+        except _FAILURES as error:
+            why = f"{error.kind}: {error.message}"
+        if not found:
+            return self._stand_in(options or self._base.ask(history, n, rng), why)[:n]
+        if len(found) < n:
+            found += self._unlike(found, options or self._base.ask(history, n, rng))
+        return found[:n]
+
+    def tell(self, trial: Trial) -> None:
+        """Pass the trial on."""
+        self._base.tell(trial)
+
+    def _call(self, history: Sequence[Trial], messages: Sequence[Message], schema: type[BaseModel]) -> Any:
+        call_id = f"{self._task}:{len(history)}"
+        return self._router.complete_sync(messages, task=self._task, schema=schema, call_id=call_id).value
+
+    def _pick(
+        self, history: Sequence[Trial], options: Sequence[Proposal], rng: "np.random.Generator"
+    ) -> list[Proposal]:
+        """The option whose letter the model names. The order is shuffled: tiny models like the first letter."""
+        shown = [options[i] for i in rng.permutation(len(options))][: len(LETTERS)]
+        messages = pick_prompt(self._rules.space, history, [option.params for option in shown], self._about)
+        letter = self._call(history, messages, pick_schema(len(shown))).choice
+        chosen = shown[LETTERS.index(letter)]
+        rank = options.index(chosen) + 1
+        return [Proposal(chosen.params, self.name, f"chose {rank} of {len(options)} by {chosen.source}")]
+
+    def _edit(self, history: Sequence[Trial]) -> tuple[list[Proposal], str]:
+        space, best = self._rules.space, _best(history)
+        answer = self._call(history, edit_prompt(space, history, self._about), edit_schema(tuple(best)))
+        return self._usable(history, [{answer.param: answer.value}], lambda point: difference(space, best, point))
+
+    def _full(self, history: Sequence[Trial]) -> tuple[list[Proposal], str]:
+        space = self._rules.space
+        answer = self._call(history, full_prompt(space, history, self._about), full_schema(tuple(space.parameters)))
+        raw = [candidate.model_dump(by_alias=True, exclude_none=True) for candidate in answer.candidates]
+        return self._usable(history, raw, lambda _: one_line(answer.reason))
+
+    def _usable(
+        self, history: Sequence[Trial], answers: Sequence[dict[str, Any]], note: Callable[[Params], str]
+    ) -> tuple[list[Proposal], str]:
+        """The answers that can be tried, snapped to the space and screened; and why the others cannot."""
+        space, reasons = self._rules.space, self._rules.against(history)
+        found: dict[str, Proposal] = {}
+        refused: list[str] = []
+        for raw in answers:
+            point, problems = space.snap(raw, _best(history))
+            problems = problems or reasons(point)
+            refused += problems
+            if not problems:
+                found.setdefault(space.key(point), Proposal(point, self.name, note(point)))
+        return list(found.values()), "unusable answer: " + "; ".join(refused)
+
+    def _unlike(self, found: Sequence[Proposal], more: Sequence[Proposal]) -> list[Proposal]:
+        keys = {self._rules.space.key(proposal.params) for proposal in found}
+        return [proposal for proposal in more if self._rules.space.key(proposal.params) not in keys]
+
+    def _stand_in(self, proposals: Sequence[Proposal], why: str) -> list[Proposal]:
+        """What the base proposes, the first one marked as standing in for the model."""
+        marked = [Proposal(p.params, f"{self.name}->{p.source}", one_line(why)) for p in proposals[:1]]
+        return [*marked, *proposals[1:]]
+
+
+def pick_schema(options: int) -> type[BaseModel]:
+    """`{"choice": "A"}`."""
+    return _model("Pick", choice=(Literal[tuple(LETTERS[:options])], ...))
+
+
+def edit_schema(names: tuple[str, ...]) -> type[BaseModel]:
+    """`{"param": one of `names`, "value": ...}`."""
+    return _model("Edit", param=(Literal[names], ...), value=(_Scalar, Field(description="The new value.")))
+
+
+def full_schema(names: tuple[str, ...]) -> type[BaseModel]:
+    """`{"reason": ..., "candidates": [{name: value or null}, ...]}` with one to three candidates."""
+    candidate: Any = _model(
+        "Candidate", **{f"p{i}": (_Scalar | None, Field(None, alias=n)) for i, n in enumerate(names)}
+    )
+    reason = (str, Field(max_length=1_000, description="Two sentences at most."))
+    return _model("Candidates", reason=reason, candidates=(list[candidate], Field(min_length=1, max_length=3)))
+
+
+def _model(name: str, **fields: Any) -> type[BaseModel]:
+    """A schema made for one question."""
+    model: type[BaseModel] = create_model(name, __base__=StrictModel, **fields)
+    return model
+
+
+def one_line(text: str) -> str:
+    """Untrusted text as a short printable line."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * _NOTE])
+    return " ".join(printable.split())[:_NOTE]
+
+
+def _best(history: Sequence[Trial]) -> Params:
+    best = incumbent(history)
+    return best.proposal.params if best else {}

@@ -1,0 +1,172 @@
+"""Optuna's samplers as a pure function of history and generator.
+
+A killed Optuna study does not continue as the uninterrupted one, so nothing is kept between calls: each ask builds
+a study in memory from the history and a sampler from the generator. What others proposed is an ordinary observation.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentlab.search.history import finished, targets, tried
+from agentlab.search.parameters import Parameter
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Params, Proposal, Trial, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SamplerName = Literal["auto", "gp", "tpe"]
+
+GP_TRIALS = 100  # a Gaussian process costs the cube of the history; beyond this TPE is as good and stays fast
+_START_POINTS = 256  # a power of two, as Sobol sequences want
+
+
+class OptunaProposer:
+    """Sobol points until `startup` trials have succeeded, then a Gaussian process or TPE.
+
+    `seed` fixes the Sobol sequence, so every arm of a comparison starts from the same points. `auto` takes the
+    Gaussian process while the history is short and no condition hangs on another, TPE otherwise.
+    """
+
+    def __init__(self, space: SearchSpace, *, sampler: SamplerName = "auto", startup: int = 6, seed: int = 0) -> None:
+        self._space = space
+        self._sampler = sampler
+        self._startup = startup
+        self._seed = seed
+        self._start_points: list[dict[str, Value]] | None = None
+
+    @property
+    def name(self) -> str:
+        """`gp` or `tpe`: which one proposes after the first points."""
+        return self._kind(0)
+
+    def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
+        """`n` suggestions, best first. They may break rules between parameters or repeat a trial: screen them."""
+        if len(finished(history)) < max(self._startup, 1):
+            return self._start(history, n)
+        kind = self._kind(len(history))
+        return [Proposal(point, kind) for point in self._suggest(history, kind, n, rng)]
+
+    def tell(self, trial: Trial) -> None:
+        """Nothing to do: the next ask is given the history."""
+
+    def _kind(self, trials: int) -> Literal["gp", "tpe"]:
+        if self._sampler != "auto":
+            return self._sampler
+        return "gp" if trials < GP_TRIALS and self._space.depth <= 1 else "tpe"
+
+    def _start(self, history: Sequence[Trial], n: int) -> list[Proposal]:
+        """The untried Sobol points from the trial's number on: a rejected one is not offered again next time."""
+        if self._start_points is None:
+            self._start_points = sobol_points(self._space, self._seed)
+        taken = tried(history, self._space)
+        free = [point for point in self._start_points[len(history) :] if self._space.key(point) not in taken]
+        return [Proposal(point, "sobol") for point in free[:n]]
+
+    def _suggest(
+        self, history: Sequence[Trial], kind: Literal["gp", "tpe"], n: int, rng: "np.random.Generator"
+    ) -> list[dict[str, Value]]:
+        """`n` raw suggestions; each is left running in the study, so that the next one keeps its distance."""
+        import optuna
+
+        seed = int(rng.integers(2**31))
+        with _quiet():
+            if kind == "gp":
+                sampler: Any = optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+            else:
+                sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
+            study = optuna.create_study(sampler=sampler)
+            encode = _Encoding(self._space, fill=kind == "gp")
+            study.add_trials(encode.frozen(history))
+            return [encode.suggest(study.ask()) for _ in range(n)]
+
+
+def sobol_points(space: SearchSpace, seed: int) -> list[dict[str, Value]]:
+    """Up to 256 distinct points that keep the rules, in the order of a scrambled Sobol sequence (Owen 1998)."""
+    import numpy as np
+    from scipy.stats import qmc
+
+    sequence = qmc.Sobol(len(space.parameters), scramble=True, rng=np.random.default_rng(seed))
+    points = (space.decode(unit) for unit in sequence.random(_START_POINTS).tolist())
+    distinct = {space.key(point): point for point in reversed([p for p in points if not space.broken_rules(p)])}
+    return list(reversed(distinct.values()))
+
+
+class _Encoding:
+    """Parameters as Optuna sees them: ordered scales as an index, so the surrogate can learn a trend.
+
+    With `fill`, an inactive parameter is held at its middle value, as a Gaussian process needs every coordinate;
+    without, it is absent, which TPE understands.
+    """
+
+    def __init__(self, space: SearchSpace, *, fill: bool) -> None:
+        self._space = space
+        self._fill = fill
+        self._distributions = {name: _distribution(spec) for name, spec in space.parameters.items()}
+
+    def frozen(self, history: Sequence[Trial]) -> list[Any]:
+        """The history as finished Optuna trials. Points outside the space (an older range) are snapped into it."""
+        import optuna
+
+        trials = []
+        for trial, value in zip(history, targets(history) or (), strict=True):
+            point, _ = self._space.snap(trial.proposal.params, {})
+            names = list(self._space.parameters) if self._fill else list(point)
+            trials.append(
+                optuna.trial.create_trial(
+                    params={name: self._inner(name, point) for name in names},
+                    distributions={name: self._distributions[name] for name in names},
+                    value=value,
+                )
+            )
+        return trials
+
+    def suggest(self, trial: Any) -> dict[str, Value]:
+        """Draw a point from an open Optuna trial."""
+        point: dict[str, Value] = {}
+        for name, spec in self._space.parameters.items():
+            active = self._space.is_active(name, point)
+            if active or self._fill:
+                inner = trial._suggest(name, self._distributions[name])
+                if active:
+                    point[name] = _outer(spec, inner)
+        return point
+
+    def _inner(self, name: str, point: Params) -> Any:
+        spec = self._space.parameters[name]
+        value = point[name] if name in point else spec.decode(0.5)
+        return value if spec.type == "float" or (spec.type == "int" and spec.log) else spec.index(value)
+
+
+def _distribution(spec: Parameter) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if spec.type == "float":
+        return FloatDistribution(spec.low, spec.high, log=spec.log)
+    if spec.type == "int" and spec.log:
+        return IntDistribution(spec.low, spec.high, log=True)
+    if spec.type == "categorical" and not spec.ordered:
+        return CategoricalDistribution(tuple(range(spec.count)))
+    return IntDistribution(0, spec.count - 1)
+
+
+def _outer(spec: Parameter, inner: Any) -> Value:
+    if spec.type == "float":
+        return min(max(float(f"{inner:.4g}"), spec.low), spec.high)
+    if spec.type == "int":
+        return int(inner) if spec.log else spec.low + int(inner) * spec.step
+    return spec.choices[int(inner)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Optuna reports each new study on its logger; restore whatever level the host program had set."""
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,143 @@
+"""Screening: what can be known about a candidate before a trial is spent on it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentlab.search.history import incumbent, tried
+from agentlab.search.neighbours import nearest
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Params, Proposal, Proposer, Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_RANDOM = 200  # random points looked at before a finite space is walked through
+_WALK = 4096  # points of a finite space that are walked through
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a candidate would cost, computed without building it."""
+
+    parameters: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The configured bounds on an estimate; None is no bound. Never the memory that happens to be free."""
+
+    parameters: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a candidate is held against. `estimate` may raise ValueError for a combination that cannot be built."""
+
+    space: SearchSpace
+    estimate: Callable[[Params], Estimate] | None = None
+    limits: Limits = Limits()
+
+    def against(self, history: Sequence[Trial]) -> Callable[[Mapping[str, object]], list[str]]:
+        """A function that says in words why a candidate is not worth a trial; an empty list when it is."""
+        numbers = tried(history, self.space)
+        best = incumbent(history)
+        best_key = self.space.key(best.proposal.params) if best else None
+
+        def reasons(params: Mapping[str, object]) -> list[str]:
+            if found := self.space.problems(params):
+                return found
+            point: Params = params  # type: ignore[assignment] # `problems` has checked every value
+            key = self.space.key(point)
+            if key == best_key:
+                return [f"it changes nothing in the best configuration (trial {numbers[key]})"]
+            if key in numbers:
+                return [f"it was tried before (trial {numbers[key]})"]
+            return self._oversize(point)
+
+        return reasons
+
+    def _oversize(self, point: Params) -> list[str]:
+        if self.estimate is None:
+            return []
+        try:
+            cost = self.estimate(point)
+        except ValueError as error:
+            return [f"it cannot be built: {error}"]
+        found = []
+        if self.limits.parameters is not None and cost.parameters > self.limits.parameters:
+            found.append(f"{cost.parameters:,} parameters are above the limit of {self.limits.parameters:,}")
+        if self.limits.memory_bytes is not None and cost.memory_bytes > self.limits.memory_bytes:
+            need, limit = cost.memory_bytes / 2**20, self.limits.memory_bytes / 2**20
+            found.append(f"about {need:,.0f} MiB are above the limit of {limit:,.0f} MiB")
+        return found
+
+
+class ScreenedProposer:
+    """A proposer whose candidates all pass the rules.
+
+    A candidate that does not pass gives way to its nearest neighbour that does, so most of the advice in it is
+    kept. An empty answer means that no untried point passes: the search is over, no proposal is made twice.
+    """
+
+    def __init__(self, base: Proposer, rules: Rules) -> None:
+        self._base = base
+        self._rules = rules
+
+    @property
+    def name(self) -> str:
+        """The name of the proposer behind it."""
+        return self._base.name
+
+    def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
+        """Up to `n` distinct candidates that pass, best first; empty when the space is exhausted.
+
+        Raises:
+            ConfigError: the constraints leave hardly any points.
+        """
+        space = self._rules.space
+        reasons = self._rules.against(history)
+        chosen: dict[str, Proposal] = {}
+
+        def refused(point: Params) -> list[str]:
+            return ["it was proposed twice"] if space.key(point) in chosen else reasons(point)
+
+        for proposal in self._base.ask(history, n, rng):
+            passed = self._passing(proposal, refused, rng)
+            if passed is not None:
+                chosen[space.key(passed.params)] = passed
+        for point in self._others(rng) if len(chosen) < n else ():
+            if not refused(point):
+                chosen[space.key(point)] = Proposal(point, "random", f"{self.name} had nothing that passes")
+            if len(chosen) >= n:
+                break
+        return list(chosen.values())[:n]
+
+    def tell(self, trial: Trial) -> None:
+        """Pass the trial on."""
+        self._base.tell(trial)
+
+    def _passing(
+        self, proposal: Proposal, refused: Callable[[Params], list[str]], rng: "np.random.Generator"
+    ) -> Proposal | None:
+        """The proposal itself, or its nearest neighbour that passes, with the reason in the note."""
+        reasons = refused(proposal.params)
+        if not reasons:
+            return proposal
+        space = self._rules.space
+        point = nearest(space, space.snap(proposal.params, {})[0], lambda near: not refused(near), rng)
+        if point is None:
+            return None
+        note = f"nearest point that passes; of the first choice: {reasons[0]}"
+        return Proposal(point, proposal.source, f"{proposal.note}; {note}" if proposal.note else note)
+
+    def _others(self, rng: "np.random.Generator") -> Iterator[Params]:
+        """Random points; then, in a small finite space, every point in random order."""
+        space = self._rules.space
+        for _ in range(_RANDOM):
+            yield space.sample(rng)
+        points = space.points(_WALK) or []
+        for index in rng.permutation(len(points)):
+            yield points[index]

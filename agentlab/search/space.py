@@ -1,0 +1,212 @@
+"""The search space: parameters, their conditions and the rules between them. Everything here is a pure function."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from pydantic import ConfigDict, Field, RootModel, model_validator
+
+from agentlab.errors import ConfigError
+from agentlab.search.constraints import Constraint
+from agentlab.search.parameters import Parameter, same, show
+from agentlab.search.types import Params, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_DRAWS = 2_000  # rejected random points in a row after which the rules are taken to leave (almost) nothing
+
+
+class SpaceConfig(RootModel[dict[str, Parameter]]):
+    """The `space:` key of a config: dotted config key -> its range."""
+
+    model_config = ConfigDict(frozen=True)
+    root: dict[str, Parameter] = Field(min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _conditions(self) -> Self:
+        for name, spec in self.root.items():
+            for other, values in spec.when.items():
+                if other not in self.root:
+                    raise ValueError(f"{name} depends on {other}, which is not in the space")
+                unknown = [value for value in values if not self.root[other].contains(value)]
+                if unknown or not values:
+                    raise ValueError(f"{name} waits for {other} in {list(values)}, which {other} cannot be")
+        _depths(self.root)
+        return self
+
+
+def _depths(parameters: Mapping[str, Parameter]) -> dict[str, int]:
+    """Length of the longest chain of conditions above each parameter.
+
+    Raises:
+        ValueError: the conditions run in a circle.
+    """
+    depths: dict[str, int] = {}
+    while len(depths) < len(parameters):
+        ready = [n for n, spec in parameters.items() if n not in depths and all(p in depths for p in spec.when)]
+        if not ready:
+            raise ValueError(f"the conditions of {', '.join(n for n in parameters if n not in depths)} run in a circle")
+        depths |= {n: 1 + max((depths[p] for p in parameters[n].when), default=-1) for n in ready}
+    return depths
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Parameters with their rules. `constants` are config values outside the space that the rules may speak of.
+
+    A point is a mapping that holds a value for every active parameter and nothing else.
+    """
+
+    parameters: Mapping[str, Parameter]
+    constraints: Sequence[Constraint] = ()
+    constants: Mapping[str, Value] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, config: SpaceConfig, constraints: Sequence[Constraint] = (), constants: Mapping[str, Value] | None = None
+    ) -> Self:
+        """Join the config's parts, parents before the parameters that depend on them.
+
+        Raises:
+            ConfigError: a constraint names something that is neither searched nor set.
+        """
+        depths = _depths(config.root)
+        ordered = {name: config.root[name] for name in sorted(config.root, key=lambda name: depths[name])}
+        known = {name: value for name, value in (constants or {}).items() if name not in ordered}
+        for constraint in constraints:
+            for name in constraint.names:
+                if name not in ordered and name not in known:
+                    raise ConfigError(
+                        f"A constraint names {name}, which is neither in the space nor a key of the config.",
+                        hint=f"Searched are: {', '.join(ordered)}.",
+                    )
+        return cls(ordered, tuple(constraints), known)
+
+    @property
+    def depth(self) -> int:
+        """Longest chain of conditions: 0 for a flat space, 2 when a condition hangs on a conditional parameter."""
+        return max(_depths(self.parameters).values())
+
+    def is_active(self, name: str, params: Mapping[str, object]) -> bool:
+        """Whether the conditions of `name` hold; its parents must be in `params` if they are active."""
+        when = self.parameters[name].when
+        return all(p in params and any(same(params[p], v) for v in values) for p, values in when.items())
+
+    def reduce(self, params: Mapping[str, Value]) -> dict[str, Value]:
+        """The active part of `params`, in the order of the space."""
+        active: dict[str, Value] = {}
+        for name in self.parameters:
+            if name in params and self.is_active(name, active):
+                active[name] = params[name]
+        return active
+
+    def problems(self, params: Mapping[str, object]) -> list[str]:
+        """Everything that keeps `params` from being a point of the space, in words; empty for a valid point."""
+        found = [f"{name} is not a parameter of the space" for name in params if name not in self.parameters]
+        legal: dict[str, Value] = {}
+        for name, spec in self.parameters.items():
+            if not self.is_active(name, legal):
+                if name in params:
+                    found.append(f"{name} is set although its condition does not hold")
+            elif name not in params:
+                found.append(f"{name} is missing")
+            elif not spec.contains(value := params[name]):
+                found.append(f"{name} = {show(value)} is not {spec.describe()}")
+            else:
+                legal[name] = value  # type: ignore[assignment] # `contains` has just said so
+        return found or self.broken_rules(legal)
+
+    def broken_rules(self, params: Params) -> list[str]:
+        """The constraints that the point violates, in words."""
+        values = {**self.constants, **params}
+        return [text for rule in self.constraints if (text := rule.violation(values)) is not None]
+
+    def snap(self, raw: Mapping[str, object], base: Params) -> tuple[dict[str, Value], list[str]]:
+        """`base` changed by an untrusted answer: values are clamped to their range and snapped to the grid.
+
+        A newly active parameter that the answer leaves out gets its middle value. Returns the point and what
+        could not be used (unknown names, values that are no values), in words. Rules are not looked at.
+        """
+        unusable = [f"{name[:60]!r} is not a parameter" for name in raw if name not in self.parameters]
+        point: dict[str, Value] = {}
+        for name, spec in self.parameters.items():
+            if not self.is_active(name, point):
+                continue
+            value = spec.snap(raw[name]) if name in raw else None
+            if name in raw and value is None:
+                unusable.append(f"{str(raw[name])[:40]!r} is no value for {name}")
+            point[name] = base.get(name, spec.decode(0.5)) if value is None else value
+        return point, unusable
+
+    def default(self, values: Mapping[str, Value] | None = None) -> dict[str, Value]:
+        """The point nearest to the config's own values; a parameter without one gets its middle value."""
+        known = {name: value for name, value in (values or {}).items() if name in self.parameters}
+        return self.snap(known, {})[0]
+
+    def key(self, params: Params) -> str:
+        """Equal for points that are the same experiment: active parameters only, floats to four digits."""
+        active = self.reduce(params)
+        rounded = {n: f"{v:.4g}" if self.parameters[n].type == "float" else v for n, v in active.items()}
+        return json.dumps(rounded, sort_keys=True)
+
+    def encode(self, params: Params) -> list[float]:
+        """Coordinates in the unit cube, one per parameter; an inactive one sits in the middle."""
+        return [spec.encode(params[name]) if name in params else 0.5 for name, spec in self.parameters.items()]
+
+    def decode(self, unit: Sequence[float]) -> dict[str, Value]:
+        """The point at the given coordinates. Rules are not looked at."""
+        specs = zip(self.parameters.items(), unit, strict=True)
+        return self.reduce({name: spec.decode(u) for (name, spec), u in specs})
+
+    def distance(self, a: Params, b: Params) -> float:
+        """Sum over parameters of the difference in [0, 1]; 1 for another unordered choice or another activity."""
+        total = 0.0
+        for name, spec in self.parameters.items():
+            if (name in a) != (name in b):
+                total += 1.0
+            elif name in a and not same(a[name], b[name]):
+                unordered = spec.type == "categorical" and not spec.ordered
+                total += 1.0 if unordered else abs(spec.encode(a[name]) - spec.encode(b[name]))
+        return total
+
+    def sample(self, rng: "np.random.Generator") -> dict[str, Value]:
+        """A random point that keeps all rules.
+
+        Raises:
+            ConfigError: the constraints leave no, or hardly any, points.
+        """
+        for _ in range(_DRAWS):
+            point = self.decode(rng.random(len(self.parameters)).tolist())
+            if not self.broken_rules(point):
+                return point
+        raise ConfigError(
+            f"None of {_DRAWS} random points of the space keeps all constraints.",
+            hint="Widen `space` or drop a constraint.",
+        )
+
+    def points(self, limit: int) -> list[dict[str, Value]] | None:
+        """Every valid point, or None when the space is continuous or the walk would visit more than `limit`."""
+        found: list[dict[str, Value]] = []
+        for visited, point in enumerate(self._walk(list(self.parameters), {})):
+            if point is None or visited >= limit:
+                return None
+            if not self.broken_rules(point):
+                found.append(point)
+        return found
+
+    def _walk(self, names: list[str], point: dict[str, Value]) -> Iterator[dict[str, Value] | None]:
+        """Depth-first over all value combinations; None where a continuous parameter is met."""
+        if not names:
+            yield point
+            return
+        name, rest = names[0], names[1:]
+        spec = self.parameters[name]
+        if not self.is_active(name, point):
+            yield from self._walk(rest, point)
+        elif spec.type == "float":
+            yield None
+        else:
+            for value in spec.values():
+                yield from self._walk(rest, {**point, name: value})

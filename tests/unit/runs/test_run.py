@@ -1,0 +1,221 @@
+"""A run folder: whole at every moment, held by one process, free of secrets."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from agentlab.errors import RunLockedError, RunUnreadableError, StorageError, UsageError
+from agentlab.runs import journal as journal_module
+from agentlab.runs.events import Event
+from agentlab.runs.manifest import Metric
+from agentlab.runs.redact import MASK, Redactor
+from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.store import find, list_runs
+
+SPEC = RunSpec(command="nas", config_yaml="seed: 0\n", source_yaml="{}\n", config_hash="abc", seed=0, argv=["agentlab"])
+
+
+def create(folder: Path, **changes: object) -> Run:
+    fields = {name: getattr(SPEC, name) for name in SPEC.__slots__} | changes
+    return Run.create(folder, RunSpec(**fields), Edge(clock=lambda: 1_800_000_000.0))
+
+
+def test_folder_name_tells_time_command_and_a_short_id(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        assert run.id.startswith("2027-01-15T08-00-00-nas-")
+        assert len(run.id.rpartition("-")[2]) == 6
+        assert {path.name for path in run.path.iterdir()} >= {
+            "manifest.json",
+            "config.yaml",
+            "source.yaml",
+            "events.jsonl",
+        }
+
+
+def test_events_are_numbered_and_survive_reopening(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        run.emit("trial.finished", "run_0000", value=0.5)
+        path = run.path
+    with Run.resume(path, Edge()) as again:
+        assert [(e.seq, e.type, e.data) for e in again.events] == [(0, "trial.finished", {"value": 0.5})]
+        assert again.emit("trial.finished", "run_0001").seq == 1
+
+
+def test_torn_last_line_is_dropped_on_read_and_cut_on_resume(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        run.emit("a.b")
+        path = run.path
+    whole = (path / "events.jsonl").read_bytes()
+    (path / "events.jsonl").write_bytes(whole + b'{"v":1,"seq":1,"t":')
+    assert len(find(tmp_path, path.name).events()) == 1
+    with Run.resume(path, Edge()):
+        assert (path / "events.jsonl").read_bytes() == whole
+
+
+def test_damage_in_the_middle_is_an_error_not_a_guess(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        run.emit("a.b")
+        run.emit("a.c")
+        path = run.path
+    lines = (path / "events.jsonl").read_text().splitlines()
+    (path / "events.jsonl").write_text(f"garbage\n{lines[1]}\n")
+    with pytest.raises(RunUnreadableError, match="line 1"):
+        Run.resume(path, Edge())
+
+
+def test_a_second_opener_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
+    with create(tmp_path) as run, pytest.raises(RunLockedError, match=f"pid {os.getpid()}"):
+        Run.resume(run.path, Edge())
+
+
+def test_lock_of_a_killed_process_is_free_again(tmp_path: Path) -> None:
+    script = """
+        import os, signal, sys
+        from pathlib import Path
+        from agentlab.runs.run import Edge, Run, RunSpec
+        run = Run.create(Path(sys.argv[1]), RunSpec("nas", "", "", "h", 0), Edge())
+        run.start({})
+        print(run.id, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    record = find(tmp_path, done.stdout.strip())
+    assert record.manifest.status == "running"
+    assert record.status == "interrupted"
+    with Run.resume(record.path, Edge()) as run:
+        run.complete(Outcome())
+    assert find(tmp_path, record.id).status == "completed"
+
+
+def test_full_disk_leaves_the_events_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(tmp_path) as run:
+        run.emit("a.b")
+        before = (run.path / "events.jsonl").read_bytes()
+
+        def full(_descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(journal_module.os, "fsync", full)
+        with pytest.raises(StorageError, match="disk is full"):
+            run.emit("a.c")
+        assert (run.path / "events.jsonl").read_bytes() == before
+        assert len(run.events) == 1
+        monkeypatch.undo()
+        assert run.emit("a.c").seq == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_really_full_device_is_a_storage_error(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        run._journal._file.close()
+        run._journal._file = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 - closed by the run
+        with pytest.raises(StorageError, match="disk is full"):
+            run.emit("a.b")
+
+
+def test_secrets_reach_no_file(tmp_path: Path) -> None:
+    key = "sk-or-v1-0123456789abcdef0123456789abcdef"
+    edge = Edge(redactor=Redactor.of({"OPENROUTER_API_KEY": key, "PASSWORD": "correct horse"}))
+    spec = RunSpec("nas", "a: 1\n", f"api_key: {key}\n", "h", 0, argv=["agentlab", f"--set=k={key}"])
+    with Run.create(tmp_path, spec, edge) as run:
+        run.emit("llm.called", answer=f"your key is {key}", nested=[{"a": "correct horse"}])
+        run.stream("token", text=key)
+        run.log(key)
+        run.write_text("report.md", key)
+        run.write_json("x/y.json", {"k": key})
+        run.fail("AuthError", key)
+        written = b"".join(path.read_bytes() for path in run.path.rglob("*") if path.is_file())
+    assert key.encode() not in written
+    assert b"correct horse" not in written
+    assert written.count(MASK.encode()) >= 8
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "a\\b"])
+def test_file_names_cannot_leave_the_run(tmp_path: Path, name: str) -> None:
+    with create(tmp_path) as run, pytest.raises(UsageError):
+        run.file(name)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "last", ".hidden", "x" * 81])
+def test_run_names_are_plain_file_names(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        create(tmp_path, name=name or "/")
+
+
+def test_taken_run_name_is_refused_and_names_the_way_on(tmp_path: Path) -> None:
+    create(tmp_path, name="mine").close()
+    with pytest.raises(UsageError, match="already") as caught:
+        create(tmp_path, name="mine")
+    assert "--resume mine" in str(caught.value.hint)
+
+
+def test_a_failed_creation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError):
+        create(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_folder_below_a_file_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="part of the path is a file"):
+        create(tmp_path / "file" / "runs")
+
+
+def test_outcome_is_in_the_manifest(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        run.start({"device": "cpu"})
+        run.complete(Outcome(metrics={"test_mse": Metric(value=0.3, direction="lower")}))
+        stored = json.loads((run.path / "manifest.json").read_text())
+    assert stored["status"] == "completed"
+    assert stored["metrics"] == {"test_mse": {"value": 0.3, "unit": "", "direction": "lower"}}
+    assert [e.type for e in find(tmp_path, "last").events()] == ["run.started", "run.completed"]
+
+
+def _hold(path: str, ready: "multiprocessing.synchronize.Event") -> None:
+    with Run.resume(Path(path), Edge()):
+        ready.set()
+        signal.pause()
+
+
+def test_active_run_is_seen_from_another_process(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        path = run.path
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    holder = spawn.Process(target=_hold, args=(str(path), ready))
+    holder.start()
+    try:
+        assert ready.wait(30)
+        assert find(tmp_path, "last").active
+    finally:
+        holder.kill()
+        holder.join()
+    assert not find(tmp_path, "last").active
+
+
+def test_list_skips_what_it_cannot_read_and_says_so(tmp_path: Path) -> None:
+    create(tmp_path, name="good").close()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
+    listing = list_runs(tmp_path)
+    assert [run.id for run in listing.runs] == ["good"]
+    assert [name for name, _ in listing.unreadable] == ["broken"]
+
+
+def test_event_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        Event(0, 0.0, "a.b", data={"x": float("nan")}).to_json()
