@@ -68,12 +68,11 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is shown as one
-        error = AgentlabError(
-            f"This is a bug in agentlab: {type(bug).__name__}: {bug}",
-            hint="Repeat it with -v and report the traceback.",
+        shown = AgentlabError(
+            f"This is a bug in agentlab: {type(bug).__name__}: {bug}", hint="Repeat it with -v and report the traceback."
         )
-        error.exit_code = BUG
-        screen.error(error, command=name)
+        shown.exit_code = BUG
+        screen.error(shown, command=name)
         _trace(screen)
         return BUG
 

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
+
+from agentlab.config.keys import join
 
 Role = Literal["budget", "machine"]
 
@@ -58,6 +60,11 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return _VARIABLE.sub(value, text)
 
 
+def escape(text: str) -> str:
+    """The text that `expand` turns into `text`, whatever it holds."""
+    return text.replace("$", "$$")
+
+
 def _expand_field(value: Any, info: ValidationInfo) -> Any:
     env = (info.context or {}).get("env", {})
     return expand(value, env) if isinstance(value, str) else value
@@ -70,7 +77,7 @@ def _only_reference(value: str) -> str:
 
 
 # A machine value: endpoint, model name or path; variables are resolved once, into the run's config.yaml.
-EnvText = Annotated[str, BeforeValidator(_expand_field)]
+EnvText = Annotated[str, BeforeValidator(_expand_field), PlainSerializer(escape)]
 # A key by name. It stays a name in every file; agentlab.llm reads the variable when it sends the request.
 SecretRef = Annotated[str, AfterValidator(_only_reference)]
 
@@ -87,10 +94,10 @@ def roles(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Role]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}. Keys that hold a dot are quoted; lists and empty mappings are values."""
+    """{"a": {"b": 1}} -> {"a.b": 1}, with the keys of `keys.join`; lists and empty mappings are values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        name = prefix + (f'"{key}"' if "." in key else key)
+        name = prefix + join([key])
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{name}.")
         else:

@@ -17,6 +17,7 @@ from agentlab.gguf.schema import enforceable
 
 _WARNING, _CONTINUED = 3, 5  # ggml_log_level: debug 1, info 2, warning 3, error 4, continuation of the last one 5
 _PIECE_BYTES = 1024
+_MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text
 _REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` makes a new one."
 
 
@@ -140,6 +141,10 @@ class Decoder:
             grammar = LlamaGrammar.from_json_schema(json.dumps(enforceable(schema)), verbose=False)
         except Exception as error:  # the converter raises whatever a hostile schema trips it over
             raise BadRequestError(f"The schema cannot be turned into a grammar: {error!r:.300}.") from error
+        if len(grammar._grammar) > _MAX_GRAMMAR:
+            raise BadRequestError(
+                f"The schema makes a grammar of {len(grammar._grammar)} characters; bound its repeats."
+            )
         sampler = self._api.llama_sampler_init_grammar(self._vocabulary, grammar._grammar.encode(), b"root")
         if not sampler:
             raise BadRequestError("llama.cpp rejects the grammar of the schema.")

@@ -54,6 +54,8 @@ class WorkerEngine:
         """Stream an answer; see `GgufEngine.chat`. Loading has its own clock, `EngineConfig.load_seconds`."""
         if request.max_tokens < 1:
             raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
+        if not request.messages:
+            raise errors.BadRequestError("There are no messages to answer.")
         while not self._lock.acquire(timeout=_POLL_SECONDS):
             if cancelled():
                 raise LLMCancelledError("The call was cancelled while it waited for the model.")

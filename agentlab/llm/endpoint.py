@@ -6,7 +6,10 @@ from urllib.parse import urlsplit
 
 def host_of(url: str) -> str:
     """The host name of a URL, in lower case; empty when it has none."""
-    return (urlsplit(url).hostname or "").lower()
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""
 
 
 def is_loopback(url: str) -> bool:
@@ -31,6 +34,8 @@ def check_base_url(url: str) -> str:
         raise ValueError(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not a URL such as https://openrouter.ai/api/v1")
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError(f"{url!r} holds characters that no URL may hold")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("a base URL holds no user, query or fragment; a key belongs in `api_key`")
     if parts.scheme == "http" and not is_loopback(url):

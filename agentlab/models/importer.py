@@ -7,9 +7,9 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from agentlab.errors import ModelFileError, UsageError
+from agentlab.errors import ModelFileError, UnknownNameError, UsageError
 from agentlab.gguf import metadata
 from agentlab.models.staging import stage
 from agentlab.runs.atomic import sync_folder
@@ -21,6 +21,18 @@ Dtype = Literal["float32", "bfloat16"]
 
 _PROMPT = [{"role": "user", "content": "What is the capital of France?"}]
 _TOKENIZER_BYTES = 16 << 20
+
+
+def as_dtype(name: str) -> Dtype:
+    """The dtype of that name.
+
+    Raises:
+        UnknownNameError: it is not one a checkpoint can be written in.
+    """
+    known: dict[str, Dtype] = {dtype: dtype for dtype in get_args(Dtype)}
+    if name not in known:
+        raise UnknownNameError("dtype", name, list(known))
+    return known[name]
 
 
 def import_gguf(path: Path, target: Path, dtype: Dtype) -> Path:

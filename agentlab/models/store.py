@@ -96,6 +96,13 @@ def remove(name: str, workspace: Workspace) -> ModelEntry:
     return entry
 
 
+def stem_of(model: str) -> str:
+    """The catalogue's name for a model given by name, file name or path, or else its file name without the ending."""
+    file = Path(model).name
+    row = catalogue.by_file(file)
+    return row.name if row else file.removesuffix(".gguf")
+
+
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     if path.is_file():
@@ -117,7 +124,6 @@ def _models_in(folder: Path) -> Iterator[Path]:
 
 
 def _entry(path: Path, place: Literal["workspace", "cache"]) -> ModelEntry:
-    row = catalogue.by_file(path.name)
     kind: Kind = "gguf" if path.is_file() else "checkpoint"
-    name = row.name if row else path.name.removesuffix(".gguf") if kind == "gguf" else path.name
+    name = stem_of(path.name) if kind == "gguf" else path.name
     return ModelEntry(name=name, kind=kind, path=path, bytes=size_of(path), place=place)

@@ -1,1 +1,1 @@
-
+"""Architecture search for the Informer forecaster. Light to import."""

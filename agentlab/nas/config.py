@@ -10,6 +10,9 @@ from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_valid
 
 from agentlab.config.base import StrictModel, budget_field, preset_field
 from agentlab.errors import ConfigError
+from agentlab.llm.config import LLMConfig
+from agentlab.search.constraints import Constraint
+from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
 
 OptimizerName = Literal["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"]
@@ -44,7 +47,8 @@ class DataConfig(StrictModel):
     """Which series is forecast, how it is cut, and how it is presented to the model."""
 
     path: str | None = Field(
-        None, description="CSV or CSV.GZ file with one row per time step; null is the embedded New York weather of 2013."
+        None,
+        description="CSV or CSV.GZ file with one row per time step; null is the embedded New York weather of 2013.",
     )
     date_column: str = Field("date", min_length=1, description="Column with the time of each row.")
     date_format: str | None = Field(
@@ -107,7 +111,9 @@ class ModelConfig(StrictModel):
             raise ValueError(f"d_model {self.d_model} must be even and a multiple of n_heads {self.n_heads}")
         beyond = [name for name in ("normalize", "shortcut") if getattr(self, name)]
         if self.faithful and beyond:
-            raise ValueError(f"faithful leaves no room for {' and '.join(beyond)}: set them to false, or faithful to false")
+            raise ValueError(
+                f"faithful leaves no room for {' and '.join(beyond)}: set them to false, or faithful to false"
+            )
         return self
 
 
@@ -127,7 +133,9 @@ class TrainingConfig(StrictModel):
     criterion_class: CriterionName = Field("MSELoss", description="Training loss of torch.nn.")
     epochs: int = Field(6, ge=1, le=1000, description="Passes over the training windows, at most.")
     patience: int = Field(3, ge=1, le=1000, description="Stop after this many epochs without a better validation MSE.")
-    schedule: Literal["halving", "constant"] = Field("halving", description="Learning rate: halved each epoch, or kept.")
+    schedule: Literal["halving", "constant"] = Field(
+        "halving", description="Learning rate: halved each epoch, or kept."
+    )
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; null does not clip.")
     train_fraction: float = Field(
         1.0, gt=0, le=1, description="Share of the training windows to use, evenly spread: less is faster and rougher."
@@ -170,7 +178,6 @@ class SearchConfig(StrictModel):
     """Who proposes, and what is refused before it costs a trial."""
 
     base: Literal["gp", "tpe", "random"] = Field("gp", description="Classical optimiser that is in charge.")
-    pick_from: int = Field(4, ge=2, le=8, description="Candidates the optimiser shows to the language model.")
     memory_mb: int = Field(2048, ge=16, le=1_000_000, description="Refuse a candidate whose training needs more.")
     max_parameters: int = Field(2_000_000, ge=100, description="Refuse a candidate with more weights.")
 
@@ -179,20 +186,24 @@ class NasConfig(StrictModel):
     """One `agentlab nas` run."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of every trial.")
-    max_iterations: int = budget_field(20, ge=1, le=100_000, description="Trials in all, those before a resume included.")
+    max_iterations: int = budget_field(
+        20, ge=1, le=100_000, description="Trials in all, those before a resume included."
+    )
+    max_seconds: float | None = budget_field(None, gt=0, description="Training seconds in all; null is no bound.")
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")
     model: ModelConfig = Field(ModelConfig(), description="The network of trial 0.")
     training: TrainingConfig = Field(TrainingConfig(), description="The training of trial 0.")
-    space: dict[str, Any] = Field(default_factory=dict, description="Dotted name -> range or choices of what is searched.")
+    space: SpaceConfig = Field(description="Dotted name -> range or choices of what is searched.")
+    constraints: tuple[Constraint, ...] = Field((), max_length=64, description="Rules between searched values.")
     search: SearchConfig = Field(SearchConfig(), description="Proposer and screening.")
     evaluator: EvaluatorConfig = Field(EvaluatorConfig(), description="When a trial is accepted.")
     control: Literal["light"] = Field("light", description="How the agent's help is measured.")
-    llm: str | dict[str, Any] = preset_field("llm", "embedded", description="A name in configs/llm, or such a mapping.")
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="A name in configs/llm, or such a mapping.")
 
     @field_validator("space")
     @classmethod
-    def _names_exist(cls, space: dict[str, Any]) -> dict[str, Any]:
-        unknown = sorted(set(space) - set(trial_keys()))
+    def _names_exist(cls, space: SpaceConfig) -> SpaceConfig:
+        unknown = sorted(set(space.root) - set(trial_keys()))
         if unknown:
             raise ValueError(f"a trial cannot change {', '.join(unknown)}; it can change {', '.join(trial_keys())}")
         return space
@@ -218,7 +229,9 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
     """
     unknown = sorted(set(params) - set(trial_keys()))
     if unknown:
-        raise ConfigError(f"A trial cannot change {', '.join(unknown)}.", hint=f"It can change {', '.join(trial_keys())}.")
+        raise ConfigError(
+            f"A trial cannot change {', '.join(unknown)}.", hint=f"It can change {', '.join(trial_keys())}."
+        )
     tree = trial.model_dump()
     for name, value in params.items():
         *parents, leaf = name.split(".")

@@ -13,7 +13,7 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: the file was read and cannot be used; the message names the file, and where it applies column and line.
+        DataError: the file cannot be used; the message names it, and where it applies the column and line.
     """
     table = close_gaps(read_table(config, workspace), config)
     split = split_rows(config.split, len(table.values), table.source)

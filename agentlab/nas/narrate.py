@@ -13,7 +13,7 @@ def narrate(event: Event) -> Narration | None:
         case "study.opened":
             return Narration(line=data["summary"], done=data["done"], total=data["trials"])
         case "reference.measured":
-            return Narration(line=f"  reference {data['name']:<18} validation MSE {number(data['val_mse'])}")
+            return Narration(line=f"  {data['name']:<10} validation MSE {number(data['val_mse'])}  {data['note']}")
         case "trial.started":
             return Narration(detail=f"{event.id}: starting")
         case "trial.epoch":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agentlab.nas.result import NasResult
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
@@ -32,9 +33,9 @@ class Forecast:
 
     channel: str
     when: str
-    past: "NDArray[object]"  # [input]
-    truth: "NDArray[object]"  # [horizon]
-    forecast: "NDArray[object]"  # [horizon]
+    past: "NDArray[np.float64]"  # [input]
+    truth: "NDArray[np.float64]"  # [horizon]
+    forecast: "NDArray[np.float64]"  # [horizon]
 
 
 def error_by_trial(result: NasResult) -> bytes:

@@ -35,7 +35,10 @@ def blocks(result: NasResult, winner: TrialConfig) -> list[Block]:
         Text(result.headline()),
         Text(result.series),
         Heading("How good is it"),
-        Text("Errors are on standardised data, over every window of the part. The test part was scored once, for the winner."),
+        Text(
+            "Errors are on standardised data, over every window of the part. "
+            "The test part was scored once, for the winner."
+        ),
         result.comparison(),
         Figure(_FORECASTS, "Forecasts of the winner on test windows, with what really happened"),
         Heading("Did the agent help"),
@@ -53,9 +56,7 @@ def blocks(result: NasResult, winner: TrialConfig) -> list[Block]:
     return shown
 
 
-def winner_forecasts(
-    run: Run, result: NasResult, base: TrialConfig, series: Series, device: str
-) -> list[Forecast]:
+def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Forecast]:
     """The first target column on evenly spread test windows, in the units of the file."""
     trial = with_params(base, result.winner.params)
     model = restore(trial, series, stored_weights(run, result.winner.run_id), device)

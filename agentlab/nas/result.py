@@ -28,7 +28,9 @@ class ReferenceRow(Document):
     """A simple forecast that the winner has to beat."""
 
     name: str
+    note: str
     val_mse: float
+    val_mae: float
     test_mse: float
     test_mae: float
 

@@ -1,9 +1,12 @@
 """The shell of `agentlab nas`: checks the experiment, drives the steps, scores the winner once, writes the report."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentlab import machine
 from agentlab.errors import AgentlabError, ConfigError
+from agentlab.llm.recorder import CALLED, RunRecorder
+from agentlab.llm.types import Usage
 from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
 from agentlab.nas.control import light_control
@@ -13,12 +16,14 @@ from agentlab.nas.plan import NasPlan, describe_models, describe_series
 from agentlab.nas.result import NasResult, Planner, ReferenceRow, Winner, source_rows, trial_rows
 from agentlab.nas.state import StudyState, TestScore, agent_state, changes, rebuild
 from agentlab.runs.context import Context
+from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.budget import Budget, Spent, exhausted
 from agentlab.search.executor import LocalExecutor
 from agentlab.search.llm_proposer import LLMProposer
 from agentlab.search.optuna_proposer import OptunaProposer
+from agentlab.search.prompts import Briefing
 from agentlab.search.random_proposer import RandomProposer
 from agentlab.search.screen import Estimate, Limits, Rules, ScreenedProposer
 from agentlab.search.space import SearchSpace
@@ -50,7 +55,7 @@ class NasExperiment:
             self._estimate,
             Limits(config.search.max_parameters, config.search.memory_mb * 2**20),
         )
-        problems = self.rules.reasons(self.default, ())
+        problems = self.rules.against(())(self.default)
         if problems:
             raise ConfigError(
                 f"Trial 0, the config as it stands, is not a point of the search space: {'; '.join(problems)}.",
@@ -91,7 +96,6 @@ class NasExperiment:
         """
         import torch
 
-        from agentlab.llm.recorder import RunRecorder
         from agentlab.llm.router import Router
         from agentlab.nas.report import write_study_report
 
@@ -103,12 +107,13 @@ class NasExperiment:
             env=self.context.env,
             workspace=self.context.workspace,
             recorder=RunRecorder(run),
+            stop=self.context.stop,
         ) as router:
             study = self._study(run, router, device)
             self._open(run, study.state)
             state = self._search(study)
             score = self._score(run, state, device)
-            result = self._result(study.state, score, router)
+            result = self._result(run.events, score, router.usage)
         write_study_report(run, result, self.base, self.series, device)
         return result, _outcome(result)
 
@@ -117,7 +122,13 @@ class NasExperiment:
         from agentlab.nas.objective import InformerObjective
 
         base = self._base_proposer()
-        agent = LLMProposer(base, router, self.rules, task=PROPOSE, pick_from=self.config.search.pick_from)
+        about = Briefing(
+            goal="Find the settings of a forecasting model with the lowest validation error.",
+            metric="validation error",
+            shown=("parameters", "epochs"),
+            trials=self.config.max_iterations,
+        )
+        agent = LLMProposer(base, router, self.rules, about, task=PROPOSE)
         objective = InformerObjective(self.base, self.series, run, device, lambda: self.context.stop.requested)
         return steps.Study(
             run=run,
@@ -189,11 +200,12 @@ class NasExperiment:
         run.write_json("agent_state.json", agent_state(rebuild(run.events)))
         return score
 
-    def _result(self, state: StudyState, score: TestScore, router: "Router") -> NasResult:
+    def _result(self, events: Sequence[Event], score: TestScore, usage: Usage) -> NasResult:
+        state = rebuild(events)
         best = state.best
         if best is None or best.value is None or best.result is None:
             raise AssertionError("a scored study has a finished winner")
-        control, note = light_control(state.trials, self.config.seed)
+        control, note = light_control(state.trials, self.config.seed, self.config.search.base)
         rows = trial_rows(state)
         return NasResult(
             series=describe_series(self.series),
@@ -210,7 +222,7 @@ class NasExperiment:
             references=[ReferenceRow.model_validate(dict(line)) for line in state.references],
             trials=rows,
             sources=source_rows(rows),
-            planner=planner(router),
+            planner=planner(events, usage),
             control=control,
             control_note=note,
         )
@@ -237,14 +249,15 @@ def _last_error(state: StudyState) -> str:
     return last.error if last else "none was run"
 
 
-def planner(router: "Router") -> Planner:
-    """What the language model was asked and what it cost."""
+def planner(events: Sequence[Event], usage: Usage) -> Planner:
+    """What the language model was asked and what it cost, over all sessions of the run."""
+    calls = [event.data for event in events if event.type == CALLED]
     return Planner(
-        calls=router.calls,
-        answered=router.answered,
-        input_tokens=router.usage.input_tokens,
-        output_tokens=router.usage.output_tokens,
-        cost_usd=router.usage.cost_usd,
+        calls=len(calls),
+        answered=sum(call["error"] is None for call in calls),
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd,
     )
 
 

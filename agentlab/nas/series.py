@@ -52,7 +52,7 @@ class Scaler:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """A loaded series. `values` is [rows, channels] scaled, `time` is [rows, k], `targets` indexes the forecast columns.
+    """A loaded series: `values` [rows, channels] scaled, `time` [rows, k], `targets` the numbers of forecast columns.
 
     `fingerprint` is the SHA-256 of what a trial's result depends on: values, dates, names, targets and split.
     """
@@ -71,12 +71,12 @@ class Series:
     @property
     def channels(self) -> int:
         """Columns the model sees."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     @property
     def time_channels(self) -> int:
         """Time features per row."""
-        return self.time.shape[1]
+        return int(self.time.shape[1])
 
     @property
     def target_names(self) -> tuple[str, ...]:

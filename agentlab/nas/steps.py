@@ -12,7 +12,7 @@ import numpy as np
 from agentlab.nas.evaluator import decide
 from agentlab.nas.state import StudyState, TrialState, agent_state, rebuild, run_id
 from agentlab.runs.run import Run
-from agentlab.search.assign import assign
+from agentlab.search.assign import Assignment, assign
 from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialContext, TrialExecutor, TrialResult
 
 if TYPE_CHECKING:
@@ -47,16 +47,14 @@ def plan(study: Study, state: StudyState) -> TrialState | None:
     number = len(state.trials)
     if number == 0:
         return _proposed(study, TrialState(0, Proposal(study.default, "default"), "shared", 0.0))
-    if study.agent is None:
-        arm, probability, proposer = "control", 0.0, study.control
-    else:
+    drawn = Assignment("control", 0.0)
+    if study.agent is not None:
         drawn = assign(np.random.default_rng([study.seed, number, _ASSIGN]))
-        arm, probability = drawn.arm, drawn.probability
-        proposer = study.agent if arm == "agent" else study.control
+    proposer = study.agent if study.agent is not None and drawn.arm == "agent" else study.control
     offers = proposer.ask(state.history, 1, np.random.default_rng([study.seed, number, _ASK]))
     if not offers:
         return None
-    return _proposed(study, TrialState(number, offers[0], arm, probability))
+    return _proposed(study, TrialState(number, offers[0], drawn.arm, drawn.probability))
 
 
 def _proposed(study: Study, trial: TrialState) -> TrialState:

@@ -4,7 +4,7 @@ import zlib
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,8 @@ def read_table(config: DataConfig, workspace: Workspace) -> Table:
     dates = _dates(frame, config, source)
     names = _columns(frame, config, source)
     values = np.stack([_numbers(frame[name], source) for name in names], axis=1)
-    return Table(source, names, dates, values, _frequency(dates, config, source))
+    frequency = _frequency(dates, config, source)
+    return Table(source, names, frequency.align(dates), values, frequency)
 
 
 def _locate(config: DataConfig, workspace: Workspace) -> tuple[Path, str]:
@@ -78,7 +79,7 @@ def _parse(path: Path, source: str) -> "pd.DataFrame":
 
     if (size := path.stat().st_size) > MAX_BYTES:
         raise DataError(f"{source} has {size} bytes; at most {MAX_BYTES} are read.", hint="Cut the series to a part.")
-    compression = "gzip" if path.suffix == ".gz" else None
+    compression: Literal["gzip"] | None = "gzip" if path.suffix == ".gz" else None
     try:
         head = pd.read_csv(path, compression=compression, nrows=0)
         if len(head.columns) > MAX_COLUMNS:
@@ -139,7 +140,7 @@ def _dates(frame: "pd.DataFrame", config: DataConfig, source: str) -> Times:
         shown = "empty" if pd.isna(value) else repr(str(value)[:40])
         raise DataError(
             f"{source}: column {column!r}, line {bad[0] + _FIRST_LINE} is not a date: {shown}.",
-            hint="Dates are ISO 8601 (2013-01-31 06:00), or say how they are written: --set data.date_format='%d.%m.%Y %H:%M'",
+            hint="ISO 8601 is expected (2013-01-31 06:00); or say: --set data.date_format='%d.%m.%Y %H:%M'",
         )
     dates: Times = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
     back = np.flatnonzero(np.diff(dates) <= np.timedelta64(0, "s"))
@@ -182,13 +183,15 @@ def _frequency(dates: Times, config: DataConfig, source: str) -> Frequency:
         raise DataError(f"{source}: {what}: {error}.", hint="Say it: --set data.frequency=h") from error
     if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - MAX_MISSING):
         raise DataError(
-            f"{source}: at frequency {frequency.name} most time steps from {dates[0]} to {dates[-1]} have no row.",
+            f"{source}: at frequency {frequency} most time steps from {dates[0]} to {dates[-1]} have no row.",
             hint="Give a longer data.frequency, or cut the series to a part without holes.",
         )
-    off = np.flatnonzero(~np.isin(dates, frequency.grid(dates[0], dates[-1])))
+    aligned = frequency.align(dates)
+    twice = np.concatenate([[False], aligned[1:] == aligned[:-1]])
+    off = np.flatnonzero(twice | ~np.isin(aligned, frequency.grid(dates[0], dates[-1])))
     if off.size:
         raise DataError(
-            f"{source}: line {off[0] + _FIRST_LINE} ({dates[off[0]]}) is off the grid of frequency {frequency.name} "
+            f"{source}: line {off[0] + _FIRST_LINE} ({dates[off[0]]}) is off the grid of frequency {frequency} "
             f"that starts at {dates[0]}.",
             hint="Give the true step in data.frequency, or resample the series.",
         )

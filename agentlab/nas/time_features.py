@@ -1,14 +1,13 @@
 """Time steps, and the features of a date that the Informer embeds. Pure: numpy dates in, numbers out."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Times = NDArray[np.datetime64]
-Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 _MINUTES = {"min": 1, "h": 60, "D": 1440, "W": 10080}
 _NAMES = {"t": "min", "min": "min", "h": "h", "d": "D", "w": "W"}
@@ -47,7 +46,7 @@ class Frequency:
         if len(times) < 3:
             raise ValueError("fewer than three dates")
         steps = np.diff(times.astype("datetime64[s]")).astype(np.int64)
-        if 28 * 86400 <= steps.min() and steps.max() <= 31 * 86400:
+        if steps.min() >= 28 * 86400 and steps.max() <= 31 * 86400:
             return cls(None)
         values, counts = np.unique(steps, return_counts=True)
         step = int(values[counts.argmax()])
@@ -57,8 +56,7 @@ class Frequency:
             raise ValueError(f"rows are {step} seconds apart; a step has to be whole minutes")
         return cls(step // 60)
 
-    @property
-    def name(self) -> str:
+    def __str__(self) -> str:
         """The word that `parse` reads."""
         if self.minutes is None:
             return "MS"
@@ -81,59 +79,60 @@ class Frequency:
             return int((end.astype("datetime64[M]") - start.astype("datetime64[M]")).astype(np.int64))
         return int((end - start).astype("timedelta64[m]").astype(np.int64)) // self.minutes
 
+    def align(self, times: Times) -> Times:
+        """The dates as they stand; monthly ones are moved to the first of the month, wherever in it they lie."""
+        return times if self.minutes is not None else times.astype("datetime64[M]").astype("datetime64[s]")
+
+    def after(self, last: np.datetime64, count: int) -> Times:
+        """The `count` dates that follow one."""
+        if self.minutes is None:
+            months: Times = (last.astype("datetime64[M]") + np.arange(1, count + 1)).astype("datetime64[s]")
+            return months
+        following: Times = last + np.arange(1, count + 1) * np.timedelta64(self.minutes * 60, "s")
+        return following
+
     def grid(self, start: np.datetime64, end: np.datetime64) -> Times:
         """Every step from start to end, both included when they lie on the grid."""
         if self.minutes is None:
-            offset = start - start.astype("datetime64[M]").astype(start.dtype)
             months = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + np.timedelta64(1, "M"))
-            return months.astype("datetime64[s]") + offset
-        step = np.timedelta64(self.minutes * 60, "s")
-        return np.arange(start, end + np.timedelta64(1, "s"), step)
+            return months.astype("datetime64[s]")
+        dates: Times = np.arange(start, end + np.timedelta64(1, "s"), np.timedelta64(self.minutes * 60, "s"))
+        return dates
 
 
-def _minute(times: Times) -> Floats:
-    return (times.astype("datetime64[m]").astype(np.int64) % 60) / 59
+def _count(times: Times, unit: str) -> Counts:
+    """Whole minutes, hours, days, months since the epoch."""
+    return times.astype(f"datetime64[{unit}]").astype(np.int64)
 
 
-def _hour(times: Times) -> Floats:
-    return (times.astype("datetime64[h]").astype(np.int64) % 24) / 23
+def _days_since(times: Times, unit: str) -> Counts:
+    """Days since the month or year of each date began."""
+    return _count(times, "D") - _count(times.astype(f"datetime64[{unit}]"), "D")
 
 
-def _weekday(times: Times) -> Floats:
-    return ((times.astype("datetime64[D]").astype(np.int64) + 3) % 7) / 6  # day 0 of the epoch was a Thursday
+def _weekday(times: Times) -> Counts:
+    """Monday is 0; day 0 of the epoch was a Thursday."""
+    return (_count(times, "D") + 3) % 7
 
 
-def _day_of_month(times: Times) -> Floats:
-    days = times.astype("datetime64[D]")
-    return (days - days.astype("datetime64[M]")).astype(np.int64) / 30
+def _week(times: Times) -> Counts:
+    """ISO week less 1. A week belongs to the year of its Thursday."""
+    thursday = (_count(times, "D") + 3 - _weekday(times)).astype("datetime64[D]")
+    return _days_since(thursday, "Y") // 7
 
 
-def _day_of_year(times: Times) -> Floats:
-    days = times.astype("datetime64[D]")
-    return (days - days.astype("datetime64[Y]")).astype(np.int64) / 365
-
-
-def _week_of_year(times: Times) -> Floats:
-    days = times.astype("datetime64[D]")
-    weekday = (days.astype(np.int64) + 3) % 7
-    thursday = days + (3 - weekday).astype("timedelta64[D]")  # an ISO week belongs to the year of its Thursday
-    return ((thursday - thursday.astype("datetime64[Y]")).astype(np.int64) // 7) / 52
-
-
-def _month(times: Times) -> Floats:
-    return (times.astype("datetime64[M]").astype(np.int64) % 12) / 11
-
-
-def _features_of(frequency: Frequency) -> tuple[Callable[[Times], Floats], ...]:
+def _cycles(times: Times, frequency: Frequency) -> list[tuple[Counts, int]]:
+    """Where each date stands in the cycles that matter at this frequency: (position from 0, last position)."""
     minutes = frequency.minutes
     if minutes is None:
-        return (_month,)
+        return [(_count(times, "M") % 12, 11)]
     if minutes >= 10080:
-        return (_day_of_month, _week_of_year)
-    days = (_weekday, _day_of_month, _day_of_year)
+        return [(_days_since(times, "M"), 30), (_week(times), 52)]
+    days = [(_weekday(times), 6), (_days_since(times, "M"), 30), (_days_since(times, "Y"), 365)]
     if minutes >= 1440:
         return days
-    return (_hour, *days) if minutes % 60 == 0 else (_minute, _hour, *days)
+    hours = [(_count(times, "h") % 24, 23), *days]
+    return hours if minutes % 60 == 0 else [(_count(times, "m") % 60, 59), *hours]
 
 
 def time_features(times: Times, frequency: Frequency) -> NDArray[np.float32]:
@@ -142,4 +141,5 @@ def time_features(times: Times, frequency: Frequency) -> NDArray[np.float32]:
     The set and the scaling per frequency are those of the Informer's `timeF` encoding: hour/23, weekday/6,
     (day - 1)/30, (day of year - 1)/365, each minus 0.5.
     """
-    return np.stack([feature(times) for feature in _features_of(frequency)], axis=1).astype(np.float32) - np.float32(0.5)
+    columns = [position / last - 0.5 for position, last in _cycles(times, frequency)]
+    return np.stack(columns, axis=1).astype(np.float32)

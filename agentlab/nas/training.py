@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch  # noqa: TID253 - this module is only imported by code that trains
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: TID253 - as above
 
 from agentlab.errors import AgentlabError, Interrupted
 from agentlab.nas.config import WITH_MOMENTUM, TrainingConfig, TrialConfig
@@ -53,7 +53,7 @@ class TrainResult:
     val_mae: float
     parameters: int
     seconds: float = field(compare=False)
-    state_dict: Mapping[str, Tensor] = field(repr=False, compare=False)
+    state_dict: dict[str, Tensor] = field(repr=False, compare=False)
 
 
 def build(trial: TrialConfig, series: Series) -> Informer:
@@ -152,7 +152,7 @@ def _run_epoch(
     order = starts[torch.randperm(len(starts)).to(starts.device)]
     total = torch.zeros((), device=starts.device)
     model.train()
-    for picked in order.split(trial.data.batch_size):
+    for picked in torch.split(order, trial.data.batch_size):
         if should_stop():
             raise Interrupted("Training was stopped.")
         batch = windows.gather(picked)
@@ -187,7 +187,7 @@ def evaluate(model: Informer, windows: Windows, part: Part) -> Metrics:
 
 
 def _error(model: Informer, batch: Batch) -> Tensor:
-    error = model(batch.past, batch.time) - batch.future
+    error: Tensor = model(batch.past, batch.time) - batch.future
     return error if error.device.type == "mps" else error.double()  # that device has no float64
 
 

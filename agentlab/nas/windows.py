@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported by code that trains
-from torch import Tensor
+from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.errors import DataError
 from agentlab.nas.config import TrialConfig
@@ -62,5 +62,5 @@ class Windows:
 
     def blocks(self, part: Part) -> Iterator[Batch]:
         """Every window of a part in order, for scoring."""
-        for starts in self.starts(part).split(EVAL_BLOCK):
+        for starts in torch.split(self.starts(part), EVAL_BLOCK):
             yield self.gather(starts)

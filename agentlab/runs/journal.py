@@ -1,5 +1,6 @@
 """`events.jsonl`: append-only and fsynced. A torn last line, left by a kill, is dropped on read and cut on resume."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -71,8 +72,9 @@ class Journal:
                     written += self._file.write(line[written:])
                 os.fsync(self._file.fileno())
             except OSError:
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
+                with contextlib.suppress(OSError):  # what cannot be taken back is a torn line, dropped on read
+                    self._file.truncate(self._size)
+                    self._file.seek(self._size)
                 raise
         self._size += len(line)
         self.events.append(event)

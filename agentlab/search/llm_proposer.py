@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, Field, create_model
 
 from agentlab.config.base import StrictModel
-from agentlab.errors import GateError, MissingError, ModelFileError, RemoteError
+from agentlab.errors import AgentlabError, AllModelsFailedError, GateError, MissingError, ModelFileError, RemoteError
 from agentlab.llm.types import Completion, Message, Tier
 from agentlab.search.history import incumbent
 from agentlab.search.prompts import LETTERS, Briefing, difference, edit_prompt, full_prompt, pick_prompt
@@ -21,7 +21,6 @@ from agentlab.search.types import Params, Proposal, Proposer, Trial
 if TYPE_CHECKING:
     import numpy as np
 
-OPTIONS = 4
 _NOTE = 200  # characters of a model's reason that are kept
 
 # A search has begun: a model that became unreachable, unaffordable or unreadable may not stop it.
@@ -33,8 +32,8 @@ _Scalar = bool | int | float | str
 class Router(Protocol):
     """The part of `agentlab.llm.router.Router` that a proposer uses."""
 
-    def tier(self, task: str) -> Tier:
-        """How much can be asked of the model that serves `task`."""
+    def tier(self, task: str) -> Tier | None:
+        """How much can be asked of every model that may serve `task`; None when none is configured."""
         ...
 
     def complete_sync(
@@ -53,31 +52,49 @@ class LLMProposer:
     name = "llm"
 
     def __init__(
-        self, base: Proposer, router: Router, rules: Rules, about: Briefing, *, task: str = "nas.propose"
+        self,
+        base: Proposer,
+        router: Router,
+        rules: Rules,
+        about: Briefing,
+        *,
+        task: str = "nas.propose",
+        options: int = 4,
     ) -> None:
+        """Ask nothing yet.
+
+        Args:
+            base: screened classical proposer.
+            router: the way to the language model.
+            rules: the space, and what a candidate is held against.
+            about: what the model is told of the search.
+            task: name under which the router is asked.
+            options: candidates of the base that a small model chooses from, at most 8.
+        """
         self._base = base
         self._router = router
         self._rules = rules
         self._about = about
         self._task = task
+        self._options = options
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
-        """Up to `n` candidates, the model's first. Without a finished trial there is nothing to reason about: base."""
-        if incumbent(history) is None:
+        """Up to `n` candidates, the model's first. Without a model or a finished trial: those of the base."""
+        tier = self._router.tier(self._task)
+        if tier is None or incumbent(history) is None:
             return self._base.ask(history, n, rng)
         options: list[Proposal] = []
         found: list[Proposal] = []
         try:
-            tier = self._router.tier(self._task)
             if tier == "pick":
-                options = self._base.ask(history, max(n, OPTIONS), rng)
+                options = self._base.ask(history, max(n, self._options), rng)
                 if len(options) < 2:
                     return options
                 found, why = self._pick(history, options, rng), ""
             else:
                 found, why = self._edit(history) if tier == "edit" else self._full(history)
         except _FAILURES as error:
-            why = f"{error.kind}: {error.message}"
+            why = f"{error.kind}: {_last_failure(error)}"
         if not found:
             return self._stand_in(options or self._base.ask(history, n, rng), why)[:n]
         if len(found) < n:
@@ -90,7 +107,7 @@ class LLMProposer:
 
     def _call(self, history: Sequence[Trial], messages: Sequence[Message], schema: type[BaseModel]) -> Any:
         call_id = f"{self._task}:{len(history)}"
-        return self._router.complete_sync(messages, task=self._task, schema=schema, call_id=call_id).value
+        return self._router.complete_sync(messages, self._task, schema, call_id=call_id).value
 
     def _pick(
         self, history: Sequence[Trial], options: Sequence[Proposal], rng: "np.random.Generator"
@@ -168,6 +185,11 @@ def one_line(text: str) -> str:
     """Untrusted text as a short printable line."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * _NOTE])
     return " ".join(printable.split())[:_NOTE]
+
+
+def _last_failure(error: AgentlabError) -> str:
+    """What is worth a note: of several failed attempts the last one, which says more than that all failed."""
+    return error.failures[-1] if isinstance(error, AllModelsFailedError) and error.failures else error.message
 
 
 def _best(history: Sequence[Trial]) -> Params:

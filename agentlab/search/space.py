@@ -137,11 +137,13 @@ class SearchSpace:
             value = spec.snap(raw[name]) if name in raw else None
             if name in raw and value is None:
                 unusable.append(f"{str(raw[name])[:40]!r} is no value for {name}")
-            point[name] = base.get(name, spec.decode(0.5)) if value is None else value
+            if value is None:
+                value = spec.snap(base.get(name))
+            point[name] = spec.decode(0.5) if value is None else value
         return point, unusable
 
     def default(self, values: Mapping[str, Value] | None = None) -> dict[str, Value]:
-        """The point nearest to the config's own values; a parameter without one gets its middle value."""
+        """The point nearest to the config's own values, middle values elsewhere. Rules are not looked at."""
         known = {name: value for name, value in (values or {}).items() if name in self.parameters}
         return self.snap(known, {})[0]
 

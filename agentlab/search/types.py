@@ -42,7 +42,10 @@ class Trial:
 class Proposer(Protocol):
     """Suggests candidates. All randomness comes from the generator, so the same history gives the same answer."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Short, for reports: `gp`, `llm`."""
+        ...
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates, best first. May return fewer."""

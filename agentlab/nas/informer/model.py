@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch  # noqa: TID253 - network modules are only imported to build a network
 import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
-from torch import Tensor, nn
+from torch import Tensor, nn  # noqa: TID253 - as above
 
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.informer.embedding import Embedding

@@ -1,0 +1,94 @@
+"""`--set a.b=value` and the flags that are short for it, applied to a config's tree. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentlab.config.keys import Key, join, split, split_prefix
+from agentlab.config.yaml_tree import read_value
+from agentlab.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One changed value. `key` is dotted; `origin` is how the user said it: `--set`, `--max-iterations`."""
+
+    key: str
+    value: Any
+    origin: str = "--set"
+
+
+def parse(text: str) -> Override:
+    """`key=value` as typed after `--set`; the value is YAML.
+
+    Raises:
+        ConfigError: no equals sign, a broken key, or a value that is not YAML.
+    """
+    try:
+        parts, rest = split_prefix(text)
+    except ValueError as error:
+        raise ConfigError(f"--set: {error}.", hint="Write --set KEY=VALUE, as in --set training.epochs=3.") from error
+    if not rest:
+        raise ConfigError(f"--set {text!r} has no equals sign.", hint=f"Write --set {text}=VALUE.")
+    key = join(parts)
+    return Override(key=key, value=read_value(rest[1:], f"--set {key}"))
+
+
+def apply(tree: Mapping[str, Any], override: Override) -> dict[str, Any]:
+    """The tree with one value replaced; missing mappings on the way are made.
+
+    Raises:
+        ConfigError: the key leads through a scalar, or names no element of a list.
+    """
+    changed: dict[str, Any] = replaced(tree, address(tree, override), override.value)
+    return changed
+
+
+def address(tree: Mapping[str, Any], override: Override) -> Key:
+    """Where the override lands: its key, with list elements named by their `id` or `name` turned into indices.
+
+    Raises:
+        ConfigError: the key leads through a scalar, or names no element of a list.
+    """
+    try:
+        parts = split(override.key)
+    except ValueError as error:
+        raise ConfigError(f"{override.origin}: {error}.") from error
+    here: Any = tree
+    found: list[str] = []
+    for part in parts:
+        if isinstance(here, list):
+            part = _index(here, part, override, found)
+            here = here[int(part)]
+        elif isinstance(here, Mapping) or here is None:
+            here = here.get(part) if here else None
+        else:
+            raise ConfigError(f"{override.origin}: {override.key}: {join(found)} is a single value, without keys.")
+        found.append(part)
+    return tuple(found)
+
+
+def replaced(tree: Any, path: Sequence[str], value: Any) -> Any:
+    """A copy of `tree` with `value` at `path`, which `address` has found."""
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(tree, list):
+        return [replaced(item, rest, value) if i == int(head) else item for i, item in enumerate(tree)]
+    return {**(tree or {}), head: replaced((tree or {}).get(head), rest, value)}
+
+
+def _index(items: list[Any], part: str, override: Override, found: Sequence[str]) -> str:
+    for index, item in enumerate(items):
+        if part in _names(item):
+            return str(index)
+    if part.isdecimal() and int(part) < len(items):
+        return str(int(part))
+    known = ", ".join(name for item in items for name in _names(item)[:1])
+    listed = f"known are {known}" if known else f"it has {len(items)}, counted from 0"
+    raise ConfigError(f"{override.origin}: {override.key}: {join(found)} has no element {part!r}; {listed}.")
+
+
+def _names(item: Any) -> list[str]:
+    """What an element of a list may be called."""
+    return [str(item[key]) for key in ("id", "name") if key in item] if isinstance(item, Mapping) else []

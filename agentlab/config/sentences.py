@@ -1,0 +1,173 @@
+"""Pydantic's complaints as plain sentences about keys of a config. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from agentlab.config.fields import known_keys
+from agentlab.config.keys import Key, join
+from agentlab.config.layers import Layer
+
+_LONGEST_VALUE = 60
+_SECRET_NAME = re.compile(r"key|token|secret|password|credential|authorization", re.IGNORECASE)
+
+_KINDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_LIMITS = {
+    "greater_than": ("gt", "above {}"),
+    "greater_than_equal": ("ge", "at least {}"),
+    "less_than": ("lt", "below {}"),
+    "less_than_equal": ("le", "at most {}"),
+    "multiple_of": ("multiple_of", "a multiple of {}"),
+    "string_too_short": ("min_length", "text of at least {} characters"),
+    "string_too_long": ("max_length", "text of at most {} characters"),
+    "string_pattern_mismatch": ("pattern", "text that matches {}"),
+    "too_short": ("min_length", "at least {} entries long"),
+    "too_long": ("max_length", "at most {} entries long"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at a key. `branch` is the union member that said so, with the place of the union."""
+
+    path: Key
+    raw: Mapping[str, Any]
+    branch: tuple[Key, str] | None
+
+
+def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label: str) -> list[str]:
+    """One line per wrong key: `file:line: key: sentence`, in the order of the config model."""
+    found = [_locate(dict(raw), layer.data) for raw in error.errors(include_url=False)]
+    lines = []
+    for path, group in _by_key(_without_rival_branches(found)).items():
+        sentence = _sentence(group, model, layer.data)
+        where = layer.origin(path) or label
+        lines.append(f"{where}: {join(path)}: {sentence}" if path else f"{where}: {sentence}")
+    return list(dict.fromkeys(lines))
+
+
+def shown(value: Any, path: Key = ()) -> str:
+    """A value in a message: short, and never one that may be a key."""
+    if path and _SECRET_NAME.search(path[-1]):
+        return "the value given"
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def _locate(raw: dict[str, Any], data: Any) -> Problem:
+    """Walk pydantic's location through the config's tree; what is not in the tree is the name of a union member."""
+    path: list[str] = []
+    branch: tuple[Key, str] | None = None
+    steps = raw["loc"]
+    for position, step in enumerate(steps):
+        last_missing = raw["type"] == "missing" and position == len(steps) - 1
+        if isinstance(data, Mapping) and str(step) in data:
+            data = data[str(step)]
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        elif not last_missing:
+            branch = branch or (tuple(path), str(step))
+            continue
+        path.append(str(step))
+    return Problem(tuple(path), raw, branch)
+
+
+def _without_rival_branches(found: Sequence[Problem]) -> list[Problem]:
+    """Of a union's members, keep the one that was meant: complaints inside the value beat 'is no such thing at all'."""
+    rivals: dict[Key, list[Problem]] = {}
+    for problem in found:
+        if problem.branch:
+            rivals.setdefault(problem.branch[0], []).append(problem)
+    meant = {site: _meant(site, members) for site, members in rivals.items()}
+    return [p for p in found if not p.branch or meant[p.branch[0]] in (None, p.branch[1])]
+
+
+def _meant(site: Key, rivals: Sequence[Problem]) -> str | None:
+    """The member with the fewest complaints among those that accept the value's kind; None when no member does."""
+    members: dict[str, list[Problem]] = {}
+    for problem in rivals:
+        members.setdefault(problem.branch[1] if problem.branch else "", []).append(problem)
+    inside = {n: ps for n, ps in members.items() if not any(p.path == site and p.raw["type"] in _KINDS for p in ps)}
+    return min(inside, key=lambda name: len(inside[name])) if inside else None
+
+
+def _by_key(found: Sequence[Problem]) -> dict[Key, list[Problem]]:
+    groups: dict[Key, list[Problem]] = {}
+    for problem in found:
+        groups.setdefault(problem.path, []).append(problem)
+    return groups
+
+
+def _sentence(group: Sequence[Problem], model: type[BaseModel], data: Any) -> str:
+    expected = list(dict.fromkeys(text for problem in group if (text := _expectation(problem.raw))))
+    if expected:
+        return f"must be {' or '.join(expected)}, not {shown(group[0].raw['input'], group[0].path)}"
+    return "; ".join(dict.fromkeys(_told(problem, model, data) for problem in group))
+
+
+def _expectation(raw: Mapping[str, Any]) -> str | None:
+    """The end of 'must be ...', for complaints of that form."""
+    kind, context = raw["type"], raw.get("ctx", {})
+    if kind in _KINDS:
+        return _KINDS[kind]
+    if kind in _LIMITS:
+        name, form = _LIMITS[kind]
+        return form.format(context[name])
+    if kind in ("literal_error", "enum"):
+        return str(context["expected"])
+    return None
+
+
+def _told(problem: Problem, model: type[BaseModel], data: Any) -> str:
+    raw, path = problem.raw, problem.path
+    match raw["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return _unknown(path[-1], known_keys(model, data, path[:-1]))
+        case "union_tag_not_found" | "union_tag_invalid":
+            context = raw["ctx"]
+            return f"{context['discriminator']} must be one of {context.get('expected_tags', 'the known kinds')}"
+        case "value_error":
+            return str(raw["msg"]).removeprefix("Value error, ")
+    message = str(raw["msg"])
+    return message[:1].lower() + message[1:]
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"unknown key; did you mean {near[0]}?"
+    return f"unknown key; known are {', '.join(known)}" if known else "unknown key"

@@ -1,0 +1,153 @@
+"""What a finding means: from plain values to rows. Pure."""
+
+from collections.abc import Mapping
+
+from agentlab.doctor.probes import Found
+from agentlab.doctor.report import Row, Status
+
+PYTHON = (3, 11)
+KEYS = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+# Distributions whose absence breaks a command.
+LIBRARIES = (
+    "agentlab-toolkit",
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "safetensors",
+    "llama-cpp-python",
+    "bitsandbytes",
+    "optuna",
+    "pydantic",
+)
+_ENOUGH_MEMORY, _LITTLE_MEMORY = 2 << 30, 1 << 29
+_ENOUGH_DISK, _LITTLE_DISK = 3 << 30, 400 << 20
+# The largest step between NF4 levels on [-1, 1] is 0.30, so a sound round trip is off by at most half of it.
+_NF4_ERROR = 0.16
+_REBUILD_LLAMA = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+
+
+def python(version: tuple[int, int, int]) -> Row:
+    """The interpreter."""
+    said = ".".join(str(part) for part in version)
+    if version[:2] >= PYTHON:
+        return Row(name="python", status="ok", detail=said)
+    return Row(name="python", status="missing", detail=said, remedy="Install Python 3.11 or newer.")
+
+
+def libraries(versions: Mapping[str, str | None]) -> Row:
+    """The installed distributions by name; None is not installed."""
+    absent = [name for name, version in versions.items() if version is None]
+    said = ", ".join(f"{name} {version or '(absent)'}" for name, version in versions.items())
+    if absent:
+        remedy = f"pip install {' '.join(name for name in absent)}"
+        if absent == ["agentlab-toolkit"]:
+            return Row(name="libraries", status="warn", detail=said, remedy="Run `make setup` in the checkout.")
+        return Row(name="libraries", status="missing", detail=said, remedy=remedy)
+    return Row(name="libraries", status="ok", detail=said)
+
+
+def memory(total: int, available: int) -> Row:
+    """Main memory in bytes. The embedded model takes 0.25 GB, training it about 2 GB."""
+    detail = f"{available / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    remedy = "Close other programs; training takes about 2 GB, the embedded model 0.25 GB."
+    return Row(name="memory", status=_level(available, _ENOUGH_MEMORY, _LITTLE_MEMORY), detail=detail, remedy=remedy)
+
+
+def disk(free: int) -> Row:
+    """Free bytes where models and runs go."""
+    remedy = "Free some space, or set AGENTLAB_HOME to a folder on another disk."
+    return Row(
+        name="disk",
+        status=_level(free, _ENOUGH_DISK, _LITTLE_DISK),
+        detail=f"{free / 1e9:.1f} GB free",
+        remedy=remedy,
+    )
+
+
+def torch(found: Found) -> Row:
+    """Whether torch loads, and where it computes."""
+    if found.error:
+        remedy = "pip install --force-reinstall torch"
+        return Row(name="torch", status="missing", detail=found.error, remedy=remedy)
+    seen = found.values
+    bf16 = "bfloat16 in hardware" if seen.get("bf16") else "bfloat16 in software, slower than float32"
+    return Row(
+        name="torch", status="ok", detail=f"{seen['device']}, {seen['cores']} cores, {seen['processor']}, {bf16}"
+    )
+
+
+def gpu(found: Found) -> Row:
+    """Whether there is an accelerator. Nothing needs one."""
+    seen = found.values
+    if seen.get("device") in ("cuda", "mps"):
+        size = seen.get("device_memory_bytes")
+        detail = seen["device_name"] + (f", {size / 1e9:.0f} GB" if size else "")
+        return Row(name="gpu", status="ok", detail=detail)
+    remedy = "Nothing needs one. If the machine has a CUDA device, install a CUDA build of torch (pytorch.org)."
+    return Row(name="gpu", status="warn", detail="none that torch can use; everything runs on the CPU", remedy=remedy)
+
+
+def llama_cpp(found: Found) -> Row:
+    """Whether llama.cpp loads."""
+    if found.error:
+        return Row(name="llama.cpp", status="missing", detail=found.error, remedy=_REBUILD_LLAMA)
+    return Row(name="llama.cpp", status="ok", detail=f"{found.values['version']}; {found.values['features']}")
+
+
+def gpu_offload(llama: Found, hardware: Found) -> Row:
+    """Whether llama.cpp uses the accelerator that torch sees."""
+    remedy = f'CMAKE_ARGS="-DGGML_CUDA=on" {_REBUILD_LLAMA}'
+    if llama.error:
+        return Row(name="gpu-offload", status="missing", detail="llama.cpp does not load", remedy=_REBUILD_LLAMA)
+    if llama.values.get("gpu_offload"):
+        return Row(name="gpu-offload", status="ok", detail="llama.cpp was built with it")
+    if hardware.values.get("device") == "cuda":
+        return Row(name="gpu-offload", status="warn", detail="llama.cpp was built for the CPU only", remedy=remedy)
+    return Row(
+        name="gpu-offload", status="warn", detail="CPU build, as fits this machine", remedy=f"With a GPU: {remedy}"
+    )
+
+
+def bitsandbytes(found: Found) -> Row:
+    """Whether 4-bit weights survive a round trip."""
+    remedy = "pip install --force-reinstall 'bitsandbytes>=0.50'"
+    if found.error:
+        return Row(name="bitsandbytes", status="missing", detail=found.error, remedy=remedy)
+    version, device, error = found.values["version"], found.values["device"], float(found.values["error"])
+    if not error <= _NF4_ERROR:
+        detail = f"{version}: 4-bit weights come back wrong on {device} (off by {error:.2f})"
+        return Row(name="bitsandbytes", status="missing", detail=detail, remedy=remedy)
+    return Row(name="bitsandbytes", status="ok", detail=f"{version}, 4-bit works on {device}")
+
+
+def keys(env: Mapping[str, str]) -> Row:
+    """Which keys are set, by name; never their values."""
+    found = [name for name in KEYS if env.get(name)]
+    if found:
+        return Row(name="keys", status="ok", detail=", ".join(found))
+    remedy = f"For hosted models put one of {', '.join(KEYS)} into the environment or into .env of the workspace."
+    return Row(name="keys", status="warn", detail="none; the embedded model needs none", remedy=remedy)
+
+
+def folders(problems: Mapping[str, str | None]) -> Row:
+    """Whether the workspace's folders can be written: folder -> what is wrong, None when nothing is."""
+    wrong = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    if wrong:
+        remedy = "Give yourself write permission, or set AGENTLAB_HOME to a folder of your own."
+        return Row(name="folders", status="missing", detail="; ".join(wrong), remedy=remedy)
+    return Row(name="folders", status="ok", detail=f"{', '.join(problems)} can be written")
+
+
+def model(name: str, path: str | None, problem: str | None) -> Row:
+    """The embedded model: where it lies, and what is wrong with it."""
+    remedy = f"agentlab models pull {name}"
+    if path is None:
+        return Row(name="model", status="missing", detail=f"{name} is not on this machine", remedy=remedy)
+    if problem:
+        return Row(name="model", status="missing", detail=problem, remedy=remedy)
+    return Row(name="model", status="ok", detail=f"{name}, verified, at {path}")
+
+
+def _level(value: int, enough: int, little: int) -> Status:
+    return "ok" if value >= enough else "warn" if value >= little else "missing"

@@ -1,0 +1,60 @@
+"""What the calls of a run have consumed, and whether the next one may be sent."""
+
+from collections.abc import Sequence
+
+from agentlab.errors import BudgetExceededError
+from agentlab.llm.config import Price
+from agentlab.llm.types import Message, Usage
+
+_CHARACTERS_PER_TOKEN = 2.5  # fewer than in English prose (about 4), so that an estimate errs upwards
+_TOKENS_PER_MESSAGE = 8
+_MILLION = 1e6
+
+
+def estimate(price: Price | None, messages: Sequence[Message], max_tokens: int) -> float | None:
+    """The most a call is likely to cost in USD; None when the price is unknown."""
+    if price is None:
+        return None
+    tokens = sum(len(message.content) / _CHARACTERS_PER_TOKEN + _TOKENS_PER_MESSAGE for message in messages)
+    return (tokens * price.input + max_tokens * price.output) / _MILLION
+
+
+def priced(usage: Usage, price: Price | None) -> Usage:
+    """The usage with its cost: what the provider reported if above zero, else what the price list makes of it."""
+    if usage.cost_usd or price is None or usage.input_tokens is None or usage.output_tokens is None:
+        return usage
+    cost = (usage.input_tokens * price.input + usage.output_tokens * price.output) / _MILLION
+    return Usage(usage.input_tokens, usage.output_tokens, cost)
+
+
+class Budget:
+    """Counts up to a limit. Calls in flight count with their estimate."""
+
+    def __init__(self, limit: float, usage: Usage) -> None:
+        """`usage` is what earlier sessions of the run consumed."""
+        self._limit = limit
+        self._reserved = 0.0
+        self._unreported = 0.0  # what calls that never said are assumed to have cost
+        self.usage = usage
+
+    def reserve(self, cost: float | None) -> None:
+        """Set the estimated cost of a call aside; None is unknown, and allowed while anything is left.
+
+        Raises:
+            BudgetExceededError: nothing of the kind is left.
+        """
+        spent = (self.usage.cost_usd or 0.0) + self._unreported + self._reserved
+        if spent >= self._limit if cost is None else cost > 0 and spent + cost > self._limit:
+            raise BudgetExceededError(
+                f"The next call of a language model would exceed the budget: {spent:.4f} of {self._limit:g} USD "
+                + ("are spent." if cost is None else f"are spent and it may cost {cost:.4f}."),
+                hint="Raise it with --max-cost, or use a free model with --set llm=embedded.",
+            )
+        self._reserved += cost or 0.0
+
+    def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> None:
+        """Replace the reservation by what was consumed. A call that `answered` without saying its cost keeps it."""
+        self._reserved -= cost or 0.0
+        self.usage = self.usage + usage
+        if answered and usage.cost_usd is None:
+            self._unreported += cost or 0.0

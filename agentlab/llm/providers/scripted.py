@@ -1,0 +1,106 @@
+"""A language model that is none: it follows a script. For demonstrations, tests and the control of an agent.
+
+`random` and `adversarial` answer every question validly but without sense, so a run with them shows what an agent's
+frame is worth without an agent.
+"""
+
+import asyncio
+import hashlib
+import json
+import random
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from agentlab.errors import LLMConnectionError, LLMTimeoutError
+from agentlab.llm.config import ScriptedProvider
+from agentlab.llm.providers import Surroundings
+from agentlab.llm.types import Delta, Request, Usage
+
+_GARBAGE = "Sure! Here is my answer: {choice = B or maybe C, because"
+_PROSE = "This is a scripted answer."
+_FAR = 1_000_000_000  # stands for infinity where a schema sets no bound
+
+# Chooses one of several values; a range is offered as its two ends.
+Choose = Callable[[Sequence[Any]], Any]
+
+
+def build(name: str, provider: ScriptedProvider, surroundings: Surroundings) -> "ScriptedModel":
+    """The factory of the table in `agentlab.llm.providers`."""
+    del name
+    return ScriptedModel(provider, patience=surroundings.timeout.first_token)
+
+
+class ScriptedModel:
+    """Follows `ScriptedProvider.mode`. Every mode but `replies` depends on the request alone, not on earlier ones."""
+
+    def __init__(self, script: ScriptedProvider, *, patience: float = 30.0) -> None:
+        """`patience` is the number of seconds after which a stuck model is given up."""
+        self._script = script
+        self._patience = patience
+        self.requests: list[Request] = []
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Say the scripted words, one at a time."""
+        self.requests.append(request)
+        if self._script.mode == "refuse":
+            raise LLMConnectionError("The scripted model refuses the connection.")
+        if self._script.mode == "stuck":
+            await asyncio.sleep(self._patience)
+            raise LLMTimeoutError(f"The scripted model said nothing for {self._patience:g} seconds.")
+        words = re.findall(r"\S+\s*|\s+", self._text(request))
+        for word in words:
+            yield Delta(text=word)
+        asked = sum(len(message.content.split()) for message in request.messages)
+        yield Delta(finish="stop", usage=Usage(asked, len(words)))
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def _text(self, request: Request) -> str:
+        mode = self._script.mode
+        if mode == "replies":
+            return self._script.replies[(len(self.requests) - 1) % len(self._script.replies)]
+        if mode == "garbage":
+            return _GARBAGE
+        if request.schema is None:
+            return _PROSE
+        return json.dumps(instance(request.schema, self._choice(request)), ensure_ascii=False)
+
+    def _choice(self, request: Request) -> Choose:
+        if self._script.mode == "first":
+            return lambda options: options[0]
+        if self._script.mode == "adversarial":
+            return lambda options: options[-1]
+        # from the request, not from a running generator: a resumed run gets the answers of an uninterrupted one
+        asked = repr((self._script.seed, request.seed, request.messages)).encode("utf-8", "surrogatepass")
+        return random.Random(hashlib.sha256(asked).digest()).choice  # noqa: S311 - a script, not a secret
+
+
+def instance(schema: Mapping[str, Any], choose: Choose) -> Any:
+    """A value that a schema allows; where it leaves a choice, `choose` makes it."""
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return choose(schema["enum"])
+    for union in ("anyOf", "oneOf"):
+        if union in schema:
+            return instance(choose(schema[union]), choose)
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: instance(part, choose) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [instance(schema.get("items", {}), choose) for _ in range(schema.get("minItems", 0))]
+    if kind in ("integer", "number"):
+        return choose(_ends(schema, step=1 if kind == "integer" else 1e-6))
+    if kind == "boolean":
+        return choose((False, True))
+    if kind == "string":
+        return "x" * max(schema.get("minLength", 0), min(1, schema.get("maxLength", 1)))
+    return None
+
+
+def _ends(schema: Mapping[str, Any], step: float) -> tuple[float, float]:
+    low = schema.get("minimum", schema["exclusiveMinimum"] + step if "exclusiveMinimum" in schema else -_FAR)
+    high = schema.get("maximum", schema["exclusiveMaximum"] - step if "exclusiveMaximum" in schema else _FAR)
+    return low, high

@@ -1,0 +1,110 @@
+"""Every answer and every failure is an event of the run, so that a resumed run hears exactly what it heard before."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from agentlab import errors
+from agentlab.errors import AgentlabError, RunUnreadableError
+from agentlab.llm.attempts import Outcome
+from agentlab.llm.types import Attempt, Usage
+from agentlab.runs.run import Run
+
+CALLED = "llm.called"
+
+
+class CallRecorder(Protocol):
+    """Remembers calls by key."""
+
+    def replay(self, key: str) -> dict[str, Any] | None:
+        """What was recorded under the key, None if nothing was."""
+        ...
+
+    def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's field
+        """Remember the outcome of a call."""
+        ...
+
+    def spent(self) -> Usage:
+        """What all recorded calls consumed together."""
+        ...
+
+
+class RunRecorder:
+    """Keeps calls as `llm.called` events of a run, and knows those of its earlier sessions."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        called = [event.data for event in run.events if event.type == CALLED]
+        self._known: dict[str, dict[str, Any]] = {data["key"]: data for data in called if _stands(data)}
+        self._spent = sum((usage_from(data["usage"]) for data in called), Usage())
+
+    def replay(self, key: str) -> dict[str, Any] | None:
+        """What an earlier call with this key came to."""
+        return self._known.get(key)
+
+    def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's field
+        """Append the event."""
+        event = self._run.emit(CALLED, id, key=key, **data)
+        if _stands(event.data):
+            self._known[key] = event.data
+        self._spent = self._spent + usage_from(event.data["usage"])
+
+    def spent(self) -> Usage:
+        """What all calls of the run consumed, earlier sessions included."""
+        return self._spent
+
+
+def _stands(data: Mapping[str, Any]) -> bool:
+    """A call that was refused for its cost is asked again when the budget was raised; all others stand."""
+    return not data["error"] or data["error"]["kind"] != errors.BudgetExceededError.__name__
+
+
+def key_of(question: Mapping[str, Any]) -> str:
+    """SHA-256 of a question in canonical JSON: task, call id, candidates, messages, schema, sampling."""
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def outcome_data(task: str, outcome: Outcome) -> dict[str, Any]:
+    """The outcome of a call as plain data. `model` and `text` are empty when there is an error."""
+    return {
+        "task": task,
+        "model": outcome.model,
+        "text": outcome.text,
+        "attempts": [asdict(attempt) for attempt in outcome.attempts],
+        "usage": asdict(outcome.usage),
+        "error": None if outcome.error is None else _error_data(outcome.error),
+    }
+
+
+def _error_data(error: AgentlabError) -> dict[str, Any]:
+    data: dict[str, Any] = {"kind": error.kind, "message": error.message, "hint": error.hint}
+    if isinstance(error, errors.AllModelsFailedError):
+        data["failures"] = list(error.failures)
+    return data
+
+
+def error_from(data: Mapping[str, Any]) -> AgentlabError:
+    """The recorded error, of its own class.
+
+    Raises:
+        RunUnreadableError: no such class can have been recorded.
+    """
+    kind = getattr(errors, str(data["kind"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, AgentlabError)):
+        raise RunUnreadableError(f"The run recorded an unknown error, {data['kind']!r}.")
+    if issubclass(kind, errors.AllModelsFailedError):
+        return kind(data["message"], failures=data["failures"], hint=data["hint"])
+    return kind(data["message"], hint=data["hint"])
+
+
+def usage_from(data: Mapping[str, Any]) -> Usage:
+    """Inverse of `asdict`."""
+    return Usage(data["input_tokens"], data["output_tokens"], data["cost_usd"])
+
+
+def attempt_from(data: Mapping[str, Any]) -> Attempt:
+    """Inverse of `asdict`."""
+    return Attempt(data["model"], data["error"], data["message"], usage_from(data["usage"]))

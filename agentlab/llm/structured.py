@@ -1,0 +1,118 @@
+"""From a pydantic model to a schema for providers, and from a model's text back to a checked value. Pure.
+
+A provider's promise to follow the schema is never trusted: every answer is validated here.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from agentlab.llm.types import Message
+
+M = TypeVar("M", bound=BaseModel)
+
+_MOST_TEXT = 65_536  # characters that are searched for JSON
+_MOST_STARTS = 32  # opening braces that are tried
+_MOST_PROBLEMS, _PROBLEM_WIDTH = 8, 200
+_QUOTED_ANSWER = 1_500  # characters of a bad answer that go back to the model
+_FENCE = "```"
+_NO_CONSTRAINT = {"title", "default", "discriminator"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why an answer cannot be used, in lines that the model is shown."""
+
+    problems: tuple[str, ...]
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model as providers and grammars take it.
+
+    References are put in place, every property is required, and no other is allowed.
+
+    Raises:
+        ValueError: the model contains itself.
+    """
+    document = model.model_json_schema()
+    flat = _inline(document, document.get("$defs", {}), ())
+    assert isinstance(flat, dict)
+    return flat
+
+
+def _inline(node: Any, definitions: Mapping[str, Any], above: tuple[str, ...]) -> Any:
+    if isinstance(node, list):
+        return [_inline(item, definitions, above) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        if name in above:
+            raise ValueError(f"{name} contains itself; such a schema cannot be given to a model")
+        siblings = {key: value for key, value in node.items() if key != "$ref"}
+        return _inline({**definitions[name], **siblings}, definitions, (*above, name))
+    flat = {k: v for k, v in node.items() if k not in _NO_CONSTRAINT and k not in ("$defs", "properties")}
+    flat = {key: _inline(value, definitions, above) for key, value in flat.items()}
+    if "properties" in node:
+        # not through `flat`: a property may bear the name of a keyword
+        flat["properties"] = {k: _inline(v, definitions, above) for k, v in node["properties"].items()}
+        flat |= {"required": list(node["properties"]), "additionalProperties": False}
+    return flat
+
+
+def parse(text: str, model: type[M], *, cut: bool = False) -> M | Rejected:
+    """The value in an answer, or why there is none. `cut` says that the answer ended at its token limit."""
+    found = first_object(text)
+    if found is None:
+        problems: tuple[str, ...] = ("the answer holds no JSON object",)
+    else:
+        try:
+            return model.model_validate(found)
+        except ValidationError as error:
+            problems = tuple(_lines(error))
+    return Rejected((*problems, "the answer was cut off at its token limit") if cut else problems)
+
+
+def first_object(text: str) -> dict[str, Any] | None:
+    """The first JSON object of a text, that in a code fence first; None without one."""
+    text = text[:_MOST_TEXT]
+    fenced = text.partition(_FENCE)[2]
+    return next(_objects(fenced), None) or next(_objects(text), None)
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    start = -1
+    for _ in range(_MOST_STARTS):
+        start = text.find("{", start + 1)
+        if start < 0:
+            return
+        try:
+            value, _end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        yield value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _lines(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]:
+        where = ".".join(str(part) for part in problem["loc"]) or "the object"
+        yield f"{where}: {problem['msg']}"[:_PROBLEM_WIDTH]
+
+
+def ask_again(answer: str, rejected: Rejected) -> tuple[Message, ...]:
+    """What is added to the conversation after a bad answer: the start of it, and what is wrong with it."""
+    problems = "\n".join(f"- {problem}" for problem in rejected.problems)
+    return (
+        Message("assistant", answer[:_QUOTED_ANSWER]),
+        Message(
+            "user", f"That answer cannot be used:\n{problems}\nAnswer again, with one JSON object and nothing else."
+        ),
+    )

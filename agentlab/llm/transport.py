@@ -1,0 +1,204 @@
+"""HTTP, and the only file that imports httpx: one pooled client per origin, three clocks, and limits on what comes in.
+
+The fourth clock, the total, belongs to the router: it runs on through retries and other models. Redirects are not
+followed, because the key would go with them. Proxies of the environment are used for https, which they cannot read,
+and never for this machine.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from agentlab import __version__
+from agentlab.errors import LLMConnectionError, LLMTimeoutError, LLMTruncatedError, MalformedReplyError, RemoteError
+from agentlab.llm.config import Timeout
+from agentlab.llm.endpoint import check_base_url, host_of, is_loopback
+from agentlab.llm.sse import SseDecoder
+
+LARGEST_REPLY = 32 << 20  # bytes
+LARGEST_ERROR = 64 << 10
+_KEEP_ALIVE_SECONDS = 30.0
+_LINGER_SECONDS = 0.2
+_HEADERS = {
+    "User-Agent": f"agentlab/{__version__}",
+    "Accept": "text/event-stream, application/json",
+    "Accept-Encoding": "identity",  # a compressed reply could unfold to a thousand times what was read
+}
+
+
+class Transport:
+    """Sends to one origin. Belongs to the event loop in which it is first used."""
+
+    def __init__(self, base_url: str, timeout: Timeout, headers: Mapping[str, str]) -> None:
+        """`headers` go with every request; a key belongs there.
+
+        Raises:
+            ValueError: the URL would send them in the clear.
+        """
+        self._base_url = check_base_url(base_url)
+        self._timeout = timeout
+        self._headers = {**_HEADERS, **headers}
+        self._client: httpx.AsyncClient | None = None
+
+    def _connected(self) -> httpx.AsyncClient:
+        if self._client is None:
+            clocks = self._timeout
+            self._client = httpx.AsyncClient(
+                headers=self._headers,
+                follow_redirects=False,
+                trust_env=not is_loopback(self._base_url),
+                # reading has clocks of its own, see Reply: httpx's would start again with every byte
+                timeout=httpx.Timeout(clocks.idle, connect=clocks.connect, read=None, pool=None),
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            )
+        return self._client
+
+    @asynccontextmanager
+    async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator["Reply"]:
+        """Send JSON and hand out the reply as soon as its headers are there; leaving closes the connection.
+
+        Raises:
+            LLMConnectionError: refused, reset, name not found, or no connection in time.
+            LLMTimeoutError: no headers within the clock of the first token.
+            MalformedReplyError: the other side does not speak HTTP, redirects, or compresses.
+        """
+        client = self._connected()
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        request = client.build_request(
+            "POST", f"{self._base_url}{path}", content=content, headers={"Content-Type": "application/json"}
+        )
+        until = asyncio.get_running_loop().time() + self._timeout.first_token
+        try:
+            async with asyncio.timeout_at(until):
+                response = await client.send(request, stream=True)
+        except TimeoutError:
+            raise LLMTimeoutError(_no_answer(self._timeout)) from None
+        except httpx.HTTPError as error:
+            raise _connection_error(error, host_of(self._base_url)) from None
+        try:
+            _refuse_detours(response)
+            yield Reply(response, self._timeout, until)
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        if self._client is not None:
+            await self._client.aclose()
+
+
+class Reply:
+    """A reply whose headers are there. Its clock is the first token's, from `begun` on that of silence.
+
+    From `ended` on, what still comes is read for a moment only, so that the connection can be used again.
+    """
+
+    def __init__(self, response: httpx.Response, timeout: Timeout, until: float) -> None:
+        """`until` is when, in the loop's time, the answer has to have begun."""
+        self._stream = response.aiter_raw()
+        self._timeout = timeout
+        self._until = until
+        self._begun = self._ended = False
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers  # names in any case
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether events follow, and not one document."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+    def begun(self) -> None:
+        """The first piece of the answer has arrived."""
+        self._begun = True
+
+    def ended(self) -> None:
+        """The last piece of the answer has arrived."""
+        self._ended = True
+        self._until = asyncio.get_running_loop().time() + _LINGER_SECONDS
+
+    async def events(self) -> AsyncIterator[str]:
+        """The data of each event.
+
+        Raises:
+            LLMTimeoutError: the clock of the first token or of silence ran out.
+            LLMConnectionError: the connection broke before the answer began.
+            LLMTruncatedError: it broke afterwards.
+            MalformedReplyError: not events, or more than 32 MiB.
+        """
+        decoder = SseDecoder()
+        async for block in self._blocks(LARGEST_REPLY):
+            for event in decoder.feed(block):
+                if not self._ended:
+                    yield event
+
+    async def document(self) -> bytes:
+        """The whole body of a reply that is no stream; errors as in `events`."""
+        return b"".join([block async for block in self._blocks(LARGEST_REPLY)])
+
+    async def error_body(self) -> str:
+        """The beginning of the body of an error, as text, as far as it comes."""
+        body = bytearray()
+        try:
+            async for block in self._blocks(LARGEST_ERROR):
+                body += block
+        except RemoteError as error:
+            body += f" ({error.message})".encode()
+        return body.decode(errors="replace")
+
+    async def _blocks(self, limit: int) -> AsyncIterator[bytes]:
+        size = 0
+        while (block := await self._next()) is not None:
+            size += len(block)
+            if size > limit:
+                raise MalformedReplyError(f"The reply is larger than {limit} bytes.")
+            yield block
+
+    async def _next(self) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(self._deadline()):
+                return await anext(self._stream, None)
+        except (TimeoutError, httpx.HTTPError) as error:
+            if self._ended:
+                return None
+            raise self._broken(error) from None
+
+    def _deadline(self) -> float:
+        silence_counts = self._begun and not self._ended
+        return asyncio.get_running_loop().time() + self._timeout.idle if silence_counts else self._until
+
+    def _broken(self, error: TimeoutError | httpx.HTTPError) -> RemoteError:
+        if isinstance(error, TimeoutError):
+            silence = f"Silence for {self._timeout.idle:g} seconds within the answer."
+            return LLMTimeoutError(silence if self._begun else _no_answer(self._timeout))
+        message = f"The connection broke: {type(error).__name__}."
+        return LLMTruncatedError(message) if self._begun else LLMConnectionError(message)
+
+
+def _no_answer(timeout: Timeout) -> str:
+    return f"The answer did not begin within {timeout.first_token:g} seconds."
+
+
+def _connection_error(error: httpx.HTTPError, host: str) -> LLMConnectionError | MalformedReplyError:
+    """Never quotes the library: its words may hold a header, and with it the key."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return LLMConnectionError(f"No connection to {host} in time.", hint="Is the endpoint up, and the network?")
+    if isinstance(error, httpx.ConnectError):
+        return LLMConnectionError(f"Cannot connect to {host}.", hint="Is the server running, and the address right?")
+    if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error):
+        return MalformedReplyError(f"{host} does not speak HTTP as agreed.")
+    return LLMConnectionError(f"The connection to {host} broke: {type(error).__name__}.")
+
+
+def _refuse_detours(response: httpx.Response) -> None:
+    if 300 <= response.status_code < 400:
+        target = host_of(response.headers.get("location", "")) or "another place"
+        raise MalformedReplyError(
+            f"The endpoint redirects to {target}; that is not followed, because the key would go with it.",
+            hint="Put the final address into `base_url`.",
+        )
+    if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        raise MalformedReplyError("The reply is compressed, which was not asked for.")

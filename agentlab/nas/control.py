@@ -1,0 +1,68 @@
+"""The light control of a study: was a trial more of an improvement when the agent proposed it?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agentlab.nas.state import TrialState
+from agentlab.stats.control import Comparison, Control
+from agentlab.stats.studies import light_study
+
+_STREAM = 2  # apart from the streams of single trials in nas/steps.py
+
+
+def improvements(trials: Sequence[TrialState]) -> list[float]:
+    """For every trial after the shared first one: by how much it lowered the best validation error, as a share of it.
+
+    A trial that failed or was no better improved by nothing. Pure.
+    """
+    lowest: float | None = None
+    found: list[float] = []
+    for trial in trials:
+        value = trial.value
+        gain = 0.0 if value is None or lowest is None else max(0.0, (lowest - value) / lowest)
+        if trial.arm != "shared":
+            found.append(gain)
+        if value is not None:
+            lowest = value if lowest is None else min(lowest, value)
+    return found
+
+
+def light_control(trials: Sequence[TrialState], seed: int, base: str) -> tuple[Control | None, str]:
+    """The control record of a study and what it means in a sentence; no record without an agent.
+
+    A trial stays in the arm that the coin gave it, even where the model failed and the optimiser stood in.
+    """
+    drawn = [trial for trial in trials if trial.arm != "shared"]
+    if not any(trial.probability for trial in drawn):
+        return None, "No language model took part, so there is no agent to compare."
+    what = Comparison(
+        agent="language model as proposer",
+        control=f"{base} alone",
+        metric="improvement of the best validation MSE per trial",
+        unit="share of the best before",
+        direction="higher",
+        budget=f"{len(drawn)} trials, assigned by a fair coin",
+    )
+    by_agent = [trial.arm == "agent" for trial in drawn]
+    rng = np.random.default_rng([seed, _STREAM, len(trials)])
+    control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
+    return control, sentence(control, sum(by_agent))
+
+
+def sentence(control: Control, agent_trials: int) -> str:
+    """What the record says, for a reader."""
+    if control.estimate is None or control.low is None or control.high is None:
+        return f"Whether the agent helped was not measured: {control.note}. More trials, or --seed, change the draw."
+    verdict = {
+        "helped": "The agent helped",
+        "no_measurable_help": "No measurable help from the agent",
+        "hurt": "The agent hurt",
+        "not_measured": "Not measured",
+    }[control.verdict]
+    note = f" {control.note}" if control.note else ""
+    return (
+        f"{verdict}: each of its {agent_trials} trials lowered the best error by {100 * control.estimate:+.2f} percentage "
+        f"points more than each of the {control.n - agent_trials} of {control.control}; {control.level:.0%} interval "
+        f"[{100 * control.low:+.2f}, {100 * control.high:+.2f}], {control.method}.{note}"
+    )

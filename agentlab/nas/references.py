@@ -1,0 +1,129 @@
+"""Cheap forecasts that any model has to beat: they take a second and stand next to every result."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentlab.nas.config import DataConfig
+from agentlab.nas.series import Part, Series, window_starts
+
+_PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
+_BLOCK = 2048  # windows at once
+
+Floats = NDArray[np.float64]
+# (all scaled rows of the targets, first forecast row of each window) -> [windows, horizon, targets]
+Forecast = Callable[[Floats, NDArray[np.int64]], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Errors of one reference line on scaled data, over every window of a part."""
+
+    name: str
+    note: str
+    val_mse: float
+    val_mae: float
+    test_mse: float
+    test_mae: float
+
+    def as_dict(self) -> dict[str, str | float]:
+        """Plain data for an event."""
+        return asdict(self)
+
+
+def reference_lines(series: Series, config: DataConfig) -> list[Reference]:
+    """Training mean, last value, last season and ridge regression, in this order.
+
+    The season line is left out where the series has no season of more than one step, or validation begins before one.
+    """
+    horizon, season = config.horizon, series.frequency.season
+    steps = np.arange(horizon)
+    weights, penalty = fit_ridge(series, config)
+    back = np.arange(-config.input_length, 0)
+
+    def mean(rows: Floats, origins: NDArray[np.int64]) -> Floats:
+        return np.zeros((len(origins), horizon, rows.shape[1]))
+
+    def last(rows: Floats, origins: NDArray[np.int64]) -> Floats:
+        return np.repeat(rows[origins - 1][:, None], horizon, axis=1)
+
+    def seasonal(rows: Floats, origins: NDArray[np.int64]) -> Floats:
+        found: Floats = rows[origins[:, None] - season + steps % season]
+        return found
+
+    def ridge(rows: Floats, origins: NDArray[np.int64]) -> Floats:
+        anchor = rows[origins - 1][:, None]
+        change: Floats = np.einsum("nlc,lh->nhc", rows[origins[:, None] + back] - anchor, weights, optimize=True)
+        return change + anchor
+
+    lines: list[tuple[str, str, Forecast]] = [
+        ("mean", "mean of the training part", mean),
+        ("last", "repeat the last value", last),
+        ("season", f"repeat the value {season} steps before ({series.frequency})", seasonal),
+        ("ridge", f"linear in the last {config.input_length} values, less the last; penalty {penalty:g}", ridge),
+    ]
+    known = [line for line in lines if line[0] != "season" or 1 < season <= series.split.val[0]]
+    return [
+        Reference(name, note, *_score(series, config, "val", forecast), *_score(series, config, "test", forecast))
+        for name, note, forecast in known
+    ]
+
+
+def fit_ridge(series: Series, config: DataConfig) -> tuple[Floats, float]:
+    """Closed-form weights [input, horizon], one set for all channels, and the penalty that validation prefers.
+
+    Input and output are centred on the last value of the window, so the weights say how to leave it. They are fitted
+    to the training part by the normal equations in float64.
+    """
+    gram = np.zeros((config.input_length, config.input_length))
+    cross = np.zeros((config.input_length, config.horizon))
+    for past, future in _centred(series, config, "train"):
+        gram += past.T @ past
+        cross += past.T @ future
+    moments = [(past.T @ past, past.T @ future) for past, future in _centred(series, config, "val")]
+    val_gram, val_cross = sum(m[0] for m in moments), sum(m[1] for m in moments)
+    best: tuple[float, Floats, float] | None = None
+    for penalty in _PENALTIES:
+        weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), cross).astype(np.float64)
+        # Squared error on validation less the constant sum of the squared targets.
+        error = float(np.sum(weights * (val_gram @ weights)) - 2 * np.sum(weights * val_cross))
+        if best is None or error < best[0]:
+            best = (error, weights, penalty)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _rows(series: Series) -> Floats:
+    return series.values[:, list(series.targets)].astype(np.float64)
+
+
+def _blocks(series: Series, config: DataConfig, part: Part) -> Iterator[NDArray[np.int64]]:
+    """First forecast rows of every window of a part."""
+    starts = np.asarray(window_starts(series.split, part, config.input_length, config.horizon))
+    for first in range(0, len(starts), _BLOCK):
+        yield starts[first : first + _BLOCK] + config.input_length
+
+
+def _centred(series: Series, config: DataConfig, part: Part) -> Iterator[tuple[Floats, Floats]]:
+    """Windows of all channels, one per row and less their last value: [rows, input] and [rows, horizon]."""
+    rows, length = _rows(series), config.input_length
+    offsets = np.arange(-length, config.horizon)
+    for origins in _blocks(series, config, part):
+        block = rows[origins[:, None] + offsets] - rows[origins - 1][:, None]
+        flat = block.transpose(0, 2, 1).reshape(-1, len(offsets))
+        yield flat[:, :length], flat[:, length:]
+
+
+def _score(series: Series, config: DataConfig, part: Part, forecast: Forecast) -> tuple[float, float]:
+    """MSE and MAE over all windows, steps and targets of a part."""
+    rows, steps = _rows(series), np.arange(config.horizon)
+    squared = absolute = 0.0
+    count = 0
+    for origins in _blocks(series, config, part):
+        error = forecast(rows, origins) - rows[origins[:, None] + steps]
+        squared += float(np.square(error).sum())
+        absolute += float(np.abs(error).sum())
+        count += error.size
+    return squared / count, absolute / count

@@ -1,0 +1,208 @@
+"""Intervals: randomisation by test inversion, and the bootstrap. Pure numpy; the generator is passed in."""
+
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agentlab.stats.control import Interval
+
+Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], Floats]  # array (..., n) -> (...): a statistic over the last axis
+
+_EXACT = 14  # 2**14 assignments are enumerated
+_DRAWS = 9_999  # Monte Carlo assignments beyond that
+_BLOCK = 1_000  # assignments or resamples held in memory at once
+
+
+def randomisation_interval(
+    outcomes: ArrayLike, treated: ArrayLike, rng: np.random.Generator, *, probability: float = 0.5, level: float = 0.95
+) -> Interval:
+    """Difference in means, treated less control, when each unit was treated by a coin of known probability.
+
+    Inverts Fisher's randomisation test under a constant effect: an effect belongs to the interval if neither
+    one-sided test rejects it at (1 - level) / 2. For an assignment z' the test statistic is linear in the effect,
+    so each z' changes sides at one effect, and the ends of the interval are weighted quantiles of those effects.
+    Assignments with an empty arm are conditioned away. Exact up to 14 units; beyond, 9,999 drawn assignments with
+    the observed one counted among them keep the test valid (Phipson and Smyth 2010).
+
+    Args:
+        outcomes: (n,) outcomes.
+        treated: (n,) truth values.
+        rng: used beyond 14 units only.
+        probability: of treatment.
+        level: of the interval.
+
+    Raises:
+        ValueError: an arm is empty, the shapes differ, or the probability is not in [0.01, 0.99].
+    """
+    if not 0.01 <= probability <= 0.99:
+        raise ValueError(f"a probability of {probability} leaves an arm (almost) empty")
+    y, z = np.asarray(outcomes, dtype=np.float64), np.asarray(treated, dtype=bool)
+    if y.ndim != 1 or y.shape != z.shape or z.all() or not z.any():
+        raise ValueError("each outcome needs an assignment, and each arm a unit")
+    y = y - y.mean()  # the difference does not change, its rounding error does
+    observed = float(y[z].mean() - y[~z].mean())
+    if y.size <= _EXACT:
+        effects, weights = _exact(y, z, observed, probability)
+        method = "randomisation (exact)"
+    else:
+        effects, weights = _drawn(y, z, observed, probability, rng)
+        method = f"randomisation ({_DRAWS:,} draws)"
+    low, high = _ends(effects, weights, level)
+    return Interval(observed, low, high, level, method)
+
+
+def sign_flip_interval(differences: ArrayLike, rng: np.random.Generator, *, level: float = 0.95) -> Interval:
+    """Mean difference of pairs, by inverting the sign-flip test (Fisher 1935) under a constant effect.
+
+    A flip of some signs changes sides at the mean of the flipped differences, so the ends are quantiles of subset
+    means (Hartigan's typical values, 1969). Unlike the bootstrap it keeps its level with few pairs; at 95 % it
+    takes six pairs to bound an effect at all.
+
+    Raises:
+        ValueError: no difference.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim != 1 or d.size == 0:
+        raise ValueError("a sign-flip test needs at least one difference")
+    if d.size <= _EXACT:
+        flips = _bits(d.size)[1:].astype(np.float64)
+        means, method = flips @ d / flips.sum(axis=1), "sign flips (exact)"
+    else:
+        flips = (rng.random((_DRAWS, d.size)) < 0.5).astype(np.float64)
+        means, method = flips @ d / np.maximum(flips.sum(axis=1), 1), f"sign flips ({_DRAWS:,} draws)"
+    effects = np.append(means, np.nan)
+    weights = np.full(effects.size, 1 / effects.size)
+    low, high = _ends(effects, weights, level)
+    return Interval(float(d.mean()), low, high, level, method)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    statistic: Statistic = lambda x: x.mean(axis=-1),
+    level: float = 0.95,
+    method: Literal["percentile", "bca"] = "bca",
+    resamples: int = 9_999,
+) -> Interval:
+    """Bootstrap interval of a statistic of one sample; BCa after Efron (1987).
+
+    Args:
+        values: (n,) sample, n >= 2.
+        rng: draws the resamples.
+        statistic: vectorised over leading axes.
+        level: of the interval.
+        method: percentile, or bias-corrected and accelerated.
+        resamples: number of resamples.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or x.size < 2:
+        raise ValueError("a bootstrap needs at least two values")
+    estimate = float(statistic(x))
+    blocks = [min(_BLOCK, resamples - start) for start in range(0, resamples, _BLOCK)]
+    replicates = np.concatenate([statistic(x[rng.integers(x.size, size=(rows, x.size))]) for rows in blocks])
+    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    if method == "bca":
+        tails = _bca_tails(x, statistic, estimate, replicates, tails)
+    low, high = np.quantile(replicates, tails).tolist()
+    return Interval(estimate, low, high, level, f"bootstrap ({method}, {resamples:,} resamples)")
+
+
+def paired_interval(
+    treated: ArrayLike, control: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, resamples: int = 9_999
+) -> Interval:
+    """BCa bootstrap interval of the mean difference of pairs, treated less control.
+
+    Raises:
+        ValueError: the arms differ in length or hold fewer than two pairs.
+    """
+    a, b = np.asarray(treated, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError("pairs need both members")
+    found = bootstrap_interval(a - b, rng, level=level, resamples=resamples)
+    return Interval(found.estimate, found.low, found.high, level, f"paired {found.method}")
+
+
+def _bits(n: int) -> NDArray[np.int64]:
+    """(2**n, n) all rows of zeros and ones; the first is all zeros, the last all ones."""
+    return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+
+
+def _exact(y: Floats, z: NDArray[np.bool_], observed: float, probability: float) -> tuple[Floats, Floats]:
+    """Crossing effects and weights of all assignments with two non-empty arms."""
+    n = y.size
+    assignments = _bits(n)[1:-1]
+    sizes = assignments.sum(axis=1)
+    weights = probability**sizes * (1 - probability) ** (n - sizes)
+    return _crossings(assignments.astype(np.float64), y, z, observed), weights / weights.sum()
+
+
+def _drawn(
+    y: Floats, z: NDArray[np.bool_], observed: float, probability: float, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Crossing effects of drawn assignments and of the observed one, equally weighted."""
+    effects: list[Floats] = [np.full(1, np.nan)]
+    missing = _DRAWS
+    while missing:
+        rows = rng.random((min(missing, _BLOCK), y.size)) < probability
+        rows = rows[rows.any(axis=1) & ~rows.all(axis=1)]
+        effects.append(_crossings(rows.astype(np.float64), y, z, observed))
+        missing -= len(rows)
+    return np.concatenate(effects), np.full(_DRAWS + 1, 1 / (_DRAWS + 1))
+
+
+def _crossings(assignments: Floats, y: Floats, z: NDArray[np.bool_], observed: float) -> Floats:
+    """(m,) effect at which each assignment becomes as extreme as the observed one; NaN where it is the observed one.
+
+    With untreated outcomes y - effect * z, an assignment's difference is a - effect * b, the observed one is
+    observed - effect, and b <= 1 with equality for the observed assignment alone.
+    """
+    ones = assignments.sum(axis=1)
+    zeros = y.size - ones
+    zf = z.astype(np.float64)
+    a = assignments @ y / ones - (y.sum() - assignments @ y) / zeros
+    b = assignments @ zf / ones - (zf.sum() - assignments @ zf) / zeros
+    gap = 1 - b
+    own = gap < 1e-12
+    return np.where(own, np.nan, (observed - a) / np.where(own, 1.0, gap))
+
+
+def _ends(effects: Floats, weights: Floats, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    return _crossing(effects, weights, tail), -_crossing(-effects, weights, tail)
+
+
+def _crossing(effects: Floats, weights: Floats, tail: float) -> float:
+    """Smallest effect at which the weight of assignments at least as extreme exceeds `tail`.
+
+    The observed assignment (NaN) always counts; if it alone exceeds the tail, no effect can be ruled out.
+    """
+    own = np.isnan(effects)
+    order = np.argsort(effects[~own], kind="stable")
+    reached = weights[own].sum() + np.cumsum(weights[~own][order])
+    if weights[own].sum() > tail:
+        return float("-inf")
+    first = int(np.searchsorted(reached, tail, side="right"))
+    return float(effects[~own][order][min(first, order.size - 1)])
+
+
+def _bca_tails(x: Floats, statistic: Statistic, estimate: float, replicates: Floats, tails: Floats) -> Floats:
+    """Tail probabilities corrected for bias and acceleration (jackknife); unchanged for a constant sample."""
+    normal = NormalDist()
+    below = float((replicates < estimate).mean() + (replicates == estimate).mean() / 2)
+    if not 0 < below < 1 or np.ptp(replicates) == 0:
+        return tails
+    bias = normal.inv_cdf(below)
+    left_out = np.stack([np.delete(x, i) for i in range(x.size)])
+    pulls = statistic(left_out).mean() - statistic(left_out)
+    spread = float((pulls**2).sum() ** 1.5)
+    acceleration = float((pulls**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    shifted = [bias + normal.inv_cdf(tail) for tail in tails.tolist()]
+    return np.array([normal.cdf(bias + s / (1 - acceleration * s)) for s in shifted])

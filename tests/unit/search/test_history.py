@@ -1,0 +1,52 @@
+"""What proposers read out of a history."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.search.history import finished, incumbent, targets, tried
+from agentlab.search.space import SearchSpace, SpaceConfig
+from agentlab.search.types import Proposal, Trial, TrialResult
+
+
+def history_of(*values: float | None) -> list[Trial]:
+    return [
+        Trial(i, Proposal({"a": i}, "x"), TrialResult("failed" if v is None else "finished", v))
+        for i, v in enumerate(values)
+    ]
+
+
+def test_the_incumbent_is_the_earliest_of_the_best():
+    assert incumbent(history_of(None, 3.0, 1.0, 1.0)).number == 2
+    assert incumbent(history_of(None, None)) is None
+
+
+def test_a_value_that_is_not_finite_is_a_failure():
+    assert [t.number for t in finished(history_of(math.nan, 1.0, math.inf))] == [1]
+
+
+def test_a_failed_trial_takes_the_worst_success():
+    assert targets(history_of(1.0, None, 3.0, 2.0)) == [1.0, 3.0, 3.0, 2.0]
+    assert targets(history_of(None, None)) is None
+
+
+def test_a_diverged_value_is_pulled_in():
+    assert targets(history_of(1.0, 2.0, 1e9, None)) == [1.0, 2.0, 5.0, 5.0]
+    assert targets(history_of(1.0, 1.0, 1.0, 4.0)) == [1.0, 1.0, 1.0, 4.0]  # no scale to judge by
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=20))
+def test_targets_keep_order_and_the_best(values):
+    learned = targets(history_of(*values))
+    known = [(v, t) for v, t in zip(values, learned or [], strict=False) if v is not None]
+    if known:
+        assert min(learned) == min(v for v, _ in known)
+        assert all(t <= v for v, t in known)
+        assert [t for _, t in sorted(known)] == sorted(t for _, t in known)
+
+
+def test_tried_names_the_first_trial_at_a_point():
+    space = SearchSpace.of(SpaceConfig.model_validate({"a": {"type": "int", "low": 0, "high": 9}}))
+    history = [*history_of(1.0, None), Trial(2, Proposal({"a": 0}, "x"), TrialResult("finished", 1.0))]
+    assert tried(history, space) == {space.key({"a": 0}): 0, space.key({"a": 1}): 1}
