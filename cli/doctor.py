@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from .launch import surroundings
 from .options import screen_of, with_output
 
 
@@ -21,6 +20,8 @@ def doctor(
     [bold]Examples[/bold]: agentlab doctor · agentlab doctor --require model,llama.cpp · agentlab doctor --json
     """
     from agentlab.doctor.examine import examine
+
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)

@@ -10,7 +10,7 @@ import typer
 from agentlab import __version__
 from agentlab.errors import AgentlabError
 
-from . import nas, runs
+from . import doctor, models, nas, runs
 from .screen import Screen
 
 BUG = 70
@@ -30,7 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
-app.add_typer(runs.app, name="runs", rich_help_panel="Runs")
+app.add_typer(runs.app, name="runs", rich_help_panel="Runs and configs")
+app.add_typer(models.app, name="models", rich_help_panel="Setup")
+app.command("doctor", rich_help_panel="Setup")(doctor.doctor)
+_NAMES = {"nas", "runs", "models", "doctor"}
 
 
 def _show_version(value: bool) -> None:
@@ -69,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
         return 141
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is shown as one
         shown = AgentlabError(
-            f"This is a bug in agentlab: {type(bug).__name__}: {bug}", hint="Repeat it with -v and report the traceback."
+            f"This is a bug in agentlab: {type(bug).__name__}: {bug}",
+            hint="Repeat it with -v and report the traceback.",
         )
         shown.exit_code = BUG
         screen.error(shown, command=name)
@@ -84,7 +88,8 @@ def _command_name(argv: Sequence[str]) -> str:
 
 def _usage(screen: Screen, error: typer.TyperException, name: str) -> int:
     """Typer's own complaints, in our voice."""
-    shown = AgentlabError(error.format_message().rstrip(), hint=f"See `agentlab {name} --help`.".replace("  ", " "))
+    help_of = f"agentlab {name} --help" if name in _NAMES else "agentlab --help"
+    shown = AgentlabError(error.format_message().rstrip(), hint=f"See `{help_of}`.")
     shown.exit_code = 2
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stdout.write(f"{error.format_message()}\n")

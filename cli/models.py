@@ -8,7 +8,6 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .launch import surroundings
 from .options import screen_of, with_output
 
 app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
@@ -22,6 +21,8 @@ def list_(ctx: typer.Context) -> None:
     """List the models that are here, and those that can be pulled."""
     from agentlab.models.store import list_models
     from agentlab.models.views import ModelList
+
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     screen.answer("models list", ModelList.of(list_models(surroundings(screen).workspace)))
@@ -38,6 +39,8 @@ def pull(
     from agentlab.models.catalogue import lookup
     from agentlab.models.pull import pull as pull_model
     from agentlab.models.views import ModelPath
+
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     row, context = lookup(name), surroundings(screen)
@@ -65,6 +68,8 @@ def import_(
     from agentlab.models.store import find, stem_of
     from agentlab.models.views import ModelPath
 
+    from .launch import surroundings
+
     screen = screen_of(ctx)
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
     source = find(str(Path.cwd() / model) if "/" in model else model, workspace)
@@ -81,6 +86,8 @@ def path(ctx: typer.Context, name: Name) -> None:
     from agentlab.models.store import find
     from agentlab.models.views import ModelPath
 
+    from .launch import surroundings
+
     screen = screen_of(ctx)
     found = find(name, surroundings(screen).workspace)
     screen.answer("models path", ModelPath(name=name, path=str(found)))
@@ -96,6 +103,8 @@ def rm(
     """Remove a model from models/ for good."""
     from agentlab.models.store import remove
     from agentlab.models.views import ModelPath
+
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     if not yes:

@@ -5,22 +5,31 @@ from typing import Annotated
 
 import typer
 
-from .launch import launch
 from .options import CONFIG, Contract, DefaultsToRun, screen_of, with_contract
 
 app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Informer forecaster on your series.")
 
 _EXAMPLES = """Examples:
 
-  agentlab nas demo                                                   # seconds, to see what it does
+  # seconds, to see what it does
 
-  agentlab nas --max-iterations 20                                    # hourly weather of New York, nothing needed
+  agentlab nas demo
+
+  # hourly weather of New York; nothing else is needed
+
+  agentlab nas --max-iterations 20
+
+  # your own series
 
   agentlab nas --data my.csv --date-column date --target load --horizon 24
 
-  agentlab nas etth1 --set data.path=ETTh1.csv --set llm=none
+  # without a language model: the classical optimiser alone
 
-  agentlab nas --resume last --max-iterations 40                      # go on with a finished run
+  agentlab nas etth1 --data ETTh1.csv --set llm=none
+
+  # go on with a finished run
+
+  agentlab nas --resume last --max-iterations 40
 """
 
 
@@ -44,6 +53,8 @@ def run(
     An agent proposes what to try next, each trial is trained and measured on validation data, and the report says
     how the winner compares with simple forecasts and whether the agent helped.
     """
+    from .launch import launch
+
     overrides = contract.overrides(
         **{
             "max_iterations": ("--max-iterations", max_iterations),

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from agentlab.config.overrides import Override
-
 from .screen import Screen
+
+if TYPE_CHECKING:
+    from agentlab.config.overrides import Override
 
 CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
 
@@ -59,9 +60,9 @@ class Contract:
     max_cost: float | None
     control: str | None
 
-    def overrides(self, **flags: tuple[str, Any]) -> list[Override]:
+    def overrides(self, **flags: tuple[str, Any]) -> "list[Override]":
         """`--set` first, then the flags that were given: config key = (flag, value)."""
-        from agentlab.config.overrides import parse
+        from agentlab.config.overrides import Override, parse
 
         shared = {
             "seed": ("--seed", self.seed),
@@ -77,7 +78,7 @@ class Contract:
 
 def _contract(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="A preset's name or the path of a YAML file.")
+        str | None, typer.Argument(metavar="CONFIG", help="A preset's name or the path of a YAML file.")
     ] = None,
     set_: Set = None,
     dry_run: Annotated[

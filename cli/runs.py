@@ -5,13 +5,6 @@ from typing import Annotated
 
 import typer
 
-from agentlab.commands import command
-from agentlab.config.overrides import parse
-from agentlab.errors import UsageError
-from agentlab.runs import store, views
-from agentlab.runs.results import read_result
-
-from .launch import reference, resume, runs_folder, surroundings
 from .options import RunsDir, Set, screen_of, with_output
 
 app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
@@ -30,6 +23,10 @@ def list_(
     runs_dir: RunsDir = None,
 ) -> None:
     """List the runs, oldest first."""
+    from agentlab.runs import store, views
+
+    from .launch import runs_folder, surroundings
+
     screen = screen_of(ctx)
     listing = store.list_runs(runs_folder(surroundings(screen), runs_dir))
     for name, reason in listing.unreadable:
@@ -45,6 +42,12 @@ def show(
     runs_dir: RunsDir = None,
 ) -> None:
     """Show a run: status, headline figures, result."""
+    from agentlab.commands import command
+    from agentlab.runs import store, views
+    from agentlab.runs.results import read_result
+
+    from .launch import reference, runs_folder, surroundings
+
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
     done = record.status == "completed"
@@ -63,6 +66,10 @@ def compare(
     runs_dir: RunsDir = None,
 ) -> None:
     """Compare two runs: what was configured differently, what came out differently."""
+    from agentlab.runs import store
+
+    from .launch import runs_folder, surroundings
+
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
     from agentlab.runs.compare import compare as compare_runs
@@ -79,6 +86,12 @@ def resume_(
     runs_dir: RunsDir = None,
 ) -> None:
     """Go on with an interrupted run, or extend a finished one by a larger budget."""
+    from agentlab.commands import command
+    from agentlab.config.overrides import parse
+    from agentlab.runs import store
+
+    from .launch import resume, runs_folder, surroundings
+
     screen = screen_of(ctx)
     context = surroundings(screen)
     record = store.find(runs_folder(context, runs_dir), run)
@@ -93,6 +106,10 @@ def path(
     runs_dir: RunsDir = None,
 ) -> None:
     """Print the folder of a run."""
+    from agentlab.runs import store, views
+
+    from .launch import reference, runs_folder, surroundings
+
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
     screen.answer("runs path", views.Line(path=str(record.path)), run=reference(record, record.status))
@@ -108,6 +125,11 @@ def rm(
 ) -> None:
     """Remove run folders for good."""
     import sys
+
+    from agentlab.errors import UsageError
+    from agentlab.runs import store, views
+
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
@@ -130,7 +152,10 @@ def export(
     runs_dir: RunsDir = None,
 ) -> None:
     """Pack a run into one zip file, to send or to keep."""
+    from agentlab.runs import store, views
     from agentlab.runs.export import export as export_run
+
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)

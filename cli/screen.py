@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import AgentlabError
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
 from agentlab.runs.redact import Redactor
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from agentlab.commands import Narrate
+    from agentlab.runs.document import Block, Table
     from agentlab.runs.events import Event
 
 SCHEMA = 1
@@ -38,8 +38,10 @@ class Screen:
         else:
             self.blocks(result.blocks())  # type: ignore[attr-defined] # every result is a Document
 
-    def blocks(self, blocks: Iterable[Block]) -> None:
+    def blocks(self, blocks: "Iterable[Block]") -> None:
         """Print blocks to stdout."""
+        from agentlab.runs.document import Code, Figure, Heading, Table, Text
+
         out = self._stdout()
         for block in blocks:
             match block:
@@ -63,7 +65,7 @@ class Screen:
         document = self.redactor.scrub_tree({"schema": SCHEMA, **fields})
         sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def _table(self, out: "Console", table: Table) -> None:
+    def _table(self, out: "Console", table: "Table") -> None:
         if not out.is_terminal:  # a pipe gets plain rows, so that cut and awk work
             for row in (table.columns, *table.rows):
                 sys.stdout.write("\t".join(" ".join(self.redactor.scrub(cell).split()) for cell in row) + "\n")

@@ -144,7 +144,8 @@ def _expectation(raw: Mapping[str, Any]) -> str | None:
         return _KINDS[kind]
     if kind in _LIMITS:
         name, form = _LIMITS[kind]
-        return form.format(context[name])
+        limit = context[name]
+        return form.format(f"{limit:g}" if isinstance(limit, float) else limit)
     if kind in ("literal_error", "enum"):
         return str(context["expected"])
     return None
@@ -159,7 +160,7 @@ def _told(problem: Problem, model: type[BaseModel], data: Any) -> str:
             return _unknown(path[-1], known_keys(model, data, path[:-1]))
         case "union_tag_not_found" | "union_tag_invalid":
             context = raw["ctx"]
-            return f"{context['discriminator']} must be one of {context.get('expected_tags', 'the known kinds')}"
+            return f"{context['discriminator'].strip("'")} must be one of {context.get('expected_tags', 'the known kinds')}"
         case "value_error":
             return str(raw["msg"]).removeprefix("Value error, ")
     message = str(raw["msg"])

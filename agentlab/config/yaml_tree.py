@@ -29,7 +29,7 @@ _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 
 # What PyYAML says, and what it means. The first match counts.
 _MEANING = (
-    (r"character '\\t'", "a tab cannot indent; use spaces"),
+    (r"character '\t'", "a tab cannot indent; use spaces"),
     ("cannot start any token", "this character starts no value; put the value in quotes"),
     ("mapping values are not allowed", "a colon is not expected here; quote the text, or mind the indentation"),
     ("could not find expected ':'", "a key without a colon"),
@@ -130,10 +130,12 @@ class _Writer(yaml.SafeDumper):
         return True
 
     def text(self, value: str) -> yaml.Node:
-        """Several lines are written as such, unless a character would not survive that."""
-        lines = "\n" in value and value.isascii() and all(c.isprintable() or c == "\n" for c in value)
-        block = lines and not value.startswith((" ", "\n"))
-        return self.represent_scalar(f"{_TAG}str", value, style="|" if block else None)
+        """Several lines are written as such; characters that YAML takes for blanks or breaks are escaped."""
+        if not value.replace("\n", "").isprintable():
+            style = '"'
+        else:
+            style = "|" if "\n" in value and not value.startswith((" ", "\n")) else None
+        return self.represent_scalar(f"{_TAG}str", value, style=style)
 
 
 _Writer.add_representer(str, _Writer.text)

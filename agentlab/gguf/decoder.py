@@ -18,6 +18,7 @@ from agentlab.gguf.schema import enforceable
 _WARNING, _CONTINUED = 3, 5  # ggml_log_level: debug 1, info 2, warning 3, error 4, continuation of the last one 5
 _PIECE_BYTES = 1024
 _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text
+_IF_MEMORY = "If memory is what it lacks, use a smaller context, batch or model."
 _REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` makes a new one."
 
 
@@ -53,9 +54,9 @@ class Decoder:
                     n_gpu_layers=gpu_layers,
                     verbose=True,
                 )
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             said = " ".join(log) or str(error)
-            raise ModelFileError(f"llama.cpp cannot load {path}: {said}") from error
+            raise ModelFileError(f"llama.cpp cannot load {path}: {said}", hint=_IF_MEMORY) from error
         self._llama.verbose = False
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._llama.model)
         self._template = self._read_template(path)

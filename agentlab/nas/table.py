@@ -22,6 +22,8 @@ MAX_BYTES = 1 << 30
 MAX_ROWS = 2_000_000
 MAX_COLUMNS = 512
 MAX_MISSING = 0.5  # a column or a grid with more holes than this would be mostly invented
+_EXPECTED = "Expected: a header line, then one row per time step with a date and numbers, separated by commas."
+_CUT = "Cut the series to a part."
 _FIRST_LINE = 2  # line 1 of the file is the header
 
 
@@ -78,25 +80,25 @@ def _parse(path: Path, source: str) -> "pd.DataFrame":
     import pandas as pd
 
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise DataError(f"{source} has {size} bytes; at most {MAX_BYTES} are read.", hint="Cut the series to a part.")
+        raise DataError(f"{source} has {size} bytes; at most {MAX_BYTES} are read.", hint=_CUT)
     compression: Literal["gzip"] | None = "gzip" if path.suffix == ".gz" else None
     try:
         head = pd.read_csv(path, compression=compression, nrows=0)
         if len(head.columns) > MAX_COLUMNS:
-            raise DataError(f"{source} has {len(head.columns)} columns; at most {MAX_COLUMNS} are read.")
+            raise DataError(f"{source} has {len(head.columns)} columns; at most {MAX_COLUMNS} are read.", hint=_CUT)
         frame = pd.read_csv(path, compression=compression, nrows=MAX_ROWS + 1, low_memory=False, skip_blank_lines=False)
     except pd.errors.EmptyDataError as error:
-        raise DataError(f"{source} is empty.", hint="A header line and one row per time step are expected.") from error
+        raise DataError(f"{source} is empty.", hint=_EXPECTED) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 text (byte {error.start}).", hint="Save it as UTF-8.") from error
     except pd.errors.ParserError as error:
-        raise DataError(f"{source} is not a CSV file: {str(error).strip()}.") from error
+        raise DataError(f"{source} is not a CSV file: {str(error).strip()}.", hint=_EXPECTED) from error
     except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{source} cannot be read: {error}.") from error
+        raise DataError(f"{source} cannot be read: {error}.", hint="Copy the file again; it may be cut off.") from error
     if frame.empty:
-        raise DataError(f"{source} has a header and no rows.")
+        raise DataError(f"{source} has a header and no rows.", hint=_EXPECTED)
     if len(frame) > MAX_ROWS:
-        raise DataError(f"{source} has more than {MAX_ROWS} rows.", hint="Cut the series to a part.")
+        raise DataError(f"{source} has more than {MAX_ROWS} rows.", hint=_CUT)
     return frame
 
 
@@ -109,15 +111,15 @@ def _require(frame: "pd.DataFrame", name: str, key: str, source: str) -> None:
 def _columns(frame: "pd.DataFrame", config: DataConfig, source: str) -> tuple[str, ...]:
     names = config.columns or tuple(str(name) for name in frame.columns if name != config.date_column)
     if not names:
-        raise DataError(f"{source} has no column besides the date.")
+        raise DataError(f"{source} has no column besides the date.", hint=_EXPECTED)
     for name in names:
         _require(frame, name, "data.columns", source)
     if len(set(names)) < len(names) or config.date_column in names:
-        raise DataError(f"{source}: data.columns names a column twice, or the date.")
+        raise DataError(f"{source}: data.columns names a column twice, or the date.", hint="Name each column once.")
     target = config.target or names[-1]
     _require(frame, target, "data.target", source)
     if target not in names:
-        raise DataError(f"{source}: the target {target!r} is not among data.columns.")
+        raise DataError(f"{source}: the target {target!r} is not among data.columns.", hint=f"Add {target} to them.")
     if config.features == "S":
         return (target,)
     return names if config.features == "M" else (*(name for name in names if name != target), target)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, Field, create_model
 
 from agentlab.config.base import StrictModel
-from agentlab.errors import AgentlabError, AllModelsFailedError, GateError, MissingError, ModelFileError, RemoteError
+from agentlab.errors import GateError, MissingError, ModelFileError, RemoteError
 from agentlab.llm.types import Completion, Message, Tier
 from agentlab.search.history import incumbent
 from agentlab.search.prompts import LETTERS, Briefing, difference, edit_prompt, full_prompt, pick_prompt
@@ -37,7 +37,7 @@ class Router(Protocol):
         ...
 
     def complete_sync(
-        self, messages: Sequence[Message], *, task: str, schema: type[BaseModel], call_id: str
+        self, messages: Sequence[Message], task: str, schema: type[BaseModel], *, call_id: str
     ) -> Completion[Any]:
         """A typed answer; the same `call_id` is answered from the run's events after a resume."""
         ...
@@ -94,7 +94,7 @@ class LLMProposer:
             else:
                 found, why = self._edit(history) if tier == "edit" else self._full(history)
         except _FAILURES as error:
-            why = f"{error.kind}: {_last_failure(error)}"
+            why = f"{error.kind}: {error.message}"
         if not found:
             return self._stand_in(options or self._base.ask(history, n, rng), why)[:n]
         if len(found) < n:
@@ -185,11 +185,6 @@ def one_line(text: str) -> str:
     """Untrusted text as a short printable line."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * _NOTE])
     return " ".join(printable.split())[:_NOTE]
-
-
-def _last_failure(error: AgentlabError) -> str:
-    """What is worth a note: of several failed attempts the last one, which says more than that all failed."""
-    return error.failures[-1] if isinstance(error, AllModelsFailedError) and error.failures else error.message
 
 
 def _best(history: Sequence[Trial]) -> Params:

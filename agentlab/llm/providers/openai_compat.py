@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from agentlab.errors import AuthError, MissingKeyError, RemoteError
+from agentlab.errors import AuthError, LLMTruncatedError, MissingKeyError, RemoteError
 from agentlab.llm.config import OpenAICompatProvider
 from agentlab.llm.endpoint import host_of
 from agentlab.llm.providers import Surroundings
@@ -92,9 +92,10 @@ async def _deltas(reply: Reply) -> AsyncIterator[Delta]:
     if not reply.is_event_stream:
         yield protocol.parse_document(await reply.document())
         return
-    finished = False
+    finished = done = False
     async for event in reply.events():
         if event.strip() == protocol.DONE:
+            done = True
             reply.ended()
             if not finished:
                 yield Delta(finish="stop")
@@ -104,3 +105,5 @@ async def _deltas(reply: Reply) -> AsyncIterator[Delta]:
         if piece.begun:
             reply.begun()
         yield piece.delta
+    if not (finished or done):
+        raise LLMTruncatedError("The answer broke off before its end.")

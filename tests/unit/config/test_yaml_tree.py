@@ -1,5 +1,6 @@
 """YAML is read as plain data with lines; what is not plain is refused with file, line and column."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,9 @@ def test_other_readers_of_yaml_see_the_same_text(tree: dict[str, str]) -> None:
 
 @given(st.text(max_size=40) | st.text("{}[]:-#&*!|>'\"%@`,?\t\n \\U0x.~<", max_size=20))
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
-    try:
-        read_yaml(text, "fuzz.yaml")
-    except ConfigError as error:
-        assert error.message.startswith("fuzz.yaml")
-        assert error.message.endswith(".")
+    with contextlib.suppress(ConfigError):
+        tree = read_yaml(text, "fuzz.yaml")
+        assert read_yaml(write_yaml(tree.data), "again.yaml").data == tree.data
 
 
 @pytest.mark.parametrize(
@@ -149,5 +148,3 @@ def test_a_file_that_is_no_config_is_explained(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path) -> None:
     (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
     assert read_yaml(read_text(tmp_path / "bom.yaml", "bom"), "bom").data == {"a": 1}
-
-

@@ -1,7 +1,11 @@
-"""A probe's process may print, fail or die; the answer is always a finding."""
+"""A probe's process may print, fail or die; the answer is always a finding.
+
+Slower than most unit tests: the real probes load torch and bitsandbytes (some seconds).
+"""
 
 import pytest
 
+from agentlab.doctor import checks
 from agentlab.doctor.probes import ask, understand
 
 
@@ -30,7 +34,12 @@ def test_a_probe_runs_in_its_own_process() -> None:
     assert "KeyError" in (ask("no such probe").error or "")
 
 
-def test_llama_cpp_is_really_loaded() -> None:
-    found = ask("llama_cpp")
-    assert found.error is None
-    assert isinstance(found.values["gpu_offload"], bool)
+def test_the_real_libraries_give_what_the_checks_read() -> None:
+    hardware, llama, quantised = (ask(name) for name in ("hardware", "llama_cpp", "bitsandbytes"))
+    for row in (
+        checks.torch(hardware),
+        checks.llama_cpp(llama),
+        checks.bitsandbytes(quantised),
+    ):
+        assert row.status == "ok", row.detail
+    assert checks.gpu_offload(llama, hardware).detail

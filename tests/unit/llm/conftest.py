@@ -4,6 +4,7 @@ import json
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -109,7 +110,9 @@ class Server:
         def behave(_: Server, peer: socket.socket) -> None:
             for piece in first:
                 peer.sendall(piece)
+            time.sleep(0.05)  # a reset may overtake what was sent
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            peer.close()
 
         return behave
 

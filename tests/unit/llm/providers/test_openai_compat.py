@@ -166,6 +166,7 @@ FAULTS = {
     "resets before the answer": (lambda s: s.resets(HEAD), errors.LLMConnectionError, "broke"),
     "hangs up without a word": (lambda s: s.raw(), errors.LLMConnectionError, "broke"),
     "resets in the middle": (lambda s: s.resets(HEAD, event("Par")), errors.LLMTruncatedError, "broke"),
+    "ends in the middle": (lambda s: s.raw(HEAD, event("Par")), errors.LLMTruncatedError, "broke off"),
     "shorter than promised": (
         lambda s: s.raw(HEAD.replace(b"Connection: close", b"Content-Length: 9999"), event("Par")),
         errors.LLMTruncatedError,
@@ -201,7 +202,7 @@ FAULTS = {
         "larger than 1048576",
     ),
     "an endless body": (
-        lambda s: s.drips(HEAD, piece=event("") * 20_000, every=0),
+        lambda s: s.drips(HEAD, piece=b":" + b" " * 500_000 + b"\n", every=0),
         errors.MalformedReplyError,
         "larger than 33554432",
     ),

@@ -1,0 +1,30 @@
+"""What changed between two configs, and whether a resumed run may change it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from agentlab.config.differences import Difference, differences
+
+Lay = Callable[..., Any]
+
+
+def test_each_changed_key_comes_with_its_role(lay: Lay) -> None:
+    old = lay().config
+    new = lay(None, "rounds=9", "threads=2", "training.optimizer.lr=0.5", "llm.max_usd=2").config
+    assert differences(old, new) == [
+        Difference("rounds", 5, 9, "budget"),
+        Difference("threads", None, 2, "machine"),
+        Difference("training.optimizer.lr", 0.01, 0.5, None),
+        Difference("llm.max_usd", 1.0, 2.0, "budget"),
+    ]
+
+
+def test_keys_that_only_one_config_has_are_differences(lay: Lay) -> None:
+    old, new = lay().config, lay(None, 'notes."a.b"=1', "stages=[{id: x}]").config
+    found = {d.key: (d.old, d.new) for d in differences(old, new)}
+    assert found['notes."a.b"'] == (None, 1)
+    assert found["stages"][0] == []
+
+
+def test_a_config_does_not_differ_from_itself(lay: Lay) -> None:
+    assert differences(lay().config, lay().config) == []

@@ -1,0 +1,104 @@
+"""What a trial may change, and which combinations are refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from agentlab.errors import ConfigError
+from agentlab.nas.config import (
+    DataConfig,
+    ModelConfig,
+    NasConfig,
+    OptimizerParams,
+    SplitConfig,
+    TrainingConfig,
+    TrialConfig,
+    params_of,
+    trial_keys,
+    with_params,
+)
+
+SEED_NAMES = {
+    "data.batch_size": 64,
+    "training.optimizer_params.lr": 0.01,
+    "training.optimizer_class": "AdamW",
+    "training.criterion_class": "SmoothL1Loss",
+    "model.d_model": 64,
+    "model.n_heads": 4,
+    "model.e_layers": 3,
+    "model.dropout": 0.3,
+}
+
+
+def test_the_published_setting_is_the_default():
+    model = ModelConfig()
+    assert (model.d_model, model.n_heads, model.e_layers, model.d_layers) == (512, 8, 2, 1)
+    assert (model.d_model * model.ff_multiplier, model.factor, model.dropout) == (2048, 5, 0.05)
+    assert (TrainingConfig().epochs, TrainingConfig().optimizer_params.lr) == (6, 1e-4)
+
+
+def test_a_trial_changes_dotted_names_and_tells_them_back():
+    changed = with_params(TrialConfig(), SEED_NAMES)
+    assert params_of(changed, tuple(SEED_NAMES)) == SEED_NAMES
+    assert changed.data.horizon == DataConfig().horizon
+
+
+@pytest.mark.parametrize("name", ["data.horizon", "data.path", "data.split.train", "model.faithful", "seed", "model", "x"])
+def test_a_trial_cannot_change_what_it_is_judged_on(name):
+    assert name not in trial_keys()
+    with pytest.raises(ConfigError, match=f"cannot change {name}"):
+        with_params(TrialConfig(), {name: 1})
+
+
+def test_every_trial_key_can_be_read_and_written():
+    trial = TrialConfig()
+    assert with_params(trial, {n: v for n, v in params_of(trial, trial_keys()).items() if v is not None}) == trial
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"model.n_heads": 3}, "d_model 512 must be even and a multiple of n_heads 3"),
+        ({"model.d_model": -1}, "model.d_model: "),
+        ({"training.optimizer_class": "LBFGS"}, "training.optimizer_class: "),
+        ({"training.optimizer_params.momentum": 0.9}, "Adam takes no momentum"),
+        ({"data.input_length": 3}, "cannot be halved between 2 encoder layers"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(params, says):
+    with pytest.raises(ConfigError) as caught:
+        with_params(TrialConfig(), params)
+    assert says in caught.value.message
+
+
+def test_faithful_refuses_the_switches_beyond_the_paper():
+    with pytest.raises(ValidationError, match="faithful leaves no room for normalize and shortcut"):
+        ModelConfig(faithful=True, normalize=True, shortcut=True)
+    faithful = TrialConfig(model=ModelConfig(faithful=True))
+    with pytest.raises(ConfigError, match="faithful leaves no room for shortcut"):
+        with_params(faithful, {"model.shortcut": True})
+
+
+def test_a_space_holds_only_what_a_trial_may_change():
+    space = {"data.horizon": {"type": "int", "low": 1, "high": 9}}
+    with pytest.raises(ValidationError, match=r"a trial cannot change data\.horizon"):
+        NasConfig.model_validate({"space": space})
+
+
+@pytest.mark.parametrize("split", [{"train": 0.6, "val": 10, "test": 10}, {"train": 0.6, "val": 0.3, "test": 0.2}])
+def test_a_split_is_all_rows_or_all_shares_of_at_most_one(split):
+    with pytest.raises(ValidationError, match=r"mixture|more than 1"):
+        SplitConfig(**split)
+
+
+@given(st.integers(2, 4096), st.floats(0, 1))
+def test_the_label_never_exceeds_the_input(length, share):
+    assert 0 <= DataConfig(input_length=length, label_share=share).label_length <= length
+
+
+def test_a_config_is_frozen_and_knows_its_keys():
+    with pytest.raises(ValidationError, match="frozen"):
+        OptimizerParams().lr = 1
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        OptimizerParams(learning_rate=1)
