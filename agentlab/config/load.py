@@ -172,4 +172,8 @@ def _validate(
 
 def _origins(config: BaseModel, layer: Layer) -> dict[str, str]:
     """Where each key of the resolved config got its value; `default` is the model's."""
-    return {key: layer.origins.get(split(key), "default") for key in flatten(resolved(config))}
+    places = {key: split(key) for key in flatten(resolved(config))}
+    return {
+        key: "default" if layer.value(place) is None else layer.origins.get(place, "default")
+        for key, place in places.items()
+    }

@@ -160,7 +160,12 @@ def _told(problem: Problem, model: type[BaseModel], data: Any) -> str:
             return _unknown(path[-1], known_keys(model, data, path[:-1]))
         case "union_tag_not_found" | "union_tag_invalid":
             context = raw["ctx"]
-            return f"{context['discriminator'].strip("'")} must be one of {context.get('expected_tags', 'the known kinds')}"
+            key = str(context["discriminator"]).strip("'")
+            return (
+                f"{key} must be one of {context['expected_tags']}"
+                if "expected_tags" in context
+                else f"{key} is required"
+            )
         case "value_error":
             return str(raw["msg"]).removeprefix("Value error, ")
     message = str(raw["msg"])

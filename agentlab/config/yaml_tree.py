@@ -131,11 +131,9 @@ class _Writer(yaml.SafeDumper):
 
     def text(self, value: str) -> yaml.Node:
         """Several lines are written as such; characters that YAML takes for blanks or breaks are escaped."""
-        if not value.replace("\n", "").isprintable():
-            style = '"'
-        else:
-            style = "|" if "\n" in value and not value.startswith((" ", "\n")) else None
-        return self.represent_scalar(f"{_TAG}str", value, style=style)
+        plain = value.replace("\n", "").isprintable()
+        block = "|" if "\n" in value and not value.startswith((" ", "\n")) else None
+        return self.represent_scalar(f"{_TAG}str", value, style=block if plain else '"')
 
 
 _Writer.add_representer(str, _Writer.text)

@@ -173,7 +173,8 @@ class AttemptLoop(Generic[M]):
             raise LLMTruncatedError("The answer broke off before its end.")
         if not reply.text.strip():
             raise MalformedReplyError("The answer is empty.")
-        reply.text = self._means.redactor.scrub(reply.text)
+        # half a surrogate pair is legal in JSON, but can be neither written nor sent on
+        reply.text = self._means.redactor.scrub(reply.text.encode(errors="replace").decode())
 
     def _left(self, candidate: Candidate) -> float:
         return self._start + candidate.total - asyncio.get_running_loop().time()

@@ -60,6 +60,8 @@ def error_by_trial(result: NasResult) -> bytes:
                 reference.name,
                 (1, reference.val_mse),
                 xycoords=("axes fraction", "data"),
+                xytext=(-4, 2),
+                textcoords="offset points",
                 ha="right",
                 va="bottom",
                 fontsize=8,
@@ -69,6 +71,7 @@ def error_by_trial(result: NasResult) -> bytes:
     if failed:
         axes.plot(failed, [top] * len(failed), "x", color="black", label="failed")
     axes.set(xlabel="trial", ylabel="validation MSE", title="Error by trial")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
     return _png(figure)
 
@@ -81,13 +84,14 @@ def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
         axes.plot(
             range(1, len(curve.val_mse) + 1),
             curve.val_mse,
-            marker="." if mine else None,
+            marker=".",
             zorder=2 if mine else 1,
             color=_COLOURS[1] if mine else "0.75",
             lw=2 if mine else 1,
             label=f"{winner} (winner)" if mine else None,
         )
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
     return _png(figure)
 
@@ -116,8 +120,8 @@ def forecasts(windows: Sequence[Forecast]) -> bytes:
         axes.plot(range(ahead), window.forecast, color=_COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
         axes.set_title(f"{window.channel}, forecast from {window.when}", fontsize=10)
-        if index == 0:
-            axes.legend(fontsize=8, loc="upper left")
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8)
     figure.supxlabel("steps from the start of the forecast", fontsize=9)
     return _png(figure)
 

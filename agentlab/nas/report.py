@@ -57,7 +57,7 @@ def blocks(result: NasResult, winner: TrialConfig) -> list[Block]:
 
 
 def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Forecast]:
-    """The first target column on evenly spread test windows, in the units of the file."""
+    """The last target column on evenly spread test windows, in the units of the file."""
     trial = with_params(base, result.winner.params)
     model = restore(trial, series, stored_weights(run, result.winner.run_id), device)
     windows = Windows(series, trial, device)
@@ -66,7 +66,7 @@ def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Ser
     batch = windows.gather(picked)
     with torch.no_grad():
         predicted = model(batch.past, batch.time)
-    channel = series.targets[0]
+    channel = series.targets[-1]
 
     def units(scaled: torch.Tensor) -> "np.ndarray":
         return series.scaler.undo(scaled.cpu().numpy()[:, None], (channel,))[:, 0]
@@ -76,8 +76,8 @@ def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Ser
             channel=series.names[channel],
             when=str(series.dates[int(start) + trial.data.input_length])[:16],
             past=units(batch.past[index, :, channel]),
-            truth=units(batch.future[index, :, 0]),
-            forecast=units(predicted[index, :, 0]),
+            truth=units(batch.future[index, :, -1]),
+            forecast=units(predicted[index, :, -1]),
         )
         for index, start in enumerate(picked)
     ]

@@ -112,7 +112,7 @@ class NasResult(Document):
         )
 
     def trial_table(self) -> Table:
-        """All trials in their order."""
+        """All trials in their order. Keys are cut to their last part, which the configuration table has in full."""
         rows = [
             (
                 t.run_id,
@@ -121,7 +121,7 @@ class NasResult(Document):
                 "accepted" if t.accepted else ("failed" if t.error else ""),
                 f"{t.parameters:,}" if t.parameters else "–",
                 f"{t.seconds:.1f}" if t.seconds is not None else "–",
-                ", ".join(f"{k}={v}" for k, v in t.changes.items()) or "the default",
+                ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default",
                 t.error or t.note,
             )
             for t in self.trials
@@ -132,7 +132,9 @@ class NasResult(Document):
     def source_table(self) -> Table:
         """How each kind of proposal did."""
         rows = [(s.source, str(s.trials), str(s.failed), str(s.accepted), number(s.best_val_mse)) for s in self.sources]
-        return Table(("source", "trials", "failed", "accepted", "best validation MSE"), rows)
+        return Table(
+            ("source", "trials", "failed", "accepted", "best validation MSE"), rows, "Trials by where they came from"
+        )
 
     def planner_table(self) -> Table:
         """Calls, tokens and cost of the language model."""
@@ -141,6 +143,7 @@ class NasResult(Document):
         return Table(
             ("calls", "answered", "tokens in", "tokens out", "cost"),
             [(str(p.calls), str(p.answered), _known(p.input_tokens), _known(p.output_tokens), cost)],
+            "The language model",
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.errors import AgentlabError, ConfigError
+from agentlab.errors import AgentlabError, ConfigError, MissingError
 from agentlab.llm.recorder import CALLED, RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.nas import steps
@@ -234,7 +234,11 @@ def prepare(config: NasConfig, context: Context) -> NasExperiment:
 
     experiment = NasExperiment(config, context)
     with Router(config.llm, env=context.env, workspace=context.workspace) as router:
-        router.check()
+        try:
+            router.check()
+        except MissingError as error:
+            error.hint = f"{error.hint} Or search without a language model: --set llm=none"
+            raise
     return experiment
 
 

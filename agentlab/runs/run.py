@@ -103,7 +103,7 @@ class Run:
             with storage_errors(building):
                 building.mkdir()
             write_json(building / "manifest.json", manifest.to_json())
-            write_text(building / "config.yaml", spec.config_yaml)
+            write_text(building / "config.yaml", edge.redactor.scrub(spec.config_yaml))
             write_text(building / "source.yaml", edge.redactor.scrub(spec.source_yaml))
             write_bytes(building / "events.jsonl", b"")
             with storage_errors(target):
@@ -209,7 +209,7 @@ class Run:
 
     def budget(self, config_yaml: str) -> None:
         """Record a larger budget, given on resume, in `config.yaml`."""
-        write_text(self.path / "config.yaml", config_yaml)
+        self.write_text("config.yaml", config_yaml)
 
     def complete(self, outcome: Outcome) -> None:
         """The work is done."""

@@ -139,7 +139,7 @@ def test_a_preset_field_inside_a_list_is_filled_too(lay: Lay) -> None:
     assert (stages[0].temperature, stages[1].llm) == (0.5, None)
 
 
-@pytest.mark.parametrize("name", ["nope", "emb"])
+@pytest.mark.parametrize("name", ["xyz", "emb"])
 def test_an_unknown_preset_is_named_with_the_known_ones(lay: Lay, name: str) -> None:
     with pytest.raises(UnknownNameError, match=f"There is no llm preset named '{name}'") as caught:
         lay(None, f"llm={name}")

@@ -140,7 +140,9 @@ class _Handler(socketserver.BaseRequestHandler):
                 return
             data += block
         head, _, body = data.partition(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+        length = next(
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+        )
         while len(body) < length:
             body += self.request.recv(65536)
         server.heads.append(head.decode())

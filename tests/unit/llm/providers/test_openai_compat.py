@@ -107,7 +107,8 @@ def test_the_connection_is_used_again(serve, home):
 
     async def read_two():
         for _ in range(2):
-            assert [d.text async for d in model.stream(Request("m", (Message("user", "Hi"),)))][0] == "x"
+            deltas = [delta async for delta in model.stream(Request("m", (Message("user", "Hi"),)))]
+            assert deltas[0].text == "x"
         await model.close()
 
     asyncio.run(read_two())
