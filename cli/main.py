@@ -3,14 +3,14 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from agentlab import __version__
 from agentlab.errors import AgentlabError
 
-from . import doctor, models, nas, runs
+from . import configs, doctor, init, models, nas, runs
 from .screen import Screen
 
 BUG = 70
@@ -19,8 +19,21 @@ _EXIT_CODES = (
     "5 gate or budget not met · 70 bug · 130/143 interrupted, resumable"
 )
 
+# The order of the help page: what people come for first.
+_ORDER = ("nas", "runs", "configs", "init", "doctor", "models")
+
+
+class _Ordered(typer.core.TyperGroup):
+    """Typer lists plain commands before groups; here the order is ours."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names as the help page shows them."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
     name="agentlab",
+    cls=_Ordered,
     help="LLM agents that run model-improvement experiments, each with its own control.\n\n"
     "Start here, without key, GPU or network: [bold]agentlab nas demo[/bold]",
     epilog=_EXIT_CODES,
@@ -31,9 +44,10 @@ app = typer.Typer(
 )
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
 app.add_typer(runs.app, name="runs", rich_help_panel="Runs and configs")
+app.add_typer(configs.app, name="configs", rich_help_panel="Runs and configs")
+app.command("init", rich_help_panel="Setup")(init.init)
 app.add_typer(models.app, name="models", rich_help_panel="Setup")
 app.command("doctor", rich_help_panel="Setup")(doctor.doctor)
-_NAMES = {"nas", "runs", "models", "doctor"}
 
 
 def _show_version(value: bool) -> None:
@@ -88,7 +102,7 @@ def _command_name(argv: Sequence[str]) -> str:
 
 def _usage(screen: Screen, error: typer.TyperException, name: str) -> int:
     """Typer's own complaints, in our voice."""
-    help_of = f"agentlab {name} --help" if name in _NAMES else "agentlab --help"
+    help_of = f"agentlab {name} --help" if name in _ORDER else "agentlab --help"
     shown = AgentlabError(error.format_message().rstrip(), hint=f"See `{help_of}`.")
     shown.exit_code = 2
     if type(error).__name__ == "NoArgsIsHelpError":

@@ -1,7 +1,7 @@
 """What a config model says about a place in a config's tree: which models may stand there, and their keys. Pure."""
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -87,8 +87,12 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
 
 def _inner(annotation: Any) -> list[Any]:
     """What the containers among an annotation's alternatives hold: list items, values of mappings."""
-    containers = [a for a in _alternatives(annotation) if get_origin(a) in (list, tuple, set, frozenset, dict)]
-    return [get_args(a)[-1 if get_origin(a) is dict else 0] for a in containers]
+    found = []
+    for alternative in _alternatives(annotation):
+        origin, held = get_origin(alternative), get_args(alternative)
+        if isinstance(origin, type) and issubclass(origin, Collection):
+            found.append(held[-1] if issubclass(origin, Mapping) else held[0])
+    return found
 
 
 def _is_model(annotation: Any) -> bool:

@@ -15,7 +15,7 @@ import yaml
 from agentlab.config.keys import Key, join
 from agentlab.errors import ConfigError
 
-MAX_BYTES = 256 * 1024  # the reader is pure Python: about a second
+MAX_BYTES = 256 * 1024  # the reader is pure Python: three seconds at worst
 MAX_NODES = 20_000  # aliases counted as often as they are used
 MAX_DEPTH = 32
 
@@ -131,9 +131,11 @@ class _Writer(yaml.SafeDumper):
 
     def text(self, value: str) -> yaml.Node:
         """Several lines are written as such; characters that YAML takes for blanks or breaks are escaped."""
-        plain = value.replace("\n", "").isprintable()
-        block = "|" if "\n" in value and not value.startswith((" ", "\n")) else None
-        return self.represent_scalar(f"{_TAG}str", value, style=block if plain else '"')
+        style = None
+        if not value.isprintable():
+            block = value.replace("\n", "").isprintable() and not value.startswith((" ", "\n"))
+            style = "|" if block else '"'
+        return self.represent_scalar(f"{_TAG}str", value, style=style)
 
 
 _Writer.add_representer(str, _Writer.text)

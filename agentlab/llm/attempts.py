@@ -11,6 +11,7 @@ from agentlab.errors import (
     AllModelsFailedError,
     BudgetExceededError,
     ContextOverflowError,
+    LLMCancelledError,
     LLMTimeoutError,
     LLMTruncatedError,
     MalformedReplyError,
@@ -106,6 +107,8 @@ class AttemptLoop(Generic[M]):
                 continue
             try:
                 return await self._ask(candidate, last=index == len(candidates) - 1)
+            except LLMCancelledError:
+                raise
             except BudgetExceededError as error:
                 return Outcome(tuple(self._attempts), error=error)
             except AgentlabError as error:

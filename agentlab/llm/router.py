@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, Self, overload
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import AllModelsFailedError, LLMCancelledError, SchemaError
+from agentlab.errors import AllModelsFailedError, LLMCancelledError, MissingError, SchemaError
 from agentlab.llm import providers, structured
 from agentlab.llm.attempts import AttemptLoop, Candidate, Means, Outcome, Question
 from agentlab.llm.budget import Budget
@@ -96,7 +96,11 @@ class Router:
             UnknownNameError: no such model file or kind of provider.
         """
         for name in self._config.used():
-            self._connect(name)
+            try:
+                self._connect(name)
+            except MissingError as error:
+                error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
+                raise
 
     @property
     def usage(self) -> Usage:

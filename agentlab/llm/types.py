@@ -61,7 +61,7 @@ class Delta:
 
 
 class ChatModel(Protocol):
-    """One provider with one model. Errors are the RemoteError family."""
+    """One provider; `Request.model` names which of its models. Errors are the RemoteError family."""
 
     def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Answer piece by piece."""

@@ -178,6 +178,9 @@ class SearchConfig(StrictModel):
     """Who proposes, and what is refused before it costs a trial."""
 
     base: Literal["gp", "tpe", "random"] = Field("gp", description="Classical optimiser that is in charge.")
+    pick_from: int = Field(
+        2, ge=2, le=8, description="Candidates shown to a small language model; a bad chooser costs less with few."
+    )
     memory_mb: int = Field(2048, ge=16, le=1_000_000, description="Refuse a candidate whose training needs more.")
     max_parameters: int = Field(2_000_000, ge=100, description="Refuse a candidate with more weights.")
 

@@ -31,4 +31,5 @@ def _line(name: str, data: dict[str, Any]) -> str | None:
     if data["val_mse"] is None:
         return None  # its failure was told already
     mark = "*" if data["accepted"] else " "
-    return f"{mark} {name}  validation MSE {number(data['val_mse'])}  {data['source']:<11} {data['reason']}"
+    judge = "" if data["by"] == "rule" else f" ({data['by']})"
+    return f"{mark} {name}  validation MSE {number(data['val_mse'])}  {data['source']:<8} {data['reason']}{judge}"

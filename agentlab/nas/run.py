@@ -128,7 +128,7 @@ class NasExperiment:
             shown=("parameters", "epochs"),
             trials=self.config.max_iterations,
         )
-        agent = LLMProposer(base, router, self.rules, about, task=PROPOSE)
+        agent = LLMProposer(base, router, self.rules, about, task=PROPOSE, options=self.config.search.pick_from)
         objective = InformerObjective(self.base, self.series, run, device, lambda: self.context.stop.requested)
         return steps.Study(
             run=run,
@@ -237,7 +237,8 @@ def prepare(config: NasConfig, context: Context) -> NasExperiment:
         try:
             router.check()
         except MissingError as error:
-            error.hint = f"{error.hint} Or search without a language model: --set llm=none"
+            if "llm=none" not in (error.hint or ""):
+                error.hint = f"{error.hint or ''} Or search without a language model: --set llm=none".strip()
             raise
     return experiment
 

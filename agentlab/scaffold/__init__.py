@@ -1,1 +1,1 @@
-
+"""What `agentlab init` writes and what `agentlab configs` answers."""

@@ -1,8 +1,8 @@
 """What our training loop costs over the plainest possible one: same network, same batches, same losses.
 
-Both loops run in turn in this process, on one thread; the median of the paired CPU-time ratios is held against the limit.
-Single rounds scatter by several per cent on a shared machine, hence 25 of them. The plain loop knows
-no learning curve, no stop request, no best weights, no checks. Held: at most 3 % more time, equal losses.
+Both loops run in turn in this process, on one thread. The plain loop knows no learning curve, no stop request, no best
+weights and no checks. Held: equal losses, and a median of the paired CPU-time ratios of at most 1.03. Single rounds
+scatter by several per cent on a shared machine, hence 25 of them.
 
 Usage: python tests/bench/nas_overhead.py [REPEATS]     writes .agentlab/bench/nas-overhead.json; exit 1 beyond 3 %
 """

@@ -42,7 +42,7 @@ def _key(name: str, variable: str, base_url: str, surroundings: Surroundings) ->
     page = _KEY_PAGES.get(host_of(base_url))
     remedy = (
         f"Put {variable}=... into {surroundings.workspace.root / '.env'} or the environment"
-        f"{f' (get a key at {page})' if page else ''}; without a key: --set llm=embedded or --set llm=none."
+        f"{f' (get a key at {page})' if page else ''}; without a key: --set llm=embedded."
     )
     if not key:
         raise MissingKeyError(f"The provider {name} needs a key, and {variable} is not set.", hint=remedy)

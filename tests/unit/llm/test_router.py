@@ -272,6 +272,25 @@ def test_half_a_surrogate_pair_in_an_answer_can_be_recorded(serve, route, run):
     assert route([server], recorder=RunRecorder(run)).complete_sync(ASK, "general").text == "Grü?"
 
 
+class _Closed:
+    """An engine that somebody else closed."""
+
+    async def stream(self, request):
+        raise errors.LLMCancelledError("closed")
+        yield Delta()
+
+    async def close(self):
+        pass
+
+
+def test_a_call_that_was_cancelled_is_asked_again_on_resume(llm_config, home, run):
+    config = llm_config(["https://example.org"])
+    router = Router(config, env={}, workspace=home, recorder=RunRecorder(run), models={"m0": _Closed()})
+    with router, pytest.raises(errors.LLMCancelledError):
+        router.complete_sync(ASK, "general")
+    assert run.events == []
+
+
 # -- money --------------------------------------------------------------------------------------------------------
 
 
@@ -310,8 +329,9 @@ def test_reported_costs_count_and_earlier_sessions_do_too(serve, route, run):
 def test_check_finds_a_missing_key_before_anything_is_sent(serve, llm_config, home):
     server = serve()
     router = Router(llm_config([server.url]), env={}, workspace=home)
-    with pytest.raises(errors.MissingKeyError, match="TEST_API_KEY is not set"):
+    with pytest.raises(errors.MissingKeyError, match="TEST_API_KEY is not set") as caught:
         router.check()
+    assert "--set llm=none" in caught.value.hint
     assert server.bodies == []
 
 

@@ -44,7 +44,9 @@ def test_a_trial_changes_dotted_names_and_tells_them_back():
     assert changed.data.horizon == DataConfig().horizon
 
 
-@pytest.mark.parametrize("name", ["data.horizon", "data.path", "data.split.train", "model.faithful", "seed", "model", "x"])
+@pytest.mark.parametrize(
+    "name", ["data.horizon", "data.path", "data.split.train", "model.faithful", "seed", "model", "x"]
+)
 def test_a_trial_cannot_change_what_it_is_judged_on(name):
     assert name not in trial_keys()
     with pytest.raises(ConfigError, match=f"cannot change {name}"):

@@ -115,7 +115,9 @@ def test_month_ends_are_a_monthly_series(workspace):
 def test_dates_with_offsets_become_utc_and_other_forms_need_a_format(workspace):
     write(workspace, [f"{line[:16]}:00+02:00{line[16:]}" for line in rows()])
     assert str(load_series(small(), workspace).dates[0]) == "2023-12-31T22:00:00"
-    write(workspace, [f"{index % 24:02d}h {1 + index // 24:02d}.01.2024,{index % 7},{index % 5}" for index in range(60)])
+    write(
+        workspace, [f"{index % 24:02d}h {1 + index // 24:02d}.01.2024,{index % 7},{index % 5}" for index in range(60)]
+    )
     assert "line 2 is not a date: '00h 01.01.2024'" in refused(workspace)
     assert str(load_series(small(date_format="%Hh %d.%m.%Y"), workspace).dates[30]) == "2024-01-02T06:00:00"
 

@@ -1,5 +1,7 @@
 """Training: bit-equal repeats, best weights, early stop, divergence, scoring of every window. About 5 s."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -55,7 +57,13 @@ def test_every_optimizer_and_loss_of_the_allow_list_trains(make_series, name, cr
 def test_the_best_epoch_is_kept_and_patience_ends_training(make_series):
     # A rate this high makes some epoch worse than the one before, so patience 1 stops early.
     trial = with_params(
-        TRIAL, {"training.epochs": 50, "training.patience": 1, "training.optimizer_params.lr": 0.1, "training.schedule": "constant"}
+        TRIAL,
+        {
+            "training.epochs": 50,
+            "training.patience": 1,
+            "training.optimizer_params.lr": 0.1,
+            "training.schedule": "constant",
+        },
     )
     seen: list[Epoch] = []
     series = make_series()
@@ -74,7 +82,9 @@ def test_the_rate_is_halved_after_each_epoch():
 
 
 def test_divergence_is_a_typed_failure(make_series):
-    trial = with_params(TRIAL, {"training.optimizer_class": "SGD", "training.optimizer_params.lr": 1.0, "model.dropout": 0.0})
+    trial = with_params(
+        TRIAL, {"training.optimizer_class": "SGD", "training.optimizer_params.lr": 1.0, "model.dropout": 0.0}
+    )
     series = make_series()
     series.values[5:] *= 1e20
     with pytest.raises(DivergedError, match="diverged in epoch 1"):
@@ -118,7 +128,7 @@ def test_a_fraction_of_the_training_windows_is_spread_evenly(make_series):
     quarter = windows.starts("train", 0.25).tolist()
     assert len(quarter) == round(len(every) / 4)
     assert set(quarter) < set(every)
-    assert max(b - a for a, b in zip(quarter, quarter[1:], strict=False)) <= 5
+    assert max(b - a for a, b in pairwise(quarter)) <= 5
 
 
 def test_a_part_without_a_window_is_a_data_error(make_series):

@@ -274,7 +274,7 @@ def test_a_missing_key_names_its_variable_its_file_and_the_page(home):
         build("openrouter", provider, Surroundings({}, home))
     assert str(home.root / ".env") in caught.value.hint
     assert "https://openrouter.ai/keys" in caught.value.hint
-    assert "--set llm=none" in caught.value.hint
+    assert "--set llm=embedded" in caught.value.hint
 
 
 def test_a_key_with_a_line_break_is_refused_without_showing_it(home):

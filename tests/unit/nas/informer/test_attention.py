@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - the name everybody uses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,9 +47,7 @@ def test_unselected_queries_of_the_decoder_take_the_running_sum_and_selected_one
     assert torch.allclose(result, torch.tensor([3.0, 4.5, 18.0]))
 
 
-@given(
-    st.integers(2, 9), st.integers(2, 9), st.integers(0, 2**31 - 1), st.booleans()
-)
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 2**31 - 1), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_selecting_every_query_is_full_attention(length, depth, seed, causal):
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,90 @@
+"""A new workspace: example configs, the data folders, and what keeps keys and weights out of git."""
+
+from pathlib import Path
+
+from agentlab.config.presets import shipped_folder
+from agentlab.runs.atomic import make_folder, write_text
+from agentlab.runs.document import Block, Code, Document, Text
+
+DATA_FOLDERS = ("adapters", "models", "runs")
+
+IGNORE_RULES = ("/.env", "/.agentlab/", "/adapters/*", "/models/*", "/runs/*", "!/*/.gitkeep")
+_GITIGNORE = (
+    "# Anchored on purpose: an unanchored `models/` would hide folders of that name anywhere below.\n"
+    + "".join(f"{rule}\n" for rule in IGNORE_RULES)
+)
+
+ENV_EXAMPLE = """\
+# Copy this file to .env and fill in what you use; git ignores .env. Variables that are really set win over it.
+# Nothing here is needed for the embedded defaults, and a key alone never changes which model answers.
+
+# Keys, used only by configs that name them (agentlab nas openrouter, or --set llm=openrouter)
+# OPENROUTER_API_KEY=        # https://openrouter.ai/keys
+# OPENAI_API_KEY=            # https://platform.openai.com/api-keys
+# ANTHROPIC_API_KEY=         # https://console.anthropic.com/settings/keys
+
+# Models that configs/llm/openrouter.yaml leaves open
+# PLANNER_MODEL=anthropic/claude-3.5-sonnet
+# EVALUATOR_MODEL=anthropic/claude-3.5-sonnet
+
+# A local server with an OpenAI-compatible interface, for --set llm=ollama
+# OLLAMA_BASE_URL=http://127.0.0.1:11434/v1
+# OLLAMA_MODEL=qwen2.5:7b-instruct
+
+# Where model files that several workspaces share are kept
+# AGENTLAB_CACHE=~/.cache/agentlab
+"""
+
+
+class InitResult(Document):
+    """What `init` did; file names are relative to `root`."""
+
+    root: str
+    created: list[str]
+    kept: list[str]
+    missing_ignore_rules: list[str]
+
+    def blocks(self) -> list[Block]:
+        """The new files; of those that were there only how many."""
+        shown: list[Block] = [Code("\n".join(self.created))] if self.created else []
+        kept = f"; {len(self.kept)} were there already and are unchanged" if self.kept else ""
+        shown.append(Text(f"{len(self.created)} files created in {self.root}{kept}."))
+        if self.missing_ignore_rules:
+            shown += [Text("Your own .gitignore lacks these lines:"), Code("\n".join(self.missing_ignore_rules))]
+        return shown
+
+
+def init(root: Path) -> InitResult:
+    """Make `root` a workspace. A file that exists is never touched.
+
+    Raises:
+        StorageError: the folder cannot be made or written to.
+    """
+    created: list[str] = []
+    kept: list[str] = []
+    for name, text in _files().items():
+        path = root / name
+        if path.exists() or path.is_symlink():
+            kept.append(name)
+            continue
+        make_folder(path.parent)
+        write_text(path, text)
+        created.append(name)
+    return InitResult(root=str(root), created=created, kept=kept, missing_ignore_rules=_missing_rules(root))
+
+
+def _files() -> dict[str, str]:
+    """Relative name -> text of everything a workspace starts with."""
+    shipped = shipped_folder()
+    presets = {f"configs/{p.relative_to(shipped).as_posix()}": p.read_text("utf-8") for p in shipped.glob("*/*.yaml")}
+    folders = {f"{name}/.gitkeep": "" for name in DATA_FOLDERS}
+    return {".env.example": ENV_EXAMPLE, ".gitignore": _GITIGNORE, **folders, **dict(sorted(presets.items()))}
+
+
+def _missing_rules(root: Path) -> list[str]:
+    """The rules that a `.gitignore` of the user's own does not have, so that a key is not committed by accident."""
+    path = root / ".gitignore"
+    present = (
+        {line.strip() for line in path.read_text("utf-8", errors="replace").splitlines()} if path.is_file() else ()
+    )
+    return [rule for rule in IGNORE_RULES if rule not in present]

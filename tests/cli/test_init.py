@@ -1,0 +1,35 @@
+"""`agentlab init` from the outside."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Agentlab = Callable[..., Any]
+
+
+def test_a_new_workspace_shows_its_own_presets(agentlab: Agentlab, workspace: Path) -> None:
+    answer = agentlab("init", "--json")
+    assert answer.code == 0
+    result = answer.json["result"]
+    assert result["root"] == str(workspace)
+    assert "configs/nas/default.yaml" in result["created"]
+    assert (workspace / "models" / ".gitkeep").is_file()
+    listed = agentlab("configs", "list", "nas", "--json").json["result"]["presets"]
+    assert listed
+    assert not any(preset["shipped"] for preset in listed)
+
+
+def test_init_twice_keeps_what_is_there(agentlab: Agentlab, workspace: Path) -> None:
+    agentlab("init", "lab")
+    (workspace / "lab" / ".gitignore").write_text("mine\n")
+    answer = agentlab("init", "lab")
+    assert answer.code == 0
+    assert "0 files created" in answer.out
+    assert (workspace / "lab" / ".gitignore").read_text() == "mine\n"
+    assert "cd lab && agentlab nas demo" in answer.err
+
+
+def test_a_file_in_the_way_exits_3(agentlab: Agentlab, workspace: Path) -> None:
+    (workspace / "lab").write_text("a file")
+    answer = agentlab("init", "lab", "--json")
+    assert (answer.code, answer.json["error"]["kind"]) == (3, "StorageError")

@@ -1,0 +1,70 @@
+"""A new workspace has everything a user needs, and nothing of theirs is overwritten."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agentlab.config.presets import shipped_folder
+from agentlab.errors import StorageError
+from agentlab.runs.document import Code, Text
+from agentlab.scaffold.init import DATA_FOLDERS, ENV_EXAMPLE, IGNORE_RULES, init
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {p.relative_to(root).as_posix(): p.read_text() for p in root.rglob("*") if p.is_file()}
+
+
+def test_an_empty_folder_becomes_a_workspace(tmp_path: Path) -> None:
+    result = init(tmp_path / "lab")
+    found = contents(tmp_path / "lab")
+    assert sorted(result.created) == sorted(found)
+    assert result.kept == result.missing_ignore_rules == []
+    assert {f"{name}/.gitkeep" for name in DATA_FOLDERS} <= set(found)
+    shipped = list(shipped_folder().glob("*/*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert found[f"configs/{path.parent.name}/{path.name}"] == path.read_text()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("/.env\n*.pyc\n")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / ".gitkeep").symlink_to("nowhere")
+    result = init(tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "/.env\n*.pyc\n"
+    assert sorted(result.kept) == [".gitignore", "runs/.gitkeep"]
+    assert result.missing_ignore_rules == [rule for rule in IGNORE_RULES if rule != "/.env"]
+    before = contents(tmp_path)
+    again = init(tmp_path)
+    assert again.created == []
+    assert contents(tmp_path) == before
+
+
+def test_every_variable_that_a_shipped_config_names_is_in_the_example() -> None:
+    named = set()
+    for path in shipped_folder().glob("*/*.yaml"):
+        named |= set(re.findall(r"\$\{([A-Z_]+)", path.read_text()))
+    assert named
+    assert named <= set(re.findall(r"^# ([A-Z_]+)=", ENV_EXAMPLE, re.MULTILINE))
+
+
+def test_the_example_sets_nothing_by_itself() -> None:
+    assert all(line.startswith("#") for line in ENV_EXAMPLE.splitlines() if line)
+
+
+def test_every_ignore_rule_is_anchored() -> None:
+    assert all(rule.startswith(("/", "!/")) for rule in IGNORE_RULES)
+
+
+def test_a_file_in_the_way_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "lab").write_text("a file")
+    with pytest.raises(StorageError):
+        init(tmp_path / "lab")
+
+
+def test_what_is_printed(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("")
+    blocks = init(tmp_path).blocks()
+    assert any(isinstance(b, Text) and "1 were there already" in b.text for b in blocks)
+    assert blocks[-1] == Code("\n".join(IGNORE_RULES))
