@@ -14,6 +14,7 @@
     │   ├── MissingExtraError        3   an optional dependency
     │   └── StorageError             3   the disk is full, read-only or not ours
     ├── ModelFileError               1   a model file is broken or not what was promised
+    ├── DivergedError                1   a training loss became infinite or not a number
     ├── RemoteError                  4   a language model did not answer usefully
     │   ├── LLMConnectionError       4   refused, reset, name not found
     │   ├── LLMTimeoutError          4   first token, idle or total clock ran out
@@ -118,6 +119,10 @@ class StorageError(MissingError):
 
 class ModelFileError(AgentlabError):
     """A model file is broken or not what was promised."""
+
+
+class DivergedError(AgentlabError):
+    """A training loss became infinite or not a number."""
 
 
 class RemoteError(AgentlabError):

@@ -63,6 +63,6 @@ def sentence(control: Control, agent_trials: int) -> str:
     note = f" {control.note}" if control.note else ""
     return (
         f"{verdict}: each of its {agent_trials} trials lowered the best error by {100 * control.estimate:+.2f} "
-        f"percentage points more than each of the {control.n - agent_trials} of {control.control}; {control.level:.0%} interval "
-        f"[{100 * control.low:+.2f}, {100 * control.high:+.2f}], {control.method}.{note}"
+        f"percentage points more than each of the {control.n - agent_trials} of {control.control}; "
+        f"{control.level:.0%} interval [{100 * control.low:+.2f}, {100 * control.high:+.2f}], {control.method}.{note}"
     )

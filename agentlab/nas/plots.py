@@ -71,7 +71,7 @@ def error_by_trial(result: NasResult) -> bytes:
     if failed:
         axes.plot(failed, [top] * len(failed), "x", color="black", label="failed")
     axes.set(xlabel="trial", ylabel="validation MSE", title="Error by trial")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole_numbers(axes)
     axes.legend(fontsize=8)
     return _png(figure)
 
@@ -91,7 +91,7 @@ def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
             label=f"{winner} (winner)" if mine else None,
         )
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole_numbers(axes)
     axes.legend(fontsize=8)
     return _png(figure)
 
@@ -133,6 +133,12 @@ def _figure(width: float = 8.0, height: float = 4.2) -> "tuple[Figure, Axes]":
     axes = figure.add_subplot()
     axes.grid(visible=True, color="0.93")
     return figure, axes
+
+
+def _whole_numbers(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _png(figure: "Figure") -> bytes:

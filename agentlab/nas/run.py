@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.errors import AgentlabError, ConfigError, MissingError
+from agentlab.errors import AgentlabError, ConfigError
 from agentlab.llm.recorder import CALLED, RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.nas import steps
@@ -234,12 +234,7 @@ def prepare(config: NasConfig, context: Context) -> NasExperiment:
 
     experiment = NasExperiment(config, context)
     with Router(config.llm, env=context.env, workspace=context.workspace) as router:
-        try:
-            router.check()
-        except MissingError as error:
-            if "llm=none" not in (error.hint or ""):
-                error.hint = f"{error.hint or ''} Or search without a language model: --set llm=none".strip()
-            raise
+        router.check()
     return experiment
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch  # noqa: TID253 - this module is only imported by code that trains
 from torch import Tensor, nn  # noqa: TID253 - as above
 
-from agentlab.errors import AgentlabError, Interrupted
+from agentlab.errors import DivergedError, Interrupted
 from agentlab.nas.config import WITH_MOMENTUM, TrainingConfig, TrialConfig
 from agentlab.nas.informer.model import Informer, Shape
 from agentlab.nas.series import Part, Series
@@ -16,10 +16,6 @@ from agentlab.nas.windows import Batch, Windows
 
 _DIVERGED = 1e6  # standardised data has variance 1; a squared error beyond this is a runaway
 _FUSED = ("Adam", "AdamW", "SGD")  # one kernel for all weights, also on the CPU
-
-
-class DivergedError(AgentlabError):
-    """The loss or the validation error is not finite, or beyond any use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRIALS = 9  # past the optimiser's start-up points, so that its surrogate takes part
 STUDY = ("nas", "demo", "--seed", "7", "--max-iterations", str(TRIALS), "--set", "training.train_fraction=0.05")
-RANDOM = random.Random(20261121)  # noqa: S311 - picks moments, guards nothing
+RANDOM = random.Random(20261121)
 
 
 def start(workspace: Path, *words: str) -> subprocess.Popen[str]:

@@ -105,6 +105,29 @@ def test_the_only_model_is_waited_for_when_it_limits_the_rate(serve, route):
     assert 0.2 <= time.monotonic() - start < 1
 
 
+def test_a_wait_that_the_clock_does_not_allow_is_not_begun(serve, route):
+    server = serve()
+    server(server.status(429, "{}", "Retry-After: 60\r\n"))
+    start = time.monotonic()
+    with pytest.raises(errors.AllModelsFailedError, match="RateLimitedError"):
+        route([server]).complete_sync(ASK, "general")
+    assert time.monotonic() - start < 0.5
+
+
+def test_a_slow_but_steady_answer_may_take_longer_than_its_beginning(serve, route):
+    server = serve()
+
+    def steady(_, peer):
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for letter in "slowly":
+            time.sleep(0.1)
+            peer.sendall(f'data: {{"choices": [{{"delta": {{"content": "{letter}"}}}}]}}\n\n'.encode())
+        peer.sendall(b"data: [DONE]\n\n")
+
+    server(steady)
+    assert route([server]).complete_sync(ASK, "general").text == "slowly"
+
+
 @pytest.mark.parametrize(("status", "kind"), [(400, errors.BadRequestError), (422, errors.BadRequestError)])
 def test_a_bad_request_goes_to_nobody_else(serve, route, status, kind):
     bad, other = serve(), serve()
@@ -272,11 +295,14 @@ def test_half_a_surrogate_pair_in_an_answer_can_be_recorded(serve, route, run):
     assert route([server], recorder=RunRecorder(run)).complete_sync(ASK, "general").text == "Grü?"
 
 
-class _Closed:
-    """An engine that somebody else closed."""
+class _Raises:
+    """A model of somebody else's that raises."""
+
+    def __init__(self, error):
+        self.error = error
 
     async def stream(self, request):
-        raise errors.LLMCancelledError("closed")
+        raise self.error
         yield Delta()
 
     async def close(self):
@@ -285,10 +311,26 @@ class _Closed:
 
 def test_a_call_that_was_cancelled_is_asked_again_on_resume(llm_config, home, run):
     config = llm_config(["https://example.org"])
-    router = Router(config, env={}, workspace=home, recorder=RunRecorder(run), models={"m0": _Closed()})
+    router = Router(
+        config,
+        env={},
+        workspace=home,
+        recorder=RunRecorder(run),
+        models={"m0": _Raises(errors.LLMCancelledError("closed"))},
+    )
     with router, pytest.raises(errors.LLMCancelledError):
         router.complete_sync(ASK, "general")
     assert run.events == []
+
+
+def test_no_error_of_a_plug_in_shows_a_key_of_the_environment(llm_config, home, key):
+    model = _Raises(errors.BadRequestError(f"headers were {{'x-key': '{key}'}}"))
+    router = Router(
+        llm_config(["https://example.org"]), env={"OTHER_API_KEY": key}, workspace=home, models={"m0": model}
+    )
+    with router, pytest.raises(errors.BadRequestError, match="headers were") as caught:
+        router.complete_sync(ASK, "general")
+    assert key not in str(caught.value) + caught.value.message
 
 
 # -- money --------------------------------------------------------------------------------------------------------
@@ -308,6 +350,16 @@ def test_what_a_call_may_cost_is_checked_before_it_is_sent(serve, route):
     assert len(server.bodies) == 2
 
 
+def test_an_answer_that_broke_off_is_paid_for_at_its_estimate(serve, route):
+    server = serve()
+    server(server.says("Lon don", finish=None, done=False))
+    router = route([server], m0={"price": {"input": 0, "output": 1000}}, budget={"per_run_usd": 0.3})
+    with pytest.raises(errors.AllModelsFailedError):
+        router.complete_sync(ASK, "general")
+    with pytest.raises(errors.BudgetExceededError):
+        router.complete_sync(ASK, "general")
+
+
 def test_reported_costs_count_and_earlier_sessions_do_too(serve, route, run):
     server = serve()
     server(server.says("Paris", cost=0.6))
@@ -321,6 +373,17 @@ def test_reported_costs_count_and_earlier_sessions_do_too(serve, route, run):
         resumed.complete_sync(ASK, "c")
     richer = route([server], recorder=RunRecorder(run), budget={"per_run_usd": 2.0})
     assert richer.complete_sync(ASK, "c").text == "Paris"
+
+
+def test_a_call_that_ran_out_of_money_is_counted_and_asked_again_with_more(serve, route, run):
+    server = serve()
+    server(server.says("no JSON", cost=0.2), server.says('{"choice": "A"}'))
+    price = {"price": {"input": 0, "output": 1000}}
+    with pytest.raises(errors.BudgetExceededError):
+        route([server], recorder=RunRecorder(run), m0=price, budget={"per_run_usd": 0.3}).complete_sync(ASK, "a", Pick)
+    richer = route([server], recorder=RunRecorder(run), m0=price, budget={"per_run_usd": 0.5})
+    assert richer.usage.cost_usd == pytest.approx(0.2)
+    assert richer.complete_sync(ASK, "a", Pick).value.choice == "A"
 
 
 # -- before the work ----------------------------------------------------------------------------------------------
@@ -379,11 +442,14 @@ class _Stuck:
     """Never answers."""
 
     def __init__(self):
-        self.asked, self.closed = threading.Event(), 0
+        self.asked, self.left, self.closed = threading.Event(), threading.Event(), 0
 
     async def stream(self, request):
         self.asked.set()
-        await asyncio.sleep(60)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.left.set()
         yield Delta()
 
     async def close(self):
@@ -444,6 +510,7 @@ def test_close_is_not_mistaken_for_the_callers_cancellation(stuck):
 def test_a_keyboard_interrupt_gets_through_at_once(stuck):
     router, model, _ = stuck
     main = threading.main_thread().ident
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 
     def interrupt():
         model.asked.wait(2)
@@ -451,8 +518,11 @@ def test_a_keyboard_interrupt_gets_through_at_once(stuck):
 
     threading.Thread(target=interrupt).start()
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        router.complete_sync(ASK, "general")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            router.complete_sync(ASK, "general")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 1
 
 
@@ -469,3 +539,4 @@ def test_a_request_to_stop_does_not_wait_for_a_model(stuck):
         router.complete_sync(ASK, "general")
     assert caught.value.exit_code == 143
     assert time.monotonic() - start < 1
+    assert model.left.wait(1)

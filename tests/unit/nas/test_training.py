@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from agentlab.errors import DataError, Interrupted
+from agentlab.errors import DataError, DivergedError, Interrupted
 from agentlab.nas.config import DataConfig, ModelConfig, OptimizerParams, TrainingConfig, TrialConfig, with_params
 from agentlab.nas.forecast import predict_next, predict_windows
-from agentlab.nas.training import DivergedError, Epoch, evaluate, learning_rate, restore, train
+from agentlab.nas.training import Epoch, evaluate, learning_rate, restore, train
 from agentlab.nas.windows import Windows
 
 TRIAL = TrialConfig(
