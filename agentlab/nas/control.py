@@ -61,8 +61,9 @@ def sentence(control: Control, agent_trials: int) -> str:
         "not_measured": "Not measured",
     }[control.verdict]
     note = f" {control.note}" if control.note else ""
+    points, low, high = (100 * value for value in (control.estimate, control.low, control.high))
     return (
-        f"{verdict}: each of its {agent_trials} trials lowered the best error by {100 * control.estimate:+.2f} "
-        f"percentage points more than each of the {control.n - agent_trials} of {control.control}; "
-        f"{control.level:.0%} interval [{100 * control.low:+.2f}, {100 * control.high:+.2f}], {control.method}.{note}"
+        f"{verdict}: its {agent_trials} trials lowered the best error by {abs(points):.2f} percentage points "
+        f"{'more' if points >= 0 else 'less'} each than the {control.n - agent_trials} of {control.control}; "
+        f"{control.level:.0%} interval of the difference [{low:+.2f}, {high:+.2f}], {control.method}.{note}"
     )

@@ -1,0 +1,44 @@
+"""Promises of the project files that nothing else would notice if they broke."""
+
+import re
+import tomllib
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+
+
+def pins() -> list[str]:
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_uv_and_pip_are_given_the_same_pins() -> None:
+    assert PROJECT["tool"]["uv"]["constraint-dependencies"] == pins()
+
+
+def test_every_direct_dependency_is_pinned_except_pip() -> None:
+    pinned = {name_of(pin) for pin in pins()}
+    project = PROJECT["project"]
+    direct = {name_of(r) for r in [*project["dependencies"], *project["optional-dependencies"]["dev"]]}
+    assert direct - pinned == {"pip"}
+
+
+def test_pins_name_no_index_or_file() -> None:
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins())
+
+
+def test_ignore_rules_are_anchored() -> None:
+    """An unanchored `models/` would drop agentlab/models from git and from the wheel."""
+    rules = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert {"/models/*", "/runs/*", "/adapters/*", "!/*/.gitkeep"} <= set(rules)
+    assert not {"models/", "runs/", "adapters/", "models", "runs"} & set(rules)
+
+
+def test_readme_never_says_to_install_the_strangers_package() -> None:
+    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
+        assert not re.search(r"pip install agentlab(?!-toolkit)\b", page.read_text()), page
