@@ -11,6 +11,15 @@ def test_known_values_come_from_variables_with_telling_names() -> None:
     assert redactor.scrub("abcdef123 tok-123456 /home/somebody") == f"{MASK} {MASK} /home/somebody"
 
 
+def test_any_variable_named_a_key_is_secret_and_a_path_of_one_is_not() -> None:
+    redactor = Redactor.of({"CORP_LLM_KEY": "abcdef123", "KEY": "ghijkl456", "SSH_KEY_PATH": "/home/x/.ssh/id"})
+    assert redactor.scrub("abcdef123 ghijkl456 /home/x/.ssh/id") == f"{MASK} {MASK} /home/x/.ssh/id"
+
+
+def test_a_secret_is_masked_as_a_key_of_a_mapping_too() -> None:
+    assert Redactor(["abcdef123"]).scrub_tree({"abcdef123": [{"x": "abcdef123"}]}) == {MASK: [{"x": MASK}]}
+
+
 def test_shape_of_a_key_that_never_was_in_the_environment() -> None:
     assert Redactor().scrub("k=sk-abcdefghijklmnop1234") == f"k={MASK}"
     assert Redactor().scrub("Authorization: Bearer abc.def-123456789") == f"Authorization: Bearer {MASK}"

@@ -219,3 +219,79 @@ def test_list_skips_what_it_cannot_read_and_says_so(tmp_path: Path) -> None:
 def test_event_refuses_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
         Event(0, 0.0, "a.b", data={"x": float("nan")}).to_json()
+
+
+def test_what_a_kill_left_half_written_is_swept_on_resume(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        kept = run.write_text("checkpoints/.hidden", "mine")
+        path = run.path
+    left = [path / ".manifest.json.0badcafe.tmp", path / "checkpoints" / ".model.bin.0badcafe.tmp"]
+    for file in left:
+        file.write_text("half")
+    Run.resume(path, Edge()).close()
+    assert kept.exists()
+    assert not any(file.exists() for file in left)
+
+
+def test_an_abandoned_creation_is_swept_and_a_fresh_one_is_not(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".creating-old", tmp_path / ".creating-fresh"
+    for folder, age in ((old, 7200), (fresh, 1)):
+        folder.mkdir()
+        os.utime(folder, (1_800_000_000 - age,) * 2)
+    create(tmp_path).close()
+    assert fresh.exists()
+    assert not old.exists()
+
+
+def test_a_larger_budget_reopens_a_complete_run_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two writes, the run must not look complete with a budget it has not spent."""
+    with create(tmp_path) as run:
+        run.complete(Outcome())
+        monkeypatch.setattr(run, "write_text", lambda *_: None)  # the second write never happens
+        run.budget("max_iterations: 9\n")
+        assert find(tmp_path, "last").manifest.status == "interrupted"
+        monkeypatch.undo()
+        run.budget("max_iterations: 9\n")
+        assert (run.path / "config.yaml").read_text() == "max_iterations: 9\n"
+
+
+def test_a_trace_goes_into_the_log_and_a_full_disk_does_not_hide_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with create(tmp_path) as run:
+        run.fail("ValueError", "oops", trace="the trace")
+        assert "the trace" in (run.path / "log.txt").read_text()
+        monkeypatch.setattr(os, "fsync", full)
+        run.fail("ValueError", "oops", trace="the trace")
+    assert find(tmp_path, "last").status == "failed"
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"\xff", b"null", b'{"schema_version": "x"}', b"{}" + b" " * (5 << 20)]
+)
+def test_a_hostile_manifest_is_one_unreadable_run_and_not_the_end_of_the_list(tmp_path: Path, content: bytes) -> None:
+    create(tmp_path, name="good").close()
+    create(tmp_path, name="bad").close()
+    (tmp_path / "bad" / "manifest.json").write_bytes(content)
+    listing = list_runs(tmp_path)
+    assert [run.id for run in listing.runs] == ["good"]
+    assert [name for name, _ in listing.unreadable] == ["bad"]
+
+
+def test_a_hostile_events_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with create(tmp_path, name="bad") as run:
+        run.emit("a.b")
+        whole = (run.path / "events.jsonl").read_bytes()
+    path = tmp_path / "bad" / "events.jsonl"
+    path.write_bytes(b"[" * 100_000 + b"\n" + whole)
+    with pytest.raises(RunUnreadableError, match="line 1"):
+        journal_module.read_events(path)
+    monkeypatch.setattr(journal_module, "_MAX_LINE", 1000)
+    path.write_bytes(whole + b"x" * 1000)
+    with pytest.raises(RunUnreadableError, match="no event"):
+        journal_module.read_events(path)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
+from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs import store
 from agentlab.runs.run import Edge, Run, RunSpec
 
@@ -65,3 +65,39 @@ def test_unreadable_run_can_still_be_removed(tmp_path: Path) -> None:
 
 def test_no_runs_folder_is_an_empty_list(tmp_path: Path) -> None:
     assert not store.list_runs(tmp_path / "absent").runs
+
+
+def test_a_name_that_begins_with_last_is_a_name(tmp_path: Path) -> None:
+    _create(tmp_path, "nas", "newest", 2.0)
+    (tmp_path / "last-try").mkdir()
+    assert store.resolve(tmp_path, "last-try") == "last-try"
+    assert store.resolve(tmp_path, "last") == "newest"
+
+
+def test_of_several_runs_none_is_removed_when_one_is_in_use(tmp_path: Path) -> None:
+    _create(tmp_path, "nas", "one", 1.0)
+    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="two"), Edge()):
+        with pytest.raises(RunLockedError, match="two"):
+            store.remove(tmp_path, "one", "two")
+        assert (tmp_path / "one").exists()
+    store.remove(tmp_path, "one", "two")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "word"), [(b"\xff", "decode"), (b"x" * 2000, "larger"), (None, "has no")])
+def test_a_file_of_a_run_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, word: str
+) -> None:
+    _create(tmp_path, "nas", "mine", 1.0)
+    monkeypatch.setattr(store, "_MAX_TEXT", 1000)
+    if content is not None:
+        (tmp_path / "mine" / "result.json").write_bytes(content)
+    with pytest.raises(RunUnreadableError, match=word):
+        store.find(tmp_path, "mine").text("result.json")
+
+
+def test_thousands_of_runs_make_a_short_hint() -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        store.match("zzz", [f"run-{n}" for n in range(5000)])
+    assert len(caught.value.hint or "") < 400
+    assert "and 4980 more" in (caught.value.hint or "")

@@ -1,0 +1,33 @@
+"""The same trial on a CUDA device: it runs there, and its error is the CPU's up to rounding that training amplifies."""
+
+from pathlib import Path
+
+import pytest
+
+from agentlab.config.load import load
+from agentlab.config.workspace import Workspace
+from agentlab.nas.config import NasConfig
+from agentlab.nas.data import load_series
+from agentlab.nas.training import evaluate, restore, train
+from agentlab.nas.windows import Windows
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def _needs_cuda() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+
+
+def test_a_trial_gives_nearly_the_error_of_the_cpu(tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path, cache=tmp_path)
+    config = load(NasConfig, "nas", "demo", (), workspace=workspace, env={}, cwd=tmp_path).config
+    series = load_series(config.data, workspace)
+    here = train(config.trial(), series, seed=0)
+    there = train(config.trial(), series, seed=0, device="cuda")
+    assert there.val_mse == pytest.approx(here.val_mse, rel=0.05)
+    model = restore(config.trial(), series, there.state_dict, "cuda")
+    assert evaluate(model, Windows(series, config.trial(), "cuda"), "val").mse == pytest.approx(there.val_mse, rel=1e-4)
