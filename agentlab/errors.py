@@ -42,6 +42,8 @@ A message is data: one sentence without markup. The hint says what to do next. `
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
+_MAX_KNOWN = 20  # names in a hint
+
 
 class AgentlabError(Exception):
     """Base of the tree. `hint` is the next step for the user; `run` names the run it happened in, if any."""
@@ -79,7 +81,10 @@ class UnknownNameError(UsageError):
 
     def __init__(self, what: str, name: str, known: Sequence[str], *, hint: str | None = None) -> None:
         near = get_close_matches(name, known, n=3, cutoff=0.5)
-        listed = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(known) or 'none yet'}."
+        more = f" and {len(known) - _MAX_KNOWN} more" if len(known) > _MAX_KNOWN else ""
+        listed = f"Known: {', '.join(known[:_MAX_KNOWN]) or 'none yet'}{more}."
+        if near:
+            listed = f"Did you mean {' or '.join(near)}?"
         super().__init__(f"There is no {what} named {name!r}.", hint=f"{listed} {hint}" if hint else listed)
 
 

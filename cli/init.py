@@ -1,5 +1,6 @@
 """`agentlab init`: a workspace to begin with."""
 
+import os
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -21,5 +22,11 @@ def init(
     from agentlab.scaffold.init import init as make_workspace
 
     screen = screen_of(ctx)
-    screen.answer("init", make_workspace((Path.cwd() / folder).absolute()))
-    screen.hint(f"cd {quote(str(folder))} && agentlab nas demo" if folder != Path() else "agentlab nas demo")
+    answer = make_workspace((Path.cwd() / folder).absolute())
+    screen.answer("init", answer)
+    words = ["agentlab nas demo"]
+    if "AGENTLAB_HOME" in os.environ:  # it would win over the current folder
+        words = [f"AGENTLAB_HOME={quote(answer.root)}", *words] if answer.root != os.environ["AGENTLAB_HOME"] else words
+    elif folder != Path():
+        words = [f"cd {quote(str(folder))} &&", *words]
+    screen.hint(" ".join(words))

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from agentlab.commands import Command, command
-from agentlab.errors import AgentlabError, Interrupted, RunMismatchError, UsageError
+from agentlab.errors import AgentlabError, Interrupted, RunMismatchError, StorageError, UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.store import RunRecord, find
@@ -54,6 +55,11 @@ def launch(name: str, contract: Contract, overrides: "Sequence[Override]", scree
                 "--resume reads the run's own config; a CONFIG cannot be given with it.",
                 hint=f"Drop {contract.preset!r}; a larger budget is given by its flag.",
             )
+        if contract.run_name:
+            raise UsageError(
+                "--resume goes on in the run's own folder; --run-name cannot be given with it.",
+                hint="Drop --run-name, or drop --resume to start a new run.",
+            )
         resume(the_command, find(folder, contract.resume), overrides, screen, context, dry_run=contract.dry_run)
         return
     from agentlab.config.base import config_hash
@@ -83,6 +89,7 @@ def launch(name: str, contract: Contract, overrides: "Sequence[Override]", scree
     )
     with (
         screen.progress(the_command.narrate_function()) as progress,
+        _signals(context, progress),
         Run.create(folder, spec, _edge(screen, progress)) as run,
     ):
         _carry_out(the_command, experiment, run, screen, context, progress)
@@ -101,9 +108,9 @@ def resume(
     if record.manifest.command != the_command.name:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{the_command.name}`.",
-            hint=f"agentlab runs resume {record.id}",
+            hint=f"agentlab runs resume {record.id}{where(record, context)}",
         )
-    from agentlab.config.differences import differences
+    from agentlab.config.differences import differences, larger_budget
     from agentlab.config.load import dump_yaml, load_resolved
 
     model, path = the_command.config_model(), record.path / "config.yaml"
@@ -116,7 +123,7 @@ def resume(
             f"A resumed run keeps its experiment; only its budget may change. Refused: {'; '.join(refused)}.",
             hint="Start a new run for a different experiment.",
         )
-    if record.status == "completed" and not changed:
+    if record.status == "completed" and not larger_budget(changed):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
         screen.answer(the_command.name, _stored_result(the_command, record), run=reference(record, "completed"))
         return
@@ -126,6 +133,7 @@ def resume(
         return
     with (
         screen.progress(the_command.narrate_function()) as progress,
+        _signals(context, progress),
         Run.resume(record.path, _edge(screen, progress)) as run,
     ):
         if changed:
@@ -150,33 +158,36 @@ def _carry_out(
 
     progress.line(f"run {run.id}")
     try:
-        with _signals(context, progress):
-            run.start(machine.describe().as_dict())
-            result, outcome = experiment.run(run)
-            run.write_json("result.json", result.model_dump(mode="json"))
-            run.complete(outcome)
+        run.start(machine.describe().as_dict())
+        result, outcome = experiment.run(run)
+        run.write_json("result.json", result.model_dump(mode="json"))
+        run.complete(outcome)
     except Interrupted as stopped:
-        run.interrupt()
-        stopped.hint = f"agentlab runs resume {run.id}{_where(run, context)}"
+        stopped.hint = f"agentlab runs resume {run.id}{where(run, context)}"
         stopped.run = reference(run, "interrupted")
+        run.interrupt()
         raise
     except AgentlabError as error:
-        run.fail(error.kind, error.message)
+        if isinstance(error, StorageError):
+            error.hint = f"Free some space, then: agentlab runs resume {run.id}{where(run, context)}"
         error.run = reference(run, "failed")
+        run.fail(error.kind, error.message)
         raise
     except Exception as bug:
         import traceback
 
-        run.log(traceback.format_exc())
-        run.fail(type(bug).__name__, str(bug))
+        screen.run = reference(run, "failed")
+        run.fail(type(bug).__name__, str(bug), trace=traceback.format_exc())
         raise
+    progress.close()
     screen.answer(the_command.name, result, run=reference(run, "completed"))
-    progress.update(None)
-    screen.hint(f"agentlab runs show {run.id}{_where(run, context)}  (report: {run.path / 'report.html'})")
+    screen.hint(f"agentlab runs show {run.id}{where(run, context)}  (report: {run.path / 'report.html'})")
 
 
-def _where(run: Run, context: Context) -> str:
-    return "" if run.path.parent == context.workspace.runs else f" --runs-dir {run.path.parent}"
+def where(run: Run | RunRecord, context: Context) -> str:
+    """The flag that a command to type next needs to find the run; empty where it is found without."""
+    folder = run.path.parent
+    return "" if folder == context.workspace.runs else f" --runs-dir {quote(str(folder))}"
 
 
 @contextmanager
@@ -185,9 +196,10 @@ def _signals(context: Context, progress: LiveProgress) -> Iterator[None]:
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if context.stop.requested:
+            progress.abandon()
             os._exit(128 + number)
         context.stop.request(number)
-        progress.line("stopping after this step; once more to leave at once")
+        progress.interject("stopping after this step; once more to leave at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

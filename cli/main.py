@@ -1,19 +1,23 @@
 """The application and its one error boundary: nothing but this file maps an error to an exit code."""
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
 
 from agentlab import __version__
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, Interrupted, StorageError, UsageError
+from agentlab.runs.redact import Redactor
 
 from . import configs, doctor, init, models, nas, runs
 from .screen import Screen
 
-BUG = 70
+BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
 _EXIT_CODES = (
     "Exit codes: 0 done · 1 failed · 2 usage or config · 3 something is missing · 4 remote service failed · "
     "5 gate or budget not met · 70 bug · 130/143 interrupted, resumable"
@@ -21,6 +25,7 @@ _EXIT_CODES = (
 
 # The order of the help page: what people come for first.
 _ORDER = ("nas", "runs", "configs", "init", "doctor", "models")
+_GROUPS = ("runs", "configs", "models")  # their subcommands are part of a command's name
 
 
 class _Ordered(typer.core.TyperGroup):
@@ -67,53 +72,97 @@ def _root(
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. Never lets a traceback through without -v."""
+    _open_streams()
     screen = Screen(json_mode="--json" in argv)
+    screen.redactor = Redactor.of(os.environ)
+    try:
+        code = _run(argv, screen)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone (`| head`)
+        _discard_answer()
+        return CLOSED_PIPE
+    except OSError as error:
+        _discard_answer()
+        screen.error(StorageError(f"The answer cannot be written: {error.strerror}."), command=_command_name(argv))
+        return StorageError.exit_code
+    return code
+
+
+def _run(argv: Sequence[str], screen: Screen) -> int:
     name = _command_name(argv)
     try:
-        code = app(args=list(argv), prog_name="agentlab", standalone_mode=False, obj=screen)
-        return int(code or 0)
+        code = int(app(args=list(argv), prog_name="agentlab", standalone_mode=False, obj=screen) or 0)
+        if code == INTERRUPTED:  # Typer's answer to a Ctrl-C that no run has caught
+            raise Interrupted("Stopped on request.")
     except AgentlabError as error:
-        screen.error(error, command=name)
-        _trace(screen)
-        return error.exit_code
+        return _failed(screen, error, name)
     except typer.TyperException as error:
         return _usage(screen, error, name)
     except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except BrokenPipeError:
-        # The reader has gone (`| head`): what is left in the buffer must not fail again when Python shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _failed(screen, Interrupted("Stopped on request."), name)
+    except SystemExit as left:  # Typer's answer to a closed pipe
+        raise left.__context__ or left from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.ENOSPC:  # files say so by a StorageError
+            raise
+        return _failed(screen, _storage(error) if error.filename else _bug(error), name)
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is shown as one
-        shown = AgentlabError(
-            f"This is a bug in agentlab: {type(bug).__name__}: {bug}",
-            hint="Repeat it with -v and report the traceback.",
-        )
-        shown.exit_code = BUG
-        screen.error(shown, command=name)
-        _trace(screen)
-        return BUG
+        return _failed(screen, _bug(bug), name)
+    return code
 
 
-def _command_name(argv: Sequence[str]) -> str:
-    words = [word for word in argv[:2] if not word.startswith("-")]
-    return words[0] if words else ""
-
-
-def _usage(screen: Screen, error: typer.TyperException, name: str) -> int:
-    """Typer's own complaints, in our voice."""
-    help_of = f"agentlab {name} --help" if name in _ORDER else "agentlab --help"
-    shown = AgentlabError(error.format_message().rstrip(), hint=f"See `{help_of}`.")
-    shown.exit_code = 2
-    if type(error).__name__ == "NoArgsIsHelpError":
-        sys.stdout.write(f"{error.format_message()}\n")
-        return 0
-    screen.error(shown, command=name)
-    return 2
-
-
-def _trace(screen: Screen) -> None:
+def _failed(screen: Screen, error: AgentlabError, name: str) -> int:
+    screen.error(error, command=name)
     if screen.verbose:
         import traceback
 
         sys.stderr.write(screen.redactor.scrub(traceback.format_exc()))
+    return error.exit_code
+
+
+def _bug(bug: Exception) -> AgentlabError:
+    shown = AgentlabError(
+        f"This is a bug in agentlab: {type(bug).__name__}: {bug}",
+        hint="Repeat it with -v and report the traceback.",
+    )
+    shown.exit_code = BUG
+    return shown
+
+
+def _storage(error: OSError) -> StorageError:
+    """A file that the system refuses and nobody has spoken for: no permission, a name that is too long."""
+    return StorageError(
+        f"Cannot use {str(error.filename)[:200]}: {error.strerror}.", hint="Check the path and its permissions."
+    )
+
+
+def _open_streams() -> None:
+    """Let nothing that is shown fail: a stream the caller has closed, a character the terminal does not know."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_answer() -> None:
+    """What is left in stdout's buffer must not fail again when Python shuts down."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command_name(argv: Sequence[str]) -> str:
+    """The name that a JSON document gives the command: `nas`, `runs show`."""
+    words = list(takewhile(lambda word: not word.startswith("-"), argv))
+    return " ".join(words[:2] if words[:1] and words[0] in _GROUPS else words[:1])
+
+
+def _usage(screen: Screen, error: typer.TyperException, name: str) -> int:
+    """Typer's own complaints, in our voice."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stdout.write(f"{error.format_message()}\n")
+        return 0
+    group = name.partition(" ")[0]
+    help_of = f"agentlab {group} --help" if group in _ORDER else "agentlab --help"
+    screen.error(UsageError(error.format_message().rstrip(), hint=f"See `{help_of}`."), command=name)
+    return UsageError.exit_code

@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
-from agentlab.errors import UsageError
+from agentlab.errors import AgentlabError, UsageError
 
 from .options import screen_of, with_output
 
 app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `agentlab models list` shows.")]
+
+
+def _from_here(model: str) -> str:
+    """A path on the command line starts at the current folder; a name stays one."""
+    return str(Path.cwd() / model) if "/" in model else model
 
 
 @app.command("list", epilog="Example: agentlab models list --json")
@@ -72,7 +77,7 @@ def import_(
 
     screen = screen_of(ctx)
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
-    source = find(str(Path.cwd() / model) if "/" in model else model, workspace)
+    source = find(_from_here(model), workspace)
     target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
     screen.say(f"importing {source.name} as {kind}; this takes half a minute")
     path = import_gguf(source, target, kind)
@@ -89,7 +94,7 @@ def path(ctx: typer.Context, name: Name) -> None:
     from .launch import surroundings
 
     screen = screen_of(ctx)
-    found = find(name, surroundings(screen).workspace)
+    found = find(_from_here(name), surroundings(screen).workspace)
     screen.answer("models path", ModelPath(name=name, path=str(found)))
 
 
@@ -110,6 +115,7 @@ def rm(
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Removing a model needs a confirmation.", hint="Add --yes.")
-        typer.confirm(f"Remove {name}?", abort=True, err=True)
+        if not typer.confirm(f"Remove {name}?", err=True):
+            raise AgentlabError("Nothing was removed.")
     gone = remove(name, surroundings(screen).workspace)
     screen.answer("models rm", ModelPath(name=gone.name, path=str(gone.path)))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import CONFIG, Contract, DefaultsToRun, screen_of, with_contract
+from .options import CONFIG, Contract, DefaultsToRun, InOrder, screen_of, with_contract
 
 app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Informer forecaster on your series.")
 
@@ -33,7 +33,7 @@ _EXAMPLES = """Examples:
 """
 
 
-@app.command("run", epilog=_EXAMPLES)
+@app.command("run", cls=InOrder, epilog=_EXAMPLES)
 @with_contract
 def run(
     ctx: typer.Context,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentlab.config.overrides import Override
 
 CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
+_ORDER = "agentlab.order"
 
 RunsDir = Annotated[Path | None, typer.Option(help="The folder that holds run folders.", rich_help_panel=RUN)]
 Set = Annotated[
@@ -36,7 +37,7 @@ def _output(
         bool, typer.Option("--quiet", "-q", help="Only the answer and errors.", rich_help_panel=OUTPUT)
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="More detail; tracebacks of bugs.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.", rich_help_panel=OUTPUT)
     ] = False,
 ) -> dict[str, Any]:
     screen = screen_of(ctx)
@@ -59,9 +60,13 @@ class Contract:
     seed: int | None
     max_cost: float | None
     control: str | None
+    order: Sequence[str]  # names of all options given, as often and in the order in which they were typed
 
     def overrides(self, **flags: tuple[str, Any]) -> "list[Override]":
-        """`--set` first, then the flags that were given: config key = (flag, value)."""
+        """`--set` and the flags that were given, config key = (flag, value), as typed from left to right.
+
+        `--max-cost` comes last: a limit on spending must not fall to a `--set llm=...` behind it.
+        """
         from agentlab.config.overrides import Override, parse
 
         shared = {
@@ -69,14 +74,23 @@ class Contract:
             "control": ("--control", self.control),
             "llm.budget.per_run_usd": ("--max-cost", self.max_cost),
         }
-        given = {key: pair for key, pair in {**shared, **flags}.items() if pair[1] is not None}
-        return [
-            *(parse(text) for text in self.sets),
-            *(Override(key=key, value=value, origin=flag) for key, (flag, value) in given.items()),
-        ]
+        given = {flag: (key, value) for key, (flag, value) in {**shared, **flags}.items() if value is not None}
+        sets = iter(self.sets)
+        placed: dict[object, Override] = {}
+        for position, name in enumerate(self.order):
+            flag = f"--{name.replace('_', '-')}"
+            if name == "set_":
+                placed[position] = parse(next(sets))
+            elif flag in given:
+                key, value = given[flag]
+                placed.pop(flag, None)  # given twice: the last one counts, where it stands
+                placed[flag] = Override(key=key, value=value, origin=flag)
+        limit = placed.pop("--max-cost", None)
+        return [*placed.values(), *([limit] if limit else [])]
 
 
 def _contract(
+    ctx: typer.Context,
     config: Annotated[
         str | None, typer.Argument(metavar="CONFIG", help="A preset's name or the path of a YAML file.")
     ] = None,
@@ -97,7 +111,8 @@ def _contract(
         str | None, typer.Option(metavar="KIND", help="How the agent is compared.", rich_help_panel=CONFIG)
     ] = None,
 ) -> dict[str, Any]:
-    given = Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control)
+    order = ctx.meta[_ORDER]
+    given = Contract(config, set_ or (), dry_run, resume, run_name, runs_dir, seed, max_cost, control, order)
     return {"contract": given}
 
 
@@ -143,6 +158,16 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         if hasattr(function, "__signature__")
         else get_type_hints(function, include_extras=True)
     )
+
+
+class InOrder(typer.core.TyperCommand):
+    """A command that remembers the order of its options, which decides between `--set` and a flag for the same key."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the options as typed; Typer itself only keeps their values."""
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_ORDER] = [option.name for option in given]
+        return super().parse_args(ctx, args)
 
 
 class DefaultsToRun(typer.core.TyperGroup):

@@ -23,11 +23,17 @@ def list_(
     runs_dir: RunsDir = None,
 ) -> None:
     """List the runs, oldest first."""
+    from typing import get_args
+
+    from agentlab.errors import UnknownNameError
     from agentlab.runs import store, views
+    from agentlab.runs.manifest import Status
 
     from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
+    if status and status not in get_args(Status):
+        raise UnknownNameError("status", status, get_args(Status))
     listing = store.list_runs(runs_folder(surroundings(screen), runs_dir))
     for name, reason in listing.unreadable:
         screen.warn(f"{name} is not listed: {reason}")
@@ -46,15 +52,17 @@ def show(
     from agentlab.runs import store, views
     from agentlab.runs.results import read_result
 
-    from .launch import reference, runs_folder, surroundings
+    from .launch import reference, runs_folder, surroundings, where
 
     screen = screen_of(ctx)
-    record = store.find(runs_folder(surroundings(screen), runs_dir), run)
-    done = record.status == "completed"
+    context = surroundings(screen)
+    record = store.find(runs_folder(context, runs_dir), run)
+    status = record.status
+    done = status == "completed"
     result = read_result(record, command(record.manifest.command).result_model()) if done else None
-    screen.answer("runs show", views.RunView.of(record, result), run=reference(record, record.status))
-    if not screen.json_mode and record.status in ("interrupted", "failed"):
-        screen.hint(f"agentlab runs resume {record.id}")
+    screen.answer("runs show", views.RunView.of(record, result), run=reference(record, status))
+    if not screen.json_mode and status in ("interrupted", "failed"):
+        screen.hint(f"agentlab runs resume {record.id}{where(record, context)}")
 
 
 @app.command(epilog="Example: agentlab runs compare last 3f2a9c")
@@ -126,20 +134,20 @@ def rm(
     """Remove run folders for good."""
     import sys
 
-    from agentlab.errors import UsageError
+    from agentlab.errors import AgentlabError, UsageError
     from agentlab.runs import store, views
 
     from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
-    names = [store.resolve(folder, name) for name in runs]
+    names = list(dict.fromkeys(store.resolve(folder, name) for name in runs))
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Removing runs needs a confirmation.", hint="Add --yes.")
-        typer.confirm(f"Remove {', '.join(names)}?", abort=True, err=True)
-    for name in names:
-        store.remove(folder, name)
+        if not typer.confirm(f"Remove {', '.join(names)}?", err=True):
+            raise AgentlabError("Nothing was removed.")
+    store.remove(folder, *names)
     screen.answer("runs rm", views.Names(names=names))
 
 

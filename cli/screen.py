@@ -1,9 +1,16 @@
-"""Everything a user sees. The answer goes to stdout; progress, warnings and hints go to stderr."""
+"""Everything a user sees. The answer goes to stdout; progress, warnings and hints go to stderr.
 
+Only a terminal gets colours, boxes and wrapped lines. Anything else gets plain lines, written without rich, whose
+console ends the process when the other end of a pipe closes.
+"""
+
+import contextlib
 import json
+import os
+import re
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from agentlab.errors import AgentlabError
 from agentlab.runs.redact import Redactor
@@ -19,6 +26,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+# A model's answer or a file's name must not move the cursor, set a title or clear the screen.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SHOW_CURSOR = b"\x1b[?25h"
+
 
 class Screen:
     """One per process. `json_mode` leaves stdout to a single JSON document."""
@@ -28,6 +39,7 @@ class Screen:
         self.quiet = quiet
         self.verbose = verbose
         self.redactor = Redactor()
+        self.run: Mapping[str, str] | None = None  # the run that a bug has ended; other errors name theirs
 
     # -- stdout -------------------------------------------------------------------------------------------------
 
@@ -40,36 +52,55 @@ class Screen:
 
     def blocks(self, blocks: "Iterable[Block]") -> None:
         """Print blocks to stdout."""
+        if not sys.stdout.isatty():
+            sys.stdout.writelines(f"{line}\n" for block in blocks for line in self._plain(block))
+            return
+        from rich.console import Console
+
         from agentlab.runs.document import Code, Figure, Heading, Table, Text
 
-        out = self._stdout()
+        out = Console(file=sys.stdout)
         for block in blocks:
             match block:
                 case Heading(text):
-                    out.print(f"\n{text}", style="bold", markup=False, highlight=False)
+                    out.print(f"\n{self.cleaned(text)}", style="bold", markup=False, highlight=False)
                 case Text(text):
-                    wrap = not out.is_terminal  # a pipe gets whole lines
-                    out.print(self.redactor.scrub(text), markup=False, highlight=False, soft_wrap=wrap)
+                    out.print(self.cleaned(text), markup=False, highlight=False)
                 case Code(text):
-                    out.print(self.redactor.scrub(text), markup=False, highlight=False, soft_wrap=True)
+                    out.print(self.cleaned(text), markup=False, highlight=False, soft_wrap=True)
                 case Figure(file, alt):
-                    out.print(f"{alt}: {file}", markup=False, highlight=False, soft_wrap=True)
+                    out.print(self.cleaned(f"{alt}: {file}"), markup=False, highlight=False, soft_wrap=True)
                 case Table():
                     self._table(out, block)
 
-    def plain(self, text: str) -> None:
-        """Print one line to stdout as it is: a path, a name."""
-        sys.stdout.write(self.redactor.scrub(text) + "\n")
+    def _plain(self, block: "Block") -> list[str]:
+        """A block for a pipe: whole lines, and rows whose cells are parted by tabs, so that cut and awk work."""
+        from agentlab.runs.document import Figure, Heading, Table
+
+        match block:
+            case Heading(text):
+                return ["", self.cleaned(text)]
+            case Figure(file, alt):
+                return [self.cleaned(f"{alt}: {file}")]
+            case Table():
+                rows = (block.columns, *block.rows)
+                return ["\t".join(" ".join(self.cleaned(cell).split()) for cell in row) for row in rows]
+        return [self.cleaned(block.text)]
 
     def _document(self, fields: dict[str, Any]) -> None:
         document = self.redactor.scrub_tree({"schema": SCHEMA, **fields})
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:  # not a Unicode terminal, or half a character in a file's name
+            text = json.dumps(document, allow_nan=False)
+        sys.stdout.write(text + "\n")
+
+    def cleaned(self, text: str) -> str:
+        """The text as it may be shown: secrets masked, control characters made harmless."""
+        return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", self.redactor.scrub(text))
 
     def _table(self, out: "Console", table: "Table") -> None:
-        if not out.is_terminal:  # a pipe gets plain rows, so that cut and awk work
-            for row in (table.columns, *table.rows):
-                sys.stdout.write("\t".join(" ".join(self.redactor.scrub(cell).split()) for cell in row) + "\n")
-            return
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text as RichText
@@ -79,15 +110,11 @@ class Screen:
         right = numeric_columns(table)
         grid = RichTable(box=box.SIMPLE_HEAD, caption=table.caption or None, caption_justify="left", pad_edge=False)
         for index, column in enumerate(table.columns):
-            grid.add_column(column, justify="right" if index in right else "left", overflow="fold")
+            side: Literal["left", "right"] = "right" if index in right else "left"
+            grid.add_column(RichText(self.cleaned(column)), justify=side, overflow="fold")
         for row in table.rows:
-            grid.add_row(*(RichText(self.redactor.scrub(cell)) for cell in row))
+            grid.add_row(*(RichText(self.cleaned(cell)) for cell in row))
         out.print(grid)
-
-    def _stdout(self) -> "Console":
-        from rich.console import Console
-
-        return Console(file=sys.stdout)
 
     # -- stderr -------------------------------------------------------------------------------------------------
 
@@ -97,8 +124,9 @@ class Screen:
             self._stderr(text)
 
     def warn(self, text: str) -> None:
-        """Something the user should know."""
-        self._stderr(f"warning: {text}", style="yellow")
+        """Something the user should know; silent with -q."""
+        if not self.quiet:
+            self._stderr(f"warning: {text}", style="yellow")
 
     def hint(self, text: str) -> None:
         """What to do next."""
@@ -109,17 +137,22 @@ class Screen:
         """The one place where errors are printed."""
         if self.json_mode:
             fields = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            self._document({"command": command, "run": error.run, "error": fields})
+            self._document({"command": command, "run": error.run or self.run, "error": fields})
         self._stderr(f"error: {error.message}", style="red")
         if error.hint:
             self._stderr(f"hint: {error.hint}", style="cyan")
 
     def _stderr(self, text: str, style: str = "") -> None:
+        shown = self.cleaned(text)
+        if not sys.stderr.isatty():
+            with contextlib.suppress(BrokenPipeError):  # nobody listens any more; the work is not theirs to end
+                sys.stderr.write(f"{shown}\n")
+                sys.stderr.flush()
+            return
         from rich.console import Console
 
         # soft_wrap: a path or command must survive copying out of a narrow terminal
-        scrubbed = self.redactor.scrub(text)
-        Console(file=sys.stderr).print(scrubbed, style=style, markup=False, highlight=False, soft_wrap=True)
+        Console(file=sys.stderr).print(shown, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, narrate: "Narrate | None" = None) -> "LiveProgress":
         """A sink that shows how far a run is. A bar on a terminal, else a line per finished step."""
@@ -146,14 +179,20 @@ class LiveProgress:
                 TimeElapsedColumn(),
                 TextColumn("{task.description}"),
             )
-            self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
+            # Left on, `redirect_stdout` would send the answer to stderr whenever stdout is a file or a pipe.
+            self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False)
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away, so that the answer can be printed. Safe to call twice."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
 
     def emit(self, event: "Event") -> None:
         """Show an event, if it means something to a user."""
@@ -169,9 +208,21 @@ class LiveProgress:
         if self._screen.quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(self._screen.redactor.scrub(text), markup=False, highlight=False)
+            self._bar.console.print(self._screen.cleaned(text), markup=False, highlight=False, soft_wrap=True)
         else:
             self._screen.say(text)
+
+    def interject(self, text: str) -> None:
+        """A line from a signal handler, past every buffer that the signal may have interrupted; silent with -q."""
+        if not self._screen.quiet:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{text}\n".encode())
+
+    def abandon(self) -> None:
+        """Give the cursor back: the process is about to end without any clean-up."""
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                os.write(2, _SHOW_CURSOR)
 
     def update(self, detail: str | None, *, done: int | None = None, total: int | None = None) -> None:
         """Move the bar."""

@@ -1,5 +1,6 @@
 """What changed between two configs of one kind: for resume and for comparing runs. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,11 @@ def differences(old: BaseModel, new: BaseModel) -> list[Difference]:
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     ]
+
+
+def larger_budget(changed: Sequence[Difference]) -> bool:
+    """Whether one of the changes leaves more to do: a higher limit, or none where there was one."""
+    return any(d.role == "budget" and d.old is not None and (d.new is None or d.new > d.old) for d in changed)
 
 
 def _role(key: str, marked: dict[str, Role]) -> Role | None:

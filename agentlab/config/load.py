@@ -16,7 +16,7 @@ from agentlab.config.presets import ConfigFile, is_path, named_files, path_file
 from agentlab.config.sentences import problems
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text, read_yaml, write_yaml
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, UnknownNameError
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -129,7 +129,7 @@ def _extended(name: Any, where: str, seen: Sequence[ConfigFile], place: tuple[st
     folder, workspace = place
     if not isinstance(name, str):
         raise ConfigError(f"{where}: extends: must be a preset's name or a path.")
-    found = [path_file(name, workspace.root)] if is_path(name) else named_files(folder, name, workspace)
+    found = [path_file(name, workspace.root)] if is_path(name) else _named(folder, name, workspace, f"{where}: extends")
     met = {file.path.resolve() for file in seen}
     fresh = [file for file in found if file.path.resolve() not in met]
     if not fresh:
@@ -144,10 +144,21 @@ def _with_presets(model: type[BaseModel], layer: Layer, workspace: Workspace, *,
         name = slot.default if given is None and defaults else given
         if isinstance(name, str):
             preset = Layer()
-            for lower in _chain(named_files(slot.folder, name, workspace)[0], slot.folder, workspace):
+            where = f"{layer.origin(slot.path) or 'default'}: {join(slot.path)}"
+            for lower in _chain(_named(slot.folder, name, workspace, where)[0], slot.folder, workspace):
                 preset = preset.under(lower)
             layer = layer.graft(slot.path, preset)
     return layer
+
+
+def _named(folder: str, name: str, workspace: Workspace, where: str) -> list[ConfigFile]:
+    """`named_files`, whose complaint about an unknown name begins with the place that names it."""
+    try:
+        return named_files(folder, name, workspace)
+    except UnknownNameError as error:
+        error.message = f"{where}: {error.message}"
+        error.args = (error.message,)
+        raise
 
 
 def _validate(

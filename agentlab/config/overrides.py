@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentlab.config.keys import Key, join, split, split_prefix
-from agentlab.config.yaml_tree import read_value
+from agentlab.config.yaml_tree import MAX_DEPTH, read_value
 from agentlab.errors import ConfigError
 
 
@@ -31,6 +31,8 @@ def parse(text: str) -> Override:
     if not rest:
         raise ConfigError(f"--set {text!r} has no equals sign.", hint=f"Write --set {text}=VALUE.")
     key = join(parts)
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"--set {key[:40]}... is nested deeper than {MAX_DEPTH} levels.")
     return Override(key=key, value=read_value(rest[1:], f"--set {key}"))
 
 

@@ -70,7 +70,8 @@ def named_files(folder: str, name: str, workspace: Workspace) -> list[ConfigFile
 
 def known(folder: str, workspace: Workspace) -> list[str]:
     """Names of all presets of a folder."""
-    return sorted({path.stem for root in _roots(workspace) for path in (root / folder).glob("*.yaml")})
+    found = (path for root in _roots(workspace) for path in (root / folder).glob("*.yaml"))
+    return sorted({path.stem for path in found if path.is_file()})
 
 
 def presets(folder: str, workspace: Workspace) -> list[Preset]:

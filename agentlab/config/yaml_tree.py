@@ -55,13 +55,13 @@ def read_text(path: Path, label: str) -> str:
     Raises:
         ConfigError: no such file, not readable, too large, or not UTF-8.
     """
-    if not path.is_file():
-        raise ConfigError(f"There is no config file {label}.", hint="`agentlab configs list` shows the presets.")
     try:
+        if not path.is_file():
+            raise ConfigError(f"There is no config file {label}.", hint="`agentlab configs list` shows the presets.")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"The config file {label} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"The config file {label[:200]} cannot be read: {error.strerror}.") from error
     if len(content) > MAX_BYTES:
         raise ConfigError(f"The config file {label} is larger than {MAX_BYTES // 1024} KiB.")
     try:

@@ -7,9 +7,10 @@ from agentlab.doctor.report import Row, Status
 
 PYTHON = (3, 11)
 KEYS = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+OURSELVES = "agentlab-toolkit"  # absent in a checkout that is not installed
 # Distributions whose absence breaks a command.
 LIBRARIES = (
-    "agentlab-toolkit",
+    OURSELVES,
     "torch",
     "transformers",
     "peft",
@@ -39,10 +40,10 @@ def libraries(versions: Mapping[str, str | None]) -> Row:
     """The installed distributions by name; None is not installed."""
     absent = [name for name, version in versions.items() if version is None]
     said = ", ".join(f"{name} {version or '(absent)'}" for name, version in versions.items())
+    if absent == [OURSELVES]:
+        return Row(name="libraries", status="warn", detail=said, remedy="Run `make setup` in the checkout.")
     if absent:
-        remedy = f"pip install {' '.join(name for name in absent)}"
-        if absent == ["agentlab-toolkit"]:
-            return Row(name="libraries", status="warn", detail=said, remedy="Run `make setup` in the checkout.")
+        remedy = f"pip install {' '.join(name for name in absent if name != OURSELVES)}"
         return Row(name="libraries", status="missing", detail=said, remedy=remedy)
     return Row(name="libraries", status="ok", detail=said)
 

@@ -44,10 +44,11 @@ def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
 
 def write_problem(folder: Path) -> str | None:
     """Why nothing can be written into a folder that exists or would have to be made; None when it can."""
-    place = _nearest(folder)
-    if not place.is_dir():
-        return f"{place} is not a folder"
+    place = folder
     try:
+        place = _nearest(folder)
+        if not place.is_dir():
+            return f"{place} is not a folder"
         with tempfile.TemporaryFile(dir=place):
             return None
     except OSError as error:

@@ -88,7 +88,13 @@ class WorkerEngine:
                 hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
                 "embedded model.",
             )
-        self._channel = Channel({**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"})
+        try:
+            self._channel = Channel({**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"})
+        except OSError as error:  # no memory or no process number left; a caller falls back as after a death
+            raise WorkerDiedError(
+                f"The process for {config.path.name} cannot be started: {error.strerror or error}.",
+                hint="Close other programs, or use a smaller model.",
+            ) from error
         job = {
             "op": "load",
             "path": str(config.path.absolute()),

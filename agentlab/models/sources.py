@@ -136,3 +136,7 @@ def _hub_file(source: HubSource, env: Mapping[str, str]) -> Path:
     except (HfHubHTTPError, EntryNotFoundError, ConnectionError) as error:
         said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise RemoteError(f"Hugging Face repository {source.repo}: {said}.") from error
+    except OSError:  # the disk
+        raise
+    except Exception as error:  # a connection lost on the way is an error of whatever client the library uses
+        raise RemoteError(f"Hugging Face repository {source.repo}: {error!r:.300}.") from error

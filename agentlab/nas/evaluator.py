@@ -3,7 +3,6 @@
 Neither ever sees a test figure.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -26,58 +25,64 @@ class Judgement(StrictModel):
     decision: Literal["accept", "reject"]
 
 
-def by_rule(value: float | None, lowest: float | None, noise: float) -> Decision | None:
-    """Accept or reject beyond the noise; None within it.
+def by_rule(trial: TrialState, best: TrialState | None, lowest: float | None, noise: float) -> Decision | None:
+    """Accept or reject what is clear; None where error and size pull in different directions within the noise.
 
     Args:
-        value: validation MSE of the trial, None if it failed.
-        lowest: the smallest validation MSE so far, None for the first success. Comparing with the lowest, and not
-            with the last accepted trial, keeps a chain of lenient answers from drifting further than one noise width.
+        trial: the trial that has ended.
+        best: the trial accepted last.
+        lowest: the smallest validation MSE so far. Comparing with it, and not only with the last accepted trial, keeps
+            a chain of lenient answers from drifting further than one noise width.
         noise: relative difference that is taken as equal.
     """
-    if value is None:
+    if trial.value is None:
         return Decision(False, "the trial failed")
-    if lowest is None:
+    if best is None or best.value is None or lowest is None:
         return Decision(True, "the first trial that finished")
-    change = (value - lowest) / lowest if lowest > 0 else 0.0
+    change = (trial.value - lowest) / lowest if lowest > 0 else 0.0
     if change < -noise:
         return Decision(True, f"validation error {-change:.1%} lower than the best so far")
     if change > noise:
         return Decision(False, f"validation error {change:.1%} higher than the best so far")
+    lower, smaller = trial.value < best.value, weights(trial) < weights(best)
+    if lower and (smaller or weights(trial) == weights(best)):
+        return Decision(True, "within the noise, lower and no larger")
+    if not lower and not smaller:
+        return Decision(False, "within the noise, not lower and no smaller")
     return None
+
+
+def weights(trial: TrialState) -> int:
+    """Number of weights of a trial that finished."""
+    return int(trial.result.metrics["parameters"]) if trial.result else 0
 
 
 def decide(trial: TrialState, state: StudyState, noise: float, router: "Router | None") -> Decision:
     """Judge a trial that has ended. `state` holds the trials before it."""
-    ruled = by_rule(trial.value, state.lowest, noise)
+    best = state.best
+    ruled = by_rule(trial, best, state.lowest, noise)
     if ruled is not None:
         return ruled
-    best = state.best
-    if best is None or best.value is None or trial.value is None:  # by_rule has decided such cases
-        raise AssertionError("the unclear middle needs two finished trials")
-    lower = trial.value < best.value
-    fallback = f"within the noise of {noise:.1%}; the lower error wins"
+    if best is None or best.value is None or trial.value is None:
+        raise AssertionError("by_rule decides while there are not two finished trials")
+    fallback = Decision(trial.value < best.value, "within the noise, by the lower error")
     if router is None or not router.available(TASK):
-        return Decision(lower, fallback)
+        return fallback
     try:
         answer = router.complete_sync(
             question(trial, best), task=TASK, schema=Judgement, call_id=f"{trial.id}/evaluate"
         )
     except (RemoteError, GateError) as error:
-        return Decision(lower, f"{fallback} ({error.kind} of the model)")
+        return Decision(fallback.accepted, f"{fallback.reason}; no judgement: {error.message[:120]}")
     return Decision(answer.value.decision == "accept", answer.value.reason, by=answer.model)
 
 
 def question(trial: TrialState, best: TrialState) -> list[Message]:
     """What the model is asked. Pure; relative figures, because small models misread long decimals."""
 
-    def line(name: str, state: TrialState, measure: Callable[[TrialState], float]) -> str:
-        error = 100 * measure(state) / measure(best)
-        weights = state.result.metrics.get("parameters") if state.result else None
-        return f"{name}: validation error {error:.1f}, {weights} weights"
-
-    def value(state: TrialState) -> float:
-        return state.value or 1.0
+    def line(name: str, state: TrialState) -> str:
+        error = 100 * (state.value or 0.0) / (best.value or 1.0)
+        return f"{name}: validation error {error:.1f}, {weights(state)} weights"
 
     return [
         Message(
@@ -87,7 +92,7 @@ def question(trial: TrialState, best: TrialState) -> list[Message]:
         ),
         Message(
             "user",
-            f"{line('current', best, value)}\n{line('new', trial, value)}\n"
+            f"{line('current', best)}\n{line('new', trial)}\n"
             "The difference is within measurement noise. Accept the new model?",
         ),
     ]

@@ -1,4 +1,4 @@
-"""Forecasts to look at: chosen windows of a part, and the steps after the end of the series. Original units."""
+"""Forecasts to look at: chosen windows of a part, in the units of the file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch  # noqa: TID253 - this module is only imported by code that has a t
 from numpy.typing import NDArray
 
 from agentlab.nas.informer.model import Informer
-from agentlab.nas.series import Part, Series
-from agentlab.nas.time_features import Times, time_features
+from agentlab.nas.series import Part
+from agentlab.nas.time_features import Times
 from agentlab.nas.windows import Windows
 
 Floats = NDArray[np.float64]
@@ -19,13 +19,13 @@ Floats = NDArray[np.float64]
 class Forecast:
     """One window in original units: `past` [input, targets], `future` and `predicted` [horizon, targets].
 
-    `future` is None where it has not happened yet. `dates` are those of the horizon.
+    `dates` are those of the horizon.
     """
 
     dates: Times
     past: Floats
     predicted: Floats
-    future: Floats | None = None
+    future: Floats
 
 
 @torch.no_grad()
@@ -46,16 +46,3 @@ def predict_windows(model: Informer, windows: Windows, part: Part, picks: Sequen
         )
         for number, start in enumerate(starts.tolist())
     ]
-
-
-@torch.no_grad()
-def predict_next(model: Informer, series: Series, input_length: int, horizon: int, device: str = "cpu") -> Forecast:
-    """The forecast for the `horizon` steps after the last row of the series."""
-    dates = series.frequency.after(series.dates[-1], horizon)
-    coming = time_features(dates, series.frequency)
-    time = np.concatenate([series.time[-input_length:], coming])
-    past = series.values[-input_length:]
-    batch = (torch.from_numpy(array[None].copy()).to(device) for array in (past, time))
-    predicted = model.eval()(*batch)[0].cpu().numpy()
-    undo = series.scaler.undo
-    return Forecast(dates, undo(past[:, list(series.targets)], series.targets), undo(predicted, series.targets))

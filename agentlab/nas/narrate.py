@@ -22,6 +22,8 @@ def narrate(event: Event) -> Narration | None:
             return Narration(line=f"  {event.id}  failed: {data['error']}")
         case "decision.made":
             return Narration(line=_line(event.id, data), done=int(event.id.rpartition("_")[2]) + 1)
+        case "search.exhausted":
+            return Narration(line=f"  search ends early: {data['reason']}")
         case "winner.scored":
             return Narration(line=f"  winner {event.id}: test MSE {number(data['mse'])}", detail="writing the report")
     return None

@@ -22,13 +22,13 @@ class InformerObjective:
     """Implements `search.types.Objective`. Everything it writes lies in `trials/run_0007/`."""
 
     def __init__(
-        self, base: TrialConfig, series: Series, run: Run, device: str, should_stop: Callable[[], bool]
+        self, base: TrialConfig, series: Series, run: Run, device: str, before_step: Callable[[], None]
     ) -> None:
         self._base = base
         self._series = series
         self._run = run
         self._device = device
-        self._should_stop = should_stop
+        self._before_step = before_step
 
     def __call__(self, proposal: Proposal, context: TrialContext) -> TrialResult:
         """Train to the end. The folder is complete before the result is returned."""
@@ -41,7 +41,7 @@ class InformerObjective:
             context.seed,
             device=self._device,
             on_epoch=lambda epoch: self._epoch(name, epoch),
-            should_stop=self._should_stop,
+            before_step=self._before_step,
         )
         metrics = figures(trained)
         history = [asdict(epoch) for epoch in trained.history]

@@ -15,7 +15,7 @@ class NasPlan(Document):
     parameters: int
     memory_bytes: int
     language_model: str
-    llm_calls: int
+    proposals: int
     max_cost_usd: float
 
     def blocks(self) -> list[Block]:
@@ -27,8 +27,12 @@ class NasPlan(Document):
             ("searched", ", ".join(self.searched)),
             ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB to train"),
             ("language model", self.language_model),
-            ("model calls", f"about {self.llm_calls}, at most {self.max_cost_usd:g} USD"),
         ]
+        if self.proposals:
+            rows.append(("its calls", f"about {self.proposals} to propose, and one for every near tie"))
+            rows.append(
+                ("its cost", f"at most {self.max_cost_usd:g} USD where a model has a price; local models are free")
+            )
         return [Table(("plan", ""), rows)]
 
 

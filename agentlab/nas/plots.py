@@ -28,11 +28,10 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Panel:
     """One held-out window of one channel, in the units of the file: known past, truth, forecast."""
 
-    channel: str
-    when: str
+    title: str
     past: "NDArray[np.float64]"  # [input]
     truth: "NDArray[np.float64]"  # [horizon]
     forecast: "NDArray[np.float64]"  # [horizon]
@@ -107,7 +106,7 @@ def learning_curve(curve: Curve) -> bytes:
     return _png(figure)
 
 
-def forecasts(windows: Sequence[Forecast]) -> bytes:
+def forecasts(windows: Sequence[Panel]) -> bytes:
     """The winner on held-out windows, beside what really happened."""
     from matplotlib.figure import Figure
 
@@ -119,7 +118,7 @@ def forecasts(windows: Sequence[Forecast]) -> bytes:
         axes.plot(range(ahead), window.truth, color=_COLOURS[0], lw=1.6, label="truth")
         axes.plot(range(ahead), window.forecast, color=_COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
-        axes.set_title(f"{window.channel}, forecast from {window.when}", fontsize=10)
+        axes.set_title(window.title, fontsize=10)
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8)
     figure.supxlabel("steps from the start of the forecast", fontsize=9)

@@ -1,12 +1,11 @@
 """The report of a study: the same result as on the screen, with every trial and the pictures."""
 
-import numpy as np
-import torch  # noqa: TID253 - only imported when a study has been trained
 import yaml
 
 from agentlab.nas.config import TrialConfig, with_params
+from agentlab.nas.forecast import predict_windows
 from agentlab.nas.objective import stored_curve, stored_weights
-from agentlab.nas.plots import Forecast, error_by_trial, forecasts, learning_curves
+from agentlab.nas.plots import Panel, error_by_trial, forecasts, learning_curves
 from agentlab.nas.result import NasResult
 from agentlab.nas.series import Series
 from agentlab.nas.training import restore
@@ -56,28 +55,19 @@ def blocks(result: NasResult, winner: TrialConfig) -> list[Block]:
     return shown
 
 
-def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Forecast]:
-    """The last target column on evenly spread test windows, in the units of the file."""
+def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Panel]:
+    """The last target column on evenly spread test windows."""
     trial = with_params(base, result.winner.params)
     model = restore(trial, series, stored_weights(run, result.winner.run_id), device)
     windows = Windows(series, trial, device)
-    starts = windows.starts("test")
-    picked = starts[torch.linspace(0, len(starts) - 1, _SHOWN_WINDOWS, device=starts.device).long()]
-    batch = windows.gather(picked)
-    with torch.no_grad():
-        predicted = model(batch.past, batch.time)
-    channel = series.targets[-1]
-
-    def units(scaled: torch.Tensor) -> "np.ndarray":
-        return series.scaler.undo(scaled.cpu().numpy()[:, None], (channel,))[:, 0]
-
+    last = len(windows.starts("test")) - 1
+    picks = [last * index // (_SHOWN_WINDOWS - 1) for index in range(_SHOWN_WINDOWS)]
     return [
-        Forecast(
-            channel=series.names[channel],
-            when=str(series.dates[int(start) + trial.data.input_length])[:16],
-            past=units(batch.past[index, :, channel]),
-            truth=units(batch.future[index, :, -1]),
-            forecast=units(predicted[index, :, -1]),
+        Panel(
+            title=f"{series.target_names[-1]}, forecast from {str(found.dates[0])[:16]}",
+            past=found.past[:, -1],
+            truth=found.future[:, -1],
+            forecast=found.predicted[:, -1],
         )
-        for index, start in enumerate(picked)
+        for found in predict_windows(model, windows, "test", picks)
     ]

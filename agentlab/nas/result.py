@@ -36,7 +36,7 @@ class ReferenceRow(Document):
 
 
 class Winner(Document):
-    """The accepted trial with the lowest error, and its one test score."""
+    """The trial accepted last, and its one test score: no other is better by more than the noise and no larger."""
 
     run_id: str
     source: str
@@ -87,11 +87,11 @@ class NasResult(Document):
     def headline(self) -> str:
         """One sentence."""
         w, best = self.winner, min(self.references, key=lambda r: r.test_mse)
-        ratio = w.test_mse / best.test_mse
-        verb = f"{1 - ratio:.0%} below" if ratio < 1 else f"{ratio - 1:.0%} above"
+        count = "1 trial" if len(self.trials) == 1 else f"{len(self.trials)} trials"
         return (
-            f"Winner {w.run_id} of {len(self.trials)} trials ({w.source}): test MSE {number(w.test_mse)}, "
-            f"{verb} the best reference ({best.name}, {number(best.test_mse)}), {w.parameters:,} weights."
+            f"Winner {w.run_id} of {count} ({w.source}): test MSE {number(w.test_mse)}, "
+            f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}), "
+            f"{w.parameters:,} weights."
         )
 
     def comparison(self) -> Table:
@@ -145,6 +145,13 @@ class NasResult(Document):
             [(str(p.calls), str(p.answered), _known(p.input_tokens), _known(p.output_tokens), cost)],
             "The language model",
         )
+
+
+def _beside(ratio: float) -> str:
+    """A ratio of errors in words."""
+    if ratio < 1:
+        return f"{1 - ratio:.0%} below"
+    return f"{ratio - 1:.0%} above" if ratio < 2 else f"{ratio:.1f} times"
 
 
 def _known(count: int | None) -> str:

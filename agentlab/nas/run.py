@@ -49,7 +49,7 @@ class NasExperiment:
         self.series = load_series(config.data, context.workspace)
         self.base = config.trial()
         self.space = SearchSpace.of(config.space, config.constraints, params_of(self.base, trial_keys()))
-        self.default = self.space.default(params_of(self.base, tuple(self.space.parameters)))
+        self.default = self.space.reduce(params_of(self.base, tuple(self.space.parameters)))
         self.rules = Rules(
             self.space,
             self._estimate,
@@ -83,7 +83,7 @@ class NasExperiment:
             parameters=cost.parameters,
             memory_bytes=cost.memory_bytes,
             language_model=describe_models(config),
-            llm_calls=(config.max_iterations - 1) // 2 if agent else 0,
+            proposals=(config.max_iterations - 1) // 2 if agent else 0,
             max_cost_usd=config.llm.budget.per_run_usd,
         )
 
@@ -129,7 +129,7 @@ class NasExperiment:
             trials=self.config.max_iterations,
         )
         agent = LLMProposer(base, router, self.rules, about, task=PROPOSE, options=self.config.search.pick_from)
-        objective = InformerObjective(self.base, self.series, run, device, lambda: self.context.stop.requested)
+        objective = InformerObjective(self.base, self.series, run, device, self.context.stop.check)
         return steps.Study(
             run=run,
             seed=self.config.seed,

@@ -83,14 +83,6 @@ class Frequency:
         """The dates as they stand; monthly ones are moved to the first of the month, wherever in it they lie."""
         return times if self.minutes is not None else times.astype("datetime64[M]").astype("datetime64[s]")
 
-    def after(self, last: np.datetime64, count: int) -> Times:
-        """The `count` dates that follow one."""
-        if self.minutes is None:
-            months: Times = (last.astype("datetime64[M]") + np.arange(1, count + 1)).astype("datetime64[s]")
-            return months
-        following: Times = last + np.arange(1, count + 1) * np.timedelta64(self.minutes * 60, "s")
-        return following
-
     def grid(self, start: np.datetime64, end: np.datetime64) -> Times:
         """Every step from start to end, both included when they lie on the grid."""
         if self.minutes is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch  # noqa: TID253 - this module is only imported by code that trains
 from torch import Tensor, nn  # noqa: TID253 - as above
 
-from agentlab.errors import DivergedError, Interrupted
+from agentlab.errors import DivergedError
 from agentlab.nas.config import WITH_MOMENTUM, TrainingConfig, TrialConfig
 from agentlab.nas.informer.model import Informer, Shape
 from agentlab.nas.series import Part, Series
@@ -90,7 +90,7 @@ def train(
     *,
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    before_step: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train until the last epoch or the end of patience, and keep the weights of the best validation epoch.
 
@@ -100,7 +100,7 @@ def train(
     Raises:
         DivergedError: the loss is not finite.
         DataError: the series is too short for the trial's windows.
-        Interrupted: `should_stop`, asked before every step, said so.
+        Whatever `before_step` raises, to stop; the trial is lost and can be trained again.
     """
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
@@ -114,7 +114,7 @@ def train(
             rate = learning_rate(trial.training, number)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = _run_epoch(model, windows, optimizer, trial, should_stop)
+            loss = _run_epoch(model, windows, optimizer, trial, before_step)
             score = evaluate(model, windows, "val")
             _require_finite(number, loss, score.mse)
             history.append(Epoch(number, rate, loss, score.mse, score.mae))
@@ -139,7 +139,7 @@ def _run_epoch(
     windows: Windows,
     optimizer: torch.optim.Optimizer,
     trial: TrialConfig,
-    should_stop: Callable[[], bool],
+    before_step: Callable[[], None],
 ) -> float:
     """One pass over the training windows in random order; the mean loss per window."""
     criterion: nn.Module = getattr(nn, trial.training.criterion_class)()
@@ -149,8 +149,7 @@ def _run_epoch(
     total = torch.zeros((), device=starts.device)
     model.train()
     for picked in torch.split(order, trial.data.batch_size):
-        if should_stop():
-            raise Interrupted("Training was stopped.")
+        before_step()
         batch = windows.gather(picked)
         optimizer.zero_grad()
         loss = criterion(model(batch.past, batch.time), batch.future)

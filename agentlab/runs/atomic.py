@@ -1,4 +1,7 @@
-"""Writes that are either whole or absent: temporary file in the same folder, fsync, rename, fsync of the folder."""
+"""Writes that are either whole or absent: temporary file in the same folder, fsync, rename, fsync of the folder.
+
+And reads that are bounded: a file that somebody sent may be of any size.
+"""
 
 import contextlib
 import errno
@@ -20,6 +23,7 @@ _REASONS = {
     errno.EIO: ("the disk reports an input/output error", "Check the disk; the run can be resumed elsewhere."),
     errno.ENOTDIR: ("a part of the path is a file", "Choose another folder with --runs-dir."),
     errno.EEXIST: ("a file is in the way", "Move it or choose another folder."),
+    errno.ENOTEMPTY: ("a folder is in the way", "Move it or choose another name."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
 }
 
@@ -49,6 +53,25 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is what a kill in the middle of `write_bytes` leaves behind."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A UTF-8 file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it is larger than {limit >> 20} MiB")
+    return content.decode()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

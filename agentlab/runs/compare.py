@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import yaml
-
 from agentlab.config.base import flatten
-from agentlab.errors import RunUnreadableError
+from agentlab.config.yaml_tree import read_yaml
 from agentlab.runs.document import Block, Document, Heading, Table, Text, number
 from agentlab.runs.manifest import Metric
 from agentlab.runs.store import RunRecord
@@ -63,7 +61,11 @@ class Comparison(Document):
 
 
 def compare(first: RunRecord, second: RunRecord) -> Comparison:
-    """Compare what two runs were told and what they found."""
+    """Compare what two runs were told and what they found.
+
+    Raises:
+        ConfigError, RunUnreadableError: the config of one of them is damaged or absent.
+    """
     return Comparison(
         first=first.id,
         second=second.id,
@@ -73,11 +75,7 @@ def compare(first: RunRecord, second: RunRecord) -> Comparison:
 
 
 def _config(record: RunRecord) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(record.text("config.yaml"))
-    except yaml.YAMLError as error:
-        raise RunUnreadableError(f"{record.path / 'config.yaml'} is damaged.") from error
-    return tree if isinstance(tree, dict) else {}
+    return read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
 
 
 def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[ConfigDifference]:

@@ -33,7 +33,7 @@ class Event:
         try:
             raw = json.loads(line)
             return cls(seq=raw["seq"], t=raw["t"], type=raw["type"], id=raw["id"], data=raw["data"], v=raw["v"])
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not an event: {error}") from error
 
 

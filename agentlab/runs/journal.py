@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.atomic import storage_errors
 from agentlab.runs.events import VERSION, Event
+
+_MAX_LINE = 64 << 20  # bytes; no event comes near it
 
 
 def read_events(path: Path) -> list[Event]:
@@ -20,22 +23,18 @@ def read_events(path: Path) -> list[Event]:
 
 def _parse(path: Path) -> tuple[list[Event], int]:
     """The events and the number of bytes they take."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunUnreadableError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run folder?") from error
     events: list[Event] = []
-    size = 0
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or empty
+    size, torn = 0, False
+    for number, line in enumerate(_lines(path), start=1):
+        if torn:  # and yet the file goes on
+            raise RunUnreadableError(
+                f"{path} is damaged in line {number - 1}.", hint="Restore the file from a copy, or start a new run."
+            )
         try:
             event = Event.from_json(line.decode())
-        except ValueError as error:
-            if number == len(lines) - 1:
-                break
-            raise RunUnreadableError(
-                f"{path} is damaged in line {number}.", hint="Restore the file from a copy, or start a new run."
-            ) from error
+        except ValueError:
+            torn = True
+            continue
         if event.v > VERSION:
             raise RunUnreadableError(f"{path} was written by a newer agentlab.", hint="Upgrade agentlab to read it.")
         if event.seq != len(events):
@@ -43,8 +42,20 @@ def _parse(path: Path) -> tuple[list[Event], int]:
                 f"{path} lacks events before line {number}.", hint="Restore the file from a copy, or start a new run."
             )
         events.append(event)
-        size += len(line) + 1
+        size += len(line)
     return events, size
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, however long it is; what follows the last newline is torn, and left out."""
+    try:
+        with path.open("rb") as file:
+            while (line := file.readline(_MAX_LINE)).endswith(b"\n"):
+                yield line
+    except OSError as error:
+        raise RunUnreadableError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run folder?") from error
+    if len(line) == _MAX_LINE:
+        raise RunUnreadableError(f"{path} holds a line that is no event.", hint="Is this a run folder?")
 
 
 class Journal:

@@ -41,7 +41,7 @@ class Lock:
             self._file.close()
             raise RunLockedError(
                 f"Another process{owner} is working on the run {run_id}.",
-                hint=f"Watch it with `agentlab runs show {run_id}`, or wait until it ends.",
+                hint="Wait until it ends, or stop that process; then resume the run.",
             ) from error
         with storage_errors(path):
             self._file.truncate(0)

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentlab.errors import RunUnreadableError
+from agentlab.runs.atomic import read_text
 from agentlab.stats.control import Control
 
 SCHEMA_VERSION = 1
+_MAX_BYTES = 4 << 20
 
 Status = Literal["created", "running", "completed", "failed", "interrupted"]
 
@@ -83,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / "manifest.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path, _MAX_BYTES))
         version = raw["schema_version"]
         if version > SCHEMA_VERSION:
             raise RunUnreadableError(
@@ -92,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(raw)
     except OSError as error:
         raise RunUnreadableError(f"{path} cannot be read: {error.strerror}.", hint="Is this a run folder?") from error
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunUnreadableError(
             f"{path} is damaged.", hint="The events of the run are in events.jsonl beside it."
         ) from error

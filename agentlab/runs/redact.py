@@ -7,7 +7,7 @@ from typing import Any
 MASK = "[redacted]"
 
 # Variables whose values are secrets, by name.
-_SECRET_NAME = re.compile(r"(?i)(api_?key|token|secret|passw(or)?d|credential)")
+_SECRET_NAME = re.compile(r"(?i)(api_?key|(^|_)key$|token|secret|passw(or)?d|credential)")
 # Shapes of common keys, for values that never were in the environment (a key pasted into the command line).
 _KEY_SHAPE = re.compile(
     r"""(?x)
@@ -42,7 +42,7 @@ class Redactor:
         if isinstance(value, str):
             return self.scrub(value)
         if isinstance(value, Mapping):
-            return {key: self.scrub_tree(item) for key, item in value.items()}
+            return {self.scrub_tree(key): self.scrub_tree(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.scrub_tree(item) for item in value]
         return value

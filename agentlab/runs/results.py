@@ -3,8 +3,6 @@
 import json
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.document import Document
 from agentlab.runs.store import RunRecord
@@ -20,7 +18,7 @@ def read_result(record: RunRecord, model: type[D]) -> D:
     """
     try:
         return model.model_validate(json.loads(record.text("result.json")))
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunUnreadableError(
             f"{record.path / 'result.json'} is damaged.", hint=f"Its report is {record.path / 'report.md'}."
         ) from error

@@ -15,6 +15,7 @@ from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
 from agentlab.runs.events import Event, EventSink
 from agentlab.runs.journal import Journal
+from agentlab.runs.leftovers import CREATING, sweep_creations, sweep_run
 from agentlab.runs.lock import Lock
 from agentlab.runs.manifest import Failure, Manifest, Metric, Status, Tokens, read_manifest
 from agentlab.runs.redact import Redactor
@@ -66,6 +67,7 @@ class Run:
         self._session_start = edge.clock()
         self._lock = Lock(path / LOCK, run_id=path.name, now=self._session_start)
         try:
+            sweep_run(path)
             self.manifest = read_manifest(path)
             self._journal = Journal(path / "events.jsonl")
         except BaseException:
@@ -82,7 +84,7 @@ class Run:
         """
         now = datetime.fromtimestamp(edge.clock(), tz=UTC)
         run_id = _checked_name(spec.name) if spec.name else _default_name(now, spec.command)
-        target, building = runs_dir / run_id, runs_dir / f".creating-{secrets.token_hex(4)}"
+        target, building = runs_dir / run_id, runs_dir / f"{CREATING}{secrets.token_hex(4)}"
         if target.exists():
             raise UsageError(
                 f"There already is a run named {run_id}.",
@@ -99,6 +101,7 @@ class Run:
             created=_iso(now),
         )
         make_folder(runs_dir)
+        sweep_creations(runs_dir, edge.clock())
         try:
             with storage_errors(building):
                 building.mkdir()
@@ -208,7 +211,9 @@ class Run:
         self.emit("run.resumed" if again else "run.started")
 
     def budget(self, config_yaml: str) -> None:
-        """Record a larger budget, given on resume, in `config.yaml`."""
+        """Record another budget, given on resume, in `config.yaml`. A complete run is no longer complete with it."""
+        if self.manifest.status == "completed":  # first: a kill between the two writes must leave work to do
+            self._update(status="interrupted")
         self.write_text("config.yaml", config_yaml)
 
     def complete(self, outcome: Outcome) -> None:
@@ -225,9 +230,11 @@ class Run:
         """A signal stopped the work; it can go on later."""
         self._end("interrupted")
 
-    def fail(self, kind: str, message: str) -> None:
-        """The work ended in an error. A disk that refuses even this must not hide that error."""
+    def fail(self, kind: str, message: str, *, trace: str | None = None) -> None:
+        """The work ended in an error; `trace` goes into the log. A disk that refuses this must not hide that error."""
         try:
+            if trace:
+                self.log(trace)
             self._end("failed", error=Failure(kind=kind, message=self._edge.redactor.scrub(message)))
         except StorageError:
             self.close()

@@ -4,14 +4,17 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
-from agentlab.runs.atomic import storage_errors
+from agentlab.runs.atomic import read_text, storage_errors
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.runs.lock import is_held
 from agentlab.runs.manifest import Manifest, Status, read_manifest
 from agentlab.runs.run import LOCK
+
+_MAX_TEXT = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,14 @@ class RunRecord:
         """A text file of the run.
 
         Raises:
-            RunUnreadableError: the file is absent.
+            RunUnreadableError: the file is absent, too large, or not text.
         """
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            return read_text(self.path / name, _MAX_TEXT)
         except OSError as error:
             raise RunUnreadableError(f"The run {self.id} has no {name}.", hint="Was it interrupted early?") from error
+        except ValueError as error:
+            raise RunUnreadableError(f"{self.path / name} is damaged: {error}.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def find(runs_dir: Path, name: str) -> RunRecord:
         RunUnreadableError: the folder that fits is damaged.
     """
     listing = list_runs(runs_dir)
-    if name == "last" or name.startswith("last:"):
+    if _is_last(name):
         command = name.partition(":")[2]
         fitting = [run for run in listing.runs if not command or run.manifest.command == command]
         if not fitting:
@@ -106,8 +111,14 @@ def find(runs_dir: Path, name: str) -> RunRecord:
     broken = dict(listing.unreadable)
     chosen = match(name, [*(run.id for run in listing.runs), *broken])
     if chosen in broken:
-        raise RunUnreadableError(broken[chosen], hint=f"Remove it with `agentlab runs rm {chosen}`.")
+        raise RunUnreadableError(
+            broken[chosen], hint=f"Remove it with `agentlab runs rm {chosen} --runs-dir {quote(str(runs_dir))}`."
+        )
     return next(run for run in listing.runs if run.id == chosen)
+
+
+def _is_last(name: str) -> bool:
+    return name == "last" or name.startswith("last:")
 
 
 def match(name: str, names: Sequence[str]) -> str:
@@ -124,20 +135,22 @@ def match(name: str, names: Sequence[str]) -> str:
 
 def resolve(runs_dir: Path, name: str) -> str:
     """The folder name of the run that `name` means, be the run readable or not."""
-    listing = list_runs(runs_dir)
-    if name.startswith("last"):
+    if _is_last(name):
         return find(runs_dir, name).id
+    listing = list_runs(runs_dir)
     return match(name, [*(run.id for run in listing.runs), *(broken for broken, _ in listing.unreadable)])
 
 
-def remove(runs_dir: Path, run_id: str) -> None:
-    """Delete a run folder, also a damaged one. `run_id` is what `resolve` returned.
+def remove(runs_dir: Path, *run_ids: str) -> None:
+    """Delete run folders, also damaged ones: all of them, or none when one is in use. The ids come from `resolve`.
 
     Raises:
-        RunLockedError: a process works on it.
+        RunLockedError: a process works on one of them.
+        StorageError: it cannot be deleted.
     """
-    path = runs_dir / run_id
-    if is_held(path / LOCK):
-        raise RunLockedError(f"The run {run_id} is being worked on.", hint="Stop it first.")
-    with storage_errors(path):
-        shutil.rmtree(path)
+    for run_id in run_ids:
+        if is_held(runs_dir / run_id / LOCK):
+            raise RunLockedError(f"The run {run_id} is being worked on.", hint="Stop it first.")
+    for run_id in run_ids:
+        with storage_errors(runs_dir / run_id):
+            shutil.rmtree(runs_dir / run_id)

@@ -54,7 +54,7 @@ class RunList(Document):
     def blocks(self) -> list[Block]:
         """A table, or a sentence when there is nothing to list."""
         if not self.runs:
-            return [Text("No runs yet. Try: agentlab nas demo")]
+            return [Text("There is no such run yet. Try: agentlab nas demo")]
         rows = [
             (
                 r.id,

@@ -127,7 +127,7 @@ def validate(refs: Sequence[str], kind: str | None, context: Context, cwd: Path)
     for its_kind, ref in jobs:
         try:
             _load(its_kind, ref, (), context, cwd)
-        except ConfigError as error:
+        except (ConfigError, UnknownNameError) as error:
             wrong.append(error.message)
         else:
             valid.append(ref if is_path(ref) else f"{its_kind}/{ref}")

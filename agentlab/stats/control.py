@@ -76,7 +76,13 @@ def judge(what: Comparison, n: int, interval: Interval, study: Study) -> Control
     if interval.low <= 0:
         return _record(what, n, interval, "no_measurable_help", "")
     if study == "light":
-        return _record(what, n, interval, "no_measurable_help", "It looks helpful; `--control full` can confirm it.")
+        return _record(
+            what,
+            n,
+            interval,
+            "no_measurable_help",
+            "It looks helpful; only paired studies with and without the agent could confirm it.",
+        )
     return _record(what, n, interval, "helped", "")
 
 

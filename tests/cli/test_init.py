@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Agentlab = Callable[..., Any]
 
 
@@ -19,7 +21,17 @@ def test_a_new_workspace_shows_its_own_presets(agentlab: Agentlab, workspace: Pa
     assert not any(preset["shipped"] for preset in listed)
 
 
-def test_init_twice_keeps_what_is_there(agentlab: Agentlab, workspace: Path) -> None:
+def test_the_hint_leads_to_the_new_workspace_and_not_to_another(
+    agentlab: Agentlab, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert agentlab("init").err == "hint: agentlab nas demo\n"
+    assert agentlab("init", "a lab").err == f"hint: AGENTLAB_HOME='{workspace / 'a lab'}' agentlab nas demo\n"
+    monkeypatch.delenv("AGENTLAB_HOME")
+    assert agentlab("init", "a lab").err == "hint: cd 'a lab' && agentlab nas demo\n"
+
+
+def test_init_twice_keeps_what_is_there(agentlab: Agentlab, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTLAB_HOME")
     agentlab("init", "lab")
     (workspace / "lab" / ".gitignore").write_text("mine\n")
     answer = agentlab("init", "lab")

@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +155,22 @@ def test_leaving_at_once_gives_the_cursor_back(
         bar.interject("stopping")
         bar.abandon()
         assert capfd.readouterr().err.endswith("\nstopping\n" + screen_module._SHOW_CURSOR.decode())
+
+
+def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(workspace: Path, agentlab: Call) -> None:
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    words = ["nas", "demo", "--run-name", "mine", "--max-iterations", "500", *TINY]
+    process = subprocess.Popen([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE)
+    events = workspace / "runs" / "mine" / "events.jsonl"
+    while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert b"stopping after this step" in err
+    assert agentlab("runs", "show", "mine", "--json").json["run"]["status"] == "interrupted"
+    assert agentlab("runs", "resume", "mine", "--set", "max_iterations=1").code == 0
 
 
 def test_ctrl_c_outside_a_run_is_one_document_too(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:

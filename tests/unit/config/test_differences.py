@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from agentlab.config.differences import Difference, differences
+import pytest
+
+from agentlab.config.base import Role
+from agentlab.config.differences import Difference, differences, larger_budget
 
 Lay = Callable[..., Any]
 
@@ -28,3 +31,22 @@ def test_keys_that_only_one_config_has_are_differences(lay: Lay) -> None:
 
 def test_a_config_does_not_differ_from_itself(lay: Lay) -> None:
     assert differences(lay().config, lay().config) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "old", "new", "larger"),
+    [
+        ("budget", 5, 9, True),
+        ("budget", 5, 5.5, True),
+        ("budget", 5, None, True),
+        ("budget", 5, 3, False),
+        ("budget", None, 3, False),
+        (None, 5, 9, False),
+        ("machine", 5, 9, False),
+    ],
+)
+def test_a_budget_is_larger_when_it_leaves_more_to_do(
+    role: Role | None, old: float | None, new: float | None, larger: bool
+) -> None:
+    assert larger_budget([Difference("k", old, new, role)]) is larger
+    assert not larger_budget([])

@@ -146,6 +146,18 @@ def test_an_unknown_preset_is_named_with_the_known_ones(lay: Lay, name: str) -> 
     assert "embedded" in str(caught.value.hint)
 
 
+def test_an_unknown_preset_comes_with_the_place_that_names_it(lay: Lay, place: Workspace) -> None:
+    path = write(place.configs / "lab" / "mine.yaml", "rounds: 1\nllm: nowhere\n")
+    with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2: llm: There is no llm preset"):
+        lay("mine")
+    path.write_text("rounds: 1\nextends: nowhere\n")
+    with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2: extends: There is no lab preset"):
+        lay("mine")
+    path.write_text("rounds: 1\n")
+    with pytest.raises(UnknownNameError, match=r"^--set: llm: There is no llm preset"):
+        lay("mine", "llm=nowhere")
+
+
 def test_a_preset_field_takes_no_path(lay: Lay) -> None:
     assert lines(lay, None, "llm=../secret") == ["'../secret' cannot be the name of a preset in configs/llm."]
 

@@ -100,3 +100,9 @@ def test_a_key_that_leads_nowhere_is_explained(key: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         apply({**TREE, "list": [1, 2]}, Override(key, 1))
     assert caught.value.message == message
+
+
+def test_a_key_is_no_deeper_than_a_config() -> None:
+    assert parse(".".join("a" * 32) + "=1").value == 1
+    with pytest.raises(ConfigError, match="nested deeper than 32 levels"):
+        parse(".".join("a" * 33) + "=1")

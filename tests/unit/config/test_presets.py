@@ -69,3 +69,8 @@ def test_a_checkout_lists_its_presets_once() -> None:
     checkout = Workspace(root=presets.shipped_folder().parent, cache=Path("/nowhere"))
     assert [p for p in presets.presets("llm", checkout) if p.name == "embedded"]
     assert len(presets.named_files("llm", "embedded", checkout)) == 1
+
+
+def test_a_folder_is_no_preset_whatever_its_name(workspace: Workspace) -> None:
+    (workspace.configs / "lab" / "folder.yaml").mkdir()
+    assert presets.known("lab", workspace) == ["default", "demo"]

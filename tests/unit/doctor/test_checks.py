@@ -27,6 +27,11 @@ def test_a_checkout_that_is_not_installed_is_only_a_warning() -> None:
     assert "make setup" in (row.remedy or "")
 
 
+def test_the_remedy_never_installs_us_from_the_package_index() -> None:
+    row = checks.libraries({"agentlab-toolkit": None, "peft": None, "trl": None})
+    assert (row.status, row.remedy) == ("missing", "pip install peft trl")
+
+
 @pytest.mark.parametrize("free", [0, 10**8, 10**9, 10**11])
 def test_memory_and_disk_have_three_levels(free: int) -> None:
     order = ["missing", "warn", "ok"]

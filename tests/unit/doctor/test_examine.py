@@ -18,3 +18,7 @@ def test_a_file_in_the_way_is_a_problem(tmp_path: Path) -> None:
 
 def test_a_folder_of_the_kernel_is_a_problem() -> None:
     assert write_problem(Path("/proc/self")) is not None
+
+
+def test_a_path_that_cannot_even_be_looked_at_is_a_problem(tmp_path: Path) -> None:
+    assert "too long" in (write_problem(tmp_path / ("x" * 5000)) or "")

@@ -10,7 +10,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentlab.errors import BadRequestError, LLMCancelledError, LLMTimeoutError, MissingFileError, ModelFileError
+from agentlab.errors import (
+    BadRequestError,
+    LLMCancelledError,
+    LLMTimeoutError,
+    MissingFileError,
+    ModelFileError,
+    WorkerDiedError,
+)
 from agentlab.gguf.engine import ChatRequest, EngineConfig
 from agentlab.gguf.process import WorkerEngine
 
@@ -20,10 +27,12 @@ ASK = ChatRequest([{"role": "user", "content": "hello"}])
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[WorkerEngine]:
     (tmp_path / "garbage.gguf").write_bytes(b"GGUF" + bytes(4096))
+    before = set(psutil.Process().children())  # other tests' helpers, such as multiprocessing's tracker
     engine = WorkerEngine(EngineConfig(tmp_path / "garbage.gguf"))
     yield engine
     engine.close()
-    assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    ours = set(psutil.Process().children()) - before
+    assert not [child for child in ours if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_missing_file_names_the_command_that_brings_it(tmp_path: Path) -> None:
@@ -64,3 +73,14 @@ def test_an_answer_of_no_tokens_is_refused(engine: WorkerEngine) -> None:
 def test_closing_twice_or_before_the_first_call_is_safe(engine: WorkerEngine) -> None:
     engine.close()
     engine.close()
+
+
+def test_a_worker_that_cannot_be_started_is_an_error_a_caller_can_fall_back_from(
+    engine: WorkerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("agentlab.gguf.channel.subprocess.Popen", exhausted)
+    with pytest.raises(WorkerDiedError, match="Cannot allocate memory"):
+        list(engine.chat(ASK))

@@ -199,3 +199,18 @@ def test_what_a_killed_pull_left_is_swept_and_a_living_one_is_not(
     run(row, place, env)
     assert not left.exists()
     assert living.exists()
+
+
+def test_a_connection_that_breaks_on_the_way_is_a_remote_error(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReadTimeoutError(Exception):
+        """As an HTTP client raises it: no kin of OSError."""
+
+    def broken(*_: object, **__: object) -> str:
+        raise ReadTimeoutError("the read operation timed out")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
+    with pytest.raises(RemoteError, match="timed out"):
+        run(row, place, env, source="huggingface")
+    assert nothing_left(place)

@@ -51,7 +51,7 @@ def test_a_light_control_never_says_helped() -> None:
     assert control.estimate is not None
     assert control.estimate > 0
     assert control.verdict == "no_measurable_help"
-    assert "--control full" in note or (control.low or 0) <= 0
+    assert "paired studies" in note or (control.low or 0) <= 0
 
 
 def test_same_study_and_seed_give_the_same_interval() -> None:

@@ -34,64 +34,77 @@ class Router:
         return Completion(value, "", "tiny", Usage(), (Attempt("tiny", None),))
 
 
-def trial(number: int, value: float | None, accepted: bool | None = None) -> TrialState:
-    result = TrialResult("finished" if value is not None else "failed", value, {"parameters": 100 * (number + 1)})
+def trial(number: int, value: float | None, accepted: bool | None = None, weights: int = 100) -> TrialState:
+    result = TrialResult("finished" if value is not None else "failed", value, {"parameters": weights})
     decision = None if accepted is None else Decision(accepted, "")
     return TrialState(number, Proposal({}, "gp"), "control", 0.5, result, decision)
 
 
-BEFORE = StudyState(trials=(trial(0, 0.5, True),))
+BEST = trial(0, 0.5, True)
+BEFORE = StudyState(trials=(BEST,))
+LOWER_BUT_LARGER = trial(1, 0.499, weights=200)
+SMALLER_NOT_LOWER = trial(1, 0.501, weights=50)
 
 
-@given(errors, errors)
-def test_rules_are_silent_exactly_within_the_noise(value: float, lowest: float) -> None:
-    ruled = by_rule(value, lowest, NOISE)
-    assert (ruled is None) == (abs(value - lowest) / lowest <= NOISE)
-    if ruled is not None:
-        assert ruled.accepted == (value < lowest)
+@given(errors, errors, st.integers(1, 999), st.integers(1, 999))
+def test_rules_are_silent_only_where_error_and_size_disagree_within_the_noise(
+    value: float, best: float, weights: int, best_weights: int
+) -> None:
+    ruled = by_rule(trial(1, value, weights=weights), trial(0, best, True, best_weights), best, NOISE)
+    change = (value - best) / best
+    unclear = abs(change) <= NOISE and (value < best) == (weights > best_weights) and weights != best_weights
+    assert (ruled is None) == unclear
+    if ruled is not None and abs(change) > NOISE:
+        assert ruled.accepted == (change < 0)
 
 
 def test_the_first_success_is_accepted_and_a_failure_never() -> None:
-    assert by_rule(0.5, None, NOISE) == Decision(True, "the first trial that finished")
-    assert by_rule(None, None, NOISE) == Decision(False, "the trial failed")
+    assert by_rule(trial(0, 0.5), None, None, NOISE) == Decision(True, "the first trial that finished")
+    assert by_rule(trial(0, None), None, None, NOISE) == Decision(False, "the trial failed")
 
 
+@pytest.mark.parametrize("new", [LOWER_BUT_LARGER, SMALLER_NOT_LOWER])
 @pytest.mark.parametrize(("answer", "accepted"), [("accept", True), ("reject", False)])
-def test_the_model_is_asked_within_the_noise_and_its_reason_kept(answer: str, accepted: bool) -> None:
+def test_the_model_is_asked_in_the_unclear_middle_and_its_reason_kept(
+    new: TrialState, answer: str, accepted: bool
+) -> None:
     router = Router(answer)
-    decision = decide(trial(1, 0.499), BEFORE, NOISE, router)  # type: ignore[arg-type]
+    decision = decide(new, BEFORE, NOISE, router)  # type: ignore[arg-type]
     assert decision == Decision(accepted, "because", by="tiny")
     assert len(router.asked) == 1
 
 
-def test_the_model_is_not_asked_beyond_the_noise() -> None:
-    router = Router("reject")
-    assert decide(trial(1, 0.4), BEFORE, NOISE, router).accepted  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("new", "accepted"),
+    [(trial(1, 0.4, weights=900), True), (trial(1, 0.499), True), (trial(1, 0.501, weights=200), False)],
+)
+def test_the_model_is_not_asked_where_it_is_clear(new: TrialState, accepted: bool) -> None:
+    router = Router("reject" if accepted else "accept")
+    assert decide(new, BEFORE, NOISE, router).accepted is accepted  # type: ignore[arg-type]
     assert router.asked == []
 
 
-@pytest.mark.parametrize(("value", "accepted"), [(0.499, True), (0.501, False)])
-def test_a_failing_model_leaves_the_lower_error_the_winner(value: float, accepted: bool) -> None:
-    decision = decide(trial(1, value), BEFORE, NOISE, Router(LLMTimeoutError("slow")))  # type: ignore[arg-type]
+@pytest.mark.parametrize(("new", "accepted"), [(LOWER_BUT_LARGER, True), (SMALLER_NOT_LOWER, False)])
+def test_a_failing_model_leaves_the_lower_error_the_winner(new: TrialState, accepted: bool) -> None:
+    decision = decide(new, BEFORE, NOISE, Router(LLMTimeoutError("too slow")))  # type: ignore[arg-type]
     assert decision.accepted is accepted
-    assert "LLMTimeoutError" in decision.reason
-    assert decide(trial(1, value), BEFORE, NOISE, None).accepted is accepted
+    assert "too slow" in decision.reason
+    assert decide(new, BEFORE, NOISE, None).accepted is accepted
 
 
-@given(st.lists(st.floats(0.9, 1.1), min_size=1, max_size=30))
-def test_a_model_that_accepts_everything_loses_no_more_than_the_noise(values: list[float]) -> None:
+@given(st.lists(st.tuples(st.floats(0.9, 1.1), st.integers(1, 999)), min_size=1, max_size=30))
+def test_a_model_that_accepts_everything_loses_no_more_than_the_noise(trials: list[tuple[float, int]]) -> None:
     state = StudyState()
-    for number, value in enumerate(values):
-        decision = decide(trial(number, value), state, NOISE, Router("accept"))  # type: ignore[arg-type]
-        judged = trial(number, value, decision.accepted)
-        state = StudyState(trials=(*state.trials, judged))
+    for number, (value, weights) in enumerate(trials):
+        decision = decide(trial(number, value, weights=weights), state, NOISE, Router("accept"))  # type: ignore[arg-type]
+        state = StudyState(trials=(*state.trials, trial(number, value, decision.accepted, weights)))
     assert state.best is not None
     assert state.best.value is not None
-    assert state.best.value <= min(values) * (1 + NOISE) ** 2
+    assert state.best.value <= min(value for value, _ in trials) * (1 + NOISE) ** 2
 
 
 def test_the_question_shows_validation_and_size_only() -> None:
-    text = " ".join(message.content for message in question(trial(1, 0.505), trial(0, 0.5)))
+    text = " ".join(message.content for message in question(trial(1, 0.505, weights=200), BEST))
     assert "validation error 101.0" in text
     assert "200 weights" in text
     assert "test" not in text.lower()

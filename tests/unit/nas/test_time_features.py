@@ -78,10 +78,10 @@ def test_what_cannot_be_inferred_says_why(times, reason):
         Frequency.infer(times)
 
 
-@pytest.mark.parametrize("minutes", [60, 1440, None])
-def test_the_dates_after_the_end_continue_the_grid(minutes):
+@pytest.mark.parametrize(("minutes", "end"), [(60, "2023-11-01T05"), (1440, "2023-11-06"), (None, "2024-04-01")])
+def test_the_grid_holds_every_step_and_both_ends(minutes, end):
     frequency = Frequency(minutes)
-    start = np.datetime64("2023-11-01", "s")
-    following = frequency.after(start, 5)
-    assert np.array_equal(frequency.grid(start, following[-1])[1:], following)
-    assert frequency.steps_between(start, following[-1]) == 5
+    start, last = np.datetime64("2023-11-01", "s"), np.datetime64(end, "s")
+    dates = frequency.grid(start, last)
+    assert (dates[0], dates[-1], len(dates)) == (start, last, 6)
+    assert frequency.steps_between(start, last) == 5

@@ -1,5 +1,6 @@
 """Training: bit-equal repeats, best weights, early stop, divergence, scoring of every window. About 5 s."""
 
+import signal
 from itertools import pairwise
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 
 from agentlab.errors import DataError, DivergedError, Interrupted
 from agentlab.nas.config import DataConfig, ModelConfig, OptimizerParams, TrainingConfig, TrialConfig, with_params
-from agentlab.nas.forecast import predict_next, predict_windows
+from agentlab.nas.forecast import predict_windows
 from agentlab.nas.training import Epoch, evaluate, learning_rate, restore, train
 from agentlab.nas.windows import Windows
+from agentlab.runs.stop import StopFlag
 
 TRIAL = TrialConfig(
     data=DataConfig(input_length=24, horizon=6, batch_size=16),
@@ -92,9 +94,19 @@ def test_divergence_is_a_typed_failure(make_series):
 
 
 def test_a_stop_is_obeyed_between_steps(make_series):
-    answers = iter([False, False, True])
-    with pytest.raises(Interrupted):
-        train(TRIAL, make_series(), 0, should_stop=lambda: next(answers))
+    stop, steps = StopFlag(), 0
+
+    def before_step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            stop.request(signal.SIGTERM)
+        stop.check()
+
+    with pytest.raises(Interrupted) as caught:
+        train(TRIAL, make_series(), 0, before_step=before_step)
+    assert steps == 3
+    assert caught.value.exit_code == 143
 
 
 def test_every_window_is_scored_whatever_the_block(make_series, monkeypatch):
@@ -141,10 +153,5 @@ def test_forecasts_come_in_original_units_with_their_dates(make_series):
     model = restore(TRIAL, series, train(TRIAL, series, 0).state_dict)
     last = predict_windows(model, Windows(series, TRIAL, "cpu"), "test", [0, -1])[1]
     original = series.scaler.undo(series.values, (0, 1, 2))
-    assert last.future is not None
     assert last.future[:, 0] == pytest.approx(original[-6:, 2], abs=1e-5)
     assert last.dates[-1] == series.dates[-1]
-    coming = predict_next(model, series, 24, 6)
-    assert coming.future is None
-    assert coming.past[:, 0] == pytest.approx(original[-24:, 2], abs=1e-5)
-    assert str(coming.dates[0] - series.dates[-1]) == "3600 seconds"

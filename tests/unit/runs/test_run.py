@@ -221,28 +221,6 @@ def test_event_refuses_nan() -> None:
         Event(0, 0.0, "a.b", data={"x": float("nan")}).to_json()
 
 
-def test_what_a_kill_left_half_written_is_swept_on_resume(tmp_path: Path) -> None:
-    with create(tmp_path) as run:
-        kept = run.write_text("checkpoints/.hidden", "mine")
-        path = run.path
-    left = [path / ".manifest.json.0badcafe.tmp", path / "checkpoints" / ".model.bin.0badcafe.tmp"]
-    for file in left:
-        file.write_text("half")
-    Run.resume(path, Edge()).close()
-    assert kept.exists()
-    assert not any(file.exists() for file in left)
-
-
-def test_an_abandoned_creation_is_swept_and_a_fresh_one_is_not(tmp_path: Path) -> None:
-    old, fresh = tmp_path / ".creating-old", tmp_path / ".creating-fresh"
-    for folder, age in ((old, 7200), (fresh, 1)):
-        folder.mkdir()
-        os.utime(folder, (1_800_000_000 - age,) * 2)
-    create(tmp_path).close()
-    assert fresh.exists()
-    assert not old.exists()
-
-
 def test_a_larger_budget_reopens_a_complete_run_before_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,3 +273,52 @@ def test_a_hostile_events_file_is_unreadable(tmp_path: Path, monkeypatch: pytest
     path.write_bytes(whole + b"x" * 1000)
     with pytest.raises(RunUnreadableError, match="no event"):
         journal_module.read_events(path)
+
+
+def _live(folder: Path) -> None:
+    """Everything that writes in the life of a run that is extended once."""
+    with create(folder, name="x") as run:
+        for budget in ("a: 1\n", "a: 2\n"):
+            run.budget(budget)
+            run.start({})
+            run.emit("trial.started", "run_0000")
+            run.write_json("agent_state.json", {})
+            run.complete(Outcome())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path: Path) -> None:
+    original, moments = os.fsync, 0
+    while True:
+        moments += 1
+        folder = tmp_path / str(moments)
+        child = os.fork()
+        if child == 0:
+            left = moments
+
+            def fsync(descriptor: int) -> None:
+                nonlocal left
+                left -= 1
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                original(descriptor)
+
+            os.fsync = fsync
+            try:
+                _live(folder)
+            finally:
+                os._exit(0)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        listing = list_runs(folder)
+        assert not listing.unreadable
+        for record in listing.runs:
+            assert record.status in ("interrupted", "completed")
+            assert record.text("config.yaml") in ("seed: 0\n", "a: 1\n", "a: 2\n")
+            with Run.resume(record.path, Edge()) as run:
+                run.start({})
+                run.complete(Outcome())
+            assert [e.seq for e in record.events()] == list(range(len(record.events())))
+            assert not list(record.path.rglob(".*"))
+        if not killed:
+            break
+    assert moments > 20

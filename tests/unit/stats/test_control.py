@@ -34,7 +34,7 @@ def test_a_full_study_says_what_the_interval_says(low, high, verdict):
 def test_a_light_control_points_to_the_full_one_instead_of_claiming_help():
     record = judge(WHAT, 12, interval(0.1, 0.5), "light")
     assert record.verdict == "no_measurable_help"
-    assert "--control full" in record.note
+    assert "paired studies" in record.note
     assert (record.estimate, record.low) == (0.3, 0.1)
 
 

@@ -1,0 +1,32 @@
+"""Opening a run sweeps what a kill left in it; creating one sweeps old half-made folders."""
+
+import os
+from pathlib import Path
+
+from agentlab.runs.run import Edge, Run, RunSpec
+
+
+def create(folder: Path) -> Run:
+    return Run.create(folder, RunSpec("nas", "", "", "h", 0), Edge(clock=lambda: 1_800_000_000.0))
+
+
+def test_what_a_kill_left_half_written_is_swept_on_resume(tmp_path: Path) -> None:
+    with create(tmp_path) as run:
+        kept = run.write_text("checkpoints/.hidden", "mine")
+        path = run.path
+    left = [path / ".manifest.json.0badcafe.tmp", path / "checkpoints" / ".model.bin.0badcafe.tmp"]
+    for file in left:
+        file.write_text("half")
+    Run.resume(path, Edge()).close()
+    assert kept.exists()
+    assert not any(file.exists() for file in left)
+
+
+def test_an_abandoned_creation_is_swept_and_a_fresh_one_is_not(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".creating-old", tmp_path / ".creating-fresh"
+    for folder, age in ((old, 7200), (fresh, 1)):
+        folder.mkdir()
+        os.utime(folder, (1_800_000_000 - age,) * 2)
+    create(tmp_path).close()
+    assert fresh.exists()
+    assert not old.exists()
