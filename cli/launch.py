@@ -29,10 +29,10 @@ def surroundings(screen: Screen) -> Context:
     from agentlab.config.workspace import Workspace
     from agentlab.runs.redact import Redactor
 
-    workspace = Workspace.locate(os.environ, Path.cwd())
-    env = read_environment(workspace.root, os.environ)
+    root = Workspace.locate(os.environ, Path.cwd()).root
+    env = read_environment(root, os.environ)
     screen.redactor = Redactor.of(env)
-    return Context(workspace=workspace, env=env)
+    return Context(workspace=Workspace.locate({**env, "AGENTLAB_HOME": str(root)}, root), env=env)
 
 
 def runs_folder(context: Context, given: Path | None) -> Path:

@@ -16,11 +16,16 @@ if os.name == "nt":
         # Locks a byte far behind the text, so that others can still read who holds the lock.
         file.seek(1 << 20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
+
+    _probe = _take
 else:
     import fcntl
 
     def _take(file: IO[str]) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _probe(file: IO[str]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 # A reader that asks `is_held` holds the lock for an instant; a real owner holds it for long.
@@ -54,16 +59,14 @@ class Lock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock now."""
-    if not path.exists():
-        return False
+    """Whether some process holds the lock now. Reading rights are enough to ask."""
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = path.open(encoding="utf-8")
     except OSError:
-        return False  # not ours to write: no run of ours can be active in it
+        return False  # no such lock: nobody has opened the run
     with file:
         try:
-            _take(file)
+            _probe(file)
         except OSError:
             return True
         return False

@@ -24,8 +24,13 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout around `folder`; None outside one or without git."""
+    """Commit and dirty flag of the checkout that begins at `folder`; None when there is none, or no git.
+
+    A repository further up is somebody else's: that of a project which has agentlab in its environment.
+    """
     try:
+        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return None
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import agentlab
 from agentlab.errors import StorageError, UsageError
 from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
@@ -97,7 +98,7 @@ class Run:
             config_hash=spec.config_hash,
             seed=spec.seed,
             versions=provenance.versions(),
-            git=provenance.git_state(Path(provenance.__file__).parent),
+            git=provenance.git_state(Path(agentlab.__file__).parent.parent),
             created=_iso(now),
         )
         make_folder(runs_dir)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agentlab.config.presets import shipped_folder
+from agentlab.commands import COMMANDS
 from agentlab.runs.atomic import make_folder, write_text
 from agentlab.runs.document import Block, Code, Document, Text
 
@@ -33,6 +33,19 @@ ENV_EXAMPLE = """\
 
 # Where model files that several workspaces share are kept
 # AGENTLAB_CACHE=~/.cache/agentlab
+"""
+
+EXAMPLE = """\
+# A preset of your own for `agentlab {name}`. What is not said here comes from the shipped `default`.
+#
+# Launch:   agentlab {name} example
+# Keys:     agentlab configs show {name} example     (every value, and where it comes from)
+# Presets:  agentlab configs list {name}             (copy this file under a name of your own)
+
+extends: default
+
+# seed: 1
+# llm: none                  # a name that `agentlab configs list llm` shows, or such a mapping
 """
 
 
@@ -74,11 +87,13 @@ def init(root: Path) -> InitResult:
 
 
 def _files() -> dict[str, str]:
-    """Relative name -> text of everything a workspace starts with."""
-    shipped = shipped_folder()
-    presets = {f"configs/{p.relative_to(shipped).as_posix()}": p.read_text("utf-8") for p in shipped.glob("*/*.yaml")}
+    """Relative name -> text of everything a workspace starts with.
+
+    The shipped presets are extended and not copied: a copy would hide what a later version brings.
+    """
+    examples = {f"configs/{name}/example.yaml": EXAMPLE.format(name=name) for name in COMMANDS}
     folders = {f"{name}/.gitkeep": "" for name in DATA_FOLDERS}
-    return {".env.example": ENV_EXAMPLE, ".gitignore": _GITIGNORE, **folders, **dict(sorted(presets.items()))}
+    return {".env.example": ENV_EXAMPLE, ".gitignore": _GITIGNORE, **folders, **examples}
 
 
 def _missing_rules(root: Path) -> list[str]:

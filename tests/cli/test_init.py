@@ -9,16 +9,16 @@ import pytest
 Agentlab = Callable[..., Any]
 
 
-def test_a_new_workspace_shows_its_own_presets(agentlab: Agentlab, workspace: Path) -> None:
+def test_a_new_workspace_has_an_example_beside_the_shipped_presets(agentlab: Agentlab, workspace: Path) -> None:
     answer = agentlab("init", "--json")
     assert answer.code == 0
     result = answer.json["result"]
     assert result["root"] == str(workspace)
-    assert "configs/nas/default.yaml" in result["created"]
+    assert "configs/nas/example.yaml" in result["created"]
     assert (workspace / "models" / ".gitkeep").is_file()
     listed = agentlab("configs", "list", "nas", "--json").json["result"]["presets"]
-    assert listed
-    assert not any(preset["shipped"] for preset in listed)
+    assert [preset["name"] for preset in listed if not preset["shipped"]] == ["example"]
+    assert agentlab("nas", "example", "--dry-run", "--set", "llm=none").code == 0
 
 
 def test_the_hint_leads_to_the_new_workspace_and_not_to_another(

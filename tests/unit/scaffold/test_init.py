@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.commands import COMMANDS
+from agentlab.config.load import load
 from agentlab.config.presets import shipped_folder
+from agentlab.config.workspace import Workspace
 from agentlab.errors import StorageError
 from agentlab.runs.document import Code, Text
 from agentlab.scaffold.init import DATA_FOLDERS, ENV_EXAMPLE, IGNORE_RULES, init
@@ -21,10 +24,18 @@ def test_an_empty_folder_becomes_a_workspace(tmp_path: Path) -> None:
     assert sorted(result.created) == sorted(found)
     assert result.kept == result.missing_ignore_rules == []
     assert {f"{name}/.gitkeep" for name in DATA_FOLDERS} <= set(found)
-    shipped = list(shipped_folder().glob("*/*.yaml"))
-    assert shipped
-    for path in shipped:
-        assert found[f"configs/{path.parent.name}/{path.name}"] == path.read_text()
+
+
+def test_every_command_gets_an_example_that_loads_as_it_is(tmp_path: Path) -> None:
+    init(tmp_path)
+    workspace = Workspace(root=tmp_path, cache=tmp_path)
+    assert COMMANDS
+    for name, command in COMMANDS.items():
+        own, shipped = (
+            load(command.config_model(), name, preset, (), workspace=workspace, env={}, cwd=tmp_path).config
+            for preset in ("example", "default")
+        )
+        assert own == shipped
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
