@@ -5,10 +5,15 @@ import os
 import socket
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A change is judged on the same examples every time; exploring is for the desk.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("desk", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

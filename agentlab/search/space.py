@@ -129,14 +129,14 @@ class SearchSpace:
         A newly active parameter that the answer leaves out gets its middle value. Returns the point and what
         could not be used (unknown names, values that are no values), in words. Rules are not looked at.
         """
-        unusable = [f"{name[:60]!r} is not a parameter" for name in raw if name not in self.parameters]
+        unusable = [f"{name!r:.60} is not a parameter" for name in raw if name not in self.parameters]
         point: dict[str, Value] = {}
         for name, spec in self.parameters.items():
             if not self.is_active(name, point):
                 continue
             value = spec.snap(raw[name]) if name in raw else None
             if name in raw and value is None:
-                unusable.append(f"{str(raw[name])[:40]!r} is no value for {name}")
+                unusable.append(f"{str(raw[name])!r:.40} is no value for {name}")
             if value is None:
                 value = spec.snap(base.get(name))
             point[name] = spec.decode(0.5) if value is None else value
