@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from .launch import surroundings
 from .options import Set, screen_of, with_output
 
 app = typer.Typer(help="List, show and validate configs; print their schema.", no_args_is_help=True)
@@ -22,6 +21,8 @@ def list_(
     """List the presets: yours in configs/, then the shipped ones."""
     from agentlab.scaffold import configs
 
+    from .launch import surroundings
+
     screen = screen_of(ctx)
     screen.answer("configs list", configs.list_presets(kind, surroundings(screen)))
 
@@ -37,6 +38,8 @@ def show(
     """Print a config with every value, each followed by where it comes from."""
     from agentlab.config.overrides import parse
     from agentlab.scaffold import configs
+
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     overrides = [parse(text) for text in set_ or ()]
@@ -57,6 +60,8 @@ def validate(
 ) -> None:
     """Check configs and list everything that is wrong with them."""
     from agentlab.scaffold import configs
+
+    from .launch import surroundings
 
     screen = screen_of(ctx)
     screen.answer("configs validate", configs.validate(paths or (), kind, surroundings(screen), Path.cwd()))
