@@ -32,6 +32,7 @@ def blocks(result: NasResult, winner: TrialConfig) -> list[Block]:
     """What the report says, in the order a reader asks."""
     shown: list[Block] = [
         Text(result.headline()),
+        *result.advice(),
         Text(result.series),
         Heading("How good is it"),
         Text(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentlab.nas.state import StudyState, changes
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Document, Table, Text, number
 from agentlab.search.types import Value
 from agentlab.stats.control import Control
 
@@ -82,7 +82,7 @@ class NasResult(Document):
 
     def blocks(self) -> list[Block]:
         """What the terminal shows: the winner beside the references, and whether the agent helped."""
-        return [Text(self.headline()), self.comparison(), Text(self.control_note)]
+        return [Text(self.headline()), *self.advice(), self.comparison(), Text(self.control_note)]
 
     def headline(self) -> str:
         """One sentence."""
@@ -93,6 +93,12 @@ class NasResult(Document):
             f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}), "
             f"{w.parameters:,} weights."
         )
+
+    def advice(self) -> list[Block]:
+        """What to do when a simple forecast is better than the winner."""
+        if self.winner.test_mse <= min(line.test_mse for line in self.references):
+            return []
+        return [Text("The simple forecast is better. Train longer (--set training.epochs=10) or search longer.")]
 
     def comparison(self) -> Table:
         """Winner and references, best test error first. Errors are on standardised data."""
@@ -194,8 +200,3 @@ def source_rows(rows: Sequence[TrialRow]) -> list[SourceRow]:
         for source in dict.fromkeys(t.source for t in rows)
         if (group := [t for t in rows if t.source == source])
     ]
-
-
-def winner_heading(result: NasResult) -> list[Block]:
-    """The opening of the report."""
-    return [Text(result.headline()), Text(result.series), Heading("Winner"), result.configuration()]

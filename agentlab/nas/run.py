@@ -252,6 +252,7 @@ def _last_error(state: StudyState) -> str:
 def planner(events: Sequence[Event], usage: Usage) -> Planner:
     """What the language model was asked and what it cost, over all sessions of the run."""
     calls = [event.data for event in events if event.type == CALLED]
+    usage = usage if calls else Usage(0, 0, 0.0)  # nobody was asked: that is known
     return Planner(
         calls=len(calls),
         answered=sum(call["error"] is None for call in calls),
