@@ -25,16 +25,16 @@ class Judgement(StrictModel):
     decision: Literal["accept", "reject"]
 
 
-def by_rule(trial: TrialState, best: TrialState | None, lowest: float | None, noise: float) -> Decision | None:
+def by_rule(trial: TrialState, state: StudyState, noise: float) -> Decision | None:
     """Accept or reject what is clear; None where error and size pull in different directions within the noise.
 
     Args:
         trial: the trial that has ended.
-        best: the trial accepted last.
-        lowest: the smallest validation MSE so far. Comparing with it, and not only with the last accepted trial, keeps
-            a chain of lenient answers from drifting further than one noise width.
-        noise: relative difference that is taken as equal.
+        state: the trials before it. Comparing with the smallest error of them all, and not only with the last accepted
+            trial, keeps a chain of lenient answers from drifting further than one noise width.
+        noise: relative difference of validation errors that is taken as equal.
     """
+    best, lowest = state.best, state.lowest
     if trial.value is None:
         return Decision(False, "the trial failed")
     if best is None or best.value is None or lowest is None:
@@ -44,11 +44,11 @@ def by_rule(trial: TrialState, best: TrialState | None, lowest: float | None, no
         return Decision(True, f"validation error {-change:.1%} lower than the best so far")
     if change > noise:
         return Decision(False, f"validation error {change:.1%} higher than the best so far")
-    lower, smaller = trial.value < best.value, weights(trial) < weights(best)
-    if lower and (smaller or weights(trial) == weights(best)):
-        return Decision(True, "within the noise, lower and no larger")
-    if not lower and not smaller:
-        return Decision(False, "within the noise, not lower and no smaller")
+    for other in state.trials:
+        if other.value is not None and other.value <= trial.value and weights(other) <= weights(trial):
+            return Decision(False, f"within the noise, {other.id} is no worse and no larger")
+    if trial.value <= best.value and weights(trial) <= weights(best):
+        return Decision(True, "within the noise, no worse and no larger")
     return None
 
 
@@ -59,10 +59,10 @@ def weights(trial: TrialState) -> int:
 
 def decide(trial: TrialState, state: StudyState, noise: float, router: "Router | None") -> Decision:
     """Judge a trial that has ended. `state` holds the trials before it."""
-    best = state.best
-    ruled = by_rule(trial, best, state.lowest, noise)
+    ruled = by_rule(trial, state, noise)
     if ruled is not None:
         return ruled
+    best = state.best
     if best is None or best.value is None or trial.value is None:
         raise AssertionError("by_rule decides while there are not two finished trials")
     fallback = Decision(trial.value < best.value, "within the noise, by the lower error")

@@ -50,17 +50,19 @@ SMALLER_NOT_LOWER = trial(1, 0.501, weights=50)
 def test_rules_are_silent_only_where_error_and_size_disagree_within_the_noise(
     value: float, best: float, weights: int, best_weights: int
 ) -> None:
-    ruled = by_rule(trial(1, value, weights=weights), trial(0, best, True, best_weights), best, NOISE)
+    before = StudyState(trials=(trial(0, best, True, best_weights),))
+    ruled = by_rule(trial(1, value, weights=weights), before, NOISE)
     change = (value - best) / best
-    unclear = abs(change) <= NOISE and (value < best) == (weights > best_weights) and weights != best_weights
+    trade = (value - best) * (weights - best_weights) < 0
+    unclear = trade and abs(change) <= NOISE
     assert (ruled is None) == unclear
     if ruled is not None and abs(change) > NOISE:
         assert ruled.accepted == (change < 0)
 
 
 def test_the_first_success_is_accepted_and_a_failure_never() -> None:
-    assert by_rule(trial(0, 0.5), None, None, NOISE) == Decision(True, "the first trial that finished")
-    assert by_rule(trial(0, None), None, None, NOISE) == Decision(False, "the trial failed")
+    assert by_rule(trial(0, 0.5), StudyState(), NOISE) == Decision(True, "the first trial that finished")
+    assert by_rule(trial(0, None), StudyState(), NOISE) == Decision(False, "the trial failed")
 
 
 @pytest.mark.parametrize("new", [LOWER_BUT_LARGER, SMALLER_NOT_LOWER])
@@ -101,6 +103,25 @@ def test_a_model_that_accepts_everything_loses_no_more_than_the_noise(trials: li
     assert state.best is not None
     assert state.best.value is not None
     assert state.best.value <= min(value for value, _ in trials) * (1 + NOISE) ** 2
+
+
+@given(st.lists(st.tuples(st.floats(0.99, 1.01), st.integers(1, 9)), min_size=1, max_size=30), st.data())
+def test_no_other_trial_is_both_no_worse_and_smaller_than_the_winner(
+    trials: list[tuple[float, int]], data: st.DataObject
+) -> None:
+    state = StudyState()
+    for number, (value, weights) in enumerate(trials):
+        answer = data.draw(st.sampled_from(["accept", "reject"]))
+        decision = decide(trial(number, value, weights=weights), state, NOISE, Router(answer))  # type: ignore[arg-type]
+        state = StudyState(trials=(*state.trials, trial(number, value, decision.accepted, weights)))
+    assert state.best is not None
+    assert state.best.value is not None
+    size = state.best.result.metrics["parameters"] if state.best.result else 0
+    assert not [
+        t
+        for t, (value, weights) in zip(state.trials, trials, strict=True)
+        if value <= state.best.value and weights < size and value >= state.best.value * (1 - NOISE)
+    ]
 
 
 def test_the_question_shows_validation_and_size_only() -> None:
