@@ -13,7 +13,7 @@ help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv, install, pull the embedded model (does nothing the second time)
-	@$(BIN)/agentlab models pull smollm2-135m --quiet
+	@$(BIN)/agentlab models pull smollm2-135m --quiet >/dev/null
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -68,11 +68,14 @@ class Transport:
             LLMTimeoutError: no headers within the clock of the first token.
             MalformedReplyError: the other side does not speak HTTP, redirects, or compresses.
         """
-        client = self._connected()
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-        request = client.build_request(
-            "POST", f"{self._base_url}{path}", content=content, headers={"Content-Type": "application/json"}
-        )
+        try:
+            client = self._connected()
+            request = client.build_request(
+                "POST", f"{self._base_url}{path}", content=content, headers={"Content-Type": "application/json"}
+            )
+        except (OSError, ValueError, httpx.InvalidURL) as error:  # certificates or a proxy that cannot be used
+            raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         until = asyncio.get_running_loop().time() + self._timeout.first_token
         try:
             async with asyncio.timeout_at(until):

@@ -20,7 +20,7 @@ def improvements(trials: Sequence[TrialState]) -> list[float]:
     found: list[float] = []
     for trial in trials:
         value = trial.value
-        gain = 0.0 if value is None or lowest is None else max(0.0, (lowest - value) / lowest)
+        gain = max(0.0, (lowest - value) / lowest) if value is not None and lowest else 0.0
         if trial.arm != "shared":
             found.append(gain)
         if value is not None:

@@ -1,10 +1,12 @@
 """From a config to a `Series`: read the file, close its gaps, split it, scale it."""
 
+import numpy as np
+
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig, SplitConfig
-from agentlab.nas.series import Scaler, Series, Split, window_starts
-from agentlab.nas.table import close_gaps, read_table
+from agentlab.nas.series import Rows, Scaler, Series, Split, window_starts
+from agentlab.nas.table import Table, close_gaps, read_table
 from agentlab.nas.time_features import time_features
 
 
@@ -18,19 +20,13 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
     table = close_gaps(read_table(config, workspace), config)
     split = split_rows(config.split, len(table.values), table.source)
     require_windows(split, config, table.source)
-    scaler = Scaler.fit(table.values[slice(*split.train)])
-    for name, deviation in zip(table.names, scaler.std, strict=True):
-        if deviation < 1e-12:
-            raise DataError(
-                f"{table.source}: column {name!r} never changes in the {split.train[1]} training rows.",
-                hint="Leave it out: list the other columns in data.columns.",
-            )
+    scaler, values = scale(table, split)
     channels = len(table.names)
     return Series(
         source=table.source,
         names=table.names,
         targets=tuple(range(channels)) if config.features == "M" else (channels - 1,),
-        values=scaler.apply(table.values),
+        values=values,
         time=time_features(table.dates, table.frequency),
         dates=table.dates,
         split=split,
@@ -38,6 +34,31 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
         frequency=table.frequency,
         notes=table.notes,
     )
+
+
+def scale(table: Table, split: Split) -> tuple[Scaler, Rows]:
+    """The scaler of the training rows, and all rows scaled by it.
+
+    Raises:
+        DataError: a column is constant in the training rows, or its numbers are too large for float32.
+    """
+    train = table.values[slice(*split.train)]
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what comes of it is refused below
+        scaler = Scaler.fit(train)
+        values = scaler.apply(table.values)
+    usable = np.isfinite(values).all(axis=0) & np.isfinite(scaler.std)
+    for column, name in enumerate(table.names):
+        found = None
+        if (train[:, column] == train[0, column]).all():  # not by the deviation: rounding leaves it above zero
+            found = f"never changes in the {split.train[1]} training rows"
+        elif not usable[column]:
+            found = "holds numbers that are too large to be scaled"
+        if found:
+            raise DataError(
+                f"{table.source}: column {name!r} {found}.",
+                hint="Leave it out: list the other columns in data.columns.",
+            )
+    return scaler, values
 
 
 def split_rows(split: SplitConfig, rows: int, source: str) -> Split:

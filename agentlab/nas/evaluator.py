@@ -11,6 +11,7 @@ from agentlab.config.base import StrictModel
 from agentlab.errors import GateError, RemoteError
 from agentlab.llm.types import Message
 from agentlab.nas.state import Decision, StudyState, TrialState
+from agentlab.search.llm_proposer import one_line
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -74,7 +75,7 @@ def decide(trial: TrialState, state: StudyState, noise: float, router: "Router |
         )
     except (RemoteError, GateError) as error:
         return Decision(fallback.accepted, f"{fallback.reason}; no judgement: {error.message[:120]}")
-    return Decision(answer.value.decision == "accept", answer.value.reason, by=answer.model)
+    return Decision(answer.value.decision == "accept", one_line(answer.value.reason), by=answer.model)
 
 
 def question(trial: TrialState, best: TrialState) -> list[Message]:

@@ -34,4 +34,4 @@ def _line(name: str, data: dict[str, Any]) -> str | None:
         return None  # its failure was told already
     mark = "*" if data["accepted"] else " "
     judge = "" if data["by"] == "rule" else f" ({data['by']})"
-    return f"{mark} {name}  validation MSE {number(data['val_mse'])}  {data['source']:<8} {data['reason']}{judge}"
+    return f"{mark} {name}  validation MSE {number(data['val_mse'])}  {data['source']:<10} {data['reason']}{judge}"

@@ -62,7 +62,7 @@ def winner_forecasts(run: Run, result: NasResult, base: TrialConfig, series: Ser
     model = restore(trial, series, stored_weights(run, result.winner.run_id), device)
     windows = Windows(series, trial, device)
     last = len(windows.starts("test")) - 1
-    picks = [last * index // (_SHOWN_WINDOWS - 1) for index in range(_SHOWN_WINDOWS)]
+    picks = sorted({last * index // (_SHOWN_WINDOWS - 1) for index in range(_SHOWN_WINDOWS)})
     return [
         Panel(
             title=f"{series.target_names[-1]}, forecast from {str(found.dates[0])[:16]}",

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.errors import AgentlabError, ConfigError
+from agentlab.errors import AgentlabError, ConfigError, DataError
 from agentlab.llm.recorder import CALLED, RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
 from agentlab.nas.control import light_control
-from agentlab.nas.data import load_series
+from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.estimate import estimate
 from agentlab.nas.plan import NasPlan, describe_models, describe_series
 from agentlab.nas.result import NasResult, Planner, ReferenceRow, Winner, source_rows, trial_rows
@@ -64,8 +64,10 @@ class NasExperiment:
 
     def _estimate(self, params: Params) -> Estimate:
         try:
-            return estimate(with_params(self.base, params), self.series)
-        except ConfigError as error:
+            trial = with_params(self.base, params)
+            require_windows(self.series.split, trial.data, self.series.source)
+            return estimate(trial, self.series)
+        except (ConfigError, DataError) as error:
             raise ValueError(error.message) from error
 
     def plan(self) -> NasPlan:
@@ -92,6 +94,7 @@ class NasExperiment:
 
         Raises:
             Interrupted: a signal asked to stop; everything so far is in the run.
+            DataError: the series is not the one that the run began with.
             AgentlabError: every trial failed.
         """
         import torch
@@ -126,7 +129,6 @@ class NasExperiment:
             goal="Find the settings of a forecasting model with the lowest validation error.",
             metric="validation error",
             shown=("parameters", "epochs"),
-            trials=self.config.max_iterations,
         )
         agent = LLMProposer(base, router, self.rules, about, task=PROPOSE, options=self.config.search.pick_from)
         objective = InformerObjective(self.base, self.series, run, device, self.context.stop.check)
@@ -148,20 +150,29 @@ class NasExperiment:
         return ScreenedProposer(OptunaProposer(self.space, sampler=kind, seed=self.config.seed), self.rules)
 
     def _open(self, run: Run, state: StudyState) -> None:
-        """Say what is studied, and measure the reference lines once."""
+        """Say what is studied, and measure the reference lines that are not there yet."""
         from agentlab.nas.references import reference_lines
 
+        self._require_same_series(run.events)
         done = sum(1 for trial in state.trials if trial.decision)
         run.emit(
             "study.opened",
             summary=describe_series(self.series),
-            trials=self.config.max_iterations,
             done=done,
             data=self.series.fingerprint,
         )
-        if not state.references:
-            for line in reference_lines(self.series, self.config.data):
+        known = {line["name"] for line in state.references}
+        for line in reference_lines(self.series, self.config.data):
+            if line.name not in known:
                 run.emit("reference.measured", line.name, **line.as_dict())
+
+    def _require_same_series(self, events: Sequence[Event]) -> None:
+        """Errors on another series could not be compared with those that the run has."""
+        if any(event.type == "study.opened" and event.data["data"] != self.series.fingerprint for event in events):
+            raise DataError(
+                f"{self.series.source} has changed since the run began; its errors could not be compared.",
+                hint="Put the old file back, or start a new run.",
+            )
 
     def _search(self, study: steps.Study) -> StudyState:
         """Iterate until the budget is spent or the space is."""
@@ -190,14 +201,14 @@ class NasExperiment:
                 f"All {len(state.trials)} trials failed; the last one: {_last_error(state)}.",
                 hint=f"Their tracebacks are in {run.path / 'events.jsonl'}.",
             )
-        if state.score is not None and state.score.run_id == best.id:
-            return state.score
-        trial = with_params(self.base, best.proposal.params)
-        model = restore(trial, self.series, stored_weights(run, best.id), device)
-        metrics = evaluate(model, Windows(self.series, trial, device), "test")
-        run.emit("winner.scored", best.id, mse=metrics.mse, mae=metrics.mae)
-        score = TestScore(best.id, metrics.mse, metrics.mae)
-        run.write_json("agent_state.json", agent_state(rebuild(run.events)))
+        score = state.score
+        if score is None or score.run_id != best.id:
+            trial = with_params(self.base, best.proposal.params)
+            model = restore(trial, self.series, stored_weights(run, best.id), device)
+            metrics = evaluate(model, Windows(self.series, trial, device), "test")
+            run.emit("winner.scored", best.id, mse=metrics.mse, mae=metrics.mae)
+            score = TestScore(best.id, metrics.mse, metrics.mae)
+        run.write_json("agent_state.json", agent_state(rebuild(run.events)))  # a kill may have come before this line
         return score
 
     def _result(self, events: Sequence[Event], score: TestScore, usage: Usage) -> NasResult:

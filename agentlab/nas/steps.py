@@ -4,7 +4,7 @@ Each step appends its outcome to the run's events before the next begins, so a k
 was in. All randomness of trial n comes from (study seed, n), never from what ran before in this process.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,8 +89,9 @@ def _record(run: Run, number: int, result: TrialResult) -> None:
 
 
 def evaluate(study: Study, state: StudyState, trial: TrialState) -> StudyState:
-    """Judge the trial against those before it. `state` is the state before the trial."""
-    decision = decide(trial, state, study.noise, study.router)
+    """Judge the trial against those before it. After a kill, `state` holds the trial itself, too."""
+    before = replace(state, trials=state.trials[: trial.number])
+    decision = decide(trial, before, study.noise, study.router)
     study.run.emit(
         "decision.made",
         trial.id,

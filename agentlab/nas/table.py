@@ -97,6 +97,8 @@ def _parse(path: Path, source: str) -> "pd.DataFrame":
         raise DataError(f"{source} cannot be read: {error}.", hint="Copy the file again; it may be cut off.") from error
     if frame.empty:
         raise DataError(f"{source} has a header and no rows.", hint=_EXPECTED)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas has taken the first fields for names of rows
+        raise DataError(f"{source}: the lines have more fields than the header names.", hint=_EXPECTED)
     if len(frame) > MAX_ROWS:
         raise DataError(f"{source} has more than {MAX_ROWS} rows.", hint=_CUT)
     return frame
@@ -160,15 +162,21 @@ def _dates(frame: "pd.DataFrame", config: DataConfig, source: str) -> Times:
 def _numbers(column: "pd.Series[float]", source: str) -> NDArray[np.float64]:
     import pandas as pd
 
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(numbers.to_numpy(dtype=np.float64)))
+    try:
+        numbers = pd.to_numeric(column, errors="coerce")
+        values: NDArray[np.float64] = numbers.to_numpy(dtype=np.float64)
+    except OverflowError as error:  # a whole number beyond all floats
+        raise DataError(
+            f"{source}: column {column.name!r} holds a number that is too large.",
+            hint="Leave it out: list the other columns in data.columns.",
+        ) from error
+    wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(values))
     if wrong.size:
         value = str(column.iloc[wrong[0]])[:40]
         raise DataError(
             f"{source}: column {column.name!r}, line {wrong[0] + _FIRST_LINE} is not a finite number: {value!r}.",
             hint="List the numeric columns in data.columns.",
         )
-    values: NDArray[np.float64] = numbers.to_numpy(dtype=np.float64)
     if np.isnan(values).mean() > MAX_MISSING:
         raise DataError(
             f"{source}: column {column.name!r} is missing in {np.isnan(values).mean():.0%} of the rows.",

@@ -1,6 +1,7 @@
 """Runs trials in this process, one after the other, and turns their failures into results."""
 
 import math
+import time
 import traceback
 from collections import deque
 
@@ -14,7 +15,7 @@ class LocalExecutor:
     """A trial executor in-process: a submitted trial runs when its result is asked for.
 
     Whatever a candidate provokes (out of memory, an arithmetic fault, a NaN, a bug in an odd shape) is a failed
-    trial with the end of its traceback in `metrics["traceback"]`, and the search goes on. What would hit every
+    trial with its time and the end of its traceback in `metrics`, and the search goes on. What would hit every
     trial alike (a missing file or package, a full disk) and a signal end the search.
     """
 
@@ -34,12 +35,13 @@ class LocalExecutor:
             MissingError: something every trial needs is absent, or the disk is full.
         """
         proposal, context = self._queue.popleft()
+        began = time.perf_counter()
         try:
             result = self._objective(proposal, context)
         except (Interrupted, MissingError):
             raise
         except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
-            return failure(error)
+            return failure(error, time.perf_counter() - began)
         return _finite(result)
 
     def close(self) -> None:
@@ -47,12 +49,13 @@ class LocalExecutor:
         self._queue.clear()
 
 
-def failure(error: Exception) -> TrialResult:
-    """A failed result that says in one line what happened and keeps the end of the traceback."""
+def failure(error: Exception, seconds: float) -> TrialResult:
+    """A failed result that says in one line what happened, keeps the end of the traceback, and counts its time."""
     first = next(iter(str(error).strip().splitlines()), "")
     trace = "".join(traceback.format_exception(error))[-_TAIL:]
     said = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return TrialResult("failed", metrics={"traceback": trace}, error=said[:300])
+    metrics = {"traceback": trace, "seconds": round(seconds, 3)}
+    return TrialResult("failed", metrics=metrics, error=said[:300])
 
 
 def _finite(result: TrialResult) -> TrialResult:

@@ -21,12 +21,14 @@ _ERROR = 80  # characters of a failure that a prompt repeats
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
-    """What the search is about. `shown` names the metrics of a trial that a model may see; `trials` the total."""
+    """What the search is about. `shown` names the metrics of a trial that a model may see.
+
+    The total number of trials is not in it: an extended search has to ask what an uninterrupted one would have asked.
+    """
 
     goal: str
     metric: str
     shown: tuple[str, ...] = ()
-    trials: int | None = None
 
     def __post_init__(self) -> None:
         leaked = [name for name in (self.metric, *self.shown) if "test" in name.lower()]
@@ -55,7 +57,7 @@ def edit_prompt(space: SearchSpace, history: Sequence[Trial], about: Briefing) -
     if best is None:
         raise ValueError("there is no configuration to edit yet")
     base = best.proposal.params
-    lines = [about.goal, _progress(history, about), "Parameters of the current, best configuration:"]
+    lines = [about.goal, _progress(history), "Parameters of the current, best configuration:"]
     lines += [f"- {name} = {show(base[name])} ({space.parameters[name].describe()})" for name in base]
     lines += [*_rules(space), *_lessons(space, history, base)]
     lines += [
@@ -67,7 +69,7 @@ def edit_prompt(space: SearchSpace, history: Sequence[Trial], about: Briefing) -
 
 def full_prompt(space: SearchSpace, history: Sequence[Trial], about: Briefing) -> list[Message]:
     """A short hypothesis and up to three whole configurations."""
-    lines = [about.goal, _progress(history, about), "Search space:"]
+    lines = [about.goal, _progress(history), "Search space:"]
     lines += [f"- {name}: {spec.describe()}{_condition(space, name)}" for name, spec in space.parameters.items()]
     lines += [*_rules(space), f"Best trials ({about.metric}, lower is better):"]
     ranked = sorted(finished(history), key=lambda trial: (value_of(trial), trial.number))
@@ -137,10 +139,9 @@ def _record(space: SearchSpace, trial: Trial, about: Briefing) -> str:
     return f"- trial {trial.number}: {configuration(space, trial.proposal.params)}: {outcome}"
 
 
-def _progress(history: Sequence[Trial], about: Briefing) -> str:
+def _progress(history: Sequence[Trial]) -> str:
     failed = len(history) - len(finished(history))
-    total = f" of {about.trials}" if about.trials else ""
-    return f"{len(history)}{total} trials are done, {failed} of them failed."
+    return f"{len(history)} trials are done, {failed} of them failed."
 
 
 def _rules(space: SearchSpace) -> list[str]:

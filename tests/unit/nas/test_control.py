@@ -58,3 +58,7 @@ def test_same_study_and_seed_give_the_same_interval() -> None:
     values = [float(v) for v in np.linspace(0.99, 0.5, 18)]
     arms = ["agent" if n % 3 else "control" for n in range(18)]
     assert light_control(study(values, arms), 3, "gp") == light_control(study(values, arms), 3, "gp")
+
+
+def test_nothing_is_an_improvement_on_an_error_of_zero() -> None:
+    assert improvements([trial(0, 0.0, "shared"), trial(1, 0.0, "agent"), trial(2, 0.1, "control")]) == [0.0, 0.0]

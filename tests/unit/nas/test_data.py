@@ -216,3 +216,32 @@ def test_etth1_is_read_without_gaps(workspace):
     series = load_series(DataConfig(path=str(ett_folder() / "ETTh1.csv"), split=ETT_SPLIT), workspace)
     assert series.values.shape == (17_420, 7)
     assert (series.notes, str(series.frequency), series.names[-1]) == ((), "h", "OT")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("123456789.123", "never changes"),  # the deviation of its 36 equal values is not exactly zero
+        ("1e300", "too large"),
+        ("1e40", "too large"),
+        ("9" * 400, "too large"),
+    ],
+)
+def test_a_column_that_cannot_be_scaled_is_named(workspace, value, said):
+    lines = rows()
+    constant = said == "never changes"
+    write(
+        workspace,
+        [
+            ",".join([*line.split(",")[:2], value if constant or n % 50 == 49 else str(n % 5)])
+            for n, line in enumerate(lines)
+        ],
+    )
+    message = refused(workspace)
+    assert "'b'" in message
+    assert said in message
+
+
+def test_lines_longer_than_the_header_are_not_shifted_into_other_columns(workspace):
+    write(workspace, [f"{line}," for line in rows()])
+    assert "more fields than the header" in refused(workspace)

@@ -129,3 +129,13 @@ def test_the_question_shows_validation_and_size_only() -> None:
     assert "validation error 101.0" in text
     assert "200 weights" in text
     assert "test" not in text.lower()
+
+
+def test_a_reason_of_the_model_cannot_steer_a_terminal() -> None:
+    class Hostile(Router):
+        def complete_sync(self, messages: Any, **_: Any) -> Completion[Judgement]:
+            value = Judgement(reason="fine\x1b[2J\nrun_0009 accepted", decision="accept")
+            return Completion(value, "", "tiny", Usage(), (Attempt("tiny", None),))
+
+    decision = decide(LOWER_BUT_LARGER, BEFORE, NOISE, Hostile(""))  # type: ignore[arg-type]
+    assert decision.reason.isprintable()

@@ -47,6 +47,7 @@ def test_a_crash_is_a_failed_trial_with_its_traceback(error):
     assert result.error.startswith(type(error).__name__)
     assert "\n" not in result.error
     assert "in objective" in result.metrics["traceback"]
+    assert result.metrics["seconds"] >= 0
 
 
 def test_a_real_fault_of_torch_is_a_failed_trial():
