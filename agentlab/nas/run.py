@@ -158,6 +158,7 @@ class NasExperiment:
         run.emit(
             "study.opened",
             summary=describe_series(self.series),
+            trials=self.config.max_iterations,
             done=done,
             data=self.series.fingerprint,
         )
