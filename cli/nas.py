@@ -1,11 +1,11 @@
 """`agentlab nas`: an agent searches architectures of a forecaster."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, screen_of, with_contract
+from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Informer forecaster on your series.")
 
@@ -27,10 +27,36 @@ _EXAMPLES = """Examples:
 
   agentlab nas etth1 --data ETTh1.csv --set llm=none
 
+  # two trials at a time; look at every proposal before it is trained
+
+  agentlab nas --workers 2 --approve
+
+  # does the language model help? five studies with it and five without
+
+  agentlab nas demo --control full
+
   # go on with a finished run
 
   agentlab nas --resume last --max-iterations 40
+
+  # forecast with the winner: the steps after the last row of a file
+
+  agentlab nas predict last --input my.csv --output forecast.csv
 """
+
+# What `train` sets: one trial, one training of it, nobody who proposes.
+_ALONE = {"max_iterations": 1, "llm": "none", "evaluator.repeats": 0, "finals.count": 0}
+
+Data = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A CSV file with a date column.", rich_help_panel=CONFIG)
+]
+DateColumn = Annotated[str | None, typer.Option(help="Its date column.", rich_help_panel=CONFIG)]
+Target = Annotated[str | None, typer.Option(help="The column to forecast.", rich_help_panel=CONFIG)]
+Horizon = Annotated[int | None, typer.Option(min=1, help="Steps to forecast.", rich_help_panel=CONFIG)]
+Forecaster = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run (its name, a unique prefix, last), or the path of an exported folder."),
+]
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
@@ -41,12 +67,19 @@ def run(
     max_iterations: Annotated[
         int | None, typer.Option(min=1, help="Trials in all, the first (the default) included.", rich_help_panel=CONFIG)
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A CSV file with a date column.", rich_help_panel=CONFIG)
+    data: Data = None,
+    date_column: DateColumn = None,
+    target: Target = None,
+    horizon: Horizon = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Trials at a time, each in its own process.", rich_help_panel=RUN)
     ] = None,
-    date_column: Annotated[str | None, typer.Option(help="Its date column.", rich_help_panel=CONFIG)] = None,
-    target: Annotated[str | None, typer.Option(help="The column to forecast.", rich_help_panel=CONFIG)] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Steps to forecast.", rich_help_panel=CONFIG)] = None,
+    control_seeds: Annotated[
+        int | None, typer.Option(min=5, help="Pairs of studies with --control full.", rich_help_panel=CONFIG)
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Ask before every trial: yes, no or edit.", rich_help_panel=RUN)
+    ] = False,
 ) -> None:
     """Search the architecture of the Informer forecaster on your series.
 
@@ -58,11 +91,92 @@ def run(
     overrides = contract.overrides(
         **{
             "max_iterations": ("--max-iterations", max_iterations),
-            # a flag's path starts at the current folder, a config's at the workspace
-            "data.path": ("--data", str(data.absolute()) if data else None),
-            "data.date_column": ("--date-column", date_column),
-            "data.target": ("--target", target),
-            "data.horizon": ("--horizon", horizon),
+            "workers": ("--workers", workers),
+            "control_seeds": ("--control-seeds", control_seeds),
+            **_series(data, date_column, target, horizon),
         }
     )
-    launch("nas", contract, overrides, screen_of(ctx))
+    launch("nas", contract, overrides, screen_of(ctx), approve=approve)
+
+
+def _series(
+    data: Path | None, date_column: str | None, target: str | None, horizon: int | None
+) -> dict[str, tuple[str, Any]]:
+    """Config keys of the flags that name a series; a flag's path starts at the current folder, a config's does not."""
+    return {
+        "data.path": ("--data", str(data.absolute()) if data else None),
+        "data.date_column": ("--date-column", date_column),
+        "data.target": ("--target", target),
+        "data.horizon": ("--horizon", horizon),
+    }
+
+
+@app.command(cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test")
+@with_contract
+def train(
+    ctx: typer.Context,
+    contract: Contract,
+    tag: Annotated[str | None, typer.Option(help="A word for the run folder's name.", rich_help_panel=RUN)] = None,
+    data: Data = None,
+    date_column: DateColumn = None,
+    target: Target = None,
+    horizon: Horizon = None,
+) -> None:
+    """Train one configuration, score it and export it, without any search.
+
+    CONFIG is a preset, a file, or the config_used.yaml of an earlier trial.
+    """
+    from .launch import launch
+
+    overrides = contract.overrides(
+        **_series(data, date_column, target, horizon),
+        **{key: ("nas train", value) for key, value in _ALONE.items()},
+    )
+    launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
+
+
+@app.command("predict", epilog="Example: agentlab nas predict last --input my.csv --output forecast.csv")
+@with_output
+def predict_(
+    ctx: typer.Context,
+    run: Forecaster,
+    data: Annotated[
+        Path, typer.Option("--input", metavar="FILE", help="A CSV file with the columns the model was trained on.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "--out", metavar="FILE", help="The CSV file to write; stdout by default.")
+    ] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Forecast with the winner of a search: the steps that follow the last row of a file."""
+    from agentlab.nas.export import find_artefact
+    from agentlab.nas.predict import predict
+
+    from .launch import reference, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
+    answer = predict(source, Path.cwd() / data, Path.cwd() / output if output else None)
+    for note in answer.notes:
+        screen.say(note)
+    screen.answer("nas predict", answer, run=reference(record, record.status) if record else None)
+
+
+@app.command(epilog="Example: agentlab nas export last --out forecaster")
+@with_output
+def export(
+    ctx: typer.Context,
+    run: Forecaster,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make.")],
+    runs_dir: RunsDir = None,
+) -> None:
+    """Copy the winner of a search into a folder of its own, which forecasts without its run."""
+    from agentlab.nas.export import ExportAnswer, export_artefact, find_artefact
+
+    from .launch import reference, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
+    answer = ExportAnswer.of(export_artefact(source, Path.cwd() / out))
+    screen.answer("nas export", answer, run=reference(record, record.status) if record else None)
+    screen.hint(answer.command)

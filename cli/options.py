@@ -1,6 +1,7 @@
 """The parameters that commands share, declared once (DESIGN: one command contract)."""
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+from agentlab.errors import UnknownNameError, UsageError
 
 from .screen import Screen
 
@@ -37,13 +40,18 @@ def _output(
         bool, typer.Option("--quiet", "-q", help="Only the answer and errors.", rich_help_panel=OUTPUT)
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the traceback of an error.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--verbose", "-v", help="More lines; the traceback of an error.", rich_help_panel=OUTPUT)
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Log prompts, answers and config differences.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> dict[str, Any]:
     screen = screen_of(ctx)
     screen.json_mode |= json
     screen.quiet |= quiet
-    screen.verbose |= verbose
+    screen.verbose |= verbose or debug
+    screen.debug |= debug
     return {}
 
 
@@ -89,10 +97,25 @@ class Contract:
         return [*placed.values(), *([limit] if limit else [])]
 
 
+def _presets(command: str) -> list[str]:
+    """Names of a command's presets."""
+    from agentlab.config.presets import known
+    from agentlab.config.workspace import Workspace
+
+    return known(command, Workspace.locate(os.environ, Path.cwd()))
+
+
+def _configs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What the shell may complete where CONFIG stands: presets, and subcommands when it is the first word."""
+    group: Any = ctx.parent
+    return [name for name in (*_presets(group.info_name), *group.command.commands) if name.startswith(incomplete)]
+
+
 def _contract(
     ctx: typer.Context,
     config: Annotated[
-        str | None, typer.Argument(metavar="CONFIG", help="A preset's name or the path of a YAML file.")
+        str | None,
+        typer.Argument(metavar="CONFIG", help="A preset's name or the path of a YAML file.", autocompletion=_configs),
     ] = None,
     set_: Set = None,
     dry_run: Annotated[
@@ -169,12 +192,47 @@ class InOrder(typer.core.TyperCommand):
         ctx.meta[_ORDER] = [option.name for option in given]
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """A word that names no preset may have been meant for a subcommand, and is compared with both."""
+        try:
+            return super().invoke(ctx)
+        except UnknownNameError as error:
+            from agentlab.config.presets import is_path
+
+            word, group = ctx.params.get("config"), ctx.parent
+            presets = _presets(group.info_name)
+            if word is None or word in presets or is_path(word):  # it is another name that is unknown
+                raise
+            if word in group.command.commands:
+                raise UsageError(
+                    f"{word!r} is a subcommand, which comes first.", hint=f"See `{group.command_path} {word} --help`."
+                ) from error
+            raise UnknownNameError(
+                f"{group.info_name} preset or subcommand",
+                word,
+                [*group.command.commands, *presets],
+                hint=f"See `{group.command_path} --help` and `agentlab configs list`.",
+            ) from error
+
 
 class DefaultsToRun(typer.core.TyperGroup):
     """`agentlab nas demo` means `agentlab nas run demo`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Prepend `run` unless the first word is a subcommand; the help of `run` is the help of the command."""
-        if not args or args[0] not in self.commands:
+        """Prepend `run` unless the first word is a subcommand or asks for help."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """One page: what `run` takes, the subcommands, and the examples of `run`."""
+        run = self.commands["run"]
+        typer.core.TyperGroup(
+            name=self.name,
+            commands=dict(self.commands),
+            params=run.params,
+            help=run.help,
+            epilog=run.epilog,
+            rich_markup_mode=self.rich_markup_mode,
+            subcommand_metavar="| COMMAND ...",
+        ).format_help(ctx, formatter)

@@ -38,6 +38,8 @@ class Screen:
         self.json_mode = json_mode
         self.quiet = quiet
         self.verbose = verbose
+        self.debug = False  # prompts, answers and differences too
+        self.asking = False  # questions are put to the user: no bar may stand in their way
         self.redactor = Redactor()
         self.run: Mapping[str, str] | None = None  # the run that a bug has ended; other errors name theirs
 
@@ -116,6 +118,10 @@ class Screen:
             grid.add_row(*(RichText(self.cleaned(cell)) for cell in row))
         out.print(grid)
 
+    def crashed(self, run: Mapping[str, str]) -> None:
+        """Remember the run that a bug is about to end."""
+        self.run = run
+
     # -- stderr -------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
@@ -132,6 +138,12 @@ class Screen:
         """What to do next."""
         if not self.quiet:
             self._stderr(f"hint: {text}", style="cyan")
+
+    def prompt(self, text: str) -> None:
+        """A question, or what belongs to it, without an end of line of its own; also with -q."""
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(self.cleaned(text))
+            sys.stderr.flush()
 
     def error(self, error: AgentlabError, *, command: str) -> None:
         """The one place where errors are printed."""
@@ -169,7 +181,8 @@ class LiveProgress:
         self._task: TaskID | None = None
 
     def __enter__(self) -> "LiveProgress":
-        if not self._screen.quiet and not self._screen.json_mode and sys.stderr.isatty():
+        screen = self._screen
+        if not (screen.quiet or screen.json_mode or screen.asking) and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -201,6 +214,8 @@ class LiveProgress:
             return
         if narration.line:
             self.line(narration.line)
+        if narration.verbose and self._screen.verbose:
+            self.line(narration.verbose)
         self.update(narration.detail, done=narration.done, total=narration.total)
 
     def line(self, text: str) -> None:

@@ -1,11 +1,13 @@
-"""What the exit status of a worker means, in words."""
+"""What the exit status of a worker that ran llama.cpp means, in words."""
 
 import signal
+
+from agentlab.workers import deaths
 
 _LESS = "Use a smaller context (`context`), a smaller model, or close other programs."
 _REBUILD = "Rebuild it here: `pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python`."
 
-_CAUSES: dict[int, tuple[str, str | None]] = {
+_CAUSES: deaths.Causes = {
     signal.SIGABRT: ("a check inside llama.cpp failed, most often for want of memory", _LESS),
     signal.SIGSEGV: ("llama.cpp crashed", None),
     signal.SIGBUS: ("the model file changed or became unreadable while it was in use", None),
@@ -17,15 +19,5 @@ _CAUSES: dict[int, tuple[str, str | None]] = {
 
 
 def describe(status: int) -> tuple[str, str | None]:
-    """(cause, hint) for the exit status of a worker that ended by itself.
-
-    Args:
-        status: as `subprocess` reports it, -N for signal N, or as a shell does, 128 + N.
-    """
-    number = -status if status < 0 else status - 128
-    if number in _CAUSES:
-        cause, hint = _CAUSES[number]
-        return f"{cause} ({signal.Signals(number).name})", hint
-    if status == 0:
-        return "it ended without a word", None
-    return f"it ended with status {status}", "`agentlab doctor` checks the installation."
+    """(cause, hint); see `workers.deaths.describe`."""
+    return deaths.describe(status, _CAUSES)

@@ -9,25 +9,14 @@ from typing import Any, NoReturn
 from agentlab import errors, machine
 from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
 from agentlab.gguf import deaths
-from agentlab.gguf.channel import Channel
 from agentlab.gguf.engine import ChatRequest, Chunk, EngineConfig
+from agentlab.workers import faults
+from agentlab.workers.channel import Channel
+from agentlab.workers.deaths import last_words
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
 _CLOSE_SECONDS = 1.5
-_LOG_LINES, _LOG_WIDTH = 12, 200
-
-# What a worker may report; anything else is not the protocol.
-_REPORTED: dict[str, type[AgentlabError]] = {
-    kind.__name__: kind
-    for kind in (
-        errors.BadRequestError,
-        errors.ContextOverflowError,
-        errors.LLMCancelledError,
-        errors.MissingExtraError,
-        errors.ModelFileError,
-    )
-}
 
 
 def _never() -> bool:
@@ -89,7 +78,9 @@ class WorkerEngine:
                 "embedded model.",
             )
         try:
-            self._channel = Channel({**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"})
+            self._channel = Channel(
+                "agentlab.gguf.worker", {**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"}
+            )
         except OSError as error:  # no memory or no process number left; a caller falls back as after a death
             raise WorkerDiedError(
                 f"The process for {config.path.name} cannot be started: {error.strerror or error}.",
@@ -142,7 +133,7 @@ class WorkerEngine:
                     continue
                 over = _is_last(reply)
                 if reply["event"] == "error":
-                    raise _REPORTED[reply["kind"]](reply["message"], hint=reply["hint"])
+                    raise faults.from_message(reply)
                 yield reply
         except EOFError:
             over = True
@@ -175,7 +166,7 @@ class WorkerEngine:
         if closed:
             raise LLMCancelledError("The engine was closed during the call.")
         cause, hint = deaths.describe(status)
-        tail = "\n".join(line[:_LOG_WIDTH] for line in log.splitlines()[-_LOG_LINES:])
+        tail = last_words(log)
         message = f"The process that holds {self._config.path.name} died: {cause}."
         raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)
 

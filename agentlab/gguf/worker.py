@@ -17,43 +17,33 @@ a token if need be. stderr is a log for humans: llama.cpp's warnings, and whatev
 """
 
 import contextlib
-import ctypes
-import os
 import queue
-import signal
 import sys
-import threading
-import traceback
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from agentlab.errors import AgentlabError, LLMCancelledError
-from agentlab.gguf.wire import decode, encode
-
-_PR_SET_PDEATHSIG = 1
-_OOM_SCORE = 500  # of 1000: when memory runs out, the kernel takes the worker, not the run
+from agentlab.workers import child, faults
 
 
 class _Worker:
     """Reads requests on the main thread, so that a cancel or the end of input is seen while the model works."""
 
-    def __init__(self, requests: IO[bytes], replies: IO[bytes]) -> None:
-        self._requests, self._replies = requests, replies
+    def __init__(self, pipes: child.Pipes) -> None:
+        self._pipes = pipes
         self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._cancelled = -1
 
     def run(self) -> None:
         """Serve until the input ends."""
-        threading.excepthook = _die
-        threading.Thread(target=self._serve, name="model", daemon=True).start()
-        for line in self._requests:
-            message = decode(line)
-            if message["op"] == "cancel":
-                self._cancelled = message["id"]
-            else:
-                self._jobs.put(message)
+        self._pipes.serve(self._take, self._work)
 
-    def _serve(self) -> None:
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["op"] == "cancel":
+            self._cancelled = message["id"]
+        else:
+            self._jobs.put(message)
+
+    def _work(self) -> None:
         """The model thread: the only one that touches llama.cpp."""
         from agentlab.gguf.decoder import Decoder
 
@@ -68,9 +58,9 @@ class _Worker:
                 else:
                     self._chat(decoder, call, job)
             except AgentlabError as error:
-                self._reply("error", call, kind=error.kind, message=error.message, hint=error.hint)
+                self._reply("error", call, **faults.as_message(error))
                 if op == "load":
-                    os._exit(0)
+                    return
 
     def _chat(self, decoder: Any, call: int, job: dict[str, Any]) -> None:
         with contextlib.closing(decoder.chat(**job)) as chunks:
@@ -84,55 +74,8 @@ class _Worker:
                     self._reply("done", call, text=chunk.text, finish=chunk.finish, **counts)
 
     def _reply(self, event: str, call: int, **content: Any) -> None:
-        try:
-            self._replies.write(encode({"event": event, "id": call, **content}))
-        except BrokenPipeError:
-            os._exit(0)
-
-
-def _die(fault: threading.ExceptHookArgs) -> None:
-    """A bug on the model thread: say so and end, so that the parent sees a death and not a silence."""
-    traceback.print_exception(fault.exc_type, fault.exc_value, fault.exc_traceback)
-    sys.stderr.flush()
-    os._exit(70)
-
-
-def _keep_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """Move the protocol off descriptors 0 and 1: a stray print lands on stderr, a stray read sees an empty input."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return requests, replies
-
-
-def _die_with(parent: int) -> None:
-    """End when the parent does, even if a process that it forked keeps our input open (Linux only).
-
-    The kernel signals the end of the parent's *thread* that started us, so the handler looks before it leaves.
-    """
-
-    def leave_if_orphan(*_: object) -> None:
-        if os.getppid() != parent:
-            os._exit(0)
-
-    signal.signal(signal.SIGHUP, leave_if_orphan)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGHUP)
-        with contextlib.suppress(OSError):  # a sandbox may forbid it; then the kernel chooses by size alone
-            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
-    leave_if_orphan()
-
-
-def main() -> None:
-    """Serve the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which decides what becomes of a call
-    requests, replies = _keep_pipes()
-    _die_with(int(sys.argv[1]))
-    _Worker(requests, replies).run()
-    os._exit(0)  # not sys.exit: the model thread may be deep in a prompt
+        self._pipes.reply({"event": event, "id": call, **content})
 
 
 if __name__ == "__main__":
-    main()
+    _Worker(child.attach(int(sys.argv[1]))).run()

@@ -5,6 +5,7 @@ record before and write to it afterwards, so that a run folder has one writer.
 """
 
 import asyncio
+import logging
 import random
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from agentlab.llm import providers, structured
 from agentlab.llm.attempts import AttemptLoop, Candidate, Means, Outcome, Question
 from agentlab.llm.budget import Budget
 from agentlab.llm.config import LLMConfig
+from agentlab.llm.logged import LOG, Logged
 from agentlab.llm.loop import LoopThread
 from agentlab.llm.recorder import (
     CallRecorder,
@@ -209,6 +211,10 @@ class Router:
         return Candidate(name, model.id, model.context, model.price, self._config.total(name))
 
     def _connect(self, name: str) -> ChatModel:
+        model = self._model(name)
+        return Logged(name, model, self._means.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
+
+    def _model(self, name: str) -> ChatModel:
         if name in self._stand_ins:
             return self._stand_ins[name]
         provider = self._config.models[name].provider

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
-from agentlab.config.base import StrictModel, budget_field, preset_field
+from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
 from agentlab.search.constraints import Constraint
@@ -81,6 +81,11 @@ class DataConfig(StrictModel):
         """Steps of the input that the decoder starts from."""
         return round(self.label_share * self.input_length)
 
+    @property
+    def scored_at_once(self) -> int:
+        """Windows in a block of scoring: fewer when they are long, so that it needs no more memory than training."""
+        return max(16, min(512, 65_536 // (self.input_length + self.horizon)))
+
 
 class ModelConfig(StrictModel):
     """The Informer of arXiv 2012.07436, and three switches beyond the paper."""
@@ -132,9 +137,9 @@ class TrainingConfig(StrictModel):
     optimizer_params: OptimizerParams = Field(OptimizerParams(), description="Arguments of the optimiser.")
     criterion_class: CriterionName = Field("MSELoss", description="Training loss of torch.nn.")
     epochs: int = Field(6, ge=1, le=1000, description="Passes over the training windows, at most.")
-    patience: int = Field(3, ge=1, le=1000, description="Stop after this many epochs without a better validation MSE.")
+    patience: int = Field(3, ge=1, le=1000, description="Stop after this many epochs in which the validation MSE rose above its best.")
     schedule: Literal["halving", "constant"] = Field(
-        "halving", description="Learning rate: halved each epoch, or kept."
+        "halving", description="Learning rate: halved after each epoch but the first, as published, or kept."
     )
     clip_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; null does not clip.")
     train_fraction: float = Field(
@@ -169,9 +174,24 @@ class TrialConfig(StrictModel):
 class EvaluatorConfig(StrictModel):
     """When a trial counts as better."""
 
-    noise: float = Field(
-        0.01, ge=0, lt=1, description="Relative difference in validation MSE below which two trials are taken as equal."
+    repeats: int = Field(
+        2, ge=0, le=20, description="Further trainings of trial 0 with other seeds, which measure the noise."
     )
+    noise: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Relative deviation of the validation MSE from seed to seed; null measures it with `repeats`.",
+    )
+
+
+class FinalsConfig(StrictModel):
+    """The last round: the best few trials again, at full budget, with several seeds each."""
+
+    count: int = Field(3, ge=0, le=50, description="Trials in the last round; 0 takes the accepted one as it stands.")
+    seeds: int = Field(3, ge=1, le=50, description="Trainings of each, with different seeds.")
+    train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training windows there.")
+    epochs: int | None = Field(None, ge=1, le=1000, description="Epochs there, at most; null keeps the trial's.")
 
 
 class SearchConfig(StrictModel):
@@ -196,11 +216,22 @@ class NasConfig(StrictModel):
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")
     model: ModelConfig = Field(ModelConfig(), description="The network of trial 0.")
     training: TrainingConfig = Field(TrainingConfig(), description="The training of trial 0.")
-    space: SpaceConfig = Field(description="Dotted name -> range or choices of what is searched.")
+    space: SpaceConfig = Field(
+        SpaceConfig({}), description="Dotted name -> range or choices of what is searched; empty trains trial 0 alone."
+    )
     constraints: tuple[Constraint, ...] = Field((), max_length=64, description="Rules between searched values.")
     search: SearchConfig = Field(SearchConfig(), description="Proposer and screening.")
     evaluator: EvaluatorConfig = Field(EvaluatorConfig(), description="When a trial is accepted.")
-    control: Literal["light"] = Field("light", description="How the agent's help is measured.")
+    finals: FinalsConfig = Field(FinalsConfig(), description="The last round, which picks the winner.")
+    control: Literal["light", "full"] = Field(
+        "light",
+        description="How the agent's help is measured: by a coin within the run, or also by paired studies with and "
+        "without it.",
+    )
+    control_seeds: int = Field(5, ge=5, le=100, description="Pairs of studies under full control.")
+    workers: int = machine_field(
+        1, ge=1, le=256, description="Trials at a time, each in a process of its own beyond 1."
+    )
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="A name in configs/llm, or such a mapping.")
 
     @field_validator("space")

@@ -47,23 +47,41 @@ def light_control(trials: Sequence[TrialState], seed: int, base: str) -> tuple[C
     by_agent = [trial.arm == "agent" for trial in drawn]
     rng = np.random.default_rng([seed, _STREAM, len(trials)])
     control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
-    return control, sentence(control, sum(by_agent))
+    return control, light_sentence(control, sum(by_agent))
 
 
-def sentence(control: Control, agent_trials: int) -> str:
-    """What the record says, for a reader."""
+_VERDICTS = {
+    "helped": "The agent helped",
+    "no_measurable_help": "No measurable help from the agent",
+    "hurt": "The agent hurt",
+    "not_measured": "Not measured",
+}
+
+
+def light_sentence(control: Control, agent_trials: int) -> str:
+    """What a light control says, for a reader."""
     if control.estimate is None or control.low is None or control.high is None:
         return f"Whether the agent helped was not measured: {control.note}. More trials, or --seed, change the draw."
-    verdict = {
-        "helped": "The agent helped",
-        "no_measurable_help": "No measurable help from the agent",
-        "hurt": "The agent hurt",
-        "not_measured": "Not measured",
-    }[control.verdict]
-    note = f" {control.note}" if control.note else ""
     points, low, high = (100 * value for value in (control.estimate, control.low, control.high))
     return (
-        f"{verdict}: its {agent_trials} trials lowered the best error by {abs(points):.2f} percentage points "
-        f"{'more' if points >= 0 else 'less'} each than the {control.n - agent_trials} of {control.control}; "
-        f"{control.level:.0%} interval of the difference [{low:+.2f}, {high:+.2f}], {control.method}.{note}"
+        f"{_VERDICTS[control.verdict]}: its {agent_trials} trials lowered the best error by {abs(points):.2f} "
+        f"percentage points {'more' if points >= 0 else 'less'} each than the {control.n - agent_trials} of "
+        f"{control.control}; {control.level:.0%} interval of the difference [{low:+.2f}, {high:+.2f}], "
+        f"{control.method}.{_note(control)}"
     )
+
+
+def full_sentence(control: Control) -> str:
+    """What a full control says, for a reader."""
+    if control.estimate is None or control.low is None or control.high is None:
+        return f"Whether the agent helped was not measured: {control.note}."
+    side = "lower" if control.estimate >= 0 else "higher"
+    return (
+        f"{_VERDICTS[control.verdict]}: over {control.n} pairs of studies the {control.metric} with it was "
+        f"{abs(control.estimate):.4f} {side} than with {control.control}; {100 * control.level:.4g} % interval of the gain "
+        f"[{control.low:+.4f}, {control.high:+.4f}], {control.method}.{_note(control)}"
+    )
+
+
+def _note(control: Control) -> str:
+    return f" {control.note}" if control.note else ""

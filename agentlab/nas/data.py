@@ -9,6 +9,8 @@ from agentlab.nas.series import Rows, Scaler, Series, Split, window_starts
 from agentlab.nas.table import Table, close_gaps, read_table
 from agentlab.nas.time_features import time_features
 
+_ROUNDING = 1e-12  # changes below this share of a column's largest value are what arithmetic leaves behind
+
 
 def load_series(config: DataConfig, workspace: Workspace) -> Series:
     """The series of a config.
@@ -17,9 +19,11 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
         MissingFileError: there is no such file.
         DataError: the file cannot be used; the message names it, and where it applies the column and line.
     """
-    table = close_gaps(read_table(config, workspace), config)
+    known = read_table(config, workspace)
+    table = close_gaps(known, config)
     split = split_rows(config.split, len(table.values), table.source)
     require_windows(split, config, table.source)
+    _require_training_values(known, table.dates[split.train[1] - 1], split)
     scaler, values = scale(table, split)
     channels = len(table.names)
     return Series(
@@ -36,6 +40,16 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
     )
 
 
+def _require_training_values(known: Table, last: np.datetime64, split: Split) -> None:
+    """Refuse a column that has nothing up to the last training date: its scale would come from later values."""
+    empty = np.flatnonzero(np.isnan(known.values[known.dates <= last]).all(axis=0))
+    if empty.size:
+        raise DataError(
+            f"{known.source}: column {known.names[empty[0]]!r} has no value in the {split.train[1]} training rows.",
+            hint="Leave it out: list the other columns in data.columns; or begin the series later.",
+        )
+
+
 def scale(table: Table, split: Split) -> tuple[Scaler, Rows]:
     """The scaler of the training rows, and all rows scaled by it.
 
@@ -46,13 +60,16 @@ def scale(table: Table, split: Split) -> tuple[Scaler, Rows]:
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what comes of it is refused below
         scaler = Scaler.fit(train)
         values = scaler.apply(table.values)
+        spread, size = np.ptp(train, axis=0), np.abs(train).max(axis=0)
     usable = np.isfinite(values).all(axis=0) & np.isfinite(scaler.std)
     for column, name in enumerate(table.names):
         found = None
-        if (train[:, column] == train[0, column]).all():  # not by the deviation: rounding leaves it above zero
+        if spread[column] <= _ROUNDING * size[column]:
             found = f"never changes in the {split.train[1]} training rows"
+            if size[column] > 2**53 or spread[column]:
+                found += " by more than the rounding of 64-bit numbers"
         elif not usable[column]:
-            found = "holds numbers that are too large to be scaled"
+            found = "holds numbers that are too large or too small to be scaled"
         if found:
             raise DataError(
                 f"{table.source}: column {name!r} {found}.",

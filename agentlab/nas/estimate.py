@@ -9,19 +9,18 @@ from agentlab.search.screen import Estimate
 _FLOAT = 4
 # Weight, gradient, two moments of Adam, the best epoch's copy and the optimiser's passing copy.
 _COPIES = 6
-_EVAL_BLOCK = 512
 
 
 def estimate(trial: TrialConfig, series: Series) -> Estimate:
     """Weights (exact) and training memory (an upper estimate, meant for screening) of a trial.
 
     Memory counts each weight six times, and per layer the activations that the gradient needs: about 14 widths and two
-    feed-forward widths per step and, per head, three score matrices. A scoring block of 512 windows holds half of one
+    feed-forward widths per step and, per head, three score matrices. A block of scored windows holds half of one
     layer at a time, which is the larger part where training batches are small. Measured peaks lie 5 to 15 % below.
     """
     parameters = _parameters(trial, series.channels, series.time_channels, len(series.targets))
     kept, widest = _activations(trial)
-    activations = max(trial.data.batch_size * kept, _EVAL_BLOCK * widest // 2)
+    activations = max(trial.data.batch_size * kept, trial.data.scored_at_once * widest // 2)
     return Estimate(parameters, _FLOAT * (_COPIES * parameters + activations))
 
 

@@ -1,8 +1,11 @@
-"""Is a trial better than what we have? Rules decide; a language model is asked only where they cannot tell.
+"""Is a trial better than what we have? Rules decide beyond the measured noise; within it, training again does.
 
-Neither ever sees a test figure.
+A language model that can do more than pick letters says whether a near tie is worth a second training. Neither it nor a rule sees a test figure,
+and nothing is ever accepted on the word of a model.
 """
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -10,7 +13,8 @@ from pydantic import Field
 from agentlab.config.base import StrictModel
 from agentlab.errors import GateError, RemoteError
 from agentlab.llm.types import Message
-from agentlab.nas.state import Decision, StudyState, TrialState
+from agentlab.nas.noise import Noise
+from agentlab.nas.state import Decision, TrialState
 from agentlab.search.llm_proposer import one_line
 
 if TYPE_CHECKING:
@@ -23,59 +27,69 @@ class Judgement(StrictModel):
     """The model's answer."""
 
     reason: str = Field(max_length=200, description="One short sentence.")
-    decision: Literal["accept", "reject"]
+    decision: Literal["repeat", "reject"]
 
 
-def by_rule(trial: TrialState, state: StudyState, noise: float) -> Decision | None:
-    """Accept or reject what is clear; None where error and size pull in different directions within the noise.
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The difference is within the noise: train the trial once more before deciding."""
+
+    reason: str
+    by: str = "rule"
+
+
+def by_rule(trial: TrialState, best: TrialState | None, noise: Noise) -> Decision | None:
+    """Accept what is lower beyond the noise, reject what is not lower; None for what is lower within it.
 
     Args:
-        trial: the trial that has ended.
-        state: the trials before it. Comparing with the smallest error of them all, and not only with the last accepted
-            trial, keeps a chain of lenient answers from drifting further than one noise width.
-        noise: relative difference of validation errors that is taken as equal.
+        trial: the trial that has ended, repetitions included.
+        best: the trial that was accepted last. As only gains beyond the noise are accepted, a chain of lucky seeds
+            cannot drift.
+        noise: what the seed alone does to the error.
     """
-    best, lowest = state.best, state.lowest
     if trial.value is None:
         return Decision(False, "the trial failed")
-    if best is None or best.value is None or lowest is None:
+    if best is None or best.value is None:
         return Decision(True, "the first trial that finished")
-    change = (trial.value - lowest) / lowest if lowest > 0 else 0.0
-    if change < -noise:
-        return Decision(True, f"validation error {-change:.1%} lower than the best so far")
-    if change > noise:
-        return Decision(False, f"validation error {change:.1%} higher than the best so far")
-    for other in state.trials:
-        if other.value is not None and other.value <= trial.value and weights(other) <= weights(trial):
-            return Decision(False, f"within the noise, {other.id} is no worse and no larger")
-    if trial.value <= best.value and weights(trial) <= weights(best):
-        return Decision(True, "within the noise, no worse and no larger")
+    change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
+    limit = noise.limit(len(trial.values), len(best.values))
+    said = f"validation error {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
+    if change < -limit:
+        return Decision(True, said)
+    if change >= 0:
+        return Decision(False, said if change else f"validation error equal to that of {best.id}")
+    if trial.wanted:
+        return Decision(False, f"{said} as the mean of {len(trial.values)} trainings, within the noise of {limit:.1%}")
     return None
+
+
+def decide(
+    trial: TrialState, best: TrialState | None, noise: Noise, router: "Router | None", *, scope: str = ""
+) -> Decision | Repeat:
+    """Judge a trial that has ended. `scope` tells the calls of parallel studies apart."""
+    ruled = by_rule(trial, best, noise)
+    if ruled is not None:
+        return ruled
+    if best is None or best.value is None or trial.value is None:
+        raise AssertionError("by_rule decides while there are not two finished trials")
+    fallback = Repeat("lower, but within the noise")
+    if router is None or router.tier(TASK) in (None, "pick"):  # a model that can only pick letters rejects everything
+        return fallback
+    try:
+        answer = router.complete_sync(
+            question(trial, best), task=TASK, schema=Judgement, call_id=f"{scope}{trial.id}/evaluate"
+        )
+    except (RemoteError, GateError) as error:
+        return Repeat(f"{fallback.reason}; no judgement: {error.message[:120]}")
+    reason = one_line(answer.value.reason)
+    if answer.value.decision == "repeat":
+        return Repeat(reason, by=answer.model)
+    return Decision(False, reason, by=answer.model)
 
 
 def weights(trial: TrialState) -> int:
     """Number of weights of a trial that finished."""
     return int(trial.result.metrics["parameters"]) if trial.result else 0
-
-
-def decide(trial: TrialState, state: StudyState, noise: float, router: "Router | None") -> Decision:
-    """Judge a trial that has ended. `state` holds the trials before it."""
-    ruled = by_rule(trial, state, noise)
-    if ruled is not None:
-        return ruled
-    best = state.best
-    if best is None or best.value is None or trial.value is None:
-        raise AssertionError("by_rule decides while there are not two finished trials")
-    fallback = Decision(trial.value < best.value, "within the noise, by the lower error")
-    if router is None or not router.available(TASK):
-        return fallback
-    try:
-        answer = router.complete_sync(
-            question(trial, best), task=TASK, schema=Judgement, call_id=f"{trial.id}/evaluate"
-        )
-    except (RemoteError, GateError) as error:
-        return Decision(fallback.accepted, f"{fallback.reason}; no judgement: {error.message[:120]}")
-    return Decision(answer.value.decision == "accept", one_line(answer.value.reason), by=answer.model)
 
 
 def question(trial: TrialState, best: TrialState) -> list[Message]:
@@ -88,12 +102,12 @@ def question(trial: TrialState, best: TrialState) -> list[Message]:
     return [
         Message(
             "system",
-            "You decide whether a new forecasting model replaces the current one. Lower error is better; "
+            "You decide whether a new forecasting model is worth a second training. Lower error is better; "
             "at equal error fewer weights are better. Answer in JSON.",
         ),
         Message(
             "user",
             f"{line('current', best)}\n{line('new', trial)}\n"
-            "The difference is within measurement noise. Accept the new model?",
+            "The difference is within measurement noise. Repeat the new model's training, or reject it?",
         ),
     ]

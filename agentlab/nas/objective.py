@@ -1,7 +1,7 @@
-"""One trial: train a candidate, write its folder, report its validation error. Never the test error."""
+"""One training: train a candidate, write its folder, report its validation error. Never the test error."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,32 +9,48 @@ import yaml
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
+from agentlab.errors import AgentlabError
+from agentlab.nas.checkpoint import Checkpoint, from_bytes, to_bytes
 from agentlab.nas.config import TrialConfig, with_params
 from agentlab.nas.plots import Curve, learning_curve
 from agentlab.nas.series import Series
-from agentlab.nas.state import run_id
 from agentlab.nas.training import Epoch, TrainResult, train
-from agentlab.runs.run import Run
+from agentlab.runs.folder import Folder
 from agentlab.search.types import Proposal, TrialContext, TrialResult
+
+BEST, LAST, HISTORY = "best_model.safetensors", "last.safetensors", "history.json"
+
+Report = Callable[[str, str, dict[str, Any]], object]  # (event type, id, data)
 
 
 class InformerObjective:
-    """Implements `search.types.Objective`. Everything it writes lies in `trials/run_0007/`."""
+    """Implements `search.types.Objective`. Everything a training writes lies in `trials/run_0007/`."""
 
     def __init__(
-        self, base: TrialConfig, series: Series, run: Run, device: str, before_step: Callable[[], None]
+        self,
+        base: TrialConfig,
+        series: Series,
+        trials: Folder,
+        device: str,
+        report: Report,
+        before_step: Callable[[], None] = lambda: None,
     ) -> None:
         self._base = base
         self._series = series
-        self._run = run
+        self._trials = trials
         self._device = device
+        self._report = report
         self._before_step = before_step
 
     def __call__(self, proposal: Proposal, context: TrialContext) -> TrialResult:
-        """Train to the end. The folder is complete before the result is returned."""
+        """Train to the end, from the last epoch that a kill has left. The folder is complete before this returns."""
         trial = with_params(self._base, proposal.params)
-        name = run_id(context.number)
-        self._write(name, "config_used.yaml", yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
+        name, folder = context.name, self._trials.folder(context.name)
+        folder.write_text("config_used.yaml", yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
+
+        def save(checkpoint: Checkpoint) -> None:
+            folder.write_bytes(LAST, to_bytes(checkpoint))
+
         trained = train(
             trial,
             self._series,
@@ -42,24 +58,37 @@ class InformerObjective:
             device=self._device,
             on_epoch=lambda epoch: self._epoch(name, epoch),
             before_step=self._before_step,
+            save=save,
+            resume=_left(folder, trial, self._series, context.seed),
         )
         metrics = figures(trained)
         history = [asdict(epoch) for epoch in trained.history]
-        self._run.write_bytes(f"trials/{name}/best_model.safetensors", save_weights(trained.state_dict))
-        self._write(name, "history.json", json.dumps(history, indent=2) + "\n")
-        self._write(name, "metrics.json", json.dumps({"val_mse": trained.val_mse, **metrics}, indent=2) + "\n")
-        self._run.write_bytes(f"trials/{name}/learning_curve.png", learning_curve(curve(name, history)))
+        folder.write_bytes(BEST, save_weights(trained.state_dict))
+        folder.write_json(HISTORY, history)
+        folder.write_json("metrics.json", {"val_mse": trained.val_mse, **metrics})
+        folder.write_bytes("learning_curve.png", learning_curve(curve(name, history)))
+        folder.file(LAST).unlink(missing_ok=True)  # nothing is left to go on with
         return TrialResult("finished", value=trained.val_mse, metrics=metrics)
 
     def _epoch(self, name: str, epoch: Epoch) -> None:
-        self._run.emit("trial.epoch", name, epoch=epoch.epoch + 1, train_loss=epoch.train_loss, val_mse=epoch.val_mse)
+        data = {"epoch": epoch.epoch + 1, "train_loss": epoch.train_loss, "val_mse": epoch.val_mse}
+        self._report("trial.epoch", name, data)
 
-    def _write(self, name: str, file: str, text: str) -> None:
-        self._run.write_text(f"trials/{name}/{file}", text)
+
+def _left(folder: Folder, trial: TrialConfig, series: Series, seed: int) -> Checkpoint | None:
+    """The last epoch of this very training, if a kill has left one that can be read."""
+    path = folder.file(LAST)
+    if not path.is_file():
+        return None
+    try:
+        checkpoint = from_bytes(path.read_bytes())
+    except AgentlabError:
+        return None  # damaged: the training begins again, which costs time and nothing else
+    return checkpoint if checkpoint.matches(trial, series, seed) else None
 
 
 def figures(trained: TrainResult) -> dict[str, Any]:
-    """What is remembered of a trial. `seconds` is a measurement and enters no decision."""
+    """What is remembered of a training. `seconds` is a measurement and enters no decision."""
     return {
         "val_mae": trained.val_mae,
         "parameters": trained.parameters,
@@ -74,11 +103,12 @@ def curve(name: str, history: list[dict[str, Any]]) -> Curve:
     return Curve(name, [epoch["train_loss"] for epoch in history], [epoch["val_mse"] for epoch in history])
 
 
-def stored_weights(run: Run, name: str) -> dict[str, Any]:
-    """The weights of a finished trial."""
-    return load_weights(run.file(f"trials/{name}/best_model.safetensors").read_bytes())
+def stored_weights(trials: Folder, name: str) -> Mapping[str, Any]:
+    """The best weights of a finished training."""
+    weights: Mapping[str, Any] = load_weights(trials.file(f"{name}/{BEST}").read_bytes())
+    return weights
 
 
-def stored_curve(run: Run, name: str) -> Curve:
-    """The learning curve of a finished trial."""
-    return curve(name, json.loads(run.file(f"trials/{name}/history.json").read_text(encoding="utf-8")))
+def stored_curve(trials: Folder, name: str) -> Curve:
+    """The learning curve of a finished training."""
+    return curve(name, json.loads(trials.file(f"{name}/{HISTORY}").read_text(encoding="utf-8")))

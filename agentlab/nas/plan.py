@@ -3,6 +3,7 @@
 from agentlab.nas.config import NasConfig
 from agentlab.nas.series import Series
 from agentlab.runs.document import Block, Document, Table
+from agentlab.search.screen import Estimate
 
 
 class NasPlan(Document):
@@ -10,30 +11,62 @@ class NasPlan(Document):
 
     series: str
     trials: int
+    workers: int
     searched: list[str]
     proposers: str
     parameters: int
     memory_bytes: int
+    repeats: int
+    finals: int
+    paired_studies: int
     language_model: str
     proposals: int
     max_cost_usd: float
 
     def blocks(self) -> list[Block]:
         """One fact a row."""
+        at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
         rows = [
             ("series", self.series),
-            ("trials", str(self.trials)),
+            ("trials", f"{self.trials}{at_a_time}"),
+            ("further trainings", f"{self.repeats} to measure the noise, {self.finals} in the last round"),
             ("proposers", self.proposers),
-            ("searched", ", ".join(self.searched)),
+            ("searched", ", ".join(self.searched) or "nothing"),
             ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB to train"),
             ("language model", self.language_model),
         ]
+        if self.paired_studies:
+            rows.insert(3, ("full control", f"{self.paired_studies} further studies of {self.trials} trials each"))
         if self.proposals:
             rows.append(("its calls", f"about {self.proposals} to propose, and one for every near tie"))
             rows.append(
                 ("its cost", f"at most {self.max_cost_usd:g} USD where a model has a price; local models are free")
             )
         return [Table(("plan", ""), rows)]
+
+
+def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Estimate, agent: bool) -> NasPlan:
+    """The plan of a checked config. `cost` is that of trial 0; `agent` says whether a language model proposes."""
+    finals, trials = config.finals, config.max_iterations
+    paired = 2 * config.control_seeds - 1 if config.control == "full" and agent else 0
+    with_agent = 1 + paired // 2
+    return NasPlan(
+        series=describe_series(series),
+        trials=trials,
+        workers=config.workers,
+        searched=searched,
+        proposers=f"{config.search.base} and, for about half of the trials, the language model"
+        if agent
+        else config.search.base,
+        parameters=cost.parameters,
+        memory_bytes=cost.memory_bytes,
+        repeats=config.evaluator.repeats if config.evaluator.noise is None else 0,
+        finals=min(finals.count, trials) * finals.seeds,
+        paired_studies=paired,
+        language_model=describe_models(config),
+        proposals=with_agent * ((trials - 1) // 2) if agent else 0,
+        max_cost_usd=config.llm.budget.per_run_usd,
+    )
 
 
 def describe_series(series: Series) -> str:

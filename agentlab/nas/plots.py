@@ -1,21 +1,20 @@
 """The pictures of a study, as PNG bytes. Each function draws plain data; nothing here reads or writes a file."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
+from agentlab.nas.figures import COLOURS, MARKERS, label_lines, log_when_wide, new_figure, png, whole_numbers
 from agentlab.nas.result import NasResult
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-# Okabe-Ito: told apart by colour-blind readers; each source also has a marker of its own.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
+_MAX_BARS = 12
+_SMALL = 0.005  # a share that would be printed as 0 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,73 +36,88 @@ class Panel:
     forecast: "NDArray[np.float64]"  # [horizon]
 
 
-def error_by_trial(result: NasResult) -> bytes:
-    """Validation error of every trial, marked by its source, with the best so far and the reference lines."""
-    figure, axes = _figure()
-    values = [t.val_mse for t in result.trials]
-    sources = list(dict.fromkeys(t.source for t in result.trials))
-    for index, source in enumerate(sources):
-        points = [(n, t.val_mse) for n, t in enumerate(result.trials) if t.source == source and t.val_mse is not None]
+def error_by_trial(result: NasResult, noise: float | None = None) -> bytes:
+    """Validation error of every trial, marked by its source, with the best so far and the reference lines.
+
+    `noise` is how far two seeds of one configuration lie apart, relative to their error: a band around the best.
+    """
+    figure, axes = new_figure(width=9.0, height=4.6)
+    trials = [(number, trial, trial.val_mse) for number, trial in enumerate(result.trials)]
+    finite = [value for _, _, value in trials if value is not None]
+    _best_so_far(axes, [value for _, _, value in trials], noise)
+    for index, source in enumerate(dict.fromkeys(trial.source for _, trial, _ in trials)):
+        points = [(number, value) for number, trial, value in trials if trial.source == source and value is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), _MARKERS[index % 6], color=_COLOURS[index % 6], label=source, ms=7)
+            colour, marker = COLOURS[index % 6], MARKERS[index % 6]
+            look: dict[str, Any] = {"ls": "", "ms": 7, "mec": "white", "mew": 0.6, "zorder": 3}
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=source, **look)
+    for number, trial, value in trials:
+        if trial.run_id == result.winner.run_id and value is not None:
+            axes.plot(number, value, "o", ms=12, mfc="none", mec="black", mew=1.2, ls="", label="winner", zorder=4)
+    _references(axes, {line.name: line.val_mse for line in result.references}, finite)
+    failed = [number for number, trial, _ in trials if trial.error]
+    if failed:
+        top = axes.get_xaxis_transform()
+        axes.plot(failed, [0.98] * len(failed), "x", color="black", ls="", label="failed", transform=top, clip_on=False)
+    axes.set(xlabel="trial", ylabel="validation MSE", title="Error by trial")
+    whole_numbers(axes)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    return png(figure)
+
+
+def _best_so_far(axes: "Axes", values: Sequence[float | None], noise: float | None) -> None:
     best: list[float] = []
     for value in values:
         best.append(min([*best[-1:], *([value] if value is not None else [])], default=float("nan")))
-    axes.step(range(len(best)), best, where="post", color="0.4", lw=1.2, label="best so far")
-    finite = [v for v in values if v is not None]
-    top = max(finite, default=1.0) * 1.15
-    for reference in result.references:
-        if reference.val_mse <= top:
-            axes.axhline(reference.val_mse, color="0.6", lw=0.9, ls="--")
-            axes.annotate(
-                reference.name,
-                (1, reference.val_mse),
-                xycoords=("axes fraction", "data"),
-                xytext=(-4, 2),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                fontsize=8,
-                color="0.35",
-            )
-    failed = [n for n, t in enumerate(result.trials) if t.error]
-    if failed:
-        axes.plot(failed, [top] * len(failed), "x", color="black", label="failed")
-    axes.set(xlabel="trial", ylabel="validation MSE", title="Error by trial")
-    _whole_numbers(axes)
-    axes.legend(fontsize=8)
-    return _png(figure)
+    steps = range(len(best))
+    axes.step(steps, best, where="post", color="0.4", lw=1.2, label="best so far")
+    if noise:
+        low, high = ([value * (1 + sign * noise) for value in best] for sign in (-1, 1))
+        axes.fill_between(steps, low, high, step="post", color="0.85", lw=0, label=f"noise ±{noise:.1%}")
+
+
+def _references(axes: "Axes", lines: Mapping[str, float], values: Sequence[float]) -> None:
+    """Reference lines that fit on the scale of the trials; the others are only named."""
+    log_when_wide(axes, values)
+    top = max(values, default=max(lines.values(), default=1.0)) * 1.15
+    shown = {name: value for name, value in lines.items() if value <= top}
+    for value in shown.values():
+        axes.axhline(value, color="0.6", lw=0.9, ls="--", zorder=1)
+    axes.set_ylim(axes.get_ylim()[0], top)
+    label_lines(axes, shown, {name: value for name, value in lines.items() if value > top})
 
 
 def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
     """Validation error by epoch: the winner in colour, the others faint."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for curve in curves:
         mine = curve.run_id == winner
         axes.plot(
             range(1, len(curve.val_mse) + 1),
             curve.val_mse,
-            marker=".",
-            zorder=2 if mine else 1,
-            color=_COLOURS[1] if mine else "0.75",
-            lw=2 if mine else 1,
+            marker="." if not mine else "s",
+            zorder=3 if mine else 2,
+            color=COLOURS[1] if mine else "0.7",
+            lw=2 if mine else 0.9,
             label=f"{winner} (winner)" if mine else None,
         )
+    log_when_wide(axes, [value for curve in curves for value in curve.val_mse])
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
-    _whole_numbers(axes)
+    whole_numbers(axes)
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def learning_curve(curve: Curve) -> bytes:
     """One trial: training loss and validation error by epoch."""
-    figure, axes = _figure(width=5.0, height=3.2)
+    figure, axes = new_figure(width=5.0, height=3.2)
     epochs = range(1, len(curve.val_mse) + 1)
-    axes.plot(epochs, curve.train_loss, marker=".", color=_COLOURS[0], label="training loss")
-    axes.plot(epochs, curve.val_mse, marker=".", color=_COLOURS[1], label="validation MSE")
-    axes.set(xlabel="epoch", title=curve.run_id, xticks=list(epochs) if len(epochs) <= 12 else [])
+    axes.plot(epochs, curve.train_loss, marker="o", ms=4, color=COLOURS[0], label="training loss")
+    axes.plot(epochs, curve.val_mse, marker="s", ms=4, color=COLOURS[1], label="validation MSE")
+    axes.set(xlabel="epoch", title=curve.run_id)
+    whole_numbers(axes)
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def forecasts(windows: Sequence[Panel]) -> bytes:
@@ -115,36 +129,115 @@ def forecasts(windows: Sequence[Panel]) -> bytes:
         axes = figure.add_subplot(len(windows), 1, index + 1)
         past, ahead = len(window.past), len(window.truth)
         axes.plot(range(-past, 0), window.past, color="0.6", lw=1, label="known")
-        axes.plot(range(ahead), window.truth, color=_COLOURS[0], lw=1.6, label="truth")
-        axes.plot(range(ahead), window.forecast, color=_COLOURS[1], lw=1.6, ls="--", label="forecast")
+        axes.plot(range(ahead), window.truth, color=COLOURS[0], lw=1.6, label="truth")
+        axes.plot(range(ahead), window.forecast, color=COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
-        axes.set_title(window.title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(window.title, fontsize=10, loc="left")
     lines, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8)
+    figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
     figure.supxlabel("steps from the start of the forecast", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
-def _figure(width: float = 8.0, height: float = 4.2) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
+def importance_bars(shares: Mapping[str, float]) -> bytes:
+    """What moved the validation error: each parameter's share, largest on top, small ones as one bar.
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(visible=True, color="0.93")
-    return figure, axes
+    Raises:
+        ValueError: no share; the caller says in words that nothing stood out.
+    """
+    if not shares:
+        raise ValueError("there is no share to draw")
+    ranked = sorted(shares.items(), key=lambda pair: -pair[1])
+    bars = [pair for pair in ranked if pair[1] >= _SMALL][:_MAX_BARS]
+    others = ranked[len(bars) :]
+    if others:
+        bars.append((f"{len(others)} others", sum(share for _, share in others)))
+    figure, axes = new_figure(width=7.0, height=1.2 + 0.27 * len(bars))
+    places = range(len(bars))
+    colours = ["0.75" if others and place == len(bars) - 1 else COLOURS[0] for place in places]
+    drawn = axes.barh(places, [share for _, share in bars], color=colours, height=0.7)
+    axes.bar_label(drawn, [f"{share:.0%}" for _, share in bars], padding=3, fontsize=8)
+    axes.set(yticks=places, yticklabels=[name for name, _ in bars], xticks=[])
+    figure.suptitle("What moved the validation error")
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    return png(figure)
 
 
-def _whole_numbers(axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
+def error_by_step(
+    steps: Sequence[float], spread: Sequence[float] | None, references: Mapping[str, Sequence[float]]
+) -> bytes:
+    """Test MSE of the winner by forecast step, with plus and minus its spread over seeds, and of reference lines.
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    All sequences are [horizon]; the first value is one step ahead.
+    """
+    figure, axes = new_figure()
+    ahead = range(1, len(steps) + 1)
+    every = max(1, len(steps) // 12)
+    for index, (name, errors) in enumerate([("winner", steps), *references.items()]):
+        axes.plot(
+            ahead,
+            errors,
+            color=COLOURS[index % 6],
+            marker=MARKERS[index % 6],
+            markevery=(index % every, every),
+            ms=5,
+            lw=2.2 if index == 0 else 1.2,
+            zorder=3 if index == 0 else 2,
+            label=f"{name}, mean {fmean(errors):.3g}",
+        )
+    if spread is not None:
+        low, high = ([value + sign * width for value, width in zip(steps, spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(ahead, low, high, color=COLOURS[0], alpha=0.2, lw=0, label="winner ± spread of seeds")
+    log_when_wide(axes, [value for errors in (steps, *references.values()) for value in errors])
+    axes.set(xlabel="steps ahead", ylabel="test MSE", title="Error by forecast step")
+    whole_numbers(axes)
+    axes.legend(fontsize=8)
+    return png(figure)
 
 
-def _png(figure: "Figure") -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def paired_studies(pairs: Sequence[tuple[float, float]], metric: str) -> bytes:
+    """One line per pair of studies, (without, with the agent), coloured by who has the lower value."""
+    figure, axes = new_figure(width=5.2, height=4.4)
+    winners = (
+        ("agent better", COLOURS[0], MARKERS[0], [pair for pair in pairs if pair[1] < pair[0]]),
+        ("agent worse", COLOURS[1], MARKERS[1], [pair for pair in pairs if pair[1] > pair[0]]),
+        ("equal", "0.5", MARKERS[3], [pair for pair in pairs if pair[1] == pair[0]]),
+    )
+    for name, colour, marker, group in winners:
+        for index, pair in enumerate(group):
+            label = f"{name}: {len(group)} of {len(pairs)}" if index == 0 else None
+            axes.plot((0, 1), pair, color=colour, marker=marker, ms=6, lw=1.4, alpha=0.9, label=label)
+    means = [fmean(values) for values in zip(*pairs, strict=True)]
+    for place, mean in enumerate(means):
+        axes.plot((place - 0.08, place + 0.08), (mean, mean), color="black", lw=2, label="mean" if place == 0 else None)
+    log_when_wide(axes, [value for pair in pairs for value in pair])
+    axes.set(xlim=(-0.3, 1.3), ylabel=metric, title="Paired studies")
+    axes.set_xticks((0, 1), ("without agent", "with agent"))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return png(figure)
 
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    metadata: Mapping[str, str | None] = {"Software": None}  # without the version, equal pictures are equal bytes
-    figure.savefig(buffer, format="png", dpi=110, metadata=dict(metadata))
-    return buffer.getvalue()
+
+def finalists(rows: Sequence[tuple[str, Sequence[float]]]) -> bytes:
+    """Validation error of each finalist, one dot per seed and a bar at their mean; lowest mean on top."""
+    ranked = sorted(rows, key=lambda row: fmean(row[1]))
+    figure, axes = new_figure(width=7.0, height=1.4 + 0.5 * len(ranked))
+    for place, (_, values) in enumerate(ranked):
+        colour, mean = COLOURS[place % 6], fmean(values)
+        axes.plot(values, [place] * len(values), MARKERS[place % 6], color=colour, ms=7, mfc="none", mew=1.5, ls="")
+        axes.plot((mean, mean), (place - 0.3, place + 0.3), color=colour, lw=2.5)
+        axes.annotate(
+            f"mean {mean:.4f}",
+            (1.02, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+            fontweight="bold" if place == 0 else "normal",
+        )
+    axes.set(xlabel="validation MSE", title="Finalists, one mark per seed", ylim=(len(ranked) - 0.5, -0.5))
+    axes.set_yticks(range(len(ranked)), [name for name, _ in ranked])
+    return png(figure)

@@ -10,7 +10,7 @@ from agentlab.nas.config import DataConfig
 from agentlab.nas.series import Part, Series, window_starts
 
 _PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
-_BLOCK = 2048  # windows at once
+_BLOCK = 1 << 21  # numbers at once: 16 MiB an array, whatever the horizon and the number of columns
 
 Floats = NDArray[np.float64]
 # (all scaled rows of the targets, first forecast row of each window) -> [windows, horizon, targets]
@@ -77,13 +77,8 @@ def fit_ridge(series: Series, config: DataConfig) -> tuple[Floats, float]:
     Input and output are centred on the last value of the window, so the weights say how to leave it. They are fitted
     to the training part by the normal equations in float64.
     """
-    gram = np.zeros((config.input_length, config.input_length))
-    cross = np.zeros((config.input_length, config.horizon))
-    for past, future in _centred(series, config, "train"):
-        gram += past.T @ past
-        cross += past.T @ future
-    moments = [(past.T @ past, past.T @ future) for past, future in _centred(series, config, "val")]
-    val_gram, val_cross = sum(m[0] for m in moments), sum(m[1] for m in moments)
+    gram, cross = _moments(series, config, "train")
+    val_gram, val_cross = _moments(series, config, "val")
     best: tuple[float, Floats, float] | None = None
     for penalty in _PENALTIES:
         weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), cross).astype(np.float64)
@@ -95,15 +90,26 @@ def fit_ridge(series: Series, config: DataConfig) -> tuple[Floats, float]:
     return best[1], best[2]
 
 
+def _moments(series: Series, config: DataConfig, part: Part) -> tuple[Floats, Floats]:
+    """Sums of products over the windows of a part: input with input, and input with horizon."""
+    gram = np.zeros((config.input_length, config.input_length))
+    cross = np.zeros((config.input_length, config.horizon))
+    for past, future in _centred(series, config, part):
+        gram += past.T @ past
+        cross += past.T @ future
+    return gram, cross
+
+
 def _rows(series: Series) -> Floats:
     return series.values[:, list(series.targets)].astype(np.float64)
 
 
 def _blocks(series: Series, config: DataConfig, part: Part) -> Iterator[NDArray[np.int64]]:
-    """First forecast rows of every window of a part."""
+    """First forecast rows of every window of a part, as many at once as bounded memory allows."""
     starts = np.asarray(window_starts(series.split, part, config.input_length, config.horizon))
-    for first in range(0, len(starts), _BLOCK):
-        yield starts[first : first + _BLOCK] + config.input_length
+    count = max(1, _BLOCK // (len(series.targets) * (config.input_length + config.horizon)))
+    for first in range(0, len(starts), count):
+        yield starts[first : first + count] + config.input_length
 
 
 def _centred(series: Series, config: DataConfig, part: Part) -> Iterator[tuple[Floats, Floats]]:

@@ -1,38 +1,33 @@
-"""The shell of `agentlab nas`: checks the experiment, drives the steps, scores the winner once, writes the report."""
+"""The shell of `agentlab nas`: checks the experiment, drives the steps, holds the last round, writes the report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentlab import machine
 from agentlab.errors import AgentlabError, ConfigError, DataError
-from agentlab.llm.recorder import CALLED, RunRecorder
-from agentlab.llm.types import Usage
+from agentlab.llm.recorder import RunRecorder
 from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
-from agentlab.nas.control import light_control
 from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.estimate import estimate
-from agentlab.nas.plan import NasPlan, describe_models, describe_series
-from agentlab.nas.result import NasResult, Planner, ReferenceRow, Winner, source_rows, trial_rows
-from agentlab.nas.state import StudyState, TestScore, agent_state, changes, rebuild
+from agentlab.nas.finals import Finalist, exported, finalists, missing, winner
+from agentlab.nas.paired import run_pairs
+from agentlab.nas.plan import NasPlan, describe_series, plan_of
+from agentlab.nas.result import NasResult
+from agentlab.nas.state import Scores, StudyState, agent_state, rebuild
+from agentlab.nas.study import PROPOSE, Bench, search
+from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
-from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome, Run
-from agentlab.search.budget import Budget, Spent, exhausted
-from agentlab.search.executor import LocalExecutor
-from agentlab.search.llm_proposer import LLMProposer
-from agentlab.search.optuna_proposer import OptunaProposer
-from agentlab.search.prompts import Briefing
-from agentlab.search.random_proposer import RandomProposer
-from agentlab.search.screen import Estimate, Limits, Rules, ScreenedProposer
+from agentlab.search.screen import Estimate, Limits, Rules
 from agentlab.search.space import SearchSpace
-from agentlab.search.types import Params, Proposer
+from agentlab.search.types import Params
 
 if TYPE_CHECKING:
-    from agentlab.llm.router import Router
-
-PROPOSE = "nas.propose"
+    from agentlab.nas.training import Metrics
 
 
 class NasExperiment:
@@ -44,17 +39,19 @@ class NasExperiment:
         Raises:
             ConfigError, DataError, MissingFileError, MissingKeyError: the study could not start.
         """
+        if not config.space.root and config.max_iterations > 1:
+            raise ConfigError(
+                "There is nothing to search: `space` is empty.",
+                hint="Name ranges under `space`, or train this one configuration: agentlab nas train",
+            )
         self.config = config
         self.context = context
         self.series = load_series(config.data, context.workspace)
         self.base = config.trial()
         self.space = SearchSpace.of(config.space, config.constraints, params_of(self.base, trial_keys()))
         self.default = self.space.reduce(params_of(self.base, tuple(self.space.parameters)))
-        self.rules = Rules(
-            self.space,
-            self._estimate,
-            Limits(config.search.max_parameters, config.search.memory_mb * 2**20),
-        )
+        limits = Limits(config.search.max_parameters, config.search.memory_mb * 2**20)
+        self.rules = Rules(self.space, self._estimate, limits)
         problems = self.rules.against(())(self.default)
         if problems:
             raise ConfigError(
@@ -72,22 +69,8 @@ class NasExperiment:
 
     def plan(self) -> NasPlan:
         """What it would do and cost."""
-        config = self.config
-        cost = self._estimate(self.default)
-        agent = bool(config.llm.candidates(PROPOSE))
-        return NasPlan(
-            series=describe_series(self.series),
-            trials=config.max_iterations,
-            searched=list(self.space.parameters),
-            proposers=f"{config.search.base} and, for about half of the trials, the language model"
-            if agent
-            else config.search.base,
-            parameters=cost.parameters,
-            memory_bytes=cost.memory_bytes,
-            language_model=describe_models(config),
-            proposals=(config.max_iterations - 1) // 2 if agent else 0,
-            max_cost_usd=config.llm.budget.per_run_usd,
-        )
+        agent = bool(self.config.llm.candidates(PROPOSE))
+        return plan_of(self.config, self.series, list(self.space.parameters), self._estimate(self.default), agent)
 
     def run(self, run: Run) -> tuple[NasResult, Outcome]:
         """Search to the end of the budget, or go on with a search, and report.
@@ -97,13 +80,19 @@ class NasExperiment:
             DataError: the series is not the one that the run began with.
             AgentlabError: every trial failed.
         """
-        import torch
+        with self.opened(run) as session:
+            search(session.study, self.context.stop.check)
+            return session.conclude()
 
+    @contextmanager
+    def opened(self, run: Run) -> Iterator["Session"]:
+        """The study in its run folder, ready for the steps, with its reference lines measured."""
         from agentlab.llm.router import Router
-        from agentlab.nas.report import write_study_report
 
         device = machine.device()
         if device == "cpu":
+            import torch
+
             torch.set_num_threads(1)  # these models are too small for more, and one thread makes runs bit-equal
         with Router(
             self.config.llm,
@@ -112,54 +101,24 @@ class NasExperiment:
             recorder=RunRecorder(run),
             stop=self.context.stop,
         ) as router:
-            study = self._study(run, router, device)
-            self._open(run, study.state)
-            state = self._search(study)
-            score = self._score(run, state, device)
-            result = self._result(run.events, score, router.usage)
-        write_study_report(run, result, self.base, self.series, device)
-        return result, _outcome(result)
-
-    def _study(self, run: Run, router: "Router", device: str) -> steps.Study:
-        """Join proposers, executor and router into what the steps work with."""
-        from agentlab.nas.objective import InformerObjective
-
-        base = self._base_proposer()
-        about = Briefing(
-            goal="Find the settings of a forecasting model with the lowest validation error.",
-            metric="validation error",
-            shown=("parameters", "epochs"),
-        )
-        agent = LLMProposer(base, router, self.rules, about, task=PROPOSE, options=self.config.search.pick_from)
-        objective = InformerObjective(self.base, self.series, run, device, self.context.stop.check)
-        return steps.Study(
-            run=run,
-            seed=self.config.seed,
-            noise=self.config.evaluator.noise,
-            default=self.default,
-            control=base,
-            agent=agent if router.available(PROPOSE) else None,
-            executor=LocalExecutor(objective),
-            router=router,
-        )
-
-    def _base_proposer(self) -> Proposer:
-        kind = self.config.search.base
-        if kind == "random":
-            return ScreenedProposer(RandomProposer(self.space), self.rules)
-        return ScreenedProposer(OptunaProposer(self.space, sampler=kind, seed=self.config.seed), self.rules)
+            bench = Bench(self.config, self.context, self.base, self.series, self.rules, self.default, router, device)
+            study = bench.study(run, self.config.seed)
+            try:
+                self._open(run, study.state)
+                yield Session(self, run, bench, study)
+            finally:
+                study.executor.close()
 
     def _open(self, run: Run, state: StudyState) -> None:
         """Say what is studied, and measure the reference lines that are not there yet."""
         from agentlab.nas.references import reference_lines
 
         self._require_same_series(run.events)
-        done = sum(1 for trial in state.trials if trial.decision)
         run.emit(
             "study.opened",
             summary=describe_series(self.series),
             trials=self.config.max_iterations,
-            done=done,
+            done=len(state.judged),
             data=self.series.fingerprint,
         )
         known = {line["name"] for line in state.references}
@@ -175,69 +134,99 @@ class NasExperiment:
                 hint="Put the old file back, or start a new run.",
             )
 
-    def _search(self, study: steps.Study) -> StudyState:
-        """Iterate until the budget is spent or the space is."""
-        budget = Budget(trials=self.config.max_iterations, seconds=self.config.max_seconds)
-        state = study.state
-        while exhausted(budget, _spent(state)) is None:
-            self.context.stop.check()
-            trial = steps.plan(study, state)
-            if trial is None:
-                study.run.emit("search.exhausted", reason="no untried point passes the rules")
-                break
-            trial = steps.execute(study, trial)
-            state = steps.evaluate(study, state, trial)
-            steps.update(study, state)
-        return state
 
-    def _score(self, run: Run, state: StudyState, device: str) -> TestScore:
-        """The winner's test error: computed once, and again only if a longer search finds another winner."""
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A study at work in its run folder."""
+
+    experiment: NasExperiment
+    run: Run
+    bench: Bench
+    study: steps.Study
+
+    def conclude(self) -> tuple[NasResult, Outcome]:
+        """After the search: the last round, the winner's test score, the paired studies, the report.
+
+        Raises:
+            AgentlabError: every trial failed.
+        """
+        from agentlab.nas.report import write_study_report
+
+        experiment, run, config = self.experiment, self.run, self.experiment.config
+        first = self._last_round()
+        scores = self._score(first)
+        self._export(first, scores)
+        state = rebuild(run.events)
+        run.write_json("agent_state.json", agent_state(state))  # a kill may have come before this line
+        pairs = run_pairs(self.bench, run, state) if config.control == "full" else []
+        result = summarise(experiment.config, experiment.series, self.study, pairs, self.bench.router.usage)
+        write_study_report(run, result, experiment.base, experiment.series, self.bench.device)
+        return result, outcome(result)
+
+    def _last_round(self) -> Finalist:
+        """Train the finalists that are not trained yet, and name the winner."""
+        config, state = self.bench.config, self.study.state
+        while trainings := missing(finalists(state, config)):
+            self.bench.context.stop.check()
+            state = steps.train(self.study, trainings)
+        found = winner(finalists(state, config))
+        if found is None:
+            raise AgentlabError(
+                f"All {len(state.trials)} trials failed; the last one: {_last_error(state)}.",
+                hint=f"Their tracebacks are in {self.run.path / 'events.jsonl'}.",
+            )
+        return found
+
+    def _score(self, first: Finalist) -> Scores:
+        """The winner's test errors: computed once, and again only if a longer search finds another winner."""
+        known, names = self.study.state.scores, tuple(first.values)
+        if known and known.run_id == first.trial.id and known.names == names:
+            return known
+        found = {name: self._test(first, name) for name in names}
+        self.run.emit(
+            "winner.scored",
+            first.trial.id,
+            names=list(names),
+            mse=[metrics.mse for metrics in found.values()],
+            mae=[metrics.mae for metrics in found.values()],
+            mse_by_step=_means([metrics.mse_by_step for metrics in found.values()]),
+            mse_by_channel=_means([metrics.mse_by_channel for metrics in found.values()]),
+        )
+        scores = self.study.state.scores
+        assert scores is not None
+        return scores
+
+    def _test(self, first: Finalist, name: str) -> "Metrics":
         from agentlab.nas.objective import stored_weights
         from agentlab.nas.training import evaluate, restore
         from agentlab.nas.windows import Windows
 
-        best = state.best
-        if best is None:
-            raise AgentlabError(
-                f"All {len(state.trials)} trials failed; the last one: {_last_error(state)}.",
-                hint=f"Their tracebacks are in {run.path / 'events.jsonl'}.",
-            )
-        score = state.score
-        if score is None or score.run_id != best.id:
-            trial = with_params(self.base, best.proposal.params)
-            model = restore(trial, self.series, stored_weights(run, best.id), device)
-            metrics = evaluate(model, Windows(self.series, trial, device), "test")
-            run.emit("winner.scored", best.id, mse=metrics.mse, mae=metrics.mae)
-            score = TestScore(best.id, metrics.mse, metrics.mae)
-        run.write_json("agent_state.json", agent_state(rebuild(run.events)))  # a kill may have come before this line
-        return score
+        series, device = self.bench.series, self.bench.device
+        params = next(training.params for training in first.trainings if training.name == name)
+        trial = with_params(self.bench.base, params)
+        model = restore(trial, series, stored_weights(self.run.folder.folder("trials"), name), device)
+        return evaluate(model, Windows(series, trial, device), "test")
 
-    def _result(self, events: Sequence[Event], score: TestScore, usage: Usage) -> NasResult:
-        state = rebuild(events)
-        best = state.best
-        if best is None or best.value is None or best.result is None:
-            raise AssertionError("a scored study has a finished winner")
-        control, note = light_control(state.trials, self.config.seed, self.config.search.base)
-        rows = trial_rows(state)
-        return NasResult(
-            series=describe_series(self.series),
-            winner=Winner(
-                run_id=best.id,
-                source=best.proposal.source,
-                params=dict(best.proposal.params),
-                changes=changes(best.proposal.params, self.default),
-                val_mse=best.value,
-                test_mse=score.mse,
-                test_mae=score.mae,
-                parameters=best.result.metrics["parameters"],
-            ),
-            references=[ReferenceRow.model_validate(dict(line)) for line in state.references],
-            trials=rows,
-            sources=source_rows(rows),
-            planner=planner(events, usage),
-            control=control,
-            control_note=note,
-        )
+    def _export(self, first: Finalist, scores: Scores) -> None:
+        """The winner as a folder that stands alone: what `nas predict` and `nas export` read."""
+        from agentlab.nas.artefact import Artefact, write_artefact
+        from agentlab.nas.objective import stored_weights
+
+        chosen = exported(first)
+        place = scores.names.index(chosen.name)
+        card = {
+            "run": self.run.id,
+            "training": chosen.name,
+            "seed": steps.seed_of(self.study.seed, chosen.turn),
+            "series": describe_series(self.bench.series),
+            "fingerprint": self.bench.series.fingerprint,
+            "val_mse": first.values[chosen.name],
+            "test_mse": scores.mse[place],
+            "test_mae": scores.mae[place],
+        }
+        trial = with_params(self.bench.base, chosen.params)
+        weights = stored_weights(self.run.folder.folder("trials"), chosen.name)
+        write_artefact(self.run.folder.folder("winner"), Artefact.of(trial, self.bench.series, weights, card))
 
 
 def prepare(config: NasConfig, context: Context) -> NasExperiment:
@@ -250,38 +239,11 @@ def prepare(config: NasConfig, context: Context) -> NasExperiment:
     return experiment
 
 
-def _spent(state: StudyState) -> Spent:
-    """Trials and their training seconds, as the events tell them: a resumed search counts like an uninterrupted one."""
-    judged = [trial.result for trial in state.trials if trial.decision and trial.result]
-    return Spent(trials=len(judged), seconds=sum(result.metrics.get("seconds", 0.0) for result in judged))
+def _means(rows: Sequence[Sequence[float]]) -> list[float]:
+    """Element-wise mean of rows of one length."""
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
 def _last_error(state: StudyState) -> str:
     last = state.trials[-1].result if state.trials else None
     return last.error if last else "none was run"
-
-
-def planner(events: Sequence[Event], usage: Usage) -> Planner:
-    """What the language model was asked and what it cost, over all sessions of the run."""
-    calls = [event.data for event in events if event.type == CALLED]
-    usage = usage if calls else Usage(0, 0, 0.0)  # nobody was asked: that is known
-    return Planner(
-        calls=len(calls),
-        answered=sum(call["error"] is None for call in calls),
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cost_usd=usage.cost_usd,
-    )
-
-
-def _outcome(result: NasResult) -> Outcome:
-    """The headline for the manifest."""
-    return Outcome(
-        metrics={
-            "val_mse": Metric(value=result.winner.val_mse, unit="scaled", direction="lower"),
-            "test_mse": Metric(value=result.winner.test_mse, unit="scaled", direction="lower"),
-        },
-        control=result.control,
-        tokens=Tokens(input=result.planner.input_tokens, output=result.planner.output_tokens),
-        cost_usd=result.planner.cost_usd,
-    )

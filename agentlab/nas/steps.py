@@ -1,38 +1,53 @@
 """The four steps of an iteration: planner -> executor -> evaluator -> update.
 
 Each step appends its outcome to the run's events before the next begins, so a killed study goes on from the step it
-was in. All randomness of trial n comes from (study seed, n), never from what ran before in this process.
+was in. All randomness of a proposal comes from (study seed, number of proposals before), never from what ran before
+in this process. With several workers a step serves all of them: the planner fills the free ones, the executor waits
+for whichever ends first.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agentlab.nas.evaluator import decide
-from agentlab.nas.state import StudyState, TrialState, agent_state, rebuild, run_id
+from agentlab.nas.evaluator import Repeat, decide
+from agentlab.nas.noise import Noise, measure
+from agentlab.nas.state import Decision, StudyState, Training, TrialState, agent_state, rebuild, run_id
+from agentlab.runs.branch import Branch
+from agentlab.runs.context import Reviewer
 from agentlab.runs.run import Run
 from agentlab.search.assign import Assignment, assign
-from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialContext, TrialExecutor, TrialResult
+from agentlab.search.budget import Budget, Spent, exhausted
+from agentlab.search.screen import Rules
+from agentlab.search.types import Params, Proposal, Proposer, TrialContext, TrialExecutor, TrialResult
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
-_ASSIGN, _ASK = 0, 1  # independent streams of a trial's generator
+_ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
     """What the steps work with. `agent` is None when no language model is configured."""
 
-    run: Run
+    run: Run | Branch
     seed: int
-    noise: float
+    budget: Budget
+    repeats: int  # of trial 0, to measure the noise
+    noise: float | None  # given instead of measured
     default: Params
     control: Proposer
     agent: Proposer | None
     executor: TrialExecutor
     router: "Router | None"
+    rules: Rules | None = None
+    reviewer: Reviewer | None = None
+    scope: str = ""  # tells the language-model calls of parallel studies apart
+    running: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> StudyState:
@@ -40,24 +55,67 @@ class Study:
         return rebuild(self.run.events)
 
 
-def plan(study: Study, state: StudyState) -> TrialState | None:
-    """Propose the next trial, or take up the one that a kill has left open. None when nothing is left to try."""
-    if state.unfinished is not None:
-        return state.unfinished
-    number = len(state.trials)
-    if number == 0:
-        return _proposed(study, TrialState(0, Proposal(study.default, "default"), "shared", 0.0))
+def seed_of(study_seed: int, turn: int) -> int:
+    """The seed of a training. Every trial's first one has the study's own: equal configurations tie."""
+    return study_seed if turn == 0 else int(np.random.SeedSequence([study_seed, turn]).generate_state(1)[0])
+
+
+def plan(study: Study, state: StudyState) -> StudyState:
+    """Propose trials until every worker has one, the budget is planned or nothing is left to try."""
+    while not state.judgeable and len(state.open) < study.executor.capacity and not _complete(study, state):
+        _propose(study, state)
+        state = study.state
+    return state
+
+
+def _complete(study: Study, state: StudyState) -> bool:
+    """Whether no further trial may be proposed."""
+    spent = Spent(trials=len(state.trials), seconds=state.seconds)
+    return state.exhausted or exhausted(study.budget, spent) is not None
+
+
+def _propose(study: Study, state: StudyState) -> None:
+    number, history = len(state.trials), state.history
+    if not history:
+        _proposed(study, TrialState(0, Proposal(study.default, "default"), "shared", 0.0))
+        return
     drawn = Assignment("control", 0.0)
     if study.agent is not None:
-        drawn = assign(np.random.default_rng([study.seed, number, _ASSIGN]))
+        drawn = assign(np.random.default_rng([study.seed, len(history), _ASSIGN]))
     proposer = study.agent if study.agent is not None and drawn.arm == "agent" else study.control
-    offers = proposer.ask(state.history, 1, np.random.default_rng([study.seed, number, _ASK]))
+    offers = proposer.ask(history, 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
+        study.run.emit("search.exhausted", reason="no untried point passes the rules")
+        return
+    proposal = _reviewed(study, state, offers[0])
+    if proposal is None:
+        name = f"refused_{len(history) - number:04d}"
+        study.run.emit("proposal.refused", name, params=dict(offers[0].params), source=offers[0].source, note="")
+        return
+    _proposed(study, TrialState(number, proposal, drawn.arm, drawn.probability))
+
+
+def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal | None:
+    """The proposal as a person wants it; None if turned down. Without a reviewer, as it is."""
+    if study.reviewer is None or study.rules is None:
+        return proposal
+    best, space, against = state.best, study.rules.space, study.rules.against(state.history)
+    chosen = study.reviewer.review(
+        run_id(len(state.trials)),
+        proposal.params,
+        compared_with=best.proposal.params if best else study.default,
+        source=f"{proposal.source}: {proposal.note}" if proposal.note else proposal.source,
+        problems=lambda params: against(space.reduce(params)),  # type: ignore[arg-type] # `against` checks the values
+    )
+    if chosen is None:
         return None
-    return _proposed(study, TrialState(number, offers[0], drawn.arm, drawn.probability))
+    edited = space.reduce(chosen)
+    if edited == dict(proposal.params):
+        return proposal
+    return Proposal(edited, "human", f"edited, proposed by {proposal.source}")
 
 
-def _proposed(study: Study, trial: TrialState) -> TrialState:
+def _proposed(study: Study, trial: TrialState) -> None:
     study.run.emit(
         "trial.proposed",
         trial.id,
@@ -68,47 +126,83 @@ def _proposed(study: Study, trial: TrialState) -> TrialState:
         arm=trial.arm,
         probability=trial.probability,
     )
-    return trial
 
 
-def execute(study: Study, trial: TrialState) -> TrialState:
-    """Train the trial, unless its result is known. Every trial uses the study's seed: equal configurations tie."""
-    if trial.result is None:
-        study.run.emit("trial.started", trial.id, seed=study.seed)
-        study.executor.submit(trial.proposal, TrialContext(number=trial.number, seed=study.seed))
-        _record(study.run, trial.number, study.executor.completed())
-    return study.state.trials[trial.number]
+def execute(study: Study, state: StudyState) -> StudyState:
+    """Hand the open trainings to the workers and wait for the first to end."""
+    return train(study, state.open)
 
 
-def _record(run: Run, number: int, result: TrialResult) -> None:
-    metrics = dict(result.metrics)
-    if result.status == "finished":
-        run.emit("trial.finished", run_id(number), value=result.value, metrics=metrics)
-    else:
-        run.emit("trial.failed", run_id(number), error=result.error, metrics=metrics)
-
-
-def evaluate(study: Study, state: StudyState, trial: TrialState) -> StudyState:
-    """Judge the trial against those before it. After a kill, `state` holds the trial itself, too."""
-    before = replace(state, trials=state.trials[: trial.number])
-    decision = decide(trial, before, study.noise, study.router)
-    study.run.emit(
-        "decision.made",
-        trial.id,
-        accepted=decision.accepted,
-        reason=decision.reason,
-        by=decision.by,
-        val_mse=trial.value,
-        source=trial.proposal.source,
-    )
+def train(study: Study, trainings: list[Training]) -> StudyState:
+    """Start as many of the trainings as there are workers, and record the first that ends."""
+    for training in trainings:
+        if training.name not in study.running and len(study.running) < study.executor.capacity:
+            seed = seed_of(study.seed, training.turn)
+            study.run.emit("trial.started", training.name, seed=seed)
+            study.executor.submit(Proposal(training.params, ""), TrialContext(training.name, seed))
+            study.running.add(training.name)
+    if study.running:
+        context, result = study.executor.completed()
+        study.running.discard(context.name)
+        _record(study, context.name, result)
     return study.state
+
+
+def _record(study: Study, name: str, result: TrialResult) -> None:
+    metrics: Mapping[str, object] = dict(result.metrics)
+    if result.status == "finished":
+        study.run.emit("trial.finished", name, value=result.value, metrics=metrics)
+    else:
+        study.run.emit("trial.failed", name, error=result.error, metrics=metrics)
+
+
+def evaluate(study: Study, state: StudyState) -> StudyState:
+    """Judge the trials that have ended, or have one trained again."""
+    while state.judgeable:
+        trial = state.judgeable[0]
+        verdict = _verdict(study, state, trial)
+        if isinstance(verdict, Repeat):
+            count = study.repeats if trial.number == 0 else 1
+            study.run.emit("repeat.wanted", trial.id, count=count, reason=verdict.reason, by=verdict.by)
+        else:
+            study.run.emit(
+                "decision.made",
+                trial.id,
+                accepted=verdict.accepted,
+                reason=verdict.reason,
+                by=verdict.by,
+                val_mse=trial.value,
+                source=trial.proposal.source,
+            )
+        state = study.state
+    return state
+
+
+def _verdict(study: Study, state: StudyState, trial: TrialState) -> Decision | Repeat:
+    measured = study.noise is None and study.repeats > 0
+    if trial.number == 0 and measured and not trial.wanted and trial.value is not None:
+        return Repeat("to measure the noise")
+    return decide(trial, state.best, noise_of(study, state), study.router, scope=study.scope)
+
+
+def noise_of(study: Study, state: StudyState) -> Noise:
+    """What the seed alone does, as given, or as measured so far."""
+    if study.noise is not None:
+        return Noise(study.noise)
+    return measure(trial.values for trial in state.trials)
 
 
 def update(study: Study, state: StudyState) -> None:
     """Tell the proposers and rewrite the snapshot, which the events can always restore."""
-    last = state.trials[-1]
-    if last.result is not None:
-        for proposer in (study.control, study.agent):
-            if proposer is not None:
-                proposer.tell(Trial(last.number, last.proposal, last.result))
+    for trial in state.trials:
+        if trial.decision and trial.id not in study.told:
+            study.told.add(trial.id)
+            for proposer in (study.control, study.agent):
+                if proposer is not None:
+                    proposer.tell(trial.as_trial())
     study.run.write_json("agent_state.json", agent_state(state))
+
+
+def over(study: Study, state: StudyState) -> bool:
+    """Whether nothing is left to do: no training under way, no trial to judge, no budget to plan with."""
+    return not state.open and not state.judgeable and _complete(study, state)

@@ -1,30 +1,28 @@
 """Reads a CSV of dated numbers, says exactly what is wrong with one that cannot be used, and closes its gaps."""
 
-import zlib
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import DataError, MissingFileError
+from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
+from agentlab.nas.csv_file import EXPECTED, CsvFile, locate, read_csv
+from agentlab.nas.dates import MAX_MISSING, find_frequency, read_dates
 from agentlab.nas.time_features import Frequency, Times
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
+Column = NDArray[np.float64]
 EMBEDDED = "new_york_weather.csv.gz"
-MAX_BYTES = 1 << 30
-MAX_ROWS = 2_000_000
-MAX_COLUMNS = 512
-MAX_MISSING = 0.5  # a column or a grid with more holes than this would be mostly invented
-_EXPECTED = "Expected: a header line, then one row per time step with a date and numbers, separated by commas."
-_CUT = "Cut the series to a part."
-_FIRST_LINE = 2  # line 1 of the file is the header
+MAX_NAME = 200  # characters of a column's name
+_SHOWN = 8  # columns that a note speaks of
+_OTHERS = "List the other columns in data.columns."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,77 +47,59 @@ def read_table(config: DataConfig, workspace: Workspace) -> Table:
         MissingFileError: there is no such file.
         DataError: the file cannot be used.
     """
-    path, source = _locate(config, workspace)
-    frame = _parse(path, source)
-    dates = _dates(frame, config, source)
-    names = _columns(frame, config, source)
-    values = np.stack([_numbers(frame[name], source) for name in names], axis=1)
-    frequency = _frequency(dates, config, source)
+    if config.path is None:
+        path, source = Path(str(files("agentlab.nas") / "embedded" / EMBEDDED)), "New York weather 2013 (embedded)"
+    else:
+        path = workspace.resolve(config.path)
+        source = locate(path)
+    file = read_csv(path, source, text=config.date_column)
+    date = _position(file, config.date_column, "data.date_column")
+    names = _columns(file, config)
+    dates = read_dates(file, date, config)
+    values = np.stack([_numbers(file, name, _position(file, name, "data.columns")) for name in names], axis=1)
+    frequency = find_frequency(file, dates, config)
     return Table(source, names, frequency.align(dates), values, frequency)
 
 
-def _locate(config: DataConfig, workspace: Workspace) -> tuple[Path, str]:
-    if config.path is None:
-        return Path(str(files("agentlab.nas") / "embedded" / EMBEDDED)), "New York weather 2013 (embedded)"
-    path = workspace.resolve(config.path)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a CSV file.", hint="Name the file: --data FILE")
-    if path.is_file():
-        return path, path.name
-    ett = path.name in {"ETTh1.csv", "ETTh2.csv", "ETTm1.csv", "ETTm2.csv"}
-    raise MissingFileError(
-        f"There is no data file {path}.",
-        hint=f"{path.name} is in ETT-small/ of github.com/zhouhaoyi/ETDataset (CC BY-ND 4.0); put it there, or name "
-        "another place: --data FILE"
-        if ett
-        else "Name the file: --data FILE (data.path in a config starts at the workspace).",
-    )
+def _position(file: CsvFile, name: str, key: str) -> int:
+    """Where a column stands, which has to be unambiguous."""
+    found = [position for position, known in enumerate(file.names) if known == name]
+    if len(found) > 1:
+        places = " and ".join(str(position + 1) for position in found)
+        raise DataError(
+            f"{file.source}: line 1 names columns {places} {name[:MAX_NAME]!r}.", hint="Give each column its own name."
+        )
+    if found:
+        return found[0]
+    known = ", ".join(known[:40] or "(no name)" for known in file.names[:12])
+    hint = f"Its columns are {known}."
+    if key == "data.date_column":
+        hint += f" Line 1 has to name the one with the time: --set data.date_column={file.names[0][:40] or 'NAME'}"
+    raise DataError(f"{file.source} has no column {name!r} ({key}).", hint=hint)
 
 
-def _parse(path: Path, source: str) -> "pd.DataFrame":
-    import pandas as pd
-
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise DataError(f"{source} has {size} bytes; at most {MAX_BYTES} are read.", hint=_CUT)
-    compression: Literal["gzip"] | None = "gzip" if path.suffix == ".gz" else None
-    try:
-        head = pd.read_csv(path, compression=compression, nrows=0)
-        if len(head.columns) > MAX_COLUMNS:
-            raise DataError(f"{source} has {len(head.columns)} columns; at most {MAX_COLUMNS} are read.", hint=_CUT)
-        frame = pd.read_csv(path, compression=compression, nrows=MAX_ROWS + 1, low_memory=False, skip_blank_lines=False)
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{source} is empty.", hint=_EXPECTED) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8 text (byte {error.start}).", hint="Save it as UTF-8.") from error
-    except pd.errors.ParserError as error:
-        raise DataError(f"{source} is not a CSV file: {str(error).strip()}.", hint=_EXPECTED) from error
-    except (EOFError, zlib.error, OSError) as error:
-        raise DataError(f"{source} cannot be read: {error}.", hint="Copy the file again; it may be cut off.") from error
-    if frame.empty:
-        raise DataError(f"{source} has a header and no rows.", hint=_EXPECTED)
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas has taken the first fields for names of rows
-        raise DataError(f"{source}: the lines have more fields than the header names.", hint=_EXPECTED)
-    if len(frame) > MAX_ROWS:
-        raise DataError(f"{source} has more than {MAX_ROWS} rows.", hint=_CUT)
-    return frame
-
-
-def _require(frame: "pd.DataFrame", name: str, key: str, source: str) -> None:
-    if name not in frame.columns:
-        known = ", ".join(str(column) for column in frame.columns[:12])
-        raise DataError(f"{source} has no column {name!r} ({key}).", hint=f"Its columns are {known}.")
-
-
-def _columns(frame: "pd.DataFrame", config: DataConfig, source: str) -> tuple[str, ...]:
-    names = config.columns or tuple(str(name) for name in frame.columns if name != config.date_column)
+def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
+    source = file.source
+    names = config.columns or tuple(name for name in file.names if name != config.date_column)
     if not names:
-        raise DataError(f"{source} has no column besides the date.", hint=_EXPECTED)
+        raise DataError(f"{source} has no column besides the date.", hint=EXPECTED)
     for name in names:
-        _require(frame, name, "data.columns", source)
+        if not name:
+            raise DataError(
+                f"{source}: column {file.names.index('') + 1} has no name in line 1.",
+                hint="Name it or remove it (pandas writes its row numbers so: index=False), or list data.columns.",
+            )
+        _position(file, name, "data.columns")
+        if len(name) > MAX_NAME or not name.replace("\u00a0", " ").isprintable():
+            raise DataError(
+                f"{source}: the name of column {file.names.index(name) + 1} in line 1, {name[:40]!r}, is longer than "
+                f"{MAX_NAME} characters or holds control characters.",
+                hint="Give it a short name on one line.",
+            )
     if len(set(names)) < len(names) or config.date_column in names:
         raise DataError(f"{source}: data.columns names a column twice, or the date.", hint="Name each column once.")
     target = config.target or names[-1]
-    _require(frame, target, "data.target", source)
+    _position(file, target, "data.target")
     if target not in names:
         raise DataError(f"{source}: the target {target!r} is not among data.columns.", hint=f"Add {target} to them.")
     if config.features == "S":
@@ -127,89 +107,35 @@ def _columns(frame: "pd.DataFrame", config: DataConfig, source: str) -> tuple[st
     return names if config.features == "M" else (*(name for name in names if name != target), target)
 
 
-def _dates(frame: "pd.DataFrame", config: DataConfig, source: str) -> Times:
-    """The date column in UTC; a date without time zone is taken as it stands."""
+def _numbers(file: CsvFile, name: str, position: int) -> Column:
     import pandas as pd
 
-    column = config.date_column
-    _require(frame, column, "data.date_column", source)
-    text = frame[column].astype("string")
-    try:
-        parsed = pd.to_datetime(text, format=config.date_format or "ISO8601", errors="coerce", utc=True)
-    except ValueError as error:
-        raise DataError(f"{source}: data.date_format {config.date_format!r} cannot be used: {error}.") from error
-    bad = np.flatnonzero(parsed.isna().to_numpy())
-    if bad.size:
-        value = text.iloc[bad[0]]
-        shown = "empty" if pd.isna(value) else repr(str(value)[:40])
-        raise DataError(
-            f"{source}: column {column!r}, line {bad[0] + _FIRST_LINE} is not a date: {shown}.",
-            hint="ISO 8601 is expected (2013-01-31 06:00); or say: --set data.date_format='%d.%m.%Y %H:%M'",
-        )
-    dates: Times = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
-    back = np.flatnonzero(np.diff(dates) <= np.timedelta64(0, "s"))
-    if back.size:
-        line = int(back[0]) + 1 + _FIRST_LINE
-        same = dates[back[0]] == dates[back[0] + 1]
-        what = "repeats the date of the line before" if same else "goes back in time"
-        raise DataError(
-            f"{source}: column {column!r}, line {line} {what} ({dates[back[0] + 1]}).",
-            hint="Rows must rise in time; local clock times repeat an hour in autumn, UTC does not.",
-        )
-    return dates
-
-
-def _numbers(column: "pd.Series[float]", source: str) -> NDArray[np.float64]:
-    import pandas as pd
-
+    column: pd.Series[float] = file.frame[position]
     try:
         numbers = pd.to_numeric(column, errors="coerce")
-        values: NDArray[np.float64] = numbers.to_numpy(dtype=np.float64)
+        values: Column = numbers.to_numpy(dtype=np.float64)
     except OverflowError as error:  # a whole number beyond all floats
-        raise DataError(
-            f"{source}: column {column.name!r} holds a number that is too large.",
-            hint="Leave it out: list the other columns in data.columns.",
-        ) from error
+        raise DataError(f"{file.source}: column {name!r} holds a number that is too large.", hint=_OTHERS) from error
     wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(values))
     if wrong.size:
-        value = str(column.iloc[wrong[0]])[:40]
+        row = int(wrong[0])
+        value = str(column.iloc[row])[:40]
+        hint = "List the numeric columns in data.columns."
+        if "," in value:
+            hint = "Numbers are written with a point and without separators between thousands: 1234.5"
+        elif wrong.size < len(column) / 2:
+            more = f" and {_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
+            hint = f"Correct it{more}; a missing number is an empty field. Or leave the column out: data.columns."
         raise DataError(
-            f"{source}: column {column.name!r}, line {wrong[0] + _FIRST_LINE} is not a finite number: {value!r}.",
-            hint="List the numeric columns in data.columns.",
+            f"{file.source}: column {name!r}, line {file.line(row)} is not a finite number: {value!r}.", hint=hint
         )
-    if np.isnan(values).mean() > MAX_MISSING:
-        raise DataError(
-            f"{source}: column {column.name!r} is missing in {np.isnan(values).mean():.0%} of the rows.",
-            hint="List the other columns in data.columns.",
-        )
+    if (share := np.isnan(values).mean()) > MAX_MISSING:
+        raise DataError(f"{file.source}: column {name!r} is missing in {share:.0%} of the rows.", hint=_OTHERS)
     return values
 
 
-def _frequency(dates: Times, config: DataConfig, source: str) -> Frequency:
-    try:
-        frequency = Frequency.parse(config.frequency) if config.frequency else Frequency.infer(dates)
-    except ValueError as error:
-        what = "data.frequency" if config.frequency else "the time step cannot be inferred"
-        raise DataError(f"{source}: {what}: {error}.", hint="Say it: --set data.frequency=h") from error
-    if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - MAX_MISSING):
-        raise DataError(
-            f"{source}: at frequency {frequency} most time steps from {dates[0]} to {dates[-1]} have no row.",
-            hint="Give a longer data.frequency, or cut the series to a part without holes.",
-        )
-    aligned = frequency.align(dates)
-    twice = np.concatenate([[False], aligned[1:] == aligned[:-1]])
-    off = np.flatnonzero(twice | ~np.isin(aligned, frequency.grid(dates[0], dates[-1])))
-    if off.size:
-        raise DataError(
-            f"{source}: line {off[0] + _FIRST_LINE} ({dates[off[0]]}) is off the grid of frequency {frequency} "
-            f"that starts at {dates[0]}.",
-            hint="Give the true step in data.frequency, or resample the series.",
-        )
-    return frequency
-
-
 def close_gaps(table: Table, config: DataConfig) -> Table:
-    """The table on its full grid with every missing cell filled as `data.gaps` says, and a note of what was filled.
+    """The table on its full grid with every missing cell filled as `data.gaps` says, and notes of what was filled.
 
     Raises:
         DataError: something is missing and the policy is `error`.
@@ -220,30 +146,67 @@ def close_gaps(table: Table, config: DataConfig) -> Table:
     holes = np.isnan(values)
     if not holes.any():
         return table
-    absent = len(grid) - len(table.dates)
-    cells = int(np.isnan(table.values).sum())
+    absent, cells = len(grid) - len(table.dates), int(np.isnan(table.values).sum())
+    longest = _longest(table.names, grid, holes)
     if config.gaps == "error":
         row, column = (int(index[0]) for index in np.nonzero(holes))
         raise DataError(
-            f"{table.source}: {absent} rows and {cells} cells are missing, the first at {grid[row]} in column "
-            f"{table.names[column]!r}.",
+            f"{table.source} misses {_counts(absent, cells)}, the first at {grid[row]} in column "
+            f"{table.names[column]!r}; the {longest}.",
             hint="Choose how to fill them: --set data.gaps=ffill (or interpolate)",
         )
-    fill = _forward if config.gaps == "ffill" else _straight
+    fill = fill_forward if config.gaps == "ffill" else fill_straight
     filled = np.stack([fill(values[:, index]) for index in range(values.shape[1])], axis=1)
     how = "the last value before" if config.gaps == "ffill" else "a straight line"
-    note = f"{absent} missing rows and {cells} missing cells were filled with {how}"
-    return replace(table, dates=grid, values=filled, notes=(*table.notes, note))
+    notes = [f"Filled with {how}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
+    if config.gaps == "interpolate":
+        notes.append("A straight line looks ahead: it is drawn towards the value after the gap")
+    elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
+        notes.append(f"{_count(early, 'cell')} before the first value of a column took that value, which looks ahead")
+    return replace(table, dates=grid, values=filled, notes=(*table.notes, *notes))
 
 
-def _forward(column: NDArray[np.float64]) -> NDArray[np.float64]:
+def fill_forward(column: Column) -> Column:
     """Each hole takes the value before it; a hole at the start takes the first value there is."""
     known = np.flatnonzero(~np.isnan(column))
     position = np.searchsorted(known, np.arange(len(column)), side="right") - 1
     return column[known[np.maximum(position, 0)]]
 
 
-def _straight(column: NDArray[np.float64]) -> NDArray[np.float64]:
+def fill_straight(column: Column) -> Column:
     """Linear between neighbours, constant at both ends."""
     known = np.flatnonzero(~np.isnan(column))
     return np.interp(np.arange(len(column)), known, column[known])
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _counts(rows: int, cells: int, kind: str = "") -> str:
+    """Whole rows, and single cells of the rows that are there."""
+    return " and ".join(_count(number, kind + thing) for number, thing in ((rows, "row"), (cells, "cell")) if number)
+
+
+def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:
+    """Columns by the number of cells that were filled, most first."""
+    filled = holes.sum(axis=0)
+    order = [int(index) for index in np.argsort(-filled, kind="stable") if filled[index]]
+    shown = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
+    more = f" and {_count(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
+    return f"in all {', '.join(shown)}{more}"
+
+
+def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> str:
+    """The longest run of holes in any column; the earliest of the first column where several are as long."""
+    best = (0, 0, 0)
+    for column in range(holes.shape[1]):
+        edges = np.flatnonzero(np.diff(holes[:, column], prepend=False, append=False))
+        if edges.size:
+            lengths = edges[1::2] - edges[::2]
+            run = int(lengths.argmax())
+            if lengths[run] > best[0]:
+                best = (int(lengths[run]), int(edges[2 * run]), column)
+    steps, first, column = best
+    until = f" from {grid[first]} to {grid[first + steps - 1]}" if steps > 1 else f" at {grid[first]}"
+    return f"longest gap is {_count(steps, 'step')},{until} in {names[column][:40]!r}"

@@ -1,5 +1,6 @@
 """Time steps, and the features of a date that the Informer embeds. Pure: numpy dates in, numbers out."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -41,13 +42,18 @@ class Frequency:
         """The step that most neighbouring dates are apart. Whole minutes, or calendar months.
 
         Raises:
-            ValueError: fewer than three dates, steps below a minute, or no step that most pairs share.
+            ValueError: fewer than three dates, steps below a minute, several months or years, or no step that most
+                pairs share.
         """
         if len(times) < 3:
             raise ValueError("fewer than three dates")
-        steps = np.diff(times.astype("datetime64[s]")).astype(np.int64)
-        if steps.min() >= 28 * 86400 and steps.max() <= 31 * 86400:
+        times = times.astype("datetime64[s]")
+        months = _months_apart(times)
+        if months == 1:
             return cls(None)
+        if months > 1:
+            raise ValueError(f"rows are {months} months apart; the longest calendar step is one month")
+        steps = np.diff(times).astype(np.int64)
         values, counts = np.unique(steps, return_counts=True)
         step = int(values[counts.argmax()])
         if counts.max() * 2 <= len(steps):
@@ -66,12 +72,15 @@ class Frequency:
 
     @property
     def season(self) -> int:
-        """Steps in the natural cycle: a day below daily data, a week for days, a year for weeks and months."""
+        """Steps in the natural cycle: a day below daily data, a week for days, a year for weeks and months.
+
+        Where the step does not divide a day or a week, the fewest whole ones that it does divide.
+        """
         if self.minutes is None:
             return 12
-        if self.minutes < 1440:
-            return max(1, 1440 // self.minutes)
-        return 7 if self.minutes < 10080 else max(1, round(52 * 10080 / self.minutes))
+        if self.minutes >= 10080:
+            return max(1, round(52 * 10080 / self.minutes))
+        return math.lcm(self.minutes, 1440 if self.minutes < 1440 else 10080) // self.minutes
 
     def steps_between(self, start: np.datetime64, end: np.datetime64) -> int:
         """Steps from one date to a later one, rounded down, without building the grid."""
@@ -90,6 +99,24 @@ class Frequency:
             return months.astype("datetime64[s]")
         dates: Times = np.arange(start, end + np.timedelta64(1, "s"), np.timedelta64(self.minutes * 60, "s"))
         return dates
+
+
+def _months_apart(times: Times) -> int:
+    """Calendar months between most neighbouring dates, or 0 where a number of days says it better.
+
+    Months show in dates on one day of the month, on its last day, or about a month apart and one in every month.
+    """
+    months = np.diff(_count(times, "M"))
+    steps = np.diff(times).astype(np.int64)
+    if months.min() < 1:
+        return 0
+    first, last = _days_since(times, "M"), _days_since(times + np.timedelta64(1, "D"), "M") == 0
+    if (first == first[0]).all() or last.all():
+        values, counts = np.unique(months, return_counts=True)
+        return int(values[counts.argmax()]) if counts.max() * 2 > len(months) else 0
+    uneven = steps.min() < steps.max()
+    near = steps.min() >= 26 * 86400 and steps.max() <= 35 * 86400
+    return int(uneven and near and months.max() == 1)
 
 
 def _count(times: Times, unit: str) -> Counts:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import torch  # noqa: TID253 - this module is only imported by code that trains
 from torch import Tensor, nn  # noqa: TID253 - as above
 
-from agentlab.errors import DivergedError
+from agentlab.errors import DivergedError, RunMismatchError, RunUnreadableError
+from agentlab.nas.checkpoint import Checkpoint, origin
+from agentlab.nas.checkpoint import Epoch as Epoch
 from agentlab.nas.config import WITH_MOMENTUM, TrainingConfig, TrialConfig
 from agentlab.nas.informer.model import Informer, Shape
 from agentlab.nas.series import Part, Series
@@ -26,17 +28,6 @@ class Metrics:
     mae: float
     mse_by_step: tuple[float, ...]
     mse_by_channel: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One point of a learning curve."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    val_mse: float
-    val_mae: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +70,12 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
 
 
 def learning_rate(config: TrainingConfig, epoch: int) -> float:
-    """Rate of an epoch, counted from 0: the original halves it after each."""
-    return config.optimizer_params.lr * (0.5**epoch if config.schedule == "halving" else 1.0)
+    """Rate of an epoch, counted from 0.
+
+    `halving` is what the published code of arXiv 2012.07436 does (`type1`): it sets the rate after an epoch, and the
+    first time to the full one again. So epochs 0 and 1 run at the full rate, epoch 2 at a half, epoch 3 at a quarter.
+    """
+    return config.optimizer_params.lr * (0.5 ** max(0, epoch - 1) if config.schedule == "halving" else 1.0)
 
 
 def train(
@@ -91,47 +86,132 @@ def train(
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     before_step: Callable[[], None] = lambda: None,
+    save: Callable[[Checkpoint], None] = lambda _: None,
+    resume: Checkpoint | None = None,
 ) -> TrainResult:
     """Train until the last epoch or the end of patience, and keep the weights of the best validation epoch.
 
-    The same trial, series and seed give bit-equal results on a CPU with the same number of threads. Torch's global
-    generator is left as it was found.
+    The same trial, series and seed give bit-equal results on a CPU with the same number of threads, in one go or with
+    any number of resumes. Torch's global generator is left as it was found.
+
+    After each epoch `on_epoch` is called, then `save`. A kill between the two costs that epoch: it is trained again and
+    `on_epoch` is called a second time with an equal `Epoch`. No epoch is ever left out. With `resume`, `on_epoch` hears
+    of newly trained epochs only, while the result's history is complete. A checkpoint of a training that was over gives
+    its result at once.
 
     Raises:
         DivergedError: the loss is not finite.
         DataError: the series is too short for the trial's windows.
-        Whatever `before_step` raises, to stop; the trial is lost and can be trained again.
+        RunMismatchError: `resume` is of another trial, series or seed.
+        RunUnreadableError: `resume` does not fit the network, though its `origin` does.
+        Whatever `before_step`, `on_epoch` or `save` raises, to stop; what was saved can be resumed.
     """
     began = time.perf_counter()
+    started_from = origin(trial, series, seed)
+    if resume is not None and resume.origin != started_from:
+        raise RunMismatchError(
+            "The checkpoint is of another trial, series or seed.", hint="Delete it; the trial then starts again."
+        )
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
-        model = build(trial, series).to(device)
-        windows = Windows(series, trial, device)
-        optimizer = make_optimizer(trial.training, model)
-        history: list[Epoch] = []
-        best, weights = 0, _copy(model)
-        for number in range(trial.training.epochs):
-            rate = learning_rate(trial.training, number)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = _run_epoch(model, windows, optimizer, trial, before_step)
-            score = evaluate(model, windows, "val")
-            _require_finite(number, loss, score.mse)
-            history.append(Epoch(number, rate, loss, score.mse, score.mae))
-            on_epoch(history[-1])
-            if number == 0 or score.mse < history[best].val_mse:
-                best, weights = number, _copy(model)
-            elif number - best >= trial.training.patience:
-                break
+        session = _Session.begin(trial, series, device)
+        at = session.untrained(started_from) if resume is None else session.load(resume)
+        before = at.seconds
+        while not _is_over(at, trial.training):
+            epoch = session.next_epoch(at, before_step)
+            on_epoch(epoch)
+            at = session.after(at, epoch, seconds=before + time.perf_counter() - began)
+            save(at)
     return TrainResult(
-        history=tuple(history),
-        best_epoch=best,
-        val_mse=history[best].val_mse,
-        val_mae=history[best].val_mae,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        seconds=time.perf_counter() - began,
-        state_dict=weights,
+        history=at.history,
+        best_epoch=at.best_epoch,
+        val_mse=at.history[at.best_epoch].val_mse,
+        val_mae=at.history[at.best_epoch].val_mae,
+        parameters=sum(parameter.numel() for parameter in session.model.parameters()),
+        seconds=before + time.perf_counter() - began,
+        state_dict=at.best,
     )
+
+
+def _is_over(at: Checkpoint, config: TrainingConfig) -> bool:
+    return at.epochs >= config.epochs or at.epochs - 1 - at.best_epoch >= config.patience
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What a training works with; a checkpoint is the state of all this between two epochs."""
+
+    trial: TrialConfig
+    device: str
+    model: Informer
+    windows: Windows
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def begin(cls, trial: TrialConfig, series: Series, device: str) -> "_Session":
+        """The weights come from torch's global generator."""
+        model = build(trial, series).to(device)
+        return cls(trial, device, model, Windows(series, trial, device), make_optimizer(trial.training, model))
+
+    def untrained(self, started_from: str) -> Checkpoint:
+        """The state before the first epoch."""
+        weights = _copies(self.model.state_dict())
+        return Checkpoint(started_from, (), 0, weights, weights, {}, *_generators(self.device), seconds=0.0)
+
+    def load(self, at: Checkpoint) -> Checkpoint:
+        """Go back to a checkpoint; it is returned."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        state = {index: _copies(values) for index, values in at.optimizer.items()}  # they are written to from now on
+        try:
+            self.model.load_state_dict(at.model)
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            _set_generators(at, self.device)
+        except (RuntimeError, TypeError) as error:
+            raise RunUnreadableError(
+                f"A trial's checkpoint does not fit its training: {str(error)[:200]}",
+                hint="Delete it; the trial then starts again.",
+            ) from error
+        return at
+
+    def next_epoch(self, at: Checkpoint, before_step: Callable[[], None]) -> Epoch:
+        """Train and validate once. Whatever the callbacks drew since the checkpoint has no influence."""
+        _set_generators(at, self.device)
+        rate = learning_rate(self.trial.training, at.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = _run_epoch(self.model, self.windows, self.optimizer, self.trial, before_step)
+        score = evaluate(self.model, self.windows, "val")
+        _require_finite(at.epochs, loss, score.mse)
+        return Epoch(at.epochs, rate, loss, score.mse, score.mae)
+
+    def after(self, at: Checkpoint, epoch: Epoch, *, seconds: float) -> Checkpoint:
+        """The state after one more epoch. A tie is an improvement, as in the published code."""
+        weights = _copies(self.model.state_dict())
+        better = not at.history or epoch.val_mse <= at.history[at.best_epoch].val_mse
+        return Checkpoint(
+            at.origin,
+            (*at.history, epoch),
+            epoch.epoch if better else at.best_epoch,
+            weights if better else at.best,
+            weights,
+            {index: _copies(values) for index, values in self.optimizer.state_dict()["state"].items()},
+            *_generators(self.device),
+            seconds=seconds,
+        )
+
+
+def _generators(device: str) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
+
+
+def _set_generators(at: Checkpoint, device: str) -> None:
+    torch.set_rng_state(at.generator)
+    if at.device_generator is not None and device.startswith("cuda"):
+        torch.cuda.set_rng_state(at.device_generator, device)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
 
 def _run_epoch(
@@ -184,10 +264,6 @@ def evaluate(model: Informer, windows: Windows, part: Part) -> Metrics:
 def _error(model: Informer, batch: Batch) -> Tensor:
     error: Tensor = model(batch.past, batch.time) - batch.future
     return error if error.device.type == "mps" else error.double()  # that device has no float64
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _require_finite(epoch: int, loss: float, val_mse: float) -> None:

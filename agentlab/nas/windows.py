@@ -11,9 +11,6 @@ from agentlab.errors import DataError
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.series import Part, Series, window_starts
 
-EVAL_BLOCK = 512  # windows scored at once
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Windows of one step. `time` covers input and horizon; `future` holds the target channels only."""
@@ -30,6 +27,7 @@ class Windows:
         self.series = series
         self.input_length = trial.data.input_length
         self.horizon = trial.data.horizon
+        self._scored_at_once = trial.data.scored_at_once
         self._rows = torch.from_numpy(np.concatenate([series.values, series.time], axis=1)).to(device)
         self._offsets = torch.arange(self.input_length + self.horizon, device=device)
         self._targets = None if len(series.targets) == series.channels else torch.tensor(series.targets, device=device)
@@ -62,5 +60,5 @@ class Windows:
 
     def blocks(self, part: Part) -> Iterator[Batch]:
         """Every window of a part in order, for scoring."""
-        for starts in torch.split(self.starts(part), EVAL_BLOCK):
+        for starts in torch.split(self.starts(part), self._scored_at_once):
             yield self.gather(starts)

@@ -53,3 +53,4 @@ class Narration:
     detail: str | None = None  # what happens right now; shown on a terminal only
     done: int | None = None
     total: int | None = None
+    verbose: str | None = None  # a line for those who asked for more

@@ -46,13 +46,14 @@ def _markdown_table(table: Table) -> str:
 
 
 def numeric_columns(table: Table) -> set[int]:
-    """Indices of columns that hold only numbers and dashes."""
+    """Indices of columns that hold only numbers, with or without a spread, and dashes."""
     return {i for i in range(len(table.columns)) if table.rows and all(_is_number(row[i]) for row in table.rows)}
 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell.rstrip(" %x").replace(",", "").replace("−", "-"))
+        for part in cell.split(" ± "):
+            float(part.rstrip(" %x").replace(",", "").replace("−", "-"))
     except ValueError:
         return cell in ("", "–")
     return True

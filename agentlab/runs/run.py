@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import agentlab
@@ -15,6 +15,7 @@ from agentlab.errors import StorageError, UsageError
 from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
 from agentlab.runs.events import Event, EventSink
+from agentlab.runs.folder import Folder
 from agentlab.runs.journal import Journal
 from agentlab.runs.leftovers import CREATING, sweep_creations, sweep_run
 from agentlab.runs.lock import Lock
@@ -36,7 +37,8 @@ class RunSpec:
     config_hash: str
     seed: int
     argv: Sequence[str] = ()
-    name: str | None = None
+    name: str | None = None  # of the folder; None makes one of time, label and a short id
+    label: str | None = None  # None is the command
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,11 @@ class Run:
         """A new folder. It is built under a hidden name and renamed, so nobody ever sees half of one.
 
         Raises:
-            UsageError: `spec.name` is no file name or already taken.
+            UsageError: `spec.name` or `spec.label` is no file name, or the name is taken.
             StorageError: disk full, read-only or not ours.
         """
         now = datetime.fromtimestamp(edge.clock(), tz=UTC)
-        run_id = _checked_name(spec.name) if spec.name else _default_name(now, spec.command)
+        run_id = _checked_name(spec.name or _default_name(now, spec.label or spec.command))
         target, building = runs_dir / run_id, runs_dir / f"{CREATING}{secrets.token_hex(4)}"
         if target.exists():
             raise UsageError(
@@ -158,36 +160,26 @@ class Run:
 
     # -- files --------------------------------------------------------------------------------------------------
 
-    def file(self, name: str) -> Path:
-        """The path of a file of this run, its folder made.
+    @property
+    def folder(self) -> Folder:
+        """The run folder, for whoever writes files of this run."""
+        return Folder(self.path, self._edge.redactor)
 
-        Raises:
-            UsageError: the name leads out of the run folder.
-        """
-        parts = PurePosixPath(name).parts
-        if not parts or name.startswith("/") or "\\" in name or any(part in ("..", ".") for part in parts):
-            raise UsageError(f"{name!r} is not the name of a file inside a run.")
-        path = self.path.joinpath(*parts)
-        make_folder(path.parent)
-        return path
+    def file(self, name: str) -> Path:
+        """The path of a file of this run; see `Folder.file`."""
+        return self.folder.file(name)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file of this run, whole or not at all, secrets masked."""
-        path = self.file(name)
-        write_text(path, self._edge.redactor.scrub(text))
-        return path
+        return self.folder.write_text(name, text)
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write a JSON file of this run, whole or not at all, secrets masked."""
-        path = self.file(name)
-        write_json(path, self._edge.redactor.scrub_tree(value))
-        return path
+        return self.folder.write_json(name, value)
 
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write a binary file of this run, whole or not at all."""
-        path = self.file(name)
-        write_bytes(path, data)
-        return path
+        return self.folder.write_bytes(name, data)
 
     def log(self, text: str) -> None:
         """Add a line to `log.txt`: warnings and tracebacks, for a reader in trouble."""

@@ -19,6 +19,8 @@ class LocalExecutor:
     trial alike (a missing file or package, a full disk) and a signal end the search.
     """
 
+    capacity = 1
+
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self._queue: deque[tuple[Proposal, TrialContext]] = deque()
@@ -27,7 +29,7 @@ class LocalExecutor:
         """Queue a trial."""
         self._queue.append((proposal, context))
 
-    def completed(self) -> TrialResult:
+    def completed(self) -> tuple[TrialContext, TrialResult]:
         """Run the oldest queued trial.
 
         Raises:
@@ -41,8 +43,8 @@ class LocalExecutor:
         except (Interrupted, MissingError):
             raise
         except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
-            return failure(error, time.perf_counter() - began)
-        return _finite(result)
+            return context, failure(error, time.perf_counter() - began)
+        return context, finite(result)
 
     def close(self) -> None:
         """Forget what was not run."""
@@ -58,7 +60,7 @@ def failure(error: Exception, seconds: float) -> TrialResult:
     return TrialResult("failed", metrics=metrics, error=said[:300])
 
 
-def _finite(result: TrialResult) -> TrialResult:
+def finite(result: TrialResult) -> TrialResult:
     """A finished trial without a finite value has failed."""
     if result.status == "failed" or (result.value is not None and math.isfinite(result.value)):
         return result

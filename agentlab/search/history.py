@@ -15,6 +15,11 @@ def value_of(trial: Trial) -> float | None:
     return value if ok else None
 
 
+def ended(history: Sequence[Trial]) -> list[Trial]:
+    """The trials that are not under way."""
+    return [trial for trial in history if trial.result.status != "running"]
+
+
 def finished(history: Sequence[Trial]) -> list[Trial]:
     """The trials that measured something."""
     return [trial for trial in history if value_of(trial) is not None]
@@ -38,6 +43,7 @@ def targets(history: Sequence[Trial]) -> list[float] | None:
 
     A diverged value is pulled in to three times the distance between best and median above the median, and a
     failed trial takes the worst value that is left: a huge constant would flatten the surrogate everywhere else.
+    So does a trial under way, which keeps a parallel search from proposing its neighbour.
     """
     values = [value_of(trial) for trial in history]
     known = [value for value in values if value is not None]

@@ -60,6 +60,7 @@ class LLMProposer:
         *,
         task: str = "nas.propose",
         options: int = 4,
+        scope: str = "",
     ) -> None:
         """Ask nothing yet.
 
@@ -70,6 +71,7 @@ class LLMProposer:
             about: what the model is told of the search.
             task: name under which the router is asked.
             options: candidates of the base that a small model chooses from, at most 8.
+            scope: tells the calls of searches that share a router apart.
         """
         self._base = base
         self._router = router
@@ -77,6 +79,7 @@ class LLMProposer:
         self._about = about
         self._task = task
         self._options = options
+        self._scope = scope
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates, the model's first. Without a model or a finished trial: those of the base."""
@@ -106,7 +109,7 @@ class LLMProposer:
         self._base.tell(trial)
 
     def _call(self, history: Sequence[Trial], messages: Sequence[Message], schema: type[BaseModel]) -> Any:
-        call_id = f"{self._task}:{len(history)}"
+        call_id = f"{self._scope}{self._task}:{len(history)}"
         return self._router.complete_sync(messages, self._task, schema, call_id=call_id).value
 
     def _pick(

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 SamplerName = Literal["auto", "gp", "tpe"]
 
 GP_TRIALS = 100  # a Gaussian process costs the cube of the history; beyond this TPE is as good and stays fast
-_START_POINTS = 256  # a power of two, as Sobol sequences want
+_DESIGNS = 64  # Latin hypercubes to choose from
 
 
 class OptunaProposer:
-    """Sobol points until `startup` trials have succeeded, then a Gaussian process or TPE.
+    """Latin-hypercube points until `startup` trials have succeeded, then a Gaussian process or TPE.
 
-    `seed` fixes the Sobol sequence, so every arm of a comparison starts from the same points. `auto` takes the
+    `seed` fixes these points, so every arm of a comparison starts from the same points. `auto` takes the
     Gaussian process while the history is short and no condition hangs on another, TPE otherwise.
     """
 
@@ -57,12 +57,12 @@ class OptunaProposer:
         return "gp" if trials < GP_TRIALS and self._space.depth <= 1 else "tpe"
 
     def _start(self, history: Sequence[Trial], n: int) -> list[Proposal]:
-        """The untried Sobol points from the trial's number on: a rejected one is not offered again next time."""
+        """The untried points of the design from the trial's number on: a rejected one is not offered again next time."""
         if self._start_points is None:
-            self._start_points = sobol_points(self._space, self._seed)
+            self._start_points = start_points(self._space, self._seed, max(self._startup, 2))
         taken = tried(history, self._space)
         free = [point for point in self._start_points[len(history) :] if self._space.key(point) not in taken]
-        return [Proposal(point, "sobol") for point in free[:n]]
+        return [Proposal(point, "lhs") for point in free[:n]]
 
     def _suggest(
         self, history: Sequence[Trial], kind: Literal["gp", "tpe"], n: int, rng: "np.random.Generator"
@@ -82,15 +82,43 @@ class OptunaProposer:
             return [encode.suggest(study.ask()) for _ in range(n)]
 
 
-def sobol_points(space: SearchSpace, seed: int) -> list[dict[str, Value]]:
-    """Up to 256 distinct points that keep the rules, in the order of a scrambled Sobol sequence (Owen 1998)."""
+def start_points(space: SearchSpace, seed: int, first: int = 6) -> list[dict[str, Value]]:
+    """Distinct points that keep the rules: Latin hypercubes (McKay et al. 1979) of `first` points, one after another.
+
+    The hypercubes come in the order of how little they confound the parameters: with few points and many switches, two
+    switches easily move together, and the search would learn from them what only one of them did. (The first points of
+    a Sobol sequence are pairs of opposites, in which most switches do.)
+    """
+    designs = [_hypercube(space, first, [seed, number]) for number in range(_DESIGNS)]
+    designs.sort(key=lambda points: (len(points) < first, confounding(space, points)))
+    return list({space.key(point): point for points in designs for point in points}.values())
+
+
+def _hypercube(space: SearchSpace, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:
     import numpy as np
     from scipy.stats import qmc
 
-    sequence = qmc.Sobol(len(space.parameters), scramble=True, rng=np.random.default_rng(seed))
-    points = (space.decode(unit) for unit in sequence.random(_START_POINTS).tolist())
-    distinct = {space.key(point): point for point in reversed([p for p in points if not space.broken_rules(p)])}
-    return list(reversed(distinct.values()))
+    sample = qmc.LatinHypercube(len(space.parameters), rng=np.random.default_rng(seed)).random(count)
+    return [point for point in map(space.decode, sample.tolist()) if not space.broken_rules(point)]
+
+
+def confounding(space: SearchSpace, points: Sequence[Params]) -> float:
+    """Mean fourth power of the correlations between parameters over the points; a constant parameter counts as 1.
+
+    0 is a design in which every parameter can be told from every other, 1 one in which none can. The fourth power
+    weighs a pair that moves together more than many that do a little.
+    """
+    import numpy as np
+
+    specs = space.parameters.items()
+    if len(points) < 2 or len(specs) < 2:
+        return 0.0
+    rows = np.array([[spec.encode(point.get(name, spec.decode(0.5))) for name, spec in specs] for point in points])
+    centred = rows - rows.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=0)
+    unit = centred / np.where(lengths > 0, lengths, 1.0)
+    correlation = np.where(np.outer(lengths, lengths) > 0, unit.T @ unit, 1.0)
+    return float(np.mean(correlation[np.triu_indices(len(lengths), 1)] ** 4))
 
 
 class _Encoding:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentlab.llm.types import Message
-from agentlab.search.history import finished, incumbent, value_of
+from agentlab.search.history import ended, finished, incumbent, value_of
 from agentlab.search.parameters import same, show
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Trial
@@ -74,7 +74,7 @@ def full_prompt(space: SearchSpace, history: Sequence[Trial], about: Briefing) -
     lines += [*_rules(space), f"Best trials ({about.metric}, lower is better):"]
     ranked = sorted(finished(history), key=lambda trial: (value_of(trial), trial.number))
     lines += [_record(space, trial, about) for trial in ranked[:_TOP]]
-    lines += ["Most recent trials:", *(_record(space, trial, about) for trial in history[-_RECENT:])]
+    lines += ["Most recent trials:", *(_record(space, trial, about) for trial in ended(history)[-_RECENT:])]
     lines += [
         "Give a short reason first, then one to three new configurations, the most promising first.",
         "A parameter that you leave null keeps its value from the best trial. Do not repeat a trial.",
@@ -120,7 +120,7 @@ def _lessons(space: SearchSpace, history: Sequence[Trial], base: Params) -> list
     best = incumbent(history)
     top = value_of(best) if best else None
     lines = []
-    for trial in history[-_RECENT:]:
+    for trial in ended(history)[-_RECENT:]:
         value = value_of(trial)
         if best is None or top is None or trial.number == best.number:
             continue
@@ -136,12 +136,13 @@ def _record(space: SearchSpace, trial: Trial, about: Briefing) -> str:
     else:
         extra = [f"{name} {show(trial.result.metrics[name])}" for name in about.shown if name in trial.result.metrics]
         outcome = ", ".join([f"{about.metric} {value:.5g}", *extra])
-    return f"- trial {trial.number}: {configuration(space, trial.proposal.params)}: {outcome}"
+    name = f"trial {trial.number}" if trial.number >= 0 else "a proposal"
+    return f"- {name}: {configuration(space, trial.proposal.params)}: {outcome}"
 
 
 def _progress(history: Sequence[Trial]) -> str:
-    failed = len(history) - len(finished(history))
-    return f"{len(history)} trials are done, {failed} of them failed."
+    done = ended(history)
+    return f"{len(done)} trials are done, {len(done) - len(finished(done))} of them failed."
 
 
 def _rules(space: SearchSpace) -> list[str]:

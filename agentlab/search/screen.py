@@ -54,7 +54,7 @@ class Rules:
             if key == best_key:
                 return [f"it changes nothing in the best configuration (trial {numbers[key]})"]
             if key in numbers:
-                return [f"it was tried before (trial {numbers[key]})"]
+                return [f"it was tried before (trial {numbers[key]})" if numbers[key] >= 0 else "it was turned down"]
             return self._oversize(point)
 
         return reasons

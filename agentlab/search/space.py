@@ -22,7 +22,7 @@ class SpaceConfig(RootModel[dict[str, Parameter]]):
     """The `space:` key of a config: dotted config key -> its range."""
 
     model_config = ConfigDict(frozen=True)
-    root: dict[str, Parameter] = Field(min_length=1, max_length=64)
+    root: dict[str, Parameter] = Field(max_length=64)
 
     @model_validator(mode="after")
     def _conditions(self) -> Self:

@@ -13,7 +13,7 @@ Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate and where it came from: `default`, `sobol`, `gp`, `tpe`, `random`, `llm`, `llm->gp` (fallback)."""
+    """A candidate and where it came from: `default`, `lhs`, `gp`, `tpe`, `random`, `llm`, `llm->gp` (fallback)."""
 
     params: Params
     source: str
@@ -22,9 +22,9 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What an objective measured. A failed trial has no value and says why."""
+    """What an objective measured. A failed trial has no value and says why; a running one is known to be under way."""
 
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "failed", "running"]
     value: float | None = None  # lower is better
     metrics: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
@@ -58,9 +58,12 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrialContext:
-    """What an objective may know about the trial it measures."""
+    """What an objective may know about what it measures: a trial, or a further training of one with another seed.
 
-    number: int
+    `name` is unique in the search (`run_0007`, `run_0007-r1`): events and the folder of the training bear it.
+    """
+
+    name: str
     seed: int
 
 
@@ -73,14 +76,16 @@ class Objective(Protocol):
 
 
 class TrialExecutor(Protocol):
-    """Runs objectives here, in processes or elsewhere."""
+    """Runs objectives here, in processes or elsewhere. `capacity` is how many at a time."""
+
+    capacity: int
 
     def submit(self, proposal: Proposal, context: TrialContext) -> None:
         """Start or queue a trial."""
         ...
 
-    def completed(self) -> TrialResult:
-        """Wait for the next finished trial, in order of submission."""
+    def completed(self) -> tuple[TrialContext, TrialResult]:
+        """Wait for the next training to end, whichever it is."""
         ...
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ def plain(series: Series, seed: int) -> tuple[list[float], list[float]]:
     starts = windows.starts("train", TRIAL.training.train_fraction)
     losses, errors = [], []
     for epoch in range(TRIAL.training.epochs):
-        optimizer.param_groups[0]["lr"] = lr * 0.5**epoch
+        optimizer.param_groups[0]["lr"] = lr * 0.5 ** max(0, epoch - 1)
         model.train()
         total = torch.zeros(())
         for picked in starts[torch.randperm(len(starts))].split(TRIAL.data.batch_size):

@@ -15,7 +15,18 @@ import pytest
 from cli.main import main
 
 TRIALS = 6
-TINY = ("nas", "demo", "--json", "-q", f"--max-iterations={TRIALS}", "--set=training.train_fraction=0.03")
+TINY = (
+    "nas",
+    "demo",
+    "--json",
+    "-q",
+    f"--max-iterations={TRIALS}",
+    "--set=training.train_fraction=0.03",
+    "--set=finals.train_fraction=0.03",
+    "--set=finals.count=1",
+    "--set=finals.seeds=1",
+    "--set=evaluator.repeats=0",
+)
 
 Reply = Callable[[http.server.BaseHTTPRequestHandler], None]
 
@@ -73,6 +84,9 @@ def assert_fell_back(result: dict[str, Any]) -> None:
     assert agent, "the coin gave the agent no trial: choose another seed"
     assert all(trial["source"].startswith("llm->") for trial in agent), agent
     assert all("AllModelsFailed" in trial["note"] for trial in agent), agent
+    (proposer,) = [model for model in result["models"] if model["task"] == "nas.propose"]
+    assert proposer["calls"] > 0
+    assert (proposer["answered"], proposer["usable"], proposer["share"], proposer["accepted"]) == (0, 0, 0.0, 0)
 
 
 def garbage(handler: http.server.BaseHTTPRequestHandler) -> None:

@@ -5,12 +5,17 @@ sampled keys, gives full attention to those, and lets all others take the averag
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch  # noqa: TID253 - network modules are only imported to build a network
 import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
 from torch import Tensor, nn  # noqa: TID253 - as above
 
+from agentlab.nas.informer.dropout import Dropout
+
+_BLOCK = 2**19  # scores a CPU computes at once: they stay in its cache, and scoring 512 long windows stays small
+_BLOCK_ON_DEVICE = 2**28
 _EVAL_SEED = 2012_07436  # scoring samples the same keys in every pass
 
 
@@ -30,17 +35,20 @@ def sample_size(factor: int, length: int) -> int:
 def sparsity_scores(queries: Tensor, keys: Tensor, sample: Tensor) -> Tensor:
     """How far each query's attention is from uniform: largest sampled score minus (sum of them / number of keys).
 
-    All scores are computed and the sampled ones picked: at these lengths that is 2 to 14 times faster than gathering
-    a copy of the sampled keys per query, and nothing of it is kept for the gradient.
+    All scores are computed and the sampled ones picked, a block of windows at a time: at these lengths that is 2 to 14
+    times faster than gathering a copy of the sampled keys per query, and nothing of it is kept for the gradient.
 
     Args:
         queries: [batch, heads, queries, depth].
         keys: [batch, heads, keys, depth].
         sample: [queries, sampled keys], the key numbers each query looks at.
     """
-    scores = torch.matmul(queries, keys.transpose(-2, -1))
-    scores = scores.gather(-1, sample.expand(*scores.shape[:2], -1, -1))
-    return scores.amax(-1) - scores.sum(-1) / keys.shape[-2]
+    found = []
+    for some_queries, some_keys in _blocks(queries, keys):
+        scores = torch.matmul(some_queries, some_keys.transpose(-2, -1))
+        scores = scores.gather(-1, sample.expand(*scores.shape[:2], -1, -1))
+        found.append(scores.amax(-1) - scores.sum(-1) / keys.shape[-2])
+    return torch.cat(found)
 
 
 def attend_sparsely(queries: Tensor, keys: Tensor, values: Tensor, top: Tensor, *, causal: bool) -> Tensor:
@@ -50,14 +58,41 @@ def attend_sparsely(queries: Tensor, keys: Tensor, values: Tensor, top: Tensor, 
     Shapes as in `sparsity_scores`; the result is [batch, heads, queries, depth].
     """
     index = top.unsqueeze(-1).expand(-1, -1, -1, queries.shape[-1])
-    scores = torch.matmul(queries.gather(2, index), keys.transpose(-2, -1)) / math.sqrt(queries.shape[-1])
+    picked = queries.gather(2, index) / math.sqrt(queries.shape[-1])
     if causal:
-        future = torch.arange(keys.shape[-2], device=keys.device) > top.unsqueeze(-1)
-        scores = scores.masked_fill(future, -torch.inf)
+        future = torch.full((queries.shape[-2], keys.shape[-2]), -torch.inf, device=keys.device).triu(1)
+        scores = torch.baddbmm(future[top].flatten(0, 1), picked.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
+        scores = scores.view(*top.shape, -1)
         fill = values.cumsum(dim=-2)
     else:
+        scores = torch.matmul(picked, keys.transpose(-2, -1))
         fill = values.mean(dim=-2, keepdim=True).expand(-1, -1, queries.shape[-2], -1)
     return fill.scatter(2, index, torch.matmul(scores.softmax(dim=-1), values))
+
+
+def attend_fully(queries: Tensor, keys: Tensor, values: Tensor, dropout: Dropout, *, causal: bool) -> Tensor:
+    """Softmax attention, with `causal` not to later steps. Shapes as in `sparsity_scores`.
+
+    Torch's own kernel is the faster one unless it has to drop weights on a CPU.
+    """
+    rate = dropout.p if dropout.training else 0.0
+    if rate == 0.0 or queries.device.type != "cpu":
+        return F.scaled_dot_product_attention(queries, keys, values, dropout_p=rate, is_causal=causal)
+    queries = queries / math.sqrt(queries.shape[-1])
+    found = []
+    for some_queries, some_keys, some_values in _blocks(queries, keys, values):
+        scores = torch.matmul(some_queries, some_keys.transpose(-2, -1))
+        if causal:
+            scores = scores + torch.full(scores.shape[-2:], -torch.inf).triu(1)
+        found.append(torch.matmul(dropout(scores.softmax(dim=-1)), some_values))
+    return torch.cat(found)
+
+
+def _blocks(queries: Tensor, keys: Tensor, *more: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same tensors cut into windows whose scores fit into a block."""
+    limit = _BLOCK if queries.device.type == "cpu" else _BLOCK_ON_DEVICE
+    windows = max(1, limit // (queries.shape[1] * queries.shape[2] * keys.shape[2]))
+    return zip(*(torch.split(tensor, windows) for tensor in (queries, keys, *more)), strict=True)
 
 
 class Attention(nn.Module):
@@ -67,6 +102,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.sparsity = sparsity
+        self.dropout = Dropout(sparsity.dropout)
         self.causal = causal
         self.mix = mix
         self.query = nn.Linear(width, width)
@@ -77,22 +113,27 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
         """Steps of x [batch, queries, width] look at memory [batch, keys, width]."""
-        queries, keys, values = (
-            project(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project, source in ((self.query, x), (self.key, memory), (self.value, memory))
-        )
+        if x is memory:
+            queries, keys, values = self._project(x, self.query, self.key, self.value)
+        else:
+            queries, (keys, values) = self._project(x, self.query)[0], self._project(memory, self.key, self.value)
         context = self._attend(queries, keys, values)
         if not self.mix:
             context = context.transpose(1, 2)
         result: Tensor = self.out(context.reshape(x.shape))
         return result
 
+    def _project(self, source: Tensor, *maps: nn.Linear) -> tuple[Tensor, ...]:
+        """All these maps of the source in one product, each as [batch, heads, steps, depth]."""
+        weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
+        projected = F.linear(source, weight, bias).view(*source.shape[:2], len(maps), self.heads, -1)
+        return torch.unbind(projected.permute(2, 0, 3, 1, 4).contiguous())
+
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         length, factor = queries.shape[-2], self.sparsity.factor
         picked = length if factor is None else sample_size(factor, length)
         if factor is None or picked >= length:
-            dropout = self.sparsity.dropout if self.training else 0.0
-            return F.scaled_dot_product_attention(queries, keys, values, dropout_p=dropout, is_causal=self.causal)
+            return attend_fully(queries, keys, values, self.dropout, causal=self.causal)
         with torch.no_grad():
             sample = self._sample(length, keys.shape[-2], sample_size(factor, keys.shape[-2]), keys.device)
             top = sparsity_scores(queries, keys, sample).topk(picked, sorted=False).indices

@@ -5,6 +5,9 @@ import math
 import torch  # noqa: TID253 - network modules are only imported to build a network
 from torch import Tensor, nn  # noqa: TID253 - as above
 
+from agentlab.nas.informer.convolution import CircularConv
+from agentlab.nas.informer.dropout import Dropout
+
 
 def sine_positions(length: int, width: int) -> Tensor:
     """Fixed positions, [length, width]: sines in the even columns, cosines in the odd ones. `width` is even."""
@@ -20,14 +23,14 @@ class Embedding(nn.Module):
 
     def __init__(self, channels: int, time_channels: int, width: int, length: int, dropout: float) -> None:
         super().__init__()
-        self.value = nn.Conv1d(channels, width, kernel_size=3, padding=1, padding_mode="circular")
+        self.value = CircularConv(channels, width)
         nn.init.kaiming_normal_(self.value.weight, mode="fan_in", nonlinearity="leaky_relu")
         self.time = nn.Linear(time_channels, width)
         self.register_buffer("positions", sine_positions(length, width), persistent=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, time: Tensor) -> Tensor:
         """[batch, length, channels] and [batch, length, time channels] to [batch, length, width]."""
-        embedded = self.value(values.transpose(1, 2)).transpose(1, 2) + self.time(time) + self.positions
+        embedded = self.value(values) + self.time(time) + self.positions
         result: Tensor = self.dropout(embedded)
         return result

@@ -5,6 +5,8 @@ from torch import Tensor, nn  # noqa: TID253 - network modules are only imported
 
 from agentlab.nas.config import ModelConfig
 from agentlab.nas.informer.attention import Attention, Sparsity
+from agentlab.nas.informer.convolution import CircularConv
+from agentlab.nas.informer.dropout import Dropout
 
 
 class FeedForward(nn.Module):
@@ -14,7 +16,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.widen = nn.Linear(config.d_model, config.d_model * config.ff_multiplier)
         self.narrow = nn.Linear(config.d_model * config.ff_multiplier, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] to the same shape."""
@@ -31,7 +33,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.norm1 = nn.LayerNorm(config.d_model)
         self.norm2 = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, width] to the same shape."""
@@ -45,13 +47,14 @@ class Distil(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convolve = nn.Conv1d(width, width, kernel_size=3, padding=1, padding_mode="circular")
-        self.norm = nn.BatchNorm1d(width)
-        self.pool = nn.MaxPool1d(kernel_size=3, stride=2, padding=1)
+        self.convolve = CircularConv(width, width)
+        self.norm = nn.BatchNorm2d(width)
+        self.pool = nn.MaxPool2d(kernel_size=(1, 3), stride=(1, 2), padding=(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, width] to [batch, ceil(length / 2), width]."""
-        result: Tensor = self.pool(F.elu(self.norm(self.convolve(x.transpose(1, 2))))).transpose(1, 2)
+        image = self.convolve(x).transpose(1, 2).unsqueeze(2)  # one row of pixels: torch has kernels for that layout
+        result: Tensor = self.pool(F.elu(self.norm(image))).squeeze(2).transpose(1, 2)
         return result
 
 
@@ -85,11 +88,14 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(config.d_model)
         self.norm2 = nn.LayerNorm(config.d_model)
         self.norm3 = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Decoder steps [batch, length, width] and encoder output [batch, remaining length, width]."""
-        x = self.norm1(x + self.dropout(self.attention(x, x)))
+    def forward(self, x: Tensor, memory: Tensor, steps: int) -> Tensor:
+        """Decoder steps [batch, length, width] and encoder output [batch, remaining length, width].
+
+        Only the last `steps` steps are worked out: after the self-attention no step looks at another.
+        """
+        x = self.norm1(x[:, -steps:] + self.dropout(self.attention(x, x)[:, -steps:]))
         x = self.norm2(x + self.dropout(self.cross(x, memory)))
         result: Tensor = self.norm3(x + self.feed_forward(x))
         return result
@@ -103,10 +109,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.d_layers))
         self.norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Shapes as in `DecoderLayer`."""
-        for layer in self.layers:
-            x = layer(x, memory)
+    def forward(self, x: Tensor, memory: Tensor, steps: int) -> Tensor:
+        """Shapes as in `DecoderLayer`; the result is [batch, steps, width]."""
+        for layer in self.layers[:-1]:
+            x = layer(x, memory, x.shape[1])
+        x = self.layers[-1](x, memory, steps)
         result: Tensor = self.norm(x)
         return result
 

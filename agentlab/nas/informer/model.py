@@ -89,8 +89,8 @@ class Informer(nn.Module):
         length = past.shape[1]
         memory = self.encoder(self.encoder_embedding(past, time[:, :length]))
         start = F.pad(past[:, length - self.label_length :], (0, 0, 0, self.horizon))
-        decoded = self.decoder(self.decoder_embedding(start, time[:, length - self.label_length :]), memory)
-        forecast: Tensor = self.projection(decoded[:, -self.horizon :])
+        embedded = self.decoder_embedding(start, time[:, length - self.label_length :])
+        forecast: Tensor = self.projection(self.decoder(embedded, memory, self.horizon))
         if self.shortcut is not None:
             forecast = forecast + self.shortcut(past[..., self.targets])
         return forecast if norm is None else norm.undo(forecast, self.targets)

@@ -81,6 +81,6 @@ def test_a_worker_that_cannot_be_started_is_an_error_a_caller_can_fall_back_from
     def exhausted(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr("agentlab.gguf.channel.subprocess.Popen", exhausted)
+    monkeypatch.setattr("agentlab.workers.channel.subprocess.Popen", exhausted)
     with pytest.raises(WorkerDiedError, match="Cannot allocate memory"):
         list(engine.chat(ASK))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.gguf.wire import decode, encode
+from agentlab.workers.wire import decode, encode
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -74,12 +74,12 @@ def test_interrupts_are_for_the_parent(worker: subprocess.Popen[bytes], tmp_path
 
 def test_a_stray_print_cannot_enter_the_protocol() -> None:
     code = (
-        "import os, sys; sys.argv = ['worker', str(os.getppid())]\n"
-        "from agentlab.gguf import worker\n"
-        "requests, replies = worker._keep_pipes()\n"
+        "import os, sys\n"
+        "from agentlab.workers import child\n"
+        "pipes = child.attach(os.getppid())\n"
         "print('a library says hello', flush=True); os.write(1, b'and so does C\\n')\n"
         "assert sys.stdin.read() == ''\n"
-        "replies.write(b'only this\\n')\n"
+        "pipes.send(b'only this\\n')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input=b"a request\n", capture_output=True, cwd=REPOSITORY, check=True

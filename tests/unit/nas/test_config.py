@@ -104,3 +104,44 @@ def test_a_config_is_frozen_and_knows_its_keys():
         OptimizerParams().lr = 1
     with pytest.raises(ValidationError, match="Extra inputs"):
         OptimizerParams(learning_rate=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"evaluator": {"repeats": -1}}, "evaluator.repeats"),
+        ({"evaluator": {"noise": 1.0}}, "evaluator.noise"),
+        ({"evaluator": {"noise": float("nan")}}, "evaluator.noise"),
+        ({"finals": {"count": -1}}, "finals.count"),
+        ({"finals": {"seeds": 0}}, "finals.seeds"),
+        ({"finals": {"train_fraction": 0}}, "finals.train_fraction"),
+        ({"control": "none"}, "control"),
+        ({"control_seeds": 4}, "control_seeds"),  # fewer pairs could not show anything
+        ({"workers": 0}, "workers"),
+        ({"search": {"pick_from": 1}}, "search.pick_from"),
+    ],
+)
+def test_bounds_are_named_by_their_key(settings, where):
+    with pytest.raises(ValidationError) as caught:
+        NasConfig.model_validate(settings)
+    assert [".".join(map(str, error["loc"])) for error in caught.value.errors()] == [where]
+
+
+def test_an_empty_space_is_a_config_of_one_trial():
+    assert NasConfig.model_validate({"space": {}, "max_iterations": 1}).space.root == {}
+
+
+def test_trial_0_is_the_config_as_it_stands():
+    config = NasConfig.model_validate({"model": {"d_model": 16, "n_heads": 2}, "training": {"epochs": 9}})
+    assert (config.trial().model.d_model, config.trial().training.epochs) == (16, 9)
+
+
+def test_how_many_work_at_a_time_and_for_how_long_is_not_part_of_the_experiment():
+    """Keys that may differ on resume are marked; all others identify the run."""
+    marked = {
+        name: field.json_schema_extra
+        for name, field in NasConfig.model_fields.items()
+        if name in ("workers", "max_iterations", "max_seconds")
+    }
+    assert all(marked.values())
+    assert not NasConfig.model_fields["control_seeds"].json_schema_extra

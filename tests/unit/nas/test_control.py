@@ -1,10 +1,12 @@
 """Whether the agent helped: improvements by arm, and a sentence that never claims more than was measured."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.control import improvements, light_control
+from agentlab.nas.control import full_sentence, improvements, light_control
+from agentlab.nas.paired import Pair, full_control
 from agentlab.nas.state import TrialState
 from agentlab.search.types import Proposal, TrialResult
 
@@ -62,3 +64,36 @@ def test_same_study_and_seed_give_the_same_interval() -> None:
 
 def test_nothing_is_an_improvement_on_an_error_of_zero() -> None:
     assert improvements([trial(0, 0.0, "shared"), trial(1, 0.0, "agent"), trial(2, 0.1, "control")]) == [0.0, 0.0]
+
+
+def test_a_repeated_trial_counts_with_the_mean_of_its_errors() -> None:
+    lucky = TrialState(
+        1,
+        Proposal({}, "llm"),
+        "agent",
+        0.5,
+        TrialResult("finished", 0.5),
+        wanted=1,
+        repeats={"run_0001-r1": TrialResult("finished", 0.7)},
+    )
+    assert improvements([trial(0, 1.0, "shared"), lucky]) == [pytest.approx(0.4)]
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (0.1, "The agent helped: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 lower"),
+        (-0.1, "The agent hurt: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 higher"),
+        (0.0, "No measurable help from the agent: over 5 pairs"),
+    ],
+)
+def test_a_full_control_says_what_its_pairs_showed(gain: float, words: str) -> None:
+    said = full_sentence(full_control([Pair(seed, 0.5 - gain, 0.5) for seed in range(5)], 20, "gp", 0))
+    assert said.startswith(words)
+    assert "93.75 % interval of the gain" in said
+    assert "5 pairs cannot bound an effect at more than 93.75%" in said
+
+
+def test_too_few_pairs_say_why_nothing_was_measured() -> None:
+    said = full_sentence(full_control([Pair(0, 0.4, 0.5)], 20, "gp", 0))
+    assert said == "Whether the agent helped was not measured: 1 of at least 5 pairs."

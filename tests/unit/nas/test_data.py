@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, DataError, MissingFileError
@@ -95,7 +97,7 @@ def test_gaps_are_refused_unless_a_policy_is_chosen(workspace):
     lines[5] = lines[5].rsplit(",", 2)[0] + ",,3"  # a = 5 is missing
     del lines[20:22]  # two rows are missing
     write(workspace, lines)
-    assert "2 rows and 1 cells are missing, the first at 2024-01-01T05:00:00 in column 'a'" in refused(workspace)
+    assert "misses 2 rows and 1 cell, the first at 2024-01-01T05:00:00 in column 'a'" in refused(workspace)
     forward = load_series(small(gaps="ffill"), workspace)
     straight = load_series(small(gaps="interpolate"), workspace)
     assert len(forward.values) == len(straight.values) == 60
@@ -143,7 +145,7 @@ def replaced(number: int, line: str) -> list[str]:
         ([*rows(), "2034-01-01T00:00,1,1"], "most time steps from 2024-01-01T00:00:00"),
         ([line[:-1].rstrip("0123456789") + "4" for line in rows()], "column 'b' never changes in the 36 training rows"),
         ([line.rsplit(",", 1)[0] + "," for line in rows()], "column 'b' is missing in 100% of the rows"),
-        (replaced(3, "2024-01-01T03:00,1,1,9,9"), "s.csv is not a CSV file"),
+        (replaced(3, "2024-01-01T03:00,1,1,9,9"), "line 5 has 5 fields and the header 3"),
     ],
 )
 def test_each_fault_is_named_with_its_place(workspace, lines, says):
@@ -204,7 +206,7 @@ def test_the_embedded_weather_needs_nothing(workspace):
     assert series.names[-1] == "temp"
     assert "24 missing rows and 834 missing cells" in series.notes[0]
     assert np.isfinite(series.values).all()
-    assert "24 rows and 834 cells are missing" in refused(workspace, DataConfig())
+    assert "misses 24 rows and 834 cells" in refused(workspace, DataConfig())
 
 
 def ett_folder() -> Path:
@@ -245,3 +247,52 @@ def test_a_column_that_cannot_be_scaled_is_named(workspace, value, said):
 def test_lines_longer_than_the_header_are_not_shifted_into_other_columns(workspace):
     write(workspace, [f"{line}," for line in rows()])
     assert "more fields than the header" in refused(workspace)
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ([1e-300 * (index % 5) for index in range(60)], "too small to be scaled"),
+        ([1e307 * (index % 5 - 2) for index in range(60)], "too large"),
+        ([2**63 + index for index in range(60)], "never changes in the 36 training rows by more than the rounding"),
+        ([0.1 + 0.2 if index % 2 else 0.3 for index in range(60)], "by more than the rounding"),
+        ([5 if index < 36 else index for index in range(60)], "never changes in the 36 training rows."),
+        ([0 for index in range(60)], "never changes in the 36 training rows."),
+    ],
+)
+def test_a_column_without_a_scale_is_refused(workspace, column, says):
+    write(workspace, [f"{line.rsplit(',', 1)[0]},{value}" for line, value in zip(rows(), column, strict=True)])
+    assert says in refused(workspace)
+
+
+def test_large_and_offset_numbers_are_scaled(workspace):
+    write(workspace, [f"{line.rsplit(',', 1)[0]},{10**19 + n % 5 * 10**15}" for n, line in enumerate(rows())])
+    assert load_series(small(), workspace).values[:36, 1].std() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("gaps", ["ffill", "interpolate"])
+def test_a_column_that_begins_after_the_training_part_has_no_scale(workspace, gaps):
+    write(workspace, [line if n >= 25 else line.rsplit(",", 1)[0] + "," for n, line in enumerate(rows())])
+    assert len(load_series(small(gaps=gaps), workspace).values) == 60
+    early = small(gaps=gaps, split={"train": 24, "val": 18, "test": 18})
+    assert "column 'b' has no value in the 24 training rows" in refused(workspace, early)
+
+
+@given(
+    st.integers(10, 100_000),
+    st.tuples(st.integers(1, 97), st.integers(1, 97)).filter(lambda parts: sum(parts) < 99),
+)
+def test_shares_cut_all_rows_into_consecutive_parts(count, parts):
+    train, val = parts[0] / 100, parts[1] / 100
+    split = split_rows(SplitConfig(train=train, val=val, test=1 - train - val), count, "s.csv")
+    assert (split.train[0], split.train[1], split.val[1]) == (0, split.val[0], split.test[0])
+    assert split.test[1] == count
+    assert abs(split.train[1] - count * train) <= 1
+
+
+@pytest.mark.parametrize("horizon", [1, 720])
+def test_horizons_from_one_step_to_a_month_of_hours(workspace, horizon):
+    write(workspace, rows(4000))
+    series = load_series(small(horizon=horizon), workspace)
+    for part in ("train", "val", "test"):
+        assert window_starts(series.split, part, 4, horizon)[-1] + 4 + horizon == series.split.rows(part)[1]

@@ -1,127 +1,184 @@
-"""Rules decide beyond the noise; the model decides only within it, and its failure decides nothing."""
+"""Beyond the noise rules decide; within it the trial is trained again, and no model can have it accepted."""
 
+import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from agentlab.errors import LLMTimeoutError
+from agentlab.errors import AllModelsFailedError, BudgetExceededError, LLMTimeoutError
 from agentlab.llm.types import Attempt, Completion, Usage
-from agentlab.nas.evaluator import Judgement, by_rule, decide, question
-from agentlab.nas.state import Decision, StudyState, TrialState
+from agentlab.nas.evaluator import Judgement, Repeat, by_rule, decide, question
+from agentlab.nas.noise import Noise
+from agentlab.nas.state import Decision, TrialState
 from agentlab.search.types import Proposal, TrialResult
 
-NOISE = 0.01
+NOISE = Noise(0.01)
 errors = st.floats(0.01, 10)
+verdicts = st.sampled_from(["repeat", "reject"])
 
 
 class Router:
     """Answers as told, and remembers what it was asked."""
 
-    def __init__(self, answer: str | Exception) -> None:
-        self.answer = answer
-        self.asked: list[Any] = []
+    def __init__(self, answer: str | Exception, reason: str = "because") -> None:
+        self.answer, self.reason = answer, reason
+        self.asked: list[str] = []
+        self.calls: list[str] = []
 
     def available(self, task: str) -> bool:
         return task == "nas.evaluate"
 
-    def complete_sync(self, messages: Any, **_: Any) -> Completion[Judgement]:
-        self.asked.append(messages)
+    def complete_sync(self, messages: Any, *, call_id: str, **_: Any) -> Completion[Judgement]:
+        self.asked.append(" ".join(message.content for message in messages))
+        self.calls.append(call_id)
         if isinstance(self.answer, Exception):
             raise self.answer
-        value = Judgement(reason="because", decision=self.answer)  # type: ignore[arg-type]
+        value = Judgement(reason=self.reason, decision=self.answer)  # type: ignore[arg-type]
         return Completion(value, "", "tiny", Usage(), (Attempt("tiny", None),))
 
 
-def trial(number: int, value: float | None, accepted: bool | None = None, weights: int = 100) -> TrialState:
-    result = TrialResult("finished" if value is not None else "failed", value, {"parameters": weights})
-    decision = None if accepted is None else Decision(accepted, "")
-    return TrialState(number, Proposal({}, "gp"), "control", 0.5, result, decision)
+def trial(number: int, *values: float | None, weights: int = 100) -> TrialState:
+    """A trial whose trainings gave these errors; None is a failure."""
+    results = [TrialResult("failed" if v is None else "finished", v, {"parameters": weights}) for v in values]
+    name = f"run_{number:04d}"
+    repeats = {f"{name}-r{turn}": result for turn, result in enumerate(results[1:], 1)}
+    return TrialState(number, Proposal({}, "gp"), "control", 0.5, results[0], wanted=len(repeats), repeats=repeats)
 
 
-BEST = trial(0, 0.5, True)
-BEFORE = StudyState(trials=(BEST,))
-LOWER_BUT_LARGER = trial(1, 0.499, weights=200)
-SMALLER_NOT_LOWER = trial(1, 0.501, weights=50)
+BEST = trial(0, 0.5)
+NEAR = trial(1, 0.499)
 
 
-@given(errors, errors, st.integers(1, 999), st.integers(1, 999))
-def test_rules_are_silent_only_where_error_and_size_disagree_within_the_noise(
-    value: float, best: float, weights: int, best_weights: int
+@given(errors, errors, st.floats(0, 0.2), st.booleans())
+def test_a_gain_is_accepted_only_beyond_the_noise(value: float, best: float, deviation: float, again: bool) -> None:
+    new = trial(1, value, value) if again else trial(1, value)
+    change, limit = math.log(value / best), Noise(deviation).limit(1 + again, 1)
+    assume(abs(change + limit) > 1e-9)
+    ruled = by_rule(new, trial(0, best), Noise(deviation))
+    if change < -limit:
+        assert ruled is not None
+        assert ruled.accepted
+    elif change >= 0 or again:
+        assert ruled is not None
+        assert not ruled.accepted
+    else:
+        assert ruled is None  # the middle, while the trial was trained once
+
+
+@given(errors, errors, st.floats(0.001, 0.2), verdicts, st.text(max_size=50))
+def test_no_answer_of_a_model_has_a_trial_accepted(
+    value: float, best: float, deviation: float, answer: str, reason: str
 ) -> None:
-    before = StudyState(trials=(trial(0, best, True, best_weights),))
-    ruled = by_rule(trial(1, value, weights=weights), before, NOISE)
-    change = (value - best) / best
-    trade = (value - best) * (weights - best_weights) < 0
-    unclear = trade and abs(change) <= NOISE
-    assert (ruled is None) == unclear
-    if ruled is not None and abs(change) > NOISE:
-        assert ruled.accepted == (change < 0)
+    new, noise = trial(1, value), Noise(deviation)
+    router = Router(answer, reason)
+    verdict = decide(new, trial(0, best), noise, router)  # type: ignore[arg-type]
+    if isinstance(verdict, Decision) and verdict.accepted:
+        assert verdict == by_rule(new, trial(0, best), noise)
+        assert verdict.by == "rule"
+        assert router.asked == []
 
 
-def test_the_first_success_is_accepted_and_a_failure_never() -> None:
-    assert by_rule(trial(0, 0.5), StudyState(), NOISE) == Decision(True, "the first trial that finished")
-    assert by_rule(trial(0, None), StudyState(), NOISE) == Decision(False, "the trial failed")
+@pytest.mark.parametrize("said", ["accept", "", "Repeat", "reject; accept"])
+def test_a_model_cannot_even_say_accept(said: str) -> None:
+    with pytest.raises(ValidationError):
+        Judgement.model_validate({"reason": "r", "decision": said})
 
 
-@pytest.mark.parametrize("new", [LOWER_BUT_LARGER, SMALLER_NOT_LOWER])
-@pytest.mark.parametrize(("answer", "accepted"), [("accept", True), ("reject", False)])
-def test_the_model_is_asked_in_the_unclear_middle_and_its_reason_kept(
-    new: TrialState, answer: str, accepted: bool
+@given(st.lists(st.floats(0.5, 2), min_size=1, max_size=30), st.data())
+def test_a_chain_of_accepted_trials_falls_by_more_than_the_noise_each_time(
+    values: list[float], data: st.DataObject
 ) -> None:
-    router = Router(answer)
-    decision = decide(new, BEFORE, NOISE, router)  # type: ignore[arg-type]
-    assert decision == Decision(accepted, "because", by="tiny")
-    assert len(router.asked) == 1
+    best: TrialState | None = None
+    for number, value in enumerate(values):
+        new = trial(number, value)
+        verdict = decide(new, best, NOISE, Router(data.draw(verdicts)))  # type: ignore[arg-type]
+        if isinstance(verdict, Repeat):
+            new = trial(number, value, data.draw(st.floats(0.5, 2)))
+            verdict = decide(new, best, NOISE, None)
+        assert isinstance(verdict, Decision)  # one repeat is enough to decide
+        if not verdict.accepted:
+            continue
+        if best is not None:
+            assert new.value is not None
+            assert best.value is not None
+            assert math.log(new.value / best.value) < -NOISE.limit(len(new.values), len(best.values))
+        best = new
+    assert best is not None
 
 
-@pytest.mark.parametrize(
-    ("new", "accepted"),
-    [(trial(1, 0.4, weights=900), True), (trial(1, 0.499), True), (trial(1, 0.501, weights=200), False)],
-)
-def test_the_model_is_not_asked_where_it_is_clear(new: TrialState, accepted: bool) -> None:
-    router = Router("reject" if accepted else "accept")
-    assert decide(new, BEFORE, NOISE, router).accepted is accepted  # type: ignore[arg-type]
+@given(errors, errors, errors)
+def test_after_one_repeat_the_mean_decides_and_nobody_is_asked(best: float, first: float, second: float) -> None:
+    router = Router("repeat")
+    verdict = decide(trial(1, first, second), trial(0, best), NOISE, router)  # type: ignore[arg-type]
+    assert isinstance(verdict, Decision)
     assert router.asked == []
 
 
-@pytest.mark.parametrize(("new", "accepted"), [(LOWER_BUT_LARGER, True), (SMALLER_NOT_LOWER, False)])
-def test_a_failing_model_leaves_the_lower_error_the_winner(new: TrialState, accepted: bool) -> None:
-    decision = decide(new, BEFORE, NOISE, Router(LLMTimeoutError("too slow")))  # type: ignore[arg-type]
-    assert decision.accepted is accepted
-    assert "too slow" in decision.reason
-    assert decide(new, BEFORE, NOISE, None).accepted is accepted
+@pytest.mark.parametrize(("second", "accepted"), [(0.44, True), (0.5, False), (0.56, False), (None, False)])
+def test_what_the_second_training_says_counts(second: float | None, accepted: bool) -> None:
+    verdict = decide(trial(1, 0.495, second), BEST, NOISE, None)
+    assert isinstance(verdict, Decision)
+    assert verdict.accepted is accepted
 
 
-@given(st.lists(st.tuples(st.floats(0.9, 1.1), st.integers(1, 999)), min_size=1, max_size=30))
-def test_a_model_that_accepts_everything_loses_no_more_than_the_noise(trials: list[tuple[float, int]]) -> None:
-    state = StudyState()
-    for number, (value, weights) in enumerate(trials):
-        decision = decide(trial(number, value, weights=weights), state, NOISE, Router("accept"))  # type: ignore[arg-type]
-        state = StudyState(trials=(*state.trials, trial(number, value, decision.accepted, weights)))
-    assert state.best is not None
-    assert state.best.value is not None
-    assert state.best.value <= min(value for value, _ in trials) * (1 + NOISE) ** 2
+def test_a_tie_after_the_repeat_says_how_wide_the_noise_is() -> None:
+    verdict = by_rule(trial(1, 0.499, 0.498), BEST, NOISE)
+    assert verdict is not None
+    assert "0.3% lower than run_0000 as the mean of 2 trainings, within the noise of 2.4%" in verdict.reason
 
 
-@given(st.lists(st.tuples(st.floats(0.99, 1.01), st.integers(1, 9)), min_size=1, max_size=30), st.data())
-def test_no_other_trial_is_both_no_worse_and_smaller_than_the_winner(
-    trials: list[tuple[float, int]], data: st.DataObject
-) -> None:
-    state = StudyState()
-    for number, (value, weights) in enumerate(trials):
-        answer = data.draw(st.sampled_from(["accept", "reject"]))
-        decision = decide(trial(number, value, weights=weights), state, NOISE, Router(answer))  # type: ignore[arg-type]
-        state = StudyState(trials=(*state.trials, trial(number, value, decision.accepted, weights)))
-    assert state.best is not None
-    assert state.best.value is not None
-    size = state.best.result.metrics["parameters"] if state.best.result else 0
-    assert not [
-        t
-        for t, (value, weights) in zip(state.trials, trials, strict=True)
-        if value <= state.best.value and weights < size and value >= state.best.value * (1 - NOISE)
-    ]
+def test_a_better_known_best_lets_a_smaller_gain_count() -> None:
+    known = trial(0, *[0.5] * 9)
+    assert by_rule(trial(1, 0.487), BEST, NOISE) is None
+    assert by_rule(trial(1, 0.487), known, NOISE) == Decision(True, "validation error 2.6% lower than run_0000")
+
+
+def test_the_first_success_is_accepted_and_a_failure_never() -> None:
+    assert by_rule(trial(0, 0.5), None, NOISE) == Decision(True, "the first trial that finished")
+    assert by_rule(trial(0, None), None, NOISE) == Decision(False, "the trial failed")
+    assert by_rule(trial(1, None), BEST, NOISE) == Decision(False, "the trial failed")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(0.5, "equal to that of run_0000"), (0.6, "20.0% higher"), (0.25, "50.0% lower")]
+)
+def test_a_reason_says_by_how_much(value: float, reason: str) -> None:
+    verdict = by_rule(trial(1, value), BEST, NOISE)
+    assert verdict is not None
+    assert reason in verdict.reason
+
+
+def test_a_near_tie_is_trained_again_without_a_model() -> None:
+    assert decide(NEAR, BEST, NOISE, None) == Repeat("lower, but within the noise")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"), [("repeat", Repeat("because", "tiny")), ("reject", Decision(False, "because", "tiny"))]
+)
+def test_a_model_says_whether_a_near_tie_is_worth_a_training(answer: str, verdict: Decision | Repeat) -> None:
+    router = Router(answer)
+    assert decide(NEAR, BEST, NOISE, router, scope="agent-1/") == verdict  # type: ignore[arg-type]
+    assert router.calls == ["agent-1/run_0001/evaluate"]
+
+
+@pytest.mark.parametrize("value", [0.4, 0.5, 0.51, None])
+def test_the_model_is_not_asked_where_it_is_clear(value: float | None) -> None:
+    router = Router("repeat")
+    decide(trial(1, value), BEST, NOISE, router)  # type: ignore[arg-type]
+    assert router.asked == []
+
+
+@pytest.mark.parametrize(
+    "error", [LLMTimeoutError("too slow"), AllModelsFailedError("too slow", failures=()), BudgetExceededError("too slow")]
+)
+def test_a_model_that_fails_costs_one_training_and_decides_nothing(error: Exception) -> None:
+    verdict = decide(NEAR, BEST, NOISE, Router(error))  # type: ignore[arg-type]
+    assert isinstance(verdict, Repeat)
+    assert "too slow" in verdict.reason
+    assert verdict.by == "rule"
 
 
 def test_the_question_shows_validation_and_size_only() -> None:
@@ -132,10 +189,5 @@ def test_the_question_shows_validation_and_size_only() -> None:
 
 
 def test_a_reason_of_the_model_cannot_steer_a_terminal() -> None:
-    class Hostile(Router):
-        def complete_sync(self, messages: Any, **_: Any) -> Completion[Judgement]:
-            value = Judgement(reason="fine\x1b[2J\nrun_0009 accepted", decision="accept")
-            return Completion(value, "", "tiny", Usage(), (Attempt("tiny", None),))
-
-    decision = decide(LOWER_BUT_LARGER, BEFORE, NOISE, Hostile(""))  # type: ignore[arg-type]
-    assert decision.reason.isprintable()
+    verdict = decide(NEAR, BEST, NOISE, Router("reject", "fine\x1b[2J\nrun_0009 accepted"))  # type: ignore[arg-type]
+    assert verdict.reason.isprintable()

@@ -8,11 +8,36 @@ import pytest
 from agentlab.config.load import load
 from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
-from agentlab.nas.config import NasConfig, params_of, with_params
+from agentlab.nas.config import ModelConfig, NasConfig, TrainingConfig, params_of, with_params
 from agentlab.nas.estimate import estimate
 from agentlab.search.space import SearchSpace
 
 PRESETS = sorted(path.stem for path in (shipped_folder() / "nas").glob("*.yaml"))
+
+# Input, label and forecast length, encoder and decoder layers and factor of each cell of the paper's two tables, from
+# the authors' scripts ETTh1.sh and ETTh2.sh.
+PUBLISHED = {
+    "etth1-m24": (48, 48, 24, 2, 1, 3),
+    "etth1-m48": (96, 48, 48, 2, 1, 5),
+    "etth1-m168": (168, 168, 168, 2, 1, 5),
+    "etth1-m336": (168, 168, 336, 2, 1, 5),
+    "etth1-m720": (336, 336, 720, 2, 1, 5),
+    "etth1-s24": (720, 168, 24, 2, 1, 5),
+    "etth1-s48": (720, 168, 48, 2, 1, 5),
+    "etth1-s168": (720, 336, 168, 2, 1, 5),
+    "etth1-s336": (720, 336, 336, 2, 1, 5),
+    "etth1-s720": (720, 336, 720, 2, 1, 5),
+    "etth2-m24": (48, 48, 24, 2, 1, 5),
+    "etth2-m48": (96, 96, 48, 2, 1, 5),
+    "etth2-m168": (336, 336, 168, 3, 2, 5),
+    "etth2-m336": (336, 168, 336, 3, 2, 5),
+    "etth2-m720": (720, 336, 720, 3, 2, 5),
+    "etth2-s24": (48, 48, 24, 2, 1, 3),
+    "etth2-s48": (96, 96, 48, 2, 1, 5),
+    "etth2-s168": (336, 336, 168, 2, 1, 5),
+    "etth2-s336": (336, 168, 336, 3, 2, 5),
+    "etth2-s720": (336, 336, 720, 3, 2, 5),
+}
 
 
 def read(name: str, folder: Path) -> NasConfig:
@@ -22,7 +47,9 @@ def read(name: str, folder: Path) -> NasConfig:
 
 
 def test_the_presets_are_those_of_the_manual():
-    assert set(PRESETS) == {"default", "demo", "etth1", "etth1-faithful", "etth2", "openrouter"}
+    searches = {"default", "demo", "etth1", "etth1-faithful", "etth2", "openrouter"}
+    published = {"informer-etth1", "informer-etth2", *(f"informer-{cell}" for cell in PUBLISHED)}
+    assert set(PRESETS) == searches | published
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -56,6 +83,37 @@ def test_the_faithful_preset_searches_no_switch_beyond_the_paper(tmp_path):
     config = read("etth1-faithful", tmp_path)
     assert config.model.faithful
     assert not {"model.normalize", "model.shortcut"} & set(config.space.root)
+
+
+@pytest.mark.parametrize(("cell", "lengths"), PUBLISHED.items())
+def test_a_published_preset_has_the_lengths_of_the_authors_scripts(cell, lengths, tmp_path):
+    config = read(f"informer-{cell}", tmp_path)
+    data, model = config.data, config.model
+    found = (data.input_length, data.label_length, data.horizon, model.e_layers, model.d_layers, model.factor)
+    assert found == lengths
+    series, features = cell.split("-")
+    assert (data.path, data.target) == (f"data/ETT-small/{series.replace('etth', 'ETTh')}.csv", "OT")
+    assert data.features == features[0].upper()
+
+
+@pytest.mark.parametrize("cell", PUBLISHED)
+def test_a_published_preset_trains_once_with_the_authors_defaults(cell, tmp_path):
+    config = read(f"informer-{cell}", tmp_path)
+    lengths = {"e_layers", "d_layers", "factor"}
+    assert config.model.faithful
+    assert config.model.model_dump(exclude=lengths) == ModelConfig(faithful=True).model_dump(exclude=lengths)
+    assert config.training == TrainingConfig()
+    assert config.data.batch_size == 32
+    assert config.max_iterations == 1
+
+
+def test_the_defaults_of_the_network_and_its_training_are_the_authors():
+    model, training = ModelConfig(), TrainingConfig()
+    assert (model.d_model, model.n_heads, model.d_model * model.ff_multiplier, model.dropout) == (512, 8, 2048, 0.05)
+    assert (model.attention, model.distil, model.mix) == ("prob", True, True)
+    assert (training.optimizer_class, training.optimizer_params.lr, training.schedule) == ("Adam", 1e-4, "halving")
+    assert (training.criterion_class, training.epochs, training.patience) == ("MSELoss", 6, 3)
+    assert training.train_fraction == 1.0
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,6 +1,7 @@
 """Reference lines on series whose right answer is known, and the published ETTh1 figures."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from agentlab.config.workspace import Workspace
 from agentlab.nas.config import DataConfig, SplitConfig
 from agentlab.nas.data import load_series
 from agentlab.nas.references import fit_ridge, reference_lines
+from agentlab.nas.series import Scaler, Series, Split
+from agentlab.nas.time_features import Frequency, time_features
 
 CONFIG = DataConfig(input_length=48, horizon=6)
 
@@ -44,6 +47,63 @@ def test_only_the_target_is_forecast(make_series):
 def test_a_reference_is_plain_data(make_series):
     record = reference_lines(make_series(), CONFIG)[0].as_dict()
     assert set(record) == {"name", "note", "val_mse", "val_mae", "test_mse", "test_mae"}
+
+
+SEASONS = ["5min", "15min", "30min", "h", "2h", "D", "W", "MS"]
+
+
+def periodic(step: str, targets: tuple[int, ...], horizon: int) -> Series:
+    """Two columns that repeat after a season exactly, at any time step."""
+    frequency = Frequency.parse(step)
+    season = frequency.season
+    rows = 5 * max(season, horizon) + 10 * horizon
+    values = np.random.default_rng(3).normal(size=(season, 2))[np.arange(rows) % season]
+    dates = np.datetime64("2001-01-01T00:00:00") + np.arange(rows) * np.timedelta64(1, "D")  # only rows count here
+    cut = (rows * 6 // 10, rows * 8 // 10)
+    split = Split(train=(0, cut[0]), val=cut, test=(cut[1], rows))
+    scaler = Scaler.fit(values[: cut[0]])
+    time = time_features(dates, frequency)
+    return Series("s", ("a", "b"), targets, scaler.apply(values), time, dates, split, scaler, frequency)
+
+
+@pytest.mark.parametrize("step", SEASONS)
+@pytest.mark.parametrize(("targets", "horizon"), [((0, 1), 1), ((1,), 30)])
+def test_what_repeats_after_a_season_is_solved_by_the_season_line(step, targets, horizon):
+    series = periodic(step, targets, horizon)
+    lines = {line.name: line for line in reference_lines(series, DataConfig(input_length=24, horizon=horizon))}
+    season = lines["season"]
+    assert f"{series.frequency.season} steps before ({step})" in season.note
+    assert max(season.val_mse, season.val_mae, season.test_mse, season.test_mae) < 1e-9
+    assert lines["last"].test_mse > 0.1
+
+
+@pytest.mark.parametrize("horizon", [1, 720])
+@pytest.mark.parametrize("targets", [(0,), (0, 1)])
+def test_horizons_from_one_step_to_a_month_of_hours(make_series, horizon, targets):
+    series = make_series(rows=4000, targets=targets, noise=0.0)
+    lines = {line.name: line for line in reference_lines(series, DataConfig(input_length=48, horizon=horizon))}
+    assert list(lines) == ["mean", "last", "season", "ridge"]
+    assert lines["season"].test_mse < 1e-10
+    assert lines["ridge"].test_mse < 1e-3
+
+
+def test_ridge_works_with_more_inputs_than_windows(make_series):
+    series = make_series(rows=400, channels=1, noise=0.05)
+    config = DataConfig(input_length=200, horizon=24)  # 17 training windows
+    weights, _ = fit_ridge(series, config)
+    assert weights.shape == (200, 24)
+    ridge = reference_lines(series, config)[-1]
+    assert np.isfinite([ridge.val_mse, ridge.test_mse]).all()
+    assert ridge.test_mse < 0.3
+
+
+def test_memory_does_not_grow_with_columns_and_horizon(make_series):
+    series = make_series(rows=9000, channels=16)
+    tracemalloc.start()
+    reference_lines(series, DataConfig(input_length=24, horizon=720))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 128 << 20  # all training windows at once would take 400 MiB an array
 
 
 def ett_folder() -> Path:

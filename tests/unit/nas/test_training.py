@@ -77,10 +77,23 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(make_series):
     assert (scored.mse, scored.mae) == (result.val_mse, result.val_mae)
 
 
-def test_the_rate_is_halved_after_each_epoch():
+def test_the_rate_is_halved_as_the_published_code_does_it_from_the_third_epoch_on():
     halving = TrainingConfig(optimizer_params=OptimizerParams(lr=0.8))
-    assert [learning_rate(halving, epoch) for epoch in range(3)] == [0.8, 0.4, 0.2]
+    assert [learning_rate(halving, epoch) for epoch in range(5)] == [0.8, 0.8, 0.4, 0.2, 0.1]
     assert learning_rate(halving.model_copy(update={"schedule": "constant"}), 5) == 0.8
+
+
+def test_an_epoch_as_good_as_the_best_one_is_the_new_best_one(make_series):
+    # A rate this low changes no weight, and without distilling there is no running statistic: every epoch is a tie.
+    frozen = {
+        "training.epochs": 4,
+        "training.patience": 1,
+        "training.optimizer_params.lr": 1e-30,
+        "model.distil": False,
+    }
+    result = train(with_params(TRIAL, frozen), make_series(), 0)
+    assert len({epoch.val_mse for epoch in result.history}) == 1
+    assert (len(result.history), result.best_epoch) == (4, 3)
 
 
 def test_divergence_is_a_typed_failure(make_series):
@@ -121,8 +134,8 @@ def test_every_window_is_scored_whatever_the_block(make_series, monkeypatch):
     assert whole.mae == pytest.approx(error.abs().mean().item(), rel=1e-5)
     assert len(whole.mse_by_step) == 6
     assert sum(whole.mse_by_channel) / 2 == pytest.approx(whole.mse)
-    monkeypatch.setattr("agentlab.nas.windows.EVAL_BLOCK", 7)
-    assert evaluate(model, windows, "test").mse == pytest.approx(whole.mse, rel=1e-6)
+    monkeypatch.setattr(DataConfig, "scored_at_once", 7)
+    assert evaluate(model, Windows(series, TRIAL, "cpu"), "test").mse == pytest.approx(whole.mse, rel=1e-6)
 
 
 def test_windows_hold_what_the_series_holds(make_series):

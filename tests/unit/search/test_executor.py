@@ -19,15 +19,20 @@ def run(outcome) -> TrialResult:
         return outcome
 
     executor = LocalExecutor(objective)
-    executor.submit(Proposal({}, "x"), TrialContext(0, 0))
-    return executor.completed()
+    executor.submit(Proposal({}, "x"), TrialContext("run_0000", 0))
+    context, result = executor.completed()
+    assert context == TrialContext("run_0000", 0)
+    return result
 
 
 def test_results_come_in_order_of_submission():
-    executor = LocalExecutor(lambda proposal, context: TrialResult("finished", float(context.number)))
-    for number in range(3):
-        executor.submit(Proposal({}, "x"), TrialContext(number, 0))
-    assert [executor.completed().value for _ in range(3)] == [0, 1, 2]
+    executor = LocalExecutor(lambda proposal, context: TrialResult("finished", float(context.seed)))
+    assert executor.capacity == 1
+    contexts = [TrialContext(f"run_{seed:04d}", seed) for seed in range(3)]
+    for context in contexts:
+        executor.submit(Proposal({}, "x"), context)
+    ended = [executor.completed() for _ in range(3)]
+    assert [(context, result.value) for context, result in ended] == list(zip(contexts, [0, 1, 2], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -55,8 +60,9 @@ def test_a_real_fault_of_torch_is_a_failed_trial():
         return TrialResult("finished", float((torch.ones(2, 3) @ torch.ones(2, 3)).sum()))
 
     executor = LocalExecutor(objective)
-    executor.submit(Proposal({}, "x"), TrialContext(0, 0))
-    assert "mat1 and mat2" in executor.completed().error
+    executor.submit(Proposal({}, "x"), TrialContext("run_0000", 0))
+    _, result = executor.completed()
+    assert "mat1 and mat2" in result.error
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None])
@@ -80,7 +86,7 @@ def test_what_is_not_the_candidate_s_fault_ends_the_search(error):
 
 def test_closing_forgets_what_was_not_run():
     executor = LocalExecutor(lambda proposal, context: pytest.fail("ran after close"))
-    executor.submit(Proposal({}, "x"), TrialContext(0, 0))
+    executor.submit(Proposal({}, "x"), TrialContext("run_0000", 0))
     executor.close()
     executor.close()
     with pytest.raises(IndexError):

@@ -33,7 +33,7 @@ BEST = {"model.heads": 2, "model.width": 16, "training.lr": 0.001, "model.kind":
 WORSE = {**BEST, "model.width": 8}
 HISTORY = [
     Trial(0, Proposal(WORSE, "default"), TrialResult("finished", 0.8, {"test_mse": 0.123456})),
-    Trial(1, Proposal(BEST, "sobol"), TrialResult("finished", 0.5, {"test_mse": 0.654321})),
+    Trial(1, Proposal(BEST, "lhs"), TrialResult("finished", 0.5, {"test_mse": 0.654321})),
 ]
 ABOUT = Briefing("Tune a forecaster.", "validation MSE")
 
@@ -221,3 +221,40 @@ def test_the_schemas_are_closed_and_small():
 def test_untrusted_text_becomes_one_short_printable_line():
     assert one_line("a\x00\n\tb\x1b[0m") == "a b [0m"
     assert len(one_line("x" * 10_000)) == 200
+
+
+def test_studies_that_share_a_router_are_told_apart():
+    router = Scripted("edit", {"param": "training.lr", "value": 0.003})
+    rules = Rules(SPACE)
+    base = ScreenedProposer(Counting(SPACE), rules)
+    LLMProposer(base, router, rules, ABOUT, scope="agent-1/").ask(HISTORY, 1, rng())
+    assert router.calls == ["agent-1/nas.propose:2"]
+
+
+@pytest.mark.parametrize("options", [2, 3, 8])
+def test_how_many_options_a_small_model_sees_is_set(options):
+    router = Scripted("pick", {"choice": "A"})
+    rules = Rules(SPACE)
+    base = ScreenedProposer(Counting(SPACE), rules)
+    found = LLMProposer(base, router, rules, ABOUT, options=options).ask(HISTORY, 1, rng())
+    lines = router.prompts[0].splitlines()
+    assert [line[0] for line in lines if line[1:2] == ")"] == list("ABCDEFGH"[:options])
+    assert f"of {options} by random" in found[0].note
+
+
+def test_every_entry_of_a_history_is_a_call_of_its_own():
+    """A refused proposal and a trial under way make the next question another one."""
+    turned_down = Trial(-1, Proposal({**BEST, "training.lr": 0.05}, "llm"), TrialResult("failed", error="turned down"))
+    under_way = Trial(2, Proposal({**BEST, "training.lr": 0.02}, "llm"), TrialResult("running"))
+    router = Scripted("edit", *[{"param": "training.lr", "value": 0.003}] * 2)
+    asking = proposer(router)
+    asking.ask([*HISTORY, turned_down], 1, rng())
+    asking.ask([*HISTORY, turned_down, under_way], 1, rng())
+    assert router.calls == ["nas.propose:3", "nas.propose:4"]
+
+
+def test_an_answer_that_a_person_turned_down_before_falls_back():
+    turned_down = Trial(-1, Proposal({**BEST, "training.lr": 0.05}, "llm"), TrialResult("failed", error="turned down"))
+    found = proposer(Scripted("edit", {"param": "training.lr", "value": 0.05})).ask([*HISTORY, turned_down], 1, rng())
+    assert [p.source for p in found] == ["llm->random"]
+    assert "it was turned down" in found[0].note

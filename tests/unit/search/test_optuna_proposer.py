@@ -13,7 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from agentlab.search.constraints import Constraint
-from agentlab.search.optuna_proposer import GP_TRIALS, OptunaProposer, sobol_points
+from agentlab.search.optuna_proposer import GP_TRIALS, OptunaProposer, start_points
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
 
@@ -78,7 +78,7 @@ def test_another_process_proposes_the_same():
         "proposer = OptunaProposer(SearchSpace.of(SpaceConfig.model_validate(config)), sampler='gp')\n"
         "print(json.dumps(proposer.ask(history, 2, np.random.default_rng(5))[1].params))\n"
     )
-    history = [ended(i, Proposal(point, "x")) for i, point in enumerate(sobol_points(space_of(), 1)[:8])]
+    history = [ended(i, Proposal(point, "x")) for i, point in enumerate(start_points(space_of(), 1)[:8])]
     here = OptunaProposer(space_of(), sampler="gp").ask(history, 2, np.random.default_rng(5))[1].params
     argument = json.dumps([CONFIG, [(dict(t.proposal.params), t.result.value) for t in history]])
     done = subprocess.run(
@@ -107,14 +107,14 @@ def test_first_points_are_the_same_for_every_arm_and_all_differ():
 
 def test_a_failed_trial_delays_the_model_but_does_not_repeat_its_point():
     history = study(OptunaProposer(space_of(), startup=4), 6)
-    assert [t.proposal.source for t in history] == ["sobol"] * 5 + ["gp"]  # trial 3 failed
+    assert [t.proposal.source for t in history] == ["lhs"] * 5 + ["gp"]  # trial 3 failed
     assert len({space_of().key(t.proposal.params) for t in history}) == 6
 
 
-def test_sobol_points_keep_the_rules():
+def test_start_points_keep_the_rules():
     rules = TypeAdapter(list[Constraint]).validate_python([{"at_most": ["depth", "batch"]}])
     space = SearchSpace.of(SpaceConfig.model_validate(CONFIG), rules)
-    points = sobol_points(space, 0)
+    points = start_points(space, 0)
     assert len(points) > 100
     assert not [point for point in points if space.problems(point)]
 
@@ -130,7 +130,7 @@ def test_conditions_hold_in_every_suggestion(config, sampler, trials):
 def test_auto_takes_tpe_for_long_histories_and_deep_conditions():
     flat, deep = OptunaProposer(space_of()), OptunaProposer(space_of(DEEP))
     assert (flat.name, deep.name) == ("gp", "tpe")
-    points = sobol_points(space_of(), 0)[:GP_TRIALS]
+    points = start_points(space_of(), 0)[:GP_TRIALS]
     long = [ended(i, Proposal(point, "x")) for i, point in enumerate(points)]
     assert flat.ask(long, 1, np.random.default_rng(0))[0].source == "tpe"
     assert flat.ask(long[:20], 1, np.random.default_rng(0))[0].source == "gp"

@@ -111,3 +111,23 @@ def test_prompts_need_a_best_configuration(trials):
         edit_prompt(SPACE, trials, ABOUT)
     with pytest.raises(ValueError, match="yet"):
         pick_prompt(SPACE, trials, [BASE], ABOUT)
+
+
+RUNNING = Trial(9, Proposal({**BASE, "training.lr": 0.077}, "gp"), TrialResult("running"))
+TURNED_DOWN = Trial(
+    -1, Proposal({**BASE, "training.lr": 0.055}, "gp"), TrialResult("failed", error="turned down by a person")
+)
+
+
+@pytest.mark.parametrize("prompt", [edit_prompt, full_prompt])
+def test_a_trial_under_way_is_not_shown_as_a_result(prompt):
+    before, after = history(5), [*history(5), RUNNING]
+    assert text(prompt(SPACE, after, ABOUT)) == text(prompt(SPACE, before, ABOUT))
+
+
+def test_a_model_learns_what_a_person_turned_down():
+    said = text(full_prompt(SPACE, [*history(4), TURNED_DOWN], ABOUT))
+    assert "- a proposal: " in said
+    assert "failed (turned down by a person)" in said
+    assert "trial -1" not in said
+    assert "lr 0.001 -> 0.055: failed" in text(edit_prompt(SPACE, [*history(4), TURNED_DOWN], ABOUT))

@@ -127,3 +127,17 @@ def test_it_goes_by_the_name_of_its_base_and_passes_trials_on():
     proposer.tell(trial(0, {"heads": 1, "width": 8}))
     assert proposer.name == "stubborn"
     assert len(base.told) == 1
+
+
+def test_what_a_person_turned_down_is_refused_and_its_neighbour_tried():
+    history = [trial(0, {"heads": 2, "width": 8}), trial(-1, {"heads": 2, "width": 16}, None)]
+    assert RULES.against(history)({"heads": 2, "width": 16}) == ["it was turned down"]
+    found = ScreenedProposer(Stubborn({"heads": 2, "width": 16}), RULES).ask(history, 1, np.random.default_rng(0))[0]
+    assert found.params != {"heads": 2, "width": 16}
+    assert "it was turned down" in found.note
+
+
+def test_what_is_under_way_is_not_proposed_again():
+    under_way = Trial(1, Proposal({"heads": 2, "width": 16}, "x"), TrialResult("running"))
+    history = [trial(0, {"heads": 2, "width": 8}), under_way]
+    assert RULES.against(history)({"heads": 2, "width": 16}) == ["it was tried before (trial 1)"]

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.stats.intervals import bootstrap_interval, paired_interval, randomisation_interval, sign_flip_interval
+from agentlab.stats.intervals import (
+    bootstrap_interval,
+    paired_interval,
+    randomisation_interval,
+    sign_flip_interval,
+    sign_flip_level,
+)
 
 values = st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=7, max_size=10)
 
@@ -115,6 +121,25 @@ def test_sign_flips_need_six_pairs_at_95_percent():
     assert math.isinf(sign_flip_interval(differences[:5], rng()).low)
     six = sign_flip_interval(differences, rng())
     assert (six.low, six.high) == (0.8, 1.2)  # the extreme subset means
+
+
+@pytest.mark.parametrize("pairs", range(2, 12))
+def test_the_highest_level_of_so_many_pairs_bounds_an_effect_and_no_higher_one_does(pairs):
+    d, level = rng(pairs).normal(size=pairs), sign_flip_level(pairs)
+    found = sign_flip_interval(d, rng(), level=level)
+    assert (found.low, found.high) == (d.min(), d.max())
+    assert math.isinf(sign_flip_interval(d, rng(), level=level + 1e-6).low)
+
+
+@pytest.mark.parametrize("d", [[], [1.0, math.nan], [math.inf]])
+def test_sign_flips_refuse_what_is_no_difference(d):
+    with pytest.raises(ValueError, match="at least one difference"):
+        sign_flip_interval(d, rng())
+
+
+def test_no_pairs_have_no_level():
+    with pytest.raises(ValueError, match="at least one pair"):
+        sign_flip_level(0)
 
 
 def test_sign_flips_keep_their_level_with_few_pairs_where_the_bootstrap_does_not():

@@ -39,11 +39,57 @@ def test_an_arm_with_fewer_than_two_trials_is_not_measured(by_agent):
     assert record.n == len(by_agent)
 
 
-def test_a_few_pairs_are_not_a_study():
-    assert full_study(LOWER, [0.1], [0.2], rng()).verdict == "not_measured"
-    assert full_study(LOWER, [0.1] * 5, [0.2] * 5, rng()).verdict == "not_measured"
+@pytest.mark.parametrize("pairs", [0, 1, 4])
+def test_a_few_pairs_are_not_a_study(pairs):
+    record = full_study(LOWER, [0.1] * pairs, [0.2] * pairs, rng())
+    assert record.verdict == "not_measured"
+    assert record.note == f"{pairs} of at least 5 pairs"
+
+
+def test_pairs_need_both_members_and_finite_values():
     with pytest.raises(ValueError, match="both members"):
         full_study(LOWER, [0.1, 0.2], [0.2], rng())
+    with pytest.raises(ValueError, match="finite"):
+        full_study(LOWER, [0.1, 0.2, 0.3, 0.4, np.nan], np.ones(5), rng())
+
+
+GAINS = np.array([0.03, 0.01, 0.05, 0.02, 0.04])
+
+
+def test_five_pairs_that_all_agree_say_helped_at_the_level_they_can_carry():
+    record = full_study(LOWER, 1 - GAINS, np.ones(5), rng())
+    assert (record.verdict, record.level, record.n) == ("helped", 0.9375, 5)
+    assert (record.low, record.high) == pytest.approx((0.01, 0.05))
+    assert record.note == "5 pairs cannot bound an effect at more than 93.75%; 95% takes 6."
+    assert full_study(LOWER, 1 + GAINS, np.ones(5), rng()).verdict == "hurt"
+
+
+@pytest.mark.parametrize("odd", [-1e-6, 0.0])
+def test_four_of_five_do_not_say_helped_even_if_the_fifth_is_a_tie(odd):
+    record = full_study(HIGHER, np.append(GAINS[:4] * 100, odd), np.zeros(5), rng())
+    assert record.verdict == "no_measurable_help"
+
+
+def test_five_ties_are_measured_and_show_nothing():
+    record = full_study(LOWER, np.ones(5), np.ones(5), rng())
+    assert (record.verdict, record.low, record.high) == ("no_measurable_help", 0, 0)
+
+
+@pytest.mark.parametrize("pairs", [6, 14, 20])
+def test_six_pairs_carry_95_percent_without_a_note(pairs):
+    record = full_study(LOWER, np.full(pairs, 0.9), np.ones(pairs), rng())
+    assert (record.verdict, record.level, record.note) == ("helped", 0.95, "")
+
+
+@pytest.mark.parametrize("pairs", [5, 6, 8])
+def test_without_an_effect_a_verdict_is_as_rare_as_the_level_says(pairs):
+    """800 studies of skew-free noise with heavy tails; four standard errors above the nominal rate at most."""
+    source = np.random.default_rng(pairs)
+    records = [full_study(LOWER, source.standard_t(3, size=pairs), np.zeros(pairs), source) for _ in range(800)]
+    wrong = np.mean([record.verdict in ("helped", "hurt") for record in records])
+    nominal = 1 - records[0].level
+    assert wrong < nominal + 4 * (nominal * (1 - nominal) / 800) ** 0.5
+    assert wrong > 0  # the study can tell an effect at all
 
 
 def test_equal_arms_show_no_help():

@@ -38,8 +38,16 @@ def test_full_decoder_self_attention_sees_no_future_step():
     memory, x = torch.randn(1, 6, 8), torch.randn(1, 10, 8)
     changed = x.clone()
     changed[:, 7:] += 1
-    assert torch.allclose(decoder(x, memory)[:, :7], decoder(changed, memory)[:, :7], atol=1e-6)
-    assert not torch.allclose(decoder(x, memory)[:, 7:], decoder(changed, memory)[:, 7:])
+    assert torch.allclose(decoder(x, memory, 10)[:, :7], decoder(changed, memory, 10)[:, :7], atol=1e-6)
+    assert not torch.allclose(decoder(x, memory, 10)[:, 7:], decoder(changed, memory, 10)[:, 7:])
+
+
+@pytest.mark.parametrize("mix", [False, True])
+def test_steps_before_the_forecast_need_not_be_worked_out_in_the_last_layer(mix):
+    torch.manual_seed(0)
+    decoder = Decoder(SMALL.model_copy(update={"d_layers": 2, "mix": mix, "factor": 1})).eval()
+    memory, x = torch.randn(2, 6, 8), torch.randn(2, 20, 8)
+    assert torch.allclose(decoder(x, memory, 4), decoder(x, memory, 20)[:, -4:], atol=1e-6)
 
 
 def test_only_the_faithful_network_drops_attention_weights():

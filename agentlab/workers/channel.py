@@ -6,12 +6,12 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import agentlab
-from agentlab.gguf.wire import MAX_LINE, decode, encode
+from agentlab.workers.wire import MAX_LINE, decode, encode
 
 _TAIL_BYTES = 8192
 _BLOCK = 65536
@@ -21,14 +21,18 @@ _KILL_SECONDS = 2.0
 class Channel:
     """A running worker. Used by one thread at a time, except `kill`."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, module: str, variables: Mapping[str, str]) -> None:
         """Start a worker in a session of its own, so that the terminal's Ctrl-C does not reach it.
 
         Args:
+            module: run as `python -m MODULE PARENT_PID`; see `child.attach`.
             variables: added to this process's environment.
+
+        Raises:
+            OSError: no memory or no process number left.
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agentlab.gguf.worker", str(os.getpid())],
+            [sys.executable, "-m", module, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -132,3 +136,16 @@ class Channel:
             pipe.close()
         self._open = False
         return status, self._tail.decode(errors="replace").strip()
+
+    def listening(self) -> list[int]:
+        """Descriptors of the pipes that may still bring something."""
+        return [key.fd for key in self._selector.get_map().values()] if self._open else []
+
+
+def wait_for_any(channels: Iterable[Channel], seconds: float) -> None:
+    """Return as soon as one of the workers has said something or is gone, at the latest after `seconds`."""
+    with selectors.DefaultSelector() as selector:
+        for channel in channels:
+            for number in channel.listening():
+                selector.register(number, selectors.EVENT_READ)
+        selector.select(seconds)

@@ -1,0 +1,288 @@
+"""The exported winner of a search: a folder that stands alone and forecasts wherever agentlab is installed.
+
+model.safetensors   weights; written last, so a folder that has them is complete
+config.yaml         data, model and training of the trial, without the path of its series
+scaler.json         how a table becomes the network's input: columns, targets, mean, deviation, dates, gaps
+card.json           where it comes from and how good it was
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch  # noqa: TID253 - this module is only imported by code that has a trained network
+from pydantic import Field, FiniteFloat, StringConstraints, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_weights
+from safetensors.torch import save as save_weights
+from torch import Tensor  # noqa: TID253 - as above
+
+from agentlab import __version__
+from agentlab.config.base import StrictModel
+from agentlab.config.yaml_tree import read_yaml, write_yaml
+from agentlab.errors import ConfigError, MissingFileError, ModelFileError
+from agentlab.nas.config import TrialConfig
+from agentlab.nas.informer.model import Informer, Shape
+from agentlab.nas.series import Scaler, Series
+from agentlab.nas.time_features import Frequency, time_features
+from agentlab.runs.atomic import read_text, storage_errors
+from agentlab.runs.folder import Folder
+
+WEIGHTS, CONFIG, SCALER, CARD = "model.safetensors", "config.yaml", "scaler.json", "card.json"
+MAX_WEIGHTS = 1 << 30
+MAX_TEXT = 1 << 20
+_MAX_SHOWN = 5  # problems in a message
+_AGAIN = "Export it again: agentlab nas export RUN --out DIR"
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+Deviation = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class _Scaling(StrictModel):
+    """`scaler.json`."""
+
+    columns: tuple[Name, ...] = Field(min_length=1, max_length=512)
+    targets: tuple[Name, ...] = Field(min_length=1, max_length=512)
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[Deviation, ...]
+    frequency: str
+    time_features: int
+    date_column: str
+    date_format: str | None
+    gaps: Literal["error", "ffill", "interpolate"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artefact:
+    """A trained network with all it takes to forecast. `targets` numbers the forecast columns among `names`.
+
+    Raises:
+        ValueError: the parts do not go together; the message says which.
+    """
+
+    trial: TrialConfig
+    names: tuple[str, ...]
+    targets: tuple[int, ...]
+    scaler: Scaler
+    frequency: Frequency
+    weights: Mapping[str, Tensor]
+    card: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        problems = [*_table_problems(self)] or [*_weight_problems(self.weights, _expected(self))]
+        if problems:
+            more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
+            raise ValueError("; ".join(problems[:_MAX_SHOWN]) + more)
+
+    @classmethod
+    def of(
+        cls, trial: TrialConfig, series: Series, weights: Mapping[str, Tensor], card: Mapping[str, Any]
+    ) -> "Artefact":
+        """What a search exports. To the card come the series, its fingerprint and the version of agentlab."""
+        data = trial.data.model_copy(update={"path": None, "columns": series.names, "frequency": str(series.frequency)})
+        about = {
+            "created_by": f"agentlab {__version__}",
+            "series": f"{series.source}, {len(series.values)} rows, one per {series.frequency}",
+            "fingerprint": series.fingerprint,
+        }
+        return cls(
+            trial=trial.model_copy(update={"data": data}),
+            names=series.names,
+            targets=series.targets,
+            scaler=series.scaler,
+            frequency=series.frequency,
+            weights={name: value.detach().cpu().contiguous() for name, value in weights.items()},
+            card={**about, **card},
+        )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Columns that are forecast."""
+        return tuple(self.names[index] for index in self.targets)
+
+    @property
+    def time_channels(self) -> int:
+        """Time features per row."""
+        return int(time_features(np.array(["1970-01-01"], dtype="datetime64[s]"), self.frequency).shape[1])
+
+    def network(self) -> Informer:
+        """The trained network on the CPU, ready to score. Torch's global generator is left as it was found."""
+        with torch.random.fork_rng(devices=[]):
+            model = _build(self)
+        model.load_state_dict(dict(self.weights))
+        return model.eval()
+
+
+def _build(artefact: Artefact) -> Informer:
+    return Informer(artefact.trial, Shape(len(artefact.names), artefact.time_channels, artefact.targets))
+
+
+def _expected(artefact: Artefact) -> dict[str, Tensor]:
+    """Every weight of the network and buffer beside them (BatchNorm counts its batches), without their memory."""
+    with torch.device("meta"):
+        return _build(artefact).state_dict()
+
+
+def _table_problems(artefact: Artefact) -> list[str]:
+    """What contradicts itself in columns, targets and scaler."""
+    names, targets, scaler = artefact.names, artefact.targets, artefact.scaler
+    channels = len(names)
+    wanted = tuple(range(channels)) if artefact.trial.data.features == "M" else (channels - 1,)
+    checks = {
+        "a column is named twice": len(set(names)) < channels,
+        f"the date column {artefact.trial.data.date_column!r} is among the columns": (
+            artefact.trial.data.date_column in names
+        ),
+        f"features {artefact.trial.data.features} does not forecast these targets": targets != wanted,
+        f"{scaler.mean.shape} means and {scaler.std.shape} deviations for {channels} columns": (
+            scaler.mean.shape != (channels,) or scaler.std.shape != (channels,)
+        ),
+        "a mean or deviation is not a finite number, or a deviation is not above zero": not (
+            np.isfinite(scaler.mean).all() and np.isfinite(scaler.std).all() and (scaler.std > 0).all()
+        ),
+    }
+    return [problem for problem, found in checks.items() if found]
+
+
+def _weight_problems(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """How the weights differ from those of the network."""
+    problems = [f"the weight {name} is missing" for name in expected if name not in weights]
+    for name, value in weights.items():
+        if name not in expected:
+            problems.append(f"the network has no weight {name[:100]!r}")
+        elif value.shape != expected[name].shape:
+            problems.append(f"the weight {name} is {[*value.shape]}, the network has {[*expected[name].shape]}")
+        elif value.dtype != expected[name].dtype:
+            problems.append(f"the weight {name} is {value.dtype}, the network has {expected[name].dtype}")
+        elif not torch.isfinite(value).all():
+            problems.append(f"the weight {name} holds a number that is not finite")
+    return problems
+
+
+def write_artefact(folder: Folder, artefact: Artefact) -> None:
+    """Write the four files, the weights last. An earlier winner in the folder is no longer one from the first write on.
+
+    Raises:
+        ValueError: the card is not plain JSON data.
+        StorageError: the folder cannot be written.
+    """
+    data = artefact.trial.data
+    scaling = _Scaling(
+        columns=artefact.names,
+        targets=artefact.target_names,
+        mean=tuple(artefact.scaler.mean.tolist()),
+        std=tuple(artefact.scaler.std.tolist()),
+        frequency=str(artefact.frequency),
+        time_features=artefact.time_channels,
+        date_column=data.date_column,
+        date_format=data.date_format,
+        gaps=data.gaps,
+    )
+    json.dumps(dict(artefact.card), allow_nan=False)  # before anything is touched
+    weights = folder.file(WEIGHTS)
+    with storage_errors(weights):
+        weights.unlink(missing_ok=True)
+    folder.write_text(CONFIG, write_yaml(artefact.trial.model_dump(mode="json")))
+    folder.write_json(SCALER, scaling.model_dump(mode="json"))
+    folder.write_json(CARD, dict(artefact.card))
+    folder.write_bytes(WEIGHTS, save_weights(dict(artefact.weights)))
+
+
+def read_artefact(path: Path) -> Artefact:
+    """Read an exported folder, which may come from anybody.
+
+    Raises:
+        MissingFileError: there is no such folder, or a file of it is missing.
+        ModelFileError: a file is damaged, too large, or does not go with the others; the message says how.
+    """
+    for name in (WEIGHTS, CONFIG, SCALER, CARD):
+        if not (path / name).is_file():
+            raise MissingFileError(
+                f"There is no exported model in {path}: {name} is missing.",
+                hint="Name a run, or a folder that `agentlab nas export RUN --out DIR` has written.",
+            )
+    try:
+        return _assembled(path)
+    except (ValueError, OSError) as error:
+        raise ModelFileError(f"The exported model {path} cannot be used: {error}.", hint=_AGAIN) from error
+    except ConfigError as error:
+        raise ModelFileError(f"The exported model {path} cannot be used: {error.message}", hint=_AGAIN) from error
+
+
+def _assembled(path: Path) -> Artefact:
+    trial = _trial(read_text(path / CONFIG, MAX_TEXT))
+    scaling = _scaling(read_text(path / SCALER, MAX_TEXT))
+    frequency = Frequency.parse(scaling.frequency)
+    data = trial.data
+    agreed = {
+        "columns": (scaling.columns, data.columns),
+        "frequency": (scaling.frequency, data.frequency),
+        "date_column": (scaling.date_column, data.date_column),
+        "date_format": (scaling.date_format, data.date_format),
+        "gaps": (scaling.gaps, data.gaps),
+    }
+    for key, (here, there) in agreed.items():
+        if here != there:
+            raise ValueError(f"{SCALER} and {CONFIG} disagree about {key}")
+    if unknown := [name for name in scaling.targets if name not in scaling.columns]:
+        raise ValueError(f"{SCALER}: the target {unknown[0]!r} is not among the columns")
+    artefact = Artefact(
+        trial=trial,
+        names=scaling.columns,
+        targets=tuple(scaling.columns.index(name) for name in scaling.targets),
+        scaler=Scaler(mean=np.array(scaling.mean), std=np.array(scaling.std)),
+        frequency=frequency,
+        weights=_weights(path / WEIGHTS),
+        card=_card(read_text(path / CARD, MAX_TEXT)),
+    )
+    if artefact.time_channels != scaling.time_features:
+        raise ValueError(f"{SCALER}: rows {frequency} apart have {artefact.time_channels} time features")
+    return artefact
+
+
+def _trial(text: str) -> TrialConfig:
+    try:
+        return TrialConfig.model_validate(read_yaml(text, CONFIG).data)
+    except ValidationError as error:
+        raise ValueError(f"{CONFIG}: {_problems(error)}") from error
+
+
+def _scaling(text: str) -> _Scaling:
+    try:
+        return _Scaling.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{SCALER}: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """The first of pydantic's complaints, each with the place it is about."""
+    found = error.errors(include_input=False, include_url=False)[:_MAX_SHOWN]
+    return "; ".join(f"{_place(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}" for problem in found)
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in path) or "all of it"
+
+
+def _card(text: str) -> dict[str, Any]:
+    try:
+        card = json.loads(text)
+        json.dumps(card, allow_nan=False)  # Python's reader lets NaN and 1e999 through
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{CARD}: this is not JSON ({str(error)[:200]})") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{CARD}: the root is not a mapping")
+    return card
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    if (size := path.stat().st_size) > MAX_WEIGHTS:
+        raise ValueError(f"{WEIGHTS} has {size} bytes; at most {MAX_WEIGHTS} are read")
+    try:
+        found: dict[str, Tensor] = load_weights(path.read_bytes())
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{WEIGHTS} is damaged: {str(error)[:200]}") from error
+    return found

@@ -1,0 +1,230 @@
+"""Opens a CSV file that may be anything: memory stays bounded, and what is no CSV is refused with its line."""
+
+import codecs
+import gzip
+import io
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from agentlab.errors import DataError, MissingFileError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_BYTES = 1 << 30  # of text, that is after decompression
+MAX_LINE = 1 << 20  # bytes
+MAX_ROWS = 2_000_000
+MAX_CELLS = 50_000_000
+MAX_COLUMNS = 512
+EXPECTED = "Expected: a header line, then one row per time step with a date and numbers, separated by commas."
+_FIRST_LINE = 2  # line 1 of the file is the header
+_CUT = "Write the rows and columns you need to a smaller file."
+_ETT = {"ETTh1.csv", "ETTh2.csv", "ETTm1.csv", "ETTm2.csv"}
+_GZIP = b"\x1f\x8b"
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_OTHER = {
+    b"PK\x03\x04": ("an Excel workbook or a ZIP archive", "Save the sheet as CSV (UTF-8), or unpack the archive."),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "Save the sheet as CSV (UTF-8)."),
+    b"PAR1": ("a Parquet file", "Write it as CSV, for example with pandas: frame.to_csv(FILE, index=False)"),
+    b"\xff\xfe": ("UTF-16 text", "Save it as UTF-8."),
+    b"\xfe\xff": ("UTF-16 text", "Save it as UTF-8."),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CsvFile:
+    """Fields of a file: `names` from line 1 without outer spaces, `frame` with its columns numbered from 0."""
+
+    source: str
+    names: tuple[str, ...]
+    frame: "pd.DataFrame"
+
+    def line(self, row: int) -> int:
+        """The line that a row begins in. Quoted fields can hold line breaks."""
+        import pandas as pd
+
+        text = self.frame.iloc[:row].select_dtypes(include=["object", "string"])
+        breaks = sum(name.count("\n") for name in self.names)
+        for index in text:
+            breaks += int(pd.Series(text[index].astype("string")).str.count("\n").sum())
+        return row + _FIRST_LINE + breaks
+
+
+def locate(path: Path) -> str:
+    """The name under which messages speak of a file that can be opened.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it is a folder, a pipe or a device, or larger than `MAX_BYTES`.
+    """
+    try:
+        found = path.stat()
+    except PermissionError as error:
+        raise _forbidden(path.name) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise MissingFileError(f"There is no data file {str(path)[:200]}.", hint=_where(path)) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError(f"{path} is a folder, not a CSV file.", hint="Name the file: --data FILE")
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(
+            f"{path} is a pipe or a device, and a series is read more than once.",
+            hint="Write it to a file first, and name that: --data FILE",
+        )
+    if found.st_size > MAX_BYTES:
+        raise DataError(f"{path.name} has {found.st_size} bytes; at most {MAX_BYTES} are read.", hint=_CUT)
+    return path.name
+
+
+def _forbidden(source: str) -> DataError:
+    return DataError(f"{source} may not be read: permission denied.", hint="Change who may read it and its folder.")
+
+
+def _where(path: Path) -> str:
+    if path.name in _ETT:
+        return (
+            f"{path.name} is in ETT-small/ of github.com/zhouhaoyi/ETDataset (CC BY-ND 4.0); put it there, or name "
+            "another place: --data FILE"
+        )
+    if re.search(r"\b[a-z0-9]+:/", str(path)):
+        return "Only local files are read: download it, and name the file: --data FILE"
+    return "Name the file: --data FILE (data.path in a config starts at the workspace)."
+
+
+def read_csv(path: Path, source: str, text: str) -> CsvFile:
+    """All rows of a file, less the empty ones at its end. Columns named `text` keep their characters.
+
+    Raises:
+        DataError: it is not UTF-8 text in the form of a CSV, is too large, or has no rows.
+    """
+    import pandas as pd
+
+    try:
+        with _text(path, source) as stream:
+            header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        names = tuple(str(name).strip() for name in header.iloc[0])
+        _require_commas(names, source)
+        if len(names) > MAX_COLUMNS:
+            raise DataError(f"{source} has {len(names)} columns; at most {MAX_COLUMNS} are read.", hint=_CUT)
+        rows = min(MAX_ROWS, MAX_CELLS // len(names))
+        with _text(path, source) as stream:
+            frame = pd.read_csv(
+                stream,
+                header=0,
+                names=range(len(names)),
+                dtype={position: "string" for position, name in enumerate(names) if name == text},
+                nrows=rows + 1,
+                low_memory=False,
+                skip_blank_lines=False,
+                skipinitialspace=True,
+            )
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{source} is empty, or its line 1 is.", hint=EXPECTED) from error
+    except pd.errors.ParserError as error:
+        raise _malformed(source, str(error).strip()) from error
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas has taken the first fields for names of rows
+        raise _malformed(source, f"the lines have more fields than the header has names ({len(names)})")
+    if len(frame) > rows:
+        raise DataError(f"{source} has more than {rows} rows of {len(names)} columns.", hint=_CUT)
+    filled = frame.notna().any(axis=1).to_numpy().nonzero()[0]
+    if not filled.size:
+        raise DataError(f"{source} has a header and no rows.", hint=EXPECTED)
+    return CsvFile(source, names, frame.iloc[: filled[-1] + 1])
+
+
+def _require_commas(names: tuple[str, ...], source: str) -> None:
+    """Refuse a header that other marks separate: without this, every later message would mislead."""
+    for mark, words in _DELIMITERS.items():
+        if mark in names[0] and (len(names) == 1 or mark != "|"):
+            raise DataError(
+                f"{source} is separated by {words}, not by commas.",
+                hint="Save it with commas between fields and points in numbers (1.5).",
+            )
+
+
+def _malformed(source: str, reason: str) -> DataError:
+    fields = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason)
+    if fields:
+        reason = f"line {fields[2]} has {fields[3]} fields and the header {fields[1]}"
+    quote = re.search(r"EOF inside string starting at row (\d+)", reason)
+    if quote:
+        reason = f'a quote (") that is opened about line {int(quote[1]) + 1} is never closed'
+    hint = "Line 1 is the header, decimals take a point (1.5), and no line ends with a comma."
+    if quote:
+        hint = "Close it, or remove it."
+    return DataError(f"{source}: {reason}.", hint=f"{hint} {EXPECTED}")
+
+
+@contextmanager
+def _text(path: Path, source: str) -> Iterator[IO[bytes]]:
+    """The text of a plain or compressed file as bytes that `BoundedText` has passed."""
+    try:
+        with path.open("rb") as plain:
+            start = plain.read(4)
+            plain.seek(0)
+            for magic, (what, hint) in _OTHER.items():
+                if start.startswith(magic):
+                    raise DataError(f"{source} is {what}, not CSV text in UTF-8.", hint=hint)
+            packed = start.startswith(_GZIP) or path.suffix.lower() == ".gz"
+            raw: io.BufferedIOBase = gzip.GzipFile(fileobj=plain) if packed and start else plain
+            with io.BufferedReader(BoundedText(raw, source), 1 << 18) as stream:
+                yield stream
+    except PermissionError as error:
+        raise _forbidden(source) from error
+    except (EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{source} cannot be read: {error}.", hint="Copy the file again; it may be cut off.") from error
+
+
+class BoundedText(io.RawIOBase):
+    """Passes bytes on as long as they are UTF-8 text, in lines of bounded length and within a bound in all.
+
+    Reading raises `DataError` as soon as they are not, so a small file that unpacks to terabytes costs one buffer.
+    """
+
+    def __init__(self, raw: io.BufferedIOBase, source: str, limit: int = MAX_BYTES) -> None:
+        super().__init__()
+        self._raw = raw
+        self._source = source
+        self._limit = limit
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._bytes = 0
+        self._lines = 1
+        self._line_bytes = 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # Any: what `io` passes is a memoryview, what the stubs say has no length
+        """Fill a buffer, as `io.RawIOBase` asks."""
+        block = self._raw.read(len(buffer))
+        self._check(block)
+        buffer[: len(block)] = block
+        return len(block)
+
+    def _check(self, block: bytes) -> None:
+        self._bytes += len(block)
+        if self._bytes > self._limit:
+            raise DataError(f"{self._source} unpacks to more than the {self._limit} bytes that are read.", hint=_CUT)
+        if (nul := block.find(b"\0")) >= 0:
+            line = self._lines + block.count(b"\n", 0, nul)
+            raise DataError(f"{self._source}: line {line} holds a NUL byte, so it is not text.", hint=EXPECTED)
+        try:
+            self._decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            line = self._lines + error.object.count(b"\n", 0, error.start)
+            raise DataError(
+                f"{self._source} is not UTF-8 text (line {line}).",
+                hint="Save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW",
+            ) from error
+        ends = block.count(b"\n") + (0 if b"\n" in block else block.count(b"\r"))
+        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        self._line_bytes = len(block) - last - 1 if ends else self._line_bytes + len(block)
+        self._lines += ends
+        if self._line_bytes > MAX_LINE:
+            raise DataError(f"{self._source}: line {self._lines} is longer than {MAX_LINE} bytes.", hint=EXPECTED)

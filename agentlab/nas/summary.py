@@ -1,0 +1,163 @@
+"""From a study's events to its result. Pure but for what the events hold."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from agentlab.llm.types import Usage
+from agentlab.nas import steps
+from agentlab.nas.config import NasConfig
+from agentlab.nas.control import full_sentence, light_control
+from agentlab.nas.finals import Finalist, exported, finalists, winner
+from agentlab.nas.paired import Pair, full_control
+from agentlab.nas.plan import describe_series
+from agentlab.nas.planner import model_rows, totals
+from agentlab.nas.published import published_rows
+from agentlab.nas.result import (
+    ChannelRow,
+    FinalistRow,
+    NasResult,
+    NoiseRow,
+    PairRow,
+    PublishedRow,
+    ReferenceRow,
+    SourceRow,
+    TrialRow,
+    Winner,
+)
+from agentlab.nas.series import Series
+from agentlab.nas.state import Scores, StudyState, TrialState, changes
+from agentlab.runs.manifest import Metric, Tokens
+from agentlab.runs.run import Outcome
+from agentlab.search.importance import importances
+from agentlab.search.types import Params
+from agentlab.stats.control import Control
+
+
+def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequence[Pair], usage: Usage) -> NasResult:
+    """The result of a study whose winner has been scored."""
+    state, events = study.state, study.run.events
+    rounds = finalists(state, config)
+    first = winner(rounds)
+    assert first is not None
+    assert state.scores is not None
+    noise = steps.noise_of(study, state)
+    rows = [_trial_row(trial, study.default) for trial in state.trials]
+    control, note = _control(config, state, pairs, reviewed=study.reviewer is not None)
+    return NasResult(
+        series=describe_series(series),
+        winner=_winner(first, state.scores, study.default),
+        references=[ReferenceRow.model_validate(dict(line)) for line in state.references],
+        published=[
+            PublishedRow(model=p.model, mse=p.mse, mae=p.mae, source=p.source, note=p.note)
+            for p in published_rows(series, config.data)
+        ],
+        by_step=list(state.scores.mse_by_step),
+        by_channel=_channels(series, state.scores),
+        finalists=[_finalist_row(finalist) for finalist in rounds],
+        noise=NoiseRow(deviation=noise.deviation, trainings=noise.trainings, note=noise.sentence()),
+        trials=rows,
+        sources=source_rows(rows),
+        importances=importances(study.rules.space, state.history) if study.rules else {},
+        planner=totals(events, usage),
+        models=model_rows(events),
+        pairs=[PairRow(seed=p.seed, agent=p.agent, control=p.control) for p in pairs],
+        control=control,
+        control_note=note,
+    )
+
+
+def outcome(result: NasResult) -> Outcome:
+    """The headline for the manifest."""
+    return Outcome(
+        metrics={
+            "val_mse": Metric(value=result.winner.val_mse, unit="scaled", direction="lower"),
+            "test_mse": Metric(value=result.winner.test_mse, unit="scaled", direction="lower"),
+        },
+        control=result.control,
+        tokens=Tokens(input=result.planner.input_tokens, output=result.planner.output_tokens),
+        cost_usd=result.planner.cost_usd,
+    )
+
+
+def source_rows(rows: Sequence[TrialRow]) -> list[SourceRow]:
+    """The trials grouped by where they came from, in order of appearance."""
+    return [
+        SourceRow(
+            source=source,
+            trials=len(group),
+            failed=sum(1 for t in group if t.error),
+            accepted=sum(t.accepted for t in group),
+            best_val_mse=min((t.val_mse for t in group if t.val_mse is not None), default=None),
+        )
+        for source in dict.fromkeys(t.source for t in rows)
+        if (group := [t for t in rows if t.source == source])
+    ]
+
+
+def _control(
+    config: NasConfig, state: StudyState, pairs: Sequence[Pair], *, reviewed: bool
+) -> tuple[Control | None, str]:
+    control, note = light_control(state.trials, config.seed, config.search.base)
+    if control is not None and pairs:
+        control = full_control(pairs, config.max_iterations, config.search.base, config.seed)
+        note = full_sentence(control)
+    if reviewed and control is not None:
+        note += " A person reviewed the proposals of both arms."
+    return control, note
+
+
+def _trial_row(trial: TrialState, default: Params) -> TrialRow:
+    metrics = dict(trial.result.metrics) if trial.result else {}
+    return TrialRow(
+        run_id=trial.id,
+        source=trial.proposal.source,
+        arm=trial.arm,
+        val_mse=trial.value,
+        trainings=1 + len(trial.repeats),
+        accepted=bool(trial.decision and trial.decision.accepted),
+        reason=trial.decision.reason if trial.decision else "",
+        judge=trial.wanted_by if trial.wanted_by not in ("", "rule") else trial.decision.by if trial.decision else "",
+        parameters=metrics.get("parameters"),
+        seconds=metrics.get("seconds"),
+        changes=changes(trial.proposal.params, default),
+        note=trial.proposal.note,
+        error=trial.result.error if trial.result else "",
+    )
+
+
+def _winner(first: Finalist, scores: Scores, default: Params) -> Winner:
+    chosen = exported(first)
+    return Winner(
+        run_id=first.trial.id,
+        source=first.trial.proposal.source,
+        params=dict(first.trial.proposal.params),
+        changes=changes(first.trial.proposal.params, default),
+        trainings=len(scores.names),
+        val_mse=fmean(first.values.values()),
+        test_mse=fmean(scores.mse),
+        test_mae=fmean(scores.mae),
+        test_mse_spread=stdev(scores.mse) if len(scores.mse) > 1 else None,
+        test_mae_spread=stdev(scores.mae) if len(scores.mae) > 1 else None,
+        parameters=int(first.results[chosen.name].metrics["parameters"]),
+        exported=chosen.name,
+    )
+
+
+def _finalist_row(finalist: Finalist) -> FinalistRow:
+    search = finalist.trial.value
+    assert search is not None
+    return FinalistRow(
+        run_id=finalist.trial.id,
+        search_val_mse=search,
+        val_mse=list(finalist.values.values()),
+        failed=len(finalist.results) - len(finalist.values),
+        mean=finalist.mean,
+    )
+
+
+def _channels(series: Series, scores: Scores) -> list[ChannelRow]:
+    deviations = [float(series.scaler.std[index]) for index in series.targets]
+    return [
+        ChannelRow(name=name, mse=mse, rmse=mse**0.5 * deviation)
+        for name, mse, deviation in zip(series.target_names, scores.mse_by_channel, deviations, strict=True)
+    ]

@@ -1,0 +1,191 @@
+"""A study's result for a reader: sentences and tables. Pure."""
+
+from agentlab.nas.result import NasResult
+from agentlab.runs.document import Block, Table, Text, number
+
+_STEPS = 12  # forecast steps a table lists; the picture and the JSON have them all
+
+
+def summary(result: NasResult) -> list[Block]:
+    """What the terminal shows."""
+    return [Text(headline(result)), *advice(result), comparison(result), Text(result.control_note)]
+
+
+def headline(result: NasResult) -> str:
+    """One sentence."""
+    w, best = result.winner, min(result.references, key=lambda r: r.test_mse)
+    count = "1 trial" if len(result.trials) == 1 else f"{len(result.trials)} trials"
+    return (
+        f"Winner {w.run_id} of {count} ({w.source}): test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
+        f"{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
+        f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}), "
+        f"{w.parameters:,} weights."
+    )
+
+
+def advice(result: NasResult) -> list[Block]:
+    """What to do when a simple forecast is better than the winner."""
+    if result.winner.test_mse <= min(line.test_mse for line in result.references):
+        return []
+    return [Text("The simple forecast is better. Train longer (--set training.epochs=10) or search longer.")]
+
+
+def comparison(result: NasResult) -> Table:
+    """Winner, references and published figures, best test error first. Errors are on standardised data."""
+    w = result.winner
+    rows: list[tuple[str, float | None, float, float, str]] = [
+        (r.name, r.val_mse, r.test_mse, r.test_mae, number(r.test_mse)) for r in result.references
+    ]
+    rows += [(f"{p.model}, published", None, p.mse, p.mae, number(p.mse, 3)) for p in result.published]
+    rows.append((f"winner {w.run_id}", w.val_mse, w.test_mse, w.test_mae, with_spread(w.test_mse, w.test_mse_spread)))
+    rows.sort(key=lambda row: row[2])
+    return Table(
+        ("forecast", "validation MSE", "test MSE", "test MAE"),
+        [(name, number(val), mse, number(mae)) for name, val, _, mae, mse in rows],
+    )
+
+
+def published_table(result: NasResult) -> Table:
+    """Where the published figures come from."""
+    rows = [(p.model, f"{p.mse:.3f}", f"{p.mae:.3f}", p.source, p.note) for p in result.published]
+    return Table(("model", "test MSE", "test MAE", "source", "note"), rows, "Published for this series and horizon")
+
+
+def finalist_table(result: NasResult) -> Table:
+    """The last round."""
+    rows = [
+        (
+            f.run_id,
+            number(f.search_val_mse),
+            ", ".join(number(v) for v in f.val_mse) + (f", {f.failed} failed" if f.failed else ""),
+            number(f.mean),
+            "winner" if f.run_id == result.winner.run_id else "",
+        )
+        for f in result.finalists
+    ]
+    columns = ("trial", "validation MSE in the search", "at full budget, by seed", "mean", "")
+    return Table(columns, rows, "Errors at full budget and in the search differ: the search trains on less")
+
+
+def step_table(result: NasResult) -> Table:
+    """Test MSE by forecast step, at most a dozen of them evenly spread."""
+    last = len(result.by_step) - 1
+    shown = sorted({round(last * i / (_STEPS - 1)) for i in range(_STEPS)}) if last >= _STEPS else range(last + 1)
+    return Table(("step ahead", "test MSE"), [(str(i + 1), number(result.by_step[i])) for i in shown])
+
+
+def channel_table(result: NasResult) -> Table:
+    """Test error by column."""
+    rows = [(c.name, number(c.mse), number(c.rmse)) for c in result.by_channel]
+    return Table(("column", "test MSE", "root mean square error in its units"), rows)
+
+
+def configuration(result: NasResult) -> Table:
+    """The winner's searched keys; a star marks what differs from trial 0."""
+    w = result.winner
+    return Table(("key", "value", "changed"), [(k, str(v), "*" if k in w.changes else "") for k, v in w.params.items()])
+
+
+def trial_table(result: NasResult) -> Table:
+    """All trials in their order. Keys are cut to their last part, which the configuration table has in full."""
+    rows = [
+        (
+            t.run_id,
+            t.source,
+            number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
+            "accepted" if t.accepted else ("failed" if t.error else ""),
+            f"{t.parameters:,}" if t.parameters else "–",
+            f"{t.seconds:.1f}" if t.seconds is not None else "–",
+            ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default",
+            t.error or t.note,
+            t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
+        )
+        for t in result.trials
+    ]
+    columns = (
+        "trial",
+        "source",
+        "validation MSE",
+        "verdict",
+        "weights",
+        "seconds",
+        "differs from trial 0",
+        "note",
+        "reason of the verdict",
+    )
+    return Table(columns, rows)
+
+
+def source_table(result: NasResult) -> Table:
+    """How each kind of proposal did."""
+    rows = [(s.source, str(s.trials), str(s.failed), str(s.accepted), number(s.best_val_mse)) for s in result.sources]
+    columns = ("source", "trials", "failed", "accepted", "best validation MSE")
+    return Table(columns, rows, "Trials by where they came from")
+
+
+def model_table(result: NasResult) -> Table:
+    """Each language model: how often it was asked, what was usable, what won, what it cost."""
+    rows = [
+        (
+            m.model,
+            m.task,
+            str(m.calls),
+            _share(m.answered, m.calls),
+            _share(m.usable, m.calls),
+            "–" if m.share is None else f"{m.share:.0%}",
+            "–" if m.accepted is None else str(m.accepted),
+            _known(m.input_tokens),
+            _known(m.output_tokens),
+            "unknown" if m.cost_usd is None else f"{m.cost_usd:.4f} USD",
+        )
+        for m in result.models
+    ]
+    columns = (
+        "model",
+        "task",
+        "calls",
+        "answered",
+        "usable",
+        "share of the trials",
+        "wins",
+        "tokens in",
+        "tokens out",
+        "cost",
+    )
+    return Table(columns, rows, "Language models; an answer is usable if a trial or a judgement came of it")
+
+
+def pair_table(result: NasResult) -> Table:
+    """The paired studies of a full control."""
+    rows = [(str(p.seed), number(p.agent), number(p.control), _difference(p.agent, p.control)) for p in result.pairs]
+    columns = ("seed", "with the agent", "without", "lower by")
+    return Table(columns, rows, "Lowest validation MSE of paired studies")
+
+
+def importance_table(result: NasResult) -> Table:
+    """How much of the differences between trials each searched key explains."""
+    return Table(("key", "share"), [(key, f"{share:.0%}") for key, share in result.importances.items()])
+
+
+def with_spread(value: float, spread: float | None) -> str:
+    """`0.3251 ± 0.0012`."""
+    return number(value) if spread is None else f"{number(value)} ± {number(spread)}"
+
+
+def _beside(ratio: float) -> str:
+    """How an error compares with another one, in words."""
+    if ratio < 1:
+        return f"{1 - ratio:.0%} below"
+    return f"{ratio - 1:.0%} above" if ratio < 2 else f"{ratio:.1f} times"
+
+
+def _known(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole}"
+
+
+def _difference(agent: float | None, control: float | None) -> str:
+    return "–" if agent is None or control is None else f"{control - agent:+.4f}"

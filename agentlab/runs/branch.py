@@ -1,0 +1,37 @@
+"""A part of a run that is a run of its own kind: its events carry its name, its files lie below `studies/`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agentlab.runs.events import Event
+from agentlab.runs.folder import Folder
+from agentlab.runs.run import Run
+
+
+class Branch:
+    """Looks like a run to whoever works in it. `agent-1/run_0003` outside is `run_0003` inside."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._run = run
+        self._prefix = f"{name}/"
+        self.folder: Folder = run.folder.folder(f"studies/{name}")
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.folder.path
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened in here so far, oldest first."""
+        length = len(self._prefix)
+        return [replace(e, id=e.id[length:]) for e in self._run.events if e.id.startswith(self._prefix)]
+
+    def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
+        """Append one event to the run."""
+        return self._run.emit(type, self._prefix + id, **data)
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file in here."""
+        return self.folder.write_json(name, value)

@@ -1,0 +1,153 @@
+"""`--debug`: everything that was asked, answered and proposed, in full, in the run's log.txt and for whoever watches.
+
+Prompts are no events: whoever asks language models logs them at level DEBUG under the name `agentlab.llm`, and they
+are heard here.
+"""
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from agentlab.errors import StorageError
+from agentlab.runs.events import Event
+from agentlab.runs.run import Run
+
+if TYPE_CHECKING:
+    from agentlab.config.differences import Difference
+
+LLM_LOG = "agentlab.llm"
+
+# A model's answer must not move the cursor, set a title or clear the screen of whoever reads the log.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Foreign text as any file and terminal can take it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode(errors="backslashreplace").decode())
+
+
+class DebugLog:
+    """Implements `EventSink`. Deaf outside of `listening`."""
+
+    def __init__(self, line: Callable[[str], None]) -> None:
+        """`line` shows a text to whoever watches; it masks secrets itself, as log.txt does."""
+        self._line = line
+        self._run: Run | None = None
+        self._lock = threading.Lock()  # models answer in another thread
+        self._tried: dict[str, Mapping[str, Any]] = {}  # params by trial
+        self._best: dict[str, Mapping[str, Any]] = {}  # params by study
+
+    @contextmanager
+    def listening(self, run: Run) -> Iterator[None]:
+        """Write down what happens to this run meanwhile."""
+        for event in run.events:
+            self._remember(event)
+        self._run = run
+        logger, ear = logging.getLogger(LLM_LOG), _Ear(self._say)
+        before = logger.level
+        logger.addHandler(ear)
+        logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+            logger.removeHandler(ear)
+            self._run = None
+
+    def emit(self, event: Event) -> None:
+        """Write down what the event holds."""
+        if event.type == "trial.proposed":
+            self._say(_proposal(event, self._best.get(_study(event.id))))
+        elif event.type == "llm.called":
+            self._say(_call(event))
+        self._remember(event)
+
+    def resumed(self, changed: "Sequence[Difference]") -> None:
+        """Write down what another session of the run does differently."""
+        lines = [f"{d.key}: {_value(d.old)} -> {_value(d.new)}" for d in changed]
+        self._say(_indented("resumed with another budget", lines) if lines else "resumed with the same config")
+
+    def _remember(self, event: Event) -> None:
+        if event.type == "trial.proposed":
+            self._tried[event.id] = event.data["params"]
+        elif event.type == "decision.made" and event.data["accepted"] and event.id in self._tried:
+            self._best[_study(event.id)] = self._tried[event.id]
+
+    def _say(self, text: str) -> None:
+        if self._run is None:
+            return
+        with self._lock:
+            try:
+                self._run.log(printable(text))
+            except StorageError as error:  # the work goes on as long as its own files can be written
+                text = f"{text}\n{error.message}"
+            self._line(text)
+
+
+class _Ear(logging.Handler):
+    """Passes log records on as text."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one record."""
+        self._say(record.getMessage())
+
+
+def _study(trial: str) -> str:
+    """What stands before the slash: a study beside the main one has a best configuration of its own."""
+    return trial.rpartition("/")[0]
+
+
+def _proposal(event: Event, best: Mapping[str, Any] | None) -> str:
+    """Who proposed a trial and why, and what it changes: on the best so far, or everything if there is none."""
+    data, params = event.data, event.data["params"]
+    head = f"{event.id} proposed by {data['source']}"
+    if data.get("note"):
+        head += f": {data['note']}"
+    if best is None:
+        return _indented(head, [f"{name}: {_value(value)}" for name, value in params.items()])
+    names = [name for name in dict.fromkeys([*best, *params]) if best.get(name) != params.get(name)]
+    lines = [f"{name}: {_of(best, name)} -> {_of(params, name)}" for name in names]
+    return _indented(f"{head}; against the best so far:", lines or ["no difference"])
+
+
+def _call(event: Event) -> str:
+    """What came of a question to language models, attempt by attempt."""
+    data = event.data
+    lines = [f"attempt {n}, {_attempt(attempt)}" for n, attempt in enumerate(data["attempts"], start=1)]
+    if data["error"]:
+        return _indented(
+            f"{event.id}: no answer to {data['task']}", [*lines, f"{data['error']['kind']}: {data['error']['message']}"]
+        )
+    return _indented(f"{event.id}: {data['model']} answered {data['task']}", [*lines, f"answer: {data['text']}"])
+
+
+def _attempt(attempt: Mapping[str, Any]) -> str:
+    usage = attempt["usage"]
+    cost = "" if usage["cost_usd"] is None else f", {usage['cost_usd']:.6f} USD"
+    tokens = f"{_known(usage['input_tokens'])} + {_known(usage['output_tokens'])} tokens{cost}"
+    failure = f"; {attempt['error']}: {attempt['message']}" if attempt["error"] else ""
+    return f"{attempt['model']}: {tokens}{failure}"
+
+
+def _known(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _of(params: Mapping[str, Any], name: str) -> str:
+    return _value(params[name]) if name in params else "(inactive)"
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _indented(head: str, lines: Sequence[str]) -> str:
+    return "\n".join([head, *(f"  {part}" for line in lines for part in line.split("\n"))])

@@ -1,0 +1,51 @@
+"""A folder that one piece of work writes to: a run, a trial of it in this or another process, a product."""
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from agentlab.errors import UsageError
+from agentlab.runs.atomic import make_folder, write_bytes, write_json, write_text
+from agentlab.runs.redact import Redactor
+
+
+class Folder:
+    """Names are relative and stay inside; every write is whole or absent, and text has its secrets masked."""
+
+    def __init__(self, path: Path, redactor: Redactor | None = None) -> None:
+        self.path = path
+        self._redactor = redactor or Redactor()
+
+    def file(self, name: str) -> Path:
+        """The path of a file in here, its folder made.
+
+        Raises:
+            UsageError: the name leads out of the folder.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or "\\" in name or any(part in ("..", ".") for part in parts):
+            raise UsageError(f"{name!r} is not the name of a file inside {self.path.name}.")
+        path = self.path.joinpath(*parts)
+        make_folder(path.parent)
+        return path
+
+    def folder(self, name: str) -> "Folder":
+        """A folder in here."""
+        return Folder(self.file(name), self._redactor)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file."""
+        path = self.file(name)
+        write_text(path, self._redactor.scrub(text))
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file."""
+        path = self.file(name)
+        write_json(path, self._redactor.scrub_tree(value))
+        return path
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a binary file."""
+        path = self.file(name)
+        write_bytes(path, data)
+        return path

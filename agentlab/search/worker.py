@@ -1,0 +1,101 @@
+"""The process that runs trainings, one after the other: `python -m agentlab.search.worker PARENT_PID`.
+
+`processes.py` is the other end. Both speak JSON lines, requests on stdin, replies on stdout:
+
+    {"op": "open", "factory": "module:function", "setup": {...}, "memory_bytes": null}              first, once
+    {"op": "train", "name": "run_0007", "seed": 3, "params": {...}, "source": "gp", "note": ""}     one at a time
+
+    {"event": "ready"}                                                                              answers open
+    {"event": "report", "type": "trial.epoch", "id": "run_0007", "data": {...}}                     any number
+    {"event": "result", "status": "finished", "value": 0.3, "metrics": {...}, "error": "", "out_of_memory": false}
+    {"event": "error", "kind": "DataError", "message": "...", "hint": null}                         ends the worker
+
+Every training ends with exactly one of result or error. End of input ends the process, in the middle of a step if need
+be. stderr is a log for humans: whatever a library prints.
+"""
+
+import gc
+import queue
+import sys
+import time
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from agentlab import machine
+from agentlab.errors import AgentlabError, MissingError
+from agentlab.search.executor import failure, finite
+from agentlab.search.types import Objective, Proposal, TrialContext, TrialResult
+from agentlab.workers import child, faults, memory
+from agentlab.workers.wire import encode
+
+
+class _Worker:
+    """Listens on the main thread; sets up and trains on another."""
+
+    def __init__(self, pipes: child.Pipes) -> None:
+        self._pipes = pipes
+        self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Serve until the input ends."""
+        self._pipes.serve(self._jobs.put, self._work)
+
+    def _work(self) -> None:
+        """The training thread: the only one that calls the factory and its objective."""
+        opening = self._jobs.get()
+        try:
+            objective = self._open(opening["factory"], opening["setup"])
+            limit = opening["memory_bytes"] if _can_be_bounded() else None
+            gc.collect()
+            base = memory.held()
+            ceiling = None if limit is None or base is None else base + limit
+            self._pipes.reply({"event": "ready"})
+            while True:
+                self._pipes.send(_train(objective, self._jobs.get(), ceiling, limit))
+        except AgentlabError as error:
+            self._pipes.reply({"event": "error", **faults.as_message(error)})
+
+    def _open(self, factory: str, setup: dict[str, Any]) -> Objective:
+        module, _, name = factory.partition(":")
+        objective: Objective = getattr(import_module(module), name)(setup, self._report)
+        return objective
+
+    def _report(self, type: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the names of an event's fields
+        self._pipes.reply({"event": "report", "type": type, "id": id, "data": data})
+
+
+def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit: int | None) -> bytes:
+    """Run a training; its reply, ready to send.
+
+    Raises:
+        MissingError: something every trial needs is absent, or the disk is full.
+    """
+    proposal = Proposal(job["params"], job["source"], job["note"])
+    began = time.perf_counter()
+    try:
+        with memory.at_most(ceiling):
+            result = finite(objective(proposal, TrialContext(job["name"], job["seed"])))
+        return _line(result)  # here too: metrics that JSON cannot hold are the objective's failure
+    except MissingError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
+        failed = failure(error, time.perf_counter() - began)
+        if limit is None or not memory.ran_out(error):
+            return _line(failed)
+        said = f"MemoryError: the training needs more than {limit / 2**20:.0f} MiB."
+        return _line(replace(failed, error=said), out_of_memory=True)
+
+
+def _line(result: TrialResult, *, out_of_memory: bool = False) -> bytes:
+    fields = {"status": result.status, "value": result.value, "metrics": dict(result.metrics), "error": result.error}
+    return encode({"event": "result", **fields, "out_of_memory": out_of_memory})
+
+
+def _can_be_bounded() -> bool:
+    """Not with CUDA, which maps far more than it uses."""
+    return "torch" not in sys.modules or machine.device() != "cuda"
+
+
+if __name__ == "__main__":
+    _Worker(child.attach(int(sys.argv[1]))).run()

@@ -1,0 +1,298 @@
+"""The life of a run, without a screen: prepared, opened, carried out, its end recorded.
+
+The command line and Python programs share it:
+
+    context = surroundings(os.environ, Path.cwd())
+    session = begin("nas", "demo", [], context=context, runs_dir=context.workspace.runs)
+    finished = session.carry_out(Watch(Redactor.of(context.env)))
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from agentlab.commands import Command, Experiment, Narrate, command
+from agentlab.errors import AgentlabError, ConfigError, Interrupted, RunMismatchError, StorageError, UsageError
+from agentlab.runs.context import Context
+from agentlab.runs.debug import DebugLog, printable
+from agentlab.runs.events import Event, EventSink
+from agentlab.runs.redact import Redactor
+from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.store import RunRecord
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from agentlab.config.differences import Difference
+    from agentlab.config.load import Loaded
+    from agentlab.config.overrides import Override
+    from agentlab.runs.document import Document
+
+R = TypeVar("R")
+
+_GIVEN = "config.yaml"  # how messages name a config that is no file
+
+
+def _nobody(_: Any) -> None:
+    """Where lines go that nobody reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who watches a run: events go to `sinks`, other lines to `line`."""
+
+    redactor: Redactor
+    sinks: Sequence[EventSink] = ()
+    line: Callable[[str], None] = _nobody
+    crashed: Callable[[Mapping[str, str]], None] = _nobody  # told which run a bug is about to end
+    debug: bool = False  # prompts, answers and differences as well, to `line` and to the run's log.txt
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Implements `EventSink`: the lines of a command's narration."""
+
+    narrate: Narrate
+    line: Callable[[str], None]
+
+    def emit(self, event: Event) -> None:
+        """Say what the event means, if it means something."""
+        narration = self.narrate(event)
+        if narration is not None and narration.line:
+            self.line(narration.line)
+
+
+def stderr_line(redactor: Redactor) -> Callable[[str], None]:
+    """Prints lines to stderr, as plain text with its secrets masked."""
+
+    def line(text: str) -> None:
+        sys.stderr.write(f"{printable(redactor.scrub(text))}\n")
+
+    return line
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun(Generic[R]):
+    """A completed run: its typed result, and the folder with report, plots, models and events."""
+
+    result: R
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's name, for `resume` and for `agentlab runs`."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A checked experiment, and how its run folder is opened. Nothing is written before `carry_out`."""
+
+    command: Command
+    experiment: Experiment
+    context: Context
+    open: Callable[[Edge], Run]
+    changed: "Sequence[Difference] | None" = None  # what a resume changes; None for a new run
+    config_yaml: str = ""  # the config with these changes
+
+    def carry_out(self, watch: Watch) -> FinishedRun[Any]:
+        """Do the work to its end and record how it ended.
+
+        Raises:
+            Interrupted, KeyboardInterrupt: stopped; the run can be gone on with.
+            AgentlabError: the run failed; its `run` says which.
+        """
+        with self.opened(watch) as run:
+            return FinishedRun(finish(run, *self.experiment.run(run)), run.path)
+
+    @contextmanager
+    def opened(self, watch: Watch) -> Iterator[Run]:
+        """The run folder at work, for `finish`. An error in here is recorded as the run's end, and raised."""
+        from agentlab import machine
+
+        debug = DebugLog(watch.line) if watch.debug else None
+        edge = Edge(redactor=watch.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
+        with self.open(edge) as run, debug.listening(run) if debug else nullcontext():
+            if self.changed:
+                run.budget(self.config_yaml)
+            watch.line(f"run {run.id}")
+            if debug and self.changed is not None:
+                debug.resumed(self.changed)
+            with _recorded_end(run, edge, self.context, watch):
+                run.start(machine.describe().as_dict())
+                yield run
+
+
+def finish(run: Run, result: "Document", outcome: Outcome) -> "Document":
+    """The work is done: store its result and say so."""
+    run.write_json("result.json", result.model_dump(mode="json"))
+    run.complete(outcome)
+    return result
+
+
+def surroundings(environ: Mapping[str, str], cwd: Path) -> Context:
+    """The workspace, and the environment with the workspace's `.env` below it.
+
+    Raises:
+        ConfigError: the `.env` is damaged.
+    """
+    from agentlab.config.environment import read_environment
+    from agentlab.config.workspace import Workspace
+
+    root = Workspace.locate(environ, cwd).root
+    env = read_environment(root, environ)
+    return Context(workspace=Workspace.locate({**env, "AGENTLAB_HOME": str(root)}, root), env=env)
+
+
+def begin(
+    name: str,
+    config: "str | Path | Mapping[str, Any] | BaseModel | None",
+    overrides: "Sequence[Override]",
+    *,
+    context: Context,
+    runs_dir: Path,
+    run_name: str | None = None,
+    label: str | None = None,
+    argv: Sequence[str] = (),
+) -> Session:
+    """A new run of a command.
+
+    Args:
+        name: the command, such as `nas`.
+        config: a preset's name or a path, what such a file would hold, or a checked config; None is the default preset.
+        overrides: changes of single keys.
+        context: workspace and environment.
+        runs_dir: the folder of run folders.
+        run_name: the run folder's name; None is one made of time, label and a short id.
+        label: None is the command.
+        argv: what the manifest says the run was started with.
+
+    Raises:
+        UsageError, MissingError: what is wrong with the input, before anything is written.
+    """
+    from agentlab.config.base import config_hash
+    from agentlab.config.load import dump_yaml
+
+    the_command = command(name)
+    loaded = _loaded(the_command, config, overrides, context)
+    experiment = the_command.prepare_function()(loaded.config, context)
+    spec = RunSpec(
+        command=name,
+        config_yaml=dump_yaml(loaded.config),
+        source_yaml=loaded.source_text,
+        config_hash=config_hash(loaded.config),
+        seed=loaded.config.seed,
+        argv=argv,
+        name=run_name,
+        label=label,
+    )
+    return Session(the_command, experiment, context, lambda edge: Run.create(runs_dir, spec, edge))
+
+
+def go_on(
+    the_command: Command, record: RunRecord, overrides: "Sequence[Override]", *, context: Context
+) -> Session | FinishedRun[Any]:
+    """Another session of a run, from its own config; the stored result if it is complete and gets no larger budget.
+
+    Raises:
+        RunMismatchError: an override changes more than the budget.
+        UsageError, MissingError: what else is wrong with the input, before anything is written.
+    """
+    if record.manifest.command != the_command.name:
+        raise UsageError(
+            f"The run {record.id} belongs to `{record.manifest.command}`, not to `{the_command.name}`.",
+            hint=f"agentlab runs resume {record.id}{where(record, context)}",
+        )
+    from agentlab.config.differences import differences, larger_budget
+    from agentlab.config.load import dump_yaml, load_resolved
+
+    model, path = the_command.config_model(), record.path / "config.yaml"
+    old = load_resolved(model, path, (), env=context.env)
+    new = load_resolved(model, path, overrides, env=context.env)
+    changed = differences(old, new)
+    refused = [f"{d.key}: {d.old!r} -> {d.new!r}" for d in changed if d.role != "budget"]
+    if refused:
+        raise RunMismatchError(
+            f"A resumed run keeps its experiment; only its budget may change. Refused: {'; '.join(refused)}.",
+            hint="Start a new run for a different experiment.",
+        )
+    if record.status == "completed" and not larger_budget(changed):
+        from agentlab.runs.results import read_result
+
+        return FinishedRun(read_result(record, the_command.result_model()), record.path)
+    experiment = the_command.prepare_function()(new, context)
+    return Session(
+        the_command, experiment, context, lambda edge: Run.resume(record.path, edge), changed, dump_yaml(new)
+    )
+
+
+def where(run: Run | RunRecord | FinishedRun[Any], context: Context) -> str:
+    """The flag that a command to type next needs to find the run; empty where it is found without."""
+    folder = run.path.parent
+    return "" if folder == context.workspace.runs else f" --runs-dir {quote(str(folder))}"
+
+
+def reference(run: Run | RunRecord | FinishedRun[Any], status: str) -> dict[str, str]:
+    """How a JSON document names a run."""
+    return {"id": run.id, "path": str(run.path), "status": status}
+
+
+def _loaded(
+    the_command: Command,
+    config: "str | Path | Mapping[str, Any] | BaseModel | None",
+    overrides: "Sequence[Override]",
+    context: Context,
+) -> "Loaded[Any]":
+    """The checked config. What is no file becomes one for a moment: there is one way in, with its messages."""
+    import yaml
+
+    from agentlab.config.load import load, resolved
+    from agentlab.config.yaml_tree import write_yaml
+
+    model, name, workspace, env = the_command.config_model(), the_command.name, context.workspace, context.env
+    if config is None or isinstance(config, str | Path):
+        ref = str(config.absolute()) if isinstance(config, Path) else config
+        return load(model, name, ref, overrides, workspace=workspace, env=env, cwd=Path.cwd())
+    try:
+        text = write_yaml(dict(config) if isinstance(config, Mapping) else resolved(config))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"The config is not plain data: {error}.") from error
+    with tempfile.TemporaryDirectory(prefix="agentlab-") as folder:
+        (Path(folder) / _GIVEN).write_text(text, encoding="utf-8")
+        return load(model, name, _GIVEN, overrides, workspace=workspace, env=env, cwd=Path(folder))
+
+
+@contextmanager
+def _recorded_end(run: Run, edge: Edge, context: Context, watch: Watch) -> Iterator[None]:
+    """Write down how the work ended, if it did not end well, and tell whoever handles the error which run it was."""
+    resume = f"agentlab runs resume {run.id}{where(run, context)}"
+    try:
+        yield
+    except Interrupted as stopped:
+        stopped.hint = resume
+        stopped.run = reference(run, "interrupted")
+        run.interrupt()
+        raise
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(f"To go on: {resume}")
+        run.close()  # it may have come between two writes: what is whole is read again
+        with Run.resume(run.path, edge) as again:
+            again.interrupt()
+        raise
+    except AgentlabError as error:
+        if isinstance(error, StorageError):
+            error.hint = f"Free some space, then: {resume}"
+        error.run = reference(run, "failed")
+        run.fail(error.kind, error.message)
+        raise
+    except Exception as bug:
+        import traceback
+
+        watch.crashed(reference(run, "failed"))
+        run.fail(type(bug).__name__, str(bug), trace=traceback.format_exc())
+        raise

@@ -1,0 +1,77 @@
+"""What a run tells those who ask for more: -v and --debug."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.launch import launch
+from cli.options import Contract
+from cli.screen import Screen
+from tests.cli.conftest import TINY, Answer
+
+Call = Callable[..., Answer]
+KEY = "planted-key-0123456789"
+
+
+def files(run: Path) -> str:
+    return "\n".join(path.read_text() for path in run.rglob("*") if path.suffix in (".txt", ".jsonl", ".json", ".yaml"))
+
+
+def test_verbose_adds_epochs_and_calls(agentlab: Call, workspace: Path) -> None:
+    plain = agentlab("nas", "demo", "--run-name", "plain", *TINY)
+    told = agentlab("nas", "demo", "--run-name", "told", "-v", *TINY)
+    assert plain.code == told.code == 0
+    added = [line for line in told.err.splitlines() if line.replace("told", "plain") not in plain.err.splitlines()]
+    epochs = [line for line in added if " epoch 1: training loss " in line and ", validation MSE " in line]
+    calls = [line for line in added if ": scripted answered, " in line]
+    asked = (workspace / "runs" / "told" / "events.jsonl").read_text().count('"type":"llm.called"')
+    trained = (workspace / "runs" / "told" / "events.jsonl").read_text().count('"type":"trial.epoch"')
+    assert (len(epochs), len(calls)) == (trained, asked)
+    assert asked >= 1
+    assert set(added) == {*epochs, *calls}
+
+
+def test_debug_shows_prompts_answers_and_differences_but_no_key(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model repeats a key that it cannot have; neither the log, nor the screen, nor the run keeps it."""
+    monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
+    script = {
+        "llm.providers.script.mode": '"replies"',
+        "llm.providers.script.replies": json.dumps([f"your key: {KEY}"]),
+    }
+    sets = [*(word.removeprefix("--set=") for word in TINY), *(f"{key}={value}" for key, value in script.items())]
+    contract = Contract(
+        preset="demo",
+        sets=sets,
+        dry_run=False,
+        resume=None,
+        run_name="mine",
+        runs_dir=None,
+        seed=None,
+        max_cost=None,
+        control=None,
+        order=["set_"] * len(sets),
+    )
+    screen = Screen()
+    screen.debug = True
+    launch("nas", contract, contract.overrides(), screen)
+    shown = capsys.readouterr()
+    run = workspace / "runs" / "mine"
+    log = (run / "log.txt").read_text()
+    for text in (log, shown.err):
+        assert "asking scripted (scripted), temperature 0" in text
+        assert "[user]\n" in text
+        assert "your key: [redacted]" in text
+        assert "SchemaError" in text
+        assert "against the best so far:" in text
+        assert "proposed by default" in text
+    assert KEY not in shown.out + shown.err + files(run)
+    assert "[user]" not in (run / "events.jsonl").read_text()
+
+
+def test_without_debug_no_prompt_is_kept(agentlab: Call, workspace: Path) -> None:
+    answer = agentlab("nas", "demo", "--run-name", "mine", "--max-iterations", "3", *TINY)
+    assert "[user]" not in answer.err + files(workspace / "runs" / "mine")

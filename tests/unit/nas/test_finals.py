@@ -1,0 +1,167 @@
+"""The last round: who is in it, what is trained, and who wins."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.nas.config import NasConfig, with_params
+from agentlab.nas.finals import Finalist, exported, finalists, missing, winner
+from agentlab.nas.state import Decision, StudyState, TrialState
+from agentlab.search.types import Proposal, TrialResult
+
+values_or_failures = st.lists(st.none() | st.floats(0.01, 10), max_size=12)
+
+
+def config(fraction: float = 0.25, **finals: Any) -> NasConfig:
+    """A search that trains on a part of the windows, and its last round."""
+    return NasConfig.model_validate({"training": {"train_fraction": fraction}, "finals": finals})
+
+
+def result(value: float | None) -> TrialResult:
+    return TrialResult("failed" if value is None else "finished", value)
+
+
+def trial(number: int, value: float | None, accepted: bool = False, **params: Any) -> TrialState:
+    decision = Decision(accepted, "")
+    return TrialState(number, Proposal(params, "gp"), "control", 0.5, result(value), decision=decision)
+
+
+def study(*values: float | None, finals: dict[str, float | None] | None = None, accepted: int = 0) -> StudyState:
+    """Trials with these errors, of which one was accepted, and the trainings of the last round so far."""
+    params = [{"data.batch_size": number + 1} for number in range(len(values))]
+    trials = tuple(trial(n, value, n == accepted, **params[n]) for n, value in enumerate(values))
+    ended = {name: result(value) for name, value in (finals or {}).items()}
+    return StudyState(entries=trials, judged=tuple(t.id for t in trials), finals=ended)
+
+
+def names(rounds: list[Finalist]) -> list[str]:
+    return [finalist.trial.id for finalist in rounds]
+
+
+def test_the_best_few_of_the_search_enter_best_first() -> None:
+    rounds = finalists(study(0.5, 0.3, None, 0.4, 0.9), config(count=3, seeds=2))
+    assert names(rounds) == ["run_0001", "run_0003", "run_0000"]
+    assert [(t.name, t.turn) for t in missing(rounds)] == [
+        ("run_0001-f0", 0),
+        ("run_0001-f1", 1),
+        ("run_0003-f0", 0),
+        ("run_0003-f1", 1),
+        ("run_0000-f0", 0),
+        ("run_0000-f1", 1),
+    ]
+    assert winner(rounds) is None  # nothing was trained yet
+
+
+@given(values_or_failures, st.integers(1, 6), st.integers(1, 3))
+def test_there_are_no_more_finalists_than_trials_that_finished(
+    values: list[float | None], count: int, seeds: int
+) -> None:
+    rounds = finalists(study(*values), config(count=count, seeds=seeds))
+    finished = [value for value in values if value is not None]
+    assert len(rounds) == min(count, len(finished))
+    assert [finalist.trial.value for finalist in rounds] == sorted(finished)[:count]
+    assert len(missing(rounds)) == len(rounds) * seeds
+
+
+def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
+    params = {"training.epochs": 1, "model.dropout": 0.2}
+    state = StudyState(entries=(trial(1, 0.5, **params),))
+    ((training,),) = [finalist.trainings for finalist in finalists(state, config(seeds=1))]
+    assert training.params == {**params, "training.train_fraction": 1.0}
+    settings = config(seeds=1, train_fraction=0.5, epochs=9)
+    ((training,),) = [finalist.trainings for finalist in finalists(state, settings)]
+    trained = with_params(settings.trial(), training.params)
+    assert (trained.training.train_fraction, trained.training.epochs, trained.model.dropout) == (0.5, 9, 0.2)
+
+
+def test_a_trial_that_had_the_full_budget_brings_its_trainings_along() -> None:
+    """The same configuration and seed would give the same weights again."""
+    repeated = replace(trial(0, 0.5), wanted=1, repeats={"run_0000-r1": result(0.6)})
+    state = StudyState(entries=(repeated,))
+    (finalist,) = finalists(state, config(fraction=1.0, seeds=3))
+    assert [(t.name, t.turn) for t in finalist.trainings] == [("run_0000", 0), ("run_0000-r1", 1), ("run_0000-f2", 2)]
+    assert finalist.values == {"run_0000": 0.5, "run_0000-r1": 0.6}
+    assert [t.name for t in missing([finalist])] == ["run_0000-f2"]
+    (fewer,) = finalists(state, config(fraction=1.0, seeds=1))
+    assert fewer.values == {"run_0000": 0.5}
+    (longer,) = finalists(state, config(fraction=1.0, seeds=2, epochs=50))
+    assert [t.name for t in longer.trainings] == ["run_0000-f0", "run_0000-f1"]
+
+
+def test_a_budget_that_a_trial_chose_itself_may_be_the_full_one() -> None:
+    chosen = [trial(number, 0.5, **{"training.epochs": epochs}) for number, epochs in enumerate((2, 3))]
+    state = StudyState(entries=tuple(chosen))
+    rounds = finalists(state, config(fraction=1.0, seeds=1, epochs=3))
+    assert {f.trial.id: f.trainings[0].name for f in rounds} == {"run_0000": "run_0000-f0", "run_0001": "run_0001"}
+
+
+def test_what_has_ended_is_not_missing() -> None:
+    state = study(0.5, 0.4, finals={"run_0001-f0": 0.3, "run_0000-f1": None})
+    assert [t.name for t in missing(finalists(state, config(count=2, seeds=2)))] == ["run_0001-f1", "run_0000-f0"]
+
+
+def test_the_lowest_mean_wins_not_the_lowest_training() -> None:
+    lucky = {"run_0001-f0": 0.1, "run_0001-f1": 0.9}
+    state = study(0.5, 0.4, finals={**lucky, "run_0000-f0": 0.4, "run_0000-f1": 0.42})
+    found = winner(finalists(state, config(count=2, seeds=2)))
+    assert found is not None
+    assert found.trial.id == "run_0000"
+    assert found.mean == pytest.approx(0.41)
+    assert exported(found).name == "run_0000-f0"
+
+
+def test_failed_trainings_have_no_part_in_the_mean() -> None:
+    state = study(0.5, 0.4, finals={"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": 0.4})
+    found = winner(finalists(state, config(count=2, seeds=2)))
+    assert found is not None
+    assert (found.trial.id, found.mean) == ("run_0001", 0.3)
+    assert exported(found).name == "run_0001-f1"
+
+
+def test_a_finalist_whose_trainings_all_failed_cannot_win() -> None:
+    state = study(0.5, 0.4, finals={"run_0001-f0": None, "run_0000-f0": 9.0})
+    found = winner(finalists(state, config(count=2, seeds=1)))
+    assert found is not None
+    assert found.trial.id == "run_0000"
+    assert winner(finalists(study(0.5, finals={"run_0000-f0": None}), config(seeds=1))) is None
+
+
+def test_among_equals_the_better_one_of_the_search_wins() -> None:
+    state = study(0.5, 0.4, finals={"run_0000-f0": 0.3, "run_0001-f0": 0.3})
+    found = winner(finalists(state, config(count=2, seeds=1)))
+    assert found is not None
+    assert found.trial.id == "run_0001"
+
+
+def test_an_error_of_zero_is_the_best_and_not_a_failure() -> None:
+    state = study(0.5, 0.4, finals={"run_0000-f0": 0.0, "run_0001-f0": 0.1})
+    found = winner(finalists(state, config(count=2, seeds=1)))
+    assert found is not None
+    assert (found.trial.id, found.mean) == ("run_0000", 0.0)
+
+
+def test_without_a_last_round_the_accepted_trial_wins_as_it_stands() -> None:
+    state = study(0.5, 0.4, 0.39, accepted=1)
+    rounds = finalists(state, config(count=0))
+    assert missing(rounds) == []
+    found = winner(rounds)
+    assert found is not None
+    assert (found.trial.id, found.values) == ("run_0001", {"run_0001": 0.4})
+    assert exported(found).params == {"data.batch_size": 2}
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_nobody_is_in_the_last_round_of_a_study_that_failed(count: int) -> None:
+    state = StudyState(entries=(trial(0, None), trial(1, None)), judged=("run_0000", "run_0001"))
+    assert finalists(state, config(count=count)) == []
+    assert winner([]) is None
+
+
+def test_a_longer_search_keeps_the_trainings_of_an_earlier_last_round() -> None:
+    ended: dict[str, float | None] = {"run_0000-f0": 0.45, "run_0001-f0": 0.4}
+    settings = config(count=2, seeds=1)
+    assert missing(finalists(study(0.5, 0.4, finals=ended), settings)) == []
+    assert [t.name for t in missing(finalists(study(0.5, 0.4, 0.3, finals=ended), settings))] == ["run_0002-f0"]

@@ -1,0 +1,82 @@
+"""The noise of a validation error: what the same configuration gives when only the seed changes."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.nas.noise import ASSUMED, Noise, measure
+
+errors = st.floats(1e-3, 1e3)
+groups = st.lists(st.lists(errors, max_size=6), max_size=6)
+counts = st.integers(1, 50)
+
+
+@given(groups)
+def test_the_deviation_is_pooled_over_the_groups(found: list[list[float]]) -> None:
+    usable = [np.log(group) for group in found if len(group) > 1]
+    noise = measure(found)
+    if usable:
+        within = np.concatenate([group - group.mean() for group in usable])
+        freedom = sum(len(group) - 1 for group in usable)
+        assert noise.deviation == pytest.approx(float(np.sqrt((within**2).sum() / freedom)), abs=1e-12)
+        assert noise.trainings == len(within)
+    else:
+        assert noise == Noise(ASSUMED, 0)
+
+
+def test_one_group_gives_the_sample_deviation_of_its_logarithms() -> None:
+    group = [0.50, 0.51, 0.47]
+    assert measure([group]).deviation == pytest.approx(float(np.std(np.log(group), ddof=1)))
+
+
+@given(errors, st.integers(2, 9))
+def test_equal_values_have_no_noise(value: float, count: int) -> None:
+    noise = measure([[value] * count])
+    assert noise.deviation == pytest.approx(0.0, abs=1e-12)
+    assert noise.trainings == count
+
+
+@given(st.lists(st.lists(errors, min_size=2, max_size=5), min_size=1, max_size=4), st.floats(1e-3, 1e3))
+def test_the_unit_of_the_error_does_not_matter(found: list[list[float]], unit: float) -> None:
+    scaled = [[unit * value for value in group] for group in found]
+    assert measure(scaled).deviation == pytest.approx(measure(found).deviation, abs=1e-9)
+
+
+@given(st.lists(errors, min_size=2, max_size=6), st.lists(st.lists(errors, max_size=1), max_size=4))
+def test_a_trial_that_was_trained_once_says_nothing(group: list[float], single: list[list[float]]) -> None:
+    assert measure([*single, group, *single]) == measure([group])
+
+
+@given(st.floats(1e-4, 0.5), counts, counts)
+def test_more_trainings_let_smaller_differences_count(deviation: float, first: int, second: int) -> None:
+    noise = Noise(deviation)
+    assert noise.limit(first + 1, second) < noise.limit(first, second)
+    assert noise.limit(first, second) == noise.limit(second, first)
+    assert noise.limit(first, second) == pytest.approx(2 * deviation * math.sqrt(1 / first + 1 / second))
+
+
+def test_without_noise_every_difference_counts() -> None:
+    assert Noise(0.0).limit(1, 1) == 0.0
+
+
+def test_an_error_of_zero_is_measured_too() -> None:
+    assert math.isfinite(measure([[0.0, 0.5]]).deviation)
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [(Noise(0.02), "was not measured; 2.0% per training"), (Noise(0.0123, 3), "deviation of 1.23%, measured on 3")],
+)
+def test_the_sentence_says_whether_it_was_measured(noise: Noise, words: str) -> None:
+    assert words in noise.sentence()
+
+
+def test_two_seeds_of_a_chance_difference_are_rarely_taken_for_one() -> None:
+    """The limit is about a 95 % one: of many pairs of one distribution, few differ beyond it."""
+    rng = np.random.default_rng(0)
+    pairs = np.exp(0.02 * rng.standard_normal((4000, 2)))
+    beyond = np.abs(np.log(pairs[:, 0] / pairs[:, 1])) > Noise(0.02).limit(1, 1)
+    assert 0.03 < beyond.mean() < 0.06

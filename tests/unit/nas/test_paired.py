@@ -1,0 +1,207 @@
+"""Full control: studies in pairs that share a seed, a first trial and a number of trials, and nothing else."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agentlab.errors import Interrupted
+from agentlab.nas import steps
+from agentlab.nas.config import NasConfig
+from agentlab.nas.paired import Pair, full_control, lowest, run_pairs
+from agentlab.nas.state import StudyState, rebuild
+from agentlab.nas.study import search
+from agentlab.runs.branch import Branch
+from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.stop import StopFlag
+from agentlab.search.budget import Budget
+from agentlab.search.executor import LocalExecutor
+from agentlab.search.types import Proposal, Trial, TrialContext, TrialResult
+
+SPEC = RunSpec("nas", "", "", "h", 7)
+TRIALS, PAIRS = 3, 5
+
+
+def measure(proposal: Proposal, context: TrialContext) -> TrialResult:
+    return TrialResult("finished", float(proposal.params["x"]), {"parameters": 1, "seconds": 1.0})
+
+
+class Lowering:
+    """Each proposal is lower than the last, by a step of its own."""
+
+    def __init__(self, name: str, step: float) -> None:
+        self.name, self.step = name, step
+
+    def ask(self, history: Sequence[Trial], n: int, rng: Any) -> list[Proposal]:
+        return [Proposal({"x": 1.0 - self.step * len(history)}, self.name)]
+
+    def tell(self, trial: Trial) -> None:
+        """Nothing to learn."""
+
+
+class Counted(LocalExecutor):
+    """Knows whether it was closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
+
+
+@dataclass
+class SmallBench:
+    """What `run_pairs` needs of a bench, with an objective that costs nothing."""
+
+    gain: float = 0.2
+    fails: str = "nothing"  # the branch whose trainings all fail
+    config: NasConfig = field(
+        default_factory=lambda: NasConfig.model_validate(
+            {"seed": 7, "max_iterations": TRIALS, "control": "full", "control_seeds": PAIRS}
+        )
+    )
+    stop: StopFlag = field(default_factory=StopFlag)
+    made: list[tuple[str, int, bool]] = field(default_factory=list)
+    executors: list[Counted] = field(default_factory=list)
+
+    @property
+    def context(self) -> Any:
+        return SimpleNamespace(stop=self.stop)
+
+    def study(self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "") -> steps.Study:
+        self.made.append((scope, seed, agent))
+
+        def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
+            if scope == f"{self.fails}/":
+                raise MemoryError
+            return measure(proposal, context)
+
+        self.executors.append(Counted(objective))
+        return steps.Study(
+            run=run,
+            seed=seed,
+            budget=Budget(trials=TRIALS),
+            repeats=0,
+            noise=0.001,
+            default={"x": 1.0},
+            control=Lowering("gp", 0.1),
+            agent=Lowering("llm", self.gain) if agent else None,
+            executor=self.executors[-1],
+            router=None,
+            scope=scope,
+        )
+
+    def pairs(self, run: Run) -> list[Pair]:
+        """The main study and what follows it."""
+        main = search(self.study(run, self.config.seed), self.stop.check)
+        self.made.clear()
+        return run_pairs(self, run, main)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with Run.create(tmp_path, SPEC, Edge()) as run:
+        yield run
+
+
+def branch(run: Run, name: str) -> StudyState:
+    return rebuild(Branch(run, name).events)
+
+
+def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_half(run: Run) -> None:
+    bench = SmallBench()
+    pairs = bench.pairs(run)
+    assert [pair.seed for pair in pairs] == [7, 8, 9, 10, 11]
+    assert bench.made == [
+        ("control-0/", 7, False),  # its partner is the main study
+        *[(f"{who}-{n}/", 7 + n, who == "agent") for n in (1, 2, 3, 4) for who in ("agent", "control")],
+    ]
+    assert all(executor.closed for executor in bench.executors[1:])
+
+
+def test_the_studies_of_a_pair_share_trial_0_and_its_error_and_the_number_of_trials(run: Run) -> None:
+    SmallBench().pairs(run)
+    for number in range(1, PAIRS):
+        agent, control = branch(run, f"agent-{number}"), branch(run, f"control-{number}")
+        assert len(agent.trials) == len(control.trials) == TRIALS
+        assert agent.trials[0].proposal == control.trials[0].proposal
+        assert agent.trials[0].result == control.trials[0].result
+        assert {t.arm for t in control.trials} == {"shared", "control"}
+    assert len(rebuild(run.events).trials) == TRIALS  # the main study knows nothing of them
+
+
+def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
+    SmallBench().pairs(run)
+    names = sorted(path.name for path in (run.path / "studies").iterdir())
+    assert names == sorted([*(f"control-{n}" for n in range(PAIRS)), *(f"agent-{n}" for n in range(1, PAIRS))])
+    opened = {e.id: e.data for e in run.events if e.type == "study.branched"}
+    assert opened["agent-2/agent-2"] == {"seed": 9, "agent": True, "trials": TRIALS}
+
+
+def test_a_pair_holds_the_lowest_errors_of_its_studies(run: Run) -> None:
+    for number, pair in enumerate(SmallBench().pairs(run)):
+        control = branch(run, f"control-{number}")
+        assert pair.control == lowest(control) == min(t.value for t in control.trials if t.value is not None)
+        assert pair.agent is not None
+        assert pair.control is not None
+        assert pair.agent <= pair.control  # the agent takes the larger steps
+
+
+def test_what_has_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
+    """Killed anywhere, the pairs come out as if nothing had been."""
+    whole = SmallBench().pairs(run)
+    lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    finished = [event.id for event in run.events if event.type == "trial.finished"]
+    for kept in range(0, len(lines) + 1, 13):
+        Run.create(tmp_path, replace(SPEC, name=f"after-{kept}"), Edge()).close()
+        (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+        with Run.resume(tmp_path / f"after-{kept}", Edge()) as cut:
+            assert SmallBench().pairs(cut) == whole
+            assert [event.id for event in cut.events if event.type == "trial.finished"] == finished
+
+
+def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: Run) -> None:
+    bench = SmallBench()
+    main = search(bench.study(run, 7), lambda: None)
+    bench.stop.request(2)
+    with pytest.raises(Interrupted):
+        run_pairs(bench, run, main)  # type: ignore[arg-type]
+    assert bench.executors[-1].closed
+
+
+def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: Run) -> None:
+    pairs = SmallBench(fails="control-2").pairs(run)
+    assert [pair.control is None for pair in pairs] == [False, False, True, False, False]
+    control = full_control(pairs, TRIALS, "gp", 7)
+    assert (control.n, control.verdict) == (4, "not_measured")
+    assert "4 of at least 5 pairs" in control.note
+
+
+def test_an_agent_that_wins_every_pair_has_helped() -> None:
+    pairs = [Pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(5)]
+    control = full_control(pairs, 20, "gp", 0)
+    assert control.verdict == "helped"
+    assert control.estimate == pytest.approx(0.1, abs=0.01)
+    assert (control.direction, control.control, control.n) == ("lower", "gp alone", 5)
+    assert "20 trials in each study" in control.budget
+
+
+def test_an_agent_that_loses_every_pair_has_hurt() -> None:
+    assert full_control([Pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp", 0).verdict == "hurt"
+
+
+def test_one_lost_pair_of_five_is_not_evidence() -> None:
+    pairs = [Pair(0, 0.5, 0.45), *[Pair(seed, 0.3, 0.4) for seed in range(1, 5)]]
+    assert full_control(pairs, 20, "gp", 0).verdict == "no_measurable_help"
+
+
+def test_the_record_is_the_same_for_the_same_pairs_and_seed() -> None:
+    pairs = [Pair(seed, 0.3 + (seed * 7 % 5) / 100, 0.32) for seed in range(20)]  # beyond what can be enumerated
+    assert full_control(pairs, 20, "gp", 3) == full_control(pairs, 20, "gp", 3)
+
+
+def test_no_pair_at_all_is_not_measured() -> None:
+    assert full_control([Pair(0, None, 0.3)], 20, "gp", 0).verdict == "not_measured"

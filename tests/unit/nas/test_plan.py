@@ -1,0 +1,92 @@
+"""What `--dry-run` says: how much will be trained, by whom, and what it may cost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agentlab.nas.config import NasConfig
+from agentlab.nas.plan import NasPlan, describe_series, plan_of
+from agentlab.nas.series import Series
+from agentlab.runs.document import Table
+from agentlab.search.screen import Estimate
+
+MODEL = {
+    "providers": {"p": {"kind": "scripted", "mode": "first"}},
+    "models": {"m": {"provider": "p", "id": "tiny-1", "tier": "pick"}},
+    "roles": {"primary": ["m"]},
+}
+
+
+@pytest.fixture
+def planned(make_series: Callable[..., Series]) -> Callable[..., NasPlan]:
+    def plan(*, agent: bool = False, **settings: Any) -> NasPlan:
+        config = NasConfig.model_validate({"max_iterations": 10, **settings, **({"llm": MODEL} if agent else {})})
+        return plan_of(config, make_series(), ["model.d_model"], Estimate(12_345, 10 << 20), agent)
+
+    return plan
+
+
+def facts(plan: NasPlan) -> dict[str, str]:
+    (table,) = plan.blocks()
+    assert isinstance(table, Table)
+    return {row[0]: row[1] for row in table.rows}
+
+
+def test_without_a_model_there_are_no_calls_and_no_cost(planned: Callable[..., NasPlan]) -> None:
+    plan = planned()
+    assert (plan.trials, plan.workers, plan.proposals, plan.paired_studies) == (10, 1, 0, 0)
+    said = facts(plan)
+    assert said["trials"] == "10"
+    assert said["proposers"] == "gp"
+    assert said["trial 0"] == "12,345 weights, about 10 MiB to train"
+    assert said["language model"] == "none: the classical optimiser proposes alone"
+    assert not {"its calls", "its cost", "full control"} & set(said)
+
+
+def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPlan]) -> None:
+    plan = planned(agent=True)
+    assert plan.proposals == 4
+    said = facts(plan)
+    assert said["language model"] == "m (tiny-1)"
+    assert "about 4 to propose" in said["its calls"]
+    assert "at most 1 USD" in said["its cost"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "2 to measure the noise, 9 in the last round"),
+        ({"evaluator": {"noise": 0.05}}, "0 to measure the noise, 9 in the last round"),
+        ({"evaluator": {"repeats": 0}, "finals": {"count": 0}}, "0 to measure the noise, 0 in the last round"),
+        ({"max_iterations": 2, "finals": {"seeds": 4}}, "2 to measure the noise, 8 in the last round"),
+    ],
+)
+def test_further_trainings_are_counted(planned: Callable[..., NasPlan], settings: dict[str, Any], words: str) -> None:
+    assert facts(planned(**settings))["further trainings"] == words
+
+
+def test_full_control_names_its_studies_and_their_calls(planned: Callable[..., NasPlan]) -> None:
+    plan = planned(agent=True, control="full", control_seeds=5)
+    assert plan.paired_studies == 9  # the main one is half of the first pair
+    assert plan.proposals == 5 * 4
+    assert facts(plan)["full control"] == "9 further studies of 10 trials each"
+
+
+def test_without_an_agent_there_is_nothing_to_pair(planned: Callable[..., NasPlan]) -> None:
+    assert planned(control="full").paired_studies == 0
+
+
+def test_workers_are_told(planned: Callable[..., NasPlan]) -> None:
+    assert facts(planned(workers=3))["trials"] == "10, 3 at a time"
+
+
+def test_an_empty_space_searches_nothing(make_series: Callable[..., Series]) -> None:
+    plan = plan_of(NasConfig(max_iterations=1), make_series(), [], Estimate(1, 1), False)
+    assert facts(plan)["searched"] == "nothing"
+
+
+def test_a_series_is_told_in_a_sentence(make_series: Callable[..., Series]) -> None:
+    said = describe_series(make_series(rows=400, channels=9))
+    assert said.startswith("synthetic: 400 rows, 9 columns (c0, c1, c2, c3, c4, c5, c6, c7, …), one row per h, ")
+    assert "2024-01-01T00:00 to 2024-01-17T15:00." in said

@@ -1,0 +1,110 @@
+"""The pictures are PNGs, equal for equal data, and draw whatever a study can hold: failures, one trial, wide ranges."""
+
+import struct
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.nas.figures import label_lines, log_when_wide, moved_apart, new_figure
+from agentlab.nas.plots import (
+    Curve,
+    Panel,
+    error_by_step,
+    error_by_trial,
+    finalists,
+    forecasts,
+    importance_bars,
+    learning_curve,
+    learning_curves,
+    paired_studies,
+)
+from agentlab.nas.result import NasResult, ReferenceRow, TrialRow, Winner
+
+
+def size_of(picture: bytes) -> tuple[int, int]:
+    """Width and height in pixels; fails on what is no PNG."""
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", picture[16:24])
+    return width, height
+
+
+def study(values: list[float | None], references: dict[str, float]) -> NasResult:
+    """Only what the picture reads: the rest of a result has tests of its own."""
+    trials = [
+        TrialRow.model_construct(
+            run_id=f"run_{n:04d}", source=("default", "gp", "llm")[n % 3], val_mse=value, error="" if value else "died"
+        )
+        for n, value in enumerate(values)
+    ]
+    lines = [ReferenceRow.model_construct(name=name, val_mse=value) for name, value in references.items()]
+    return NasResult.model_construct(trials=trials, references=lines, winner=Winner.model_construct(run_id="run_0000"))
+
+
+PAST = np.sin(np.arange(48.0))
+PICTURES: dict[str, Callable[[], bytes]] = {
+    "trials": lambda: error_by_trial(study([0.6, 0.5, None, 0.4], {"ridge": 0.41, "last": 1.2}), noise=0.01),
+    "one trial": lambda: error_by_trial(study([0.6], {"ridge": 0.41})),
+    "all failed": lambda: error_by_trial(study([None, None], {"ridge": 0.41})),
+    "wide range": lambda: error_by_trial(study([0.6, 80.0, 0.4], {"ridge": 0.41, "last": 1.2})),
+    "curves": lambda: learning_curves([Curve("a", [1, 0.5], [1, 0.6]), Curve("b", [1], [0.9])], "a"),
+    "curve": lambda: learning_curve(Curve("a", [1.0] * 30, [0.9] * 30)),
+    "forecasts": lambda: forecasts([Panel("OT", PAST, PAST[:24], PAST[:24] + 0.1)]),
+    "importances": lambda: importance_bars({"lr": 0.7, "model.d_model": 0.299, "mix": 0.001}),
+    "steps": lambda: error_by_step([0.2, 0.3], [0.01, 0.02], {"ridge": [0.2, 0.31], "last": [0.1, 0.9]}),
+    "one step": lambda: error_by_step([0.2], None, {}),
+    "pairs": lambda: paired_studies([(0.5, 0.4), (0.5, 0.6), (0.5, 0.5)], "validation MSE"),
+    "finalists": lambda: finalists([("run_0001", [0.4, 0.41, 0.42]), ("run_0002", [0.43])]),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_is_a_png_of_a_readable_size(name):
+    width, height = size_of(PICTURES[name]())
+    assert 400 < width < 1500
+    assert 100 < height < 1500
+
+
+def test_equal_data_gives_equal_bytes():
+    assert PICTURES["curve"]() == PICTURES["curve"]()
+
+
+def test_no_share_is_a_matter_for_words():
+    with pytest.raises(ValueError, match="no share"):
+        importance_bars({})
+
+
+def test_many_shares_keep_the_picture_small():
+    many = {f"p{n}": 1 / 40 for n in range(40)}
+    assert size_of(importance_bars(many))[1] < 1.6 * size_of(importance_bars(dict(list(many.items())[:8])))[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [([0.4, 3.9], "linear"), ([0.4, 4.1], "log"), ([], "linear"), ([0.0, 5.0], "linear")]
+)
+def test_more_than_a_decade_is_drawn_on_a_logarithmic_scale(values, scale):
+    _, axes = new_figure()
+    log_when_wide(axes, values)
+    assert axes.get_yscale() == scale
+
+
+def test_labels_name_their_line_and_those_beyond_the_scale():
+    _, axes = new_figure()
+    axes.set_ylim(0, 1)
+    label_lines(axes, {"ridge": 0.41, "linear": 0.4}, {"last": 1.31})
+    assert {text.get_text() for text in axes.texts} == {"ridge 0.41", "linear 0.4", "off the scale:\nlast 1.31"}
+
+
+@given(st.lists(st.floats(0, 1), max_size=8).map(sorted), st.floats(0.7, 1))
+def test_labels_are_moved_apart_in_order_and_stay_below_the_roof(places, roof):
+    moved = moved_apart(places, 0.05, roof)
+    assert all(b - a >= 0.05 - 1e-9 for a, b in pairwise(moved))
+    assert all(place <= roof for place in moved)
+
+
+def test_labels_that_do_not_touch_stay_where_they_are():
+    assert moved_apart([0.1, 0.5, 0.9], 0.05, 1.0) == [0.1, 0.5, 0.9]
+    assert moved_apart([0.5, 0.5], 0.05, 1.0) == pytest.approx([0.5, 0.55])

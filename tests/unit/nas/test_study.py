@@ -1,0 +1,149 @@
+"""How a study is put together: who proposes, who trains, and under which names a language model is asked."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import Interrupted
+from agentlab.llm.recorder import RunRecorder
+from agentlab.llm.router import Router
+from agentlab.nas.config import NasConfig, params_of
+from agentlab.nas.series import Series
+from agentlab.nas.state import rebuild
+from agentlab.nas.study import PROPOSE, Bench, search
+from agentlab.runs.branch import Branch
+from agentlab.runs.context import Context
+from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.runs.stop import StopFlag
+from agentlab.search.executor import LocalExecutor
+from agentlab.search.screen import Rules
+from agentlab.search.space import SearchSpace
+
+SCRIPTED = {
+    "providers": {"p": {"kind": "scripted", "mode": "first"}},
+    "models": {"m": {"provider": "p", "id": "m", "tier": "pick"}},
+    "roles": {"primary": ["m"]},
+}
+SETTINGS: dict[str, Any] = {
+    "max_iterations": 4,
+    "data": {"input_length": 8, "horizon": 2},
+    "model": {"d_model": 4, "n_heads": 1, "e_layers": 1},
+    "training": {"epochs": 1, "train_fraction": 0.1},
+    "evaluator": {"repeats": 0},
+    "space": {"data.batch_size": {"type": "categorical", "choices": [8, 16, 32, 64, 128]}},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0), Edge()) as run:
+        yield run
+
+
+@pytest.fixture
+def bench(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Iterator[Callable[..., Bench]]:
+    """Benches on a small series; their routers are closed at the end."""
+    routers: list[Router] = []
+
+    def make(agent: bool = True, stop: StopFlag | None = None, **changes: Any) -> Bench:
+        settings = SETTINGS | {"data": {**SETTINGS["data"], "batch_size": 32}} | ({"llm": SCRIPTED} if agent else {})
+        config = NasConfig.model_validate({**settings, **changes})
+        workspace = Workspace(root=tmp_path, cache=tmp_path)
+        space = SearchSpace.of(config.space, config.constraints)
+        routers.append(Router(config.llm, env={}, workspace=workspace, recorder=RunRecorder(run)))
+        return Bench(
+            config=config,
+            context=Context(workspace, {}, stop or StopFlag()),
+            base=config.trial(),
+            series=make_series(rows=200),
+            rules=Rules(space),
+            default=params_of(config.trial(), tuple(space.parameters)),
+            router=routers[-1],
+            device="cpu",
+        )
+
+    yield make
+    for router in routers:
+        router.close()
+
+
+def test_without_a_language_model_the_optimiser_works_alone(run: Run, bench: Callable[..., Bench]) -> None:
+    study = bench(agent=False).study(run, 3)
+    assert study.agent is None
+    assert (study.control.name, study.seed) == ("gp", 3)
+    assert isinstance(study.executor, LocalExecutor)
+
+
+def test_a_control_study_hears_nothing_from_the_language_model(run: Run, bench: Callable[..., Bench]) -> None:
+    with_agent, without = bench().study(run, 0), bench().study(run, 0, agent=False)
+    assert (with_agent.agent is None, with_agent.router is None) == (False, False)
+    assert (without.agent, without.router) == (None, None)
+
+
+@pytest.mark.parametrize("base", ["gp", "tpe", "random"])
+def test_the_classical_optimiser_is_chosen_by_name(run: Run, bench: Callable[..., Bench], base: str) -> None:
+    assert bench(search={"base": base}).study(run, 0).control.name == base
+
+
+def test_several_workers_are_processes(run: Run, bench: Callable[..., Bench]) -> None:
+    study = bench(workers=2).study(run, 0)
+    try:
+        assert study.executor.capacity == 2
+    finally:
+        study.executor.close()
+
+
+def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: Run, bench: Callable[..., Bench]) -> None:
+    branch = Branch(run, "agent-1")
+    study = bench().study(branch, 1, scope="agent-1/")
+    state = search(study, lambda: None)
+    assert len(state.trials) == len(state.judged) == 4
+    assert state.best is not None
+    trained = {path.name for path in (branch.path / "trials").iterdir()}
+    assert trained == {name for trial in state.trials for name in (trial.id, *trial.repeats)}
+    asked = [event.id for event in run.events if event.type == "llm.called"]
+    assert asked, "the coin gave the agent no trial: choose another seed"
+    assert all(name.startswith(f"agent-1/{PROPOSE}:") or name.endswith("/evaluate") for name in asked)
+    assert rebuild(run.events).trials == []
+    epochs = [event.id for event in run.events if event.type == "trial.epoch"]
+    assert epochs[0] == "agent-1/run_0000"
+
+
+class StopsAfter(StopFlag):
+    """A request that comes when it was asked for so many times: here, before a training step."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def check(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self.request(2)
+        super().check()
+
+
+def test_a_stop_in_the_middle_of_a_training_is_heard_and_the_study_goes_on(
+    run: Run, bench: Callable[..., Bench]
+) -> None:
+    stopped = bench(stop=StopsAfter(3)).study(run, 1)
+    with pytest.raises(Interrupted):
+        search(stopped, lambda: None)
+    assert len(stopped.state.open) == 1
+    resumed = search(bench().study(run, 1), lambda: None)
+    assert (len(resumed.judged), resumed.open) == (4, [])
+
+
+def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(run: Run, bench: Callable[..., Bench]) -> None:
+    def values(name: str, seed: int) -> list[tuple[Any, float | None]]:
+        study = replace(bench().study(Branch(run, name), seed, agent=False), noise=0.0)
+        return [(dict(trial.proposal.params), trial.value) for trial in search(study, lambda: None).trials]
+
+    first, again, other = values("a", 1), values("b", 1), values("c", 2)
+    assert first == again
+    assert first[0][0] == other[0][0]
+    assert first[0][1] != other[0][1]

@@ -1,0 +1,247 @@
+"""What a reader sees of a study: sentences and tables that never say more than was measured."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.nas import tables
+from agentlab.nas.result import (
+    ChannelRow,
+    FinalistRow,
+    ModelRow,
+    NasResult,
+    NoiseRow,
+    PairRow,
+    Planner,
+    PublishedRow,
+    ReferenceRow,
+    SourceRow,
+    TrialRow,
+    Winner,
+)
+from agentlab.runs.document import Table, Text
+from agentlab.runs.report import html, markdown
+
+CONTROL_NOTE = "No language model took part."
+
+
+def trial(number: int = 0, **changes: Any) -> TrialRow:
+    fields: dict[str, Any] = {
+        "run_id": f"run_{number:04d}",
+        "source": "gp",
+        "arm": "control",
+        "val_mse": 0.5,
+        "trainings": 1,
+        "accepted": False,
+        "reason": "higher",
+        "judge": "rule",
+        "parameters": 1234,
+        "seconds": 1.0,
+        "changes": {"model.d_model": 8},
+        "note": "",
+        "error": "",
+    }
+    return TrialRow(**fields | changes)
+
+
+def reference(name: str, test_mse: float) -> ReferenceRow:
+    return ReferenceRow(name=name, note="", val_mse=0.5, val_mae=0.4, test_mse=test_mse, test_mae=0.4)
+
+
+def winner(**changes: Any) -> Winner:
+    fields: dict[str, Any] = {
+        "run_id": "run_0001",
+        "source": "gp",
+        "params": {"model.d_model": 8, "model.n_heads": 2},
+        "changes": {"model.d_model": 8},
+        "trainings": 1,
+        "val_mse": 0.5,
+        "test_mse": 0.3,
+        "test_mae": 0.4,
+        "test_mse_spread": None,
+        "test_mae_spread": None,
+        "parameters": 1234,
+        "exported": "run_0001-f0",
+    }
+    return Winner(**fields | changes)
+
+
+def result(**changes: Any) -> NasResult:
+    fields: dict[str, Any] = {
+        "series": "a series",
+        "winner": winner(),
+        "references": [reference("last", 0.8), reference("ridge", 0.4)],
+        "published": [],
+        "by_step": [0.1, 0.2],
+        "by_channel": [ChannelRow(name="load", mse=0.25, rmse=5.0)],
+        "finalists": [FinalistRow(run_id="run_0001", search_val_mse=0.5, val_mse=[0.4, 0.5], failed=0, mean=0.45)],
+        "noise": NoiseRow(deviation=0.02, trainings=0, note="The noise was not measured."),
+        "trials": [trial(0), trial(1)],
+        "sources": [SourceRow(source="gp", trials=2, failed=0, accepted=1, best_val_mse=0.5)],
+        "importances": {},
+        "planner": Planner(calls=0, answered=0, input_tokens=0, output_tokens=0, cost_usd=0.0),
+        "models": [],
+        "pairs": [],
+        "control": None,
+        "control_note": CONTROL_NOTE,
+    }
+    return NasResult(**fields | changes)
+
+
+def scored(test_mse: float, **changes: Any) -> NasResult:
+    return result(winner=winner(test_mse=test_mse, **changes))
+
+
+# -- sentences --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("test_mse", "words"), [(0.3, "25% below"), (0.44, "10% above"), (2.0, "5.0 times"), (0.4, "0% above")]
+)
+def test_headline_sets_the_winner_beside_the_best_reference(test_mse: float, words: str) -> None:
+    said = tables.headline(scored(test_mse))
+    assert f"{words} the best reference (ridge, 0.4000)" in said
+    assert "1,234 weights" in said
+
+
+def test_one_trial_is_not_one_trials() -> None:
+    assert "of 1 trial (" in tables.headline(result(trials=[trial()]))
+    assert "of 2 trials (" in tables.headline(result())
+
+
+def test_a_mean_over_seeds_says_so_and_shows_its_spread() -> None:
+    said = tables.headline(scored(0.3251, trainings=3, test_mse_spread=0.0012))
+    assert "test MSE 0.3251 ± 0.0012 over 3 seeds" in said
+    assert "seeds" not in tables.headline(result())
+
+
+def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
+    assert tables.advice(scored(0.4)) == []
+    (advice,) = tables.advice(scored(0.5))
+    assert isinstance(advice, Text)
+    assert "training.epochs" in advice.text
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "words"),
+    [(0.5, None, "0.5000"), (0.5, 0.0123, "0.5000 ± 0.0123"), (0.5, 0.0, "0.5000 ± 0.0000"), (0.5, 1e-5, "1.000e-05")],
+)
+def test_a_spread_follows_its_value(value: float, spread: float | None, words: str) -> None:
+    assert words in tables.with_spread(value, spread)
+
+
+def test_the_screen_shows_the_answer_the_comparison_and_the_control() -> None:
+    kinds = [type(block) for block in tables.summary(scored(0.5))]
+    assert kinds == [Text, Text, Table, Text]
+    assert tables.summary(result())[-1] == Text(CONTROL_NOTE)
+    assert result().blocks() == tables.summary(result())
+
+
+# -- tables -----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=5), st.floats(0.01, 10))
+def test_the_comparison_is_sorted_by_test_error(errors: list[float], test_mse: float) -> None:
+    references = [reference(f"r{number}", error) for number, error in enumerate(errors)]
+    table = tables.comparison(result(references=references, winner=winner(test_mse=test_mse)))
+    known = {f"r{number}": error for number, error in enumerate(errors)} | {"winner run_0001": test_mse}
+    shown = [known[row[0]] for row in table.rows]
+    assert shown == sorted(known.values())
+
+
+def test_published_figures_stand_beside_ours_and_have_no_validation_error() -> None:
+    published = [PublishedRow(model="Informer", mse=0.577, mae=0.549, source="arXiv 2012.07436", note="5 runs")]
+    shown = result(published=published)
+    assert [row[0] for row in tables.comparison(shown).rows] == [
+        "winner run_0001",
+        "ridge",
+        "Informer, published",
+        "last",
+    ]
+    assert tables.comparison(shown).rows[2] == ("Informer, published", "–", "0.577", "0.5490")
+    assert tables.published_table(shown).rows == [("Informer", "0.577", "0.549", "arXiv 2012.07436", "5 runs")]
+
+
+def test_the_last_round_names_the_winner_and_counts_failures() -> None:
+    rows = [
+        FinalistRow(run_id="run_0001", search_val_mse=0.5, val_mse=[0.4, 0.5], failed=0, mean=0.45),
+        FinalistRow(run_id="run_0002", search_val_mse=0.51, val_mse=[0.6], failed=1, mean=0.6),
+        FinalistRow(run_id="run_0003", search_val_mse=0.52, val_mse=[], failed=2, mean=None),
+    ]
+    first, second, third = tables.finalist_table(result(finalists=rows)).rows
+    assert first == ("run_0001", "0.5000", "0.4000, 0.5000", "0.4500", "winner")
+    assert second[2:] == ("0.6000, 1 failed", "0.6000", "")
+    assert third[3] == "–"
+
+
+@given(st.integers(1, 800))
+def test_a_long_horizon_is_shown_at_a_dozen_steps_with_both_ends(horizon: int) -> None:
+    rows = tables.step_table(result(by_step=[0.1] * horizon)).rows
+    steps = [int(row[0]) for row in rows]
+    assert steps == sorted(set(steps))
+    assert len(steps) == min(horizon, 12)
+    assert (steps[0], steps[-1]) == (1, horizon)
+
+
+def test_the_configuration_marks_what_differs_from_trial_0() -> None:
+    assert tables.configuration(result()).rows == [("model.d_model", "8", "*"), ("model.n_heads", "2", "")]
+
+
+def test_the_trials_say_what_they_changed_how_often_they_were_trained_and_who_judged() -> None:
+    shown = result(
+        trials=[
+            trial(0, accepted=True, changes={}, val_mse=0.51, trainings=3),
+            trial(1, judge="tiny", reason="not worth it", note="lower rate"),
+            trial(2, val_mse=None, parameters=None, seconds=None, error="MemoryError", note="wide"),
+        ]
+    )
+    first, second, third = tables.trial_table(shown).rows
+    assert first[2:4] == ("0.5100 (of 3)", "accepted")
+    assert first[6] == "the default"
+    assert second[3:9] == ("", "1,234", "1.0", "d_model=8", "lower rate", "not worth it (tiny)")
+    assert third[2:8] == ("–", "failed", "–", "–", "d_model=8", "MemoryError")
+    assert {len(row) for row in tables.trial_table(shown).rows} == {len(tables.trial_table(shown).columns)}
+
+
+def test_a_model_has_one_row_and_what_is_unknown_is_not_zero() -> None:
+    known = ModelRow(
+        model="m",
+        task="nas.propose",
+        calls=4,
+        answered=3,
+        usable=2,
+        share=0.5,
+        accepted=1,
+        input_tokens=1200,
+        output_tokens=30,
+        cost_usd=0.0123,
+    )
+    judge = known.model_copy(
+        update={"task": "nas.evaluate", "share": None, "accepted": None, "input_tokens": None, "cost_usd": None}
+    )
+    first, second = tables.model_table(result(models=[known, judge])).rows
+    assert first == ("m", "nas.propose", "4", "3 of 4", "2 of 4", "50%", "1", "1,200", "30", "0.0123 USD")
+    assert second[5:] == ("–", "–", "unknown", "30", "unknown")
+
+
+def test_pairs_show_by_how_much_the_agent_was_lower() -> None:
+    pairs = [PairRow(seed=0, agent=0.3, control=0.4), PairRow(seed=1, agent=0.5, control=0.4)]
+    rows = tables.pair_table(result(pairs=[*pairs, PairRow(seed=2, agent=None, control=0.4)])).rows
+    assert [row[3] for row in rows] == ["+0.1000", "-0.1000", "–"]
+
+
+def test_small_tables() -> None:
+    shown = result(importances={"model.d_model": 0.75, "training.epochs": 0.25})
+    assert tables.importance_table(shown).rows == [("model.d_model", "75%"), ("training.epochs", "25%")]
+    assert tables.channel_table(shown).rows == [("load", "0.2500", "5.0000")]
+    assert tables.source_table(shown).rows == [("gp", "2", "0", "1", "0.5000")]
+
+
+def test_text_of_a_model_cannot_break_a_table() -> None:
+    hostile = "a | b\n| c |<script>alert(1)</script>"
+    table = tables.trial_table(result(trials=[trial(note=hostile, reason=hostile)]))
+    lines = markdown("t", [table]).splitlines()
+    assert len(lines) == 5  # title, blank, header, rule, one row
+    assert "<script>" not in html("t", [table], lambda name: b"")

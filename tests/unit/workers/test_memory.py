@@ -1,0 +1,65 @@
+"""A bound on what a process may allocate."""
+
+import subprocess
+import sys
+
+import pytest
+
+from agentlab.workers.memory import at_most, held, ran_out
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts mapped memory")
+
+
+@linux
+def test_what_is_held_grows_with_what_is_allocated() -> None:
+    before = held()
+    block = bytearray(50 << 20)
+    after = held()
+    assert before is not None
+    assert after is not None
+    assert after - before == pytest.approx(len(block), rel=0.05)
+
+
+@linux
+def test_the_bound_holds_in_the_block_and_is_gone_after_it() -> None:
+    code = (
+        "import threading\n"
+        "from agentlab.workers.memory import at_most, held\n"
+        "with at_most(held() + (32 << 20)):\n"
+        "    bytearray(20 << 20)\n"
+        "    try: bytearray(40 << 20); print('unbounded')\n"
+        "    except MemoryError: print('bounded')\n"
+        "    gate, started = threading.Event(), 0\n"
+        "    try:\n"
+        "        for _ in range(50): threading.Thread(target=gate.wait).start(); started += 1\n"
+        "    except (RuntimeError, MemoryError): pass\n"
+        "    gate.set(); print('threads', started < 50)\n"
+        "bytearray(40 << 20); print('free')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["bounded", "threads", "True", "free"]
+
+
+def test_no_ceiling_is_no_bound() -> None:
+    with at_most(None):
+        assert len(bytearray(10 << 20))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("std::bad_alloc"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+)
+def test_want_of_memory_is_known_in_all_its_words(error: Exception) -> None:
+    assert ran_out(error)
+    wrapped = ImportError("half a module")
+    wrapped.__cause__ = error
+    assert ran_out(wrapped)
+
+
+def test_other_errors_are_not_want_of_memory() -> None:
+    assert not ran_out(ValueError("shape mismatch"))
