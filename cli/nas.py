@@ -126,12 +126,12 @@ def train(
 
     CONFIG is a preset, a file, or the config_used.yaml of an earlier trial.
     """
+    from agentlab.config.overrides import Override
+
     from .launch import launch
 
-    overrides = contract.overrides(
-        **_series(data, date_column, target, horizon),
-        **{key: ("nas train", value) for key, value in _ALONE.items()},
-    )
+    overrides = contract.overrides(**_series(data, date_column, target, horizon))
+    overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
     launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
 
 

@@ -183,6 +183,11 @@ class EvaluatorConfig(StrictModel):
         lt=1,
         description="Relative deviation of the validation MSE from seed to seed; null measures it with `repeats`.",
     )
+    family: tuple[str, ...] = Field(
+        ("model.normalize", "model.shortcut"),
+        max_length=8,
+        description="Searched keys on which the noise depends: trials that differ in them are measured apart.",
+    )
 
 
 class FinalsConfig(StrictModel):

@@ -11,10 +11,14 @@ _WIDTHS = 2.0  # a difference counts beyond two standard errors of it, about a 9
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Relative standard deviation of one training's validation error. `trainings` 0 means that it was not measured."""
+    """Relative standard deviation of one training's validation error, with the degrees of freedom of its estimate.
+
+    `trainings` 0 means that it was not measured.
+    """
 
     deviation: float
     trainings: int = 0
+    freedom: int = 0
 
     def limit(self, first: int, second: int) -> float:
         """Logarithm of the ratio that the means of so many trainings must exceed to count as different."""
@@ -44,4 +48,4 @@ def measure(groups: Iterable[Sequence[float]], assumed: float = ASSUMED) -> Nois
         squares += sum((value - mean) ** 2 for value in logs)
         freedom += len(logs) - 1
         count += len(logs)
-    return Noise(math.sqrt(squares / freedom), count) if freedom else Noise(assumed)
+    return Noise(math.sqrt(squares / freedom), count, freedom) if freedom else Noise(assumed)

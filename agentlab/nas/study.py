@@ -58,6 +58,7 @@ class Bench:
             budget=Budget(trials=config.max_iterations, seconds=config.max_seconds),
             repeats=config.evaluator.repeats,
             noise=config.evaluator.noise,
+            family=config.evaluator.family,
             default=self.default,
             control=base,
             agent=proposer if asked else None,

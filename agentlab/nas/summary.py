@@ -40,7 +40,7 @@ def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequ
     first = winner(rounds)
     assert first is not None
     assert state.scores is not None
-    noise = steps.noise_of(study, state)
+    noise = steps.noise_of(study, state, first.trial)
     rows = [_trial_row(trial, study.default) for trial in state.trials]
     control, note = _control(config, state, pairs, reviewed=study.reviewer is not None)
     return NasResult(

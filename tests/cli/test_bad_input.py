@@ -46,7 +46,11 @@ def refused(answer: Answer, code: int, *words: str) -> None:
         (["--set", "llm=nowhere"], ["nowhere"]),
         (["--set", "training.optimizer_class=os.system"], ["training.optimizer_class", "Adam"]),
         (["--set", "model.d_model=8", "--set", "model.n_heads=3"], ["n_heads"]),
-        (["--control", "full"], ["control"]),
+        (["--control", "sideways"], ["control", "light", "full"]),
+        (["--set", "control_seeds=4"], ["control_seeds", "4"]),
+        (["--set", "finals.seeds=0"], ["finals.seeds", "0"]),
+        (["--set", "evaluator.noise=2"], ["evaluator.noise", "2"]),
+        (["--set", "workers=0"], ["workers", "0"]),
         (["nowhere"], ["nowhere", "demo"]),
         (["../../etc/passwd"], ["passwd"]),
     ],
@@ -89,6 +93,12 @@ def test_unusable_data(agentlab: Call, workspace: Path, text: str, word: str) ->
     (workspace / "mine.csv").write_text(text)
     answer = agentlab("nas", "demo", "--data", "mine.csv", "--set", "data.gaps=error", *TINY)
     refused(answer, 2, "mine.csv", word)
+    assert not (workspace / "runs").exists()
+
+
+def test_an_empty_space_has_nothing_to_search(agentlab: Call, workspace: Path) -> None:
+    (workspace / "one.yaml").write_text("extends: demo\nspace: null\n")
+    refused(agentlab("nas", "./one.yaml", *TINY), 2, "`space` is empty")
     assert not (workspace / "runs").exists()
 
 

@@ -129,6 +129,17 @@ def test_endpoint_refuses(workspace: Path, capsys: pytest.CaptureFixture[str]) -
     assert result["planner"]["answered"] == 0
 
 
+def test_a_near_tie_is_trained_again_although_no_model_judges_it(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with endpoint(garbage) as url:
+        result = study(capsys, hosted(url, "full"), "--set=evaluator.noise=0.5")
+    again = [trial for trial in result["trials"] if trial["trainings"] > 1]
+    assert again, "no trial was lower within the noise: choose another seed"
+    assert {trial["judge"] for trial in result["trials"]} == {"rule"}
+    assert {model["task"] for model in result["models"]} == {"nas.propose", "nas.evaluate"}
+
+
 @pytest.mark.parametrize("tier", ["pick", "edit", "full"])
 def test_always_the_worst_corner(workspace: Path, capsys: pytest.CaptureFixture[str], tier: str) -> None:
     """Bad advice is tried, screened like any other, and costs trials; it never costs the study."""

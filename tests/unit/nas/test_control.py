@@ -82,8 +82,14 @@ def test_a_repeated_trial_counts_with_the_mean_of_its_errors() -> None:
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
-        (0.1, "The agent helped: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 lower"),
-        (-0.1, "The agent hurt: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 higher"),
+        (
+            0.1,
+            "The agent helped: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 lower",
+        ),
+        (
+            -0.1,
+            "The agent hurt: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 higher",
+        ),
         (0.0, "No measurable help from the agent: over 5 pairs"),
     ],
 )

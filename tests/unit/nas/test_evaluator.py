@@ -172,7 +172,8 @@ def test_the_model_is_not_asked_where_it_is_clear(value: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [LLMTimeoutError("too slow"), AllModelsFailedError("too slow", failures=()), BudgetExceededError("too slow")]
+    "error",
+    [LLMTimeoutError("too slow"), AllModelsFailedError("too slow", failures=()), BudgetExceededError("too slow")],
 )
 def test_a_model_that_fails_costs_one_training_and_decides_nothing(error: Exception) -> None:
     verdict = decide(NEAR, BEST, NOISE, Router(error))  # type: ignore[arg-type]

@@ -25,7 +25,9 @@ class Story:
         self, model: str, *failed: str, task: str = "nas.propose", usage: Usage = PRICED, ok: bool = True
     ) -> "Story":
         """A call that `failed` models could not answer before `model` did, or did not (`ok` false)."""
-        tried = [(name, "LLMTimeoutError", Usage()) for name in failed] + [(model, None if ok else "SchemaError", usage)]
+        tried = [(name, "LLMTimeoutError", Usage()) for name in failed] + [
+            (model, None if ok else "SchemaError", usage)
+        ]
         attempts = [
             {"model": name, "error": error, "message": "", "usage": _plain(spent)} for name, error, spent in tried
         ]

@@ -1,22 +1,24 @@
 """A study picks up what a kill has left half done, and refuses another series."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import DataError
+from agentlab.errors import ConfigError, DataError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import NasExperiment
 from agentlab.runs.context import Context
 from agentlab.runs.run import Edge, Run, RunSpec
 
 
-@pytest.fixture
-def experiment(tmp_path: Path) -> NasExperiment:
+def make(tmp_path: Path, **changes: Any) -> NasExperiment:
+    """A study of a sine, checked."""
     hours = np.datetime64("2024-01-01T00:00") + np.arange(120) * np.timedelta64(1, "h")
     lines = [f"{hour},{np.sin(number / 4):.4f}" for number, hour in enumerate(hours)]
     (tmp_path / "s.csv").write_text("date,a\n" + "\n".join(lines) + "\n")
@@ -26,10 +28,18 @@ def experiment(tmp_path: Path) -> NasExperiment:
             "data": {"path": "s.csv", "input_length": 8, "horizon": 2},
             "model": {"d_model": 4, "n_heads": 1, "e_layers": 1},
             "training": {"epochs": 1},
+            "evaluator": {"repeats": 0},
+            "finals": {"count": 1, "seeds": 2},
             "space": {"data.input_length": {"type": "categorical", "choices": [8, 16, 256]}},
+            **changes,
         }
     )
     return NasExperiment(config, Context(Workspace(root=tmp_path, cache=tmp_path), {}))
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> NasExperiment:
+    return make(tmp_path)
 
 
 @pytest.fixture
@@ -71,3 +81,53 @@ def test_a_candidate_that_leaves_a_part_without_windows_costs_no_trial(experimen
     reasons = experiment.rules.against(())
     assert reasons({"data.input_length": 16}) == []
     assert "train part" in reasons({"data.input_length": 256})[0]
+
+
+def test_an_empty_space_is_for_one_trial(tmp_path: Path) -> None:
+    assert make(tmp_path, space={}).default == {}
+    with pytest.raises(ConfigError, match="`space` is empty"):
+        make(tmp_path, space={}, max_iterations=2)
+
+
+def test_a_trial_0_outside_the_space_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a point of the search space: data.input_length = 8 is not one of"):
+        make(tmp_path, space={"data.input_length": {"type": "categorical", "choices": [16, 32]}})
+
+
+def test_the_winner_folder_says_where_its_weights_come_from(experiment: NasExperiment, run: Run) -> None:
+    result, _ = experiment.run(run)
+    card = json.loads((run.path / "winner" / "card.json").read_text())
+    assert (card["run"], card["training"]) == (run.id, result.winner.exported)
+    scored = next(event.data for event in run.events if event.type == "winner.scored")
+    assert card["test_mse"] == scored["mse"][scored["names"].index(card["training"])]
+    weights = (run.path / "winner" / "model.safetensors").read_bytes()
+    assert weights[:8] != b""
+    assert card["fingerprint"] == experiment.series.fingerprint
+
+
+def test_a_longer_search_scores_the_test_part_again_only_for_another_winner(tmp_path: Path, run: Run) -> None:
+    make(tmp_path).run(run)
+    longer, _ = make(tmp_path, max_iterations=2).run(run)
+    scored = [event.id for event in run.events if event.type == "winner.scored"]
+    assert scored[-1] == longer.winner.run_id
+    assert len(scored) == len(set(scored))
+    make(tmp_path, max_iterations=2).run(run)
+    assert [event.id for event in run.events if event.type == "winner.scored"] == scored
+
+
+def test_a_kill_in_the_last_round_costs_the_training_it_was_in(tmp_path: Path, run: Run) -> None:
+    finals = {"count": 1, "seeds": 3, "epochs": 2}
+    whole, _ = make(tmp_path, finals=finals).run(run)
+    lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    place = next(n for n, line in enumerate(lines) if b"trial.started" in line and b"-f1" in line)
+    Run.create(run.path.parent, RunSpec("nas", "", "", "h", 0, name="cut"), Edge()).close()
+    cut_path = run.path.parent / "cut"
+    (cut_path / "events.jsonl").write_bytes(b"".join(lines[: place + 1]))
+    for name in ("run_0000", "run_0000-f0"):
+        shutil.copytree(run.path / "trials" / name, cut_path / "trials" / name)
+    with Run.resume(cut_path, Edge()) as cut:
+        resumed, _ = make(tmp_path, finals=finals).run(cut)
+        started = [event.id for event in cut.events if event.type == "trial.started"]
+    assert resumed.winner == whole.winner
+    assert resumed.finalists == whole.finalists
+    assert started == ["run_0000", "run_0000-f0", "run_0000-f1", "run_0000-f1", "run_0000-f2"]

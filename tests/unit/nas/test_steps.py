@@ -337,9 +337,7 @@ def test_a_proposer_sees_what_is_under_way(run: Run) -> None:
 
 
 @pytest.mark.parametrize("pick", ORDERS.values(), ids=list(ORDERS))
-def test_a_kill_with_two_workers_loses_no_trial(
-    run: Run, tmp_path: Path, pick: Callable[[list[str]], str]
-) -> None:
+def test_a_kill_with_two_workers_loses_no_trial(run: Run, tmp_path: Path, pick: Callable[[list[str]], str]) -> None:
     """What was under way is trained again; the order may differ, the trials and their errors do not."""
     whole = go(study_in(run, executor=Together(pick)))
     for lines in range(len(run.events)):

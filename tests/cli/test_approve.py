@@ -1,0 +1,86 @@
+"""`--approve`: a person says yes, no or something else to every proposal, on a terminal or through a pipe."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.approve import edit
+
+PARAMS = {"model.d_model": 16, "model.dropout": 0.1, "training.optimizer_params.lr": 0.001}
+TINY = (
+    "nas",
+    "demo",
+    "--approve",
+    "--set=llm=none",
+    "--set=training.train_fraction=0.03",
+    "--set=finals.count=0",
+    "--set=evaluator.repeats=0",
+    "--max-iterations=3",
+    "--run-name=mine",
+)
+
+
+def approved(workspace: Path, answers: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agentlab", *(words or TINY)],
+        input=answers,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=workspace,
+        check=False,
+    )
+
+
+def events(workspace: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (workspace / "runs" / "mine" / "events.jsonl").read_text().splitlines()
+    return [event for line in lines if (event := json.loads(line))["type"] == kind]
+
+
+def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
+    done = approved(workspace, "n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n")
+    assert done.returncode == 0, done.stderr
+    assert "Please answer y, n or e" in done.stderr
+    assert "That cannot be tried" in done.stderr
+    first, edited, third = events(workspace, "trial.proposed")
+    assert first["data"]["source"] == "default"  # the first trial is the config itself: nobody is asked
+    assert edited["data"]["source"] == "human"
+    assert edited["data"]["params"]["model.d_model"] == 8
+    assert third["data"]["source"] == "lhs"
+    (refused,) = events(workspace, "proposal.refused")
+    assert refused["data"]["params"] not in [event["data"]["params"] for event in (edited, third)]
+
+
+def test_the_end_of_the_input_leaves_a_run_that_can_go_on(workspace: Path) -> None:
+    stopped = approved(workspace, "y\n")
+    assert stopped.returncode == 130
+    assert "agentlab runs resume mine" in stopped.stderr
+    assert len(events(workspace, "trial.proposed")) == 2
+    done = approved(workspace, "y\n", "nas", "--resume", "mine", "--approve")
+    assert done.returncode == 0, done.stderr
+    assert len(events(workspace, "decision.made")) == 3
+
+
+def test_an_edit_names_keys_by_their_last_part_and_values_as_yaml() -> None:
+    changed, wrong = edit(PARAMS, ["lr=0.01", "model.d_model=32"])
+    assert changed == {**PARAMS, "training.optimizer_params.lr": 0.01, "model.d_model": 32}
+    assert not wrong
+
+
+@pytest.mark.parametrize("words", [[], ["lr"], ["lr="], ["width=3"], ["lr=[1,"]])
+def test_an_edit_that_cannot_be_read_says_why(words: list[str]) -> None:
+    changed, wrong = edit(PARAMS, words)
+    assert wrong
+    assert changed == PARAMS
+
+
+@given(st.lists(st.text(max_size=30), max_size=5))
+def test_whatever_is_typed_changes_only_known_keys(words: list[str]) -> None:
+    changed, _ = edit(PARAMS, words)
+    assert set(changed) == set(PARAMS)

@@ -1,0 +1,70 @@
+"""The graph makes the same trials as the command: it is built of the same steps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.errors import AgentlabError
+from cli.main import main
+
+langgraph = pytest.importorskip("agentlab.integrations.langgraph", reason="needs the extra langgraph")
+pytest.importorskip("langgraph", reason="needs the extra langgraph")
+
+OVERRIDES = {
+    "llm": "scripted",
+    "max_iterations": 5,
+    "training.train_fraction": 0.03,
+    "finals.train_fraction": 0.03,
+    "finals.count": 2,
+    "seed": 3,
+}
+
+
+def told(run: Path) -> list[Any]:
+    """Every event that carries a result, less measured times."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    for event in events:
+        event["data"].get("metrics", {}).pop("seconds", None)
+    return [
+        (event["type"], event["id"], event["data"])
+        for event in events
+        if event["type"].split(".")[0] in ("trial", "decision", "repeat", "winner", "reference")
+    ]
+
+
+def test_the_graph_tells_the_same_story_as_the_command(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"--set={key}={value}" for key, value in OVERRIDES.items()]
+    assert main(["nas", "demo", "--json", "-q", "--run-name=command", *words]) == 0
+    expected = json.loads(capsys.readouterr().out)["result"]
+
+    graph = langgraph.nas_graph("demo", overrides=OVERRIDES)
+    drawn = {(edge.source, edge.target) for edge in graph.get_graph().edges}
+    assert {("planner", "executor"), ("executor", "evaluator"), ("evaluator", "update")} <= drawn
+    state = graph.invoke({})
+
+    run = Path(state["run"])
+    assert told(run) == told(workspace / "runs" / "command")
+    assert state["result"]["winner"] == expected["winner"]
+    assert state["trials"] == OVERRIDES["max_iterations"]
+    assert json.loads((run / "manifest.json").read_text())["status"] == "completed"
+    assert (run / "report.html").is_file()
+
+
+def test_a_graph_that_fails_leaves_a_run_that_says_so(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agentlab.nas.objective.train", train)
+    with pytest.raises(KeyboardInterrupt):
+        langgraph.nas_graph("demo", overrides=OVERRIDES).invoke({})
+    (run,) = (workspace / "runs").iterdir()
+    assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
+    monkeypatch.undo()
+
+
+def test_bad_input_is_refused_before_a_run_folder_is_made(workspace: Path) -> None:
+    with pytest.raises(AgentlabError, match="no-such-preset"):
+        langgraph.nas_graph("no-such-preset").invoke({})
+    assert not (workspace / "runs").exists()
