@@ -111,7 +111,9 @@ def _series(
     }
 
 
-@app.command(cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test")
+@app.command(
+    cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test"
+)
 @with_contract
 def train(
     ctx: typer.Context,

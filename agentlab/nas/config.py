@@ -137,7 +137,9 @@ class TrainingConfig(StrictModel):
     optimizer_params: OptimizerParams = Field(OptimizerParams(), description="Arguments of the optimiser.")
     criterion_class: CriterionName = Field("MSELoss", description="Training loss of torch.nn.")
     epochs: int = Field(6, ge=1, le=1000, description="Passes over the training windows, at most.")
-    patience: int = Field(3, ge=1, le=1000, description="Stop after this many epochs in which the validation MSE rose above its best.")
+    patience: int = Field(
+        3, ge=1, le=1000, description="Stop after this many epochs in which the validation MSE rose above its best."
+    )
     schedule: Literal["halving", "constant"] = Field(
         "halving", description="Learning rate: halved after each epoch but the first, as published, or kept."
     )

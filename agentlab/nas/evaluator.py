@@ -1,7 +1,7 @@
 """Is a trial better than what we have? Rules decide beyond the measured noise; within it, training again does.
 
-A language model that can do more than pick letters says whether a near tie is worth a second training. Neither it nor a rule sees a test figure,
-and nothing is ever accepted on the word of a model.
+A language model that can do more than pick letters says whether a near tie is worth a second training. Neither it nor
+a rule sees a test figure, and nothing is ever accepted on the word of a model.
 """
 
 import math
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from agentlab.config.base import StrictModel
-from agentlab.errors import GateError, RemoteError
 from agentlab.llm.types import Message
 from agentlab.nas.noise import Noise
 from agentlab.nas.state import Decision, TrialState
-from agentlab.search.llm_proposer import one_line
+from agentlab.search.llm_proposer import LLM_FAILURES, one_line
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -38,21 +37,24 @@ class Repeat:
     by: str = "rule"
 
 
-def by_rule(trial: TrialState, best: TrialState | None, noise: Noise) -> Decision | None:
+def by_rule(
+    trial: TrialState, best: TrialState | None, noise: Noise, noise_of_best: Noise | None = None
+) -> Decision | None:
     """Accept what is lower beyond the noise, reject what is not lower; None for what is lower within it.
 
     Args:
         trial: the trial that has ended, repetitions included.
         best: the trial that was accepted last. As only gains beyond the noise are accepted, a chain of lucky seeds
             cannot drift.
-        noise: what the seed alone does to the error.
+        noise: what the seed alone does to the error of the trial.
+        noise_of_best: the same of the best; None if it is the same.
     """
     if trial.value is None:
         return Decision(False, "the trial failed")
     if best is None or best.value is None:
         return Decision(True, "the first trial that finished")
     change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
-    limit = noise.limit(len(trial.values), len(best.values))
+    limit = noise.limit(len(trial.values), len(best.values), noise_of_best)
     said = f"validation error {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
     if change < -limit:
         return Decision(True, said)
@@ -64,10 +66,16 @@ def by_rule(trial: TrialState, best: TrialState | None, noise: Noise) -> Decisio
 
 
 def decide(
-    trial: TrialState, best: TrialState | None, noise: Noise, router: "Router | None", *, scope: str = ""
+    trial: TrialState,
+    best: TrialState | None,
+    noise: Noise,
+    router: "Router | None",
+    *,
+    noise_of_best: Noise | None = None,
+    scope: str = "",
 ) -> Decision | Repeat:
     """Judge a trial that has ended. `scope` tells the calls of parallel studies apart."""
-    ruled = by_rule(trial, best, noise)
+    ruled = by_rule(trial, best, noise, noise_of_best)
     if ruled is not None:
         return ruled
     if best is None or best.value is None or trial.value is None:
@@ -79,7 +87,7 @@ def decide(
         answer = router.complete_sync(
             question(trial, best), task=TASK, schema=Judgement, call_id=f"{scope}{trial.id}/evaluate"
         )
-    except (RemoteError, GateError) as error:
+    except LLM_FAILURES as error:
         return Repeat(f"{fallback.reason}; no judgement: {error.message[:120]}")
     reason = one_line(answer.value.reason)
     if answer.value.decision == "repeat":

@@ -20,9 +20,13 @@ class Noise:
     trainings: int = 0
     freedom: int = 0
 
-    def limit(self, first: int, second: int) -> float:
-        """Logarithm of the ratio that the means of so many trainings must exceed to count as different."""
-        return _WIDTHS * self.deviation * math.sqrt(1 / first + 1 / second)
+    def limit(self, first: int, second: int, other: "Noise | None" = None) -> float:
+        """Logarithm of the ratio that the means of so many trainings must exceed to count as different.
+
+        `other` is the noise of the second mean; None is the same.
+        """
+        deviation = self.deviation if other is None else other.deviation
+        return _WIDTHS * math.sqrt(self.deviation**2 / first + deviation**2 / second)
 
     def sentence(self) -> str:
         """For a reader."""

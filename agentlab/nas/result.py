@@ -6,7 +6,7 @@ from agentlab.stats.control import Control
 
 
 class TrialRow(Document):
-    """One trial. `val_mse` is the mean of its `trainings`; `seconds` those of the first."""
+    """One trial. `val_mse` is the mean of its `trainings` that finished; `seconds` those of the first."""
 
     run_id: str
     source: str

@@ -158,7 +158,8 @@ class Session:
         self._export(first, scores)
         state = rebuild(run.events)
         run.write_json("agent_state.json", agent_state(state))  # a kill may have come before this line
-        pairs = run_pairs(self.bench, run, state) if config.control == "full" else []
+        paired = config.control == "full" and self.study.agent is not None  # else there is no agent to compare
+        pairs = run_pairs(self.bench, run, state) if paired else []
         result = summarise(experiment.config, experiment.series, self.study, pairs, self.bench.router.usage)
         write_study_report(run, result, experiment.base, experiment.series, self.bench.device)
         return result, outcome(result)
@@ -171,10 +172,7 @@ class Session:
             state = steps.train(self.study, trainings)
         found = winner(finalists(state, config))
         if found is None:
-            raise AgentlabError(
-                f"All {len(state.trials)} trials failed; the last one: {_last_error(state)}.",
-                hint=f"Their tracebacks are in {self.run.path / 'events.jsonl'}.",
-            )
+            raise AgentlabError(_nothing_left(state), hint=f"Tracebacks are in {self.run.path / 'events.jsonl'}.")
         return found
 
     def _score(self, first: Finalist) -> Scores:
@@ -244,6 +242,10 @@ def _means(rows: Sequence[Sequence[float]]) -> list[float]:
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
-def _last_error(state: StudyState) -> str:
+def _nothing_left(state: StudyState) -> str:
+    """Why there is no winner."""
+    lost = [result.error for result in state.finals.values() if result.error]
+    if lost:
+        return f"All {len(lost)} trainings of the last round failed; the last one: {lost[-1]}."
     last = state.trials[-1].result if state.trials else None
-    return last.error if last else "none was run"
+    return f"All {len(state.trials)} trials failed; the last one: {last.error if last else 'none was run'}."

@@ -184,7 +184,15 @@ def _verdict(study: Study, state: StudyState, trial: TrialState) -> Decision | R
     measured = study.noise is None and study.repeats > 0
     if trial.number == 0 and measured and not trial.wanted and trial.value is not None:
         return Repeat("to measure the noise")
-    return decide(trial, state.best, noise_of(study, state, trial), study.router, scope=study.scope)
+    best = state.best
+    return decide(
+        trial,
+        best,
+        noise_of(study, state, trial),
+        study.router,
+        noise_of_best=noise_of(study, state, best) if best else None,
+        scope=study.scope,
+    )
 
 
 def noise_of(study: Study, state: StudyState, trial: TrialState) -> Noise:

@@ -113,7 +113,7 @@ def _trial_row(trial: TrialState, default: Params) -> TrialRow:
         source=trial.proposal.source,
         arm=trial.arm,
         val_mse=trial.value,
-        trainings=1 + len(trial.repeats),
+        trainings=len(trial.values),
         accepted=bool(trial.decision and trial.decision.accepted),
         reason=trial.decision.reason if trial.decision else "",
         judge=trial.wanted_by if trial.wanted_by not in ("", "rule") else trial.decision.by if trial.decision else "",

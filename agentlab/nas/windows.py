@@ -11,6 +11,7 @@ from agentlab.errors import DataError
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.series import Part, Series, window_starts
 
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Windows of one step. `time` covers input and horizon; `future` holds the target channels only."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NOTE = 200  # characters of a model's reason that are kept
 
 # A search has begun: a model that became unreachable, unaffordable or unreadable may not stop it.
-_FAILURES = (RemoteError, GateError, MissingError, ModelFileError)
+LLM_FAILURES = (RemoteError, GateError, MissingError, ModelFileError)
 
 _Scalar = bool | int | float | str
 
@@ -96,7 +96,7 @@ class LLMProposer:
                 found, why = self._pick(history, options, rng), ""
             else:
                 found, why = self._edit(history) if tier == "edit" else self._full(history)
-        except _FAILURES as error:
+        except LLM_FAILURES as error:
             why = f"{error.kind}: {error.message}"
         if not found:
             return self._stand_in(options or self._base.ask(history, n, rng), why)[:n]

@@ -6,7 +6,8 @@ import pytest
 
 from agentlab.config.load import load
 from agentlab.config.workspace import Workspace
-from agentlab.nas.config import NasConfig
+from agentlab.nas.checkpoint import Checkpoint
+from agentlab.nas.config import NasConfig, with_params
 from agentlab.nas.data import load_series
 from agentlab.nas.training import evaluate, restore, train
 from agentlab.nas.windows import Windows
@@ -31,3 +32,15 @@ def test_a_trial_gives_nearly_the_error_of_the_cpu(tmp_path: Path) -> None:
     assert there.val_mse == pytest.approx(here.val_mse, rel=0.05)
     model = restore(config.trial(), series, there.state_dict, "cuda")
     assert evaluate(model, Windows(series, config.trial(), "cuda"), "val").mse == pytest.approx(there.val_mse, rel=1e-4)
+
+
+def test_a_training_goes_on_from_its_checkpoint_on_the_device(tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path, cache=tmp_path)
+    config = load(NasConfig, "nas", "demo", (), workspace=workspace, env={}, cwd=tmp_path).config
+    trial = with_params(config.trial(), {"training.epochs": 3, "training.patience": 3})
+    series = load_series(config.data, workspace)
+    saved: list[Checkpoint] = []
+    whole = train(trial, series, seed=0, device="cuda", save=saved.append)
+    resumed = train(trial, series, seed=0, device="cuda", resume=saved[0])
+    assert len(resumed.history) == len(whole.history)
+    assert resumed.val_mse == pytest.approx(whole.val_mse, rel=1e-3)  # CUDA adds up in an order of its own

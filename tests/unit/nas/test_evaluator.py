@@ -23,13 +23,13 @@ verdicts = st.sampled_from(["repeat", "reject"])
 class Router:
     """Answers as told, and remembers what it was asked."""
 
-    def __init__(self, answer: str | Exception, reason: str = "because") -> None:
-        self.answer, self.reason = answer, reason
+    def __init__(self, answer: str | Exception, reason: str = "because", tier: str | None = "edit") -> None:
+        self.answer, self.reason, self._tier = answer, reason, tier
         self.asked: list[str] = []
         self.calls: list[str] = []
 
-    def available(self, task: str) -> bool:
-        return task == "nas.evaluate"
+    def tier(self, task: str) -> str | None:
+        return self._tier if task == "nas.evaluate" else None
 
     def complete_sync(self, messages: Any, *, call_id: str, **_: Any) -> Completion[Judgement]:
         self.asked.append(" ".join(message.content for message in messages))
@@ -162,6 +162,14 @@ def test_a_model_says_whether_a_near_tie_is_worth_a_training(answer: str, verdic
     router = Router(answer)
     assert decide(NEAR, BEST, NOISE, router, scope="agent-1/") == verdict  # type: ignore[arg-type]
     assert router.calls == ["agent-1/run_0001/evaluate"]
+
+
+@pytest.mark.parametrize("tier", ["pick", None])
+def test_a_model_that_can_only_pick_letters_has_no_say(tier: str | None) -> None:
+    """It rejects whatever it is shown, so a near tie would never get its second training."""
+    router = Router("reject", tier=tier)
+    assert decide(NEAR, BEST, NOISE, router) == Repeat("lower, but within the noise")  # type: ignore[arg-type]
+    assert router.asked == []
 
 
 @pytest.mark.parametrize("value", [0.4, 0.5, 0.51, None])

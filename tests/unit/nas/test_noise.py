@@ -22,9 +22,9 @@ def test_the_deviation_is_pooled_over_the_groups(found: list[list[float]]) -> No
         within = np.concatenate([group - group.mean() for group in usable])
         freedom = sum(len(group) - 1 for group in usable)
         assert noise.deviation == pytest.approx(float(np.sqrt((within**2).sum() / freedom)), abs=1e-12)
-        assert noise.trainings == len(within)
+        assert (noise.trainings, noise.freedom) == (len(within), freedom)
     else:
-        assert noise == Noise(ASSUMED, 0)
+        assert noise == Noise(ASSUMED, trainings=0, freedom=0)
 
 
 def test_one_group_gives_the_sample_deviation_of_its_logarithms() -> None:

@@ -90,7 +90,7 @@ def test_an_empty_space_is_for_one_trial(tmp_path: Path) -> None:
 
 
 def test_a_trial_0_outside_the_space_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a point of the search space: data.input_length = 8 is not one of"):
+    with pytest.raises(ConfigError, match=r"not a point of the search space: data\.input_length = 8 is not one of"):
         make(tmp_path, space={"data.input_length": {"type": "categorical", "choices": [16, 32]}})
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from agentlab.errors import Interrupted
 from agentlab.nas import steps
-from agentlab.nas.state import StudyState, agent_state
+from agentlab.nas.noise import measure as measure_noise
+from agentlab.nas.state import StudyState, TrialState, agent_state
 from agentlab.nas.study import search
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Edge, Run, RunSpec
@@ -151,13 +152,37 @@ def test_the_noise_is_measured_before_anything_is_proposed(run: Run) -> None:
         "trial.finished run_0001",
         "decision.made run_0001",
     ]
-    assert steps.noise_of(study_in(run, noise=None), state).trainings == 3
+    assert steps.noise_of(study_in(run, noise=None), state, state.trials[1]).trainings == 3
 
 
 @pytest.mark.parametrize("changes", [{"noise": 0.05, "repeats": 2}, {"noise": None, "repeats": 0}])
 def test_noise_that_is_given_or_not_wanted_costs_no_training(run: Run, changes: dict[str, Any]) -> None:
     go(study_in(run, [0.5], **changes))
     assert "repeat.wanted" not in {event.type for event in run.events}
+
+
+def repeated(number: int, kind: str, *values: float) -> TrialState:
+    """A trial of a kind that was trained with several seeds."""
+    results = [TrialResult("finished", value) for value in values]
+    repeats = {f"run_{number:04d}-r{turn}": result for turn, result in enumerate(results[1:], 1)}
+    return TrialState(number, Proposal({"kind": kind}, "x"), "control", 0.0, results[0], repeats=repeats)
+
+
+def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run) -> None:
+    study = study_in(run, noise=None, family=("kind",))
+    wild, calm, calmer = (
+        repeated(0, "wild", 1.0, 1.2, 0.8),
+        repeated(1, "calm", 0.5, 0.51),
+        repeated(2, "calm", 0.4, 0.41),
+    )
+    everything = measure_noise([wild.values, calm.values, calmer.values])
+    state = StudyState(entries=(wild, calm))
+    assert steps.noise_of(study, state, wild) == measure_noise([wild.values])
+    assert steps.noise_of(study, state, calm) == measure_noise([wild.values, calm.values])  # one repetition is too few
+    state = StudyState(entries=(wild, calm, calmer))
+    assert steps.noise_of(study, state, calm) == measure_noise([calm.values, calmer.values])
+    assert steps.noise_of(study, state, repeated(3, "new", 0.3)) == everything
+    assert steps.noise_of(study_in(run, noise=None), state, calm) == everything  # without families
 
 
 def test_a_failed_first_trial_is_not_repeated_and_the_next_success_is_accepted(run: Run) -> None:
