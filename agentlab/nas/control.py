@@ -75,10 +75,10 @@ def full_sentence(control: Control) -> str:
     """What a full control says, for a reader."""
     if control.estimate is None or control.low is None or control.high is None:
         return f"Whether the agent helped was not measured: {control.note}."
-    side = "lower" if control.estimate >= 0 else "higher"
+    side, level = "lower" if control.estimate >= 0 else "higher", 100 * control.level
     return (
         f"{_VERDICTS[control.verdict]}: over {control.n} pairs of studies the {control.metric} with it was "
-        f"{abs(control.estimate):.4f} {side} than with {control.control}; {100 * control.level:.4g} % interval of the gain "
+        f"{abs(control.estimate):.4f} {side} than with {control.control}; {level:.4g} % interval of the gain "
         f"[{control.low:+.4f}, {control.high:+.4f}], {control.method}.{_note(control)}"
     )
 

@@ -33,7 +33,7 @@ class Noise:
         if not self.trainings:
             return f"The noise was not measured; {self.deviation:.1%} per training is taken for it."
         return (
-            f"The same configuration with another seed gave validation errors with a deviation of {self.deviation:.2%}, "
+            f"The seed alone moves a validation error by {self.deviation:.2%} (one standard deviation), "
             f"measured on {self.trainings} trainings."
         )
 

@@ -57,7 +57,7 @@ class OptunaProposer:
         return "gp" if trials < GP_TRIALS and self._space.depth <= 1 else "tpe"
 
     def _start(self, history: Sequence[Trial], n: int) -> list[Proposal]:
-        """The untried points of the design from the trial's number on: a rejected one is not offered again next time."""
+        """The untried points from the trial's number on: a rejected one is not offered again next time."""
         if self._start_points is None:
             self._start_points = start_points(self._space, self._seed, max(self._startup, 2))
         taken = tried(history, self._space)
