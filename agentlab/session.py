@@ -215,10 +215,11 @@ def go_on(
     old = load_resolved(model, path, (), env=context.env)
     new = load_resolved(model, path, overrides, env=context.env)
     changed = differences(old, new)
-    refused = [f"{d.key}: {d.old!r} -> {d.new!r}" for d in changed if d.role != "budget"]
+    refused = [f"{d.key}: {d.old!r} -> {d.new!r}" for d in changed if d.role is None]
     if refused:
         raise RunMismatchError(
-            f"A resumed run keeps its experiment; only its budget may change. Refused: {'; '.join(refused)}.",
+            "A resumed run keeps its experiment; only its budget and where it runs may change. "
+            f"Refused: {'; '.join(refused)}.",
             hint="Start a new run for a different experiment.",
         )
     if record.status == "completed" and not larger_budget(changed):

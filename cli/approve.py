@@ -60,10 +60,10 @@ class TerminalReviewer:
         return None if wrong else changed
 
     def _show(self, name: str, params: Mapping[str, Value], base: Mapping[str, Value], source: str) -> None:
-        self._say(f"{name}, proposed by {source}; * differs from the best so far")
+        self._say(f"{name}, proposed by {source}; * differs from the configuration to beat")
         for key, value in params.items():
             mark = " " if base.get(key) == value else "*"
-            before = f"   (best: {base[key]})" if mark == "*" and key in base else ""
+            before = f"   (there: {base[key]})" if mark == "*" and key in base else ""
             self._say(f"  {mark} {key} = {value}{before}")
 
     def _say(self, text: str) -> None:
@@ -88,6 +88,8 @@ def edit(params: Mapping[str, Value], words: list[str]) -> tuple[dict[str, Value
     for word in words:
         short, equals, text = word.partition("=")
         names = [name for name in params if name == short or name.endswith(f".{short}")]
+        if not names and "." in short:  # a key that becomes active with this edit is told by its whole name
+            names = [short]
         if not equals or not text:
             wrong.append(f"{word!r} is not name=value")
         elif len(names) != 1:

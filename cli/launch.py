@@ -53,6 +53,9 @@ def launch(
     if approve:
         from .approve import TerminalReviewer
 
+        if sys.stdin is None:
+            raise UsageError("--approve reads its answers from standard input, which is closed.")
+
         screen.asking = True
         context = replace(context, reviewer=TerminalReviewer(screen, context.stop))
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from agentlab.errors import UsageError
+
 from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Informer forecaster on your series.")
@@ -45,7 +47,7 @@ _EXAMPLES = """Examples:
 """
 
 # What `train` sets: one trial, one training of it, nobody who proposes.
-_ALONE = {"max_iterations": 1, "llm": "none", "evaluator.repeats": 0, "finals.count": 0}
+_ALONE = {"max_iterations": 1, "llm": "none", "space": {}, "evaluator.repeats": 0, "finals.count": 0}
 
 Data = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A CSV file with a date column.", rich_help_panel=CONFIG)
@@ -132,6 +134,8 @@ def train(
 
     from .launch import launch
 
+    if contract.resume:
+        raise UsageError("A training goes on like any run.", hint=f"agentlab runs resume {contract.resume}")
     overrides = contract.overrides(**_series(data, date_column, target, horizon))
     overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
     launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)

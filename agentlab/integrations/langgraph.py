@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from agentlab.errors import MissingExtraError
 from agentlab.nas import steps
 from agentlab.nas.config import NasConfig
-from agentlab.nas.run import NasExperiment, Session
+from agentlab.nas.run import NasExperiment, OpenStudy
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -101,10 +101,10 @@ def _node(works: "dict[str, _Work]", step: Step) -> Any:  # a node of LangGraph'
         work = works[state["run"]]
         try:
             step(work.search.study)
+            return work.state()
         except BaseException as error:
             works.pop(state["run"]).abandon(error)
             raise
-        return work.state()
 
     return call
 
@@ -112,7 +112,7 @@ def _node(works: "dict[str, _Work]", step: Step) -> Any:  # a node of LangGraph'
 class _Work:
     """One search at work, and what has to be let go of at its end: workers, router, run folder."""
 
-    def __init__(self, search: Session, stack: ExitStack) -> None:
+    def __init__(self, search: OpenStudy, stack: ExitStack) -> None:
         self.search = search
         self._stack = stack
 

@@ -13,7 +13,7 @@ __all__ = ["run_nas_optimization"]
 
 
 def run_nas_optimization(
-    max_iterations: int = 20,
+    max_iterations: int | None = 20,
     resume: str | None = None,
     *,
     config: "str | Path | None" = None,
@@ -34,7 +34,7 @@ def run_nas_optimization(
     Ctrl-C leaves a run that can be gone on with: `run_nas_optimization(20, resume="last")`.
 
     Args:
-        max_iterations: trials in all, those before a resume included.
+        max_iterations: trials in all, those before a resume included; None leaves it to the config.
         resume: a run's name, or `last` for the last run of this kind; None starts a new one. A complete run with as
             many trials is not searched again: its result is returned.
         config: a preset's name or a YAML file; None is the default preset.
@@ -67,7 +67,8 @@ def run_nas_optimization(
     context = surroundings(os.environ, Path.cwd())
     folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
     given = [Override(str(key), value, "overrides") for key, value in (overrides or {}).items()]
-    given.append(Override("max_iterations", max_iterations, "max_iterations"))
+    if max_iterations is not None:
+        given.append(Override("max_iterations", max_iterations, "max_iterations"))
     if resume:
         record = find(folder, "last:nas" if resume == "last" else resume)
         session = go_on(command("nas"), record, given, context=context)

@@ -204,7 +204,9 @@ class FinalsConfig(StrictModel):
 class SearchConfig(StrictModel):
     """Who proposes, and what is refused before it costs a trial."""
 
-    base: Literal["gp", "tpe", "random"] = Field("gp", description="Classical optimiser that is in charge.")
+    base: Literal["gp", "tpe", "auto", "random"] = Field(
+        "gp", description="Classical optimiser that is in charge; auto is gp, and tpe beyond 100 trials."
+    )
     pick_from: int = Field(
         2, ge=2, le=8, description="Candidates shown to a small language model; a bad chooser costs less with few."
     )

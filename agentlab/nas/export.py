@@ -63,7 +63,7 @@ def find_artefact(ref: str, runs_dir: Path, cwd: Path) -> tuple[Path, RunRecord 
             hint="See `agentlab runs list --command nas`.",
         )
     if not (record.path / WINNER / WEIGHTS).is_file():
-        again = f"{record.id} --runs-dir {quote(str(runs_dir))}"
+        again = record.id if runs_dir == cwd / "runs" else f"{record.id} --runs-dir {quote(str(runs_dir))}"
         longer = f"Search on: agentlab nas --resume {again} --max-iterations N"
         raise MissingFileError(
             f"The run {record.id} is {record.status} and has no winner to forecast with.",

@@ -16,7 +16,9 @@ def narrate(event: Event) -> Narration | None:
             return Narration(line=data["summary"], done=data["done"], total=data["trials"])
         case "study.branched":
             who = "with the language model" if data["agent"] else "without language model"
-            return Narration(line=f"paired study {who}, seed {data['seed']}")
+            return Narration(line=f"paired study {data['place']} of {data['of']}, {who}, seed {data['seed']}")
+        case "trial.retried":
+            return Narration(line=f"  {event.id}  once more in a new process: {data['reason']}")
         case "reference.measured":
             return Narration(line=f"  {data['name']:<10} validation MSE {number(data['val_mse'])}  {data['note']}")
         case "llm.called":

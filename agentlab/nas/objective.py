@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, Interrupted, StorageError
 from agentlab.nas.checkpoint import Checkpoint, from_bytes, to_bytes
 from agentlab.nas.config import TrialConfig, with_params
 from agentlab.nas.plots import Curve, learning_curve
@@ -51,16 +51,22 @@ class InformerObjective:
         def save(checkpoint: Checkpoint) -> None:
             folder.write_bytes(LAST, to_bytes(checkpoint))
 
-        trained = train(
-            trial,
-            self._series,
-            context.seed,
-            device=self._device,
-            on_epoch=lambda epoch: self._epoch(name, epoch),
-            before_step=self._before_step,
-            save=save,
-            resume=_left(folder, trial, self._series, context.seed),
-        )
+        try:
+            trained = train(
+                trial,
+                self._series,
+                context.seed,
+                device=self._device,
+                on_epoch=lambda epoch: self._epoch(name, epoch),
+                before_step=self._before_step,
+                save=save,
+                resume=_left(folder, trial, self._series, context.seed),
+            )
+        except (Interrupted, StorageError):
+            raise
+        except Exception:
+            folder.file(LAST).unlink(missing_ok=True)  # a training that failed is not gone on with
+            raise
         metrics = figures(trained)
         history = [asdict(epoch) for epoch in trained.history]
         folder.write_bytes(BEST, save_weights(trained.state_dict))
@@ -109,6 +115,7 @@ def stored_weights(trials: Folder, name: str) -> Mapping[str, Any]:
     return weights
 
 
-def stored_curve(trials: Folder, name: str) -> Curve:
-    """The learning curve of a finished training."""
-    return curve(name, json.loads(trials.file(f"{name}/{HISTORY}").read_text(encoding="utf-8")))
+def stored_curve(trials: Folder, name: str) -> Curve | None:
+    """The learning curve of a finished training; None if its folder was removed since."""
+    path = trials.file(f"{name}/{HISTORY}")
+    return curve(name, json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

@@ -13,9 +13,11 @@ from agentlab.nas.state import StudyState
 from agentlab.nas.study import Bench, search
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Run
+from agentlab.search.budget import Budget
 from agentlab.stats.control import Comparison, Control
 from agentlab.stats.studies import full_study
 
+MIN_PAIRED_TRIALS = 2
 _STREAM = 3  # apart from the other generators of a study
 
 
@@ -29,20 +31,28 @@ class Pair:
 
 
 def run_pairs(bench: Bench, run: Run, main: StudyState) -> list[Pair]:
-    """Run the studies that the pairs lack; the main study is the agent's half of the first pair."""
-    pairs = []
-    for number in range(bench.config.control_seeds):
+    """Run the studies that the pairs lack; the main study is the agent's half of the first pair.
+
+    All get as many trials as that one had, whatever ended it, and nobody reviews their proposals.
+    """
+    trials = len(main.trials)
+    halves = [(name, number) for number in range(bench.config.control_seeds) for name in ("agent", "control")][1:]
+    found = {("agent", 0): lowest(main)}
+    for place, (name, number) in enumerate(halves, start=1):
+        branch = Branch(run, f"{name}-{number}")
         seed = bench.config.seed + number
-        agent = main if number == 0 else _branch(bench, run, f"agent-{number}", seed, agent=True)
-        control = _branch(bench, run, f"control-{number}", seed, agent=False)
-        pairs.append(Pair(seed, lowest(agent), lowest(control)))
-    return pairs
+        branch.emit(
+            "study.branched", branch.name, seed=seed, agent=name == "agent", trials=trials, place=place, of=len(halves)
+        )
+        found[name, number] = lowest(_search(bench, branch, seed, trials, agent=name == "agent"))
+    return [
+        Pair(bench.config.seed + number, found["agent", number], found["control", number])
+        for number in range(bench.config.control_seeds)
+    ]
 
 
-def _branch(bench: Bench, run: Run, name: str, seed: int, *, agent: bool) -> StudyState:
-    branch = Branch(run, name)
-    study = bench.study(branch, seed, agent=agent, scope=f"{name}/")
-    branch.emit("study.branched", name, seed=seed, agent=agent, trials=bench.config.max_iterations)
+def _search(bench: Bench, branch: Branch, seed: int, trials: int, *, agent: bool) -> StudyState:
+    study = bench.study(branch, seed, agent=agent, scope=f"{branch.name}/", paired=Budget(trials))
     try:
         return search(study, bench.context.stop.check)
     finally:
@@ -59,7 +69,7 @@ def full_control(pairs: Sequence[Pair], trials: int, base: str, seed: int) -> Co
     """The control record of paired studies. A pair with a study in which every trial failed is left out."""
     whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     what = Comparison(
-        agent="language model as proposer of about half of the trials",
+        agent="language model as proposer of about half of the trials, and as judge of near ties",
         control=f"{base} alone",
         metric="lowest validation MSE of a study",
         unit="scaled",

@@ -1,6 +1,7 @@
 """What a study is going to do, for `--dry-run` and the first line on the screen."""
 
 from agentlab.nas.config import NasConfig
+from agentlab.nas.evaluator import TASK as EVALUATE
 from agentlab.nas.series import Series
 from agentlab.runs.document import Block, Document, Table
 from agentlab.search.screen import Estimate
@@ -21,6 +22,7 @@ class NasPlan(Document):
     paired_studies: int
     language_model: str
     proposals: int
+    judges: bool
     max_cost_usd: float
 
     def blocks(self) -> list[Block]:
@@ -38,7 +40,8 @@ class NasPlan(Document):
         if self.paired_studies:
             rows.insert(3, ("full control", f"{self.paired_studies} further studies of {self.trials} trials each"))
         if self.proposals:
-            rows.append(("its calls", f"about {self.proposals} to propose, and one for every near tie"))
+            judged = ", and one for every near tie" if self.judges else ""
+            rows.append(("its calls", f"about {self.proposals} to propose{judged}"))
             rows.append(
                 ("its cost", f"at most {self.max_cost_usd:g} USD where a model has a price; local models are free")
             )
@@ -65,6 +68,7 @@ def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Estima
         paired_studies=paired,
         language_model=describe_models(config),
         proposals=with_agent * ((trials - 1) // 2) if agent else 0,
+        judges=all(config.llm.models[name].tier != "pick" for name in config.llm.candidates(EVALUATE)),
         max_cost_usd=config.llm.budget.per_run_usd,
     )
 

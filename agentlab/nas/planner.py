@@ -52,7 +52,7 @@ def model_rows(events: Sequence[Event]) -> list[ModelRow]:
         if event.type == CALLED:
             asked = _called(tallies, data)
         elif event.type == "trial.proposed":
-            if data["arm"] != "shared":
+            if data["probability"] > 0.0:  # a model could have proposed it
                 proposed.add(event.id)
             if data["source"] == _AGENT and asked is not None:
                 asked.usable += 1

@@ -133,7 +133,7 @@ def forecasts(windows: Sequence[Panel]) -> bytes:
         axes.plot(range(ahead), window.forecast, color=COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(window.title, fontsize=10, loc="left")
+        axes.set_title(window.title.replace("$", r"\$"), fontsize=10, loc="left")
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
     figure.supxlabel("steps from the start of the forecast", fontsize=9)

@@ -35,14 +35,16 @@ def write_study_report(run: Run, result: NasResult, base: TrialConfig, series: S
     """Draw the plots and write report.md and report.html."""
     trials = run.folder.folder("trials")
     finished = [trial.run_id for trial in result.trials if trial.val_mse is not None]
-    curves = [stored_curve(trials, name) for name in finished]
+    curves = [curve for name in finished if (curve := stored_curve(trials, name)) is not None]
     pictures = {
         _ERROR: error_by_trial(result, result.noise.deviation),
         _CURVES: learning_curves(curves, result.winner.run_id),
         _FORECASTS: forecasts(winner_forecasts(trials, result, base, series, device)),
         _STEPS: error_by_step(result.by_step, None, {}),
-        _FINALISTS: finalists([(row.run_id, row.val_mse) for row in result.finalists if row.val_mse]),
     }
+    rounds = [(row.run_id, row.val_mse) for row in result.finalists if row.val_mse]
+    if rounds:
+        pictures[_FINALISTS] = finalists(rounds)
     if result.importances:
         pictures[_IMPORTANCES] = importance_bars(result.importances)
     pairs = [(p.agent, p.control) for p in result.pairs if p.agent is not None and p.control is not None]
@@ -72,8 +74,8 @@ def _quality(result: NasResult) -> list[Block]:
         Text(result.series),
         Heading("How good is it"),
         Text(
-            "Errors are on standardised data, over every window of the part. The test part was scored once, for the "
-            "winner; its figures are means over its trainings, ± one standard deviation."
+            f"Errors are on standardised data, over every window of the part. {tables.test_note(result)} The winner's "
+            "figures are means over its trainings, ± one standard deviation."
         ),
         tables.comparison(result),
     ]
@@ -103,7 +105,10 @@ def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
 def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     shown: list[Block] = [
         Heading("Trials"),
-        Text(f"{result.noise.note} A trial is accepted only if it is better by more than that."),
+        Text(
+            f"{result.noise.note} A trial is accepted only if it is better by more than the noise explains: beyond the "
+            "97.5 % quantile of Student's t for the difference of the two means."
+        ),
         Figure(_ERROR, "Validation error of every trial by its source, the best so far, and the reference lines"),
         tables.trial_table(result),
         Figure(_CURVES, "Validation error by epoch of every trial"),
@@ -114,12 +119,11 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
             Figure(_IMPORTANCES, "Share of the differences between trials that each searched key explains"),
             tables.importance_table(result),
         ]
-    return [
-        *shown,
-        Heading("The last round"),
-        Figure(_FINALISTS, "Validation error of the finalists at full budget, by seed"),
-        tables.finalist_table(result),
-    ]
+    if result.finalists:
+        shown += [Heading("The last round"), Text(tables.finalist_note(result))]
+    if _FINALISTS in pictures:
+        shown.append(Figure(_FINALISTS, "Validation error of the finalists at full budget, by seed"))
+    return [*shown, *([tables.finalist_table(result)] if result.finalists else [])]
 
 
 def winner_forecasts(trials: Folder, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Panel]:

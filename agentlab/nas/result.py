@@ -112,7 +112,7 @@ class ModelRow(Document):
     calls: int
     answered: int
     usable: int
-    share: float | None  # of all trials but the first
+    share: float | None  # of the trials that it could have proposed
     accepted: int | None
     input_tokens: int | None
     output_tokens: int | None
@@ -144,6 +144,7 @@ class NasResult(Document):
     winner: Winner
     references: list[ReferenceRow]
     published: list[PublishedRow]
+    test_looks: int
     by_step: list[float]
     by_channel: list[ChannelRow]
     finalists: list[FinalistRow]

@@ -13,7 +13,7 @@ from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
 from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.estimate import estimate
 from agentlab.nas.finals import Finalist, exported, finalists, missing, winner
-from agentlab.nas.paired import run_pairs
+from agentlab.nas.paired import MIN_PAIRED_TRIALS, run_pairs
 from agentlab.nas.plan import NasPlan, describe_series, plan_of
 from agentlab.nas.result import NasResult
 from agentlab.nas.state import Scores, StudyState, agent_state, rebuild
@@ -39,6 +39,11 @@ class NasExperiment:
         Raises:
             ConfigError, DataError, MissingFileError, MissingKeyError: the study could not start.
         """
+        if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS:
+            raise ConfigError(
+                f"Paired studies of {config.max_iterations} trial cannot differ: the first trial is the same in both.",
+                hint="Raise max_iterations, or use --control light.",
+            )
         if not config.space.root and config.max_iterations > 1:
             raise ConfigError(
                 "There is nothing to search: `space` is empty.",
@@ -56,7 +61,8 @@ class NasExperiment:
         if problems:
             raise ConfigError(
                 f"Trial 0, the config as it stands, is not a point of the search space: {'; '.join(problems)}.",
-                hint="Change the key itself or its range under `space`.",
+                hint="Change the key itself, its range under `space`, or the limit: search.memory_mb, "
+                "search.max_parameters.",
             )
 
     def _estimate(self, params: Params) -> Estimate:
@@ -85,7 +91,7 @@ class NasExperiment:
             return session.conclude()
 
     @contextmanager
-    def opened(self, run: Run) -> Iterator["Session"]:
+    def opened(self, run: Run) -> Iterator["OpenStudy"]:
         """The study in its run folder, ready for the steps, with its reference lines measured."""
         from agentlab.llm.router import Router
 
@@ -105,7 +111,7 @@ class NasExperiment:
             study = bench.study(run, self.config.seed)
             try:
                 self._open(run, study.state)
-                yield Session(self, run, bench, study)
+                yield OpenStudy(self, run, bench, study)
             finally:
                 study.executor.close()
 
@@ -119,6 +125,7 @@ class NasExperiment:
             summary=describe_series(self.series),
             trials=self.config.max_iterations,
             done=len(state.judged),
+            reviewed=self.context.reviewer is not None,
             data=self.series.fingerprint,
         )
         known = {line["name"] for line in state.references}
@@ -136,7 +143,7 @@ class NasExperiment:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class OpenStudy:
     """A study at work in its run folder."""
 
     experiment: NasExperiment
@@ -159,6 +166,7 @@ class Session:
         state = rebuild(run.events)
         run.write_json("agent_state.json", agent_state(state))  # a kill may have come before this line
         paired = config.control == "full" and self.study.agent is not None  # else there is no agent to compare
+        self.study.executor.close()  # the pairs have workers of their own
         pairs = run_pairs(self.bench, run, state) if paired else []
         result = summarise(experiment.config, experiment.series, self.study, pairs, self.bench.router.usage)
         write_study_report(run, result, experiment.base, experiment.series, self.bench.device)
@@ -166,11 +174,11 @@ class Session:
 
     def _last_round(self) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
-        config, state = self.bench.config, self.study.state
+        config, state = self.bench.config.finals, self.study.state
         while trainings := missing(finalists(state, config)):
             self.bench.context.stop.check()
             state = steps.train(self.study, trainings)
-        found = winner(finalists(state, config))
+        found = winner(state, config)
         if found is None:
             raise AgentlabError(_nothing_left(state), hint=f"Tracebacks are in {self.run.path / 'events.jsonl'}.")
         return found
@@ -244,8 +252,6 @@ def _means(rows: Sequence[Sequence[float]]) -> list[float]:
 
 def _nothing_left(state: StudyState) -> str:
     """Why there is no winner."""
-    lost = [result.error for result in state.finals.values() if result.error]
-    if lost:
-        return f"All {len(lost)} trainings of the last round failed; the last one: {lost[-1]}."
-    last = state.trials[-1].result if state.trials else None
-    return f"All {len(state.trials)} trials failed; the last one: {last.error if last else 'none was run'}."
+    lost = [trial.result.error for trial in state.trials if trial.result]
+    count = f"All {len(lost)} trials" if len(lost) > 1 else "The only trial"
+    return f"{count} failed; the last one: {lost[-1].rstrip('.') if lost else 'none was run'}."

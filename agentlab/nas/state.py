@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, Literal
 
+from agentlab.errors import RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
 
@@ -160,11 +161,17 @@ def rebuild(events: Iterable[Event]) -> StudyState:
     """The state after these events. A step that was repeated after a kill counts once.
 
     Events whose id has a slash belong to a study beside this one.
+
+    Raises:
+        RunUnreadableError: an event does not hold what its type promises, or not in this order.
     """
     state = _Builder()
     for event in events:
         if "/" not in event.id:
-            state.apply(event)
+            try:
+                state.apply(event)
+            except (KeyError, TypeError, ValueError, AssertionError) as error:
+                raise RunUnreadableError(f"Event {event.seq} ({event.type}) is damaged: {error!r}.") from error
     return state.state()
 
 

@@ -46,8 +46,10 @@ class Bench:
     router: "Router"
     device: str
 
-    def study(self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "") -> steps.Study:
-        """A study in a run, or beside the main one in a branch of it. Close its executor at the end."""
+    def study(
+        self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "", paired: Budget | None = None
+    ) -> steps.Study:
+        """A study in a run, or with `paired` beside the main one, in a branch of it. Close its executor at the end."""
         config, base = self.config, self._classical(seed)
         options = config.search.pick_from
         proposer = LLMProposer(base, self.router, self.rules, _BRIEFING, task=PROPOSE, options=options, scope=scope)
@@ -55,7 +57,7 @@ class Bench:
         return steps.Study(
             run=run,
             seed=seed,
-            budget=Budget(trials=config.max_iterations, seconds=config.max_seconds),
+            budget=paired or Budget(trials=config.max_iterations, seconds=config.max_seconds),
             repeats=config.evaluator.repeats,
             noise=config.evaluator.noise,
             family=config.evaluator.family,
@@ -65,7 +67,7 @@ class Bench:
             executor=self._executor(run),
             router=self.router if agent else None,
             rules=self.rules,
-            reviewer=self.context.reviewer,
+            reviewer=None if paired else self.context.reviewer,
             scope=scope,
         )
 

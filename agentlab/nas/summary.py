@@ -36,13 +36,13 @@ from agentlab.stats.control import Control
 def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequence[Pair], usage: Usage) -> NasResult:
     """The result of a study whose winner has been scored."""
     state, events = study.state, study.run.events
-    rounds = finalists(state, config)
-    first = winner(rounds)
+    first = winner(state, config.finals)
     assert first is not None
     assert state.scores is not None
     noise = steps.noise_of(study, state, first.trial)
     rows = [_trial_row(trial, study.default) for trial in state.trials]
-    control, note = _control(config, state, pairs, reviewed=study.reviewer is not None)
+    reviewed = any(event.type == "study.opened" and event.data["reviewed"] for event in events)
+    control, note = _control(config, state, pairs, reviewed=reviewed)
     return NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, study.default),
@@ -51,9 +51,10 @@ def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequ
             PublishedRow(model=p.model, mse=p.mse, mae=p.mae, source=p.source, note=p.note)
             for p in published_rows(series, config.data)
         ],
+        test_looks=sum(event.type == "winner.scored" for event in events),
         by_step=list(state.scores.mse_by_step),
         by_channel=_channels(series, state.scores),
-        finalists=[_finalist_row(finalist) for finalist in rounds],
+        finalists=[_finalist_row(finalist) for finalist in finalists(state, config.finals)],
         noise=NoiseRow(deviation=noise.deviation, trainings=noise.trainings, note=noise.sentence()),
         trials=rows,
         sources=source_rows(rows),
@@ -98,8 +99,8 @@ def _control(
     config: NasConfig, state: StudyState, pairs: Sequence[Pair], *, reviewed: bool
 ) -> tuple[Control | None, str]:
     control, note = light_control(state.trials, config.seed, config.search.base)
-    if control is not None and pairs:
-        control = full_control(pairs, config.max_iterations, config.search.base, config.seed)
+    if pairs:
+        control = full_control(pairs, len(state.trials), config.search.base, config.seed)
         note = full_sentence(control)
     if reviewed and control is not None:
         note += " A person reviewed the proposals of both arms."
@@ -150,7 +151,7 @@ def _finalist_row(finalist: Finalist) -> FinalistRow:
         run_id=finalist.trial.id,
         search_val_mse=search,
         val_mse=list(finalist.values.values()),
-        failed=len(finalist.results) - len(finalist.values),
+        failed=finalist.failed,
         mean=finalist.mean,
     )
 

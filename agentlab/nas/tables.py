@@ -24,10 +24,11 @@ def headline(result: NasResult) -> str:
 
 
 def advice(result: NasResult) -> list[Block]:
-    """What to do when a simple forecast is better than the winner."""
-    if result.winner.test_mse <= min(line.test_mse for line in result.references):
+    """What to do when a simple forecast is better than the winner by more than the seeds scatter."""
+    w = result.winner
+    if w.test_mse - (w.test_mse_spread or 0.0) <= min(line.test_mse for line in result.references):
         return []
-    return [Text("The simple forecast is better. Train longer (--set training.epochs=10) or search longer.")]
+    return [Text("The simple forecast is better; use it, or start a new search with more training or trials.")]
 
 
 def comparison(result: NasResult) -> Table:
@@ -65,6 +66,23 @@ def finalist_table(result: NasResult) -> Table:
     ]
     columns = ("trial", "validation MSE in the search", "at full budget, by seed", "mean", "")
     return Table(columns, rows, "Errors at full budget and in the search differ: the search trains on less")
+
+
+def finalist_note(result: NasResult) -> str:
+    """Whether the last round decided."""
+    if all(row.mean is None for row in result.finalists):
+        return "Every training of the last round failed; the winner is the accepted trial as the search has trained it."
+    return "The winner has the lowest mean; a finalist of which a training failed comes after those without failures."
+
+
+def test_note(result: NasResult) -> str:
+    """How often the test part was looked at."""
+    if result.test_looks == 1:
+        return "The test part was scored once, for the winner."
+    return (
+        f"The test part was scored {result.test_looks} times, because the search was extended after its figures had "
+        "been seen; the last ones are a little too good to be true."
+    )
 
 
 def step_table(result: NasResult) -> Table:
@@ -169,11 +187,15 @@ def importance_table(result: NasResult) -> Table:
 
 def with_spread(value: float, spread: float | None) -> str:
     """`0.3251 ± 0.0012`."""
-    return number(value) if spread is None else f"{number(value)} ± {number(spread)}"
+    if spread is None:
+        return number(value)
+    return f"{number(value)} ± {f'{spread:.4f}' if spread >= 1e-4 else number(spread)}"
 
 
 def _beside(ratio: float) -> str:
     """How an error compares with another one, in words."""
+    if 0.995 < ratio < 1.005:
+        return "level with"
     if ratio < 1:
         return f"{1 - ratio:.0%} below"
     return f"{ratio - 1:.0%} above" if ratio < 2 else f"{ratio:.1f} times"

@@ -14,6 +14,7 @@ class Branch:
 
     def __init__(self, run: Run, name: str) -> None:
         self._run = run
+        self.name = name
         self._prefix = f"{name}/"
         self.folder: Folder = run.folder.folder(f"studies/{name}")
 

@@ -25,6 +25,8 @@ class Folder:
         if not parts or name.startswith("/") or "\\" in name or any(part in ("..", ".") for part in parts):
             raise UsageError(f"{name!r} is not the name of a file inside {self.path.name}.")
         path = self.path.joinpath(*parts)
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise UsageError(f"{path} is a link that leads out of {self.path.name}.", hint="Remove the link.")
         make_folder(path.parent)
         return path
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-MIN_TRIALS = 8  # below this a parabola explains almost anything
+MIN_TRIALS = 12  # below this a parabola explains almost anything
 _CHANCE = 0.05  # at most this often a parameter stands out although none moves the value
 _PULLED_IN = 20  # one value in so many is an outlier
 _ALIKE = 1e-3  # columns that differ by less from those already chosen say nothing new
@@ -32,7 +32,7 @@ def importances(space: SearchSpace, history: Sequence[Trial]) -> dict[str, float
     pulled in to the next: one diverged trial would outweigh all others. Failed trials do not count. Parameters that
     always changed together get equal shares, as nobody can tell them apart: a few start points do that to switches.
 
-    Empty with fewer than 8 finished trials, without variation, and when nothing stands out.
+    Empty with fewer than 12 finished trials, without variation, and when nothing stands out.
 
     What it cannot see: interactions; effects small beside the noise; and which of two parameters it was that mostly
     moved together, which is common where a search has settled early. The share is of these trials, not of the space.

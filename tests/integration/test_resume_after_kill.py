@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ TINY = (
     "demo",
     "--seed=7",
     "--set=training.train_fraction=0.05",
-    "--set=finals.train_fraction=0.05",
+    "--set=finals.train_fraction=0.06",
     "--set=finals.count=1",
     "--set=finals.seeds=2",
     "--run-name=study",
@@ -42,7 +42,8 @@ SCRIPT = {
 }
 STUDY = (*TINY, f"--set=training.epochs={EPOCHS}", f"--set=llm={json.dumps(SCRIPT)}")
 RESUME = ("runs", "resume", "study")
-PER_SESSION = ("run.started", "run.interrupted", "study.opened")
+CHECKPOINT = "trials/run_0000/last.safetensors"
+OF_SESSIONS = ("run.", "study.")
 
 
 def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
@@ -66,19 +67,16 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, err
 
 
-def wait_for(process: subprocess.Popen[str], run: Path, lines: int) -> None:
-    """Return as soon as the run has so many events."""
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Look often: what is waited for is followed at once by something else."""
     deadline = time.monotonic() + 400
-    while count(run) < lines:
-        assert process.poll() is None, "the study ended before it could be killed"
+    while not condition():
+        assert process.poll() is None, "the study ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def kill(process: subprocess.Popen[str], run: Path, lines: int, seconds: float = 0.0) -> None:
-    """Kill the study without warning, so many seconds after the event with this number."""
-    wait_for(process, run, lines)
-    time.sleep(seconds)
+def kill(process: subprocess.Popen[str], run: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the study ended before it could be killed"
@@ -103,7 +101,7 @@ def story(found: Sequence[dict[str, Any]]) -> list[tuple[str, str, int, Any]]:
     """
     told: dict[tuple[str, str, int], Any] = {}
     for event in found:
-        if event["type"] in PER_SESSION:
+        if event["type"].startswith(OF_SESSIONS):
             continue
         data = event["data"]
         data.get("metrics", {}).pop("seconds", None)
@@ -158,8 +156,11 @@ def moments(reference: Path) -> list[tuple[int, float]]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_kill_changes_nothing(number: int, moments: list[tuple[int, float]], reference: Path, tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "study"
-    kill(start(tmp_path, *STUDY, f"--max-iterations={TRIALS}"), run, *moments[number])
+    run, (lines, seconds) = tmp_path / "runs" / "study", moments[number]
+    process = start(tmp_path, *STUDY, f"--max-iterations={TRIALS}")
+    wait_for(process, lambda: count(run) >= lines)
+    time.sleep(seconds)
+    kill(process, run)
     finish(start(tmp_path, *RESUME))
     assert_same(run, reference)
 
@@ -187,68 +188,55 @@ def first_trial(run: Path) -> list[Any]:
     return [entry for entry in story(events(run)) if entry[1].startswith("run_0000") and entry[0] != "winner.scored"]
 
 
-def epochs(found: Sequence[dict[str, Any]], name: str = "run_0000") -> list[int]:
-    return [event["data"]["epoch"] for event in found if event["type"] == "trial.epoch" and event["id"] == name]
+def epochs(found: Sequence[dict[str, Any]]) -> list[int]:
+    """The epochs of trial 0 that were told."""
+    return [event["data"]["epoch"] for event in found if event["type"] == "trial.epoch" and event["id"] == "run_0000"]
 
 
-def begun(workspace: Path, lines_after: int) -> tuple[subprocess.Popen[str], Path]:
-    """A study of one trial, in its first training, with so many epochs behind it."""
+def begun(workspace: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A study of one trial, at work in its first training, whose first epoch has just been saved."""
     run = workspace / "runs" / "study"
     process = start(workspace, *STUDY, "--max-iterations=1", "--set=finals.count=0")
-    deadline = time.monotonic() + 120
-    while not run.exists() or not count(run) or len(epochs(events(run))) < lines_after:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(process, (run / CHECKPOINT).exists)
     return process, run
 
 
-def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> Path:
-    """The checkpoint is written after the epoch has been told."""
-    path, deadline = run / "trials" / "run_0000" / "last.safetensors", time.monotonic() + 10
-    while not path.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    return path
-
-
 def test_a_killed_training_goes_on_from_its_last_epoch(reference: Path, tmp_path: Path) -> None:
-    process, run = begun(tmp_path, 1)
-    wait_for_checkpoint(process, run)
-    kill(process, run, 0)
-    before = events(run)
+    process, run = begun(tmp_path)
+    kill(process, run)
+    before = count(run)
     finish(start(tmp_path, *RESUME))
-    assert epochs(before) == [1]
-    assert epochs(events(run)[len(before) :]) == [2, 3]
+    resumed = epochs(events(run)[before:])
+    assert resumed
+    assert len(resumed) < EPOCHS
     assert first_trial(run) == first_trial(reference)
 
 
 def test_a_damaged_checkpoint_costs_time_and_nothing_else(reference: Path, tmp_path: Path) -> None:
-    process, run = begun(tmp_path, 1)
-    checkpoint = wait_for_checkpoint(process, run)
-    kill(process, run, 0)
-    before = events(run)
-    blob = bytearray(checkpoint.read_bytes())
+    process, run = begun(tmp_path)
+    kill(process, run)
+    before = count(run)
+    blob = bytearray((run / CHECKPOINT).read_bytes())
     blob[len(blob) // 2] ^= 1
-    checkpoint.write_bytes(blob)
+    (run / CHECKPOINT).write_bytes(blob)
     finish(start(tmp_path, *RESUME))
-    assert epochs(events(run)[len(before) :]) == [1, 2, 3]
+    assert epochs(events(run)[before:]) == list(range(1, EPOCHS + 1))
     assert first_trial(run) == first_trial(reference)
 
 
 def test_ctrl_c_stops_within_a_training_and_names_the_way_on(reference: Path, tmp_path: Path) -> None:
-    process, run = begun(tmp_path, 1)
-    wait_for_checkpoint(process, run)
+    process, run = begun(tmp_path)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "agentlab runs resume study" in err
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
-    before = events(run)
+    before = count(run)
+    assert epochs(events(run)) != list(range(1, EPOCHS + 1)), "it trained to the end before it stopped"
     finish(start(tmp_path, *RESUME))
-    assert epochs(before) == [1]
-    assert epochs(events(run)[len(before) :]) == [2, 3]
+    resumed = epochs(events(run)[before:])
+    assert resumed
+    assert len(resumed) < EPOCHS
     assert first_trial(run) == first_trial(reference)
 
 
@@ -265,7 +253,10 @@ def test_a_kill_while_the_embedded_model_thinks(tmp_path: Path) -> None:
     finish(start(tmp_path / "a", *short))
     whole, run = tmp_path / "a" / "runs" / "study", tmp_path / "b" / "runs" / "study"
     asked = [event["type"] for event in events(whole)].index("llm.called")
-    kill(start(tmp_path / "b", *short), run, asked, seconds=0.3)
+    process = start(tmp_path / "b", *short)
+    wait_for(process, lambda: count(run) >= asked)
+    time.sleep(0.3)
+    kill(process, run)
     assert count(run) == asked, "the model had answered before the kill"
     finish(start(tmp_path / "b", *RESUME))
     assert_same(run, whole)

@@ -79,6 +79,7 @@ def result() -> Callable[..., NasResult]:
             "winner": winner,
             "references": [ReferenceRow(name="last", note="", val_mse=0.5, val_mae=0.4, test_mse=0.4, test_mae=0.4)],
             "published": [],
+            "test_looks": 1,
             "by_step": [0.1],
             "by_channel": [ChannelRow(name="load", mse=0.25, rmse=5.0)],
             "finalists": [FinalistRow(run_id="run_0000", search_val_mse=0.5, val_mse=[0.4], failed=0, mean=0.4)],

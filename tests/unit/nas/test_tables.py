@@ -74,6 +74,7 @@ def result(**changes: Any) -> NasResult:
         "winner": winner(),
         "references": [reference("last", 0.8), reference("ridge", 0.4)],
         "published": [],
+        "test_looks": 1,
         "by_step": [0.1, 0.2],
         "by_channel": [ChannelRow(name="load", mse=0.25, rmse=5.0)],
         "finalists": [FinalistRow(run_id="run_0001", search_val_mse=0.5, val_mse=[0.4, 0.5], failed=0, mean=0.45)],
@@ -98,7 +99,7 @@ def scored(test_mse: float, **changes: Any) -> NasResult:
 
 
 @pytest.mark.parametrize(
-    ("test_mse", "words"), [(0.3, "25% below"), (0.44, "10% above"), (2.0, "5.0 times"), (0.4, "0% above")]
+    ("test_mse", "words"), [(0.3, "25% below"), (0.44, "10% above"), (2.0, "5.0 times"), (0.4, "level with")]
 )
 def test_headline_sets_the_winner_beside_the_best_reference(test_mse: float, words: str) -> None:
     said = tables.headline(scored(test_mse))
