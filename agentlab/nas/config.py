@@ -177,7 +177,11 @@ class EvaluatorConfig(StrictModel):
     """When a trial counts as better."""
 
     repeats: int = Field(
-        2, ge=0, le=20, description="Further trainings of trial 0 with other seeds, which measure the noise."
+        2,
+        ge=0,
+        le=20,
+        description="Further trainings of trial 0 with other seeds, which measure the noise; and of the first accepted "
+        "trial of another family.",
     )
     noise: float | None = Field(
         None,

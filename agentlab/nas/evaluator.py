@@ -31,10 +31,11 @@ class Judgement(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The difference is within the noise: train the trial once more before deciding."""
+    """Train the trial again, with so many other seeds, before deciding."""
 
     reason: str
     by: str = "rule"
+    count: int = 1
 
 
 def by_rule(

@@ -37,7 +37,7 @@ class Study:
     run: Run | Branch
     seed: int
     budget: Budget
-    repeats: int  # of trial 0, to measure the noise
+    repeats: int  # of the first accepted trial of a family, to measure the noise
     noise: float | None  # given instead of measured
     default: Params
     control: Proposer
@@ -164,8 +164,7 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
         trial = state.judgeable[0]
         verdict = _verdict(study, state, trial)
         if isinstance(verdict, Repeat):
-            count = study.repeats if trial.number == 0 else 1
-            study.run.emit("repeat.wanted", trial.id, count=count, reason=verdict.reason, by=verdict.by)
+            study.run.emit("repeat.wanted", trial.id, count=verdict.count, reason=verdict.reason, by=verdict.by)
         else:
             study.run.emit(
                 "decision.made",
@@ -181,11 +180,9 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
 
 
 def _verdict(study: Study, state: StudyState, trial: TrialState) -> Decision | Repeat:
-    measured = study.noise is None and study.repeats > 0
-    if trial.number == 0 and measured and not trial.wanted and trial.value is not None:
-        return Repeat("to measure the noise")
+    """Judge a trial. The first one that would be accepted of a family is trained again: it measures the noise there."""
     best = state.best
-    return decide(
+    verdict = decide(
         trial,
         best,
         noise_of(study, state, trial),
@@ -193,6 +190,16 @@ def _verdict(study: Study, state: StudyState, trial: TrialState) -> Decision | R
         noise_of_best=noise_of(study, state, best) if best else None,
         scope=study.scope,
     )
+    accepted = isinstance(verdict, Decision) and verdict.accepted
+    known = study.noise is not None or _measured(study, state, trial).freedom >= _ENOUGH
+    if not accepted or known or trial.wanted or not study.repeats:
+        return verdict
+    return Repeat("to measure the noise", count=study.repeats)
+
+
+def _measured(study: Study, state: StudyState, trial: TrialState) -> Noise:
+    """The noise of a trial's family alone."""
+    return measure(other.values for other in state.trials if _family(study, other) == _family(study, trial))
 
 
 def noise_of(study: Study, state: StudyState, trial: TrialState) -> Noise:
@@ -203,7 +210,7 @@ def noise_of(study: Study, state: StudyState, trial: TrialState) -> Noise:
     """
     if study.noise is not None:
         return Noise(study.noise)
-    alike = measure(other.values for other in state.trials if _family(study, other) == _family(study, trial))
+    alike = _measured(study, state, trial)
     return alike if alike.freedom >= _ENOUGH else measure(other.values for other in state.trials)
 
 
