@@ -31,7 +31,7 @@ class TerminalReviewer:
         *,
         compared_with: Mapping[str, Value],
         source: str,
-        problems: Callable[[Mapping[str, object]], list[str]],
+        problems: Callable[[Mapping[str, Value]], list[str]],
     ) -> Mapping[str, Value] | None:
         """Ask until there is an answer; see `Reviewer.review`."""
         self._show(name, params, compared_with, source)
@@ -49,7 +49,7 @@ class TerminalReviewer:
                 self._say("Please answer y, n or e.")
 
     def _edited(
-        self, params: Mapping[str, Value], problems: Callable[[Mapping[str, object]], list[str]]
+        self, params: Mapping[str, Value], problems: Callable[[Mapping[str, Value]], list[str]]
     ) -> Mapping[str, Value] | None:
         """The configuration with the changes that were typed; None, with the reasons shown, if it cannot be tried."""
         typed = self._ask("Changes, as name=value name=value: ")

@@ -28,7 +28,7 @@ class Noise:
         `other` is the noise of the second mean; None is the same.
         """
         other = other or self
-        freedom = min(noise.freedom for noise in (self, other))
+        freedom = min((noise.freedom for noise in (self, other) if noise.freedom), default=0)
         width = _QUANTILES[freedom - 1] if 0 < freedom <= len(_QUANTILES) else _NORMAL
         return width * math.sqrt(self.deviation**2 / first + other.deviation**2 / second)
 

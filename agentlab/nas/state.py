@@ -170,7 +170,7 @@ def rebuild(events: Iterable[Event]) -> StudyState:
         if "/" not in event.id:
             try:
                 state.apply(event)
-            except (KeyError, TypeError, ValueError, AssertionError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
                 raise RunUnreadableError(f"Event {event.seq} ({event.type}) is damaged: {error!r}.") from error
     return state.state()
 

@@ -21,7 +21,7 @@ from agentlab.runs.run import Run
 from agentlab.search.assign import Assignment, assign
 from agentlab.search.budget import Budget, Spent, exhausted
 from agentlab.search.screen import Rules
-from agentlab.search.types import Params, Proposal, Proposer, TrialContext, TrialExecutor, TrialResult
+from agentlab.search.types import Params, Proposal, Proposer, TrialContext, TrialExecutor, TrialResult, Value
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -102,12 +102,18 @@ def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal |
     if study.reviewer is None or study.rules is None:
         return proposal
     best, space, against = state.best, study.rules.space, study.rules.against(state.history)
+
+    def problems(params: Mapping[str, Value]) -> list[str]:
+        point = space.reduce(params)
+        idle = [f"{name} is not searched, or not active with these values" for name in params if name not in point]
+        return idle or against(point)
+
     chosen = study.reviewer.review(
         run_id(len(state.trials)),
         proposal.params,
         compared_with=best.proposal.params if best else study.default,
         source=f"{proposal.source}: {proposal.note}" if proposal.note else proposal.source,
-        problems=lambda params: against(space.reduce(params)),  # type: ignore[arg-type] # `against` checks the values
+        problems=problems,
     )
     if chosen is None:
         return None

@@ -103,7 +103,7 @@ def _control(
         control = full_control(pairs, len(state.trials), config.search.base, config.seed)
         note = full_sentence(control)
     if reviewed and control is not None:
-        note += " A person reviewed the proposals of both arms."
+        note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."
     return control, note
 
 

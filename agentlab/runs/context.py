@@ -20,7 +20,7 @@ class Reviewer(Protocol):
         *,
         compared_with: Mapping[str, Value],
         source: str,
-        problems: Callable[[Mapping[str, object]], list[str]],
+        problems: Callable[[Mapping[str, Value]], list[str]],
     ) -> Mapping[str, Value] | None:
         """The configuration to try: as proposed or edited so that `problems` finds nothing; None to turn it down.
 

@@ -20,6 +20,7 @@ SamplerName = Literal["auto", "gp", "tpe"]
 
 GP_TRIALS = 100  # a Gaussian process costs the cube of the history; beyond this TPE is as good and stays fast
 _DESIGNS = 64  # Latin hypercubes to choose from
+_START = "lhs"  # the source of a start point
 
 
 class OptunaProposer:
@@ -43,8 +44,9 @@ class OptunaProposer:
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """`n` suggestions, best first. They may break rules between parameters or repeat a trial: screen them."""
-        if len(finished(history)) < max(self._startup, 1):
-            return self._start(history, n)
+        spread = self._spread(history)
+        if len(finished(spread)) < max(self._startup, 1):
+            return self._start(history, n, len(spread))
         kind = self._kind(len(history))
         return [Proposal(point, kind) for point in self._suggest(history, kind, n, rng)]
 
@@ -56,13 +58,31 @@ class OptunaProposer:
             return self._sampler
         return "gp" if trials < GP_TRIALS and self._space.depth <= 1 else "tpe"
 
-    def _start(self, history: Sequence[Trial], n: int) -> list[Proposal]:
-        """The untried points from the trial's number on: a rejected one is not offered again next time."""
+    def _spread(self, history: Sequence[Trial]) -> list[Trial]:
+        """The trials that stand for the start points: the first one, those proposed here, and equal ones of others.
+
+        What else others proposed does not count: bad advice must not take the place of the points that show which
+        parameter matters.
+        """
+        design = {self._space.key(point) for point in self._design()}
+        return [
+            trial
+            for trial in history
+            if trial.number == 0
+            or trial.proposal.source.endswith(_START)
+            or self._space.key(trial.proposal.params) in design
+        ]
+
+    def _design(self) -> list[dict[str, Value]]:
         if self._start_points is None:
             self._start_points = start_points(self._space, self._seed, max(self._startup, 2))
+        return self._start_points
+
+    def _start(self, history: Sequence[Trial], n: int, first: int) -> list[Proposal]:
+        """The untried points from the `first` on: one that was screened out is not offered again next time."""
         taken = tried(history, self._space)
-        free = [point for point in self._start_points[len(history) :] if self._space.key(point) not in taken]
-        return [Proposal(point, "lhs") for point in free[:n]]
+        free = [point for point in self._design()[first:] if self._space.key(point) not in taken]
+        return [Proposal(point, _START) for point in free[:n]]
 
     def _suggest(
         self, history: Sequence[Trial], kind: Literal["gp", "tpe"], n: int, rng: "np.random.Generator"

@@ -48,6 +48,7 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Please answer y, n or e" in done.stderr
     assert "That cannot be tried" in done.stderr
+    assert "* differs from the configuration to beat" in done.stderr
     first, edited, third = events(workspace, "trial.proposed")
     assert first["data"]["source"] == "default"  # the first trial is the config itself: nobody is asked
     assert edited["data"]["source"] == "human"
@@ -55,6 +56,12 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
     assert third["data"]["source"] == "lhs"
     (refused,) = events(workspace, "proposal.refused")
     assert refused["data"]["params"] not in [event["data"]["params"] for event in (edited, third)]
+
+
+def test_a_mistyped_name_is_told(workspace: Path) -> None:
+    done = approved(workspace, "e\nmodle.d_model=8\ny\ny\n")
+    assert done.returncode == 0, done.stderr
+    assert "That cannot be tried: modle.d_model is not searched" in done.stderr
 
 
 def test_the_end_of_the_input_leaves_a_run_that_can_go_on(workspace: Path) -> None:
@@ -73,7 +80,13 @@ def test_an_edit_names_keys_by_their_last_part_and_values_as_yaml() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("words", [[], ["lr"], ["lr="], ["width=3"], ["lr=[1,"]])
+def test_a_key_that_an_edit_makes_active_is_told_by_its_whole_name() -> None:
+    changed, wrong = edit(PARAMS, ["training.optimizer_params.momentum=0.9"])
+    assert changed == {**PARAMS, "training.optimizer_params.momentum": 0.9}
+    assert not wrong
+
+
+@pytest.mark.parametrize("words", [[], ["momentum=0.9"], ["lr"], ["lr="], ["width=3"], ["lr=[1,"]])
 def test_an_edit_that_cannot_be_read_says_why(words: list[str]) -> None:
     changed, wrong = edit(PARAMS, words)
     assert wrong
@@ -81,6 +94,7 @@ def test_an_edit_that_cannot_be_read_says_why(words: list[str]) -> None:
 
 
 @given(st.lists(st.text(max_size=30), max_size=5))
-def test_whatever_is_typed_changes_only_known_keys(words: list[str]) -> None:
+def test_whatever_is_typed_changes_only_keys_that_were_named(words: list[str]) -> None:
     changed, _ = edit(PARAMS, words)
-    assert set(changed) == set(PARAMS)
+    assert set(changed) >= set(PARAMS)
+    assert set(changed) - set(PARAMS) <= {name for word in words if "." in (name := word.partition("=")[0])}

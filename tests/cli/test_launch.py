@@ -31,6 +31,13 @@ def test_a_spending_limit_outlives_the_model_chosen_behind_it(agentlab: Call) ->
     assert plan.json["result"]["max_cost_usd"] == 0.25
 
 
+def test_to_ask_needs_somebody_to_answer(agentlab: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # what Python makes of a closed one
+    refused = agentlab("nas", "demo", "--approve", *TINY)
+    assert (refused.code, "standard input, which is closed" in refused.err) == (2, True)
+    assert list(workspace.iterdir()) == []
+
+
 def test_a_dry_run_touches_nothing(agentlab: Call, workspace: Path) -> None:
     assert agentlab("nas", "demo", "--dry-run", "--runs-dir", "elsewhere", *TINY).code == 0
     assert list(workspace.iterdir()) == []

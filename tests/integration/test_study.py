@@ -136,7 +136,7 @@ def test_same_seed_same_study_another_seed_another(study: Study) -> None:
 
 def test_dry_run_writes_nothing_and_tells_the_plan(study: Study, workspace: Path) -> None:
     plan = study("--dry-run")
-    assert (plan["trials"], plan["repeats"], plan["finals"]) == (4, 1, 4)
+    assert (plan["trials"], plan["repeats"], plan["finals"]) == (4, 1, 2)
     assert plan["parameters"] > 0
     assert [path.name for path in workspace.iterdir()] == ["small.csv"]
 
@@ -146,19 +146,23 @@ def test_dry_run_writes_nothing_and_tells_the_plan(study: Study, workspace: Path
 
 def test_without_a_last_round_the_accepted_trial_is_the_winner_as_it_stands(study: Study, workspace: Path) -> None:
     result = study("--run-name=mine", "--max-iterations=3", "--set=finals.count=0", "--set=evaluator.repeats=0")
-    (finalist,) = result["finalists"]
+    assert result["finalists"] == []
     accepted = [trial for trial in result["trials"] if trial["accepted"]][-1]
-    assert finalist["run_id"] == result["winner"]["run_id"] == result["winner"]["exported"] == accepted["run_id"]
+    assert result["winner"]["run_id"] == result["winner"]["exported"] == accepted["run_id"]
     assert (result["winner"]["trainings"], result["winner"]["test_mse_spread"]) == (1, None)
     assert not [path for path in (workspace / "runs" / "mine" / "trials").iterdir() if "-f" in path.name]
 
 
-def test_a_last_round_at_the_budget_of_the_search_uses_what_is_trained(study: Study, workspace: Path) -> None:
+def test_a_last_round_trains_with_seeds_of_its_own_even_at_the_budget_of_the_search(
+    study: Study, workspace: Path
+) -> None:
     result = study("--run-name=mine", "--max-iterations=1", "--set=finals.count=1", "--set=finals.seeds=3")
     trained = {path.name for path in (workspace / "runs" / "mine" / "trials").iterdir()}
-    assert trained == {"run_0000", "run_0000-r1", "run_0000-f2"}
+    assert trained == {"run_0000", "run_0000-r1", "run_0000-f0", "run_0000-f1", "run_0000-f2"}
+    (finalist,) = result["finalists"]
+    assert len({*finalist["val_mse"], result["trials"][0]["val_mse"]}) == 4
     assert result["winner"]["trainings"] == 3
-    assert result["winner"]["exported"] in trained
+    assert result["winner"]["exported"] in trained - {"run_0000", "run_0000-r1"}
 
 
 def test_noise_that_is_given_is_not_measured(study: Study, workspace: Path) -> None:

@@ -52,6 +52,19 @@ def test_the_config_of_an_earlier_trial_can_be_trained_again(
     assert again["val_mse"] == trials[1]["val_mse"]
 
 
+def test_training_one_configuration_searches_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outside = "--set=data.batch_size=17"  # no value of the preset's space: nobody asks
+    assert main(["nas", "train", "demo", outside, "--dry-run", *QUICK]) == 0
+    plan = json.loads(capsys.readouterr().out)["result"]
+    assert (plan["trials"], plan["searched"]) == (1, [])
+
+
+def test_a_training_goes_on_like_any_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nas", "train", "--resume=last", *QUICK[2:]]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "agentlab runs resume last" in error["hint"]
+
+
 def test_a_tag_that_is_no_file_name_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nas", "train", "demo", "--tag=../x", *QUICK]) == 2
     assert "cannot name a run" in json.loads(capsys.readouterr().out)["error"]["message"]

@@ -182,6 +182,17 @@ def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
     assert not [line for line in seen if "run_0000 " in line and "winner" not in line]
 
 
+def test_where_a_run_works_may_change_when_it_goes_on(context: Context) -> None:
+    """How many work at a time belongs to the machine; a complete run needs no more for it."""
+    runs = context.workspace.runs
+    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch(Redactor()))
+    same = go_on(NAS, find(runs, first.id), [Override("workers", 2)], context=context)
+    assert isinstance(same, FinishedRun)
+    more = go_on(NAS, find(runs, first.id), [Override("workers", 2), Override("max_iterations", 2)], context=context)
+    assert isinstance(more, Session)
+    assert {difference.key for difference in more.changed or ()} == {"workers", "max_iterations"}
+
+
 def test_a_run_of_another_command_is_refused_with_the_command_that_goes_on_with_it(context: Context) -> None:
     spec = RunSpec("debate", "seed: 0\n", "{}\n", "hash", 0, name="other")
     with Run.create(context.workspace.runs, spec, Edge()):

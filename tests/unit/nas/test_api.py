@@ -46,6 +46,12 @@ def test_the_number_of_trials_is_a_total(workspace: Path, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "")
 
 
+def test_without_a_number_the_config_says_how_many(workspace: Path) -> None:
+    first = run_nas_optimization(None, config="demo", overrides={**TINY, "max_iterations": 2})
+    assert len(first.result.trials) == 2
+    assert run_nas_optimization(None, resume="last").result == first.result
+
+
 def test_verbose_tells_on_stderr_what_the_command_line_tells(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

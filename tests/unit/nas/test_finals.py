@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.config import NasConfig, with_params
-from agentlab.nas.finals import Finalist, exported, finalists, missing, winner
+from agentlab.nas.config import FinalsConfig, TrialConfig, with_params
+from agentlab.nas.finals import Finalist, as_it_stands, exported, finalists, missing, winner
 from agentlab.nas.state import Decision, StudyState, TrialState
 from agentlab.search.types import Proposal, TrialResult
 
 values_or_failures = st.lists(st.none() | st.floats(0.01, 10), max_size=12)
 
 
-def config(fraction: float = 0.25, **finals: Any) -> NasConfig:
-    """A search that trains on a part of the windows, and its last round."""
-    return NasConfig.model_validate({"training": {"train_fraction": fraction}, "finals": finals})
+def config(**finals: Any) -> FinalsConfig:
+    """A last round on all of the training windows."""
+    return FinalsConfig(**{"train_fraction": 1.0, **finals})
 
 
 def result(value: float | None) -> TrialResult:
@@ -42,17 +42,17 @@ def names(rounds: list[Finalist]) -> list[str]:
 
 
 def test_the_best_few_of_the_search_enter_best_first() -> None:
-    rounds = finalists(study(0.5, 0.3, None, 0.4, 0.9), config(count=3, seeds=2))
+    state, settings = study(0.5, 0.3, None, 0.4, 0.9), config(count=3, seeds=2)
+    rounds = finalists(state, settings)
     assert names(rounds) == ["run_0001", "run_0003", "run_0000"]
     assert [(t.name, t.turn) for t in missing(rounds)] == [
-        ("run_0001-f0", 0),
-        ("run_0001-f1", 1),
-        ("run_0003-f0", 0),
-        ("run_0003-f1", 1),
-        ("run_0000-f0", 0),
-        ("run_0000-f1", 1),
+        ("run_0001-f0", 1000),
+        ("run_0001-f1", 1001),
+        ("run_0003-f0", 1000),
+        ("run_0003-f1", 1001),
+        ("run_0000-f0", 1000),
+        ("run_0000-f1", 1001),
     ]
-    assert winner(rounds) is None  # nothing was trained yet
 
 
 @given(values_or_failures, st.integers(1, 6), st.integers(1, 3))
@@ -73,29 +73,8 @@ def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
     assert training.params == {**params, "training.train_fraction": 1.0}
     settings = config(seeds=1, train_fraction=0.5, epochs=9)
     ((training,),) = [finalist.trainings for finalist in finalists(state, settings)]
-    trained = with_params(settings.trial(), training.params)
+    trained = with_params(TrialConfig(), training.params)
     assert (trained.training.train_fraction, trained.training.epochs, trained.model.dropout) == (0.5, 9, 0.2)
-
-
-def test_a_trial_that_had_the_full_budget_brings_its_trainings_along() -> None:
-    """The same configuration and seed would give the same weights again."""
-    repeated = replace(trial(0, 0.5), wanted=1, repeats={"run_0000-r1": result(0.6)})
-    state = StudyState(entries=(repeated,))
-    (finalist,) = finalists(state, config(fraction=1.0, seeds=3))
-    assert [(t.name, t.turn) for t in finalist.trainings] == [("run_0000", 0), ("run_0000-r1", 1), ("run_0000-f2", 2)]
-    assert finalist.values == {"run_0000": 0.5, "run_0000-r1": 0.6}
-    assert [t.name for t in missing([finalist])] == ["run_0000-f2"]
-    (fewer,) = finalists(state, config(fraction=1.0, seeds=1))
-    assert fewer.values == {"run_0000": 0.5}
-    (longer,) = finalists(state, config(fraction=1.0, seeds=2, epochs=50))
-    assert [t.name for t in longer.trainings] == ["run_0000-f0", "run_0000-f1"]
-
-
-def test_a_budget_that_a_trial_chose_itself_may_be_the_full_one() -> None:
-    chosen = [trial(number, 0.5, **{"training.epochs": epochs}) for number, epochs in enumerate((2, 3))]
-    state = StudyState(entries=tuple(chosen))
-    rounds = finalists(state, config(fraction=1.0, seeds=1, epochs=3))
-    assert {f.trial.id: f.trainings[0].name for f in rounds} == {"run_0000": "run_0000-f0", "run_0001": "run_0001"}
 
 
 def test_what_has_ended_is_not_missing() -> None:
@@ -106,58 +85,25 @@ def test_what_has_ended_is_not_missing() -> None:
 def test_the_lowest_mean_wins_not_the_lowest_training() -> None:
     lucky = {"run_0001-f0": 0.1, "run_0001-f1": 0.9}
     state = study(0.5, 0.4, finals={**lucky, "run_0000-f0": 0.4, "run_0000-f1": 0.42})
-    found = winner(finalists(state, config(count=2, seeds=2)))
+    found = winner(state, config(count=2, seeds=2))
     assert found is not None
     assert found.trial.id == "run_0000"
     assert found.mean == pytest.approx(0.41)
     assert exported(found).name == "run_0000-f0"
 
 
-def test_failed_trainings_have_no_part_in_the_mean() -> None:
-    state = study(0.5, 0.4, finals={"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": 0.4})
-    found = winner(finalists(state, config(count=2, seeds=2)))
-    assert found is not None
-    assert (found.trial.id, found.mean) == ("run_0001", 0.3)
-    assert exported(found).name == "run_0001-f1"
-
-
-def test_a_finalist_whose_trainings_all_failed_cannot_win() -> None:
-    state = study(0.5, 0.4, finals={"run_0001-f0": None, "run_0000-f0": 9.0})
-    found = winner(finalists(state, config(count=2, seeds=1)))
-    assert found is not None
-    assert found.trial.id == "run_0000"
-    assert winner(finalists(study(0.5, finals={"run_0000-f0": None}), config(seeds=1))) is None
-
-
 def test_among_equals_the_better_one_of_the_search_wins() -> None:
     state = study(0.5, 0.4, finals={"run_0000-f0": 0.3, "run_0001-f0": 0.3})
-    found = winner(finalists(state, config(count=2, seeds=1)))
+    found = winner(state, config(count=2, seeds=1))
     assert found is not None
     assert found.trial.id == "run_0001"
 
 
 def test_an_error_of_zero_is_the_best_and_not_a_failure() -> None:
     state = study(0.5, 0.4, finals={"run_0000-f0": 0.0, "run_0001-f0": 0.1})
-    found = winner(finalists(state, config(count=2, seeds=1)))
+    found = winner(state, config(count=2, seeds=1))
     assert found is not None
     assert (found.trial.id, found.mean) == ("run_0000", 0.0)
-
-
-def test_without_a_last_round_the_accepted_trial_wins_as_it_stands() -> None:
-    state = study(0.5, 0.4, 0.39, accepted=1)
-    rounds = finalists(state, config(count=0))
-    assert missing(rounds) == []
-    found = winner(rounds)
-    assert found is not None
-    assert (found.trial.id, found.values) == ("run_0001", {"run_0001": 0.4})
-    assert exported(found).params == {"data.batch_size": 2}
-
-
-@pytest.mark.parametrize("count", [0, 3])
-def test_nobody_is_in_the_last_round_of_a_study_that_failed(count: int) -> None:
-    state = StudyState(entries=(trial(0, None), trial(1, None)), judged=("run_0000", "run_0001"))
-    assert finalists(state, config(count=count)) == []
-    assert winner([]) is None
 
 
 def test_a_longer_search_keeps_the_trainings_of_an_earlier_last_round() -> None:
@@ -165,3 +111,55 @@ def test_a_longer_search_keeps_the_trainings_of_an_earlier_last_round() -> None:
     settings = config(count=2, seeds=1)
     assert missing(finalists(study(0.5, 0.4, finals=ended), settings)) == []
     assert [t.name for t in missing(finalists(study(0.5, 0.4, 0.3, finals=ended), settings))] == ["run_0002-f0"]
+
+
+def test_the_last_round_uses_no_seed_of_the_search() -> None:
+    """A low training of the search is low by luck, too: it may not stand for its trial again."""
+    repeated = replace(trial(0, 0.1), wanted=1, repeats={"run_0000-r1": result(0.2)})
+    (finalist,) = finalists(StudyState(entries=(repeated,)), config(seeds=3))
+    assert finalist.values == {}
+    assert [(t.name, t.turn) for t in finalist.trainings] == [(f"run_0000-f{n}", 1000 + n) for n in range(3)]
+
+
+def test_a_finalist_that_failed_with_fewer_seeds_comes_first() -> None:
+    ended = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": 0.4}
+    state, settings = study(0.5, 0.4, finals=ended), config(count=2, seeds=2)
+    assert {f.trial.id: (f.failed, f.mean) for f in finalists(state, settings)} == {
+        "run_0001": (1, 0.3),
+        "run_0000": (0, pytest.approx(0.4)),
+    }
+    found = winner(state, settings)
+    assert found is not None
+    assert found.trial.id == "run_0000"
+
+
+def test_among_finalists_that_failed_as_often_the_lowest_mean_of_the_rest_wins() -> None:
+    ended = {"run_0001-f0": None, "run_0001-f1": 0.3, "run_0000-f0": 0.4, "run_0000-f1": None}
+    found = winner(study(0.5, 0.4, finals=ended), config(count=2, seeds=2))
+    assert found is not None
+    assert (found.trial.id, found.mean, exported(found).name) == ("run_0001", 0.3, "run_0001-f1")
+
+
+def test_a_finalist_whose_trainings_all_failed_loses_to_any_other() -> None:
+    found = winner(study(0.5, 0.4, finals={"run_0001-f0": None, "run_0000-f0": 9.0}), config(count=2, seeds=1))
+    assert found is not None
+    assert found.trial.id == "run_0000"
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_without_a_last_round_or_anything_left_of_it_the_accepted_trial_wins_as_it_stands(count: int) -> None:
+    ended = {f"run_000{number}-f{seed}": None for number in range(3) for seed in range(2)}
+    state, settings = study(0.5, 0.4, 0.39, finals=ended, accepted=1), config(count=count, seeds=2)
+    assert missing(finalists(state, settings)) == []
+    found = winner(state, settings)
+    assert found is not None
+    assert found == as_it_stands(state)
+    assert (found.trial.id, found.values, found.failed) == ("run_0001", {"run_0001": 0.4}, 0)
+    assert (exported(found).turn, exported(found).params) == (0, {"data.batch_size": 2})
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_study_that_failed_has_neither_finalists_nor_a_winner(count: int) -> None:
+    state = StudyState(entries=(trial(0, None), trial(1, None)), judged=("run_0000", "run_0001"))
+    assert finalists(state, config(count=count)) == []
+    assert winner(state, config(count=count)) is None

@@ -55,7 +55,26 @@ def test_more_trainings_let_smaller_differences_count(deviation: float, first: i
     noise = Noise(deviation)
     assert noise.limit(first + 1, second) < noise.limit(first, second)
     assert noise.limit(first, second) == noise.limit(second, first)
-    assert noise.limit(first, second) == pytest.approx(2 * deviation * math.sqrt(1 / first + 1 / second))
+    assert noise.limit(first, second) == pytest.approx(1.96 * deviation * math.sqrt(1 / first + 1 / second))
+
+
+@pytest.mark.parametrize("freedom", range(1, 11))
+def test_few_trainings_widen_the_limit_as_students_t_does(freedom: int) -> None:
+    from scipy.stats import t
+
+    quantile = float(t.ppf(0.975, freedom))
+    assert Noise(0.02, 20, freedom).limit(1, 1) == pytest.approx(quantile * 0.02 * math.sqrt(2), rel=2e-3)
+
+
+def test_many_trainings_are_as_good_as_a_given_noise() -> None:
+    assert Noise(0.02, 20, 11).limit(1, 2) == Noise(0.02).limit(1, 2)
+
+
+@given(st.integers(1, 30), st.integers(1, 30), counts, counts)
+def test_of_two_noises_the_less_certain_one_sets_the_width(mine: int, its: int, first: int, second: int) -> None:
+    one, other = Noise(0.01, 40, mine), Noise(0.03, 40, its)
+    width = Noise(1.0, 40, min(mine, its)).limit(1, 1) / math.sqrt(2)
+    assert one.limit(first, second, other) == pytest.approx(width * math.sqrt(0.01**2 / first + 0.03**2 / second))
 
 
 def test_without_noise_every_difference_counts() -> None:
@@ -68,7 +87,10 @@ def test_an_error_of_zero_is_measured_too() -> None:
 
 @pytest.mark.parametrize(
     ("noise", "words"),
-    [(Noise(0.02), "was not measured; 2.0% per training"), (Noise(0.0123, 3), "deviation of 1.23%, measured on 3")],
+    [
+        (Noise(0.02), "was not measured; 2.0% per training"),
+        (Noise(0.0123, 3, 2), "by 1.23% (one standard deviation), measured on 3"),
+    ],
 )
 def test_the_sentence_says_whether_it_was_measured(noise: Noise, words: str) -> None:
     assert words in noise.sentence()

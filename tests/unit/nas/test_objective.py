@@ -1,6 +1,7 @@
 """One training: its folder is complete before its result is told, and a kill in it costs at most an epoch."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agentlab.errors import ConfigError, Interrupted
+from agentlab.errors import ConfigError, Interrupted, StorageError
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.objective import BEST, HISTORY, LAST, InformerObjective, stored_curve, stored_weights
 from agentlab.nas.series import Series
@@ -76,6 +77,7 @@ def test_the_stored_weights_are_those_that_were_measured(trials: Folder, series:
     model = restore(BASE, series, stored_weights(trials, "run_0007-f1"), "cpu")
     assert evaluate(model, Windows(series, BASE, "cpu"), "val").mse == pytest.approx(result.value, rel=1e-6)
     curve = stored_curve(trials, "run_0007-f1")
+    assert curve is not None
     assert curve.run_id == "run_0007-f1"
     assert min(curve.val_mse) == result.value
 
@@ -87,13 +89,20 @@ def test_the_seed_decides(trials: Folder, series: Series) -> None:
     assert first != other
 
 
-def stopped_after(epochs: int) -> tuple[Told, Callable[[], None]]:
+def test_a_folder_that_was_removed_has_no_curve(trials: Folder, series: Series) -> None:
+    run(objective(trials, series))
+    shutil.rmtree(trials.path / "run_0000")
+    assert stored_curve(trials, "run_0000") is None
+
+
+def stopped_after(epochs: int, error: Exception | None = None) -> tuple[Told, Callable[[], None]]:
     """What a training tells, and a check that stops it in the epoch after."""
+    error = error or Interrupted("stop")
     told: Told = []
 
     def check() -> None:
         if len(told) >= epochs:
-            raise Interrupted("stop")
+            raise error
 
     return told, check
 
@@ -110,6 +119,18 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(trials: Folder, ser
     assert untimed(run(objective(trials, series, rest))) == untimed(whole)
     assert [data["epoch"] for _, _, data in rest] == list(range(epochs + 1, 4))
     assert not (trials.path / "run_0000" / LAST).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(MemoryError("16 GB"), False), (FloatingPointError("nan"), False), (StorageError("full"), True)]
+)
+def test_only_a_training_that_can_go_on_leaves_its_checkpoint(
+    trials: Folder, series: Series, error: Exception, left: bool
+) -> None:
+    told, check = stopped_after(1, error)
+    with pytest.raises(type(error)):
+        run(objective(trials, series, told, check))
+    assert (trials.path / "run_0000" / LAST).exists() is left
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 64])

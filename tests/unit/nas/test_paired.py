@@ -58,6 +58,7 @@ class SmallBench:
 
     gain: float = 0.2
     fails: str = "nothing"  # the branch whose trainings all fail
+    enough: int = TRIALS  # trials after which the main study ends
     config: NasConfig = field(
         default_factory=lambda: NasConfig.model_validate(
             {"seed": 7, "max_iterations": TRIALS, "control": "full", "control_seeds": PAIRS}
@@ -71,7 +72,9 @@ class SmallBench:
     def context(self) -> Any:
         return SimpleNamespace(stop=self.stop)
 
-    def study(self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "") -> steps.Study:
+    def study(
+        self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "", paired: Budget | None = None
+    ) -> steps.Study:
         self.made.append((scope, seed, agent))
 
         def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
@@ -83,7 +86,7 @@ class SmallBench:
         return steps.Study(
             run=run,
             seed=seed,
-            budget=Budget(trials=TRIALS),
+            budget=paired or Budget(trials=self.enough),
             repeats=0,
             noise=0.001,
             default={"x": 1.0},
@@ -138,7 +141,16 @@ def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
     names = sorted(path.name for path in (run.path / "studies").iterdir())
     assert names == sorted([*(f"control-{n}" for n in range(PAIRS)), *(f"agent-{n}" for n in range(1, PAIRS))])
     opened = {e.id: e.data for e in run.events if e.type == "study.branched"}
-    assert opened["agent-2/agent-2"] == {"seed": 9, "agent": True, "trials": TRIALS}
+    assert opened["agent-2/agent-2"] == {"seed": 9, "agent": True, "trials": TRIALS, "place": 4, "of": 9}
+    assert [data["place"] for data in opened.values()] == list(range(1, 2 * PAIRS))
+
+
+def test_a_main_study_that_ended_early_gets_partners_of_its_length(run: Run) -> None:
+    bench = SmallBench(enough=2)
+    bench.pairs(run)
+    assert bench.config.max_iterations == TRIALS
+    for path in (run.path / "studies").iterdir():
+        assert len(branch(run, path.name).trials) == 2
 
 
 def test_a_pair_holds_the_lowest_errors_of_its_studies(run: Run) -> None:
@@ -186,6 +198,7 @@ def test_an_agent_that_wins_every_pair_has_helped() -> None:
     assert control.verdict == "helped"
     assert control.estimate == pytest.approx(0.1, abs=0.01)
     assert (control.direction, control.control, control.n) == ("lower", "gp alone", 5)
+    assert "judge of near ties" in control.agent
     assert "20 trials in each study" in control.budget
 
 

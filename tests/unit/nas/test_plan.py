@@ -21,7 +21,7 @@ MODEL = {
 @pytest.fixture
 def planned(make_series: Callable[..., Series]) -> Callable[..., NasPlan]:
     def plan(*, agent: bool = False, **settings: Any) -> NasPlan:
-        config = NasConfig.model_validate({"max_iterations": 10, **settings, **({"llm": MODEL} if agent else {})})
+        config = NasConfig.model_validate({"max_iterations": 10, **({"llm": MODEL} if agent else {}), **settings})
         return plan_of(config, make_series(), ["model.d_model"], Estimate(12_345, 10 << 20), agent)
 
     return plan
@@ -49,7 +49,7 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
     assert plan.proposals == 4
     said = facts(plan)
     assert said["language model"] == "m (tiny-1)"
-    assert "about 4 to propose" in said["its calls"]
+    assert said["its calls"] == "about 4 to propose"  # a model that only picks is no judge
     assert "at most 1 USD" in said["its cost"]
 
 
@@ -64,6 +64,13 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
 )
 def test_further_trainings_are_counted(planned: Callable[..., NasPlan], settings: dict[str, Any], words: str) -> None:
     assert facts(planned(**settings))["further trainings"] == words
+
+
+def test_a_model_that_can_judge_is_asked_about_near_ties_too(planned: Callable[..., NasPlan]) -> None:
+    models = {"m": {"provider": "p", "id": "large-1", "tier": "full"}}
+    plan = planned(agent=True, llm={**MODEL, "models": models})
+    assert plan.judges
+    assert facts(plan)["its calls"] == "about 4 to propose, and one for every near tie"
 
 
 def test_full_control_names_its_studies_and_their_calls(planned: Callable[..., NasPlan]) -> None:

@@ -36,7 +36,11 @@ class Story:
         return self.add("llm.called", f"call {len(self.events)}", **data, error=error)
 
     def proposed(self, name: str, source: str, arm: str = "agent") -> "Story":
-        return self.add("trial.proposed", name, source=source, arm=arm)
+        """A trial; `alone` is the arm of a study in which no model could have proposed it."""
+        probability = 0.0 if arm in ("shared", "alone") else 0.5
+        return self.add(
+            "trial.proposed", name, source=source, arm="control" if arm == "alone" else arm, probability=probability
+        )
 
     def judged(self, name: str, accepted: bool) -> "Story":
         return self.add("decision.made", name, accepted=accepted)
@@ -136,6 +140,13 @@ def test_studies_beside_the_main_one_count_and_keep_their_trials_apart() -> None
     story.called("a").proposed("agent-1/run_0001", "llm").judged("agent-1/run_0001", True)
     (row,) = rows(story).values()
     assert (row.usable, row.share, row.accepted) == (2, 1.0, 1)
+
+
+def test_trials_that_no_model_could_have_proposed_do_not_lower_its_share() -> None:
+    story = shared().called("a").proposed("run_0001", "llm").proposed("run_0002", "gp", "control")
+    for number in range(3):
+        story.proposed(f"control-0/run_{number:04d}", "gp", "alone")
+    assert rows(story)["a", "nas.propose"].share == 0.5
 
 
 def test_nobody_was_asked() -> None:

@@ -89,6 +89,41 @@ def test_an_empty_space_is_for_one_trial(tmp_path: Path) -> None:
         make(tmp_path, space={}, max_iterations=2)
 
 
+def test_paired_studies_of_one_trial_cannot_differ(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Paired studies of 1 trial cannot differ"):
+        make(tmp_path, control="full")
+    assert make(tmp_path, control="full", max_iterations=2).config.control == "full"
+
+
+def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_path: Path, run: Run) -> None:
+    make(tmp_path, finals={"count": 0}).run(run)
+    for seed in range(2):
+        run.emit("trial.failed", f"run_0000-f{seed}", error="MemoryError: gone", metrics={})
+    result, _ = make(tmp_path).run(run)
+    assert (result.winner.run_id, result.winner.exported) == ("run_0000", "run_0000")
+    assert result.winner.val_mse == result.trials[0].val_mse
+    (row,) = result.finalists
+    assert (row.val_mse, row.failed, row.mean) == ([], 2, None)
+    report = (run.path / "report.md").read_text()
+    assert "Every training of the last round failed" in report
+    assert "plots/finalists.png" not in report
+
+
+def test_without_a_last_round_the_report_has_none(tmp_path: Path, run: Run) -> None:
+    result, _ = make(tmp_path, finals={"count": 0}).run(run)
+    assert result.finalists == []
+    assert "The last round" not in (run.path / "report.md").read_text()
+
+
+def test_a_curve_whose_folder_was_removed_is_left_out(tmp_path: Path, run: Run) -> None:
+    settings = {"max_iterations": 2, "finals": {"count": 1, "seeds": 1}}
+    first, _ = make(tmp_path, **settings).run(run)
+    other = next(trial.run_id for trial in first.trials if trial.run_id != first.winner.run_id)
+    shutil.rmtree(run.path / "trials" / other)
+    again, _ = make(tmp_path, **settings).run(run)
+    assert again.winner == first.winner
+
+
 def test_a_trial_0_outside_the_space_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"not a point of the search space: data\.input_length = 8 is not one of"):
         make(tmp_path, space={"data.input_length": {"type": "categorical", "choices": [16, 32]}})

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.errors import RunUnreadableError
 from agentlab.nas.state import Refused, StudyState, TrialState, agent_state, changes, rebuild, run_id
 from agentlab.runs.events import Event
 
@@ -168,6 +169,22 @@ def test_events_of_studies_beside_this_one_are_ignored() -> None:
     mixed = [event for pair in zip(beside, story.events, strict=True) for event in pair]
     assert rebuild(mixed) == story.state
     assert rebuild(beside) == StudyState()
+
+
+@given(st.data())
+def test_a_damaged_event_is_told_as_an_unreadable_run(data: st.DataObject) -> None:
+    events = whole().events
+    place = data.draw(st.sampled_from([n for n, event in enumerate(events) if event.type == "trial.proposed"]))
+    lost = data.draw(st.sampled_from(("number", "params", "source", "arm", "probability")))
+    damaged = {key: value for key, value in events[place].data.items() if key != lost}
+    events[place] = replace(events[place], data=damaged)
+    with pytest.raises(RunUnreadableError, match=rf"Event {place} \(trial\.proposed\) is damaged"):
+        rebuild(events)
+
+
+def test_an_event_of_the_wrong_shape_is_told_as_an_unreadable_run() -> None:
+    with pytest.raises(RunUnreadableError, match=r"Event 0 \(decision\.made\)"):
+        rebuild(Story().add("decision.made", "run_0000", accepted=True).events)
 
 
 def test_events_that_are_nobodys_business_are_ignored() -> None:

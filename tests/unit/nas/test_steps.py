@@ -185,9 +185,9 @@ def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run
     assert steps.noise_of(study_in(run, noise=None), state, calm) == everything  # without families
 
 
-def test_a_failed_first_trial_is_not_repeated_and_the_next_success_is_accepted(run: Run) -> None:
+def test_a_failed_first_trial_is_not_repeated_and_the_next_success_measures_the_noise(run: Run) -> None:
     state = go(study_in(run, [0.5, 0.3], noise=None, repeats=2, default={"x": -1.0}))
-    assert outcomes(state) == [(None, 1, False), (0.5, 1, True), (0.3, 1, True)]
+    assert outcomes(state) == [(None, 1, False), (0.5, 3, True), (0.3, 1, True)]
 
 
 def test_equal_turns_have_equal_seeds_and_different_turns_different_ones(run: Run) -> None:

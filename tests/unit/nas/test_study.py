@@ -16,9 +16,10 @@ from agentlab.nas.series import Series
 from agentlab.nas.state import rebuild
 from agentlab.nas.study import PROPOSE, Bench, search
 from agentlab.runs.branch import Branch
-from agentlab.runs.context import Context
+from agentlab.runs.context import Context, Reviewer
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.stop import StopFlag
+from agentlab.search.budget import Budget
 from agentlab.search.executor import LocalExecutor
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
@@ -49,7 +50,9 @@ def bench(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Itera
     """Benches on a small series; their routers are closed at the end."""
     routers: list[Router] = []
 
-    def make(agent: bool = True, stop: StopFlag | None = None, **changes: Any) -> Bench:
+    def make(
+        agent: bool = True, stop: StopFlag | None = None, reviewer: Reviewer | None = None, **changes: Any
+    ) -> Bench:
         settings = SETTINGS | {"data": {**SETTINGS["data"], "batch_size": 32}} | ({"llm": SCRIPTED} if agent else {})
         config = NasConfig.model_validate({**settings, **changes})
         workspace = Workspace(root=tmp_path, cache=tmp_path)
@@ -57,7 +60,7 @@ def bench(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Itera
         routers.append(Router(config.llm, env={}, workspace=workspace, recorder=RunRecorder(run)))
         return Bench(
             config=config,
-            context=Context(workspace, {}, stop or StopFlag()),
+            context=Context(workspace, {}, stop or StopFlag(), reviewer),
             base=config.trial(),
             series=make_series(rows=200),
             rules=Rules(space),
@@ -82,6 +85,22 @@ def test_a_control_study_hears_nothing_from_the_language_model(run: Run, bench: 
     with_agent, without = bench().study(run, 0), bench().study(run, 0, agent=False)
     assert (with_agent.agent is None, with_agent.router is None) == (False, False)
     assert (without.agent, without.router) == (None, None)
+
+
+class Nobody:
+    """A reviewer who would turn everything down."""
+
+    def review(self, name: str, params: Any, **_: Any) -> None:
+        return None
+
+
+def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: Run, bench: Callable[..., Bench]) -> None:
+    made = bench(reviewer=Nobody(), max_seconds=60)
+    main, paired = made.study(run, 0), made.study(Branch(run, "control-0"), 0, paired=Budget(3))
+    assert main.reviewer is not None
+    assert (main.budget.trials, main.budget.seconds) == (4, 60)
+    assert paired.reviewer is None
+    assert (paired.budget.trials, paired.budget.seconds) == (3, None)
 
 
 @pytest.mark.parametrize("base", ["gp", "tpe", "random"])

@@ -28,7 +28,7 @@ from agentlab.search.types import Proposal, Trial, TrialContext, TrialResult
 
 LEAKED = 0.987654  # a test figure that an objective should never have reported
 SPACE = SearchSpace.of(SpaceConfig.model_validate({"model.dropout": {"type": "float", "low": 0.001, "high": 0.9}}))
-DROPOUTS = (0.5, 0.499, 0.3, 0.4, 0.35, 0.32, 0.6, 0.7)
+DROPOUTS = (0.5, 0.499, 0.3, 0.4, 0.35, 0.32, 0.6, 0.7, 0.45, 0.55, 0.65, 0.75)
 
 
 def measure(proposal: Proposal, context: TrialContext) -> TrialResult:
@@ -102,10 +102,11 @@ def summarised(run: Run, make_series: Callable[..., Series]) -> Summarised:
         line = {"name": "last", "note": "", "val_mse": 0.9, "val_mae": 0.9, "test_mse": 0.9, "test_mae": 0.9}
         run.emit("reference.measured", "last", **line)
         study = study_in(run, **changes)
+        run.emit("study.opened", reviewed=study.reviewer is not None)
         state = search(study, lambda: None)
-        while left := missing(finalists(state, CONFIG)):
+        while left := missing(finalists(state, CONFIG.finals)):
             state = steps.train(study, left)
-        first = winner(finalists(state, CONFIG))
+        first = winner(state, CONFIG.finals)
         assert first is not None
         names = list(first.values)
         scores = {"mse": [0.61, 0.63][: len(names)], "mae": [0.5, 0.52][: len(names)]}
@@ -135,8 +136,8 @@ def test_the_winner_has_the_mean_and_spread_of_its_trainings(summarised: Summari
     assert (w.run_id, w.trainings, w.parameters) == ("run_0003", 2, 1234)
     assert (w.test_mse, w.test_mae) == (pytest.approx(0.62), pytest.approx(0.51))
     assert w.test_mse_spread == pytest.approx(0.02 / 2**0.5)
-    assert w.exported == "run_0003-f0"
     best, _ = result.finalists
+    assert w.exported == f"run_0003-f{best.val_mse.index(min(best.val_mse))}"
     assert (best.run_id, best.search_val_mse, best.failed) == ("run_0003", 0.3, 0)
     assert w.val_mse == best.mean == pytest.approx(sum(best.val_mse) / 2)
 
@@ -195,6 +196,20 @@ def test_with_pairs_the_record_is_that_of_the_full_study(summarised: Summarised)
 
 def test_a_reviewed_study_says_so_beside_its_record(summarised: Summarised) -> None:
     assert "A person reviewed the proposals of both arms." in summarised(reviewer=Accepting()).control_note
+
+
+def test_a_review_is_remembered_when_the_run_goes_on_without_one(summarised: Summarised, run: Run) -> None:
+    run.emit("study.opened", reviewed=True)
+    assert "A person reviewed" in summarised().control_note
+
+
+def test_nobody_reviewed_what_nobody_was_asked_about(summarised: Summarised) -> None:
+    assert "A person reviewed" not in summarised().control_note
+
+
+def test_every_look_at_the_test_part_is_counted(summarised: Summarised, run: Run) -> None:
+    assert summarised().test_looks == 1
+    assert summarised().test_looks == 2  # a longer search that found another winner
 
 
 def test_sources_are_counted_in_order_of_appearance(summarised: Summarised) -> None:

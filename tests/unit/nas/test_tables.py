@@ -122,7 +122,20 @@ def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
     assert tables.advice(scored(0.4)) == []
     (advice,) = tables.advice(scored(0.5))
     assert isinstance(advice, Text)
-    assert "training.epochs" in advice.text
+    assert "with more training or trials" in advice.text
+    assert tables.advice(scored(0.5, test_mse_spread=0.2)) == []  # the seeds scatter by more than that
+
+
+def test_the_test_part_was_scored_once_or_the_reader_is_told() -> None:
+    assert "scored once" in tables.test_note(result())
+    assert "scored 3 times" in tables.test_note(result(test_looks=3))
+    assert "too good to be true" in tables.test_note(result(test_looks=3))
+
+
+def test_a_last_round_in_which_all_failed_did_not_decide() -> None:
+    failed = FinalistRow(run_id="run_0001", search_val_mse=0.5, val_mse=[], failed=2, mean=None)
+    assert "lowest mean" in tables.finalist_note(result())
+    assert "as the search has trained it" in tables.finalist_note(result(finalists=[failed]))
 
 
 @pytest.mark.parametrize(

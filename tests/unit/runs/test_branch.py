@@ -59,6 +59,7 @@ def test_a_branch_is_found_again_after_a_resume(run: Run) -> None:
 
 def test_its_files_lie_below_studies(run: Run) -> None:
     branch = Branch(run, "control-2")
+    assert branch.name == "control-2"
     assert branch.path == run.path / "studies" / "control-2"
     assert branch.folder.path == branch.path
     stored = branch.write_json("agent_state.json", {"x": 1})

@@ -34,6 +34,30 @@ def test_a_folder_in_a_folder_stays_inside_too(tmp_path: Path) -> None:
         trial.file("../run_0001/metrics.json")
 
 
+@pytest.mark.parametrize("name", ["link", "link/x", "link/a/x"])
+def test_no_link_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (inside / "link").symlink_to(outside)
+    with pytest.raises(UsageError, match="is a link that leads out of inside"):
+        Folder(inside).write_text(name, "x")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_that_stays_inside_is_a_name_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "link").symlink_to("trials")
+    Folder(tmp_path).write_text("link/x", "y")
+    assert (tmp_path / "trials" / "x").read_text() == "y"
+
+
+def test_a_folder_that_is_reached_through_a_link_is_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "run").symlink_to("real")
+    assert Folder(tmp_path / "run").write_text("x", "y").read_text() == "y"
+
+
 def test_folders_of_a_name_are_made_and_files_are_whole(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "new")
     assert folder.write_text("a/b/report.md", "hello\n").read_text() == "hello\n"

@@ -128,6 +128,19 @@ def test_a_failed_trial_delays_the_model_but_does_not_repeat_its_point():
     assert len({space_of().key(t.proposal.params) for t in history}) == 6
 
 
+def test_what_others_propose_does_not_take_the_place_of_start_points():
+    proposer, space = OptunaProposer(space_of()), space_of()
+    rng = np.random.default_rng(3)
+    history = [ended(0, Proposal(space.sample(rng), "default"))]
+    history += [ended(number, Proposal(space.sample(rng), "llm")) for number in range(1, 8)]
+    while proposer.ask(history, 1, rng)[0].source == "lhs":
+        history.append(ended(len(history), proposer.ask(history, 1, rng)[0]))
+    assert [t.proposal.source for t in history].count("lhs") == 5
+    picked = start_points(space, 0)[1:6]  # a model that chose start points has done their work
+    history = [history[0], *(ended(i, Proposal(point, "llm")) for i, point in enumerate(picked, start=1))]
+    assert proposer.ask(history, 1, rng)[0].source == "gp"
+
+
 def test_start_points_keep_the_rules():
     rules = TypeAdapter(list[Constraint]).validate_python([{"at_most": ["depth", "batch"]}])
     space = SearchSpace.of(SpaceConfig.model_validate(CONFIG), rules)
