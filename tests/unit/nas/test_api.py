@@ -71,8 +71,12 @@ def test_ctrl_c_leaves_a_run_to_go_on_with(workspace: Path, monkeypatch: pytest.
             return super().write(text)
 
     monkeypatch.setattr(sys, "stderr", Impatient())
-    with pytest.raises(KeyboardInterrupt):
-        run_nas_optimization(2, config="demo", overrides=TINY, verbose=True)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins with it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_nas_optimization(2, config="demo", overrides=TINY, verbose=True)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert find(workspace / "runs", "last").status == "interrupted"
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert len(run_nas_optimization(2, resume="last").result.trials) == 2
