@@ -154,12 +154,15 @@ def test_a_continuous_space_cannot(space):
         ({"a": {"type": "int", "low": 0, "high": 5, "lo": 1}}, "Extra inputs"),
         ({"a": {"type": "int", "low": 0, "high": 5, "when": {"b": [1]}}}, "not in the space"),
         ({"a": {"type": "int", "low": 0, "high": 5, "when": {"a": [1]}}}, "circle"),
-        ({}, "at least 1"),
     ],
 )
 def test_a_wrong_space_is_refused(raw, words):
     with pytest.raises(ValidationError, match=words):
         SpaceConfig.model_validate(raw)
+
+
+def test_an_empty_space_is_one_of_nothing_to_search():
+    assert SearchSpace.of(SpaceConfig.model_validate({})).parameters == {}
 
 
 def test_a_condition_must_be_reachable():
