@@ -90,6 +90,8 @@ def run(
     """
     from .launch import launch
 
+    if control_seeds is not None and contract.control != "full":
+        raise UsageError("--control-seeds counts pairs of studies, which only --control full runs.", hint="Add it.")
     overrides = contract.overrides(
         **{
             "max_iterations": ("--max-iterations", max_iterations),

@@ -168,32 +168,21 @@ def importance_bars(shares: Mapping[str, float]) -> bytes:
     return png(figure)
 
 
-def error_by_step(
-    steps: Sequence[float], spread: Sequence[float] | None, references: Mapping[str, Sequence[float]]
-) -> bytes:
-    """Test MSE of the winner by forecast step, with plus and minus its spread over seeds, and of reference lines.
-
-    All sequences are [horizon]; the first value is one step ahead.
-    """
+def error_by_step(steps: Sequence[float]) -> bytes:
+    """Test MSE of the winner by forecast step, [horizon]; the first value is one step ahead."""
     figure, axes = new_figure()
-    ahead = range(1, len(steps) + 1)
     every = max(1, len(steps) // 12)
-    for index, (name, errors) in enumerate([("winner", steps), *references.items()]):
-        axes.plot(
-            ahead,
-            errors,
-            color=COLOURS[index % 6],
-            marker=MARKERS[index % 6],
-            markevery=(index % every, every),
-            ms=5,
-            lw=2.2 if index == 0 else 1.2,
-            zorder=3 if index == 0 else 2,
-            label=f"{name}, mean {fmean(errors):.3g}",
-        )
-    if spread is not None:
-        low, high = ([value + sign * width for value, width in zip(steps, spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(ahead, low, high, color=COLOURS[0], alpha=0.2, lw=0, label="winner ± spread of seeds")
-    log_when_wide(axes, [value for errors in (steps, *references.values()) for value in errors])
+    axes.plot(
+        range(1, len(steps) + 1),
+        steps,
+        color=COLOURS[0],
+        marker=MARKERS[0],
+        markevery=every,
+        ms=5,
+        lw=2.2,
+        label=f"winner, mean {fmean(steps):.3g}",
+    )
+    log_when_wide(axes, steps)
     axes.set(xlabel="steps ahead", ylabel="test MSE", title="Error by forecast step")
     whole_numbers(axes)
     axes.legend(fontsize=8)

@@ -40,7 +40,7 @@ def write_study_report(run: Run, result: NasResult, base: TrialConfig, series: S
         _ERROR: error_by_trial(result, result.noise.deviation),
         _CURVES: learning_curves(curves, result.winner.run_id),
         _FORECASTS: forecasts(winner_forecasts(trials, result, base, series, device)),
-        _STEPS: error_by_step(result.by_step, None, {}),
+        _STEPS: error_by_step(result.by_step),
     }
     rounds = [(row.run_id, row.val_mse) for row in result.finalists if row.val_mse]
     if rounds:

@@ -66,4 +66,5 @@ def main(rounds: int, trials: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(int(word) for word in sys.argv[1:3]), *(3, 12)[len(sys.argv) - 1 :]))
+    rounds, trials = [*map(int, sys.argv[1:3]), *(3, 12)[len(sys.argv[1:3]) :]]
+    sys.exit(main(rounds, trials))

@@ -48,6 +48,7 @@ def refused(answer: Answer, code: int, *words: str) -> None:
         (["--set", "model.d_model=8", "--set", "model.n_heads=3"], ["n_heads"]),
         (["--control", "sideways"], ["control", "light", "full"]),
         (["--set", "control_seeds=4"], ["control_seeds", "4"]),
+        (["--control-seeds", "7"], ["--control full"]),
         (["--set", "finals.seeds=0"], ["finals.seeds", "0"]),
         (["--set", "evaluator.noise=2"], ["evaluator.noise", "2"]),
         (["--set", "workers=0"], ["workers", "0"]),

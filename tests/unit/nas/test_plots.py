@@ -54,8 +54,8 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "curve": lambda: learning_curve(Curve("a", [1.0] * 30, [0.9] * 30)),
     "forecasts": lambda: forecasts([Panel("OT", PAST, PAST[:24], PAST[:24] + 0.1)]),
     "importances": lambda: importance_bars({"lr": 0.7, "model.d_model": 0.299, "mix": 0.001}),
-    "steps": lambda: error_by_step([0.2, 0.3], [0.01, 0.02], {"ridge": [0.2, 0.31], "last": [0.1, 0.9]}),
-    "one step": lambda: error_by_step([0.2], None, {}),
+    "steps": lambda: error_by_step([0.2, 0.3]),
+    "one step": lambda: error_by_step([0.2]),
     "pairs": lambda: paired_studies([(0.5, 0.4), (0.5, 0.6), (0.5, 0.5)], "validation MSE"),
     "finalists": lambda: finalists([("run_0001", [0.4, 0.41, 0.42]), ("run_0002", [0.43])]),
 }
