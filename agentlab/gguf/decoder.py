@@ -7,16 +7,18 @@ import ctypes
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from agentlab.errors import BadRequestError, ContextOverflowError, MissingExtraError, ModelFileError
-from agentlab.gguf.engine import Chunk
 from agentlab.gguf.schema import enforceable
+from agentlab.workers.chat import Chunk
+from agentlab.workers.stops import StopFinder
 
 _WARNING, _CONTINUED = 3, 5  # ggml_log_level: debug 1, info 2, warning 3, error 4, continuation of the last one 5
 _PIECE_BYTES = 1024
+_TOP_P = 0.95  # llama.cpp's own
 _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text
 _IF_MEMORY = "If memory is what it lacks, use a smaller context, batch or model."
 _REINSTALL = "`agentlab doctor` checks the build; `pip install --force-reinstall llama-cpp-python` makes a new one."
@@ -90,7 +92,9 @@ class Decoder:
         max_tokens: int,
         temperature: float,
         seed: int,
-    ) -> Iterator[Chunk]:
+        stop: Sequence[str],
+        top_p: float | None,
+    ) -> Generator[Chunk, None, None]:
         """Decode an answer; see `ChatRequest`. Closing the iterator stops the decoding.
 
         Raises:
@@ -109,17 +113,19 @@ class Decoder:
             self._llama.reset()
             self._api.llama_memory_clear(self._api.llama_get_memory(self._llama.ctx), True)
         self._llama.set_seed(seed % 0xFFFFFFFF)  # 0xFFFFFFFF itself asks llama.cpp for a random seed
-        text, finish, count = codecs.getincrementaldecoder("utf-8")("replace"), "length", 0
-        for token in self._llama.generate(prompt, temp=temperature, grammar=grammar):
-            if self._api.llama_vocab_is_eog(self._vocabulary, token):
-                finish = "stop"
+        text, stops, count, ended = codecs.getincrementaldecoder("utf-8")("replace"), StopFinder(stop), 0, False
+        nucleus = _TOP_P if top_p is None else top_p
+        for token in self._llama.generate(prompt, temp=temperature, top_p=nucleus, grammar=grammar):
+            ended = bool(self._api.llama_vocab_is_eog(self._vocabulary, token))
+            if ended:
                 break
             count += 1
-            if piece := text.decode(self._piece(token)):
+            if piece := stops.feed(text.decode(self._piece(token))):
                 yield Chunk(text=piece)
-            if count == max_tokens:
+            if stops.found or count == max_tokens:
                 break
-        rest = text.decode(b"", final=True)
+        rest = stops.feed(text.decode(b"", final=True)) + stops.rest()
+        finish = "stop" if ended or stops.found else "length"
         yield Chunk(text=rest, finish=finish, prompt_tokens=len(prompt), completion_tokens=count)
 
     def _tokenize(self, messages: Sequence[Mapping[str, str]]) -> list[int]:

@@ -1,11 +1,11 @@
-"""A `GgufEngine` without a model, for tests and demonstrations: it says what its script says, word by word."""
+"""A `ChatEngine` without a model, for tests and demonstrations: it says what its script says, word by word."""
 
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from agentlab.errors import LLMCancelledError
-from agentlab.gguf.engine import ChatRequest, Chunk
+from agentlab.workers.chat import ChatRequest, Chunk
 
 
 class ScriptedEngine:

@@ -1,179 +1,45 @@
-"""The engine that runs a GGUF model in a worker process, and starts a new one when it dies."""
+"""The engine that runs a GGUF model in a worker process.
 
-import itertools
-import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+llama.cpp is not thread-safe, cannot be stopped while it reads a prompt, and some of its faults end the process: here
+they end the worker.
+"""
 
-from agentlab import errors, machine
-from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
+from agentlab import machine
+from agentlab.errors import MissingFileError
 from agentlab.gguf import deaths
-from agentlab.gguf.engine import ChatRequest, Chunk, EngineConfig
-from agentlab.workers import faults
-from agentlab.workers.channel import Channel
-from agentlab.workers.deaths import last_words
-
-_POLL_SECONDS = 0.05
-_GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
-_CLOSE_SECONDS = 1.5
+from agentlab.gguf.engine import EngineConfig
+from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
 
-def _never() -> bool:
-    return False
-
-
-class WorkerEngine:
-    """A `GgufEngine`. The worker starts with the first call; after `close` or a death the next call starts another."""
+class WorkerEngine(ChatProcess):
+    """A `ChatEngine` for one GGUF file."""
 
     def __init__(self, config: EngineConfig) -> None:
-        self._config = config
-        self._lock = threading.Lock()  # not reentrant: a generator may be finished by another thread than began it
-        self._channel: Channel | None = None
-        self._calls = itertools.count(1)
-        self._closed_pid: int | None = None
+        """Nothing is started or read before the first call."""
 
-    @property
-    def worker_pid(self) -> int | None:
-        """Process id of the running worker, None when there is none."""
-        channel = self._channel
-        return channel.pid if channel is not None and channel.alive() else None
+        def check() -> None:
+            if not config.path.is_file():
+                raise MissingFileError(
+                    f"There is no model file {config.path}.",
+                    hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
+                    "embedded model.",
+                )
 
-    def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
-        """Stream an answer; see `GgufEngine.chat`. Loading has its own clock, `EngineConfig.load_seconds`."""
-        if request.max_tokens < 1:
-            raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
-        if not request.messages:
-            raise errors.BadRequestError("There are no messages to answer.")
-        while not self._lock.acquire(timeout=_POLL_SECONDS):
-            if cancelled():
-                raise LLMCancelledError("The call was cancelled while it waited for the model.")
-        try:
-            if self._channel is None or not self._channel.alive():
-                self._start(cancelled)
-            yield from self._answer(request, cancelled)
-        finally:
-            self._lock.release()
-
-    def close(self) -> None:
-        """Stop the worker and free its memory, within 2 seconds. A call in progress ends with LLMCancelledError."""
-        channel = self._channel
-        if channel is None:
-            return
-        self._closed_pid = channel.pid
-        channel.kill()
-        if self._lock.acquire(timeout=_CLOSE_SECONDS):  # else a suspended generator holds it and disposes later
-            try:
-                self._discard()
-            finally:
-                self._lock.release()
-
-    def _start(self, cancelled: Callable[[], bool]) -> None:
-        self._discard()
-        config = self._config
-        if not config.path.is_file():
-            raise errors.MissingFileError(
-                f"There is no model file {config.path}.",
-                hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
-                "embedded model.",
+        super().__init__(
+            ChatWorker(
+                name=config.path.name,
+                module="agentlab.gguf.worker",
+                variables={**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"},
+                load={
+                    "path": str(config.path.absolute()),
+                    "context": config.context,
+                    "threads": config.threads,
+                    "batch": config.batch,
+                    "gpu_layers": config.gpu_layers,
+                    "reuse_prefix": config.reuse_prefix,
+                },
+                load_seconds=config.load_seconds,
+                check=check,
+                death=deaths.describe,
             )
-        try:
-            self._channel = Channel(
-                "agentlab.gguf.worker", {**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"}
-            )
-        except OSError as error:  # no memory or no process number left; a caller falls back as after a death
-            raise WorkerDiedError(
-                f"The process for {config.path.name} cannot be started: {error.strerror or error}.",
-                hint="Close other programs, or use a smaller model.",
-            ) from error
-        job = {
-            "op": "load",
-            "path": str(config.path.absolute()),
-            "context": config.context,
-            "threads": config.threads,
-            "batch": config.batch,
-            "gpu_layers": config.gpu_layers,
-            "reuse_prefix": config.reuse_prefix,
-        }
-        try:
-            list(self._exchange(job, config.load_seconds, f"Loading {config.path.name}", cancelled))
-        except AgentlabError:
-            self._discard()  # a worker without a model is of no use
-            raise
-
-    def _answer(self, request: ChatRequest, cancelled: Callable[[], bool]) -> Iterator[Chunk]:
-        job = {
-            "op": "chat",
-            "messages": [dict(message) for message in request.messages],
-            "schema": request.schema,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-        }
-        for reply in self._exchange(job, request.seconds, f"{self._config.path.name}'s answer", cancelled):
-            yield Chunk(reply["text"], reply.get("finish"), reply.get("prompt_tokens"), reply.get("completion_tokens"))
-
-    def _exchange(
-        self, job: dict[str, Any], seconds: float, what: str, cancelled: Callable[[], bool]
-    ) -> Iterator[dict[str, Any]]:
-        """Send a request and yield its replies up to the last one. Left early, it ends the call or the worker."""
-        channel, call, deadline = self._channel, next(self._calls), time.monotonic() + seconds
-        assert channel is not None
-        over = False
-        try:
-            if not channel.send({**job, "id": call}, seconds):
-                raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
-            while not over:
-                if cancelled():
-                    raise LLMCancelledError("The call was cancelled.")
-                if time.monotonic() > deadline:
-                    raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
-                reply = channel.receive(min(_POLL_SECONDS, seconds))
-                if reply is None or reply.get("id") != call:
-                    continue
-                over = _is_last(reply)
-                if reply["event"] == "error":
-                    raise faults.from_message(reply)
-                yield reply
-        except EOFError:
-            over = True
-            self._report_death()
-        except (ValueError, KeyError, TypeError) as error:
-            raise MalformedReplyError(
-                f"The worker of {self._config.path.name} broke the protocol: {error!r}."
-            ) from error
-        finally:
-            if not over:
-                self._stop(channel, call)
-
-    def _stop(self, channel: Channel, call: int) -> None:
-        """End a call that its owner left: by a word, or else by killing the worker."""
-        deadline = time.monotonic() + _GRACE_SECONDS
-        try:
-            channel.send({"op": "cancel", "id": call}, _GRACE_SECONDS)
-            while (left := deadline - time.monotonic()) > 0:
-                reply = channel.receive(left)
-                if reply is not None and reply.get("id") == call and _is_last(reply):
-                    return
-        except (EOFError, ValueError, KeyError):
-            self._discard()
-        else:
-            self._discard()
-
-    def _report_death(self) -> NoReturn:
-        closed = self._channel is not None and self._channel.pid == self._closed_pid
-        status, log = self._discard()
-        if closed:
-            raise LLMCancelledError("The engine was closed during the call.")
-        cause, hint = deaths.describe(status)
-        tail = last_words(log)
-        message = f"The process that holds {self._config.path.name} died: {cause}."
-        raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)
-
-    def _discard(self) -> tuple[int, str]:
-        channel, self._channel = self._channel, None
-        return channel.dispose() if channel is not None else (0, "")
-
-
-def _is_last(reply: dict[str, Any]) -> bool:
-    return bool(reply["event"] != "text")
+        )

@@ -23,9 +23,10 @@ from agentlab.errors import (
     LLMTimeoutError,
     WorkerDiedError,
 )
-from agentlab.gguf.engine import ChatRequest, Chunk, EngineConfig
+from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
+from agentlab.workers.chat import ChatRequest, Chunk
 
 pytestmark = pytest.mark.model
 
@@ -97,6 +98,27 @@ def test_the_same_request_gives_the_same_text_again_and_in_another_process(model
     finally:
         other.close()
     assert text(engine.chat(replace(SAMPLED, seed=8))) != first
+
+
+def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(engine: WorkerEngine) -> None:
+    whole = text(engine.chat(SAMPLED))
+    stop = whole[len(whole) // 2 :][:4]
+    chunks = list(engine.chat(replace(SAMPLED, stop=(stop,))))
+    assert text(chunks) == whole[: whole.index(stop)]
+    assert chunks[-1].finish == "stop"
+    assert (chunks[-1].completion_tokens or 0) < 24
+
+
+def test_top_p_narrows_what_is_drawn(engine: WorkerEngine) -> None:
+    hot = replace(SAMPLED, temperature=1.9)
+    likeliest = text(engine.chat(replace(SAMPLED, temperature=0.0)))
+    assert text(engine.chat(replace(hot, top_p=0.01))) == likeliest
+    assert text(engine.chat(hot)) != likeliest
+
+
+def test_any_json_object_is_a_schema(engine: WorkerEngine) -> None:
+    answer = text(engine.chat(replace(FRANCE, schema={"type": "object"}, max_tokens=120)))
+    assert isinstance(json.loads(answer), dict)
 
 
 def test_reusing_the_prefix_answers_a_repeated_document_faster(model: Path) -> None:
@@ -252,8 +274,9 @@ def test_closing_during_an_answer_ends_it_and_frees_the_process(model: Path) -> 
 def test_no_worker_survives_its_parent(model: Path, hold_pipe_open: bool) -> None:
     code = (
         "import os, sys, time; from pathlib import Path\n"
-        "from agentlab.gguf.engine import ChatRequest, EngineConfig\n"
+        "from agentlab.gguf.engine import EngineConfig\n"
         "from agentlab.gguf.process import WorkerEngine\n"
+        "from agentlab.workers.chat import ChatRequest\n"
         "engine = WorkerEngine(EngineConfig(Path(sys.argv[1])))\n"
         "answer = engine.chat(ChatRequest([{'role': 'user', 'content': 'Tell me a story.'}], max_tokens=400))\n"
         "next(answer)\n"

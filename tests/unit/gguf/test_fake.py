@@ -3,14 +3,14 @@
 import pytest
 
 from agentlab.errors import LLMCancelledError, WorkerDiedError
-from agentlab.gguf.engine import ChatRequest, GgufEngine
 from agentlab.gguf.fake import ScriptedEngine
+from agentlab.workers.chat import ChatEngine, ChatRequest
 
 ASK = ChatRequest([{"role": "user", "content": "how are you"}])
 
 
 def test_it_streams_its_lines_in_turn_and_starts_over() -> None:
-    engine: GgufEngine = ScriptedEngine(["one two", "three"])
+    engine: ChatEngine = ScriptedEngine(["one two", "three"])
     answers = [list(engine.chat(ASK)) for _ in range(3)]
     assert ["".join(chunk.text for chunk in chunks) for chunks in answers] == ["one two", "three", "one two"]
     last = answers[0][-1]

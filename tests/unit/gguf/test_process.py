@@ -18,8 +18,9 @@ from agentlab.errors import (
     ModelFileError,
     WorkerDiedError,
 )
-from agentlab.gguf.engine import ChatRequest, EngineConfig
+from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
+from agentlab.workers.chat import ChatRequest
 
 ASK = ChatRequest([{"role": "user", "content": "hello"}])
 

@@ -1,0 +1,1 @@
+"""Checkpoints of transformers that answer in a worker process."""

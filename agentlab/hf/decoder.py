@@ -1,0 +1,148 @@
+"""A checkpoint loaded with transformers: prompt and token loop. Lives only in the worker process, on one thread."""
+
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import Any, Self
+
+import torch  # noqa: TID253 - imported in the worker process only
+
+from agentlab import machine
+from agentlab.errors import BadRequestError, ContextOverflowError, ModelFileError
+from agentlab.hf.detokenizer import Detokenizer
+from agentlab.hf.sampling import pick
+from agentlab.workers import memory
+from agentlab.workers.chat import Chunk
+from agentlab.workers.stops import StopFinder
+
+_NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
+_LESS = "Use a smaller model, or close other programs."
+
+
+class _OneDay(datetime):
+    """Some templates write today's date into the prompt; an answer must not depend on the day."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2025, 1, 1, tzinfo=tz)
+
+
+class Decoder:
+    """Owns a model and its tokenizer. Not thread-safe."""
+
+    def __init__(self, path: str, adapter: str | None, threads: int) -> None:
+        """Load the model; see `HfConfig`. Code that comes with a checkpoint is never run, pickles are never read.
+
+        Raises:
+            ModelFileError: checkpoint or adapter cannot be loaded, or there is no chat template.
+        """
+        torch.set_num_threads(threads)
+        try:
+            self._tokenizer, self._model = _load(path, adapter)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, MemoryError) as error:
+            where = path if adapter is None else f"{path} with {adapter}"
+            raise ModelFileError(
+                f"transformers cannot load {where}: {type(error).__name__}: {str(error)[:300]}",
+                hint=_LESS if memory.ran_out(error) else _NEEDED,
+            ) from error
+        if not self._tokenizer.chat_template:
+            raise ModelFileError(
+                f"{path} holds no chat template, so it cannot be talked to.",
+                hint="Use an instruct model, for example `agentlab models import smollm2-135m`.",
+            )
+        self._device = machine.device()
+        self._model.to(self._device).eval()
+        self._ends = _ends(self._model.generation_config, self._tokenizer)
+        self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        stop: Sequence[str],
+        top_p: float | None,
+    ) -> Generator[Chunk, None, None]:
+        """Decode an answer; see `ChatRequest`. Closing the iterator stops the decoding; a schema is not enforced.
+
+        Raises:
+            BadRequestError: the template refuses the messages.
+            ContextOverflowError: prompt and `max_tokens` together exceed the context.
+        """
+        del schema
+        prompt = self._tokenize(messages)
+        if self._context is not None and len(prompt) + max_tokens > self._context:
+            raise ContextOverflowError(
+                f"The prompt has {len(prompt)} tokens and the answer may have {max_tokens}, but the context holds "
+                f"{self._context}.",
+                hint="Shorten the prompt, or lower max_tokens.",
+            )
+        generator = torch.Generator(self._device).manual_seed(seed % (1 << 63))
+        text, stops = Detokenizer(self._decode), StopFinder(stop)
+        cache, tokens, count, ended = None, prompt, 0, False
+        while count < max_tokens and not stops.found:
+            logits, cache = self._forward(tokens, cache)
+            token = pick(logits, temperature, top_p, generator)
+            ended = token in self._ends
+            if ended:
+                break
+            count, tokens = count + 1, [token]
+            if piece := stops.feed(text.feed(token)):
+                yield Chunk(text=piece)
+        rest = stops.feed(text.rest()) + stops.rest()
+        finish = "stop" if ended or stops.found else "length"
+        yield Chunk(text=rest, finish=finish, prompt_tokens=len(prompt), completion_tokens=count)
+
+    @torch.inference_mode()
+    def _forward(self, tokens: Sequence[int], cache: Any) -> tuple[torch.Tensor, Any]:
+        """(logits of the next token, float of shape (vocabulary,); the attention cache with these tokens)."""
+        given = torch.tensor([tokens], device=self._device)
+        out = self._model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[0, -1].float(), out.past_key_values
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _tokenize(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        from jinja2 import TemplateError
+
+        try:
+            # rendered in Jinja's immutable sandbox: a template is code that came with the checkpoint
+            prompt = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise BadRequestError(f"The model's chat template refuses the messages: {error}.") from error
+        tokens: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        if not tokens:
+            raise BadRequestError("The model's chat template makes an empty prompt of the messages.")
+        return tokens
+
+
+def _load(path: str, adapter: str | None) -> tuple[Any, Any]:
+    """(tokenizer, model) of a checkpoint folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import chat_template_utils
+
+    chat_template_utils.datetime = _OneDay  # type: ignore[attr-defined] # templates cannot be given a clock
+    only_here = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, **only_here)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True, **only_here)
+    if adapter is None:
+        return tokenizer, model
+    from peft import PeftModel
+
+    if not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise ValueError("the adapter has no safetensors")  # peft would read a pickle instead
+    return tokenizer, PeftModel.from_pretrained(model, adapter, is_trainable=False, local_files_only=True)
+
+
+def _ends(config: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens after which an answer is over."""
+    given = config.eos_token_id
+    ends = given if isinstance(given, list) else [given]
+    return frozenset(token for token in (*ends, tokenizer.eos_token_id) if token is not None)

@@ -1,0 +1,48 @@
+"""The engine that runs a checkpoint of transformers in a worker process.
+
+torch takes hundreds of megabytes and seconds to import, and want of memory ends a process: both happen in the worker.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab import machine
+from agentlab.errors import MissingFileError
+from agentlab.workers import deaths
+from agentlab.workers.chat_process import ChatProcess, ChatWorker
+
+
+@dataclass(frozen=True, slots=True)
+class HfConfig:
+    """How a model is loaded: the folder of the checkpoint, and that of a PEFT adapter. `threads` change last bits."""
+
+    path: Path
+    adapter: Path | None = None
+    threads: int = 1
+    load_seconds: float = 300.0
+
+
+class HfEngine(ChatProcess):
+    """A `ChatEngine` for one checkpoint. Schemas are not enforced."""
+
+    def __init__(self, config: HfConfig) -> None:
+        """Nothing is started or read before the first call."""
+
+        def check() -> None:
+            for folder in (config.path, config.adapter):
+                if folder is not None and not folder.is_dir():
+                    raise MissingFileError(f"There is no folder {folder}.", hint="`agentlab models list` shows all.")
+
+        adapter = None if config.adapter is None else str(config.adapter.absolute())
+        super().__init__(
+            ChatWorker(
+                name=config.path.name,
+                module="agentlab.hf.worker",
+                # without the last, a local checkpoint would be looked up on the network as well
+                variables={**machine.worker_environment(config.threads), "HF_HUB_OFFLINE": "1"},
+                load={"path": str(config.path.absolute()), "adapter": adapter, "threads": config.threads},
+                load_seconds=config.load_seconds,
+                check=check,
+                death=deaths.describe,
+            )
+        )
