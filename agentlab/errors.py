@@ -201,11 +201,19 @@ class LLMCancelledError(RemoteError):
 
 
 class AllModelsFailedError(RemoteError):
-    """Every candidate failed. `failures` holds one line per attempt."""
+    """Every candidate failed. `failures` holds one line per attempt; `retry_after` is set when all ask for patience."""
 
-    def __init__(self, message: str, *, failures: Sequence[str] = (), hint: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        failures: Sequence[str] = (),
+        hint: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.failures = tuple(failures)
+        self.retry_after = retry_after
 
 
 class GateError(AgentlabError):

@@ -1,6 +1,6 @@
-"""What the calls of a run have consumed, and whether the next one may be sent."""
+"""What the calls of a run, and of a day, have consumed, and whether the next one may be sent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agentlab.errors import BudgetExceededError
 from agentlab.llm.config import Price
@@ -11,12 +11,17 @@ _TOKENS_PER_MESSAGE = 8
 _MILLION = 1e6
 
 
+def tokens_of(messages: Sequence[Message]) -> int:
+    """About how many tokens a prompt has; rather too many than too few."""
+    characters = sum(len(message.content) for message in messages)
+    return int(characters / _CHARACTERS_PER_TOKEN) + _TOKENS_PER_MESSAGE * len(messages)
+
+
 def estimate(price: Price | None, messages: Sequence[Message], max_tokens: int) -> float | None:
     """The most a call is likely to cost in USD; None when the price is unknown."""
     if price is None:
         return None
-    tokens = sum(len(message.content) / _CHARACTERS_PER_TOKEN + _TOKENS_PER_MESSAGE for message in messages)
-    return (tokens * price.input + max_tokens * price.output) / _MILLION
+    return (tokens_of(messages) * price.input + max_tokens * price.output) / _MILLION
 
 
 def priced(usage: Usage, price: Price | None) -> Usage:
@@ -28,11 +33,20 @@ def priced(usage: Usage, price: Price | None) -> Usage:
 
 
 class Budget:
-    """Counts up to a limit. Calls in flight count with their estimate."""
+    """Counts up to a limit for the run, and to another for the day. Calls in flight count with their estimate."""
 
-    def __init__(self, limit: float, usage: Usage) -> None:
-        """`usage` is what earlier sessions of the run consumed."""
+    def __init__(
+        self,
+        limit: float,
+        usage: Usage,
+        *,
+        day: float | None = None,
+        spent_today: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """`usage` is what earlier sessions of the run consumed; `day` limits what `spent_today` counts (USD)."""
         self._limit = limit
+        self._day = day
+        self._spent_today = spent_today
         self._reserved = 0.0
         self._unreported = 0.0  # what calls that never said are assumed to have cost
         self.usage = usage
@@ -43,14 +57,19 @@ class Budget:
         Raises:
             BudgetExceededError: nothing of the kind is left.
         """
-        spent = (self.usage.cost_usd or 0.0) + self._unreported + self._reserved
-        if spent >= self._limit if cost is None else cost > 0 and spent + cost > self._limit:
-            raise BudgetExceededError(
-                f"The next call of a language model would exceed the budget: {spent:.4f} of {self._limit:g} USD "
-                + ("are spent." if cost is None else f"are spent and it may cost {cost:.4f}."),
-                hint="Raise it with --max-cost, or use a free model with --set llm=embedded.",
-            )
+        self._check((self.usage.cost_usd or 0.0) + self._unreported, self._limit, cost, "run", "--max-cost")
+        if self._day is not None and cost != 0:
+            self._check((self._spent_today() or 0.0) + self._unreported, self._day, cost, "day", "budget.per_day_usd")
         self._reserved += cost or 0.0
+
+    def _check(self, spent: float, limit: float, cost: float | None, span: str, flag: str) -> None:
+        spent += self._reserved
+        if spent >= limit if cost is None else cost > 0 and spent + cost > limit:
+            raise BudgetExceededError(
+                f"The next call of a language model would exceed the budget of the {span}: {spent:.4f} of {limit:g} "
+                + ("USD are spent." if cost is None else f"USD are spent and it may cost {cost:.4f}."),
+                hint=f"Raise it with {flag}, or use a free model with --set llm=embedded.",
+            )
 
     def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> None:
         """Replace the reservation by what was consumed. A call that `answered` without saying its cost keeps it."""

@@ -10,91 +10,24 @@ An empty mapping (the preset `none`) means that no language model is used.
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
+from pydantic import Field, model_validator
 
-from agentlab.config.base import EnvText, SecretRef, StrictModel, budget_field
-from agentlab.llm.endpoint import check_base_url
+from agentlab.config.base import StrictModel, budget_field, machine_field
+from agentlab.llm.provider_config import (
+    GgufProvider,
+    HfProvider,
+    Name,
+    Provider,
+)
 from agentlab.llm.types import Tier
 
 RoleName = Literal["primary", "duplicate", "reserve", "fallback"]
 ROLES: tuple[RoleName, ...] = ("primary", "duplicate", "reserve", "fallback")
 
-BaseUrl = Annotated[EnvText, AfterValidator(check_base_url)]
-Name = Annotated[EnvText, Field(min_length=1, max_length=200)]
-
-
-class OpenAICompatProvider(StrictModel):
-    """Any endpoint that speaks OpenAI's chat completions: OpenRouter, OpenAI, vLLM, llama.cpp, Ollama, LM Studio."""
-
-    kind: Literal["openai_compat"]
-    base_url: BaseUrl = Field(description="Up to and without /chat/completions; https, or http on this machine.")
-    api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
-
-
-class GgufProvider(StrictModel):
-    """A GGUF file that runs here, in a process of its own."""
-
-    kind: Literal["gguf"]
-    model_path: Name = Field(description="A catalogue name such as smollm2-135m, or the path of a GGUF file.")
-    context: int = Field(2048, ge=128, le=1_048_576, description="Tokens of prompt and answer together.")
-    total: float = Field(
-        300, gt=0, le=86_400, description="Seconds for one answer. A safety net: the limit of an answer is its tokens."
-    )
-
-
-class ScriptedProvider(StrictModel):
-    """A fake for demonstrations and tests; no model is asked."""
-
-    kind: Literal["scripted"]
-    mode: Literal["replies", "first", "random", "adversarial", "garbage", "stuck", "refuse"] = Field(
-        "first",
-        description="replies: those listed, in turn; first, random, adversarial: the schema's first, any or last "
-        "choice; garbage: no JSON; stuck: never answers; refuse: connection refused.",
-    )
-    replies: tuple[str, ...] = Field((), description="The answers of mode `replies`, starting over at the end.")
-    seed: int = Field(0, ge=0, description="Seed of mode `random`.")
-
-    @model_validator(mode="after")
-    def _replies_and_mode(self) -> "ScriptedProvider":
-        if (self.mode == "replies") != bool(self.replies):
-            raise ValueError("`replies` and `mode: replies` belong together")
-        return self
-
-
-class PluginProvider(StrictModel):
-    """A provider that an installed package brings, through the entry-point group `agentlab.providers`."""
-
-    kind: str = Field(min_length=1)
-    options: dict[str, JsonValue] = Field(default_factory=dict, description="Read by the plug-in, and only there.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_no_slip(cls, given: object) -> object:
-        if isinstance(given, dict) and set(given) - {"kind", "options"}:
-            raise ValueError(
-                f"there is no provider kind {given.get('kind')!r}; known are {', '.join(SHIPPED_KINDS)}; "
-                "one from a plug-in has `options` and nothing else"
-            )
-        return given
-
-
-SHIPPED_KINDS = ("openai_compat", "gguf", "scripted")
-
-
-def _kind_of(given: object) -> str:
-    kind = given.get("kind") if isinstance(given, dict) else getattr(given, "kind", None)
-    return kind if isinstance(kind, str) and kind in SHIPPED_KINDS else "plugin"
-
-
-Provider = Annotated[
-    Annotated[OpenAICompatProvider, Tag("openai_compat")]
-    | Annotated[GgufProvider, Tag("gguf")]
-    | Annotated[ScriptedProvider, Tag("scripted")]
-    | Annotated[PluginProvider, Tag("plugin")],
-    Discriminator(_kind_of),
-]
+Cap = Literal["tools", "schema", "json", "embeddings"]
+Strategy = Literal["single", "fallback", "fastest", "best_of_two", "best_of_n", "adaptive"]
 
 
 class Price(StrictModel):
@@ -112,6 +45,9 @@ class ModelConfig(StrictModel):
     tier: Tier = Field("full", description="pick: one letter; edit: one flat change; full: a whole JSON document.")
     context: int | None = Field(None, ge=128, description="Tokens of prompt and answer together; null is unknown.")
     price: Price | None = Field(None, description="Null is unknown, which is not free.")
+    caps: tuple[Cap, ...] | None = Field(
+        None, description="What it can do, if less than its kind of provider: tools, schema, json, embeddings."
+    )
 
 
 class RolesConfig(StrictModel):
@@ -126,6 +62,8 @@ class RolesConfig(StrictModel):
 class TaskConfig(StrictModel):
     """What differs for one task."""
 
+    strategy: Strategy | None = Field(None, description="How the task chooses among its models.")
+    cache: bool | None = Field(None, description="Whether its answers may come from the response cache.")
     roles: tuple[RoleName, ...] | None = Field(None, min_length=1, description="Only these roles, in this order.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is the most likely answer.")
     max_tokens: int | None = Field(None, ge=1, le=131_072, description="Tokens of the answer, at most.")
@@ -140,9 +78,29 @@ class Timeout(StrictModel):
     total: float = Field(200, gt=0, le=86_400, description="For the call, retries and other models included.")
 
 
+class Weights(StrictModel):
+    """What is preferred: utility = quality - latency - cost, each times its weight."""
+
+    quality: float = Field(1.0, ge=0, le=100, description="Weight of the share of good answers.")
+    latency: float = Field(0.2, ge=0, le=100, description="Weight of log(1 + seconds / 10).")
+    cost: float = Field(0.3, ge=0, le=100, description="Weight of log(1 + USD / 0.01).")
+
+
 class DefaultsConfig(StrictModel):
     """What holds for every task that says nothing else."""
 
+    strategy: Strategy = Field(
+        "fallback",
+        description="single: the first model, then those of role fallback; fallback: all roles in order; fastest: the "
+        "quickest primary first; best_of_two, best_of_n: several primaries at a time, judged by a duplicate; adaptive: "
+        "by what was learnt of quality, latency and cost.",
+    )
+    answers: int = Field(3, ge=2, le=8, description="Answers that `best_of_n` compares.")
+    weights: Weights = Field(Weights(), description="What `adaptive` prefers.")
+    hedge: float = Field(
+        0, ge=0, le=0.5, description="Share of calls that may ask a second model when the first is slow to begin."
+    )
+    cache: bool = Field(False, description="Answer a question that was answered before from the response cache.")
     timeout: Timeout = Field(Timeout(), description="When to give a provider up.")
     retries: int = Field(1, ge=0, le=5, description="Further tries at the same model, for errors that may pass.")
     temperature: float = Field(0, ge=0, le=2, description="0 is the most likely answer.")
@@ -153,6 +111,16 @@ class BudgetConfig(StrictModel):
     """What paid models may cost."""
 
     per_run_usd: float = budget_field(1.0, ge=0, description="USD for all calls of a run, earlier sessions included.")
+    per_day_usd: float | None = budget_field(
+        None, ge=0, description="USD for all calls of this workspace in a day (UTC), as its ledger knows them."
+    )
+
+
+class LedgerConfig(StrictModel):
+    """The workspace's memory of calls, statistics, spend and answers: `.agentlab/llm.sqlite`."""
+
+    enabled: bool = Field(True, description="False: nothing is remembered between processes.")
+    keep_days: int = Field(30, ge=1, le=3650, description="Days for which single calls and cached answers are kept.")
 
 
 class LLMConfig(StrictModel):
@@ -164,6 +132,16 @@ class LLMConfig(StrictModel):
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Exceptions for single tasks.")
     defaults: DefaultsConfig = Field(DefaultsConfig(), description="Clocks, retries and sampling.")
     budget: BudgetConfig = Field(BudgetConfig(), description="What it may cost.")
+    ledger: LedgerConfig = machine_field(LedgerConfig(), description="What is remembered between runs.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_roles_layout(cls, given: object) -> object:
+        if not (isinstance(given, dict) and "llm" in given):
+            return given
+        from agentlab.llm.roles_layout import converted  # imports this module
+
+        return converted(given)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "LLMConfig":
@@ -208,10 +186,34 @@ class LLMConfig(StrictModel):
             self.defaults.max_tokens if max_tokens is None else max_tokens,
         )
 
+    def manner(self, task: str) -> tuple[bool, Strategy]:
+        """Whether a task may be answered from the response cache, and its strategy."""
+        exception = self.tasks.get(task) or TaskConfig()
+        return (
+            self.defaults.cache if exception.cache is None else exception.cache,
+            exception.strategy or self.defaults.strategy,
+        )
+
     def total(self, name: str) -> float:
         """Seconds after which a call has to be over if this model is the one that answers."""
         provider = self.providers[self.models[name].provider]
-        return provider.total if isinstance(provider, GgufProvider) else self.defaults.timeout.total
+        return provider.total if isinstance(provider, GgufProvider | HfProvider) else self.defaults.timeout.total
+
+    def caps(self, name: str) -> tuple[Cap, ...]:
+        """What a model can do."""
+        model = self.models[name]
+        return _CAPS.get(self.providers[model.provider].kind, _ALL) if model.caps is None else model.caps
+
+
+_ALL: tuple[Cap, ...] = ("tools", "schema", "json", "embeddings")
+# What each kind of provider can do; a plug-in can do all unless its models say less.
+_CAPS: dict[str, tuple[Cap, ...]] = {
+    "openai_compat": _ALL,
+    "anthropic": ("tools", "schema"),
+    "gguf": ("schema", "json"),
+    "hf": (),
+    "scripted": ("tools", "schema", "json"),
+}
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

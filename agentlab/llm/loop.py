@@ -1,26 +1,55 @@
-"""One event loop in a thread of its own: connections are pooled there, whoever calls and from whichever thread."""
+"""Where a router's requests are sent from: a loop in a thread of its own, or the loop of its caller.
+
+Connections belong to the loop in which they were opened, so one router lives in one loop.
+"""
 
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from agentlab.errors import LLMCancelledError
+from agentlab.errors import LLMCancelledError, UsageError
 
 T = TypeVar("T")
+Release = Callable[[], Awaitable[None]]
 
 _CLOSE_SECONDS = 5.0
+_CLOSED = "The router is closed."
+
+
+class Home(Protocol):
+    """A loop that coroutines are sent to."""
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it there. Who waits may be in any loop."""
+        ...
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run it there, for a caller without a loop. Cancelling the future cancels it."""
+        ...
+
+    def close(self, release: Release) -> None:
+        """Cancel what runs and await `release`."""
+        ...
+
+    async def aclose(self, release: Release) -> None:
+        """`close` for a caller in a loop."""
+        ...
 
 
 class LoopThread:
-    """Starts with the first coroutine and runs until `close`."""
+    """A loop in a thread of its own: starts with the first coroutine and runs until `close`. Anybody may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # reentrant: a signal handler may close what its thread is using
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there, and wait here."""
+        return await asyncio.wrap_future(self.submit(coroutine))
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there. Cancelling the future cancels it.
@@ -31,7 +60,7 @@ class LoopThread:
         with self._lock:
             if self._closed:
                 coroutine.close()
-                raise LLMCancelledError("The router is closed.")
+                raise LLMCancelledError(_CLOSED)
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # a daemon: a process that is told to leave at once must not wait for a language model
@@ -50,7 +79,7 @@ class LoopThread:
         finally:
             loop.close()
 
-    def close(self, release: Callable[[], Awaitable[None]]) -> None:
+    def close(self, release: Release) -> None:
         """Cancel what runs, await `release`, and end the thread, within 5 seconds. Safe to call twice."""
         with self._lock:
             closed, self._closed = self._closed, True
@@ -60,8 +89,12 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(self._wind_down(release), loop)
         thread.join(_CLOSE_SECONDS)
 
+    async def aclose(self, release: Release) -> None:
+        """`close`, without holding up the caller's loop."""
+        await asyncio.to_thread(self.close, release)
+
     @staticmethod
-    async def _wind_down(release: Callable[[], Awaitable[None]]) -> None:
+    async def _wind_down(release: Release) -> None:
         running = asyncio.all_tasks() - {asyncio.current_task()}
         for task in running:
             task.cancel()
@@ -70,3 +103,51 @@ class LoopThread:
             await release()
         finally:
             asyncio.get_running_loop().stop()
+
+
+class CallersLoop:
+    """The loop of whoever asks: no thread to cross, for programs that have one loop and many calls."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine as a task of the running loop."""
+        if self._closed:
+            coroutine.close()
+            raise LLMCancelledError(_CLOSED)
+        task = asyncio.ensure_future(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await task
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """There is no loop to submit to.
+
+        Raises:
+            UsageError: always.
+        """
+        coroutine.close()
+        raise UsageError(
+            "This router lives in the loop of its caller.", hint="Use `await router.complete(...)` and `aclose`."
+        )
+
+    def close(self, release: Release) -> None:  # noqa: ARG002 - as agreed in `Home`
+        """As `submit`: closing needs the loop.
+
+        Raises:
+            UsageError: `aclose` was not called.
+        """
+        if not self._closed:
+            raise UsageError("This router lives in the loop of its caller.", hint="Use `await router.aclose()`.")
+
+    async def aclose(self, release: Release) -> None:
+        """Cancel what runs and await `release`. Safe to call twice."""
+        closed, self._closed = self._closed, True
+        if closed:
+            return
+        for task in tuple(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await release()

@@ -1,9 +1,12 @@
-"""What happens after an error: the same model again, the next one, or neither. Pure; the clock and chance come in."""
+"""What happens after an error: the same model again, the next one, or neither; and what the model's guard learns.
+
+One table for everything (research: routing). Pure; the clock and chance come in.
+"""
 
 from dataclasses import dataclass
 
 from agentlab import errors
-from agentlab.errors import AgentlabError, RateLimitedError
+from agentlab.errors import AgentlabError
 
 LONGEST_WAIT = 120.0  # seconds; a provider that asks for more is left alone
 _FIRST_WAIT, _CEILING = 0.5, 8.0
@@ -11,32 +14,45 @@ _FIRST_WAIT, _CEILING = 0.5, 8.0
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`again`: the same request to the same model may succeed. `move_on`: another model may do better."""
+    """A row of the table.
 
-    again: bool
-    move_on: bool
+    Attributes:
+        again: the same request to the same model may succeed, after a moment.
+        move_on: another model may do better.
+        trips: counts against the model in its breaker.
+        cools: the model asks to be left alone for a while; it may be asked again when that is over.
+        disables: the model is of no use before the configuration changes.
+    """
 
+    again: bool = False
+    move_on: bool = False
+    trips: bool = False
+    cools: bool = False
+    disables: bool = False
+
+
+_FAULT = Rule(again=True, move_on=True, trips=True)
 
 _RULES: dict[type[AgentlabError], Rule] = {
-    errors.LLMConnectionError: Rule(again=True, move_on=True),
-    errors.LLMTimeoutError: Rule(again=False, move_on=True),
-    errors.LLMTruncatedError: Rule(again=False, move_on=True),
-    errors.RateLimitedError: Rule(again=True, move_on=True),
-    errors.QuotaError: Rule(again=False, move_on=True),
-    errors.ServerFaultError: Rule(again=True, move_on=True),
-    errors.AuthError: Rule(again=False, move_on=True),
-    errors.UnknownModelError: Rule(again=False, move_on=True),
-    errors.BadRequestError: Rule(again=False, move_on=False),  # the same body fails elsewhere, too
-    errors.ContextOverflowError: Rule(again=False, move_on=True),
-    errors.ContentFilterError: Rule(again=False, move_on=False),  # a refusal is not shopped around
-    errors.MalformedReplyError: Rule(again=True, move_on=True),
-    errors.SchemaError: Rule(again=False, move_on=True),  # was asked again already
-    errors.WorkerDiedError: Rule(again=True, move_on=True),
-    errors.LLMCancelledError: Rule(again=False, move_on=False),
-    errors.BudgetExceededError: Rule(again=False, move_on=False),
+    errors.LLMConnectionError: _FAULT,
+    errors.LLMTimeoutError: Rule(move_on=True, trips=True),
+    errors.LLMTruncatedError: Rule(move_on=True, trips=True),
+    errors.RateLimitedError: Rule(move_on=True, cools=True),
+    errors.QuotaError: Rule(move_on=True, cools=True),
+    errors.ServerFaultError: _FAULT,
+    errors.AuthError: Rule(move_on=True, disables=True),
+    errors.UnknownModelError: Rule(move_on=True, disables=True),
+    errors.BadRequestError: Rule(),  # the same body fails elsewhere, too
+    errors.ContextOverflowError: Rule(move_on=True),
+    errors.ContentFilterError: Rule(),  # a refusal is not shopped around
+    errors.MalformedReplyError: _FAULT,
+    errors.SchemaError: Rule(move_on=True),  # was asked again already
+    errors.WorkerDiedError: _FAULT,
+    errors.LLMCancelledError: Rule(),
+    errors.BudgetExceededError: Rule(),
 }
 # A missing file, a broken model file: this model is out, the others are not.
-_OTHERWISE = Rule(again=False, move_on=True)
+_OTHERWISE = Rule(move_on=True)
 
 
 def rule_for(error: AgentlabError) -> Rule:
@@ -47,24 +63,6 @@ def rule_for(error: AgentlabError) -> Rule:
 def backoff(tries: int, chance: float) -> float:
     """Seconds before try `tries` + 1: doubling from 0.5 to 8, times 0.5 to 1 as `chance` goes from 0 to 1."""
     return float(min(_CEILING, _FIRST_WAIT * 2 ** (tries - 1)) * (0.5 + 0.5 * chance))
-
-
-def wait_before_retry(error: AgentlabError, *, tries: int, retries: int, last: bool, chance: float) -> float | None:
-    """Seconds until the same model is asked again, or None if it is not.
-
-    Args:
-        error: how the latest try ended.
-        tries: how often this model was asked, that try included.
-        retries: how often it may be asked after the first try.
-        last: no other model is left; only then is it worth waiting for a rate limit.
-        chance: a number in [0, 1) that spreads the waiting times of many clients.
-    """
-    if tries > retries or not rule_for(error).again:
-        return None
-    if not isinstance(error, RateLimitedError):
-        return backoff(tries, chance)
-    wait = backoff(tries, chance) if error.retry_after is None else error.retry_after
-    return wait if last and wait <= LONGEST_WAIT else None
 
 
 def may_hold(context: int | None, overflowed: int | None) -> bool:

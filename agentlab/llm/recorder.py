@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from agentlab import errors
 from agentlab.errors import AgentlabError, RunUnreadableError
-from agentlab.llm.attempts import Outcome
-from agentlab.llm.types import Attempt, Usage
+from agentlab.llm.question import Outcome
+from agentlab.llm.types import Attempt, ToolCall, Usage
 from agentlab.runs.run import Run
 
 CALLED = "llm.called"
@@ -17,6 +17,11 @@ CALLED = "llm.called"
 
 class CallRecorder(Protocol):
     """Remembers calls by key."""
+
+    @property
+    def run(self) -> str:
+        """Id of the run that asks."""
+        ...
 
     def replay(self, key: str) -> dict[str, Any] | None:
         """What was recorded under the key, None if nothing was."""
@@ -39,6 +44,11 @@ class RunRecorder:
         called = [event.data for event in run.events if event.type == CALLED]
         self._known: dict[str, dict[str, Any]] = {data["key"]: data for data in called if _stands(data)}
         self._spent = sum((usage_from(data["usage"]) for data in called), Usage())
+
+    @property
+    def run(self) -> str:
+        """Id of the run."""
+        return self._run.id
 
     def replay(self, key: str) -> dict[str, Any] | None:
         """What an earlier call with this key came to."""
@@ -73,6 +83,8 @@ def outcome_data(task: str, outcome: Outcome) -> dict[str, Any]:
         "task": task,
         "model": outcome.model,
         "text": outcome.text,
+        "tool_calls": [asdict(call) for call in outcome.tool_calls],
+        "finish": outcome.finish,
         "attempts": [asdict(attempt) for attempt in outcome.attempts],
         "usage": asdict(outcome.usage),
         "error": None if outcome.error is None else _error_data(outcome.error),
@@ -108,3 +120,8 @@ def usage_from(data: Mapping[str, Any]) -> Usage:
 def attempt_from(data: Mapping[str, Any]) -> Attempt:
     """Inverse of `asdict`."""
     return Attempt(data["model"], data["error"], data["message"], usage_from(data["usage"]))
+
+
+def tool_call_from(data: Mapping[str, Any]) -> ToolCall:
+    """Inverse of `asdict`."""
+    return ToolCall(data["id"], data["name"], data["arguments"])

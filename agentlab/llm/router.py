@@ -1,41 +1,54 @@
 """The router: every command's way to language models. It knows who is asked, in which order, and what it may cost.
 
-All requests are sent from one background loop, whoever calls. What the caller's thread does is look into the run's
-record before and write to it afterwards, so that a run folder has one writer.
+Requests are sent from one loop, whoever calls (`loop`). What the caller's thread does is look into the run's record
+before and write to it afterwards, so that a run folder has one writer.
 """
 
 import asyncio
 import logging
 import random
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import asdict
+from dataclasses import replace
+from functools import cached_property
+from types import TracebackType
 from typing import Any, Self, overload
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import AllModelsFailedError, LLMCancelledError, MissingError, SchemaError
-from agentlab.llm import providers, structured
-from agentlab.llm.attempts import AttemptLoop, Candidate, Means, Outcome, Question
+from agentlab.errors import LLMCancelledError
+from agentlab.llm import asking, embedding
+from agentlab.llm.asking import Asked
 from agentlab.llm.budget import Budget
+from agentlab.llm.cache import ResponseCache
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.logged import LOG, Logged
-from agentlab.llm.loop import LoopThread
-from agentlab.llm.recorder import (
-    CallRecorder,
-    attempt_from,
-    error_from,
-    key_of,
-    outcome_data,
-    usage_from,
-)
-from agentlab.llm.structured import M, Rejected
-from agentlab.llm.types import ChatModel, Completion, Message, Tier, Usage
+from agentlab.llm.connections import Connections
+from agentlab.llm.guard import ModelGuard, ProviderGuard
+from agentlab.llm.hedge import HedgeBudget
+from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.memory import MemoryLedger
+from agentlab.llm.ledger.protocol import Ledger
+from agentlab.llm.live import Live
+from agentlab.llm.loop import CallersLoop, Home, LoopThread
+from agentlab.llm.observer import Observer
+from agentlab.llm.options import PLAIN, Options
+from agentlab.llm.provider_config import Limits
+from agentlab.llm.question import Means, Outcome, Question, Sink
+from agentlab.llm.recorder import CallRecorder
+from agentlab.llm.retry_budget import RetryBudget
+from agentlab.llm.slots import Slots
+from agentlab.llm.strategies import Strategist
+from agentlab.llm.structured import M
+from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, Tier, Usage
 from agentlab.runs.redact import Redactor
 from agentlab.runs.stop import StopFlag
 
+__all__ = ["Options", "Router"]
+
+LOG = logging.getLogger("agentlab.llm")
 _TIERS: tuple[Tier, ...] = ("pick", "edit", "full")  # from the least that can be asked to the most
 _POLL_SECONDS = 0.1
+_DAY = 86_400.0
 _CLOSED = "The router was closed during the call."
 
 
@@ -51,43 +64,82 @@ class Router:
         recorder: CallRecorder | None = None,
         stop: StopFlag | None = None,
         models: Mapping[str, ChatModel] | None = None,
+        ledger: Ledger | None = None,
+        rng: random.Random | None = None,
+        in_callers_loop: bool = False,
     ) -> None:
         """Open nothing yet.
 
         Args:
             config: providers, models, roles.
             env: the environment, with the workspace's `.env`; keys are read from here.
-            workspace: where model files lie.
+            workspace: where model files and the ledger lie.
             recorder: remembers calls, and answers those that it knows.
             stop: asked while `complete_sync` waits, so that a stop need not wait for a language model.
             models: stand-ins by name in `config.models`, for tests.
+            ledger: what is remembered between processes; by default the workspace's, if the config wants one.
+            rng: draws for `adaptive` and spreads waiting times.
+            in_callers_loop: send from the loop of the caller, who then has one loop and closes with `aclose`. By
+                default there is a thread with a loop, and callers from anywhere.
         """
-        self._config = config
-        self._surroundings = providers.Surroundings(env, workspace, config.defaults.timeout)
+        self.config = config
+        self._redactor = Redactor.of(env)
+        self._connections = Connections(config, env, workspace, self._redactor, models or {})
         self._recorder = recorder
         self._stop = stop
-        self._stand_ins = dict(models or {})
-        self._built: dict[str, ChatModel] = {}
-        self._building = threading.Lock()
-        self._loop = LoopThread()
-        self._means = Means(
-            connect=self._connect,
-            budget=Budget(config.budget.per_run_usd, recorder.spent() if recorder else Usage()),
-            redactor=Redactor.of(env),
-            retries=config.defaults.retries,
-            random=random.Random(),  # noqa: S311 - waiting times only
+        self._path = workspace.state / "llm.sqlite"
+        self._given_ledger = ledger
+        self._rng = rng or random.Random()  # noqa: S311 - who is asked, and when; no secret
+        self._home: Home = CallersLoop() if in_callers_loop else LoopThread()
+        limits = {name: getattr(provider, "limits", Limits()) for name, provider in config.providers.items()}
+        providers = {name: ProviderGuard(limit) for name, limit in limits.items()}
+        self.guards = {name: ModelGuard(providers[model.provider]) for name, model in config.models.items()}
+        self._slots = {name: Slots(limit.concurrency) for name, limit in limits.items()}
+        self._budget = Budget(
+            config.budget.per_run_usd,
+            recorder.spent() if recorder else Usage(),
+            day=config.budget.per_day_usd,
+            spent_today=lambda: self.ledger.spent_since(time.time() // _DAY * _DAY),
         )
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What is remembered of calls; opened when it is first needed."""
+        if self._given_ledger is not None:
+            return self._given_ledger
+        if not self.config.ledger.enabled:
+            return MemoryLedger()
+        from agentlab.llm.ledger.sqlite import open_ledger
+
+        return open_ledger(self._path, self.config.ledger.keep_days, LOG.warning)
+
+    @cached_property
+    def _strategist(self) -> Strategist:
+        means = Means(
+            connect=self._connections.model,
+            embedder=self._connections.embedder,
+            guards=self.guards,
+            slots=self._slots,
+            budget=self._budget,
+            redactor=self._redactor,
+            retries=self.config.defaults.retries,
+            retry_budget=RetryBudget(),
+            random=self._rng,
+            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else ""),
+            cache=ResponseCache(self.config, self.ledger),
+        )
+        return Strategist(self.config, means, self.arm, HedgeBudget(self.config.defaults.hedge))
 
     # -- what is there ------------------------------------------------------------------------------------------
 
     def available(self, task: str) -> bool:
         """Whether some model is configured for a task."""
-        return bool(self._config.candidates(task))
+        return bool(self.config.candidates(task))
 
     def tier(self, task: str) -> Tier | None:
         """How much can be asked of every model that may answer the task; None when there is none."""
-        names = self._config.candidates(task)
-        return min((self._config.models[name].tier for name in names), key=_TIERS.index, default=None)
+        names = self.config.candidates(task)
+        return min((self.config.models[name].tier for name in names), key=_TIERS.index, default=None)
 
     def check(self) -> None:
         """See that everything a call needs is there, before work starts.
@@ -97,33 +149,49 @@ class Router:
             MissingFileError: a model file is not there.
             UnknownNameError: no such model file or kind of provider.
         """
-        for name in self._config.used():
-            try:
-                self._connect(name)
-            except MissingError as error:
-                error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
-                raise
+        for name in self.config.used():
+            self._connections.model(name)
 
     @property
     def usage(self) -> Usage:
         """What all calls consumed so far, those of earlier sessions of the run included."""
-        return self._means.budget.usage
+        return self._budget.usage
+
+    def arm(self, task: str, model: str) -> Arm:
+        """What is known by now of a model at a task."""
+        return self.ledger.arm(task, model, time.time())
+
+    def feedback(self, task: str, model: str, quality: float) -> None:
+        """Say how good an answer was, 0 to 1: `adaptive` and the comparison of answers learn from it."""
+        self.ledger.quality(time.time(), task, model, quality)
 
     # -- asking -------------------------------------------------------------------------------------------------
 
     @overload
     async def complete(
-        self, messages: Sequence[Message], task: str, schema: None = None, *, call_id: str = ""
+        self,
+        messages: Sequence[Message],
+        task: str,
+        schema: None = None,
+        *,
+        call_id: str = "",
+        options: Options = PLAIN,
     ) -> Completion[str]: ...
 
     @overload
     async def complete(
-        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = ""
+        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = "", options: Options = PLAIN
     ) -> Completion[M]: ...
 
     async def complete(
-        self, messages: Sequence[Message], task: str, schema: type[M] | None = None, *, call_id: str = ""
-    ) -> Completion[M] | Completion[str]:
+        self,
+        messages: Sequence[Message],
+        task: str,
+        schema: type[M] | None = None,
+        *,
+        call_id: str = "",
+        options: Options = PLAIN,
+    ) -> Completion[Any]:
         """Ask for an answer, as text or as a checked value of `schema`.
 
         `call_id` names the call within the run: the same question under another id is asked again. A call that the
@@ -135,47 +203,77 @@ class Router:
             BudgetExceededError: the next attempt would cost too much.
             LLMCancelledError: the router was closed.
         """
-        question = self._question(messages, task, schema)
-        key = _key(question, call_id)
-        known = self._replayed(question, key)
-        if known is not None:
-            return known
+        asked = asking.asked(self.config, messages, task, schema, options, call_id)
+        known = asking.replayed(self._recorder, asked)
+        return asking.settled(self._recorder, asked, await self._sent(asked)) if known is None else known
+
+    async def _sent(self, asked: Asked, sink: Sink | None = None) -> Outcome:
         try:
-            outcome = await asyncio.wrap_future(self._loop.submit(self._answer(question)))
+            return await self._home.run(self._answer(asked, sink))
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
             raise LLMCancelledError(_CLOSED) from None
-        return self._settled(question, key, call_id, outcome)
+
+    def stream(self, messages: Sequence[Message], task: str, *, options: Options = PLAIN) -> Live:
+        """Ask for an answer and hear it while it comes. It is not recorded in the run.
+
+        Reading it raises as `complete` does, and LLMTruncatedError when it broke off after its first piece.
+        """
+
+        async def ask(sink: Sink) -> Completion[str]:
+            asked = asking.asked(self.config, messages, task, None, options, "")
+            return asking.settled(None, asked, await self._sent(asked, sink))
+
+        return Live(ask)
+
+    async def embed(
+        self, texts: Sequence[str], task: str = "embed", *, options: Options = PLAIN
+    ) -> tuple[str, Embeddings]:
+        """The vectors of texts, and the name of the model that made them. Errors as of `complete`."""
+        names = [options.model] if options.model else self.config.candidates(task)
+        return await self._home.run(embedding.embed(self.config, self._strategist.means, names, task, texts))
 
     @overload
     def complete_sync(
-        self, messages: Sequence[Message], task: str, schema: None = None, *, call_id: str = ""
+        self,
+        messages: Sequence[Message],
+        task: str,
+        schema: None = None,
+        *,
+        call_id: str = "",
+        options: Options = PLAIN,
     ) -> Completion[str]: ...
 
     @overload
     def complete_sync(
-        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = ""
+        self, messages: Sequence[Message], task: str, schema: type[M], *, call_id: str = "", options: Options = PLAIN
     ) -> Completion[M]: ...
 
     def complete_sync(
-        self, messages: Sequence[Message], task: str, schema: type[M] | None = None, *, call_id: str = ""
-    ) -> Completion[M] | Completion[str]:
+        self,
+        messages: Sequence[Message],
+        task: str,
+        schema: type[M] | None = None,
+        *,
+        call_id: str = "",
+        options: Options = PLAIN,
+    ) -> Completion[Any]:
         """`complete` for synchronous callers. A signal gets through while it waits.
 
         Raises:
             Interrupted: a stop was requested; the call is given up and will be asked again on resume.
         """
-        question = self._question(messages, task, schema)
-        key = _key(question, call_id)
-        known = self._replayed(question, key)
+        asked = asking.asked(self.config, messages, task, schema, options, call_id)
+        known = asking.replayed(self._recorder, asked)
         if known is not None:
             return known
-        return self._settled(question, key, call_id, self._wait(self._loop.submit(self._answer(question))))
+        return asking.settled(self._recorder, asked, self._wait(self._home.submit(self._answer(asked))))
 
-    async def _answer(self, question: Question[M]) -> Outcome:
-        return await AttemptLoop(question, self._means).run()
+    async def _answer(self, asked: Asked, sink: Sink | None = None) -> Outcome:
+        question: Question = replace(asked.question, start=asyncio.get_running_loop().time())
+        return await self._strategist.answer(question, asked.strategy, sink)
 
     def _wait(self, future: Future[Outcome]) -> Outcome:
         """Wait in slices, so that a signal handler of this thread runs and its request to stop is seen."""
@@ -189,71 +287,22 @@ class Router:
         finally:
             future.cancel()  # does nothing when it is done
 
-    def _question(self, messages: Sequence[Message], task: str, schema: type[M] | None) -> Question[M]:
-        names = self._config.candidates(task)
-        if not names:
-            raise AllModelsFailedError(
-                f"No language model is configured for {task}.", hint="Choose one, for example with --set llm=embedded."
-            )
-        temperature, max_tokens = self._config.sampling(task)
-        return Question(
-            task=task,
-            messages=tuple(messages),
-            model=schema,
-            schema=None if schema is None else structured.schema_of(schema),
-            temperature=temperature,
-            max_tokens=max_tokens,
-            candidates=tuple(self._candidate(name) for name in names),
-        )
-
-    def _candidate(self, name: str) -> Candidate:
-        model = self._config.models[name]
-        return Candidate(name, model.id, model.context, model.price, self._config.total(name))
-
-    def _connect(self, name: str) -> ChatModel:
-        model = self._model(name)
-        return Logged(name, model, self._means.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
-
-    def _model(self, name: str) -> ChatModel:
-        if name in self._stand_ins:
-            return self._stand_ins[name]
-        provider = self._config.models[name].provider
-        with self._building:
-            if provider not in self._built:
-                self._built[provider] = providers.build(provider, self._config.providers[provider], self._surroundings)
-            return self._built[provider]
-
-    # -- the record ---------------------------------------------------------------------------------------------
-
-    def _replayed(self, question: Question[M], key: str) -> Completion[Any] | None:
-        data = self._recorder.replay(key) if self._recorder else None
-        if data is None:
-            return None
-        if data["error"]:
-            raise error_from(data["error"])
-        value: Any = data["text"]
-        if question.model is not None:
-            value = structured.parse(value, question.model)
-            if isinstance(value, Rejected):
-                raise SchemaError(f"The recorded answer to {question.task} no longer fits: {value.problems[0]}.")
-        attempts = tuple(attempt_from(attempt) for attempt in data["attempts"])
-        return Completion(value, data["text"], data["model"], usage_from(data["usage"]), attempts, cached=True)
-
-    def _settled(self, question: Question[M], key: str, call_id: str, outcome: Outcome) -> Completion[Any]:
-        if self._recorder and outcome.attempts:
-            self._recorder.record(key, call_id or question.task, outcome_data(question.task, outcome))
-        if outcome.error is not None:
-            raise outcome.error
-        return Completion(outcome.value, outcome.text, outcome.model, outcome.usage, outcome.attempts)
-
     # -- the end ------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Cancel calls in flight and free connections and processes, within seconds. Safe to call twice."""
-        self._loop.close(self._release)
+        self._home.close(self._connections.close)
+        self._forget()
 
-    async def _release(self) -> None:
-        await asyncio.gather(*(model.close() for model in (*self._built.values(), *self._stand_ins.values())))
+    async def aclose(self) -> None:
+        """`close` for a caller in a loop."""
+        await self._home.aclose(self._connections.close)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Write down what the ledger still holds, unless it is the caller's."""
+        if self._given_ledger is None and "ledger" in self.__dict__:
+            self.ledger.close()
 
     def __enter__(self) -> Self:
         return self
@@ -261,15 +310,10 @@ class Router:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
 
-def _key(question: Question[M], call_id: str) -> str:
-    return key_of(
-        {
-            "task": question.task,
-            "call": call_id,
-            "candidates": [[candidate.name, candidate.id] for candidate in question.candidates],
-            "messages": [asdict(message) for message in question.messages],
-            "schema": question.schema,
-            "sampling": {"temperature": question.temperature, "max_tokens": question.max_tokens},
-        }
-    )
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

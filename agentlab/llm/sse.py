@@ -23,34 +23,36 @@ class SseDecoder:
         Raises:
             MalformedReplyError: an event is too large, or not UTF-8.
         """
-        *ended, rest = block.split(b"\n")  # never the whole line so far: a stream of single bytes stays linear
+        *lines, rest = block.split(b"\n")  # never the whole line so far: a stream of single bytes stays linear
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
         events = []
-        for piece in ended:
-            self._grow(piece)
-            line, self._rest = bytes(self._rest), bytearray()
-            event = self._line(line.removesuffix(b"\r"))
-            if event is not None:
-                events.append(event)
-        self._grow(rest)
-        return events
+        for line in lines:
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            if not self._begun:
+                self._begun, line = True, line.removeprefix(b"\xef\xbb\xbf")
+            if line.startswith(b"data:"):
+                self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
+                self._size += len(line)
+                self._check(0)
+            elif not line and self._data:
+                events.append(self._event())
+            else:  # a comment, another field, or the end of an event without data
+                self._check(len(line))
+        if rest:
+            self._rest += rest
+            self._check(len(self._rest))
+        return [event for event in events if event]
 
-    def _grow(self, piece: bytes) -> None:
-        self._rest += piece
-        if self._size + len(self._rest) > LARGEST_EVENT:
+    def _check(self, more: int) -> None:
+        if self._size + more > LARGEST_EVENT:
             raise MalformedReplyError(f"An event of the stream is larger than {LARGEST_EVENT} bytes.")
 
-    def _line(self, line: bytes) -> str | None:
-        if not self._begun:
-            self._begun, line = True, line.removeprefix(b"\xef\xbb\xbf")
-        if line.startswith(b"data:"):
-            value = line[5:].removeprefix(b" ")
-            self._data.append(value)
-            self._size += len(value) + 1
-            return None
-        if line or not self._data:
-            return None  # a comment, another field, or the end of an event without data
+    def _event(self) -> str:
         data, self._data, self._size = b"\n".join(self._data), [], 0
         try:
-            return data.decode() or None
+            return data.decode()
         except UnicodeDecodeError as error:
             raise MalformedReplyError("An event of the stream is not UTF-8.") from error

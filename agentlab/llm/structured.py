@@ -4,17 +4,19 @@ A provider's promise to follow the schema is never trusted: every answer is vali
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from agentlab.llm.schemas import validator_of
 from agentlab.llm.types import Message
 
 M = TypeVar("M", bound=BaseModel)
 
 _MOST_TEXT = 65_536  # characters that are searched for JSON
+_MOST_REPAIRED = 8_192  # characters of an answer whose syntax is mended
 _MOST_STARTS = 32  # opening braces that are tried
 _MOST_PROBLEMS, _PROBLEM_WIDTH = 8, 200
 _QUOTED_ANSWER = 1_500  # characters of a bad answer that go back to the model
@@ -63,17 +65,64 @@ def _inline(node: Any, definitions: Mapping[str, Any], above: tuple[str, ...]) -
     return flat
 
 
+def checker(model: type[M]) -> Callable[[str, bool], M | Rejected]:
+    """Makes values of a model of answers."""
+    return lambda text, cut: parse(text, model, cut=cut)
+
+
+def schema_checker(schema: Mapping[str, Any]) -> Callable[[str, bool], dict[str, Any] | Rejected]:
+    """Makes objects that follow a JSON schema of answers. The schema may be a stranger's: it reaches nothing.
+
+    Raises:
+        BadRequestError: it is no JSON schema, or refers to another document.
+    """
+    validator = validator_of(schema)
+
+    def check(text: str, cut: bool) -> dict[str, Any] | Rejected:
+        found = _found(text, cut)
+        if found is None:
+            return _rejected(("the answer holds no JSON object",), cut)
+        problems = tuple(f"{where}: {what}"[:_PROBLEM_WIDTH] for where, what in validator(found))
+        return _rejected(problems, cut) if problems else found
+
+    return check
+
+
+def object_checker(text: str, cut: bool) -> dict[str, Any] | Rejected:
+    """Any JSON object will do."""
+    found = _found(text, cut)
+    return _rejected(("the answer holds no JSON object",), cut) if found is None else found
+
+
 def parse(text: str, model: type[M], *, cut: bool = False) -> M | Rejected:
     """The value in an answer, or why there is none. `cut` says that the answer ended at its token limit."""
-    found = first_object(text)
+    found = _found(text, cut)
     if found is None:
-        problems: tuple[str, ...] = ("the answer holds no JSON object",)
-    else:
-        try:
-            return model.model_validate(found)
-        except ValidationError as error:
-            problems = tuple(_lines(error))
+        return _rejected(("the answer holds no JSON object",), cut)
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        return _rejected(tuple(_lines(error)), cut)
+
+
+def _rejected(problems: tuple[str, ...], cut: bool) -> Rejected:
     return Rejected((*problems, "the answer was cut off at its token limit") if cut else problems)
+
+
+def _found(text: str, cut: bool) -> dict[str, Any] | None:
+    found = first_object(text)
+    return _repaired(text) if found is None and not cut else found
+
+
+def _repaired(text: str) -> dict[str, Any] | None:
+    """The object of an answer with slips of syntax, such as a missing bracket. What it holds is checked as ever."""
+    start, end = text.find("{"), text.rfind("}") + 1
+    if not 0 <= start < end <= start + _MOST_REPAIRED:
+        return None  # without its last bracket the answer is not whole, and nobody can know the rest
+    import json_repair
+
+    found = json_repair.loads(text[start:end], skip_json_loads=True)
+    return found if isinstance(found, dict) and found else None
 
 
 def first_object(text: str) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ import httpx
 
 from agentlab import __version__
 from agentlab.errors import LLMConnectionError, LLMTimeoutError, LLMTruncatedError, MalformedReplyError, RemoteError
+from agentlab.llm import hop
+from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
 from agentlab.llm.endpoint import check_base_url, host_of, is_loopback
 from agentlab.llm.sse import SseDecoder
@@ -72,7 +74,10 @@ class Transport:
         try:
             client = self._connected()
             request = client.build_request(
-                "POST", f"{self._base_url}{path}", content=content, headers={"Content-Type": "application/json"}
+                "POST",
+                f"{self._base_url}{path}",
+                content=content,
+                headers={"Content-Type": "application/json", **hop.headers()},
             )
         except (OSError, ValueError, httpx.InvalidURL) as error:  # certificates or a proxy that cannot be used
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
@@ -84,10 +89,12 @@ class Transport:
             raise LLMTimeoutError(_no_answer(self._timeout)) from None
         except httpx.HTTPError as error:
             raise _connection_error(error, host_of(self._base_url)) from None
+        clock = Clock()
         try:
             _refuse_detours(response)
-            yield Reply(response, self._timeout, until)
+            yield Reply(response, self._timeout, clock, until)
         finally:
+            clock.stop()
             await response.aclose()
 
     async def close(self) -> None:
@@ -102,10 +109,13 @@ class Reply:
     From `ended` on, what still comes is read for a moment only, so that the connection can be used again.
     """
 
-    def __init__(self, response: httpx.Response, timeout: Timeout, until: float) -> None:
+    def __init__(self, response: httpx.Response, timeout: Timeout, clock: Clock, until: float) -> None:
         """`until` is when, in the loop's time, the answer has to have begun."""
         self._stream = response.aiter_raw()
         self._timeout = timeout
+        self._clock = clock
+        self._now = asyncio.get_running_loop().time
+        self._size = 0
         self._until = until
         self._begun = self._ended = False
         self.status = response.status_code
@@ -123,7 +133,7 @@ class Reply:
     def ended(self) -> None:
         """The last piece of the answer has arrived."""
         self._ended = True
-        self._until = asyncio.get_running_loop().time() + _LINGER_SECONDS
+        self._until = self._now() + _LINGER_SECONDS
 
     async def events(self) -> AsyncIterator[str]:
         """The data of each event.
@@ -135,45 +145,44 @@ class Reply:
             MalformedReplyError: not events, or more than 32 MiB.
         """
         decoder = SseDecoder()
-        async for block in self._blocks(LARGEST_REPLY):
+        while (block := await self._next(LARGEST_REPLY)) is not None:
             for event in decoder.feed(block):
                 if not self._ended:
                     yield event
 
     async def document(self) -> bytes:
         """The whole body of a reply that is no stream; errors as in `events`."""
-        return b"".join([block async for block in self._blocks(LARGEST_REPLY)])
+        body = bytearray()
+        while (block := await self._next(LARGEST_REPLY)) is not None:
+            body += block
+        return bytes(body)
 
     async def error_body(self) -> str:
         """The beginning of the body of an error, as text, as far as it comes."""
         body = bytearray()
         try:
-            async for block in self._blocks(LARGEST_ERROR):
+            while (block := await self._next(LARGEST_ERROR)) is not None:
                 body += block
         except RemoteError as error:
             body += f" ({error.message})".encode()
         return body.decode(errors="replace")
 
-    async def _blocks(self, limit: int) -> AsyncIterator[bytes]:
-        size = 0
-        while (block := await self._next()) is not None:
-            size += len(block)
-            if size > limit:
-                raise MalformedReplyError(f"The reply is larger than {limit} bytes.")
-            yield block
-
-    async def _next(self) -> bytes | None:
+    async def _next(self, limit: int) -> bytes | None:
+        """The next bytes, at most `limit` in all; None at the end."""
+        silence_counts = self._begun and not self._ended
         try:
-            async with asyncio.timeout_at(self._deadline()):
-                return await anext(self._stream, None)
+            with self._clock.until(self._now() + self._timeout.idle if silence_counts else self._until):
+                block = await anext(self._stream)
+        except StopAsyncIteration:
+            return None
         except (TimeoutError, httpx.HTTPError) as error:
             if self._ended:
                 return None
             raise self._broken(error) from None
-
-    def _deadline(self) -> float:
-        silence_counts = self._begun and not self._ended
-        return asyncio.get_running_loop().time() + self._timeout.idle if silence_counts else self._until
+        self._size += len(block)
+        if self._size > limit:
+            raise MalformedReplyError(f"The reply is larger than {limit} bytes.")
+        return block
 
     def _broken(self, error: TimeoutError | httpx.HTTPError) -> RemoteError:
         if isinstance(error, TimeoutError):

@@ -1,6 +1,6 @@
 """Plain data that crosses the language-model seam."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -11,11 +11,31 @@ Tier = Literal["pick", "edit", "full"]
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
+class ToolCall:
+    """A call of a tool that a model asks for. `arguments` is JSON as the model wrote it: checked by who runs it."""
 
-    role: Literal["system", "user", "assistant"]
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. `tool_calls` are an assistant's; `tool_call_id` says which call a tool answers."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What a model may call. `parameters` is a JSON schema of an object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +61,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a provider is asked. `schema` is a JSON schema for the answer."""
+    """What a provider is asked.
+
+    Attributes:
+        schema: a JSON schema that the answer has to follow; the provider enforces it if it can.
+        json_only: the answer has to be some JSON object; ignored beside `schema`.
+        tools: what the model may call.
+        tool_choice: auto, none, required, or the name of the tool that has to be called.
+        stop: texts that end the answer.
+        top_p: share of the probability that is sampled from; None leaves it to the provider.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -49,15 +78,35 @@ class Request:
     temperature: float = 0.0
     max_tokens: int = 256
     seed: int = 0
+    json_only: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    stop: tuple[str, ...] = ()
+    top_p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolPiece:
+    """A piece of a tool call: pieces of the same `index` belong together, their `arguments` are joined."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer. The stream is complete only if some delta carried `finish`."""
+    """A piece of an answer. The stream is complete only if some delta carried `finish`.
+
+    `reasoning` is what a model thinks aloud before it answers: it counts as begun and is no part of the answer.
+    """
 
     text: str = ""
     finish: str | None = None
     usage: Usage | None = None
+    reasoning: str = ""
+    tools: tuple[ToolPiece, ...] = ()
 
 
 class ChatModel(Protocol):
@@ -73,6 +122,22 @@ class ChatModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per text, in the order of the texts."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    usage: Usage
+
+
+class EmbeddingModel(Protocol):
+    """A provider that turns texts into vectors. Errors as of `ChatModel`."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
+        """The vectors of all texts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at one model. `error` is the kind of the error, None when it answered."""
 
@@ -80,6 +145,14 @@ class Attempt:
     error: str | None
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds until the answer began (None: it never did), and until it was there."""
+
+    first: float | None
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +164,7 @@ class Completion(Generic[T]):
     model: str
     usage: Usage
     attempts: tuple[Attempt, ...]
-    cached: bool = False  # replayed from the run's events
+    cached: bool = False  # replayed from the run's events, or from the response cache
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: str = "stop"
+    timing: Timing | None = None  # None for an answer that was replayed

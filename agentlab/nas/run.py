@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.errors import AgentlabError, ConfigError, DataError
+from agentlab.errors import AgentlabError, ConfigError, DataError, MissingError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
@@ -241,7 +241,11 @@ def prepare(config: NasConfig, context: Context) -> NasExperiment:
 
     experiment = NasExperiment(config, context)
     with Router(config.llm, env=context.env, workspace=context.workspace) as router:
-        router.check()
+        try:
+            router.check()
+        except MissingError as error:
+            error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
+            raise
     return experiment
 
 

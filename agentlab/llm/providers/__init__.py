@@ -4,18 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import UnknownNameError
+from agentlab.errors import BadRequestError, UnknownNameError
 from agentlab.llm.config import Timeout
-from agentlab.llm.types import ChatModel
+from agentlab.llm.types import ChatModel, EmbeddingModel
 
 GROUP = "agentlab.providers"
 
 PROVIDERS: dict[str, str] = {
     "openai_compat": "agentlab.llm.providers.openai_compat:build",
+    "anthropic": "agentlab.llm.providers.anthropic:build",
     "gguf": "agentlab.llm.providers.gguf:build",
+    "hf": "agentlab.llm.providers.hf:build",
     "scripted": "agentlab.llm.providers.scripted:build",
 }
 
@@ -50,6 +52,20 @@ def build(name: str, provider: Any, surroundings: Surroundings) -> ChatModel:
         MissingError: its key, file or package is not there.
     """
     return _factory(provider.kind)(name, provider, surroundings)
+
+
+def embedder(model: ChatModel) -> EmbeddingModel:
+    """The same provider, for vectors.
+
+    Raises:
+        BadRequestError: it makes none.
+    """
+    if not callable(getattr(model, "embed", None)):
+        raise BadRequestError(
+            "This provider makes no embeddings.",
+            hint="Use a model of a provider of kind openai_compat, such as nomic-embed-text of an Ollama server.",
+        )
+    return cast(EmbeddingModel, model)
 
 
 def _factory(kind: str) -> Factory:

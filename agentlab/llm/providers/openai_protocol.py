@@ -1,218 +1,125 @@
-"""OpenAI's chat completions as data: what is sent, what the events and documents mean, what an error is. Pure.
+"""OpenAI's chat completions: what the events of a stream and whole documents mean. Pure.
 
 What comes in is written by a stranger: nothing is taken for granted, every text is bounded.
 """
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from agentlab import errors
-from agentlab.errors import MalformedReplyError, RateLimitedError, RemoteError
-from agentlab.llm.types import Delta, Request, Usage
+from agentlab.errors import MalformedReplyError
+from agentlab.llm.providers import faults
+from agentlab.llm.providers.untrusted import amount, count, json_object, mapping, text_of
+from agentlab.llm.types import Delta, ToolPiece, Usage
 
-DONE = "[DONE]"
-_LONGEST_MESSAGE = 300
-
-# Words of providers, as they appear in an error's code, type or text, in lower case.
-_CONTEXT = ("context_length", "context length", "context window", "maximum context", "exceed_context", "context size")
-_QUOTA = ("insufficient_quota", "billing", "exceeded your current quota", "insufficient credits", "credit balance")
-_FILTER = ("content_filter", "content_policy", "moderation", "flagged")
-
-_BY_STATUS: dict[int, type[RemoteError]] = {
-    400: errors.BadRequestError,
-    401: errors.AuthError,
-    402: errors.QuotaError,
-    403: errors.AuthError,
-    404: errors.UnknownModelError,
-    408: errors.LLMTimeoutError,
-    413: errors.ContextOverflowError,
-    422: errors.BadRequestError,
-    429: errors.RateLimitedError,
-}
+_DONE = "[DONE]"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What an event brings. `begun` is set by text and by reasoning that is not shown, but not by a mere role."""
+class ChatReader:
+    """Reads the events of one stream, or the one document that a server sends instead."""
 
-    delta: Delta
-    begun: bool
+    def __init__(self) -> None:
+        self.finished = self.ended = False
+        self._ids: list[str] = []  # of the tool calls so far
+        self._places: dict[int, int] = {}  # the server's index of a call -> ours
+
+    def event(self, data: str) -> Delta:
+        """One event.
+
+        Raises:
+            MalformedReplyError: not JSON of the agreed shape. A lost piece would be a wrong answer: none is skipped.
+            RemoteError: the event reports an error.
+        """
+        if data.strip() == _DONE:
+            delta = Delta(finish=None if self.finished else "stop")
+            self.finished = self.ended = True
+            return delta
+        document = _document(data)
+        choice = _first_choice(document)
+        return self._delta(mapping(choice.get("delta")), choice, document)
+
+    def document(self, body: bytes) -> Delta:
+        """A whole answer in one document, from a server that does not stream; errors as of `event`."""
+        document = _document(body.decode(errors="replace"))
+        choice = _first_choice(document)
+        if not choice:
+            raise MalformedReplyError("The reply holds no choices.")
+        return self._delta(mapping(choice.get("message")), choice, document)
+
+    def _delta(self, said: Mapping[str, Any], choice: Mapping[str, Any], document: Mapping[str, Any]) -> Delta:
+        if said.get("refusal"):
+            raise errors.ContentFilterError("The model refuses to answer.")
+        content, calls, finish = said.get("content"), said.get("tool_calls"), choice.get("finish_reason")
+        usage, thought = document.get("usage"), said.get("reasoning") or said.get("reasoning_content")
+        if finish:
+            finish = _finish(finish)
+            self.finished = True
+        return Delta(
+            content if isinstance(content, str) else _content(content),
+            finish or None,
+            _usage(usage) if usage else None,
+            thought if isinstance(thought, str) else "",  # in another shape it is no loss to the answer
+            self._pieces(calls) if calls else (),
+        )
+
+    def _pieces(self, calls: object) -> tuple[ToolPiece, ...]:
+        if not isinstance(calls, list):
+            raise MalformedReplyError("The reply's tool calls are not a list.")
+        return tuple(self._piece(mapping(call)) for call in calls)
+
+    def _piece(self, call: Mapping[str, Any]) -> ToolPiece:
+        function = mapping(call.get("function"))
+        identity, name = text_of(call.get("id"), "tool call id"), text_of(function.get("name"), "tool name")
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict):  # as some servers send them
+            arguments = json.dumps(arguments)
+        return ToolPiece(
+            self._place(call.get("index"), identity), identity, name, text_of(arguments, "tool call's arguments")
+        )
+
+    def _place(self, index: object, identity: str) -> int:
+        """Our index of a call. Some servers leave theirs out, or give each call the same: then the id tells."""
+        theirs = index if isinstance(index, int) else -1
+        place = self._places.get(theirs)
+        if place is None or (identity and self._ids[place] not in ("", identity)):
+            place = self._places[theirs] = len(self._ids)
+            self._ids.append(identity)
+        return place
 
 
-def request_body(request: Request, extras: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON to send. Always streamed and with usage: a whole answer is the end of a stream. `extras` come on top."""
-    body: dict[str, Any] = {
-        "model": request.model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
-        "seed": request.seed,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.schema is not None:
-        wanted = {"name": "answer", "strict": True, "schema": dict(request.schema)}
-        body["response_format"] = {"type": "json_schema", "json_schema": wanted}
-    return {**body, **extras}
-
-
-def parse_event(data: str) -> Piece:
-    """One event of a stream.
-
-    Raises:
-        MalformedReplyError: not JSON of the agreed shape. A lost piece would be a wrong answer, so none is skipped.
-        RemoteError: the event reports an error.
-    """
-    document = _object(data)
-    choice = _first_choice(document)
-    delta = _mapping(choice.get("delta"))
-    begun = any(delta.get(key) for key in ("content", "reasoning", "reasoning_content", "refusal", "tool_calls"))
-    return Piece(Delta(_text(delta), _finish(choice), _usage(document)), begun)
-
-
-def parse_document(body: bytes) -> Delta:
-    """A whole answer in one document, from a server that does not stream.
-
-    Raises:
-        MalformedReplyError: not JSON of the agreed shape.
-        RemoteError: the document reports an error.
-    """
-    document = _object(body.decode(errors="replace"))
-    choice = _first_choice(document)
-    if not choice:
-        raise MalformedReplyError("The reply holds no choices.")
-    return Delta(_text(_mapping(choice.get("message"))), _finish(choice), _usage(document))
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        raise MalformedReplyError(f"The reply is not JSON: {_shown(text, 80)!r}.") from None
-    if not isinstance(document, dict):
-        raise MalformedReplyError("The reply is not a JSON object.")
-    reported = document.get("error")
-    if reported:
-        raise _reported(reported)
+def _document(text: str) -> dict[str, Any]:
+    document = json_object(text)
+    if document.get("error"):
+        raise faults.reported(document["error"])
     return document
-
-
-def _reported(error: object) -> RemoteError:
-    """An error inside a reply with status 200: its own code counts if it is a status."""
-    code = _mapping(error).get("code")
-    status = code if isinstance(code, int) and not isinstance(code, bool) else 500
-    return error_from(status, json.dumps({"error": error}), {}, now=None)
 
 
 def _first_choice(document: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = document.get("choices")
     if choices is not None and not isinstance(choices, list):
         raise MalformedReplyError("The reply's choices are not a list.")
-    return _mapping(choices[0]) if choices else {}
+    return mapping(choices[0]) if choices else {}
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(holder: Mapping[str, Any]) -> str:
-    content = holder.get("content")
+def _content(content: object) -> str:
     if isinstance(content, list):  # parts, as some servers send them
-        return "".join(str(_mapping(part).get("text") or "") for part in content)
-    if content is None or isinstance(content, str):
-        return content or ""
-    raise MalformedReplyError("The reply's content is not text.")
+        return "".join(text_of(mapping(part).get("text"), "content") for part in content)
+    return text_of(content, "content")
 
 
-def _finish(choice: Mapping[str, Any]) -> str | None:
-    finish = choice.get("finish_reason")
-    if finish == "content_filter":
+def _finish(reason: object) -> str:
+    if reason == "content_filter":
         raise errors.ContentFilterError("The provider's filter stopped the answer.")
-    if finish == "error":
+    if reason == "error":
         raise errors.ServerFaultError("The provider gave up within the answer.")
-    return str(finish)[:40] if finish else None
+    return str(reason)[:40]
 
 
-def _usage(document: Mapping[str, Any]) -> Usage | None:
-    usage = document.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    prompt, answer = (_amount(usage.get(key)) for key in ("prompt_tokens", "completion_tokens"))
+def _usage(reported: object) -> Usage:
+    usage = mapping(reported)
     return Usage(
-        None if prompt is None else int(prompt),
-        None if answer is None else int(answer),
-        _amount(usage.get("cost")) or None,  # some endpoints report 0 for what they do not know
+        count(usage.get("prompt_tokens")),
+        count(usage.get("completion_tokens")),
+        amount(usage.get("cost")) or None,  # some endpoints report 0 for what they do not know
     )
-
-
-def _amount(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        return None
-    return value
-
-
-def error_from(status: int, body: str, headers: Mapping[str, str], *, now: float | None) -> RemoteError:
-    """The error that a status and a body mean. `now` (UNIX seconds) is for a Retry-After that is a date.
-
-    The text may hold anything, a key included: whoever raises the error scrubs it.
-    """
-    detail, words = _detail(body)
-    said = f"HTTP {status}: {_shown(detail, _LONGEST_MESSAGE)}" if detail else f"HTTP {status}."
-    if any(word in words for word in _FILTER) and status in (400, 403, 422):
-        return errors.ContentFilterError(said)
-    if any(word in words for word in _CONTEXT) and status < 500:
-        return errors.ContextOverflowError(said)
-    if any(word in words for word in _QUOTA) and status in (400, 403, 429):
-        return errors.QuotaError(said)
-    if status == 429:
-        return RateLimitedError(said, retry_after=retry_after(headers, now))
-    if status in _BY_STATUS:
-        return _BY_STATUS[status](said)
-    return errors.ServerFaultError(said) if status >= 500 else errors.BadRequestError(said)
-
-
-def _detail(body: str) -> tuple[str, str]:
-    """What an error says to people, and all its words in lower case to look for signs in."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return body, ""  # a page of some proxy: its words are no signs
-    error = document.get("error", document) if isinstance(document, dict) else document
-    if not isinstance(error, dict):
-        return str(error), str(error).lower()
-    message = error.get("message") or error.get("detail") or ""
-    return str(message), " ".join(str(error.get(key) or "") for key in ("code", "type", "message", "metadata")).lower()
-
-
-def retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); None when neither makes sense."""
-    milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is not None or value is None or now is None:
-        return seconds
-    try:
-        wait = parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, wait)
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < math.inf else None
-
-
-def _shown(text: str, width: int) -> str:
-    """One line of printable text."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * width]).split())
-    return line if len(line) <= width else f"{line[:width]}..."

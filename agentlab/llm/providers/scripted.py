@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from agentlab.errors import LLMConnectionError, LLMTimeoutError
-from agentlab.llm.config import ScriptedProvider
+from agentlab.llm.provider_config import ScriptedProvider
 from agentlab.llm.providers import Surroundings
-from agentlab.llm.types import Delta, Request, Usage
+from agentlab.llm.types import Delta, Request, Tool, ToolPiece, Usage
 
 _GARBAGE = "Sure! Here is my answer: {choice = B or maybe C, because"
 _PROSE = "This is a scripted answer."
@@ -48,10 +48,15 @@ class ScriptedModel:
         if self._script.mode == "stuck":
             await asyncio.sleep(self._patience)
             raise LLMTimeoutError(f"The scripted model said nothing for {self._patience:g} seconds.")
+        asked = sum(len(message.content.split()) for message in request.messages)
+        tool = _demanded(request)
+        if tool is not None and self._script.mode != "replies":
+            yield Delta(tools=(ToolPiece(0, "call_0", tool.name, self._json(tool.parameters, request)),))
+            yield Delta(finish="tool_calls", usage=Usage(asked, 1))
+            return
         words = re.findall(r"\S+\s*|\s+", self._text(request))
         for word in words:
             yield Delta(text=word)
-        asked = sum(len(message.content.split()) for message in request.messages)
         yield Delta(finish="stop", usage=Usage(asked, len(words)))
 
     async def close(self) -> None:
@@ -63,9 +68,15 @@ class ScriptedModel:
             return self._script.replies[(len(self.requests) - 1) % len(self._script.replies)]
         if mode == "garbage":
             return _GARBAGE
-        if request.schema is None:
-            return _PROSE
-        return json.dumps(instance(request.schema, self._choice(request)), ensure_ascii=False)
+        if request.schema is not None:
+            return self._json(request.schema, request)
+        return json.dumps({"answer": _PROSE}) if request.json_only else _PROSE
+
+    def _json(self, schema: Mapping[str, Any], request: Request) -> str:
+        """A value of the schema; `garbage` gives none to a tool either."""
+        if self._script.mode == "garbage":
+            return _GARBAGE
+        return json.dumps(instance(schema, self._choice(request)), ensure_ascii=False)
 
     def _choice(self, request: Request) -> Choose:
         if self._script.mode == "first":
@@ -75,6 +86,13 @@ class ScriptedModel:
         # from the request, not from a running generator: a resumed run gets the answers of an uninterrupted one
         asked = repr((self._script.seed, request.seed, request.messages)).encode("utf-8", "surrogatepass")
         return random.Random(hashlib.sha256(asked).digest()).choice  # noqa: S311 - a script, not a secret
+
+
+def _demanded(request: Request) -> Tool | None:
+    """The tool that has to be called. One that may be called is not."""
+    if request.tool_choice in ("auto", "none"):
+        return None
+    return next((tool for tool in request.tools if request.tool_choice in ("required", tool.name)), None)
 
 
 def instance(schema: Mapping[str, Any], choose: Choose) -> Any:

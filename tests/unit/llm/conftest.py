@@ -1,11 +1,12 @@
 """A real HTTP server on loopback that behaves as badly as it is told to."""
 
+import asyncio
 import json
 import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
+from agentlab.llm.types import Delta, Request, ToolPiece, Usage
 
 KEY = "sk-canary-0123456789abcdefghij"
 
@@ -235,6 +237,77 @@ def route(llm_config, home) -> Iterator[Callable[..., Router]]:
         )
         routers.append(router)
         return router
+
+    yield make
+    for router in routers:
+        router.close()
+
+
+class Speaker:
+    """A chat model in this process: says its words, in its time, and then ends or raises."""
+
+    def __init__(
+        self,
+        *answers: str | Exception,
+        pause: float = 0.0,
+        usage: Usage | None = None,
+        tools: Sequence[ToolPiece] = (),
+        after: Exception | None = None,
+    ) -> None:
+        """`answers` in turn, the last one for ever; `pause` is before the first word; `after` is raised at the end."""
+        self.answers = list(answers)
+        self.pause = pause
+        self.usage = usage or Usage(10, 5)
+        self.tools = tuple(tools)
+        self.after = after
+        self.requests: list[Request] = []
+        self.given_up = 0
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        try:
+            await asyncio.sleep(self.pause)
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        if isinstance(answer, Exception):
+            raise answer
+        for word in answer.split(" "):
+            yield Delta(text=word if word == answer.split(" ")[0] else f" {word}")
+        for piece in self.tools:
+            yield Delta(tools=(piece,))
+        if self.after is not None:
+            raise self.after
+        yield Delta(finish="tool_calls" if self.tools else "stop", usage=self.usage)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def speaker() -> type[Speaker]:
+    """A chat model in this process."""
+    return Speaker
+
+
+@pytest.fixture
+def among(home) -> Iterator[Callable[..., Router]]:
+    """A router over speakers: `among({"a": Speaker("yes")}, roles={...}, models={"a": {...}}, defaults={...})`."""
+    routers: list[Router] = []
+
+    def make(speakers: dict[str, Speaker], **changes: object) -> Router:
+        models = changes.pop("models", {})
+        own = {name: changes.pop(name) for name in ("ledger", "rng", "recorder") if name in changes}
+        tree = {
+            "providers": {name: {"kind": "scripted"} for name in speakers},
+            "models": {name: {"provider": name, "id": name, **models.get(name, {})} for name in speakers},
+            "roles": {"primary": list(speakers)},
+            **changes,
+        }
+        config = LLMConfig.model_validate(tree, context={"env": {}})
+        routers.append(Router(config, env={}, workspace=home, models=speakers, **own))
+        return routers[-1]
 
     yield make
     for router in routers:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.llm.endpoint import check_base_url, host_of, is_loopback
+from agentlab.llm.endpoint import check_base_url, check_key, host_of, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,50 @@ def test_a_name_that_only_looks_like_this_machine_is_not_it():
     assert is_loopback("http://127.9.9.9/")
     assert not is_loopback("http://127.0.0.1@example.org/")
     assert host_of("http://[broken") == ""
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("OPENROUTER_API_KEY", "https://openrouter.ai/api/v1"),
+        ("OPENROUTER_API_KEY", "https://eu.openrouter.ai/api/v1"),
+        ("OPENAI_API_KEY", "https://API.openai.com/v1"),
+        ("ANTHROPIC_API_KEY", "https://api.anthropic.com"),
+        ("HF_TOKEN", "https://router.huggingface.co/v1"),
+        ("AZURE_OPENAI_API_KEY", "https://mine.openai.azure.com/openai/v1"),
+        ("OPENAI_API_KEY", "http://127.0.0.1:8080/v1"),
+        ("TEAM_API_KEY", "https://models.example.org/v1"),
+    ],
+)
+def test_a_key_goes_where_it_belongs(variable, url):
+    check_key(variable, url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil-openrouter.ai/api/v1",
+        "https://openrouter.ai.evil.com/api/v1",
+        "https://openrouter.ai@evil.com/api/v1",
+        "https://evil.com/openrouter.ai",
+        "https://openrouter.ai./api/v1",
+        "https://api.openai.com/v1",
+    ],
+)
+def test_a_well_known_key_goes_nowhere_else(url):
+    with pytest.raises(ValueError, match=r"OPENROUTER_API_KEY.* belongs to openrouter\.ai"):
+        check_key("OPENROUTER_API_KEY", url)
+    with pytest.raises(ValueError, match="belongs to"):
+        check_key("openrouter_api_key", url)
+
+
+def test_the_remedy_names_a_variable_for_that_host():
+    with pytest.raises(ValueError, match=r"such as \$\{EXAMPLE_API_KEY\}"):
+        check_key("OPENAI_API_KEY", "https://api.example.com/v1")
+
+
+@pytest.mark.parametrize("variable", ["GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "HOME", "DATABASE_URL", "API_KEY_FILE"])
+@pytest.mark.parametrize("url", ["https://example.org/v1", "http://127.0.0.1:1/v1"])
+def test_what_is_no_key_of_a_model_is_never_sent(variable, url):
+    with pytest.raises(ValueError, match="ends in _API_KEY"):
+        check_key(variable, url)

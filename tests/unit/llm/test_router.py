@@ -394,7 +394,7 @@ def test_check_finds_a_missing_key_before_anything_is_sent(serve, llm_config, ho
     router = Router(llm_config([server.url]), env={}, workspace=home)
     with pytest.raises(errors.MissingKeyError, match="TEST_API_KEY is not set") as caught:
         router.check()
-    assert "--set llm=none" in caught.value.hint
+    assert "TEST_API_KEY=" in caught.value.hint
     assert server.bodies == []
 
 

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from agentlab import errors
-from agentlab.llm.config import OpenAICompatProvider, Timeout
+from agentlab.llm.config import Timeout
+from agentlab.llm.provider_config import OpenAICompatProvider
 from agentlab.llm.providers import Surroundings, build
 from agentlab.llm.types import Message, Request
 
@@ -62,6 +63,27 @@ def test_a_schema_is_sent_as_response_format(serve, ask):
     server(server.says("{}"))
     ask(server.url, schema={"type": "object", "properties": {}})
     assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object", "properties": {}}
+
+
+def test_a_model_that_wants_other_words_is_asked_in_them(serve, ask):
+    server = serve()
+    refusal = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    )
+    server(server.status(400, {"error": {"message": refusal, "code": "unsupported_parameter"}}), server.says("yes"))
+    assert ask(server.url)[0] == "yes"
+    assert [sorted(body.keys() & {"max_tokens", "max_completion_tokens"}) for body in server.bodies] == [
+        ["max_tokens"],
+        ["max_completion_tokens"],
+    ]
+
+
+def test_a_refusal_that_does_not_end_is_an_error(serve, ask):
+    server = serve()
+    server(server.status(400, {"error": {"message": "temperature and top_p and seed are not supported"}}))
+    with pytest.raises(errors.BadRequestError):
+        ask(server.url)
+    assert len(server.bodies) == 3  # without temperature, without seed, and then there is nothing to leave out
 
 
 def test_a_whole_document_is_accepted_where_a_stream_was_asked_for(serve, ask):

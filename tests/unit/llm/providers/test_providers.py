@@ -4,10 +4,10 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
-from agentlab.errors import UnknownNameError
+from agentlab.errors import BadRequestError, UnknownNameError
 from agentlab.llm import providers
-from agentlab.llm.config import SHIPPED_KINDS, PluginProvider
-from agentlab.llm.providers import PROVIDERS, Surroundings, build
+from agentlab.llm.provider_config import SHIPPED_KINDS, OpenAICompatProvider, PluginProvider, ScriptedProvider
+from agentlab.llm.providers import PROVIDERS, Surroundings, build, embedder
 
 
 def test_the_table_and_the_config_know_the_same_kinds():
@@ -28,3 +28,12 @@ def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
 def test_a_kind_that_nobody_brings(home):
     with pytest.raises(UnknownNameError, match="provider kind named 'mine'"):
         build("p", PluginProvider(kind="mine"), Surroundings({}, home))
+
+
+def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
+    compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1")
+    model = build("p", compat, Surroundings({}, home))
+    assert embedder(model) is model
+    with pytest.raises(BadRequestError, match="no embeddings") as caught:
+        embedder(build("p", ScriptedProvider(kind="scripted"), Surroundings({}, home)))
+    assert "openai_compat" in caught.value.hint

@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel, Field
 
 from agentlab.errors import LLMConnectionError, LLMTimeoutError
-from agentlab.llm.config import ScriptedProvider
+from agentlab.llm.provider_config import ScriptedProvider
 from agentlab.llm.providers.scripted import ScriptedModel
 from agentlab.llm.structured import schema_of
-from agentlab.llm.types import Message, Request
+from agentlab.llm.types import Message, Request, Tool
 
 
 class Answer(BaseModel):
@@ -75,3 +75,41 @@ def test_ways_to_fail():
     with pytest.raises(LLMTimeoutError):
         ask("stuck")
     assert time.monotonic() - start >= 0.05
+
+
+LOOK = Tool("look", "Looks.", schema_of(Answer))
+
+
+def pieces(mode="first", **fields):
+    model = ScriptedModel(ScriptedProvider(kind="scripted", mode=mode))
+
+    async def read():
+        return [delta async for delta in model.stream(Request("m", (Message("user", "Hi"),), **fields))]
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("choice", ["required", "look"])
+@pytest.mark.parametrize("mode", ["first", "adversarial", "random"])
+def test_a_tool_that_has_to_be_called_is_called_with_what_its_schema_allows(mode, choice):
+    call, end = pieces(mode, tools=(LOOK,), tool_choice=choice)
+    (piece,) = call.tools
+    assert (piece.name, end.finish) == ("look", "tool_calls")
+    Answer.model_validate_json(piece.arguments)
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_a_tool_that_may_be_called_is_not(choice):
+    assert not any(delta.tools for delta in pieces(tools=(LOOK,), tool_choice=choice))
+
+
+def test_garbage_goes_to_a_tool_as_well():
+    call, _ = pieces("garbage", tools=(LOOK,), tool_choice="required")
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(call.tools[0].arguments)
+
+
+def test_any_json_is_an_object():
+    assert json.loads("".join(delta.text for delta in pieces(json_only=True))) == {
+        "answer": "This is a scripted answer."
+    }

@@ -1,0 +1,165 @@
+"""From what a caller says to a question, and from its outcome to a completion, by way of the run's record."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentlab.errors import AllModelsFailedError, BadRequestError, ContextOverflowError, SchemaError, UnknownNameError
+from agentlab.llm import structured
+from agentlab.llm.budget import tokens_of
+from agentlab.llm.config import Cap, LLMConfig, Strategy
+from agentlab.llm.options import Options
+from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of
+from agentlab.llm.recorder import (
+    CallRecorder,
+    attempt_from,
+    error_from,
+    key_of,
+    outcome_data,
+    tool_call_from,
+    usage_from,
+)
+from agentlab.llm.structured import Rejected
+from agentlab.llm.types import Completion, Message, Request
+
+_MOST_CHARACTERS_PER_TOKEN = 8  # a prompt whose characters by this exceed a window cannot fit, whatever the tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, and how it is to be put. `call_id` tells it from the same question asked elsewhere in the run."""
+
+    question: Question
+    strategy: Strategy
+    call_id: str
+
+    @property
+    def key(self) -> str:
+        """What its answer is recorded under."""
+        return key_of(
+            {
+                "task": self.question.task,
+                "call": self.call_id,
+                "candidates": [[candidate.name, candidate.id] for candidate in self.question.candidates],
+                "request": asdict(self.question.request),
+                "strategy": self.strategy,
+            }
+        )
+
+
+def asked(
+    config: LLMConfig,
+    messages: Sequence[Message],
+    task: str,
+    schema: type[BaseModel] | None,
+    options: Options,
+    call_id: str,
+) -> Asked:
+    """The question of a call.
+
+    Raises:
+        AllModelsFailedError: no model is configured for the task.
+        UnknownNameError: `options.model` is none of the config.
+        BadRequestError: no model of the task can do what is asked; the schema is none.
+        ContextOverflowError: the prompt cannot fit into any of their windows.
+    """
+    temperature, max_tokens = config.sampling(task)
+    wanted = options.json_schema if schema is None else structured.schema_of(schema)
+    request = Request(
+        model="",
+        messages=tuple(messages),
+        schema=wanted,
+        temperature=temperature if options.temperature is None else options.temperature,
+        max_tokens=options.max_tokens or max_tokens,
+        seed=options.seed,
+        json_only=options.json_only,
+        tools=options.tools,
+        tool_choice=options.tool_choice,
+        stop=options.stop,
+        top_p=options.top_p,
+    )
+    value: Value | None = structured.object_checker if options.json_only else None
+    if schema is not None:
+        value = structured.checker(schema)
+    elif wanted is not None:
+        value = structured.schema_checker(wanted)
+    cached, strategy = config.manner(task)
+    question = Question(
+        task=task,
+        request=request,
+        value=value,
+        candidates=_candidates(config, task, options.model, request),
+        start=0.0,
+        cached=cached if options.cache is None else options.cache,
+    )
+    return Asked(question, options.strategy or strategy, call_id)
+
+
+def _candidates(config: LLMConfig, task: str, model: str | None, request: Request) -> tuple[Candidate, ...]:
+    if model is not None and model not in config.models:
+        raise UnknownNameError("model", model, list(config.models))
+    names = config.candidates(task) if model is None else (model,)
+    if not names:
+        raise AllModelsFailedError(
+            f"No language model is configured for {task}.", hint="Choose one, for example with --set llm=embedded."
+        )
+    candidates = tuple(candidate_of(config, name) for name in names)
+    if request.tools:
+        candidates = _able(candidates, "tools", task)
+    least = sum(len(message.content) for message in request.messages) / _MOST_CHARACTERS_PER_TOKEN
+    fitting = tuple(each for each in candidates if each.context is None or each.context > least)
+    if not fitting:
+        raise ContextOverflowError(
+            f"The prompt of {task}, about {tokens_of(request.messages)} tokens, is longer than its models can hold.",
+            hint="Shorten it, or name a model with a larger window.",
+        )
+    return fitting
+
+
+def _able(candidates: tuple[Candidate, ...], cap: Cap, task: str) -> tuple[Candidate, ...]:
+    able = tuple(each for each in candidates if cap in each.caps)
+    if not able:
+        raise BadRequestError(
+            f"None of the models of {task} can do this: {cap}.", hint="Name one that can, or see `caps` of the models."
+        )
+    return able
+
+
+def replayed(recorder: CallRecorder | None, asked: Asked) -> Completion[Any] | None:
+    """What the record says the call came to, None if it knows nothing; a failure is raised again."""
+    data = recorder.replay(asked.key) if recorder else None
+    if data is None:
+        return None
+    if data["error"]:
+        raise error_from(data["error"])
+    text, finish = data["text"], data["finish"]
+    calls = tuple(tool_call_from(call) for call in data["tool_calls"])
+    value: Any = text
+    if asked.question.value is not None and not (calls and not text.strip()):
+        value = asked.question.value(text, finish == "length")
+        if isinstance(value, Rejected):
+            raise SchemaError(f"The recorded answer to {asked.question.task} no longer fits: {value.problems[0]}.")
+    attempts = tuple(attempt_from(attempt) for attempt in data["attempts"])
+    usage = usage_from(data["usage"])
+    return Completion(value, text, data["model"], usage, attempts, True, calls, finish, None)
+
+
+def settled(recorder: CallRecorder | None, asked: Asked, outcome: Outcome) -> Completion[Any]:
+    """The completion, recorded; an error is recorded and raised."""
+    if recorder and outcome.attempts:
+        recorder.record(asked.key, asked.call_id or asked.question.task, outcome_data(asked.question.task, outcome))
+    if outcome.error is not None:
+        raise outcome.error
+    return Completion(
+        outcome.value,
+        outcome.text,
+        outcome.model,
+        outcome.usage,
+        outcome.attempts,
+        outcome.cached,
+        outcome.tool_calls,
+        outcome.finish,
+        outcome.timing,
+    )

@@ -1,0 +1,96 @@
+"""Several models answer the same question at the same time, and a judge picks the best answer."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from agentlab.llm import judge, structured
+from agentlab.llm.attempts import AttemptLoop
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.hedge import after, given_up
+from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.question import Candidate, Means, Outcome, Question, candidate_of
+from agentlab.llm.types import Attempt, Request, Timing
+
+LOG = logging.getLogger("agentlab.llm")
+_GRACE, _LEAST_GRACE = 2.0, 1.0  # once an answer is there, the others get this many times its seconds, at least one
+
+
+@dataclass(frozen=True, slots=True)
+class BestOf:
+    """Compares answers. What the losers and the judge cost is part of the outcome."""
+
+    config: LLMConfig
+    means: Means
+    arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
+
+    async def answer(self, question: Question, several: tuple[Candidate, ...]) -> Outcome:
+        """The best answer of several models; the other candidates are asked if none of them has one."""
+        outcomes = await self._all(question, several)
+        attempts = tuple(attempt for outcome in outcomes for attempt in outcome.attempts)
+        good = [outcome for outcome in outcomes if outcome.error is None]
+        if not good:
+            rest = tuple(each for each in question.candidates if each not in several)
+            return after(attempts, await AttemptLoop(replace(question, candidates=rest), self.means).run())
+        if len(good) == 1 or judge.same([outcome.text for outcome in good]):
+            return replace(good[0], attempts=attempts)
+        best, judging = await self._judged(question, good)
+        for outcome in good:
+            self.means.observe.quality(question.task, outcome.model, float(outcome is best))
+        seconds = asyncio.get_running_loop().time() - question.start
+        return replace(best, attempts=attempts + judging, timing=Timing(seconds, seconds))
+
+    async def _all(self, question: Question, several: Sequence[Candidate]) -> list[Outcome]:
+        """Their outcomes, in their order. Who is much slower than the first good one is given up."""
+        clock = asyncio.get_running_loop().time
+        asking = [
+            asyncio.ensure_future(AttemptLoop(replace(question, candidates=(one,)), self.means).run())
+            for one in several
+        ]
+        pending, until = set(asking), None
+        try:
+            while pending:
+                left = None if until is None else max(0.0, until - clock())
+                done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+                if until is None and any(task.result().error is None for task in done):
+                    until = clock() + max(_LEAST_GRACE, _GRACE * (clock() - question.start))
+            return [task.result() for task in asking if task.done()]
+        finally:
+            await given_up(*asking)
+
+    async def _judged(self, question: Question, good: list[Outcome]) -> tuple[Outcome, tuple[Attempt, ...]]:
+        """The best answer, and what judging took. A judge that fails or wavers leaves it to what was learnt before."""
+        texts = [outcome.text for outcome in good]
+        verdicts = await asyncio.gather(self._verdict(question, texts), self._verdict(question, texts[::-1]))
+        letters = [None if verdict.error else verdict.value.best for verdict in verdicts]
+        index = judge.agreed(letters[0], letters[1], len(good))
+        best = self._preferred(question.task, good) if index is None else good[index]
+        LOG.debug("%s: the judge %s, %s", question.task, "wavered" if index is None else "agreed", best.model)
+        return best, tuple(attempt for verdict in verdicts for attempt in verdict.attempts)
+
+    async def _verdict(self, question: Question, texts: list[str]) -> Outcome:
+        """One verdict, within the clock of the question."""
+        names = self.config.candidates(judge.TASK) if judge.TASK in self.config.tasks else self.config.roles.duplicate
+        temperature, max_tokens = self.config.sampling(judge.TASK)
+        request = Request(
+            model="",
+            messages=judge.prompt(question.request.messages, texts),
+            schema=structured.schema_of(judge.Verdict),
+            temperature=temperature,
+            max_tokens=max_tokens,
+        )
+        candidates = tuple(candidate_of(self.config, name) for name in names)
+        asked = Question(judge.TASK, request, structured.checker(judge.Verdict), candidates, question.start)
+        return await AttemptLoop(asked, self.means).run()
+
+    def _preferred(self, task: str, good: list[Outcome]) -> Outcome:
+        """The one whose model was better so far, then the cheaper, then the earlier in the config."""
+
+        def rank(outcome: Outcome) -> tuple[float, float]:
+            arm = self.arm(task, outcome.model)
+            return -(arm.quality_sum + 1) / (arm.quality_count + 2), outcome.usage.cost_usd or 0.0
+
+        return min(good, key=rank)

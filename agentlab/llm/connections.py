@@ -1,0 +1,64 @@
+"""The models of a config, made when they are first asked."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Mapping
+
+from agentlab.config.workspace import Workspace
+from agentlab.llm import providers
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.logged import LOG, Logged
+from agentlab.llm.types import ChatModel, EmbeddingModel
+from agentlab.runs.redact import Redactor
+
+
+class Connections:
+    """One object per provider, whichever of its models is meant."""
+
+    def __init__(
+        self,
+        config: LLMConfig,
+        env: Mapping[str, str],
+        workspace: Workspace,
+        redactor: Redactor,
+        stand_ins: Mapping[str, ChatModel],
+    ) -> None:
+        """`stand_ins` are used instead, by name in `config.models`."""
+        self._config = config
+        self._surroundings = providers.Surroundings(env, workspace, config.defaults.timeout)
+        self._redactor = redactor
+        self._stand_ins = stand_ins
+        self._built: dict[str, ChatModel] = {}
+        self._building = threading.Lock()  # `check` builds in the caller's thread, calls in their loop
+
+    def model(self, name: str) -> ChatModel:
+        """Who answers for a model of the config.
+
+        Raises:
+            MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
+        """
+        model = self._model(name)
+        return Logged(name, model, self._redactor) if LOG.isEnabledFor(logging.DEBUG) else model
+
+    def embedder(self, name: str) -> EmbeddingModel:
+        """Who makes the vectors of a model of the config.
+
+        Raises:
+            BadRequestError: its provider makes none.
+            MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
+        """
+        return providers.embedder(self._model(name))
+
+    def _model(self, name: str) -> ChatModel:
+        if name in self._stand_ins:
+            return self._stand_ins[name]
+        provider = self._config.models[name].provider
+        with self._building:
+            if provider not in self._built:
+                self._built[provider] = providers.build(provider, self._config.providers[provider], self._surroundings)
+            return self._built[provider]
+
+    async def close(self) -> None:
+        """Free connections and processes."""
+        await asyncio.gather(*(model.close() for model in (*self._built.values(), *self._stand_ins.values())))

@@ -1,0 +1,135 @@
+"""Whether a model may be asked now: its breaker and cool-down, and its provider's limits. Pure in time.
+
+Every method takes `now`, seconds of a monotonic clock. Waiting is the caller's: `delay`, `enter` without an await in
+between, `leave` when the stream has ended, however it ended.
+"""
+
+import math
+from dataclasses import dataclass
+
+from agentlab.errors import AgentlabError, LLMConnectionError, QuotaError, RateLimitedError
+from agentlab.llm import policy
+from agentlab.llm.breaker import Breaker, Pass
+from agentlab.llm.buckets import Bucket
+from agentlab.llm.provider_config import Limits
+
+QUOTA_COOL_DOWN = 600.0  # seconds; credit does not come back by itself, but somebody may top it up
+LONGEST_COOL_DOWN = 3600.0  # seconds; what a provider says is not believed without limit
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A call on its way: what was set aside for it."""
+
+    entered: float
+    tokens: int
+    passed: Pass
+
+
+class ProviderGuard:
+    """What all models of a provider share: requests and tokens a minute, and how many calls may run at a time.
+
+    Additive increase, multiplicative decrease (Chiu and Jain 1989): a 429 halves `concurrency`; as many answers in a
+    row as are allowed at a time add one. A call that began before the last halving does neither, or one burst would
+    halve it many times over.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._most = limits.concurrency
+        self._requests = None if limits.rpm is None else Bucket(limits.rpm)
+        self._tokens = None if limits.tpm is None else Bucket(limits.tpm)
+        self._clean = 0  # answers since the limit last changed
+        self._halved = -math.inf
+        self.concurrency = limits.concurrency
+
+    def delay(self, now: float, tokens: int) -> float:
+        """Seconds until a request of about `tokens` tokens, prompt and answer, fits into the limits."""
+        requests = 0.0 if self._requests is None else self._requests.delay(now, 1)
+        return requests if self._tokens is None else max(requests, self._tokens.delay(now, tokens))
+
+    def enter(self, now: float, tokens: int) -> None:
+        """Set a request and its tokens aside."""
+        if self._requests is not None:
+            self._requests.take(now, 1)
+        if self._tokens is not None:
+            self._tokens.take(now, tokens)
+
+    def leave(self, now: float, ticket: Ticket, error: AgentlabError | None, tokens: int | None) -> None:
+        """Correct the tokens by what was used (None: unknown, the estimate stays), and adapt the concurrency."""
+        if self._tokens is not None and tokens is not None:
+            self._tokens.take(now, tokens - ticket.tokens)
+        if ticket.entered < self._halved:
+            return
+        if isinstance(error, RateLimitedError):
+            self.concurrency, self._clean, self._halved = max(1, self.concurrency // 2), 0, now
+        elif error is None:
+            self._clean += 1
+            if self._clean >= self.concurrency:
+                self.concurrency, self._clean = min(self._most, self.concurrency + 1), 0
+
+
+class ModelGuard:
+    """One per model and process.
+
+    Attributes:
+        probing_helps: the latest `delay` came from an open breaker alone, and no probe is on its way.
+    """
+
+    def __init__(self, provider: ProviderGuard) -> None:
+        self.provider = provider
+        self.probing_helps = False
+        self._breaker = Breaker()
+        self._cool_until = -math.inf
+        self._refusals = 0  # rate limits in a row
+        self._disabled = False
+
+    def delay(self, now: float, tokens: int) -> float:
+        """Seconds until the model may be asked for about `tokens` tokens; infinite: not before a reload."""
+        self.probing_helps = False
+        if self._disabled:
+            return math.inf
+        asked, broken = max(0.0, self._cool_until - now, self.provider.delay(now, tokens)), self._breaker.delay(now)
+        self.probing_helps = broken > 0 and asked == 0 and not self._breaker.probing
+        return max(asked, broken)
+
+    def enter(self, now: float, tokens: int) -> Ticket:
+        """Set aside what the call needs; never refused, so that an open breaker can be probed early."""
+        self.provider.enter(now, tokens)
+        return Ticket(now, tokens, self._breaker.enter())
+
+    def leave(self, now: float, ticket: Ticket, error: AgentlabError | None, tokens: int | None) -> None:
+        """The end of the stream: what it says of the model. Each ticket leaves once.
+
+        Args:
+            now: when it ended.
+            ticket: from `enter`.
+            error: None is an answer; a caller that gave up (LLMCancelledError) says nothing of the model.
+            tokens: what prompt and answer consumed, None if that is unknown.
+        """
+        self.provider.leave(now, ticket, error, tokens)
+        if error is None:
+            self._refusals = 0
+            self._breaker.leave(now, ticket.passed, False)
+            return
+        rule = policy.rule_for(error)
+        unreachable = isinstance(error, LLMConnectionError)
+        self._breaker.leave(now, ticket.passed, True if rule.trips else None, unreachable=unreachable)
+        self._disabled = self._disabled or rule.disables
+        if rule.cools:
+            self._cool_until = max(self._cool_until, now + self._cool_down(error))
+
+    def state(self, now: float) -> str:
+        """closed, open, half-open, cooling or disabled."""
+        if self._disabled:
+            return "disabled"
+        state = self._breaker.state(now)
+        return "cooling" if state == "closed" and now < self._cool_until else state
+
+    def _cool_down(self, error: AgentlabError) -> float:
+        if isinstance(error, QuotaError):
+            return QUOTA_COOL_DOWN
+        self._refusals += 1
+        said = error.retry_after if isinstance(error, RateLimitedError) else None
+        if said is None or math.isnan(said):
+            return policy.backoff(self._refusals, 1.0)
+        return min(max(0.0, said), LONGEST_COOL_DOWN)

@@ -1,0 +1,118 @@
+"""What is known of one model at one task: discounted counts and moments. Pure; the clock comes in with the evidence.
+
+A model's manners change slowly (half-life: 200 calls), its speed quickly (10 calls), and all evidence fades with time
+(7 days). Discounting per call follows Garivier and Moulines, "On upper-confidence bound policies for switching bandit
+problems" (2011), section 2; the moments are Welford's with weights.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from agentlab.llm.ledger.sample import Sample
+
+_DAYS = 7 * 86_400.0  # seconds in which evidence of any kind loses half of its weight
+_CALL = 0.5 ** (1 / 200)  # what a call leaves of the weight of earlier ones
+_SPEED_CALL = 0.5 ** (1 / 10)  # the same for speed: at most about 15 calls count
+# A duration this many standard deviations (of at least so much) off the mean tells of a change: little is kept then.
+_SURPRISE, _LEAST_DEVIATION, _KEPT = 3.0, 0.3, 0.1
+_SHORTEST = 1e-6  # seconds; a clock that stood still has no logarithm
+# These say nothing about the model: the caller gave up, or the request could not have been answered by any.
+_NEUTRAL = frozenset({"LLMCancelledError", "BudgetExceededError", "BadRequestError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Evidence about one (task, model). The empty one knows nothing.
+
+    Attributes:
+        successes, failures: discounted numbers of attempts that answered, and that did not.
+        quality_sum, quality_count: sum and number of judged qualities, each in 0..1.
+        first_count, first_mean, first_m2: weight, mean and sum of squares of log(seconds to the first content).
+        rate_count, rate_mean, rate_m2: the same of log(seconds per output token after the first).
+        cost_sum, cost_tokens: USD and output tokens of the calls whose cost is known.
+        at: UNIX seconds of the newest evidence.
+    """
+
+    successes: float = 0.0
+    failures: float = 0.0
+    quality_sum: float = 0.0
+    quality_count: float = 0.0
+    first_count: float = 0.0
+    first_mean: float = 0.0
+    first_m2: float = 0.0
+    rate_count: float = 0.0
+    rate_mean: float = 0.0
+    rate_m2: float = 0.0
+    cost_sum: float = 0.0
+    cost_tokens: float = 0.0
+    at: float = 0.0
+
+    def decayed(self, now: float) -> "Arm":
+        """What the evidence weighs at `now`, in UNIX seconds. A view: `at` stays, so never decay or extend it."""
+        return self._discounted(0.5 ** (max(0.0, now - self.at) / _DAYS))
+
+    def with_sample(self, sample: Sample) -> "Arm":
+        """This arm after one more attempt. Order matters: processes that share an arm update it one after another."""
+        if sample.error in _NEUTRAL:
+            return self
+        aged = self.decayed(sample.at)._discounted(_CALL)
+        at = max(self.at, sample.at)
+        if sample.error is not None:
+            return replace(aged, failures=aged.failures + 1, at=at)
+        return replace(aged, successes=aged.successes + 1, at=at)._timed(sample)._charged(sample)
+
+    def with_quality(self, at: float, value: float) -> "Arm":
+        """This arm after an answer of quality `value` (cut to 0..1), judged at `at` in UNIX seconds."""
+        aged = self.decayed(at)
+        value = min(1.0, max(0.0, value))
+        return replace(
+            aged,
+            quality_sum=aged.quality_sum + value,
+            quality_count=aged.quality_count + 1,
+            at=max(self.at, at),
+        )
+
+    def _discounted(self, share: float) -> "Arm":
+        return replace(
+            self,
+            successes=self.successes * share,
+            failures=self.failures * share,
+            quality_sum=self.quality_sum * share,
+            quality_count=self.quality_count * share,
+            first_count=self.first_count * share,
+            first_m2=self.first_m2 * share,
+            rate_count=self.rate_count * share,
+            rate_m2=self.rate_m2 * share,
+            cost_sum=self.cost_sum * share,
+            cost_tokens=self.cost_tokens * share,
+        )
+
+    def _timed(self, sample: Sample) -> "Arm":
+        """An answer that came whole began when it ended, and says nothing of seconds per token."""
+        first = sample.total if sample.first is None else sample.first
+        count, mean, m2 = _moments(self.first_count, self.first_mean, self.first_m2, first)
+        timed = replace(self, first_count=count, first_mean=mean, first_m2=m2)
+        tokens = sample.usage.output_tokens
+        if sample.first is None or tokens is None or tokens < 2:
+            return timed
+        rate = (sample.total - sample.first) / (tokens - 1)
+        count, mean, m2 = _moments(self.rate_count, self.rate_mean, self.rate_m2, rate)
+        return replace(timed, rate_count=count, rate_mean=mean, rate_m2=m2)
+
+    def _charged(self, sample: Sample) -> "Arm":
+        usage = sample.usage
+        if usage.cost_usd is None or not usage.output_tokens:
+            return self
+        return replace(
+            self, cost_sum=self.cost_sum + usage.cost_usd, cost_tokens=self.cost_tokens + usage.output_tokens
+        )
+
+
+def _moments(count: float, mean: float, m2: float, seconds: float) -> tuple[float, float, float]:
+    """Weight, mean and sum of squares of the logarithm after one more duration."""
+    value = math.log(max(seconds, _SHORTEST))
+    if count >= 2 and abs(value - mean) > _SURPRISE * max(_LEAST_DEVIATION, math.sqrt(m2 / count)):
+        count, m2 = count * _KEPT, m2 * _KEPT
+    weight = count * _SPEED_CALL + 1
+    moved = mean + (value - mean) / weight
+    return weight, moved, m2 * _SPEED_CALL + (value - mean) * (value - moved)

@@ -1,0 +1,132 @@
+"""A ledger that forgets when the process ends; the file's ledger uses it for what it knows right now."""
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from agentlab.llm.ledger.answers import RecentAnswers, encoded
+from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample
+
+Key = tuple[str, str]  # task, model
+
+_COSTS = 100_000  # attempts whose cost is remembered one by one
+# Evidence is folded into an arm when somebody asks for it. What came before the last 2,000 calls of an arm would weigh
+# less than a thousandth (half-life: 200 calls), so it need not be kept for that moment.
+_WAITING = 2_000
+
+
+@dataclass(slots=True)
+class Spent:
+    """What attempts since `when` (UNIX seconds) cost, counted as they come."""
+
+    when: float
+    usd: float | None = None
+    calls: int = 0
+
+    def add(self, at: float, cost: float | None) -> None:
+        """Count an attempt."""
+        if at >= self.when:
+            self.calls += 1
+            if cost is not None:
+                self.usd = (self.usd or 0.0) + cost
+
+    @property
+    def total(self) -> float | None:
+        """USD; None when there were attempts and the cost of none is known."""
+        return self.usd if self.calls else 0.0
+
+
+def folded(arm: Arm, evidence: Iterable[Sample | Quality]) -> Arm:
+    """An arm after more evidence, in its order."""
+    for event in evidence:
+        arm = arm.with_sample(event) if isinstance(event, Sample) else arm.with_quality(event.at, event.value)
+    return arm
+
+
+class MemoryLedger:
+    """Implements `Ledger` for one process; all of it is bounded."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arms: dict[Key, Arm] = {}
+        self._waiting: dict[Key, deque[Sample | Quality]] = {}
+        self._costs: deque[tuple[float, float | None]] = deque(maxlen=_COSTS)
+        self._spent = Spent(math.inf)
+        self._answers = RecentAnswers()
+
+    def record(self, sample: Sample) -> None:
+        """As of `Ledger`."""
+        if sample.is_sound():
+            self.hear(sample)
+
+    def quality(self, at: float, task: str, model: str, value: float) -> None:
+        """As of `Ledger`."""
+        verdict = Quality(at, task, model, value)
+        if verdict.is_sound():
+            self.hear(verdict)
+
+    def arm(self, task: str, model: str, now: float) -> Arm:
+        """As of `Ledger`."""
+        key = (task, model)
+        with self._lock:
+            arm = self._arms.get(key, Arm())
+            waiting = self._waiting.pop(key, None)
+            if waiting:
+                arm = self._arms[key] = folded(arm, waiting)
+        return arm.decayed(now)
+
+    def spent_since(self, when: float) -> float | None:
+        """As of `Ledger`; of the last 100,000 attempts if this moment was not asked about before."""
+        with self._lock:
+            if when != self._spent.when:
+                self._spent = Spent(when)
+                for at, cost in self._costs:
+                    self._spent.add(at, cost)
+            return self._spent.total
+
+    def answer(self, key: str) -> CachedAnswer | None:
+        """As of `Ledger`."""
+        with self._lock:
+            return self._answers.get(key)
+
+    def remember(self, key: str, answer: CachedAnswer) -> None:
+        """As of `Ledger`; at most 1,000 answers and 16 MiB."""
+        body = encoded(answer)
+        if body is not None:
+            self.keep(key, body)
+
+    def hear(self, event: Sample | Quality) -> None:
+        """`record` or `quality` of what is sound."""
+        with self._lock:
+            if isinstance(event, Sample):
+                self._costs.append((event.at, event.usage.cost_usd))
+            self._add(event)
+
+    def keep(self, key: str, body: bytes) -> None:
+        """`remember` an encoded answer."""
+        with self._lock:
+            self._answers.put(key, body)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def rebase(self, arms: Mapping[Key, Arm], spent: Spent, evidence: Iterable[Sample | Quality]) -> None:
+        """Stand on what a file knows, plus the evidence that it does not know yet."""
+        with self._lock:
+            self._arms = dict(arms)
+            self._waiting = {}
+            self._spent = spent
+            for event in evidence:
+                self._add(event)
+
+    def _add(self, event: Sample | Quality) -> None:
+        key = (event.task, event.model)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = deque(maxlen=_WAITING)
+        waiting.append(event)
+        if isinstance(event, Sample):
+            self._spent.add(event.at, event.usage.cost_usd)

@@ -1,0 +1,157 @@
+"""The ledger's file: SQLite in WAL mode, so that readers never wait and several processes may write in turn."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agentlab.errors import StorageError
+from agentlab.runs.atomic import storage_errors
+
+VERSION = 1
+_APPLICATION = 0x61676C62  # "aglb", where SQLite keeps whose file it is
+_BUSY_SECONDS = 1.0  # how long a write waits for another process's
+_READ_SECONDS = 0.05  # readers only ever wait while the file is being made or repaired
+_DAY = 86_400.0
+_CALLS = 1_000_000  # single calls that are kept, those of the last two days aside
+_ARM_DAYS = 365  # an arm that nobody touched for so long has no weight left
+
+_TABLES = (
+    """CREATE TABLE calls (
+        id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, model TEXT NOT NULL, provider TEXT NOT NULL,
+        error TEXT, input_tokens INTEGER, output_tokens INTEGER, cost_usd REAL, first REAL, total REAL NOT NULL,
+        run TEXT NOT NULL)""",
+    "CREATE INDEX calls_at ON calls (at, cost_usd)",
+    # counters of all time, so that deleting old calls loses none; last_* are those of the newest answer
+    """CREATE TABLE models (
+        model TEXT PRIMARY KEY, provider TEXT NOT NULL, input_tokens INTEGER, output_tokens INTEGER, cost_usd REAL,
+        unpriced INTEGER NOT NULL, last_at REAL, last_seconds REAL) WITHOUT ROWID""",
+    # an empty error: it answered
+    """CREATE TABLE outcomes (
+        model TEXT NOT NULL, error TEXT NOT NULL, calls INTEGER NOT NULL, PRIMARY KEY (model, error)) WITHOUT ROWID""",
+    """CREATE TABLE durations (
+        model TEXT NOT NULL, phase TEXT NOT NULL, bucket INTEGER NOT NULL, calls INTEGER NOT NULL,
+        PRIMARY KEY (model, phase, bucket)) WITHOUT ROWID""",
+    """CREATE TABLE arms (
+        task TEXT NOT NULL, model TEXT NOT NULL, successes REAL NOT NULL, failures REAL NOT NULL,
+        quality_sum REAL NOT NULL, quality_count REAL NOT NULL, first_count REAL NOT NULL, first_mean REAL NOT NULL,
+        first_m2 REAL NOT NULL, rate_count REAL NOT NULL, rate_mean REAL NOT NULL, rate_m2 REAL NOT NULL,
+        cost_sum REAL NOT NULL, cost_tokens REAL NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (task, model)) WITHOUT ROWID""",
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, at REAL NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX answers_at ON answers (at, bytes)",
+)
+
+
+def open_database(path: Path, keep_days: int, now: float) -> sqlite3.Connection:
+    """The file, made if there is none, less what is older than `keep_days` at `now` (UNIX seconds).
+
+    Raises:
+        StorageError: its folder cannot be made or written; it is another program's file or a newer agentlab's.
+        sqlite3.Error: it is broken, or another process holds it.
+    """
+    with storage_errors(path):
+        _create(path)
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        check(db, path)  # before anything is changed
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the newest batches, a killed process none
+        with transaction(db):
+            if check(db, path) == 0:
+                for statement in _TABLES:
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
+            _prune(db, keep_days, now)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; any thread may use it, one at a time.
+
+    Raises:
+        sqlite3.Error: there is no such file, or it cannot be opened.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=rw"  # `ro` would leave companion files behind when it is the last to close
+    db = sqlite3.connect(uri, uri=True, timeout=_READ_SECONDS, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA query_only = ON")
+    return db
+
+
+def check(db: sqlite3.Connection, path: Path) -> int:
+    """Version of the schema; 0 for an empty file.
+
+    Raises:
+        StorageError: it is not ours, or newer.
+        sqlite3.Error: it is not a database.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == application == tables == 0:
+        return 0
+    if application != _APPLICATION:
+        raise StorageError(f"{path} is another program's database.", hint="Move it away.")
+    if version != VERSION:
+        raise StorageError(
+            f"{path} was written by a newer agentlab (version {version}, known is {VERSION}).",
+            hint="Update agentlab, or move the file away.",
+        )
+    return VERSION
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing. The write lock is taken first, so what is read inside is what other processes left."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk has ended it already
+            db.execute("ROLLBACK")
+        raise
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process was in the way, which may pass."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, sqlite3.OperationalError) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def explained(error: Exception, path: Path) -> str:
+    """Why the file cannot be used, and what to do about it."""
+    if isinstance(error, StorageError):
+        return " ".join(filter(None, (error.message, error.hint)))
+    if is_busy(error):
+        return f"{path} is locked by another process; see which one has it open."
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or isinstance(error, ValueError | TypeError):
+        return f"{path} is damaged ({error}). Move it away: a new one is made by itself."
+    return f"{path} cannot be used: {error}."
+
+
+def _create(path: Path) -> None:
+    """For its owner's eyes only; SQLite gives its companion files the same mode.
+
+    A file that exists must not be opened and closed here: that would drop the locks of a connection in this process.
+    """
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            return  # another process was quicker
+
+
+def _prune(db: sqlite3.Connection, keep_days: int, now: float) -> None:
+    oldest = now - keep_days * _DAY
+    db.execute("DELETE FROM calls WHERE at < ?", (oldest,))
+    db.execute("DELETE FROM calls WHERE id <= (SELECT max(id) FROM calls) - ? AND at < ?", (_CALLS, now - 2 * _DAY))
+    db.execute("DELETE FROM answers WHERE at < ?", (oldest,))
+    db.execute("DELETE FROM arms WHERE at < ?", (now - _ARM_DAYS * _DAY,))

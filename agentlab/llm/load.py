@@ -1,0 +1,35 @@
+"""The config of language models that stands alone: `agentlab serve`, `agentlab llm`, and programs that ask models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agentlab.config.load import load
+from agentlab.config.overrides import Override
+from agentlab.llm.config import LLMConfig
+from agentlab.runs.context import Context
+
+FOLDER = "llm"  # below configs/
+DEFAULT = "embedded"
+
+
+def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: Context) -> LLMConfig:
+    """The config that a name in `configs/llm/` or the path of a YAML file means; the embedded model without either.
+
+    Args:
+        name_or_path: as typed; a relative path starts at the current folder.
+        overrides: keys start inside the config, as in `defaults.strategy`.
+        context: whose workspace holds the user's own presets, and whose environment fills in `${NAME}`.
+
+    Raises:
+        ConfigError: every problem of the file and the overrides, one per line.
+        UnknownNameError: there is no such preset.
+    """
+    return load(
+        LLMConfig,
+        FOLDER,
+        name_or_path or DEFAULT,
+        overrides,
+        workspace=context.workspace,
+        env=context.env,
+        cwd=Path.cwd(),
+    ).config

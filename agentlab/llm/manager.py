@@ -1,0 +1,123 @@
+"""The plain face of the router, for programs that have one prompt at a time and want an answer, not exceptions.
+
+manager = LLMManager("config/llm_settings.yaml")
+response = await manager.generate_response("Hello, how are you?")
+if response.success:
+    print(response.content, response.model_name, response.response_time)
+"""
+
+import atexit
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from agentlab.errors import AgentlabError
+from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.ledger.memory import MemoryLedger
+from agentlab.llm.ledger.sqlite import open_ledger
+from agentlab.llm.load import load_llm
+from agentlab.llm.logged import LOG
+from agentlab.llm.router import Options, Router
+from agentlab.llm.tally import ModelTally, TallyingLedger, fastest
+from agentlab.llm.types import Message
+from agentlab.session import surroundings
+
+TASK = "chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer, or why there is none: then `content` and `model_name` are empty and `error` is a sentence."""
+
+    success: bool
+    content: str
+    model_name: str
+    response_time: float  # seconds, of the whole call
+    error: str | None = None
+
+
+def strategy_of(use_fastest: bool, use_parallel: bool) -> Strategy:
+    """What the two switches mean: comparing answers goes before speed, and without either the roles are in order."""
+    return "best_of_two" if use_parallel else "fastest" if use_fastest else "fallback"
+
+
+class LLMManager:
+    """Answers through the models of a config file. May be used from any loop, one after the other or several.
+
+    `close` or `aclose` frees connections and local models; so does leaving it as a context manager, and the end of the
+    process.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Load the config; nothing is opened yet.
+
+        Args:
+            path: a YAML file or the name of a preset in `configs/llm/`; the embedded model without either.
+
+        Raises:
+            ConfigError: every problem of the file, one per line.
+            UnknownNameError: there is no such preset.
+        """
+        context = surroundings(os.environ, Path.cwd())
+        self.config: LLMConfig = load_llm(None if path is None else str(path), (), context)
+        kept = self.config.ledger
+        place = context.workspace.state / "llm.sqlite"
+        inner = open_ledger(place, kept.keep_days, LOG.warning) if kept.enabled else MemoryLedger()
+        self._ledger = TallyingLedger(inner, self.config.models)
+        self.router = Router(self.config, env=context.env, workspace=context.workspace, ledger=self._ledger)
+        atexit.register(self.close)
+
+    async def generate_response(self, prompt: str, use_fastest: bool = True, use_parallel: bool = False) -> Response:
+        """Answer a prompt. Models that fail are replaced; if all do, the response says so.
+
+        Args:
+            prompt: what the user says.
+            use_fastest: start with the primary model that is expected to answer soonest, else with the first one.
+            use_parallel: ask two primary models at the same time and take the better answer.
+        """
+        strategy = strategy_of(use_fastest, use_parallel)
+        start = time.perf_counter()
+        try:
+            answer = await self.router.complete([Message("user", prompt)], TASK, options=Options(strategy=strategy))
+        except AgentlabError as error:
+            said = f"{error.message} {error.hint}" if error.hint else error.message
+            return Response(False, "", "", time.perf_counter() - start, said)
+        return Response(True, answer.text, answer.model, time.perf_counter() - start)
+
+    def get_fastest_model(self) -> ModelTally | None:
+        """The model whose latest answer to this process was the quickest, a primary one if one has answered yet."""
+        tallies = self.statistics()
+        primary = [tallies[name] for name in self.config.roles.primary]
+        return fastest(primary) or fastest(tallies.values())
+
+    def statistics(self) -> dict[str, ModelTally]:
+        """What every model of the config did in this process, by its name there."""
+        return self._ledger.tallies()
+
+    def close(self) -> None:
+        """Cancel calls in flight, free connections and processes, write down what the ledger holds."""
+        self.router.close()
+        self._closed()
+
+    async def aclose(self) -> None:
+        """`close`, without holding up the loop."""
+        await self.router.aclose()
+        self._closed()
+
+    def _closed(self) -> None:
+        self._ledger.close()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()

@@ -1,0 +1,118 @@
+"""What a status and the body of a reply mean when they are an error. Pure; one table for all providers."""
+
+import json
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+from agentlab import errors
+from agentlab.errors import RateLimitedError, RemoteError
+from agentlab.llm.providers.untrusted import mapping, shown
+
+_LONGEST_MESSAGE = 300
+
+# Words of providers, as they appear in an error's code, type or text, in lower case.
+_CONTEXT = (
+    "context_length",
+    "context length",
+    "context window",
+    "context limit",
+    "maximum context",
+    "exceed_context",
+    "context size",
+    "prompt is too long",
+)
+_QUOTA = ("insufficient_quota", "billing", "exceeded your current quota", "insufficient credits", "credit balance")
+_FILTER = ("content_filter", "content_policy", "moderation", "flagged")
+
+_BY_STATUS: dict[int, type[RemoteError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthError,
+    402: errors.QuotaError,
+    403: errors.AuthError,
+    404: errors.UnknownModelError,
+    408: errors.LLMTimeoutError,
+    413: errors.ContextOverflowError,
+    422: errors.BadRequestError,
+}
+# The same in words, for errors that arrive within a reply.
+_BY_WORD: dict[str, int] = {
+    "rate_limit": 429,
+    "insufficient_quota": 429,
+    "overloaded": 529,
+    "invalid_request": 400,
+    "authentication": 401,
+    "billing": 402,
+    "permission": 403,
+    "not_found": 404,
+    "too_large": 413,
+}
+
+
+def error_from(status: int, body: str, headers: Mapping[str, str], *, now: float | None) -> RemoteError:
+    """The error that a status and a body mean. `now` (UNIX seconds) is for a Retry-After that is a date.
+
+    The text may hold anything, a key included: whoever raises the error scrubs it.
+    """
+    detail, words = _detail(body)
+    said = f"HTTP {status}: {shown(detail, _LONGEST_MESSAGE)}" if detail else f"HTTP {status}."
+    if any(word in words for word in _FILTER) and status in (400, 403, 422):
+        return errors.ContentFilterError(said)
+    if any(word in words for word in _CONTEXT) and status < 500:
+        return errors.ContextOverflowError(said)
+    if any(word in words for word in _QUOTA) and status in (400, 403, 429):
+        return errors.QuotaError(said)
+    if status == 429:
+        return RateLimitedError(said, retry_after=retry_after(headers, now))
+    if status in _BY_STATUS:
+        return _BY_STATUS[status](said)
+    return errors.ServerFaultError(said) if status >= 500 else errors.BadRequestError(said)
+
+
+def reported(error: object) -> RemoteError:
+    """The error that a reply with status 200 reports: its own code counts if it is a status, or else its type."""
+    fields = mapping(error)
+    code = str(fields.get("code"))
+    if code.isdecimal() and 400 <= int(code[:6]) < 600:
+        status = int(code)
+    else:
+        words = f"{code} {fields.get('type')}".lower()
+        status = next((status for word, status in _BY_WORD.items() if word in words), 500)
+    return error_from(status, json.dumps({"error": error}), {}, now=None)
+
+
+def _detail(body: str) -> tuple[str, str]:
+    """What an error says to people, and all its words in lower case to look for signs in."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return body, ""  # a page of some proxy: its words are no signs
+    error = document.get("error", document) if isinstance(document, dict) else document
+    if not isinstance(error, dict):
+        return str(error), str(error).lower()
+    message = error.get("message") or error.get("detail") or ""
+    return str(message), " ".join(str(error.get(key) or "") for key in ("code", "type", "message", "metadata")).lower()
+
+
+def retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or `retry-after` (seconds or a date); None when neither makes sense."""
+    milliseconds = _seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _seconds(value)
+    if seconds is not None or value is None or now is None:
+        return seconds
+    try:
+        wait = parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, wait)
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None

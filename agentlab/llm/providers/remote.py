@@ -1,0 +1,129 @@
+"""What all providers behind HTTP share: their key, and errors that come out without it and with the next step."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from agentlab.errors import AuthError, BadRequestError, LLMTruncatedError, MissingKeyError, RemoteError
+from agentlab.llm.endpoint import host_of
+from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider
+from agentlab.llm.providers import Surroundings
+from agentlab.llm.providers.dialect import Dialect
+from agentlab.llm.providers.faults import error_from
+from agentlab.llm.transport import Reply, Transport
+from agentlab.llm.types import Delta
+from agentlab.runs.redact import Redactor
+
+_KEY_PAGES = {
+    "openrouter.ai": "https://openrouter.ai/keys",
+    "api.openai.com": "https://platform.openai.com/api-keys",
+    "api.anthropic.com": "https://console.anthropic.com/settings/keys",
+}
+
+
+def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surroundings: Surroundings) -> str | None:
+    """The key of a provider of the config; None when it needs none.
+
+    Raises:
+        MissingKeyError: its variable is not set, or holds what cannot be a key.
+    """
+    variable = provider.key_name
+    if variable is None:
+        return None
+    key = surroundings.env.get(variable, "").strip()
+    page = _KEY_PAGES.get(host_of(provider.base_url))
+    remedy = (
+        f"Put {variable}=... into {surroundings.workspace.root / '.env'} or the environment"
+        f"{f' (get a key at {page})' if page else ''}; without a key: --set llm=embedded."
+    )
+    if not key:
+        raise MissingKeyError(f"The provider {name} needs a key, and {variable} is not set.", hint=remedy)
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise MissingKeyError(f"{variable} holds characters that no key has, such as a line break.", hint=remedy)
+    return key
+
+
+class Reader(Protocol):
+    """Makes pieces of an answer of what one reply holds. Errors as of `ChatModel.stream`."""
+
+    finished: bool  # the answer is whole
+    ended: bool  # nothing more will come
+
+    def event(self, data: str) -> Delta:
+        """One event of a stream."""
+        ...
+
+    def document(self, body: bytes) -> Delta:
+        """A whole answer, from a server that does not stream."""
+        ...
+
+
+class Endpoint:
+    """A transport whose replies are good ones, and whose errors are fit to show."""
+
+    def __init__(
+        self, transport: Transport, *, key: str | None, key_name: str | None, refusable: Mapping[str, str | None]
+    ) -> None:
+        """`key_name` is the variable that the key came from; `refusable` are the words of `Dialect`."""
+        self._transport = transport
+        self._redactor = Redactor([key] if key else [])
+        self._key_name = key_name
+        self._dialect = Dialect(refusable)
+
+    async def chat(self, path: str, body: dict[str, Any], reader: Reader) -> AsyncIterator[Delta]:
+        """Ask, and read the answer piece by piece.
+
+        Raises:
+            LLMTruncatedError: it broke off before its end.
+            RemoteError: as of `post`.
+        """
+        begun = False
+        async with self.post(path, body) as reply:
+            if not reply.is_event_stream:
+                yield reader.document(await reply.document())
+                return
+            async for event in reply.events():
+                delta = reader.event(event)
+                if not begun and (delta.text or delta.reasoning or delta.tools):
+                    begun = True
+                    reply.begun()
+                if reader.ended:
+                    reply.ended()
+                yield delta
+            if not reader.finished:
+                raise LLMTruncatedError("The answer broke off before its end.")
+
+    @asynccontextmanager
+    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
+        """Send JSON and hand out the reply if its status is 200; see `Transport.post`.
+
+        A word that the model named in `body` turns out to refuse is left out, see `Dialect`, and the rest sent again.
+
+        Raises:
+            RemoteError: any other status, or whatever is raised while the reply is read.
+        """
+        try:
+            while True:
+                asked = self._dialect.put(body)
+                async with self._transport.post(path, asked) as reply:
+                    if reply.status == 200:
+                        yield reply
+                        return
+                    error = error_from(reply.status, await reply.error_body(), reply.headers, now=time.time())
+                if not (isinstance(error, BadRequestError) and self._dialect.learn(asked, error)):
+                    raise error
+        except RemoteError as error:
+            raise self._fit_to_show(error) from None
+
+    def _fit_to_show(self, error: RemoteError) -> RemoteError:
+        """The error without the key, which some providers quote, and with the next step."""
+        error.message = self._redactor.scrub(error.message)
+        error.args = (error.message,)
+        if isinstance(error, AuthError) and error.hint is None:
+            error.hint = f"Check {self._key_name}." if self._key_name else "The endpoint asks for a key: set `api_key`."
+        return error
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        await self._transport.close()

@@ -1,0 +1,98 @@
+"""One answer, put together from its pieces as they come."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from agentlab.errors import LLMTruncatedError, MalformedReplyError
+from agentlab.llm.types import ChatModel, Delta, Request, ToolCall, ToolPiece, Usage
+
+LONGEST_ANSWER = 262_144  # characters; whatever is used is recorded whole, so it has to be bounded
+_MOST_TOOL_CALLS = 128
+
+
+class Heard(Protocol):
+    """Is told each piece that holds something."""
+
+    def __call__(self, delta: Delta) -> None:
+        """A piece has come."""
+        ...
+
+
+class Reply:
+    """What came in so far: it is counted even if the stream breaks."""
+
+    __slots__ = ("_calls", "_length", "_parts", "begun", "finish", "usage")
+
+    def __init__(self) -> None:
+        self.begun: float | None = None  # when the first piece came, in the loop's seconds
+        self.finish: str | None = None
+        self.usage = Usage()
+        self._parts: list[str] = []
+        self._calls: dict[int, list[ToolPiece]] = {}
+        self._length = 0
+
+    @property
+    def text(self) -> str:
+        """The answer so far. Half a surrogate pair is legal in JSON, but can be neither written nor sent on."""
+        return "".join(self._parts).encode(errors="replace").decode()
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls so far, in the order of their indexes."""
+        return tuple(_joined(index, self._calls[index]) for index in sorted(self._calls))
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing came that could be used."""
+        return not self._calls and not any(part.strip() for part in self._parts)
+
+    async def receive(self, model: ChatModel, request: Request, now: "Clock", heard: Heard | None) -> None:
+        """Read an answer to its end.
+
+        Raises:
+            RemoteError: the stream broke, is too long, has no end, or holds nothing.
+        """
+        stream = model.stream(request)
+        try:
+            async for delta in stream:
+                if delta.text or delta.tools or delta.reasoning:
+                    if self.begun is None:
+                        self.begun = now()
+                    self._take(delta)
+                    if heard is not None:
+                        heard(delta)
+                if delta.finish:
+                    self.finish = delta.finish
+                if delta.usage:
+                    self.usage = delta.usage
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+        if self.finish is None:
+            raise LLMTruncatedError("The answer broke off before its end.")
+        if self.empty:
+            raise MalformedReplyError("The answer is empty.")
+
+    def _take(self, delta: Delta) -> None:
+        self._parts.append(delta.text)
+        self._length += len(delta.text) + len(delta.reasoning)
+        for piece in delta.tools:
+            self._calls.setdefault(piece.index, []).append(piece)
+            self._length += len(piece.arguments) + len(piece.name)
+        if self._length > LONGEST_ANSWER or len(self._calls) > _MOST_TOOL_CALLS:
+            raise MalformedReplyError(f"The answer is longer than {LONGEST_ANSWER} characters.")
+
+
+class Clock(Protocol):
+    """Seconds of a monotonic clock."""
+
+    def __call__(self) -> float:
+        """Now."""
+        ...
+
+
+def _joined(index: int, pieces: list[ToolPiece]) -> ToolCall:
+    identity = next((piece.id for piece in pieces if piece.id), f"call_{index}")
+    name = next((piece.name for piece in pieces if piece.name), "")
+    arguments = "".join(piece.arguments for piece in pieces).encode(errors="replace").decode()
+    return ToolCall(identity, name, arguments or "{}")

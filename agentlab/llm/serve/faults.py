@@ -1,0 +1,124 @@
+"""Errors as clients of OpenAI know them: an HTTP status, and a document that never holds a secret. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentlab.errors import (
+    AgentlabError,
+    AllModelsFailedError,
+    BadRequestError,
+    BudgetExceededError,
+    ContentFilterError,
+    ContextOverflowError,
+    LLMCancelledError,
+    LLMTimeoutError,
+    LLMTruncatedError,
+    QuotaError,
+    RateLimitedError,
+    RemoteError,
+    UnknownNameError,
+    UsageError,
+)
+from agentlab.runs.redact import Redactor
+
+# The router has tried again already: a client that does so too would multiply the tries. Official clients obey this.
+_ENOUGH = {"X-Should-Retry": "false"}
+_SOON = 1  # seconds; where nobody knows when it is worth another try
+
+# The first class that fits; a provider's 401 or 404 is no fault of who asks the gateway, and becomes 502.
+_STATUSES: tuple[tuple[type[AgentlabError], int, str, str], ...] = (
+    (UnknownNameError, 404, "invalid_request_error", "model_not_found"),
+    (UsageError, 400, "invalid_request_error", "invalid_value"),
+    (BudgetExceededError, 402, "insufficient_quota", "budget_exceeded"),
+    (QuotaError, 402, "insufficient_quota", "insufficient_quota"),
+    (RateLimitedError, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (ContextOverflowError, 400, "invalid_request_error", "context_length_exceeded"),
+    (ContentFilterError, 400, "invalid_request_error", "content_filter"),
+    (BadRequestError, 400, "invalid_request_error", "invalid_value"),
+    (LLMTimeoutError, 504, "timeout_error", "timeout"),
+    (LLMCancelledError, 503, "server_error", "shutting_down"),
+    (LLMTruncatedError, 502, "upstream_error", "broken_off"),
+    (RemoteError, 502, "upstream_error", "no_answer"),
+)
+
+
+class RefusedError(UsageError):
+    """The gateway does not take a request. `param` is the parameter at fault, such as `messages[0].content`."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_value",
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a client is told."""
+
+    status: int
+    document: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def fault_of(error: AgentlabError, redactor: Redactor) -> Fault:
+    """The status, headers and document of an error."""
+    if isinstance(error, RefusedError):
+        document = _document(redactor.scrub(error.message), _type_of(error.status), error.code, error.param)
+        return Fault(error.status, document, error.headers)
+    kind = _cause(error)
+    rows = (row for row in _STATUSES if issubclass(kind, row[0]))
+    _, status, type_, code = next(rows, (AgentlabError, 500, "server_error", "internal_error"))
+    message = f"{error.message} {error.hint}" if isinstance(error, UnknownNameError) and error.hint else error.message
+    param = "model" if isinstance(error, UnknownNameError) else None
+    document = _document(redactor.scrub(message), type_, code, param)
+    return Fault(status, document, _retry_headers(status, error))
+
+
+def internal() -> Fault:
+    """A bug of the gateway: nothing about it leaves the process."""
+    return Fault(
+        500, _document("The gateway failed; its log says how.", "server_error", "internal_error", None), _ENOUGH
+    )
+
+
+def _cause(error: AgentlabError) -> type[AgentlabError]:
+    """What an error comes to: models that all ask for patience, or were all too slow, say more than that all failed."""
+    if not isinstance(error, AllModelsFailedError):
+        return type(error)
+    if error.retry_after is not None:
+        return RateLimitedError
+    shared = (
+        kind
+        for kind in (RateLimitedError, LLMTimeoutError)
+        if error.failures and all(f": {kind.__name__}: " in line for line in error.failures)
+    )
+    return next(shared, type(error))
+
+
+def _retry_headers(status: int, error: AgentlabError) -> Mapping[str, str]:
+    if status not in (429, 503):
+        return _ENOUGH
+    after = getattr(error, "retry_after", None)
+    return {"Retry-After": str(_SOON if after is None else max(1, math.ceil(after)))}
+
+
+def _type_of(status: int) -> str:
+    return {401: "authentication_error", 403: "permission_error", 503: "server_error", 508: "server_error"}.get(
+        status, "invalid_request_error"
+    )
+
+
+def _document(message: str, type_: str, code: str, param: str | None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}

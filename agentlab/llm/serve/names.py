@@ -1,0 +1,49 @@
+"""What a client may write into `model`: a model of the config, or a strategy over all of them. Pure."""
+
+from typing import get_args
+
+from agentlab.errors import ConfigError, UnknownNameError
+from agentlab.llm.config import LLMConfig, Strategy
+
+DEFAULT = "agentlab"  # whatever the config says
+STRATEGIES: dict[str, Strategy] = {f"{DEFAULT}/{name.replace('_', '-')}": name for name in get_args(Strategy)}
+
+
+def known(config: LLMConfig) -> dict[str, str]:
+    """Every name a client may use, and who owns it: the gateway, or a provider of the config."""
+    ours = dict.fromkeys((DEFAULT, *STRATEGIES), DEFAULT)
+    return ours | {name: model.provider for name, model in config.models.items()}
+
+
+def meaning(name: str, config: LLMConfig) -> tuple[Strategy | None, str | None]:
+    """The strategy that a name asks for, and the one model of the config; None where the config decides.
+
+    Raises:
+        UnknownNameError: it is no name of the gateway.
+    """
+    if name == DEFAULT:
+        return None, None
+    if name in STRATEGIES:
+        return STRATEGIES[name], None
+    if name in config.models:
+        return "single", name
+    raise UnknownNameError("model", name[:200], list(known(config)))
+
+
+def check(config: LLMConfig) -> None:
+    """See that the gateway has something to offer, under names that mean one thing.
+
+    Raises:
+        ConfigError: no model, or a model that bears a name of the gateway.
+    """
+    if not config.models:
+        raise ConfigError(
+            "The config names no language model, so there is nothing to serve.",
+            hint="Choose one, for example `agentlab serve embedded`; `agentlab configs list llm` shows all.",
+        )
+    taken = [name for name in config.models if name == DEFAULT or name in STRATEGIES]
+    if taken:
+        raise ConfigError(
+            "\n".join(f"models.{name}: the gateway offers a strategy under this name" for name in taken),
+            hint="Give the model another name.",
+        )

@@ -1,0 +1,250 @@
+"""The gateway as a process: what is checked before it starts, its socket, and how it ends."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from agentlab.errors import ConfigError, MissingKeyError, UsageError
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.endpoint import is_loopback
+from agentlab.llm.router import Router
+from agentlab.llm.serve import names
+from agentlab.llm.serve.app import create_app
+from agentlab.llm.serve.gate import Rules
+from agentlab.runs.context import Context
+from agentlab.runs.redact import Redactor
+
+TOKEN = "AGENTLAB_SERVE_TOKEN"  # noqa: S105 - the name of a variable
+_GRACE_SECONDS = 10  # for requests in flight when the server is told to stop
+_KEEP_ALIVE_SECONDS = 65  # longer than clients keep a connection, so that it is they who close it
+_WAITING = 128  # connections that the system holds until they are accepted
+_MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to listen, who may ask, and how many at a time.
+
+    Attributes:
+        host: a name or an address of this machine.
+        port: 0 takes a free one.
+        token_env: the variable that holds the token; None is `TOKEN`, if it is set.
+        at_once: requests that are answered at a time.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8484
+    token_env: str | None = None
+    at_once: int = 64
+
+    @property
+    def url(self) -> str:
+        """What a client takes as its base URL."""
+        return f"http://{_bracketed(self.host)}:{self.port}/v1"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+# Told of the server before it starts, and how it is brought to its end.
+Guide = Callable[[uvicorn.Server], contextlib.AbstractContextManager[None]]
+
+
+def serve(
+    config: LLMConfig, place: Place, context: Context, *, ready: Callable[[str], None], say: Callable[[str], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM, then end what is in flight, within 10 seconds. A second signal ends it at once.
+
+    Args:
+        config: models and strategies.
+        place: where, and for whom.
+        context: whose environment holds the keys and the token.
+        ready: told the base URL once connections are accepted.
+        say: told what else there is to know.
+
+    Raises:
+        ConfigError: no models, or one that leads back to the gateway.
+        UsageError: the address cannot be listened at, or is open to others while no token is set.
+        MissingKeyError, MissingFileError: what the models or the token need is not there.
+    """
+    _run(config, place, context, ready, partial(_signals, say=say))
+
+
+@contextlib.contextmanager
+def in_thread(config: LLMConfig, place: Place, context: Context) -> Iterator[str]:
+    """The gateway beside synchronous code, in a thread of this process; its base URL. Errors as of `serve`."""
+    started: Future[str] = Future()
+    servers: list[uvicorn.Server] = []
+
+    @contextlib.contextmanager
+    def noted(server: uvicorn.Server) -> Iterator[None]:
+        servers.append(server)
+        yield
+
+    def run() -> None:
+        try:
+            _run(config, place, context, started.set_result, noted)
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    thread = threading.Thread(target=run, name="agentlab-serve", daemon=True)
+    thread.start()
+    try:
+        yield started.result()
+    finally:
+        for server in servers:
+            server.should_exit = True
+        thread.join()
+
+
+def _run(config: LLMConfig, place: Place, context: Context, ready: Callable[[str], None], guide: Guide) -> None:
+    names.check(config)
+    token = token_of(place, context)
+    with listen(place) as listener:
+        here = replace(place, port=listener.getsockname()[1])
+        refuse_circles(config, here)
+        rules = Rules(token, is_loopback(f"http://{_bracketed(listener.getsockname()[0])}"), place.at_once)
+        asyncio.run(_serve(config, rules, context, listener, lambda: ready(here.url), guide))
+
+
+async def _serve(
+    config: LLMConfig, rules: Rules, context: Context, listener: socket.socket, ready: Callable[[], None], guide: Guide
+) -> None:
+    redactor = Redactor.of({**context.env, TOKEN: rules.token or ""})
+    async with Router(config, env=context.env, workspace=context.workspace, in_callers_loop=True) as router:
+        router.check()
+        server = _Server(create_app(config, router, rules, redactor), ready)
+        with guide(server):
+            await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with signals that are ours, so that a clean end is one."""
+
+    def __init__(self, app: object, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type] # an ASGI application by another name
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",  # errors of requests are reported by the gate, without secrets
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server, *, say: Callable[[str], None]) -> Iterator[None]:
+    """First signal: no new requests. Second: leave."""
+
+    def stop() -> None:
+        if server.should_exit:
+            server.force_exit = True
+        else:
+            server.should_exit = True
+            say(f"stopping: requests in flight have {_GRACE_SECONDS} seconds; once more to leave at once")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def token_of(place: Place, context: Context) -> str | None:
+    """The token that clients have to show; None if everybody who reaches the socket may ask.
+
+    Raises:
+        MissingKeyError: the variable that was named is not set.
+        UsageError: others can reach the address, and there is no token.
+    """
+    variable = place.token_env or TOKEN
+    token = context.env.get(variable, "").strip()
+    if token:
+        if not (token.isascii() and token.isprintable()) or " " in token:
+            raise UsageError(f"{variable} holds characters that no token has.", hint=f"Make one: {_MAKE_ONE}")
+        return token
+    if place.token_env:
+        raise MissingKeyError(f"{variable} is not set.", hint=f"Make a token: export {variable}=$({_MAKE_ONE})")
+    if not is_loopback(place.url):
+        raise UsageError(
+            f"Others can reach {place.host}: whoever finds the port could spend your keys.",
+            hint=f"Set a token, which clients send as their API key: export {TOKEN}=$({_MAKE_ONE}); "
+            "or leave --host out, to serve this machine alone.",
+        )
+    return None
+
+
+def listen(place: Place) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family, backlog=_WAITING)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no name of a host"
+        raise UsageError(
+            f"Cannot listen at port {place.port} of {place.host}: {reason}.",
+            hint="Another program, or another gateway, may use it: --port 0 takes a free one.",
+        ) from None
+    # asyncio does so only for sockets it has made; without it the end of each answer waits 40 ms for the client's nod
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def refuse_circles(config: LLMConfig, here: Place) -> None:
+    """Refuse a config that would ask the gateway itself. Longer circles show while it runs (`agentlab.llm.hop`).
+
+    Raises:
+        ConfigError: it names each provider that is the gateway.
+    """
+    open_to_all = here.host in ("0.0.0.0", "::")  # noqa: S104 - a comparison
+    if not (is_loopback(here.url) or open_to_all):
+        return  # a provider without TLS is on loopback, where this gateway is not
+    circles = [
+        f"providers.{name}.base_url: {url} is this gateway, which would ask itself without end"
+        for name, provider in config.providers.items()
+        if is_loopback(url := getattr(provider, "base_url", "")) and _port_of(url) == here.port
+    ]
+    if circles:
+        raise ConfigError("\n".join(circles), hint="Serve at another --port, or name the model's own address.")
+
+
+def _port_of(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)

@@ -1,0 +1,310 @@
+"""The fault matrix: what the router does about every fault of a provider, over a real server on loopback.
+
+Every row is tried with a caller who wants the whole answer and with one who hears it while it comes. The model that is
+asked first has the fault, a healthy one stands behind it.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from agentlab.bench.mock.server import MockServer
+from agentlab.bench.mock.serving import in_thread
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AgentlabError
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.options import Options
+from agentlab.llm.router import Router
+from agentlab.llm.types import Completion, Message
+
+KEY = "sk-canary-0123456789abcdefghij"
+ASK = (Message("user", "Count."),)
+HEALTHY = "b/ok-n8"
+ANSWER = "0 1 2 3 4 5 6 7"
+CLOCKS = {"connect": 0.5, "first_token": 0.4, "idle": 0.3, "total": 4.0}
+PRICE = {"input": 1.0, "output": 1.0}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What must happen: the fault, the kind it is noted as, and how often each model is asked.
+
+    `live` is the kind a live caller sees where the fault comes after the first piece; `seconds` bounds the wait.
+    """
+
+    fault: str
+    kind: str
+    first: int
+    second: int = 1
+    live: str | None = None
+    least: float = 0.0
+    most: float = 3.0
+
+
+ROWS = [
+    Row("429-ra2", "RateLimitedError", 1),
+    Row("429-rams1500", "RateLimitedError", 1),
+    Row("429-radate3", "RateLimitedError", 1),
+    Row("429-raneg", "RateLimitedError", 1),
+    Row("429-ragarbage", "RateLimitedError", 1),
+    Row("429-ra9999", "RateLimitedError", 1),
+    Row("429-quota", "QuotaError", 1),
+    Row("500", "ServerFaultError", 2),
+    Row("503", "ServerFaultError", 2),
+    Row("529", "ServerFaultError", 2),
+    Row("402", "QuotaError", 1),
+    Row("401", "AuthError", 1),
+    Row("403", "AuthError", 1),
+    Row("404", "UnknownModelError", 1),
+    Row("reset-before", "LLMConnectionError", 2),
+    Row("reset-40-of-60", "LLMTruncatedError", 1, live="LLMTruncatedError"),
+    Row("close-40-of-60", "LLMTruncatedError", 1, live="LLMTruncatedError"),
+    Row("stall-after-10", "LLMTimeoutError", 1, live="LLMTruncatedError", least=0.3),
+    Row("silence", "LLMTimeoutError", 1, least=0.4),
+    Row("comments-only", "LLMTimeoutError", 1, least=0.4),
+    Row("badjson-5", "MalformedReplyError", 2, live="LLMTruncatedError"),
+    Row("html", "MalformedReplyError", 2),
+    Row("huge", "MalformedReplyError", 2, most=20.0),
+    Row("hugeline", "MalformedReplyError", 2, most=10.0),
+    Row("error-event", "ServerFaultError", 2),
+    Row("error-event-code429", "RateLimitedError", 1),
+    Row("empty", "MalformedReplyError", 2),
+]
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[MockServer]:
+    with in_thread() as server:
+        yield server
+
+
+@pytest.fixture
+def route(mock, tmp_path):
+    """A router over models of the mock server, named by their scripts; one provider each, as in life."""
+    routers: list[Router] = []
+    mock.reset()
+
+    def make(*scripts: str, retries: int = 1, clocks: dict[str, float] | None = None, **changes: object) -> Router:
+        provider = {"kind": "openai_compat", "base_url": mock.url, "api_key": "${TEST_API_KEY}"}
+        tree = {
+            "providers": dict.fromkeys(scripts, provider),
+            "models": {script: {"provider": script, "id": script, "price": PRICE} for script in scripts},
+            "roles": {"primary": list(scripts)},
+            "defaults": {"timeout": CLOCKS | (clocks or {}), "retries": retries},
+            **changes,
+        }
+        config = LLMConfig.model_validate(tree, context={"env": {}})
+        routers.append(Router(config, env={"TEST_API_KEY": KEY}, workspace=Workspace(tmp_path, tmp_path / "cache")))
+        return routers[-1]
+
+    yield make
+    for router in routers:
+        router.close()
+
+
+def count(mock: MockServer, script: str) -> int:
+    return mock.seen()["models"].get(script, {}).get("count", 0)
+
+
+def listened(router: Router) -> tuple[str, Completion[str] | AgentlabError]:
+    """What a live caller heard, and how it ended."""
+
+    async def listen() -> tuple[str, Completion[str] | AgentlabError]:
+        live, heard = router.stream(ASK, "t"), []
+        try:
+            async for delta in live:
+                heard.append(delta.text)
+        except AgentlabError as error:
+            return "".join(heard), error
+        return "".join(heard), live.completion
+
+    return asyncio.run(listen())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fault)
+def test_a_caller_who_wants_the_whole_answer_never_sees_the_fault(mock, route, row):
+    router, start = route(row.fault, HEALTHY), time.monotonic()
+    answer = router.complete_sync(ASK, "t")
+    assert row.least <= time.monotonic() - start <= row.most
+    assert answer.text == ANSWER
+    assert {attempt.error for attempt in answer.attempts} == {row.kind, None}
+    assert (count(mock, row.fault), count(mock, HEALTHY)) == (row.first, row.second)
+    assert router.usage.cost_usd == pytest.approx(answer.usage.cost_usd)
+    assert answer.attempts[-1].usage.output_tokens == 8
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fault)
+def test_a_live_caller_sees_it_only_after_the_first_piece_and_then_as_what_it_is(mock, route, row):
+    heard, end = listened(route(row.fault, HEALTHY))
+    if row.live is None:
+        assert heard == ANSWER
+        assert end.text == ANSWER
+        assert (count(mock, row.fault), count(mock, HEALTHY)) == (row.first, row.second)
+    else:
+        assert heard.startswith("0 1 2")
+        assert end.kind == row.live
+        assert f"after {len(heard)} characters" in end.message
+        assert (count(mock, row.fault), count(mock, HEALTHY)) == (1, 0)
+
+
+def test_a_slow_drip_ends_with_the_clock_of_the_whole_call(route):
+    router = route("drip-itl20-n60", HEALTHY, clocks={"total": 1.0})
+    start = time.monotonic()
+    with pytest.raises(AgentlabError) as failed:
+        router.complete_sync(ASK, "t")
+    assert failed.value.kind == "AllModelsFailedError"
+    assert time.monotonic() - start < 2.5
+
+
+def test_nobody_listens(route, mock):
+    """A port that refuses connections."""
+    router = route("ok", HEALTHY)
+    tree = router.config.model_dump()
+    tree["providers"]["ok"]["base_url"] = "http://127.0.0.1:9"
+    config = LLMConfig.model_validate(tree, context={"env": {}})
+    with Router(config, env={"TEST_API_KEY": KEY}, workspace=router._connections._surroundings.workspace) as fresh:
+        answer = fresh.complete_sync(ASK, "t")
+    assert answer.text == ANSWER
+    assert [attempt.error for attempt in answer.attempts] == ["LLMConnectionError"] * 2 + [None]
+
+
+# -- waiting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "least", "most"),
+    [
+        ("429-ra1-then-ok", 1.0, 2.6),
+        ("429-rams700-then-ok", 0.7, 2.3),
+        ("429-radate2-then-ok", 0.0, 3.6),  # a date has whole seconds: up to one is lost
+        ("429-raneg-then-ok", 0.2, 2.0),
+        ("429-ragarbage-then-ok", 0.2, 2.0),
+    ],
+)
+def test_the_only_model_is_waited_for_as_long_as_it_asks(mock, route, script, least, most):
+    start = time.monotonic()
+    answer = route(script).complete_sync(ASK, "t")
+    assert least <= time.monotonic() - start <= most
+    assert answer.text == ANSWER
+    assert count(mock, script) == 2
+
+
+def test_every_reply_is_believed_anew(mock, route):
+    start = time.monotonic()
+    route("429-rams300-then-429-rams900-then-ok", retries=2).complete_sync(ASK, "t")
+    assert 1.2 <= time.monotonic() - start <= 3.0
+
+
+def test_a_wait_beyond_the_clock_is_told_at_once(route):
+    start = time.monotonic()
+    with pytest.raises(AgentlabError) as failed:
+        route("429-ra9999").complete_sync(ASK, "t")
+    assert time.monotonic() - start < 2.0
+    assert failed.value.retry_after == pytest.approx(3600, abs=5)  # believed up to an hour
+
+
+def test_who_asked_for_patience_is_not_asked_before(mock, route):
+    router = route("429-ra1-then-ok-n1", HEALTHY)
+    for index in range(3):
+        assert router.complete_sync(ASK, "t", call_id=str(index)).model == HEALTHY
+    assert count(mock, "429-ra1-then-ok-n1") == 1
+    time.sleep(1.1)
+    assert router.complete_sync(ASK, "t", call_id="later").model == "429-ra1-then-ok-n1"
+
+
+# -- breaker ------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_model_is_left_alone_after_a_while(mock, route):
+    router = route("500", HEALTHY, retries=0)
+    for index in range(12):
+        assert router.complete_sync(ASK, "t", call_id=str(index)).model == HEALTHY
+    assert count(mock, "500") == 5
+    assert router.guards["500"].state(time.monotonic()) == "open"
+
+
+def test_a_key_that_is_refused_is_not_tried_again(mock, route):
+    router = route("401", HEALTHY)
+    for index in range(3):
+        router.complete_sync(ASK, "t", call_id=str(index))
+    assert count(mock, "401") == 1
+    alone = route("401")
+    for index in range(2):
+        with pytest.raises(AgentlabError, match=r"401|Not asked again"):
+            alone.complete_sync(ASK, "t", call_id=str(index))
+    assert count(mock, "401") == 2
+
+
+# -- requests that are wrong --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "first", "second"),
+    [("400", "BadRequestError", 1, 0), ("422", "BadRequestError", 1, 0), ("400-filter", "ContentFilterError", 1, 0)],
+)
+def test_a_bad_request_goes_to_nobody_else(mock, route, script, kind, first, second):
+    with pytest.raises(AgentlabError) as failed:
+        route(script, HEALTHY).complete_sync(ASK, "t")
+    assert failed.value.kind == kind
+    assert (count(mock, script), count(mock, HEALTHY)) == (first, second)
+
+
+def test_an_overflow_goes_to_a_larger_window_only(mock, route):
+    router = route("400-context", "a/ok-n8", HEALTHY)
+    tree = router.config.model_dump()
+    for name, context in (("400-context", 4096), ("a/ok-n8", 2048), (HEALTHY, 8192)):
+        tree["models"][name]["context"] = context
+    config = LLMConfig.model_validate(tree, context={"env": {}})
+    with Router(config, env={"TEST_API_KEY": KEY}, workspace=router._connections._surroundings.workspace) as fresh:
+        assert fresh.complete_sync(ASK, "t").model == HEALTHY
+    assert (count(mock, "a/ok-n8"), count(mock, HEALTHY)) == (0, 1)
+
+
+def test_an_answer_against_the_schema_is_asked_for_once_more_and_paid_for(mock, route):
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    answer = route("wrong-schema", HEALTHY).complete_sync(ASK, "t", options=Options(json_schema=schema))
+    assert answer.model == HEALTHY
+    assert [attempt.error for attempt in answer.attempts] == ["SchemaError", "SchemaError", None]
+    assert (count(mock, "wrong-schema"), count(mock, HEALTHY)) == (2, 1)
+    assert answer.usage.output_tokens == sum(attempt.usage.output_tokens for attempt in answer.attempts)
+
+
+def test_when_all_are_down_every_attempt_is_told_and_no_key(route):
+    with pytest.raises(AgentlabError) as failed:
+        route("500", "401", "silence").complete_sync(ASK, "t")
+    assert [line.split(": ")[:2] for line in failed.value.failures] == [
+        ["500", "ServerFaultError"],
+        ["500", "ServerFaultError"],
+        ["401", "AuthError"],
+        ["silence", "LLMTimeoutError"],
+    ]
+    assert KEY not in f"{failed.value} {failed.value.failures} {failed.value.hint}"
+
+
+def test_a_reply_of_200_megabytes_is_never_held(route):
+    process = psutil.Process()
+    router = route("huge", HEALTHY)
+    before = process.memory_info().rss
+    router.complete_sync(ASK, "t")
+    assert process.memory_info().rss - before < 48 << 20
+
+
+def test_who_gives_up_closes_the_connection_and_the_breaker_does_not_mind(mock, route):
+    router = route("silence", clocks={"first_token": 30.0, "total": 30.0})
+
+    async def give_up() -> None:
+        for index in range(6):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.15):
+                    await router.complete(ASK, "t", call_id=str(index))
+
+    asyncio.run(give_up())
+    until = time.monotonic() + 1
+    while len(mock.seen()["models"]["silence"]["left"]) < 6 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert len(mock.seen()["models"]["silence"]["left"]) == 6
+    assert router.guards["silence"].state(time.monotonic()) == "closed"
