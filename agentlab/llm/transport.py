@@ -73,12 +73,8 @@ class Transport:
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         try:
             client = self._connected()
-            request = client.build_request(
-                "POST",
-                f"{self._base_url}{path}",
-                content=content,
-                headers={"Content-Type": "application/json", **hop.headers()},
-            )
+            headers = {"Content-Type": "application/json", **hop.headers()}
+            request = client.build_request("POST", f"{self._base_url}{path}", content=content, headers=headers)
         except (OSError, ValueError, httpx.InvalidURL) as error:  # certificates or a proxy that cannot be used
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         until = asyncio.get_running_loop().time() + self._timeout.first_token

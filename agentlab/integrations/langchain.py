@@ -1,0 +1,261 @@
+"""The router as a chat model of LangChain and LangGraph.
+
+    from agentlab.integrations.langchain import chat_model
+
+    model = chat_model("prod", strategy="fastest")
+    model.invoke("Name three rivers.").content
+    model.with_structured_output(Rivers).invoke("Name three rivers.")
+
+Retries, fallbacks, limits, budget and cache are the router's: `with_retry` and `with_fallbacks` would only multiply
+them. Needs the extra `langchain`.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from agentlab.config.overrides import Override
+from agentlab.errors import AllModelsFailedError, MissingExtraError, SchemaError
+from agentlab.integrations.langchain_messages import PARSED, chunks_of, end_of, result_of, whole_of
+from agentlab.integrations.openai_messages import messages_of, tool_choice_of, tools_of
+from agentlab.integrations.sync_stream import pieces
+from agentlab.llm.budget import tokens_of
+from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.load import load_llm
+from agentlab.llm.router import Options, Router
+from agentlab.llm.types import Message
+from agentlab.session import surroundings
+
+try:
+    from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+    from langchain_core.language_models import BaseChatModel, LanguageModelInput
+    from langchain_core.language_models.base import LangSmithParams
+    from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+    from langchain_core.tools import BaseTool
+    from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+except ImportError as error:
+    raise MissingExtraError(
+        "LangChain is not installed.", hint="Install the extra: pip install -e '.[langchain]'"
+    ) from error
+
+
+def chat_model(config: str | Path | LLMConfig = "embedded", task: str = "chat", **options: Any) -> "AgentlabChatModel":
+    """A chat model over the models of a config.
+
+    Args:
+        config: a preset's name, a YAML file, or a checked config.
+        task: whose exceptions in the config hold, and under which name statistics are kept.
+        options: other fields of `AgentlabChatModel`, such as `model`, `strategy`, `temperature`, `max_tokens`.
+
+    Raises:
+        ConfigError: every problem of the file, one per line.
+        UnknownNameError: there is no such preset.
+    """
+    return AgentlabChatModel(config=config, task=task, **options)
+
+
+class AgentlabChatModel(BaseChatModel):
+    """Asks the models of a config. What is left out is said by the config. Errors are those of `agentlab.errors`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    config: str | Path | LLMConfig = "embedded"
+    task: str = "chat"
+    strategy: Strategy | None = None
+    model_name: str | None = Field(None, alias="model", description="Only this model of the config.")
+    temperature: float | None = None
+    max_tokens: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+    stop: list[str] | None = None
+    timeout: float | None = Field(None, description="Seconds for a call, other models included.")
+    max_retries: int | None = Field(None, description="Further tries at the same model.")
+    streaming: bool = False
+    _router: Router = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Load the config; nothing is opened yet."""
+        super().model_post_init(context)
+        here = surroundings(os.environ, Path.cwd())
+        config = self.config
+        if not isinstance(config, LLMConfig):
+            given = {"defaults.timeout.total": self.timeout, "defaults.retries": self.max_retries}
+            changes = [Override(key, value, "chat_model") for key, value in given.items() if value is not None]
+            config = load_llm(str(config), changes, here)
+        self._router = Router(config, env=here.env, workspace=here.workspace)
+
+    def close(self) -> None:
+        """Cancel calls in flight and free connections and local models."""
+        self._router.close()
+
+    async def aclose(self) -> None:
+        """`close`, without holding up the loop."""
+        await self._router.aclose()
+
+    # -- what LangChain asks ------------------------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        del run_manager  # it hears of pieces, and this answer comes whole
+        asked, options, schema = self._asked(messages, stop, kwargs)
+        return result_of(self._router.complete_sync(asked, self.task, schema, options=options))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        del run_manager
+        asked, options, schema = self._asked(messages, stop, kwargs)
+        return result_of(await self._router.complete(asked, self.task, schema, options=options))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        asked, options, schema = self._asked(messages, stop, kwargs)
+        if schema is not None or options.json_schema is not None:  # an answer that may be rejected is not read out
+            yield whole_of(self._router.complete_sync(asked, self.task, schema, options=options))
+            return
+        live = self._router.stream(asked, self.task, options=options)
+        for delta in pieces(live):
+            for chunk in chunks_of(delta):
+                if run_manager:
+                    run_manager.on_llm_new_token(delta.text, chunk=chunk)
+                yield chunk
+        yield end_of(live.completion)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        asked, options, schema = self._asked(messages, stop, kwargs)
+        if schema is not None or options.json_schema is not None:
+            yield whole_of(await self._router.complete(asked, self.task, schema, options=options))
+            return
+        live = self._router.stream(asked, self.task, options=options)
+        async for delta in live:
+            for chunk in chunks_of(delta):
+                if run_manager:
+                    await run_manager.on_llm_new_token(delta.text, chunk=chunk)
+                yield chunk
+        yield end_of(live.completion)
+
+    def _asked(
+        self, messages: list[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
+    ) -> tuple[tuple[Message, ...], Options, type[BaseModel] | None]:
+        """Messages, options and the answer's type of a call. `given` comes from `bind` and goes before our fields."""
+
+        def said(name: str, ours: Any) -> Any:
+            return ours if given.get(name) is None else given[name]
+
+        schema = given.get("answer_schema")
+        typed = schema if isinstance(schema, type) else None
+        options = Options(
+            strategy=said("strategy", self.strategy),
+            model=said("model", self.model_name),
+            temperature=said("temperature", self.temperature),
+            max_tokens=said("max_tokens", self.max_tokens),
+            seed=said("seed", self.seed),
+            top_p=said("top_p", self.top_p),
+            stop=tuple(self.stop or () if stop is None else stop),
+            tools=tools_of(given.get("tools") or ()),
+            tool_choice=tool_choice_of(given.get("tool_choice")),
+            json_schema=schema if typed is None else None,
+        )
+        return messages_of(convert_to_openai_messages(messages)), options, typed
+
+    # -- what is made of it -------------------------------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """This model, which may call the tools. `tool_choice`: auto, none, any, or the name of a tool."""
+        return self.bind(
+            tools=[convert_to_openai_tool(tool) for tool in tools], tool_choice=tool_choice_of(tool_choice), **kwargs
+        )
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """This model, whose answers are values of `schema`: a pydantic model, a TypedDict or a JSON schema.
+
+        How a model is brought to follow it (a native schema, a grammar, a tool, plain JSON) is the router's choice,
+        so `method` and `strict` are accepted and say nothing. Every answer is checked. With `include_raw` an answer
+        that no model got right is `parsing_error`, without a message.
+        """
+        typed = isinstance(schema, type) and issubclass(schema, BaseModel)
+        asking = self.bind(
+            answer_schema=schema if typed else convert_to_json_schema(schema),
+            ls_structured_output_format={"kwargs": {"method": kwargs.get("method", "json_schema")}, "schema": schema},
+        )
+        if not include_raw:
+            return asking | RunnableLambda(_parsed)
+        return _with_raw(asking)
+
+    def get_num_tokens(self, text: str) -> int:
+        """An estimate: which model will answer, and so which tokenizer counts, is not known before."""
+        return tokens_of((Message("user", text),))
+
+    @property
+    def _llm_type(self) -> str:
+        return "agentlab"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        shown = {"task", "strategy", "model_name", "temperature", "max_tokens", "top_p", "seed", "stop"}
+        name = "LLMConfig" if isinstance(self.config, LLMConfig) else str(self.config)
+        return {"config": name, **self.model_dump(include=shown)}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        first = self.model_name or next(iter(self._router.config.candidates(self.task)), "none")
+        return LangSmithParams(**{"ls_model_name": first, **params, "ls_provider": "agentlab"})
+
+
+def _parsed(message: AIMessage) -> Any:
+    return message.additional_kwargs[PARSED]
+
+
+def _with_raw(asking: Runnable[LanguageModelInput, AIMessage]) -> Runnable[LanguageModelInput, dict[str, Any]]:
+    def told(message: AIMessage) -> dict[str, Any]:
+        return {"raw": message, "parsed": _parsed(message), "parsing_error": None}
+
+    def failed(error: Exception) -> dict[str, Any]:
+        return {"raw": None, "parsed": None, "parsing_error": error}
+
+    def ask(given: LanguageModelInput, config: RunnableConfig) -> dict[str, Any]:
+        try:
+            return told(asking.invoke(given, config))
+        except (SchemaError, AllModelsFailedError) as error:
+            return failed(error)
+
+    async def aask(given: LanguageModelInput, config: RunnableConfig) -> dict[str, Any]:
+        try:
+            return told(await asking.ainvoke(given, config))
+        except (SchemaError, AllModelsFailedError) as error:
+            return failed(error)
+
+    return RunnableLambda(ask, aask)
