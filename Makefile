@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format docs wheel-check clean nas runs configs models doctor init
+.PHONY: help setup run test test-crewai test-langchain check format docs wheel-check clean nas llm-bench llm serve runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,12 @@ run: setup ## Search an architecture on real data: no key, no GPU, no network se
 test: setup check ## Lint, types, layers, then all tests
 	$(BIN)/python -m pytest
 
+test-crewai: ## The adapter for CrewAI, in an environment of its own
+	PYTHON=$(PYTHON) bash .ci/test-crewai
+
+test-langchain: setup ## LangChain's own suite against ours, in an environment of its own
+	bash .ci/test-langchain
+
 check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,7 +53,7 @@ docs: $(STAMP) ## Regenerate docs/cli.md
 wheel-check: $(STAMP) ## Build the wheel, install it in a clean environment, use it
 	bash .ci/wheel-check
 
-nas runs configs models doctor init: setup ## Run a command, as in: make nas ARGS="demo --seed 3"
+nas llm-bench llm serve runs configs models doctor init: setup ## Run a command, as in: make nas ARGS="demo --seed 3"
 	$(BIN)/agentlab $@ $(ARGS)
 
 bench-%: setup ## Measure against the peer, as in: make bench-nas-overhead

@@ -85,6 +85,13 @@ COMMANDS: dict[str, Command] = {
             prepare="agentlab.nas.run:prepare",
             narrate="agentlab.nas.narrate:narrate",
         ),
+        Command(
+            name="llm-bench",
+            config="agentlab.bench.config:BenchConfig",
+            result="agentlab.bench.result:BenchResult",
+            prepare="agentlab.bench.run:prepare",
+            narrate="agentlab.bench.narrate:narrate",
+        ),
     )
 }
 

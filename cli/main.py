@@ -14,7 +14,7 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError, Interrupted, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
-from . import configs, doctor, init, models, nas, runs
+from . import configs, doctor, init, llm, llm_bench, models, nas, runs, serve
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
@@ -24,8 +24,8 @@ _EXIT_CODES = (
 )
 
 # The order of the help page: what people come for first.
-_ORDER = ("nas", "runs", "configs", "init", "doctor", "models")
-_GROUPS = ("runs", "configs", "models")  # their subcommands are part of a command's name
+_ORDER = ("nas", "llm-bench", "llm", "serve", "runs", "configs", "init", "doctor", "models")
+_GROUPS = ("llm", "runs", "configs", "models")  # their subcommands are part of a command's name
 
 
 class _Ordered(typer.core.TyperGroup):
@@ -48,6 +48,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
+app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
+app.add_typer(llm.app, name="llm", rich_help_panel="Language models")
+app.command("serve", epilog=serve.EXAMPLES, rich_help_panel="Language models")(serve.serve)
 app.add_typer(runs.app, name="runs", rich_help_panel="Runs and configs")
 app.add_typer(configs.app, name="configs", rich_help_panel="Runs and configs")
 app.command("init", rich_help_panel="Setup")(init.init)

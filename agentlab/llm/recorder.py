@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentlab import errors
 from agentlab.errors import AgentlabError, RunUnreadableError
 from agentlab.llm.question import Outcome
 from agentlab.llm.types import Attempt, ToolCall, Usage
-from agentlab.runs.run import Run
+
+if TYPE_CHECKING:
+    from agentlab.runs.run import Run
 
 CALLED = "llm.called"
 
@@ -39,7 +41,7 @@ class CallRecorder(Protocol):
 class RunRecorder:
     """Keeps calls as `llm.called` events of a run, and knows those of its earlier sessions."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: "Run") -> None:
         self._run = run
         called = [event.data for event in run.events if event.type == CALLED]
         self._known: dict[str, dict[str, Any]] = {data["key"]: data for data in called if _stands(data)}

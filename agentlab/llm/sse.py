@@ -5,14 +5,15 @@ Lines end in LF or CRLF. The standard also allows a lone CR, which no provider s
 
 from agentlab.errors import MalformedReplyError
 
-LARGEST_EVENT = 1 << 20  # bytes
+LARGEST_EVENT = 1 << 18  # bytes; a piece of an answer has a few hundred
 
 
 class SseDecoder:
     """Reads one stream. Comments, names, ids and events without data are dropped."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()  # a line that has not ended yet
+        self._rest: list[bytes] = []  # a line that has not ended yet
+        self._waiting = 0  # its bytes
         self._data: list[bytes] = []
         self._size = 0
         self._begun = False
@@ -25,8 +26,8 @@ class SseDecoder:
         """
         *lines, rest = block.split(b"\n")  # never the whole line so far: a stream of single bytes stays linear
         if lines and self._rest:
-            lines[0] = bytes(self._rest) + lines[0]
-            self._rest.clear()
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest, self._waiting = [], 0
         events = []
         for line in lines:
             if line.endswith(b"\r"):
@@ -42,8 +43,9 @@ class SseDecoder:
             else:  # a comment, another field, or the end of an event without data
                 self._check(len(line))
         if rest:
-            self._rest += rest
-            self._check(len(self._rest))
+            self._rest.append(rest)
+            self._waiting += len(rest)
+            self._check(self._waiting)
         return [event for event in events if event]
 
     def _check(self, more: int) -> None:

@@ -1,4 +1,4 @@
-"""HTTP, and the only file that imports httpx: one pooled client per origin, three clocks, and limits on what comes in.
+"""HTTP, and the only file that imports httpx: connections of one origin, three clocks, and limits on what comes in.
 
 The fourth clock, the total, belongs to the router: it runs on through retries and other models. Redirects are not
 followed, because the key would go with them. Proxies of the environment are used for https, which they cannot read,
@@ -45,21 +45,28 @@ class Transport:
         self._base_url = check_base_url(base_url)
         self._timeout = timeout
         self._headers = {**_HEADERS, **headers}
-        self._client: httpx.AsyncClient | None = None
+        self._tls: ssl.SSLContext | None = None
+        # One client for each request at a time: the pool of a client looks at all of its connections whenever one
+        # becomes free, which makes 64 at a time cost several times as much as one. The one used last comes first.
+        self._idle: list[_Lane] = []
+        self._lanes: list[_Lane] = []
 
-    def _connected(self) -> httpx.AsyncClient:
-        if self._client is None:
-            clocks = self._timeout
-            self._client = httpx.AsyncClient(
-                headers=self._headers,
-                follow_redirects=False,
-                trust_env=not is_loopback(self._base_url),
-                verify=_tls(self._base_url),
-                # reading has clocks of its own, see Reply: httpx's would start again with every byte
-                timeout=httpx.Timeout(clocks.idle, connect=clocks.connect, read=None, pool=None),
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEP_ALIVE_SECONDS),
-            )
-        return self._client
+    def _lane(self) -> "_Lane":
+        if self._idle:
+            return self._idle.pop()
+        self._tls = self._tls or _tls(self._base_url)
+        clocks = self._timeout
+        client = httpx.AsyncClient(
+            headers=self._headers,
+            follow_redirects=False,
+            trust_env=not is_loopback(self._base_url),
+            verify=self._tls,
+            # reading has clocks of its own, see Reply: httpx's would start again with every byte
+            timeout=httpx.Timeout(clocks.idle, connect=clocks.connect, read=None, pool=None),
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+        )
+        self._lanes.append(_Lane(client))
+        return self._lanes[-1]
 
     @asynccontextmanager
     async def post(self, path: str, body: Mapping[str, Any]) -> AsyncIterator["Reply"]:
@@ -72,17 +79,25 @@ class Transport:
         """
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         try:
-            client = self._connected()
-            headers = {"Content-Type": "application/json", **hop.headers()}
-            request = client.build_request("POST", f"{self._base_url}{path}", content=content, headers=headers)
+            lane = self._lane()
         except (OSError, ValueError, httpx.InvalidURL) as error:  # certificates or a proxy that cannot be used
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
+        try:
+            async with self._sent(lane, f"{self._base_url}{path}", content) as reply:
+                yield reply
+        finally:
+            self._idle.append(lane)
+
+    @asynccontextmanager
+    async def _sent(self, lane: "_Lane", url: str, content: bytes) -> AsyncIterator["Reply"]:
         until = asyncio.get_running_loop().time() + self._timeout.first_token
         try:
             async with asyncio.timeout_at(until):
-                response = await client.send(request, stream=True)
+                response = await lane.send(url, content)
         except TimeoutError:
             raise LLMTimeoutError(_no_answer(self._timeout)) from None
+        except httpx.InvalidURL as error:
+            raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         except httpx.HTTPError as error:
             raise _connection_error(error, host_of(self._base_url)) from None
         clock = Clock()
@@ -94,9 +109,34 @@ class Transport:
             await response.aclose()
 
     async def close(self) -> None:
-        """Close the pooled connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        """Close the connections."""
+        await asyncio.gather(*(lane.client.aclose() for lane in self._lanes))
+
+
+class _Lane:
+    """One client, for one request at a time."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self._answered = False  # on the connection that is there now
+
+    async def send(self, url: str, content: bytes) -> httpx.Response:
+        """The response as soon as its headers are there.
+
+        A connection that was kept may have been closed by the other side at this very moment. Then nothing comes back,
+        and the request is sent once more, on a new connection.
+        """
+        headers = {"Content-Type": "application/json", **hop.headers()}
+        request = self.client.build_request("POST", url, content=content, headers=headers)
+        kept, self._answered = self._answered, False
+        try:
+            response = await self.client.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if not kept:
+                raise
+            response = await self.client.send(request, stream=True)
+        self._answered = True
+        return response
 
 
 class Reply:

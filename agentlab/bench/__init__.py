@@ -1,0 +1,1 @@
+"""Measures language models: speed under load, availability, quality. Light to import."""

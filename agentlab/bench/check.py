@@ -1,0 +1,218 @@
+"""Is every model there, and how fast is it: a few small requests to each, and what the answers recommend."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from agentlab.bench.bounded import all_of
+from agentlab.bench.causes import cause_of, message_of
+from agentlab.bench.check_result import CheckResult, ModelCheck
+from agentlab.bench.failures import group_of
+from agentlab.bench.recommend import recommend
+from agentlab.bench.targets import Target, targets_of
+from agentlab.config.base import StrictModel
+from agentlab.errors import AgentlabError, Interrupted, LLMTimeoutError, UsageError
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import GgufProvider, HfProvider, ScriptedProvider
+from agentlab.llm.types import Completion, Message
+from agentlab.runs.stop import StopFlag
+
+if TYPE_CHECKING:
+    from agentlab.llm.manager import LLMManager
+    from agentlab.llm.router import Router
+
+TASK = "bench.check"
+_PROMPT = "Reply with the single word OK."
+_DEFAULT_FILE = "llm_test_results.md"
+
+
+class CheckConfig(StrictModel):
+    """How models are checked."""
+
+    requests: int = Field(3, ge=1, le=100, description="Small requests to each model, one after the other.")
+    max_tokens: int = Field(16, ge=1, le=1024, description="Tokens of each answer, at most.")
+    models_at_once: int = Field(4, ge=1, le=64, description="Models that are asked at the same time.")
+
+
+def _nobody(_: ModelCheck) -> None:
+    """Where results go that nobody waits for."""
+
+
+async def run_check(
+    config: CheckConfig,
+    llm: LLMConfig,
+    router: "Router",
+    *,
+    models: Sequence[str] = (),
+    stop: StopFlag | None = None,
+    checked: Callable[[ModelCheck], None] = _nobody,
+) -> CheckResult:
+    """Ask each model a few times. What fails is told in its row and never hides another's result.
+
+    Args:
+        config: how many requests, and how many models at once.
+        llm: the config that `router` was made of.
+        router: asks; runs in the caller's loop.
+        models: names in `llm.models`; none: every model that some role names.
+        stop: looked at several times a second.
+        checked: told each model's row as soon as it is there.
+
+    Raises:
+        ConfigError: the config has no model.
+        Interrupted: a stop was requested.
+    """
+    jobs = [partial(_check, target, config, llm, router, checked) for target in targets_of(models, llm)]
+    rows = await all_of(jobs, config.models_at_once, stop or StopFlag())
+    return CheckResult(models=rows, recommendations=recommend(rows))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one model's requests came to."""
+
+    asked: int = 0
+    firsts: list[float] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
+    error: AgentlabError | None = None
+
+
+async def _check(
+    target: Target, config: CheckConfig, llm: LLMConfig, router: "Router", checked: Callable[[ModelCheck], None]
+) -> ModelCheck:
+    tally = _Tally()
+    for turn in range(config.requests):
+        tally.asked += 1
+        began = time.perf_counter()
+        try:
+            answer = await router.complete(
+                [Message("user", _PROMPT)],
+                TASK,
+                call_id=f"{target.name}/{turn}",
+                options=target.options(max_tokens=config.max_tokens),
+            )
+        except Interrupted:
+            raise
+        except AgentlabError as error:
+            tally.error = error
+            if _hopeless(tally):
+                break
+        else:
+            _note(tally, answer, time.perf_counter() - began)
+    row = _row(target.name, llm, tally)
+    checked(row)
+    return row
+
+
+def _note(tally: _Tally, answer: Completion[str], elapsed: float) -> None:
+    timing = answer.timing
+    tally.totals.append(elapsed if timing is None else timing.total)
+    if timing is not None and timing.first is not None:
+        tally.firsts.append(timing.first)
+
+
+def _hopeless(tally: _Tally) -> bool:
+    """Whether asking again would only spend the model's clocks again."""
+    assert tally.error is not None
+    return not tally.totals or issubclass(cause_of(tally.error), LLMTimeoutError)
+
+
+def _row(name: str, llm: LLMConfig, tally: _Tally) -> ModelCheck:
+    model, error = llm.models[name], tally.error
+    provider = llm.providers[model.provider]
+    return ModelCheck(
+        model=name,
+        id=model.id,
+        provider=model.provider,
+        local=isinstance(provider, GgufProvider | HfProvider | ScriptedProvider),
+        free=model.price is not None and model.price.input == model.price.output == 0,
+        asked=tally.asked,
+        successes=len(tally.totals),
+        first_seconds=median(tally.firsts) if tally.firsts else None,
+        total_seconds=median(tally.totals) if tally.totals else None,
+        slowest_seconds=max(tally.totals, default=None),
+        error_group=None if error is None else group_of(cause_of(error).__name__),
+        error_kind="" if error is None else cause_of(error).__name__,
+        error="" if error is None else message_of(error),
+        remedy="" if error is None else error.hint or "",
+    )
+
+
+class LLMTestRunner:
+    """Tests all models of a config.
+
+    runner = LLMTestRunner("config/llm_settings.yaml")
+    await runner.test_all_models()
+    runner.get_fastest_models()          # [("name", seconds), ...], fastest first
+    runner.export_results_markdown()     # the path of the report
+    """
+
+    def __init__(self, manager: "LLMManager | str | Path | None" = None, *, config: CheckConfig | None = None) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            manager: whose models are tested; or the path of a YAML file, or None for the default config.
+            config: how many requests, and how many models at once.
+        """
+        self._manager = manager
+        self._config = config or CheckConfig()
+        self.result: CheckResult | None = None
+
+    async def test_all_models(self) -> list[ModelCheck]:
+        """Ask every model a few small requests, several models at a time.
+
+        Raises:
+            ConfigError: the file is wrong, or names no model.
+            UnknownNameError: there is no such file.
+        """
+        from agentlab.llm.manager import LLMManager
+
+        if isinstance(self._manager, LLMManager):
+            self.result = await run_check(self._config, self._manager.config, self._manager.router)
+        else:
+            async with LLMManager(self._manager) as manager:
+                self.result = await run_check(self._config, manager.config, manager.router)
+        return self.result.models
+
+    def get_working_models(self) -> list[str]:
+        """Names of the models that answered, in the order of the config.
+
+        Raises:
+            UsageError: nothing was tested yet.
+        """
+        return [row.model for row in self._tested().models if row.available]
+
+    def get_fastest_models(self) -> list[tuple[str, float]]:
+        """Models that answered and their median seconds, fastest first.
+
+        Raises:
+            UsageError: nothing was tested yet.
+        """
+        times = [(row.model, row.total_seconds) for row in self._tested().models if row.total_seconds is not None]
+        return sorted(times, key=lambda pair: pair[1])
+
+    def export_results_markdown(self, path: str | Path | None = None) -> Path:
+        """Write the report, by default as `llm_test_results.md` in the current folder, and say where it is.
+
+        Raises:
+            UsageError: nothing was tested yet.
+            StorageError: it cannot be written.
+        """
+        from agentlab.runs.atomic import make_folder, write_text
+        from agentlab.runs.report import markdown
+
+        target = Path(path or _DEFAULT_FILE).absolute()
+        report = markdown("Language models tested", self._tested().blocks())
+        make_folder(target.parent)
+        write_text(target, report)
+        return target
+
+    def _tested(self) -> CheckResult:
+        if self.result is None:
+            raise UsageError("No model was tested yet.", hint="First: await runner.test_all_models()")
+        return self.result

@@ -1,0 +1,94 @@
+"""The answer of `agentlab llm-bench check`."""
+
+from agentlab.bench.failures import Group
+from agentlab.llm.config import RoleName
+from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+
+
+class ModelCheck(Document):
+    """How one model answered a few small requests. Seconds are medians over its answers; None: it never answered.
+
+    `asked` may be below the number of requests wanted: a model that does not answer at all is not asked again.
+    """
+
+    model: str
+    id: str
+    provider: str
+    local: bool
+    free: bool
+    asked: int
+    successes: int
+    first_seconds: float | None
+    total_seconds: float | None
+    slowest_seconds: float | None
+    error_group: Group | None
+    error_kind: str
+    error: str
+    remedy: str
+
+    @property
+    def failures(self) -> int:
+        """Requests without a usable answer."""
+        return self.asked - self.successes
+
+    @property
+    def available(self) -> bool:
+        """Whether it answered at least once."""
+        return self.successes > 0
+
+
+class Recommendation(Document):
+    """A model, the role it should have (None: leave it out), and why."""
+
+    model: str
+    role: RoleName | None
+    why: str
+
+
+class CheckResult(Document):
+    """Every model of the config, in its order, and which role suits which."""
+
+    models: list[ModelCheck]
+    recommendations: list[Recommendation]
+
+    def blocks(self) -> list[Block]:
+        """Availability and times; what went wrong and what to do; the recommendation."""
+        working = sum(row.available for row in self.models)
+        shown: list[Block] = [Text(f"{working} of {len(self.models)} models answered."), self._availability()]
+        if failed := [row for row in self.models if row.error_group]:
+            shown += [Heading("What went wrong"), _errors(failed)]
+        advice = [(row.model, row.role or "none", row.why) for row in self.recommendations]
+        return [*shown, Heading("Recommendation"), Table(("model", "role", "why"), advice)]
+
+    def _availability(self) -> Table:
+        rows = [
+            (
+                row.model,
+                row.provider,
+                row.id,
+                "available" if row.available else "unavailable",
+                number(row.first_seconds, 3),
+                number(row.total_seconds, 3),
+                number(row.slowest_seconds, 3),
+                str(row.successes),
+                str(row.failures),
+            )
+            for row in self.models
+        ]
+        columns = (
+            "model",
+            "provider",
+            "id",
+            "status",
+            "first s",
+            "total s",
+            "slowest s",
+            "successes",
+            "failures",
+        )
+        return Table(columns, rows, "first s: until the answer began; seconds are medians over the answers")
+
+
+def _errors(failed: list[ModelCheck]) -> Table:
+    rows = [(row.model, row.error_group or "", row.error_kind, row.error, row.remedy or "–") for row in failed]
+    return Table(("model", "group", "error", "message", "remedy"), rows)

@@ -1,0 +1,97 @@
+"""The answer of `agentlab llm-bench compare`."""
+
+from typing import Literal
+
+from agentlab.errors import GateError
+from agentlab.runs.document import Block, Document, Table, Text
+
+Verdict = Literal["better", "worse", "no evidence"]
+
+
+class CompareRow(Document):
+    """One figure of both runs. `estimate` is the ratio second / first, or the difference second - first.
+
+    Without an interval (`low` is None) there is nothing to judge by, and `note` says why. `level` is that of the
+    row's interval, chosen so that all rows of the table hold together at the table's level.
+    """
+
+    target: str
+    stage: str
+    metric: str
+    unit: str
+    kind: Literal["ratio", "difference"]
+    direction: Literal["lower", "higher"]
+    first: float | None
+    second: float | None
+    estimate: float | None
+    low: float | None
+    high: float | None
+    level: float
+    n: tuple[int, int]
+    method: str
+    verdict: Verdict
+    note: str
+
+
+class CompareResult(Document):
+    """The second run against the first."""
+
+    first: str
+    second: str
+    level: float
+    tolerance: float
+    rows: list[CompareRow]
+
+    @property
+    def worse(self) -> list[CompareRow]:
+        """The rows in which the second run is worse."""
+        return [row for row in self.rows if row.verdict == "worse"]
+
+    def gate(self) -> GateError | None:
+        """The error that a check of every change should end with; None if nothing got worse."""
+        if not self.worse:
+            return None
+        named = ", ".join(
+            f"{row.metric} of {row.target}{f' at {row.stage}' if row.stage else ''}" for row in self.worse
+        )
+        return GateError(
+            f"{self.second} is worse than {self.first}: {named}.", hint="Measure again before you believe it."
+        )
+
+    def blocks(self) -> list[Block]:
+        """The verdicts."""
+        counts = {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in ("better", "worse")}
+        rows = [
+            (
+                row.target,
+                row.stage or "–",
+                row.metric,
+                _figure(row.first, row.unit),
+                _figure(row.second, row.unit),
+                _estimate(row),
+                row.verdict,
+                row.note,
+            )
+            for row in self.rows
+        ]
+        columns = ("target", "stage", "metric", "first", "second", "second against first", "verdict", "note")
+        return [
+            Text(
+                f"{self.second} against {self.first}: {counts['better']} better, {counts['worse']} worse, "
+                f"{len(rows) - sum(counts.values())} without evidence. All intervals hold together at "
+                f"{self.level:.0%}; ratios within {self.tolerance:.0%} of 1 count as equal."
+            ),
+            Table(columns, rows),
+        ]
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.4g}{f' {unit}' if unit else ''}"
+
+
+def _estimate(row: CompareRow) -> str:
+    if row.estimate is None or row.low is None or row.high is None:
+        return "–"
+    if row.kind == "ratio":
+        return f"{row.estimate:.3f}x [{row.low:.3f}, {row.high:.3f}]"
+    return f"{row.estimate:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"

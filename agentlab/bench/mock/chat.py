@@ -1,0 +1,109 @@
+"""OpenAI's protocol: chat completions, embeddings, models."""
+
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+from agentlab.bench.mock.answer import Answer, Call
+from agentlab.bench.mock.dialect import dump, error_fields
+from agentlab.bench.mock.question import Question
+from agentlab.bench.mock.script import Scene
+
+_CREATED = 1_767_225_600  # UNIX seconds; the clock says nothing here
+_ID = "chatcmpl-mock"
+
+
+def _event(model: str, choices: list[Any], **more: Any) -> bytes:
+    chunk = {"id": _ID, "object": "chat.completion.chunk", "created": _CREATED, "model": model, "choices": choices}
+    return b"data: %b\n\n" % dump({**chunk, **more})
+
+
+def _delta(model: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    return _event(model, [{"index": 0, "delta": delta, "finish_reason": finish}])
+
+
+@lru_cache(maxsize=32)
+def _words(model: str, pieces: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(_delta(model, {"content": piece}) for piece in pieces)
+
+
+def _call_pieces(model: str, calls: tuple[Call, ...]) -> list[bytes]:
+    """Calls that run in parallel alternate; the first piece of each carries its id and name."""
+    events = []
+    for number in range(max((len(call.pieces) for call in calls), default=0)):
+        for index, call in enumerate(calls):
+            if number < len(call.pieces):
+                piece: dict[str, Any] = {"index": index, "function": {"arguments": call.pieces[number]}}
+                if number == 0:
+                    piece |= {"id": call.id, "type": "function"}
+                    piece["function"]["name"] = call.name
+                events.append(_delta(model, {"tool_calls": [piece]}))
+    return events
+
+
+def _usage(answer: Answer) -> dict[str, Any]:
+    asked, said = answer.prompt_tokens, answer.tokens
+    cost = {} if answer.cost is None else {"cost": answer.cost}
+    return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said, **cost}
+
+
+class ChatDialect:
+    """`/v1/chat/completions`."""
+
+    def opening(self, answer: Answer) -> bytes:
+        """The role."""
+        return _delta(answer.model, {"role": "assistant", "content": None if answer.calls else ""})
+
+    def tokens(self, answer: Answer) -> tuple[bytes, ...]:
+        """Content, then tool calls."""
+        return (*_words(answer.model, answer.pieces), *_call_pieces(answer.model, answer.calls))
+
+    def closing(self, answer: Answer) -> bytes:
+        """The finish reason, the usage if asked for, and the end mark."""
+        usage = _event(answer.model, [], usage=_usage(answer)) if answer.usage else b""
+        return _delta(answer.model, {}, answer.finish) + usage + b"data: [DONE]\n\n"
+
+    def document(self, answer: Answer) -> bytes:
+        """A chat completion."""
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text if answer.pieces else None}
+        if answer.calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.pieces)}}
+                for call in answer.calls
+            ]
+        choice = {"index": 0, "message": message, "finish_reason": answer.finish}
+        whole = {"id": _ID, "object": "chat.completion", "created": _CREATED, "model": answer.model}
+        return dump({**whole, "choices": [choice], "usage": _usage(answer)})
+
+    def error_event(self, status: int) -> bytes:
+        """An error as routing services report it: a number for a code."""
+        return b"data: %b\n\n" % dump({"error": {"code": status, "message": "The upstream model gave up."}})
+
+    def error(self, status: int, reason: str, message: str) -> bytes:
+        """OpenAI's error object."""
+        kind, code, text = error_fields(status, reason, message)
+        return dump({"error": {"message": text, "type": kind, "param": None, "code": code}})
+
+
+def embeddings(question: Question, scene: Scene) -> bytes:
+    """One unit vector per text; equal texts have equal vectors."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": _vector(text, scene.dimensions)}
+        for index, text in enumerate(question.texts)
+    ]
+    words = sum(len(text.split()) for text in question.texts)
+    cost = {} if scene.cost is None else {"cost": scene.cost}
+    usage = {"prompt_tokens": words, "total_tokens": words, **cost}
+    return dump({"object": "list", "data": data, "model": question.model, "usage": usage})
+
+
+def _vector(text: str, dimensions: int) -> list[float]:
+    bits = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(dimensions)
+    length = sum((bit - 127.5) ** 2 for bit in bits) ** 0.5
+    return [round((bit - 127.5) / length, 8) for bit in bits]
+
+
+def models(names: tuple[str, ...]) -> bytes:
+    """The list of models."""
+    data = [{"id": name, "object": "model", "created": _CREATED, "owned_by": "agentlab"} for name in names]
+    return dump({"object": "list", "data": data})

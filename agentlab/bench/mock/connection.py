@@ -1,0 +1,137 @@
+"""One client's connection: requests are taken one after the other, each reply is sent by its clock.
+
+Every step has its own deadline, counted from the moment when the request was there: a late step delays no other one.
+"""
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterator
+from socket import SO_LINGER, SOL_SOCKET
+
+from agentlab.bench.mock.performance import End, Performance, Step, reply
+from agentlab.bench.mock.wire import Inbox, Refused, Request
+
+_GRACE = 0.02  # seconds; a reset overtakes what was sent just before it
+_LONGEST_HOLD = 600.0  # seconds of silence, or of a reply that never ends
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# What a request leads to, and what to call when the reply is over: with True if it was sent to its end.
+Play = tuple[Performance, Callable[[bool], None]]
+
+
+class Connection(asyncio.Protocol):
+    """Belongs to a server, which decides what is played."""
+
+    def __init__(self, play: Callable[[Request], Play], opened: Callable[["Connection", bool], None]) -> None:
+        """`opened` is told of the beginning (True) and the end (False) of the connection."""
+        self._play = play
+        self._opened = opened
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._inbox = Inbox()
+        self._over: Callable[[bool], None] | None = None  # set while a reply is on its way
+        self._steps: Iterator[Step] = iter(())
+        self._step: Step | None = None
+        self._end: End = "keep"
+        self._began = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._opened(self, True)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        """Called by the loop: whoever made it happen, nothing more can be sent."""
+        self._transport = None
+        self._cancel()
+        self._finish(whole=False)
+        self._opened(self, False)
+
+    def pause_writing(self) -> None:
+        """Called by the loop: the client reads more slowly than we write."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the loop: it has caught up."""
+        self._paused = False
+        if self._over is not None and self._timer is None:
+            self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        self._inbox.feed(data)
+        if self._over is None:
+            self._next()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _next(self) -> None:
+        while self._over is None and self._transport is not None:
+            try:
+                request = self._inbox.take()
+            except Refused as refused:
+                self._transport.write(reply(refused.status, str(refused).encode(), "text/plain"))
+                self._transport.close()
+                return
+            if request is None:
+                return
+            self._began = self._loop.time()
+            performance, self._over = self._play(request)
+            self._steps, self._end = iter(performance.steps), performance.end
+            self._step = next(self._steps, None)
+            self._advance()
+
+    def _go_on(self) -> None:
+        self._timer = None
+        self._advance()
+        self._next()
+
+    def _advance(self) -> None:
+        """Send what is due, and come back for the rest."""
+        while self._step is not None:
+            if self._paused or self._transport is None or self._transport.is_closing():
+                return
+            due = self._began + self._step[0]
+            now = self._loop.time()
+            if now - self._began > _LONGEST_HOLD:
+                self.abort()
+                return
+            if due > now:
+                self._timer = self._loop.call_at(due, self._go_on)
+                return
+            self._transport.write(self._step[1])
+            self._step = next(self._steps, None)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if self._end == "hold":
+            self._timer = self._loop.call_later(_LONGEST_HOLD, self.abort)
+            return
+        if self._end == "reset":
+            self._timer = self._loop.call_later(_GRACE, self._reset)
+            return
+        self._finish(whole=True)
+        if self._end == "close" and self._transport is not None:
+            self._transport.close()
+
+    def _reset(self) -> None:
+        self._finish(whole=True)
+        if self._transport is not None:
+            self._transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET_ON_CLOSE)
+            self._transport.abort()
+
+    def _finish(self, *, whole: bool) -> None:
+        over, self._over, self._step, self._steps = self._over, None, None, iter(())
+        if over is not None:
+            over(whole)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

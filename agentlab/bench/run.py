@@ -1,0 +1,187 @@
+"""The shell of `agentlab llm-bench`: checks the experiment, measures what was asked for, writes the report."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from agentlab.bench import endpoint
+from agentlab.bench.check import run_check
+from agentlab.bench.check_result import CheckResult, ModelCheck
+from agentlab.bench.config import BenchConfig
+from agentlab.bench.plan import BenchPlan, plan_of
+from agentlab.bench.priors import qualities_of, samples_of
+from agentlab.bench.quality import plan_quality, run_quality
+from agentlab.bench.quality_result import QualityResult
+from agentlab.bench.result import BenchResult, LoadResult
+from agentlab.bench.session import Measured, Session, answer_counter
+from agentlab.bench.stages import capacities
+from agentlab.bench.tables import objective
+from agentlab.bench.targets import targets_of
+from agentlab.llm import providers
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.types import Usage
+from agentlab.runs.context import Context
+from agentlab.runs.manifest import Metric, Tokens
+from agentlab.runs.report import write_report
+from agentlab.runs.run import Outcome, Run
+
+if TYPE_CHECKING:
+    from agentlab.llm.ledger.sample import Quality, Sample
+    from agentlab.llm.router import Router
+
+
+class BenchExperiment:
+    """A checked benchmark. Implements `commands.Experiment`."""
+
+    def __init__(self, config: BenchConfig, context: Context) -> None:
+        """Check targets, keys, model files and tokenizer; nothing is written, nobody is asked.
+
+        Raises:
+            ConfigError: there is no language model.
+            MissingKeyError, MissingFileError: what a target needs is not there.
+        """
+        self.config, self.context = config, context
+        llm = endpoint.described(config)
+        targets = targets_of(config.chosen(), llm)
+        if config.measure == "check":
+            return  # what is missing is what a check tells
+        if config.measure == "quality":
+            plan_quality(config.quality, llm, config.chosen())
+        answer_counter(config, context)
+        names = {name for target in targets for name in ([target.model] if target.model else llm.used())}
+        surroundings = providers.Surroundings(context.env, context.workspace, llm.defaults.timeout)
+        for provider in {llm.models[name].provider for name in sorted(names)}:
+            providers.build(provider, llm.providers[provider], surroundings)
+
+    def plan(self) -> BenchPlan:
+        """What it would do and cost."""
+        return plan_of(self.config, endpoint.described(self.config))
+
+    def run(self, run: Run) -> tuple[BenchResult, Outcome]:
+        """Measure, or go on measuring, and report.
+
+        Raises:
+            Interrupted: a signal asked to stop; what is finished is in the run.
+            BudgetExceededError: the next request would cost more than is allowed.
+        """
+        with endpoint.opened(self.config) as llm:
+            match self.config.measure:
+                case "load":
+                    return self._load(run, llm)
+                case "check":
+                    checked = asyncio.run(self._check(run, llm))
+                    result = BenchResult(measure="check", check=checked)
+                    write_report(run, f"Language models checked {run.id}", checked.blocks())
+                    answering = sum(row.available for row in checked.models)
+                    metrics = {"available": Metric(value=answering, unit="models", direction="higher")}
+                    return result, Outcome(metrics=metrics)
+                case "quality":
+                    return self._quality(run, llm)
+
+    async def _check(self, run: Run, llm: LLMConfig) -> CheckResult:
+        def tell(row: ModelCheck) -> None:
+            run.emit("model.checked", row.model, answered=row.successes, asked=row.asked, seconds=row.total_seconds)
+
+        models = [target.model for target in targets_of(self.config.targets, llm) if target.model]
+        async with self._router(llm) as router:
+            return await run_check(self.config.check, llm, router, models=models, stop=self.context.stop, checked=tell)
+
+    def _quality(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
+        async def ask() -> tuple[QualityResult, Usage]:
+            config = self.config
+            async with self._router(llm) as router:
+                found = await run_quality(
+                    config.quality, llm, router, run, targets=config.chosen(), stop=self.context.stop
+                )
+                return found, router.usage
+
+        found, usage = asyncio.run(ask())
+        write_report(run, f"Quality of language models {run.id}", found.blocks())
+        if self.config.save_priors:
+            self._save(run, qualities_of(found, llm, self.config.priors_for, at=time.time()))
+        known = [row.quality for row in found.targets if row.quality is not None]
+        metrics = {"quality": Metric(value=max(known), unit="", direction="higher")} if known else {}
+        tokens = Tokens(input=usage.input_tokens, output=usage.output_tokens)
+        return BenchResult(measure="quality", quality=found), Outcome(metrics, tokens=tokens, cost_usd=usage.cost_usd)
+
+    def _router(self, llm: LLMConfig) -> "Router":
+        from agentlab.llm.router import Router
+
+        context = self.context
+        return Router(llm, env=context.env, workspace=context.workspace, stop=context.stop, in_callers_loop=True)
+
+    def _load(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
+        from agentlab.bench.report import write_load_report
+
+        measured = asyncio.run(Session(self.config, llm, self.context, run).measure())
+        result = self._result(measured)
+        write_load_report(run, result, measured.records)
+        if self.config.save_priors:
+            self._save(run, samples_of(measured, llm, self.config.priors_for, run=run.id, now=time.time()))
+        return BenchResult(measure="load", load=result), outcome(result)
+
+    def _save(self, run: Run, evidence: "Iterable[Sample | Quality]") -> None:
+        """Tell the workspace's ledger; once, however often the run is gone on with."""
+        from agentlab.llm.ledger.sample import Sample
+        from agentlab.llm.ledger.sqlite import open_ledger
+
+        if any(event.type == "priors.saved" for event in run.events):
+            return
+        ledger = open_ledger(self.context.workspace.state / "llm.sqlite", self.config.llm.ledger.keep_days, run.log)
+        told = 0
+        try:
+            for each in evidence:
+                told += 1
+                if isinstance(each, Sample):
+                    ledger.record(each)
+                else:
+                    ledger.quality(each.at, each.task, each.model, each.value)
+        finally:
+            ledger.close()
+        run.emit("priors.saved", samples=told)
+
+    def _result(self, measured: Measured) -> LoadResult:
+        config, targets = self.config, self.config.chosen()
+        notes = []
+        if measured.out_of_time:
+            notes.append(f"The time limit of {config.load.max_seconds:g} s ended the run before its last stage.")
+        if config.load.faults.share:
+            notes.append(f"{config.load.faults.share:.0%} of the requests failed on request.")
+        return LoadResult(
+            mode=config.load.mode,
+            objective=objective(config.load.slo),
+            stages=list(measured.rows.values()),
+            capacities=capacities(config.load, targets, measured.rows, config.seed),
+            ceiling=measured.ceiling,
+            notes=notes,
+        )
+
+
+def outcome(result: LoadResult) -> Outcome:
+    """The headline figures for the manifest."""
+    known = [row for row in result.stages if row.ttft is not None]
+    metrics: dict[str, Metric] = {}
+    if known:
+        ttft = min(row.ttft.p50 for row in known if row.ttft)
+        metrics["ttft_ms"] = Metric(value=ttft, unit="ms", direction="lower")
+        metrics["goodput"] = Metric(value=max(row.goodput for row in known), unit="1/s", direction="higher")
+    costs = [row.cost_usd for row in result.stages if row.cost_usd is not None]
+    return Outcome(
+        metrics=metrics,
+        tokens=Tokens(
+            input=_tokens([(row.input_tokens, row.answered) for row in result.stages]),
+            output=_tokens([(row.output_tokens, row.answered) for row in result.stages]),
+        ),
+        cost_usd=sum(costs) if costs else None,
+    )
+
+
+def _tokens(means: list[tuple[float | None, int]]) -> int | None:
+    known = [mean * count for mean, count in means if mean is not None]
+    return round(sum(known)) if known else None
+
+
+def prepare(config: BenchConfig, context: Context) -> BenchExperiment:
+    """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
+    return BenchExperiment(config, context)

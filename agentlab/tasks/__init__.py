@@ -1,0 +1,1 @@
+"""Labelled items: generators, checkers, answer extractors, votes. Pure."""

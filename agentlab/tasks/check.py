@@ -1,0 +1,130 @@
+"""Scores an answer to an item. Pure: the same text always gets the same score."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
+from typing import Any
+
+from agentlab.llm.structured import first_object
+from agentlab.tasks import extract
+from agentlab.tasks.expression import Refused, evaluate
+from agentlab.tasks.items import CheckerName, Item
+from agentlab.tasks.rules import broken
+
+_MOST_REASONS = 3
+_SHOWN = 80
+_CLOSE = 1e-9  # relative, between numbers that went through a division
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """`score` is in [0, 1], None where only a judge can tell. `valid` is about JSON, None where none was asked for."""
+
+    score: float | None
+    reason: str
+    valid: bool | None = None
+
+
+def check(item: Item, text: str) -> Checked:
+    """The score of an answer, and what was wrong with it."""
+    return _CHECKERS[item.checker](item, text)
+
+
+def _verdict(right: bool, expected: Any, found: Any) -> Checked:
+    if right:
+        return Checked(1.0, "")
+    return Checked(0.0, "no answer found" if found is None or found == "" else f"{str(found)[:_SHOWN]}, not {expected}")
+
+
+def _number(item: Item, text: str) -> Checked:
+    found = extract.last_number(text)
+    return _verdict(found is not None and found == Decimal(str(item.expected)), item.expected, found)
+
+
+def _text(item: Item, text: str) -> Checked:
+    found = extract.short_answer(text)
+    return _verdict(found == item.expected, item.expected, found)
+
+
+def _letter(item: Item, text: str) -> Checked:
+    found = extract.letter(text, item.expected["among"])
+    return _verdict(found == item.expected["right"], item.expected["right"], found)
+
+
+def _label(item: Item, text: str) -> Checked:
+    found = extract.label(text, item.expected["among"])
+    return _verdict(found == item.expected["right"], item.expected["right"], found)
+
+
+def _fields(item: Item, text: str) -> Checked:
+    """All fields right, or nothing: half an extraction cannot be used."""
+    found = first_object(extract.final_part(text))
+    if found is None:
+        return Checked(0.0, "no JSON object", valid=False)
+    if wrong := _problems(found, item):
+        return Checked(0.0, "; ".join(wrong), valid=False)
+    differing = [name for name, value in item.expected.items() if not _same(found.get(name), value)]
+    return Checked(0.0 if differing else 1.0, f"wrong: {', '.join(differing)}" if differing else "", valid=True)
+
+
+def _problems(found: dict[str, Any], item: Item) -> list[str]:
+    from jsonschema import Draft202012Validator
+
+    errors = Draft202012Validator(item.schema or {}).iter_errors(found)
+    return [error.message[:_SHOWN] for error in islice(errors, _MOST_REASONS)]
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Equal, whatever the case and the blanks of texts."""
+    if isinstance(expected, str):
+        return isinstance(found, str) and found.casefold().split() == expected.casefold().split()
+    if isinstance(expected, list):
+        return isinstance(found, list) and len(found) == len(expected) and all(map(_same, found, expected))
+    return bool(found == expected)
+
+
+def _expression(item: Item, text: str) -> Checked:
+    """Right in every case, or wrong."""
+    source = extract.code(extract.final_part(text))
+    for given, expected in item.expected["cases"]:
+        try:
+            found = evaluate(source, dict(zip(item.expected["names"], given, strict=True)))
+        except Refused as refused:
+            return Checked(0.0, str(refused)[:_SHOWN])
+        if not _equal(found, expected):
+            return Checked(0.0, f"{str(found)[:_SHOWN]} for {given}, not {expected}")
+    return Checked(1.0, "")
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    if isinstance(found, bool) or isinstance(expected, bool):
+        return found is expected
+    if isinstance(found, int | float) and isinstance(expected, int | float):
+        return abs(found - expected) <= _CLOSE * max(1.0, abs(expected))
+    return type(found) is type(expected) and found == expected
+
+
+def _rules(item: Item, text: str) -> Checked:
+    answer = extract.final_part(text)
+    if not answer:
+        return Checked(0.0, "no answer found")
+    failed = broken(answer, item.expected)
+    return Checked(0.0 if failed else 1.0, f"breaks: {', '.join(failed)}" if failed else "")
+
+
+def _judged(item: Item, text: str) -> Checked:
+    del item
+    return Checked(None, "") if extract.final_part(text) else Checked(0.0, "no answer found")
+
+
+_CHECKERS: Mapping[CheckerName, Callable[[Item, str], Checked]] = {
+    "number": _number,
+    "text": _text,
+    "letter": _letter,
+    "label": _label,
+    "fields": _fields,
+    "expression": _expression,
+    "rules": _rules,
+    "judged": _judged,
+}

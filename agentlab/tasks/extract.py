@@ -1,0 +1,131 @@
+"""What a model's text says: its number, its letter, its label, its code. Pure.
+
+The text is hostile input: it is cut to a length, every pattern takes linear time, and nothing in it is run.
+An extractor returns the one answer that the text commits to, or None: it never tries until something fits.
+"""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+
+MOST_TEXT = 65_536  # characters, from the end: that is where answers stand
+_LONGEST_NUMBER = 64
+_FENCE = "```"
+_BOXED = "\\boxed{"
+_STATED = re.compile(
+    r"(?i)\b(?:answer|result|output|word|date|day|string|label|category)(?:[ \t*]{0,4}(?:is|was)\b|[ \t*]{0,4}[:=])"
+)
+# No digits inside a word, and a sign only where nothing ends before it: 5-7 is no -7.
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,8}(?!\d|,\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2}(?!\w))?"
+)
+_QUOTES = "\"'`*_“”‘’«» \t"
+
+
+def final_part(text: str) -> str:
+    """The answer without the thinking aloud before it; empty if the thinking never ended."""
+    return text[-MOST_TEXT:].rpartition("</think>")[2].partition("<think>")[0].strip()
+
+
+def boxed(text: str) -> str | None:
+    r"""What stands in the last `\boxed{...}`; None without one that is closed."""
+    start = text.rfind(_BOXED)
+    if start < 0:
+        return None
+    depth = 1
+    for place in range(start + len(_BOXED), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[start + len(_BOXED) : place].strip()
+    return None
+
+
+def stated(text: str) -> str | None:
+    """The rest of the line after the last `answer:`, `the answer is` or the like; the next line if that is empty."""
+    ends = [match.end() for match in _STATED.finditer(text)]
+    if not ends:
+        return None
+    lines = text[ends[-1] :].lstrip(" \t*:=").splitlines()
+    return next((line.strip() for line in lines if line.strip(_QUOTES) and not line.startswith(_FENCE)), None)
+
+
+def code(text: str) -> str:
+    """The last code fence without its language, or the only span of inline code; the whole text without either."""
+    parts = text.split(_FENCE)
+    if len(parts) > 1:
+        body = parts[-2] if len(parts) % 2 else parts[-1]  # the last fence may be open
+        first, newline, rest = body.partition("\n")
+        return (rest if newline and re.fullmatch(r"[\w+#.-]{0,20}\s*", first) else body).strip()
+    spans = text.split("`")
+    return (spans[1] if len(spans) == 3 else text).strip()
+
+
+def short_answer(text: str) -> str:
+    """A word, name or date, without quotes and full stop: boxed, stated, or last on the last line (after `:`, `is`)."""
+    part = final_part(text)
+    found = boxed(part) or stated(part)
+    if found is None:
+        lines = [line for line in code(part).splitlines() if line.strip(_QUOTES)]
+        last = lines[-1] if lines else ""
+        found = re.split(r": | is ", last)[-1]
+    return found.strip(_QUOTES).removesuffix(".").strip(_QUOTES)
+
+
+def last_number(text: str) -> Decimal | None:
+    """The number that a text ends on: boxed, stated (after its last equals sign), or the last one in the text.
+
+    Thousands separators are read, units and currencies are passed over.
+    """
+    part = final_part(text).replace("\u2212", "-").replace("\u202f", ",")
+    box = boxed(part)
+    if box is not None:
+        return _first(box)
+    said = stated(part)
+    if said is not None and (found := _first(said.rpartition("=")[2])) is not None:
+        return found
+    numbers = [match.group() for match in _NUMBER.finditer(part)]
+    return _decimal(numbers[-1]) if numbers else None
+
+
+def _first(text: str) -> Decimal | None:
+    match = _NUMBER.search(text)
+    return None if match is None else _decimal(match.group())
+
+
+def _decimal(digits: str) -> Decimal | None:
+    """None for a number longer than any answer."""
+    return Decimal(digits.replace(",", "")) if len(digits) <= _LONGEST_NUMBER else None
+
+
+def letter(text: str, letters: Sequence[str]) -> str | None:
+    """Which of these capital letters a text chooses; None if it chooses none, or several."""
+    part = final_part(text)
+    among = "".join(re.escape(choice) for choice in letters)
+    for said in (boxed(part), stated(part), part):
+        if said is None:
+            continue
+        bare = said.strip(_QUOTES + "().:")
+        if bare in letters:
+            return bare
+        marked = re.findall(rf"(?<!\w)\(?([{among}])(?:\)|:|\.(?!\w)|\*)", said)  # (B), B), B: and B. choose
+        if len(set(marked)) == 1:
+            return str(marked[0])
+    # a capital A before a word is an article
+    alone = re.findall(rf"(?<![\w'])([{among}])(?![\w'])(?<!A(?= [a-z])(?! (?:or|and|is)\b))", part)
+    return str(alone[0]) if len(set(alone)) == 1 else None
+
+
+def label(text: str, labels: Sequence[str]) -> str | None:
+    """Which of these labels a text chooses, whatever its case; None if it chooses none, or several."""
+    part = final_part(text)
+    lines = [line for line in part.splitlines() if line.strip()]
+    for said in (boxed(part), stated(part), part, lines[-1] if lines else None):
+        named = set() if said is None else {known for known in labels if _names(said, known)}
+        if len(named) == 1:
+            return str(named.pop())
+    return None
+
+
+def _names(text: str, known: str) -> bool:
+    """Whether the label occurs and is not denied: "not positive" names nothing."""
+    return re.search(rf"(?<!\w)(?<!not )(?<!n't )(?<!never ){re.escape(known)}(?!\w)", text, re.IGNORECASE) is not None

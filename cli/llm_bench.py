@@ -1,0 +1,196 @@
+"""`agentlab llm-bench`: how fast, how available and how good language models are."""
+
+from typing import Annotated, Any
+
+import typer
+
+from agentlab.errors import UsageError
+
+from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
+
+app = typer.Typer(cls=DefaultsToRun, help="Measure language models: speed under load, availability, quality.")
+
+_EXAMPLES = """Examples:
+
+  # seconds, against the built-in mock server
+
+  agentlab llm-bench demo
+
+  # the embedded model on this machine
+
+  agentlab llm-bench
+
+  # one model of an Ollama server, at 1, 4 and 16 requests at a time
+
+  agentlab llm-bench --set llm=ollama --model local --concurrency 1,4,16 --max-seconds 60
+
+  # two requests per second, whatever the answers do, and the share that begins within 800 ms
+
+  agentlab llm-bench --set llm=ollama --rate 2 --requests 100 --slo-ttft-ms 800
+
+  # the highest rate at which 90 % of the requests begin to be answered within 500 ms
+
+  agentlab llm-bench --set llm=ollama --mode sweep --slo-ttft-ms 500
+
+  # does every model answer, and which for which role
+
+  agentlab llm-bench check --set llm=openrouter
+
+  # how good are the answers, of a model and of a strategy
+
+  agentlab llm-bench quality --model local --model strategy:best_of_two --set llm=ollama
+
+  # is the second run worse than the first
+
+  agentlab llm-bench compare before after --gate
+"""
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="NAME", help="A model, or strategy:NAME; repeatable.", rich_help_panel=CONFIG),
+]
+SavePriors = Annotated[
+    bool, typer.Option("--save-priors", help="Tell the ledger, for the strategy adaptive.", rich_help_panel=RUN)
+]
+MaxSeconds = Annotated[float | None, typer.Option(min=0, help="Seconds in all.", rich_help_panel=CONFIG)]
+Slo = Annotated[float | None, typer.Option(min=0, help="Objective: milliseconds, at most.", rich_help_panel=CONFIG)]
+
+
+@app.command("run", cls=InOrder, epilog=_EXAMPLES)
+@with_contract
+def run(
+    ctx: typer.Context,
+    contract: Contract,
+    model: Models = None,
+    mode: Annotated[
+        str | None, typer.Option(help="closed, poisson, constant or sweep.", rich_help_panel=CONFIG)
+    ] = None,
+    concurrency: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Requests at a time, a stage each.", rich_help_panel=CONFIG)
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="R,R", help="Requests per second, a stage each; Poisson.", rich_help_panel=CONFIG),
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests of a stage.", rich_help_panel=CONFIG)] = None,
+    max_seconds: MaxSeconds = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=8, help="Of a prompt.", rich_help_panel=CONFIG)] = None,
+    output_tokens: Annotated[int | None, typer.Option(min=1, help="Of an answer.", rich_help_panel=CONFIG)] = None,
+    slo_ttft_ms: Slo = None,
+    slo_itl_ms: Slo = None,
+    slo_e2e_ms: Slo = None,
+    prefix_cache: Annotated[
+        bool, typer.Option("--prefix-cache", help="Let all prompts begin alike.", rich_help_panel=CONFIG)
+    ] = False,
+    save_priors: SavePriors = False,
+) -> None:
+    """Measure the speed of language models under load.
+
+    Requests are sent so many at a time, or at a rate that does not wait for the answers; the report says how long the
+    first and the last token took from the scheduled moment, how many answers met the objective, and what this client
+    itself can do.
+    """
+    if rate is not None and mode is None and contract.resume is None:
+        mode = "poisson"
+        contract = _ordered(contract, "rate", "mode")
+    flags = {
+        "load.mode": ("--mode", mode),
+        "load.concurrency": ("--concurrency", _numbers("--concurrency", concurrency, int)),
+        "load.rates": ("--rate", _numbers("--rate", rate, float)),
+        "load.requests": ("--requests", requests),
+        "load.max_seconds": ("--max-seconds", max_seconds),
+        "load.prompt_tokens": ("--prompt-tokens", prompt_tokens),
+        "load.output_tokens": ("--output-tokens", output_tokens),
+        "load.slo.ttft_ms": ("--slo-ttft-ms", slo_ttft_ms),
+        "load.slo.itl_ms": ("--slo-itl-ms", slo_itl_ms),
+        "load.slo.e2e_ms": ("--slo-e2e-ms", slo_e2e_ms),
+        "load.prefix_cache": ("--prefix-cache", prefix_cache or None),
+    }
+    _launch(ctx, contract, "load", model, save_priors, flags)
+
+
+@app.command("check", cls=InOrder, epilog="Example: agentlab llm-bench check --set llm=openrouter")
+@with_contract
+def check_(
+    ctx: typer.Context,
+    contract: Contract,
+    model: Models = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="Requests to each model.", rich_help_panel=CONFIG)] = None,
+) -> None:
+    """Ask every model a few small requests: does it answer, how fast, and which role suits it."""
+    _launch(ctx, contract, "check", model, False, {"check.requests": ("--requests", requests)})
+
+
+@app.command("quality", cls=InOrder, epilog="Example: agentlab llm-bench quality --set llm=ollama --model local")
+@with_contract
+def quality_(ctx: typer.Context, contract: Contract, model: Models = None, save_priors: SavePriors = False) -> None:
+    """Ask small tasks whose answers can be checked: how good each model is, by type of task."""
+    _launch(ctx, contract, "quality", model, save_priors, {})
+
+
+@app.command(epilog="Example: agentlab llm-bench compare before after --gate")
+@with_output
+def compare(
+    ctx: typer.Context,
+    first: Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run that is compared with it.")],
+    target: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Twice: a target of the first, and one of the second.")
+    ] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 5 if the second is worse.")] = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Compare two runs: which figures are better or worse in the second, with intervals."""
+    from agentlab.bench.compare import compare_runs
+    from agentlab.runs.store import find
+
+    from .launch import runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    folder = runs_folder(surroundings(screen), runs_dir)
+    if target and len(target) != 2:
+        raise UsageError("--target names what is compared with what.", hint="Give it twice, once for each run.")
+    pair = (target[0], target[1]) if target else None
+    answer = compare_runs(find(folder, first).path, find(folder, second).path, targets=pair)
+    screen.answer("llm-bench compare", answer)
+    if gate and (error := answer.gate()) is not None:
+        raise error
+
+
+def _launch(
+    ctx: typer.Context,
+    contract: Contract,
+    measure: str,
+    models: list[str] | None,
+    save_priors: bool,
+    flags: dict[str, tuple[str, Any]],
+) -> None:
+    """Start a run of the capability that measures this. A run that is gone on with measures what it began with."""
+    from agentlab.config.overrides import Override
+
+    from .launch import launch
+
+    overrides = contract.overrides(
+        **flags, targets=("--model", models), save_priors=("--save-priors", save_priors or None)
+    )
+    if contract.resume is None:
+        overrides.append(Override("measure", measure, f"llm-bench {measure}"))
+    label = None if measure == "load" else f"llm-bench-{measure}"
+    launch("llm-bench", contract, overrides, screen_of(ctx), label=label)
+
+
+def _ordered(contract: Contract, after: str, name: str) -> Contract:
+    """The contract as if the flag `name` had been typed before `after`."""
+    from dataclasses import replace
+
+    place = list(contract.order).index(after)
+    return replace(contract, order=[*contract.order[:place], name, *contract.order[place:]])
+
+
+def _numbers(flag: str, text: str | None, kind: type[int] | type[float]) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is no list of numbers.", hint=f"Write {flag} 1,2,4.") from None

@@ -1,0 +1,93 @@
+"""`agentlab llm-bench` as typed, against the mock server."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.bench.check_result import CheckResult
+from agentlab.bench.result import BenchResult
+
+FAST = (
+    "--set=load.ceiling_seconds=0",
+    "--set=load.requests=6",
+    "--set=load.output_tokens=4",
+    "--set=mock=[ok-ttft5-n4]",
+)
+Call = Callable[..., Any]
+
+
+def test_a_plan_touches_nothing(agentlab: Call, workspace: Path) -> None:
+    answer = agentlab("llm-bench", "demo", "--dry-run")
+    assert answer.code == 0
+    assert "first token within 80 ms" in answer.out
+    assert not (workspace / "runs").exists()
+
+
+def test_a_run_is_one_document_and_its_requests_are_lines(agentlab: Call) -> None:
+    answer = agentlab("llm-bench", "demo", *FAST, "--concurrency", "1,3", "--json")
+    assert answer.code == 0
+    result = BenchResult.model_validate(answer.json["result"])
+    assert result.load is not None
+    assert [(row.value, row.answered) for row in result.load.stages] == [(1, 6), (3, 6)]
+    folder = Path(answer.json["run"]["path"])
+    lines = (folder / result.load.stages[1].file).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["error"] for line in lines] == [None] * 6
+    assert {path.name for path in (folder / "plots").iterdir()} == {
+        "latency_by_load.png",
+        "throughput.png",
+        "distribution.png",
+        "timeline.png",
+    }
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_a_rate_is_an_open_loop_and_flags_are_bounds_of_the_objective(agentlab: Call) -> None:
+    answer = agentlab("llm-bench", "demo", *FAST, "--rate", "50", "--slo-ttft-ms", "0.001", "--json")
+    (stage,) = BenchResult.model_validate(answer.json["result"]).load.stages  # type: ignore[union-attr] # it is there
+    assert (stage.arrivals, stage.value, stage.good, stage.answered) == ("poisson", 50, 0, 6)
+
+
+def test_a_finished_run_is_shown_again_and_not_measured_again(agentlab: Call) -> None:
+    first = agentlab("llm-bench", "demo", *FAST, "--concurrency", "2", "--run-name", "mine", "--json")
+    again = agentlab("llm-bench", "--resume", "mine", "--json")
+    assert again.json["result"] == first.json["result"]
+
+
+def test_a_check_tells_what_is_there(agentlab: Call) -> None:
+    answer = agentlab(
+        "llm-bench", "check", "demo", "--set=mock=[ok-n4, ok-n2-then-ok, '500']", "--requests", "2", "--json"
+    )
+    assert answer.code == 0
+    found = CheckResult.model_validate(answer.json["result"]["check"])
+    assert [row.available for row in found.models] == [True, True, False]
+
+
+def test_two_runs_are_compared(agentlab: Call) -> None:
+    for name in ("a", "b"):
+        agentlab("llm-bench", "demo", *FAST, "--concurrency", "2", "--run-name", name)
+    answer = agentlab("llm-bench", "compare", "a", "b", "--json")
+    assert answer.code == 0
+    assert answer.json["result"]["first"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--concurrency", "1,x"), "is no list of numbers"),
+        (("--model", "nobody"), "no target named 'nobody'"),
+        (("--mode", "sideways"), "load.mode"),
+        (("--set", "llm=none"), "no language model"),
+        (("--set", "load.tokenizer=absent.json"), "no tokenizer"),
+        (("compare", "a", "b"), "no run named"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_written(
+    agentlab: Call, workspace: Path, words: tuple[str, ...], told: str
+) -> None:
+    answer = agentlab("llm-bench", *words)
+    assert answer.code in (2, 3)
+    assert told in answer.err
+    assert not (workspace / "runs").exists()
