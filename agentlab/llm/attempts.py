@@ -51,6 +51,7 @@ class AttemptLoop:
         self._hint: str | None = None
         self._committed = False
         self._now = asyncio.get_running_loop().time
+        self._tokens = tokens_of(question.request.messages) + question.request.max_tokens
         self.begun = asyncio.Event()  # some answer has begun
 
     async def run(self) -> Outcome:
@@ -86,7 +87,7 @@ class AttemptLoop:
 
         Whoever is passed over for good leaves a line.
         """
-        now, tokens = self._now(), self._tokens()
+        now, tokens = self._now(), self._tokens
         soonest, least = None, math.inf
         for candidate in tuple(pending):
             guard = self._means.guards[candidate.name]
@@ -180,7 +181,7 @@ class AttemptLoop:
         if not means.retry_budget.allows():
             return False
         await asyncio.sleep(wait)
-        return means.guards[candidate.name].delay(self._now(), self._tokens()) <= 0
+        return means.guards[candidate.name].delay(self._now(), self._tokens) <= 0
 
     async def _attempt(self, candidate: Candidate, messages: tuple[Message, ...], rung: Rung) -> Reply:
         """One request. Its cost is reserved before and settled after, whatever happens; a failure is noted."""
@@ -246,7 +247,7 @@ class AttemptLoop:
     @asynccontextmanager
     async def _turn(self, candidate: Candidate) -> AsyncIterator[Ticket]:
         """Wait until the model may be asked: its cool-down, its provider's limits, a free place."""
-        guard, slots, tokens = self._means.guards[candidate.name], self._means.slots[candidate.provider], self._tokens()
+        guard, slots, tokens = self._means.guards[candidate.name], self._means.slots[candidate.provider], self._tokens
         while True:
             await self._until_ready(candidate)
             try:
@@ -265,15 +266,12 @@ class AttemptLoop:
 
     async def _until_ready(self, candidate: Candidate) -> None:
         guard = self._means.guards[candidate.name]
-        while (wait := guard.delay(self._now(), self._tokens())) > 0 and not guard.probing_helps:
+        while (wait := guard.delay(self._now(), self._tokens)) > 0 and not guard.probing_helps:
             if wait > min(policy.LONGEST_WAIT, self._left(candidate)):
                 error = RateLimitedError(f"It is to be left alone for {wait:.0f} seconds.", retry_after=wait)
                 self._note(candidate, Usage(), error)
                 raise error
             await asyncio.sleep(wait)
-
-    def _tokens(self) -> int:
-        return tokens_of(self._question.request.messages) + self._question.request.max_tokens
 
     def _left(self, candidate: Candidate) -> float:
         return self._question.start + candidate.total - self._now()
@@ -294,7 +292,7 @@ class AttemptLoop:
         waits, now = [], self._now()
         for candidate in self._question.candidates:
             guard = self._means.guards[candidate.name]
-            waits.append(guard.delay(now, self._tokens()))
+            waits.append(guard.delay(now, self._tokens))
             if waits[-1] <= 0 or guard.probing_helps:
                 return None
         wait = min(waits, default=math.inf)
@@ -306,7 +304,7 @@ class AttemptLoop:
         return AllModelsFailedError(
             f"No language model answered {self._question.task}; the last said: {last}",
             failures=lines,
-            hint=self._hint or "Check the endpoint and model of `llm:`, or work without with --set llm=none.",
+            hint=self._hint or "`agentlab llm show` says who is asked, `agentlab llm-bench check` who answers.",
             retry_after=self._patience(),
         )
 

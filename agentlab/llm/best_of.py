@@ -73,7 +73,9 @@ class BestOf:
 
     async def _verdict(self, question: Question, texts: list[str]) -> Outcome:
         """One verdict, within the clock of the question."""
-        names = self.config.candidates(judge.TASK) if judge.TASK in self.config.tasks else self.config.roles.duplicate
+        exception = self.config.tasks.get(judge.TASK)
+        own = exception is not None and exception.roles is not None
+        names = self.config.candidates(judge.TASK) if own else self.config.roles.duplicate
         temperature, max_tokens = self.config.sampling(judge.TASK)
         request = Request(
             model="",

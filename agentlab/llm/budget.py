@@ -57,7 +57,8 @@ class Budget:
         Raises:
             BudgetExceededError: nothing of the kind is left.
         """
-        self._check((self.usage.cost_usd or 0.0) + self._unreported, self._limit, cost, "run", "--max-cost")
+        spent = (self.usage.cost_usd or 0.0) + self._unreported
+        self._check(spent, self._limit, cost, "run", "--max-cost, budget.per_run_usd")
         if self._day is not None and cost != 0:
             self._check((self._spent_today() or 0.0) + self._unreported, self._day, cost, "day", "budget.per_day_usd")
         self._reserved += cost or 0.0
@@ -68,7 +69,7 @@ class Budget:
             raise BudgetExceededError(
                 f"The next call of a language model would exceed the budget of the {span}: {spent:.4f} of {limit:g} "
                 + ("USD are spent." if cost is None else f"USD are spent and it may cost {cost:.4f}."),
-                hint=f"Raise it with {flag}, or use a free model with --set llm=embedded.",
+                hint=f"Raise it ({flag}), or use a model that costs nothing, such as the embedded one.",
             )
 
     def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> None:

@@ -9,10 +9,11 @@ from agentlab.errors import (
     BadRequestError,
     LLMCancelledError,
     LLMTimeoutError,
+    RateLimitedError,
     UnknownNameError,
 )
 from agentlab.llm import policy
-from agentlab.llm.budget import estimate, priced
+from agentlab.llm.budget import estimate, priced, tokens_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.question import Candidate, Means, candidate_of
 from agentlab.llm.types import Embeddings, Message, Timing, Usage
@@ -52,14 +53,19 @@ async def embed(
 
 async def _one(means: Means, candidate: Candidate, task: str, texts: Sequence[str]) -> Embeddings:
     clock, guard, slots = asyncio.get_running_loop().time, means.guards[candidate.name], means.slots[candidate.provider]
-    cost = estimate(candidate.price, [Message("user", text) for text in texts], 0)
+    messages = [Message("user", text) for text in texts]
+    cost, tokens = estimate(candidate.price, messages, 0), tokens_of(messages)
     means.budget.reserve(cost)
     usage, error, taken = Usage(), None, False
     try:
         async with asyncio.timeout(candidate.total):
+            while (wait := guard.delay(clock(), tokens)) > 0 and not guard.probing_helps:
+                if wait > policy.LONGEST_WAIT:
+                    raise RateLimitedError(f"It is to be left alone for {wait:.0f} seconds.", retry_after=wait)
+                await asyncio.sleep(wait)
             await slots.take()
             taken, start = True, clock()
-            ticket = guard.enter(start, 0)
+            ticket = guard.enter(start, tokens)
             model = means.embedder(candidate.name)
             try:
                 answer = await model.embed(candidate.id, texts)

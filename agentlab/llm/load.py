@@ -1,6 +1,7 @@
 """The config of language models that stands alone: `agentlab serve`, `agentlab llm`, and programs that ask models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agentlab.config.load import load
@@ -17,7 +18,8 @@ def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: C
 
     Args:
         name_or_path: as typed; a relative path starts at the current folder.
-        overrides: keys start inside the config, as in `defaults.strategy`.
+        overrides: keys start inside the config, as in `defaults.strategy`; `llm.defaults.strategy`, which the other
+            commands take, means the same.
         context: whose workspace holds the user's own presets, and whose environment fills in `${NAME}`.
 
     Raises:
@@ -28,8 +30,14 @@ def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: C
         LLMConfig,
         FOLDER,
         name_or_path or DEFAULT,
-        overrides,
+        [_inside(override) for override in overrides],
         workspace=context.workspace,
         env=context.env,
         cwd=Path.cwd(),
     ).config
+
+
+def _inside(override: Override) -> Override:
+    first, _, rest = override.key.partition(".")
+    ours = first == "llm" and rest.partition(".")[0] in LLMConfig.model_fields
+    return replace(override, key=rest) if ours else override

@@ -27,6 +27,17 @@ ENV_EXAMPLE = """\
 # PLANNER_MODEL=anthropic/claude-3.5-sonnet
 # EVALUATOR_MODEL=anthropic/claude-3.5-sonnet
 
+# Models that configs/llm/dev.yaml, prod.yaml and critical.yaml leave open
+# DEV_MODEL=
+# PROD_MODEL=
+# PROD_FALLBACK_MODEL=
+# CRITICAL_MODEL_A=
+# CRITICAL_MODEL_B=
+# JUDGE_MODEL=
+
+# What clients of `agentlab serve` have to know; needed for any address but this machine's own
+# AGENTLAB_SERVE_TOKEN=
+
 # A local server with an OpenAI-compatible interface, for --set llm=ollama
 # OLLAMA_BASE_URL=http://127.0.0.1:11434/v1
 # OLLAMA_MODEL=qwen2.5:7b-instruct

@@ -64,7 +64,12 @@ def test_show_says_who_is_asked_for_which_task(workspace: Path, capsys: pytest.C
 
 def test_show_of_the_default_needs_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model,) = answer(capsys, "show")["models"]
-    assert (model["name"], model["context"], model["price_output"], model["caps"]) == ("embedded", 2048, 0, ["schema"])
+    assert (model["name"], model["context"], model["price_output"], model["caps"]) == (
+        "embedded",
+        2048,
+        0,
+        ["schema", "json"],
+    )
 
 
 def test_show_of_no_models_says_so(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

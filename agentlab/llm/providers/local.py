@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from agentlab.errors import BadRequestError
@@ -20,10 +21,16 @@ class LocalModel:
         self._engine = engine
         self._seconds = seconds
         self._grammar = grammar
+        self._turn = asyncio.Lock()  # first come, first served, which the engine's own lock is not
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Answer piece by piece. Leaving early, by cancellation too, stops the engine at its next token."""
         question = self._question(request)
+        async with self._turn, aclosing(self._answer(question)) as chunks:
+            async for chunk in chunks:
+                yield _delta(chunk)
+
+    async def _answer(self, question: ChatRequest) -> AsyncGenerator[Chunk, None]:
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
         left = threading.Event()
@@ -47,7 +54,7 @@ class LocalModel:
             while (item := await chunks.get()) is not None:
                 if isinstance(item, Exception):
                     raise item
-                yield _delta(item)
+                yield item
         finally:
             left.set()
 
