@@ -54,12 +54,12 @@ def load(
     text = read_text(source.path, source.label)
     layer = Layer()
     for lower in _chain(source, command, workspace):
-        layer = _with_presets(model, layer.under(lower), workspace)
-    layer = _with_presets(model, layer, workspace, defaults=True)
+        layer = _with_presets(model, layer.under(lower), workspace, workspace.root)
+    layer = _with_presets(model, layer, workspace, workspace.root, defaults=True)
     wrong: list[str] = []
     for override in overrides:
         try:
-            layer = _with_presets(model, layer.override(override), workspace, defaults=True)
+            layer = _with_presets(model, layer.override(override), workspace, cwd, defaults=True)
         except ConfigError as error:
             wrong.append(error.message)
     layer = layer.pruned()
@@ -137,15 +137,21 @@ def _extended(name: Any, where: str, seen: Sequence[ConfigFile], place: tuple[st
     return fresh[0]
 
 
-def _with_presets(model: type[BaseModel], layer: Layer, workspace: Workspace, *, defaults: bool = False) -> Layer:
-    """The layer with names of presets replaced by their mappings; `defaults` fills what nobody has set."""
+def _with_presets(
+    model: type[BaseModel], layer: Layer, workspace: Workspace, base: Path, *, defaults: bool = False
+) -> Layer:
+    """The layer with names and paths of presets replaced by their mappings; `defaults` fills what nobody has set.
+
+    Relative paths start at `base`: in a file at the workspace, as typed at the current folder.
+    """
     for slot in list(preset_slots(model, layer.data)):
         given = layer.value(slot.path)
         name = slot.default if given is None and defaults else given
         if isinstance(name, str):
             preset = Layer()
             where = f"{layer.origin(slot.path) or 'default'}: {join(slot.path)}"
-            for lower in _chain(_named(slot.folder, name, workspace, where)[0], slot.folder, workspace):
+            named = path_file(name, base) if is_path(name) else _named(slot.folder, name, workspace, where)[0]
+            for lower in _chain(named, slot.folder, workspace):
                 preset = preset.under(lower)
             layer = layer.graft(slot.path, preset)
     return layer

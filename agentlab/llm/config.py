@@ -145,7 +145,7 @@ class LLMConfig(StrictModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "LLMConfig":
-        problems = [*self._broken_names(), *self._unused()]
+        problems = [*self._broken_names(), *self._circles(), *self._unused()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -159,6 +159,18 @@ class LLMConfig(StrictModel):
                 if name not in self.models:
                     yield f"roles.{role}: {_unknown('model', name, self.models)}"
 
+    def _circles(self) -> Iterator[str]:
+        """A model that is named twice would be asked again after it failed."""
+        met: dict[str, RoleName] = {}
+        for role in ROLES:
+            for name in getattr(self.roles, role):
+                if name in met:
+                    yield (
+                        f"roles.{role}: {name} is in {met[name]} already, so its fallback leads back to itself; "
+                        "name each model once (duplicates are part of the chain)"
+                    )
+                met.setdefault(name, role)
+
     def _unused(self) -> Iterator[str]:
         if self.models and not self.used():
             yield "roles: no role names a model, so none would ever be asked"
@@ -168,10 +180,14 @@ class LLMConfig(StrictModel):
                 yield f"tasks.{task}.roles: no model has these roles"
 
     def candidates(self, task: str) -> tuple[str, ...]:
-        """Names of the models for a task, in the order in which they are tried, each once."""
+        """Names of the models for a task, in the order of trial; of two names for one model only the first."""
         exception = self.tasks.get(task)
         roles = (exception.roles if exception else None) or ROLES
-        return tuple(dict.fromkeys(name for role in roles for name in getattr(self.roles, role)))
+        first: dict[tuple[str, str], str] = {}
+        for name in (name for role in roles for name in getattr(self.roles, role)):
+            model = self.models[name]
+            first.setdefault((model.provider, model.id), name)
+        return tuple(first.values())
 
     def used(self) -> tuple[str, ...]:
         """Names of all models that some role names: the ones a run may ask."""

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
+from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 # Where well-known keys belong: these hosts and those below them. A config that somebody else wrote cannot send
@@ -81,9 +82,11 @@ def check_key(variable: str, url: str) -> None:
     name = variable.upper()  # some systems do not tell the cases apart
     homes = _HOMES.get(name)
     if homes is None and not name.endswith(_KEY_NAME):
+        near = get_close_matches(name, _HOMES, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(
-            f"${{{variable}}} is not the name of a key for a language model; put the key into a variable whose name "
-            f"ends in {_KEY_NAME}"
+            f"${{{variable}}} is not the name of a key for a language model{meant}; put the key into a variable whose "
+            f"name ends in {_KEY_NAME}"
         )
     host = host_of(url)
     if homes is None or is_loopback(url) or any(host == home or host.endswith(f".{home}") for home in homes):

@@ -37,9 +37,17 @@ def test_a_layer_laid_twice_is_laid_once(tree: dict[str, object]) -> None:
     assert laid(tree, tree) == tree
 
 
-@given(TREES, TREES, TREES)
+# Layers that agree on which keys are mappings, as all layers of one config model do.
+ALIKE = st.fixed_dictionaries({}, optional={"a": VALUES, "b": VALUES, "c": st.dictionaries(KEYS, VALUES, max_size=3)})
+
+
+@given(ALIKE, ALIKE, ALIKE)
 def test_extending_is_associative(a: dict[str, object], b: dict[str, object], c: dict[str, object]) -> None:
     assert laid(laid(a, b), c) == laid(a, laid(b, c))
+
+
+def test_a_mapping_over_a_null_starts_anew() -> None:
+    assert laid({"c": {"a": 1}}, {"c": None}, {"c": {"b": 2}}) == {"c": {"b": 2}}
 
 
 @given(TREES, PATHS, VALUES)

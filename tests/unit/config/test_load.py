@@ -158,8 +158,14 @@ def test_an_unknown_preset_comes_with_the_place_that_names_it(lay: Lay, place: W
         lay("mine", "llm=nowhere")
 
 
-def test_a_preset_field_takes_no_path(lay: Lay) -> None:
-    assert lines(lay, None, "llm=../secret") == ["'../secret' cannot be the name of a preset in configs/llm."]
+def test_a_preset_field_takes_a_path_from_the_current_folder_or_in_a_file_from_the_workspace(
+    lay: Lay, place: Workspace
+) -> None:
+    write(place.root / "models.yaml", "max_usd: 7\n")
+    write(place.configs / "lab" / "mine.yaml", "rounds: 1\nllm: ./models.yaml\n")
+    assert lay("mine").config.llm.max_usd == 7
+    assert lay(None, "llm=./models.yaml").config.llm.max_usd == 7
+    assert lines(lay, None, "llm=../secret.yaml")[0].startswith("There is no config file ../secret.yaml")
 
 
 # -- errors -------------------------------------------------------------------------------------------------------

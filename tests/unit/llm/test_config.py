@@ -67,12 +67,18 @@ def test_the_safety_net_of_a_local_model_is_its_own():
     assert preset("openrouter").total("planner") == 200
 
 
-def test_candidates_follow_the_roles_and_come_once():
-    tree = small(models={name: {"provider": "here", "id": "x"} for name in "abcd"})
-    tree["roles"] = {"fallback": ["d", "a"], "reserve": ["c"], "duplicate": ["b"], "primary": ["a"]}
+def test_candidates_follow_the_roles():
+    tree = small(models={name: {"provider": "here", "id": name} for name in "abcd"})
+    tree["roles"] = {"fallback": ["d"], "reserve": ["c"], "duplicate": ["b"], "primary": ["a"]}
     tree["tasks"] = {"judge": {"roles": ["reserve", "duplicate"]}}
     assert load(tree).candidates("anything") == ("a", "b", "c", "d")
     assert load(tree).candidates("judge") == ("c", "b")
+
+
+def test_two_names_of_one_model_are_asked_once():
+    tree = small(models={name: {"provider": "here", "id": "x" if name in "ac" else name} for name in "abc"})
+    tree["roles"] = {"primary": ["a", "b"], "reserve": ["c"]}
+    assert load(tree).candidates("anything") == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +90,7 @@ def test_candidates_follow_the_roles_and_come_once():
         ),
         (small(roles={"primary": ["smal"]}), "roles.primary: there is no model named 'smal' (did you mean 'small'?)"),
         (small(roles={}), "no role names a model"),
+        (small(roles={"primary": ["small"], "fallback": ["small"]}), "small is in primary already"),
         (small(tasks={"judge": {"roles": ["reserve"]}}), "tasks.judge.roles: no model has these roles"),
         (small(providers={"here": {"kind": "gguff", "model_path": "x"}}), "no provider kind 'gguff'"),
         (small(providers={"here": {"kind": "gguf", "model_path": "x", "base_url": "y"}}), "Extra inputs"),
