@@ -141,7 +141,7 @@ def compare(
     runs_dir: RunsDir = None,
 ) -> None:
     """Compare two runs: which figures are better or worse in the second, with intervals."""
-    from agentlab.bench.compare import compare_runs
+    from agentlab.bench.compare.runs import compare_runs
     from agentlab.runs.store import find
 
     from .launch import runs_folder, surroundings

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentlab.bench.tables import milliseconds
+from agentlab.bench.load.tables import milliseconds
 from agentlab.runs.events import Event, Narration
 
 

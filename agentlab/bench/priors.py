@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from agentlab.bench.asks import TASK
-from agentlab.bench.quality_result import QualityResult
-from agentlab.bench.records import Record
-from agentlab.bench.session import Measured
+from agentlab.bench.load.asks import TASK
+from agentlab.bench.load.records import Record
+from agentlab.bench.load.session import Measured
+from agentlab.bench.quality.result import QualityResult
 from agentlab.llm.budget import priced
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.sample import Quality, Sample

@@ -6,20 +6,23 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from agentlab.bench import endpoint
-from agentlab.bench.check import run_check
-from agentlab.bench.check_result import CheckResult, ModelCheck
+from agentlab.bench.check.asking import run_check
+from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.config import BenchConfig
+from agentlab.bench.load.result import LoadResult
+from agentlab.bench.load.session import Measured, Session, answer_counter
+from agentlab.bench.load.stages import capacities
+from agentlab.bench.load.tables import objective
 from agentlab.bench.plan import BenchPlan, plan_of
 from agentlab.bench.priors import qualities_of, samples_of
-from agentlab.bench.quality import plan_quality, run_quality
-from agentlab.bench.quality_result import QualityResult
-from agentlab.bench.result import BenchResult, LoadResult
-from agentlab.bench.session import Measured, Session, answer_counter
-from agentlab.bench.stages import capacities
-from agentlab.bench.tables import objective
+from agentlab.bench.quality.asking import run_quality
+from agentlab.bench.quality.plan import plan_quality
+from agentlab.bench.quality.result import QualityResult
+from agentlab.bench.result import BenchResult
 from agentlab.bench.targets import targets_of
 from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
+from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.runs.context import Context
 from agentlab.runs.manifest import Metric, Tokens
@@ -90,7 +93,7 @@ class BenchExperiment:
     def _quality(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
         async def ask() -> tuple[QualityResult, Usage]:
             config = self.config
-            async with self._router(llm) as router:
+            async with self._router(llm, RunRecorder(run)) as router:
                 found = await run_quality(
                     config.quality, llm, router, run, targets=config.chosen(), stop=self.context.stop
                 )
@@ -105,14 +108,22 @@ class BenchExperiment:
         tokens = Tokens(input=usage.input_tokens, output=usage.output_tokens)
         return BenchResult(measure="quality", quality=found), Outcome(metrics, tokens=tokens, cost_usd=usage.cost_usd)
 
-    def _router(self, llm: LLMConfig) -> "Router":
+    def _router(self, llm: LLMConfig, recorder: RunRecorder | None = None) -> "Router":
+        """What asks. With a recorder, what earlier sessions of the run spent counts towards its budget."""
         from agentlab.llm.router import Router
 
         context = self.context
-        return Router(llm, env=context.env, workspace=context.workspace, stop=context.stop, in_callers_loop=True)
+        return Router(
+            llm,
+            env=context.env,
+            workspace=context.workspace,
+            recorder=recorder,
+            stop=context.stop,
+            in_callers_loop=True,
+        )
 
     def _load(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
-        from agentlab.bench.report import write_load_report
+        from agentlab.bench.load.report import write_load_report
 
         measured = asyncio.run(Session(self.config, llm, self.context, run).measure())
         result = self._result(measured)

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from agentlab.errors import ConfigError, UnknownNameError
 from agentlab.llm.config import LLMConfig, Strategy
 
 if TYPE_CHECKING:
     from agentlab.llm.options import Options
+
+
+STRATEGY = "strategy:"  # how a target names a strategy of the router instead of a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,6 @@ def targets_of(names: Sequence[str], llm: LLMConfig) -> tuple[Target, ...]:
         ConfigError: the config has no model.
         UnknownNameError: a name is neither a model's nor a strategy's.
     """
-    from agentlab.bench.config import strategy_of  # which holds the configs of this module's callers
-
     if not llm.models:
         raise ConfigError(
             "There is no language model to ask: `llm` is empty.",
@@ -49,3 +50,9 @@ def targets_of(names: Sequence[str], llm: LLMConfig) -> tuple[Target, ...]:
         else:
             raise UnknownNameError("target", name, list(llm.models))
     return tuple(found)
+
+
+def strategy_of(target: str) -> Strategy | None:
+    """The strategy that a target names; None for a model."""
+    name = target.removeprefix(STRATEGY)
+    return next((known for known in get_args(Strategy) if known == name), None) if name != target else None

@@ -11,7 +11,7 @@ With `defaults.hedge` a second model may be asked when the first is slow to begi
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agentlab.llm import choice
 from agentlab.llm.attempts import AttemptLoop
@@ -34,6 +34,7 @@ class Strategist:
     means: Means
     arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
     hedges: HedgeBudget
+    warned: set[str] = field(default_factory=set)  # tasks that were told that answers cannot be compared
 
     async def answer(self, question: Question, strategy: Strategy, sink: Sink | None = None) -> Outcome:
         """Put a question. `sink` hears the answer while it comes, or whole when several were compared."""
@@ -68,13 +69,15 @@ class Strategist:
         return tuple(by_name[name] for name in dict.fromkeys([*first, *by_name]))
 
     def _several(self, question: Question, wanted: int) -> tuple[Candidate, ...]:
-        """The primaries to compare; none, with a warning, when they or the judge are missing."""
+        """The primaries to compare; none, with a warning once a task, when they or the judge are missing."""
         roles = self.config.roles
         primaries = tuple(each for each in question.candidates if each.name in roles.primary)[:wanted]
         if len(primaries) >= 2 and roles.duplicate:
             return primaries
-        missing = "a second model of role primary" if len(primaries) < 2 else "a model of role duplicate, to judge"
-        LOG.warning("%s: comparing answers needs %s; one model is asked instead.", question.task, missing)
+        if question.task not in self.warned:
+            self.warned.add(question.task)
+            missing = "a second model of role primary" if len(primaries) < 2 else "a model of role duplicate, to judge"
+            LOG.warning("%s: comparing answers needs %s; one model is asked instead.", question.task, missing)
         return ()
 
 

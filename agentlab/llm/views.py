@@ -227,11 +227,11 @@ class Statistics(Document):
             "errors",
             "tokens in",
             "tokens out",
-            "spent",
-            "first",
-            "all",
+            "spent USD",
+            "first token s, p50 / p90",
+            "whole answer s, p50 / p90",
         )
-        note = "first, all: seconds to the first token and to the last, median / 90th percentile; times are UTC."
+        note = "Took: the last answer. p50 / p90: median and 90th percentile over the answers. Times are UTC."
         return [Table(columns, [_statistics_row(line) for line in self.models], note)]
 
 
@@ -263,7 +263,7 @@ def _statistics_line(each: ModelStatistics) -> StatisticsLine:
 
 def _statistics_row(line: StatisticsLine) -> tuple[str, ...]:
     kinds = ", ".join(f"{kind} {count}" for kind, count in line.errors.items())
-    spent = UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f} USD"
+    spent = UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f}"
     if line.cost_usd is not None and line.unpriced:
         spent += f" and {line.unpriced} calls of unknown cost"
     return (

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from agentlab.nas.figures import COLOURS, MARKERS, label_lines, log_when_wide, new_figure, png, whole_numbers
 from agentlab.nas.result import NasResult
+from agentlab.runs.figures import COLOURS, MARKERS, label_lines, log_when_wide, new_figure, png, whole_numbers
 
 if TYPE_CHECKING:
     import numpy as np

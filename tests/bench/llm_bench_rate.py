@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from agentlab import machine
-from agentlab.bench.ceiling import client, request_rate
+from agentlab.bench.load.ceiling import client, request_rate
 from agentlab.bench.mock.serving import in_process
 from agentlab.config.workspace import Workspace
 from agentlab.runs.atomic import write_json
@@ -40,7 +40,7 @@ def ours(url: str, concurrency: int, tokens: int) -> float:
 
     async def measure() -> float:
         clock = asyncio.get_running_loop().time
-        model = client(url, Workspace.locate(os.environ, Path.cwd()), concurrency)
+        model = client(url, Workspace.locate(os.environ, Path.cwd()))
         try:
             await request_rate(model, f"ok-n{tokens}", concurrency, 1.0, clock)  # opens the connections
             return await request_rate(model, f"ok-n{tokens}", concurrency, SECONDS, clock)

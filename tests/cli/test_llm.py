@@ -22,7 +22,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 @pytest.fixture
 def ledger(workspace: Path) -> Path:
-    """A ledger that knows two models."""
+    """A ledger that knows three models, one of which never answered."""
     path = workspace / ".agentlab" / "llm.sqlite"
     path.parent.mkdir()
     ledger = open_ledger(path, 30, pytest.fail)
@@ -30,6 +30,7 @@ def ledger(workspace: Path) -> Path:
     ledger.record(Sample(at, "chat", "paid", "p", None, Usage(100, 20, 0.25), 0.5, 2.0, ""))
     ledger.record(Sample(at + 1, "chat", "paid", "p", "RateLimitedError", Usage(), None, 0.1, ""))
     ledger.record(Sample(at + 2, "chat", "free", "p", None, Usage(10, 2, None), None, 1.0, ""))
+    ledger.record(Sample(at + 3, "chat", "gone", "p", "LLMConnectionError", Usage(), None, 0.1, ""))
     ledger.close()
     return path
 
@@ -111,6 +112,14 @@ def test_stats_of_each_model(ledger: Path, capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     assert "RateLimitedError 1" in printed
     assert "unknown" in next(line for line in printed.splitlines() if line.startswith("free"))
+
+
+def test_stats_name_their_units_and_a_model_that_only_failed(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["llm", "stats"]) == 0
+    head, *rows = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert head[-3:] == ["spent USD", "first token s, p50 / p90", "whole answer s, p50 / p90"]
+    (gone,) = (row for row in rows if row[0] == "gone")
+    assert gone == ["gone", "never", "unknown", "0", "LLMConnectionError 1", *["unknown"] * 5]
 
 
 def test_a_damaged_ledger_exits_3_with_what_to_do(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:

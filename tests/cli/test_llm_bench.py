@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.check_result import CheckResult
+from agentlab.bench.check.result import CheckResult
 from agentlab.bench.result import BenchResult
 
 FAST = (

@@ -17,8 +17,8 @@ import pytest
 
 from agentlab.bench.config import BenchConfig
 from agentlab.bench.endpoint import mock_models
+from agentlab.bench.load.result import LoadResult
 from agentlab.bench.mock.serving import in_process
-from agentlab.bench.result import LoadResult
 from agentlab.bench.run import BenchExperiment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BudgetExceededError, Interrupted

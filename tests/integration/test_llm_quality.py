@@ -6,8 +6,10 @@ import os
 import pytest
 import yaml
 
-from agentlab.bench.check import CheckConfig, run_check
-from agentlab.bench.quality import QualityConfig, run_quality
+from agentlab.bench.check.asking import run_check
+from agentlab.bench.check.config import CheckConfig
+from agentlab.bench.quality.asking import run_quality
+from agentlab.bench.quality.config import QualityConfig
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router

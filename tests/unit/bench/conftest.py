@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.records import Record
+from agentlab.bench.load.records import Record
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
@@ -21,12 +21,12 @@ class Model:
     """Says what a function makes of the request, and counts how often it was asked. An exception is raised."""
 
     def __init__(self, say: Callable[[Request], str | Exception], usage: Usage | None = None) -> None:
-        self._say, self._usage = say, usage
+        self.say, self._usage = say, usage
         self.requests: list[Request] = []
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         self.requests.append(request)
-        said = self._say(request)
+        said = self.say(request)
         if isinstance(said, Exception):
             raise said
         yield Delta(text=said)

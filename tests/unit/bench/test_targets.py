@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.bench.targets import Target, targets_of
+from agentlab.bench.targets import Target, strategy_of, targets_of
 from agentlab.errors import UnknownNameError
 from tests.unit.bench.conftest import llm_of
 
@@ -28,3 +28,8 @@ def test_an_unknown_name_is_refused(name):
 def test_a_call_leaves_the_response_cache_out():
     options = Target("a", model="a").options(max_tokens=5)
     assert (options.model, options.strategy, options.cache, options.max_tokens) == ("a", None, False, 5)
+
+
+def test_a_strategy_is_named_by_its_prefix():
+    names = ("strategy:best_of_two", "best_of_two", "strategy:best_of_too")
+    assert [strategy_of(name) for name in names] == ["best_of_two", None, None]

@@ -82,3 +82,16 @@ def test_comparing_without_a_second_model_or_a_judge_warns_and_asks_one(among, s
     with caplog.at_level(logging.WARNING, "agentlab.llm"):
         assert router.complete_sync(ASK, "t", options=Options(strategy="best_of_two")).text == "yes"
     assert "second model" in caplog.text
+
+
+def test_that_answers_cannot_be_compared_is_said_once_for_each_task_of_a_router(among, speaker, caplog):
+    compare = Options(strategy="best_of_two")
+    with caplog.at_level(logging.WARNING, "agentlab.llm"):
+        router = among({"one": speaker("yes"), "two": speaker("no")})
+        for number in range(5):
+            router.complete_sync(ASK, "t", call_id=str(number), options=compare)
+        assert caplog.text.count("comparing answers needs") == 1
+        router.complete_sync(ASK, "u", options=compare)
+        assert [record.args[0] for record in caplog.records] == ["t", "u"]
+        among({"one": speaker("yes"), "two": speaker("no")}).complete_sync(ASK, "t", options=compare)
+        assert [record.args[0] for record in caplog.records] == ["t", "u", "t"]

@@ -1,0 +1,130 @@
+"""Is every model there, and how fast is it: a few small requests to each, and what the answers recommend."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from agentlab.bench.bounded import all_of
+from agentlab.bench.causes import cause_of, message_of
+from agentlab.bench.check.config import CheckConfig
+from agentlab.bench.check.recommend import recommend
+from agentlab.bench.check.result import CheckResult, ModelCheck
+from agentlab.bench.failures import group_of
+from agentlab.bench.targets import Target, targets_of
+from agentlab.errors import AgentlabError, Interrupted, LLMTimeoutError
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import GgufProvider, HfProvider, ScriptedProvider
+from agentlab.llm.types import Completion, Message
+from agentlab.runs.stop import StopFlag
+
+if TYPE_CHECKING:
+    from agentlab.llm.router import Router
+
+TASK = "bench.check"
+_PROMPT = "Reply with the single word OK."
+
+
+def _nobody(_: ModelCheck) -> None:
+    """Where results go that nobody waits for."""
+
+
+async def run_check(
+    config: CheckConfig,
+    llm: LLMConfig,
+    router: "Router",
+    *,
+    models: Sequence[str] = (),
+    stop: StopFlag | None = None,
+    checked: Callable[[ModelCheck], None] = _nobody,
+) -> CheckResult:
+    """Ask each model a few times. What fails is told in its row and never hides another's result.
+
+    Args:
+        config: how many requests, and how many models at once.
+        llm: the config that `router` was made of.
+        router: asks; runs in the caller's loop.
+        models: names in `llm.models`; none: every model that some role names.
+        stop: looked at several times a second.
+        checked: told each model's row as soon as it is there.
+
+    Raises:
+        ConfigError: the config has no model.
+        Interrupted: a stop was requested.
+    """
+    jobs = [partial(_check, target, config, llm, router, checked) for target in targets_of(models, llm)]
+    rows = await all_of(jobs, config.models_at_once, stop or StopFlag())
+    return CheckResult(models=rows, recommendations=recommend(rows))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one model's requests came to."""
+
+    asked: int = 0
+    firsts: list[float] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
+    error: AgentlabError | None = None
+
+
+async def _check(
+    target: Target, config: CheckConfig, llm: LLMConfig, router: "Router", checked: Callable[[ModelCheck], None]
+) -> ModelCheck:
+    tally = _Tally()
+    for turn in range(config.requests):
+        tally.asked += 1
+        began = time.perf_counter()
+        try:
+            answer = await router.complete(
+                [Message("user", _PROMPT)],
+                TASK,
+                call_id=f"{target.name}/{turn}",
+                options=target.options(max_tokens=config.max_tokens),
+            )
+        except Interrupted:
+            raise
+        except AgentlabError as error:
+            tally.error = error
+            if _hopeless(tally):
+                break
+        else:
+            _note(tally, answer, time.perf_counter() - began)
+    row = _row(target.name, llm, tally)
+    checked(row)
+    return row
+
+
+def _note(tally: _Tally, answer: Completion[str], elapsed: float) -> None:
+    timing = answer.timing
+    tally.totals.append(elapsed if timing is None else timing.total)
+    if timing is not None and timing.first is not None:
+        tally.firsts.append(timing.first)
+
+
+def _hopeless(tally: _Tally) -> bool:
+    """Whether asking again would only spend the model's clocks again."""
+    assert tally.error is not None
+    return not tally.totals or issubclass(cause_of(tally.error), LLMTimeoutError)
+
+
+def _row(name: str, llm: LLMConfig, tally: _Tally) -> ModelCheck:
+    model, error = llm.models[name], tally.error
+    provider = llm.providers[model.provider]
+    return ModelCheck(
+        model=name,
+        id=model.id,
+        provider=model.provider,
+        local=isinstance(provider, GgufProvider | HfProvider | ScriptedProvider),
+        free=model.price is not None and model.price.input == model.price.output == 0,
+        asked=tally.asked,
+        successes=len(tally.totals),
+        first_seconds=median(tally.firsts) if tally.firsts else None,
+        total_seconds=median(tally.totals) if tally.totals else None,
+        slowest_seconds=max(tally.totals, default=None),
+        error_group=None if error is None else group_of(cause_of(error).__name__),
+        error_kind="" if error is None else cause_of(error).__name__,
+        error="" if error is None else message_of(error),
+        remedy="" if error is None else error.hint or "",
+    )

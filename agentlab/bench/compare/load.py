@@ -1,0 +1,154 @@
+"""Two load runs: latencies and failures of the stages that put the same load on their targets."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentlab.bench.compare.figure import Figure, Side
+from agentlab.bench.load.records import Record, from_lines
+from agentlab.bench.load.result import StageRow
+from agentlab.config.base import flatten
+from agentlab.config.yaml_tree import read_yaml
+from agentlab.errors import RunUnreadableError, UsageError
+from agentlab.stats.control import Interval
+from agentlab.stats.proportions import share_difference_interval
+from agentlab.stats.ratios import quantile_ratio_intervals
+
+Floats = NDArray[np.float64]
+
+_QUANTILES = (0.5, 0.9, 0.99)
+_LEAST_BEYOND = 5  # answers beyond a quantile; with fewer, its interval says nothing
+_MS = 1000.0
+_MOST_CELLS = 100_000_000  # values resampled for one interval
+# What has to be alike besides the load of a stage: other prompts and answers take other times.
+_SAME = ("prompt_tokens", "output_tokens", "prefix_cache", "faults.share")
+
+_LATENCIES: tuple[tuple[str, Callable[[Record], float | None]], ...] = (
+    ("time to first token", lambda record: record.first),
+    ("latency", lambda record: record.last),
+)
+
+
+def load_figures(one: Side, other: Side, pair: tuple[str, str]) -> list[Figure]:
+    """The figures of two targets under the same loads.
+
+    Raises:
+        UsageError: the runs asked for other prompts or answers, or no stage of theirs has the same load.
+        RunUnreadableError: a file of requests is absent or damaged.
+    """
+    _require_same_requests(one, other)
+    first, second = _loads(one, pair[0]), _loads(other, pair[1])
+    common = [load for load in first if load in second]
+    if not common:
+        raise UsageError(
+            f"{pair[0]} and {pair[1]} were not put under the same load: "
+            f"{_listed(first)} in the first run, {_listed(second)} in the second.",
+            hint="Run both with the same load.mode, load.concurrency and load.rates.",
+        )
+    name = pair[0] if pair[0] == pair[1] else f"{pair[0]} / {pair[1]}"
+    found: list[Figure] = []
+    for load in common:
+        rows = first[load], second[load]
+        records = _records(one, rows[0]), _records(other, rows[1])
+        marks = "; ".join(dict.fromkeys([*rows[0].marks, *rows[1].marks]))
+        found += _figures(name, rows[0].label, records, marks)
+    return found
+
+
+def _require_same_requests(one: Side, other: Side) -> None:
+    a, b = _load_config(one), _load_config(other)
+    differing = [key for key in _SAME if a.get(key) != b.get(key)]
+    if differing:
+        told = "; ".join(f"load.{key}: {a.get(key)} and {b.get(key)}" for key in differing)
+        raise UsageError(
+            f"The two runs asked for different things ({told}); their times do not compare.",
+            hint="Run both with the same settings.",
+        )
+
+
+def _load_config(side: Side) -> dict[str, Any]:
+    tree = read_yaml(side.record.text("config.yaml"), str(side.record.path / "config.yaml")).data
+    return flatten(tree.get("load") or {})
+
+
+def _loads(side: Side, target: str) -> dict[tuple[str, float], StageRow]:
+    """The stages of a target by their load; of a load that came twice, the last."""
+    stages = side.result.load.stages if side.result.load else []
+    return {(row.arrivals, row.value): row for row in stages if row.target == target}
+
+
+def _listed(loads: dict[tuple[str, float], StageRow]) -> str:
+    return ", ".join(row.label for row in loads.values()) or "none"
+
+
+def _records(side: Side, row: StageRow) -> Sequence[Record]:
+    try:
+        return from_lines(side.record.text(row.file))
+    except ValueError as error:
+        raise RunUnreadableError(
+            f"{side.record.path / row.file} is damaged: {error}.", hint="Measure again: agentlab llm-bench run"
+        ) from error
+
+
+def _figures(
+    target: str, stage: str, records: tuple[Sequence[Record], Sequence[Record]], marks: str
+) -> Iterator[Figure]:
+    first, second = ([record for record in side if record.answered] for side in records)
+    for metric, moment in _LATENCIES:
+        a, b = _times(first, moment), _times(second, moment)
+        for quantile in _QUANTILES:
+            yield _latency(target, stage, f"{metric} p{quantile * 100:g}", quantile, a, b, marks)
+    counts = (len(first), len(records[0])), (len(second), len(records[1]))
+    yield Figure(
+        target=target,
+        stage=stage,
+        metric="share answered",
+        unit="",
+        kind="difference",
+        direction="higher",
+        first=counts[0][0] / counts[0][1] if counts[0][1] else None,
+        second=counts[1][0] / counts[1][1] if counts[1][1] else None,
+        n=(counts[0][1], counts[1][1]),
+        interval=partial(_share, *counts) if counts[0][1] and counts[1][1] else None,
+        note="" if counts[0][1] and counts[1][1] else "no requests",
+    )
+
+
+def _times(records: Sequence[Record], moment: Callable[[Record], float | None]) -> Floats:
+    """Milliseconds from the scheduled send, in the order of the schedule."""
+    ordered = sorted(records, key=lambda record: record.scheduled)
+    times = [(at - record.scheduled) * _MS for record in ordered if (at := moment(record)) is not None]
+    return np.array([time for time in times if time > 0], dtype=np.float64)
+
+
+def _latency(target: str, stage: str, metric: str, quantile: float, a: Floats, b: Floats, marks: str) -> Figure:
+    least = min(a.size, b.size) * (1 - quantile)
+    enough = least >= _LEAST_BEYOND - 1e-9
+    few = f"too few answers: it takes {_LEAST_BEYOND / (1 - quantile):.0f} on each side"
+    return Figure(
+        target=target,
+        stage=stage,
+        metric=metric,
+        unit="ms",
+        kind="ratio",
+        direction="lower",
+        first=float(np.quantile(a, quantile)) if a.size else None,
+        second=float(np.quantile(b, quantile)) if b.size else None,
+        n=(a.size, b.size),
+        interval=partial(_ratio, a, b, quantile) if enough else None,
+        note=marks if enough else few,
+    )
+
+
+def _ratio(a: Floats, b: Floats, quantile: float, level: float, rng: np.random.Generator) -> Interval:
+    wanted = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end
+    resamples = max(1_000, min(wanted, _MOST_CELLS // max(a.size, b.size)))
+    return quantile_ratio_intervals(a, b, [quantile], rng, level=level, resamples=resamples)[0]
+
+
+def _share(first: tuple[int, int], second: tuple[int, int], level: float, rng: np.random.Generator) -> Interval:
+    del rng
+    return share_difference_interval(first, second, level=level)

@@ -1,0 +1,130 @@
+"""Sends the requests of a stage: so many at a time, or at the times of one absolute schedule.
+
+A request is scheduled apart from being sent: what the client is late counts in the latency from the schedule, so that
+a slow answer cannot hide behind the requests that wait for it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from agentlab.bench.load.config import MAX_IN_FLIGHT
+from agentlab.bench.load.measure import Clock, Reading, take
+from agentlab.bench.load.result import Ended
+from agentlab.bench.load.schedule import Stage, offsets
+from agentlab.errors import GateError, LLMTimeoutError
+from agentlab.llm.types import Delta
+
+_POLL_SECONDS = 0.2
+_ISSUING = 0.85  # share of a stage's time in which requests are sent; the rest is for those that are still open
+
+Ask = Callable[[int], AsyncIterator[Delta]]  # the answer to the request of this number, piece by piece
+# Looks at the readings so far, several times a second: why the stage has to end now, or None. May raise to give it up.
+Watch = Callable[[Sequence[Reading], float], Ended | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds: of the whole stage, and of one request."""
+
+    stage: float
+    request: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a stage did. Times of readings and `began` are of one clock."""
+
+    readings: list[Reading]
+    began: float
+    seconds: float
+    ended: Ended
+    error: GateError | None  # for which nothing more may be sent
+
+
+class _Sender:
+    """Sends single requests, and remembers what became of them."""
+
+    def __init__(self, ask: Ask, seconds: float, clock: Clock, keep_text: bool) -> None:
+        self.readings: list[Reading] = []
+        self.open = 0
+        self._ask, self._seconds, self._clock, self._keep_text = ask, seconds, clock, keep_text
+
+    async def send(self, index: int, scheduled: float) -> None:
+        reading = Reading(index, scheduled, self._clock(), text=[] if self._keep_text else None)
+        self.readings.append(reading)
+        self.open += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await take(reading, self._ask(index), self._clock)
+        except GateError:  # it was not sent
+            self.readings.remove(reading)
+            raise
+        except TimeoutError:
+            reading.fail(LLMTimeoutError("The total time of the call ran out."), self._clock())
+        finally:
+            self.open -= 1
+
+
+async def run_stage(
+    stage: Stage, ask: Ask, bounds: Bounds, watch: Watch, clock: Clock, *, keep_text: bool = False
+) -> Taken:
+    """Send the requests of a stage and read the answers, within its time.
+
+    Raises:
+        Interrupted: what `watch` raised.
+        Exception: what `ask` raised, other than the errors of models, which are part of the readings.
+    """
+    sender = _Sender(ask, bounds.request, clock, keep_text)
+    began = clock()
+    until = began + _ISSUING * bounds.stage
+    driver = _closed if stage.arrivals == "closed" else _open
+    work = asyncio.ensure_future(driver(stage, sender, clock, began, until))
+    early: Ended | None = None
+    try:
+        while not work.done() and early is None:
+            await asyncio.wait({work}, timeout=_POLL_SECONDS)
+            now = clock()
+            early = watch(sender.readings, now)
+            if early is None and now >= began + bounds.stage:
+                early = "time"
+            if early is None and sender.open >= MAX_IN_FLIGHT and stage.arrivals != "closed":
+                early = "full"
+    finally:
+        work.cancel()
+        found = (await asyncio.gather(work, return_exceptions=True))[0]
+    error = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found
+    if isinstance(error, Exception) and not isinstance(error, GateError):
+        raise error
+    gate = error if isinstance(error, GateError) else None
+    rest: Ended = "whole" if len(sender.readings) == stage.requests else "time"
+    return Taken(sender.readings, began, clock() - began, "budget" if gate else early or rest, gate)
+
+
+async def _closed(stage: Stage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
+    """As many workers as requests at a time; each sends its next as soon as its last is answered."""
+    del began
+    numbers = iter(range(stage.requests))
+
+    async def worker() -> None:
+        for index in numbers:
+            now = clock()
+            if now >= until:
+                return
+            await sender.send(index, now)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(int(stage.value), stage.requests)):
+            group.create_task(worker())
+
+
+async def _open(stage: Stage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
+    """Each request at its time, whatever became of those before."""
+    async with asyncio.TaskGroup() as group:
+        for index, offset in enumerate(offsets(stage)):
+            due = began + offset
+            if due >= until:
+                return
+            if (delay := due - clock()) > 0:
+                await asyncio.sleep(delay)
+            group.create_task(sender.send(index, due))

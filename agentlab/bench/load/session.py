@@ -1,0 +1,240 @@
+"""The stages of a run, one after the other: asked, written down, and left out when the run is gone on with."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from agentlab.bench.config import BenchConfig
+from agentlab.bench.load.aggregate import StageFacts, row_of
+from agentlab.bench.load.asks import Asks
+from agentlab.bench.load.ceiling import measure_ceiling
+from agentlab.bench.load.measure import Clock, Reading
+from agentlab.bench.load.records import Record, from_lines, record_of, slim, to_lines
+from agentlab.bench.load.result import CeilingRow, Ended, StageRow
+from agentlab.bench.load.saturation import is_rising
+from agentlab.bench.load.schedule import Stage, stage_of
+from agentlab.bench.load.sending import Bounds, Taken, Watch, run_stage
+from agentlab.bench.load.stages import upcoming
+from agentlab.bench.targets import Target, targets_of
+from agentlab.errors import RunUnreadableError
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import GgufProvider, HfProvider
+from agentlab.llm.types import Usage
+from agentlab.runs.atomic import read_text
+from agentlab.runs.context import Context
+from agentlab.runs.run import Run
+
+_LEAST_SECONDS = 0.5  # left for a stage to be worth its start
+_WARM_SHARE = 0.2  # of the seconds that are left, for a warm-up
+_TELL_SECONDS = 0.5
+_FOLDER = "requests"
+_LARGEST = 1 << 30  # bytes of a file of requests
+
+
+@dataclass(slots=True)
+class Measured:
+    """What is known so far: the client's ceiling, rows and slim records of finished stages, seconds that were used."""
+
+    ceiling: CeilingRow | None = None
+    rows: dict[str, StageRow] = field(default_factory=dict)
+    records: dict[str, Sequence[Record]] = field(default_factory=dict)
+    seconds: float = 0.0
+    out_of_time: bool = False
+
+    def spent(self) -> Usage:
+        """What the stages cost."""
+        return Usage(cost_usd=sum(row.cost_usd or 0.0 for row in self.rows.values()))
+
+
+class Session:
+    """One session of a run. `measure` is its only verb."""
+
+    def __init__(self, config: BenchConfig, llm: LLMConfig, context: Context, run: Run) -> None:
+        """Read what earlier sessions have measured.
+
+        Raises:
+            RunUnreadableError: a file of the run is damaged.
+        """
+        self._config, self._llm, self._context, self._run = config, llm, context, run
+        self._targets = {target.name: target for target in targets_of(config.chosen(), llm)}
+        self._count = answer_counter(config, context)
+        self._warm: set[str] = set()
+        self.measured = Measured()
+        for event in run.events:
+            if event.type == "ceiling.measured":
+                self.measured.ceiling = CeilingRow.model_validate(event.data)
+            elif event.type == "stage.finished":
+                self._add(Stage(**event.data["stage"]), event.data, stored(run, event.data["file"]))
+
+    async def measure(self) -> Measured:
+        """Everything that is not measured yet.
+
+        Raises:
+            Interrupted: a stop was requested; finished stages are kept.
+            BudgetExceededError: the next request would cost more than is allowed; finished stages are kept.
+        """
+        clock = asyncio.get_running_loop().time
+        await self._measure_ceiling(clock)
+        asks = Asks(self._config, self._llm, self._context, self.measured.spent())
+        try:
+            while found := upcoming(self._config.load, list(self._targets), self.measured.rows, self._config.seed):
+                left = self._config.load.max_seconds - self.measured.seconds
+                if left < _LEAST_SECONDS:
+                    self.measured.out_of_time = True
+                    break
+                await self._stage(asks, found.stage, left, found.share, clock)
+        finally:
+            await asks.close()
+        return self.measured
+
+    async def _measure_ceiling(self, clock: Clock) -> None:
+        load = self._config.load
+        if self.measured.ceiling is not None or not load.ceiling_seconds:
+            return
+        from agentlab.bench.mock.serving import in_process
+
+        self._context.stop.check()
+        with in_process() as url:
+            found = await measure_ceiling(url, load.output_tokens, load.ceiling_seconds, clock, self._context.workspace)
+        self.measured.ceiling = found
+        self._run.emit("ceiling.measured", **found.model_dump(mode="json"))
+
+    async def _stage(self, asks: Asks, stage: Stage, left: float, share: float, clock: Clock) -> None:
+        target = self._targets[stage.target]
+        began = clock()
+        await self._warm_up(asks, target, left, clock)
+        warmed = clock() - began
+        bounds = Bounds((left - warmed) * share, self._seconds(target))
+        self._run.emit("stage.started", stage.id, target=stage.target, load=stage.label, requests=stage.requests)
+        cpu = time.process_time()
+        keep_text = self._count is not None
+        watch = self._watch(stage, clock)
+        taken = await run_stage(stage, asks.of(target, stage), bounds, watch, clock, keep_text=keep_text)
+        cpu_share = (time.process_time() - cpu) / max(taken.seconds, 1e-9)
+        if taken.readings:
+            self._finish(stage, taken, cpu_share, warmed)
+        if taken.error is not None:
+            raise taken.error
+
+    async def _warm_up(self, asks: Asks, target: Target, left: float, clock: Clock) -> None:
+        """Open connections and load the model. What fails here fails again where it is counted."""
+        if target.name in self._warm or not self._config.load.warmup:
+            return
+        stage = stage_of(target.name, 0, -1, "closed", 1.0, self._config.load, self._config.seed)
+        stage = replace(stage, requests=self._config.load.warmup)
+        bounds = Bounds(left * _WARM_SHARE, self._seconds(target))
+        taken = await run_stage(stage, asks.of(target, stage), bounds, self._stopped, clock)
+        if taken.error is not None:
+            raise taken.error
+        self._warm.add(target.name)
+
+    def _finish(self, stage: Stage, taken: Taken, cpu: float, warmed: float) -> None:
+        records = [record_of(reading, taken.began, self._exact(reading)) for reading in taken.readings]
+        file = f"{_FOLDER}/{stage.id}.jsonl"
+        self._run.write_text(file, to_lines(records))
+        ended = self._ending(stage, taken)
+        facts = {"ended": ended, "client_cpu": round(cpu, 4), "seconds": round(taken.seconds + warmed, 4), "file": file}
+        row = self._add(stage, facts, records)
+        told = {
+            "target": row.target,
+            "load": row.label,
+            "answered": row.answered,
+            "requests": row.requests,
+            "request_rate": row.request_rate,
+            "ttft_ms": row.ttft.p50 if row.ttft else None,
+            "e2e_ms": row.e2e.p50 if row.e2e else None,
+        }
+        tree = {name: getattr(stage, name) for name in Stage.__dataclass_fields__}
+        self._run.emit("stage.finished", stage.id, stage=tree, **facts, **told)
+
+    def _add(self, stage: Stage, facts: dict[str, Any], records: Sequence[Record]) -> StageRow:
+        target = self._targets[stage.target]
+        model = self._llm.models[target.model] if target.model else None
+        local = model is not None and isinstance(self._llm.providers[model.provider], GgufProvider | HfProvider)
+        row = row_of(
+            StageFacts(
+                stage=stage,
+                ended=facts["ended"],
+                client_cpu=facts["client_cpu"],
+                file=facts["file"],
+                exact=local,
+                price=model.price if model else None,
+            ),
+            records,
+            self._config.load.slo,
+            self.measured.ceiling,
+            np.random.default_rng(stage.seed),
+        )
+        self.measured.rows[stage.id] = row
+        self.measured.records[stage.id] = [slim(record) for record in records]
+        self.measured.seconds += facts["seconds"]
+        return row
+
+    def _exact(self, reading: Reading) -> int | None:
+        return self._count("".join(reading.text)) if self._count and reading.text is not None else None
+
+    @staticmethod
+    def _ending(stage: Stage, taken: Taken) -> Ended:
+        """A queue that had grown until the last request was sent is one that would have kept growing."""
+        if stage.arrivals != "closed" and taken.ended in ("whole", "time"):
+            last = max(reading.sent for reading in taken.readings)
+            if is_rising(taken.readings, last):
+                return "saturated"
+        return taken.ended
+
+    def _seconds(self, target: Target) -> float:
+        names = [target.model] if target.model else self._llm.used()
+        return max(self._llm.total(name) for name in names)
+
+    def _stopped(self, _readings: Sequence[Reading], _now: float) -> Ended | None:
+        self._context.stop.check()
+        return None
+
+    def _watch(self, stage: Stage, clock: Clock) -> Watch:
+        told = clock()
+        sweeping = self._config.load.mode == "sweep" and stage.arrivals != "closed"
+
+        def watch(readings: Sequence[Reading], now: float) -> Ended | None:
+            nonlocal told
+            self._context.stop.check()
+            if now - told >= _TELL_SECONDS:
+                told = now
+                ended = sum(reading.ended is not None for reading in readings)
+                self._run.stream("stage.progress", stage.id, ended=ended, requests=stage.requests)
+                if sweeping and is_rising(readings, now):
+                    return "saturated"
+            return None
+
+        return watch
+
+
+def stored(run: Run, name: str) -> Sequence[Record]:
+    """The requests of a finished stage.
+
+    Raises:
+        RunUnreadableError: the file is absent, or damaged.
+    """
+    try:
+        return from_lines(read_text(run.path / name, _LARGEST))
+    except (OSError, ValueError) as error:
+        raise RunUnreadableError(
+            f"{run.path / name} cannot be read: {error}.", hint="Restore the file from a copy, or start a new run."
+        ) from error
+
+
+def answer_counter(config: BenchConfig, context: Context) -> Callable[[str], int] | None:
+    """Counts the tokens of an answer by the tokenizer of the config; None without one.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ModelFileError: it is no tokenizer.
+    """
+    if config.load.tokenizer is None:
+        return None
+    from agentlab.bench.load.tokens import counter
+
+    return counter(context.workspace.resolve(config.load.tokenizer))

@@ -1,0 +1,190 @@
+"""The speed of language models for a reader: sentences and tables. Pure."""
+
+from agentlab.bench.failures import GROUPS, group_of
+from agentlab.bench.load.config import SloConfig
+from agentlab.bench.load.result import CeilingRow, LoadResult, Spread, StageRow
+from agentlab.runs.document import Block, Table, Text
+
+_SECOND = 1000.0
+
+
+def summary(result: LoadResult) -> list[Block]:
+    """What the terminal shows."""
+    shown: list[Block] = [Text(headline(result)), speed_table(result)]
+    if any(row.failed for row in result.stages):
+        shown.append(error_table(result))
+    if result.capacities:
+        shown.append(capacity_table(result))
+    return [*shown, *(Text(note) for note in (*marks(result), *result.notes)), Text(ceiling_note(result.ceiling))]
+
+
+def headline(result: LoadResult) -> str:
+    """One sentence: who begins to answer first, and who answers most."""
+    known = [row for row in result.stages if row.ttft is not None]
+    if not known:
+        return "No request was answered."
+    quick = min(known, key=lambda row: row.ttft.p50 if row.ttft else 0.0)
+    most = max(known, key=lambda row: row.goodput)
+    begins = f"{quick.target} begins to answer after {milliseconds(quick.ttft.p50 if quick.ttft else None)} (median, "
+    return (
+        f"{begins}{quick.label}); the most good answers come from {most.target}, {most.goodput:.4g} per second at "
+        f"{most.label}."
+    )
+
+
+def speed_table(result: LoadResult) -> Table:
+    """The stages in a few columns; p50 and p99 from the scheduled send."""
+    rows = [
+        (
+            row.target,
+            row.label,
+            f"{row.answered} of {row.requests}",
+            f"{row.request_rate:.4g}",
+            _pair(row.ttft),
+            _pair(row.itl),
+            _pair(row.e2e),
+            f"{row.token_rate:.4g}",
+            f"{row.good_share:.0%}",
+        )
+        for row in result.stages
+    ]
+    columns = (
+        "target",
+        "load",
+        "answered",
+        "answers/s",
+        "first token ms, p50 / p99",
+        "between pieces ms, p50 / p99",
+        "last token ms, p50 / p99",
+        "tokens/s",
+        "good",
+    )
+    return Table(columns, rows, f"Latencies from the scheduled send, of whole answers; good: {result.objective}")
+
+
+def latency_table(result: LoadResult) -> Table:
+    """Every latency of every stage, with its intervals."""
+    rows = [
+        (row.target, row.label, name, *_figures(found))
+        for row in result.stages
+        for name, found in _latencies(row)
+        if found is not None
+    ]
+    columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
+    return Table(columns, rows, "Milliseconds; in brackets the 95 % interval of a percentile (bootstrap over requests)")
+
+
+def _latencies(row: StageRow) -> list[tuple[str, Spread | None]]:
+    return [
+        ("to the first token", row.ttft),
+        ("to the first token that is no reasoning", row.output),
+        ("per further token", row.tpot),
+        ("between pieces", row.itl),
+        ("to the last token", row.e2e),
+        ("to the first token, from the send", row.ttft_sent),
+        ("to the last token, from the send", row.e2e_sent),
+        ("slip: how late it was sent", row.slip),
+    ]
+
+
+def _figures(found: Spread) -> tuple[str, ...]:
+    def with_bounds(value: float, low: float | None, high: float | None) -> str:
+        return plain(value) if low is None or high is None else f"{plain(value)} [{plain(low)}, {plain(high)}]"
+
+    return (
+        f"{found.n:,}",
+        plain(found.mean),
+        with_bounds(found.p50, found.p50_low, found.p50_high),
+        plain(found.p90),
+        with_bounds(found.p99, found.p99_low, found.p99_high),
+    )
+
+
+def token_table(result: LoadResult) -> Table:
+    """How many tokens, how they were counted, and what they cost."""
+    rows = [
+        (
+            row.target,
+            row.label,
+            _known(row.input_tokens),
+            _known(row.output_tokens),
+            row.counted,
+            _known(row.tokens_per_piece, 2),
+            "unknown" if row.cost_usd is None else f"{row.cost_usd:.4f} USD",
+            f"{row.in_flight:.1f}",
+            f"{row.client_cpu:.0%}",
+        )
+        for row in result.stages
+    ]
+    columns = ("target", "load", "tokens in", "tokens out", "counted", "tokens a piece", "cost", "open", "client CPU")
+    return Table(columns, rows, "Means per request; open: requests at a time on average")
+
+
+def error_table(result: LoadResult) -> Table:
+    """Failed requests of each stage by group and kind."""
+    rows = []
+    for row in result.stages:
+        for group in GROUPS:
+            kinds = {kind: count for kind, count in row.errors.items() if group_of(kind) == group}
+            if kinds:
+                told = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+                rows.append((row.target, row.label, group, str(sum(kinds.values())), told))
+    return Table(("target", "load", "group", "requests", "kinds"), rows, "Requests without a whole answer")
+
+
+def capacity_table(result: LoadResult) -> Table:
+    """What a sweep has found."""
+    rows = [
+        (
+            found.target,
+            "requests per second" if found.over == "rate" else "requests at a time",
+            "none" if found.highest_good is None else f"{found.highest_good:.4g}",
+            "none" if found.lowest_bad is None else f"{found.lowest_bad:.4g}",
+            "" if found.finished else "not finished",
+        )
+        for found in result.capacities
+    ]
+    columns = ("target", "load in", "highest that was carried", "lowest that was not", "")
+    return Table(columns, rows, f"Carried: {result.objective}, and no queue that keeps growing")
+
+
+def marks(result: LoadResult) -> list[str]:
+    """Why figures may not be those of the target, a line per stage and reason."""
+    return [f"{row.target}, {row.label}: {mark}." for row in result.stages for mark in row.marks]
+
+
+def ceiling_note(ceiling: CeilingRow | None) -> str:
+    """What this client can do at most."""
+    if ceiling is None:
+        return "This client's own limit was not measured."
+    return (
+        f"This client's own limit on this machine, against a mock server beside it, {ceiling.concurrency} at a time: "
+        f"{ceiling.short:.0f} requests/s with answers of one token, {ceiling.long:.0f} with {ceiling.tokens}."
+    )
+
+
+def objective(slo: SloConfig) -> str:
+    """The latency objective in words."""
+    bounds = (("first token", slo.ttft_ms), ("per further token", slo.itl_ms), ("last token", slo.e2e_ms))
+    given = [f"{name} within {bound:g} ms" for name, bound in bounds if bound is not None]
+    return ", ".join(given) if given else "every whole answer"
+
+
+def milliseconds(value: float | None) -> str:
+    """`12.3 ms`, `1.85 s`."""
+    if value is None:
+        return "–"
+    return f"{value / _SECOND:.3g} s" if value >= _SECOND else f"{value:.3g} ms"
+
+
+def plain(value: float) -> str:
+    """Milliseconds as a number: three digits, never in powers of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 else f"{value:.3f}"
+
+
+def _pair(found: Spread | None) -> str:
+    return "–" if found is None else f"{plain(found.p50)} / {plain(found.p99)}"
+
+
+def _known(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,232 @@
+"""How good answers are: every target is asked the same items, and what can be checked by rule is.
+
+Each answer is an event of the run, `answer.given`, and each verdict on an open answer another, `answer.judged`: a run
+that is gone on with asks only what has no answer yet. What everything cost, judges and failures included, stands in the
+calls that the router records in the same run. At the end the answers also lie in `answers.jsonl`.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agentlab.bench.bounded import all_of
+from agentlab.bench.causes import cause_of, message_of
+from agentlab.bench.quality.config import QualityConfig
+from agentlab.bench.quality.judging import judge_answer
+from agentlab.bench.quality.plan import QualityPlan, plan_quality
+from agentlab.bench.quality.result import ANSWERS_FILE, NOT_ASKED, Answer, JudgeNote, QualityResult
+from agentlab.bench.quality.scores import LEVEL, summarise
+from agentlab.bench.targets import Target
+from agentlab.errors import MissingError, ModelFileError, RemoteError
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.types import Completion, Message
+from agentlab.runs.events import Event
+from agentlab.runs.run import Run
+from agentlab.runs.stop import StopFlag
+from agentlab.tasks.check import check
+from agentlab.tasks.extract import final_part
+from agentlab.tasks.items import Item, set_digest
+
+if TYPE_CHECKING:
+    from agentlab.llm.router import Router
+
+GIVEN, JUDGED = "answer.given", "answer.judged"
+
+_GIVE_UP_AFTER = 5  # requests in a row without any answer of the target so far
+_DIGITS = 6  # of seconds
+_VERDICT = ("score", "agreed", "reason")
+
+
+async def run_quality(
+    config: QualityConfig,
+    llm: LLMConfig,
+    router: "Router",
+    run: Run,
+    *,
+    targets: Sequence[str] = (),
+    stop: StopFlag | None = None,
+) -> QualityResult:
+    """Ask what was not asked yet, judge what was not judged yet, and score.
+
+    A request that fails scores 0 and is counted apart; a target that never answers is given up after five.
+
+    Args:
+        config: which items, and who judges.
+        llm: the config that `router` was made of.
+        router: asks; runs in the caller's loop. Its recorder is the run's, or its budget begins anew in each session.
+        run: where answers are recorded, and looked up.
+        targets: as of `plan_quality`.
+        stop: looked at several times a second.
+
+    Raises:
+        ConfigError, UnknownNameError: as of `plan_quality`.
+        BudgetExceededError: the next request would cost more than is allowed; the answers so far are kept.
+        Interrupted: a stop was requested; the answers so far are kept.
+    """
+    plan = plan_quality(config, llm, targets)
+    asking = _Asking(config, plan, router, run, stop or StopFlag(), known_answers(run.events, plan))
+    for target in plan.targets:
+        await asking.ask(target)
+    await asking.judge()
+    answers = [asking.answers[target.name, item.id] for target in plan.targets for item in plan.items]
+    run.write_text(ANSWERS_FILE, "".join(f"{answer.model_dump_json()}\n" for answer in answers))
+    return QualityResult(
+        item_set=set_digest(plan.items),
+        items=len(plan.items),
+        level=LEVEL,
+        targets=[summarise(t.name, [a for a in answers if a.target == t.name]) for t in plan.targets],
+        judge=_judge_note(plan, answers),
+    )
+
+
+def known_answers(events: Sequence[Event], plan: QualityPlan) -> dict[tuple[str, str], Answer]:
+    """The answers that a run has to the items of a plan, by target and item, with their verdicts."""
+    digests = {item.id: item.digest for item in plan.items}
+    known: dict[tuple[str, str], Answer] = {}
+    for event in events:
+        if event.type == GIVEN:
+            answer = Answer.model_validate(event.data["answer"])
+            if digests.get(answer.item) == answer.digest:
+                known[answer.target, answer.item] = answer
+        elif event.type == JUDGED:
+            key = (event.data["target"], event.data["item"])
+            if key in known:
+                known[key] = known[key].model_copy(update={name: event.data[name] for name in _VERDICT})
+    return known
+
+
+@dataclass(slots=True)
+class _Asking:
+    """The state of a run of items: what is known by (target, item), and who does not answer at all."""
+
+    config: QualityConfig
+    plan: QualityPlan
+    router: "Router"
+    run: Run
+    stop: StopFlag
+    answers: dict[tuple[str, str], Answer]
+    heard: set[str] = field(default_factory=set)  # targets that answered at least once
+    lost: dict[str, int] = field(default_factory=dict)  # requests of the others that failed
+
+    def __post_init__(self) -> None:
+        for answer in self.answers.values():
+            self._count(answer)
+
+    async def ask(self, target: Target) -> None:
+        """All items of a target that have no answer yet."""
+        missing = [item for item in self.plan.items if (target.name, item.id) not in self.answers]
+        await all_of([partial(self._ask, target, item) for item in missing], self.config.at_once, self.stop)
+
+    async def _ask(self, target: Target, item: Item) -> None:
+        answer = _blank(target, item, NOT_ASKED, f"the first {_GIVE_UP_AFTER} requests failed")
+        if target.name in self.heard or self.lost.get(target.name, 0) < _GIVE_UP_AFTER:
+            answer = await self._answer(target, item)
+        self.run.emit(GIVEN, f"{target.name}/{item.id}", answer=answer.model_dump(mode="json"))
+        self.answers[target.name, item.id] = answer
+        self._count(answer)
+
+    async def _answer(self, target: Target, item: Item) -> Answer:
+        began = time.perf_counter()
+        try:
+            completion = await self.router.complete(
+                [Message("user", item.prompt)],
+                f"bench.{item.type}",
+                call_id=f"{target.name}/{item.id}",
+                options=target.options(temperature=self.config.temperature, max_tokens=item.max_tokens),
+            )
+        except (RemoteError, MissingError, ModelFileError) as error:
+            seconds = round(time.perf_counter() - began, _DIGITS)
+            failed = _blank(target, item, cause_of(error).__name__, message_of(error))
+            return failed.model_copy(update={"total_seconds": seconds})
+        return _answer_of(target, item, completion)
+
+    def _count(self, answer: Answer) -> None:
+        if answer.error:
+            self.lost[answer.target] = self.lost.get(answer.target, 0) + 1
+        else:
+            self.heard.add(answer.target)
+
+    async def judge(self) -> None:
+        """All open answers that have no verdict yet; a verdict that could not be had is not asked for again."""
+        if self.plan.judge is None:
+            return
+        done = {(event.data["target"], event.data["item"]) for event in self.run.events if event.type == JUDGED}
+        items = {item.id: item for item in self.plan.items}
+        waiting = [a for key, a in self.answers.items() if a.type == "open" and a.score is None and key not in done]
+        jobs = [partial(self._judge, self.plan.judge, answer, items[answer.item]) for answer in waiting]
+        await all_of(jobs, self.config.at_once, self.stop)
+
+    async def _judge(self, judge: str, answer: Answer, item: Item) -> None:
+        call_id = f"{answer.target}/{item.id}"
+        found = await judge_answer(self.router, judge, item, final_part(answer.text), call_id)
+        verdict = {"score": found.score, "agreed": found.agreed, "reason": found.reason}
+        self.run.emit(JUDGED, call_id, target=answer.target, item=item.id, **verdict)
+        self.answers[answer.target, item.id] = answer.model_copy(update=verdict)
+
+
+def _blank(target: Target, item: Item, error: str, message: str) -> Answer:
+    """A request that failed, or was not made."""
+    return Answer(
+        target=target.name,
+        item=item.id,
+        digest=item.digest,
+        type=item.type,
+        level=item.level,
+        text="",
+        model="",
+        score=0.0,
+        valid=None,
+        reason="no answer",
+        error=error,
+        message=message,
+        first_seconds=None,
+        total_seconds=None,
+        input_tokens=None,
+        output_tokens=None,
+        cost_usd=None,
+    )
+
+
+def _answer_of(target: Target, item: Item, completion: Completion[str]) -> Answer:
+    found, timing, usage = check(item, completion.text), completion.timing, completion.usage
+    return Answer(
+        target=target.name,
+        item=item.id,
+        digest=item.digest,
+        type=item.type,
+        level=item.level,
+        text=completion.text,
+        model=completion.model,
+        score=found.score,
+        valid=found.valid,
+        reason=found.reason,
+        error="",
+        message="",
+        first_seconds=None if timing is None or timing.first is None else round(timing.first, _DIGITS),
+        total_seconds=None if timing is None else round(timing.total, _DIGITS),
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd,
+    )
+
+
+def _judge_note(plan: QualityPlan, answers: Sequence[Answer]) -> JudgeNote:
+    """How far the judge can be trusted."""
+    opens = [answer for answer in answers if answer.type == "open" and not answer.error]
+    judged = [answer for answer in opens if answer.agreed is not None]
+    notes = []
+    if opens and plan.judge is None:
+        notes.append("Nobody judged the open answers: name a model with quality.judge, or give one the role duplicate.")
+    if not opens:
+        notes.append("There was no open answer to judge.")
+    if plan.judge in {answer.model for answer in judged}:
+        notes.append(f"{plan.judge} judged answers of its own, which models tend to prefer.")
+    return JudgeNote(
+        model=plan.judge,
+        judged=len(judged),
+        agreed=sum(bool(answer.agreed) for answer in judged),
+        unusable=sum(answer.score is None for answer in opens) if plan.judge else 0,
+        note=" ".join(notes),
+    )

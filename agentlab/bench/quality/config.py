@@ -1,0 +1,30 @@
+"""What can be told about the measurement of quality."""
+
+from pydantic import Field
+
+from agentlab.config.base import StrictModel
+from agentlab.tasks.items import TASK_TYPES, TaskType
+
+
+class QualityConfig(StrictModel):
+    """Which items are asked, and who judges open answers."""
+
+    types: tuple[TaskType, ...] = Field(
+        TASK_TYPES,
+        min_length=1,
+        description="Kinds of tasks: exact, json, code, classify, follow; open needs a judge.",
+    )
+    per_type: int = Field(12, ge=1, le=50, description="Items of each kind; of open there are twelve.")
+    items_seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of the items. Only runs with the same items can be compared."
+    )
+    at_once: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Requests at a time; more is quicker, and times then hold the waiting of each other.",
+    )
+    temperature: float = Field(0.0, ge=0, le=2, description="0 is the most likely answer.")
+    judge: str | None = Field(
+        None, description="Model that judges open answers; null is the first of role duplicate, or nobody without one."
+    )

@@ -1,0 +1,180 @@
+"""The answer of `agentlab llm-bench quality`, and one line of its `answers.jsonl`."""
+
+from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.tasks.items import TaskType
+
+ANSWERS_FILE = "answers.jsonl"
+NOT_ASKED = "NotAsked"  # the error of an item that was left out because the target never answered
+
+
+class Answer(Document):
+    """What a target said to one item.
+
+    `score` is in [0, 1]; None until the answer was judged, and for good where no judge is there. `valid` says whether
+    it was the JSON that was asked for; None where none was, or nothing came. `error` is the kind of the error of a
+    request that failed ("" if it did not): its score is 0. None in the figures is unknown, never 0.
+    """
+
+    target: str
+    item: str
+    digest: str  # of the item, so that other items are not taken for it
+    type: TaskType
+    level: int
+    text: str
+    model: str  # that answered in the end
+    score: float | None
+    valid: bool | None
+    reason: str
+    error: str
+    message: str
+    first_seconds: float | None
+    total_seconds: float | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    agreed: bool | None = None  # whether the judge said the same in both orders
+
+
+class TypeScore(Document):
+    """One target at one type of task. `quality` is the mean score of the `scored` items, with its Wilson interval."""
+
+    type: TaskType
+    items: int
+    scored: int
+    failed: int
+    quality: float | None
+    low: float | None
+    high: float | None
+    valid_json: float | None
+
+
+class TargetQuality(Document):
+    """One target over all items. Rates are the sum of scores over seconds, and over USD; None is unknown.
+
+    `seconds` sums the times of single requests, as if they had been made one after the other; `cost_usd` is of those
+    that were answered.
+    """
+
+    target: str
+    items: int
+    scored: int
+    failed: int
+    quality: float | None
+    low: float | None
+    high: float | None
+    by_type: list[TypeScore]
+    seconds: float | None
+    median_seconds: float | None
+    output_tokens: int | None
+    cost_usd: float | None
+    per_second: float | None
+    per_dollar: float | None
+
+    def priors(self) -> dict[TaskType, tuple[float, int]]:
+        """Mean score and number of scored items by type of task: what is known before a model's first real call."""
+        return {row.type: (row.quality, row.scored) for row in self.by_type if row.quality is not None}
+
+
+class JudgeNote(Document):
+    """Who judged open answers, and how far it can be trusted: the share it judged alike in both orders."""
+
+    model: str | None
+    judged: int
+    agreed: int
+    unusable: int
+    note: str
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the judged answers with the same verdict in both orders; None without any."""
+        return self.agreed / self.judged if self.judged else None
+
+
+class QualityResult(Document):
+    """All targets at the same items. `item_set` is the digest of the items: results of other items do not compare."""
+
+    item_set: str
+    items: int
+    level: float
+    targets: list[TargetQuality]
+    judge: JudgeNote
+
+    def blocks(self) -> list[Block]:
+        """Totals, then types, then the judge."""
+        shown: list[Block] = [Text(self._headline()), self._totals(), Heading("By type of task"), self._types()]
+        return [*shown, Heading("The judge"), Text(_judge(self.judge))]
+
+    def _headline(self) -> str:
+        known = [row for row in self.targets if row.quality is not None]
+        if not known:
+            return f"No answer to any of {self.items} items could be scored."
+        best = max(known, key=lambda row: row.quality or 0.0)
+        return f"Best at {self.items} items: {best.target}, {_interval(best)}."
+
+    def _totals(self) -> Table:
+        rows = [
+            (
+                row.target,
+                _interval(row),
+                str(row.scored),
+                str(row.failed),
+                number(row.median_seconds, 3),
+                number(row.per_second, 3),
+                _cost(row.cost_usd),
+                _per_dollar(row),
+                "unknown" if row.output_tokens is None else f"{row.output_tokens:,}",
+            )
+            for row in self.targets
+        ]
+        columns = (
+            "target",
+            f"quality, {self.level:.0%} interval",
+            "scored",
+            "failed",
+            "median s",
+            "quality per second",
+            "cost",
+            "quality per dollar",
+            "tokens out",
+        )
+        return Table(columns, rows, "Quality is the mean score; a request that failed scores 0")
+
+    def _types(self) -> Table:
+        rows = [
+            (
+                row.target,
+                part.type,
+                _interval(part),
+                str(part.scored),
+                str(part.failed),
+                "–" if part.valid_json is None else f"{part.valid_json:.0%}",
+            )
+            for row in self.targets
+            for part in row.by_type
+        ]
+        return Table(("target", "type", f"quality, {self.level:.0%} interval", "scored", "failed", "valid JSON"), rows)
+
+
+def _interval(row: TypeScore | TargetQuality) -> str:
+    if row.quality is None or row.low is None or row.high is None:
+        return "not scored"
+    return f"{row.quality:.2f} [{row.low:.2f}, {row.high:.2f}]"
+
+
+def _cost(cost: float | None) -> str:
+    return "unknown" if cost is None else f"{cost:.4f} USD"
+
+
+def _per_dollar(row: TargetQuality) -> str:
+    if row.cost_usd == 0:
+        return "free"
+    return "unknown" if row.per_dollar is None else number(row.per_dollar, 1)
+
+
+def _judge(judge: JudgeNote) -> str:
+    if judge.agreement is None:
+        return judge.note
+    asked = f"{judge.model} judged {judge.judged} open answers against reference answers, each in both orders"
+    same = f"it said the same in both in {judge.agreed} ({judge.agreement:.0%}); otherwise the answer scores a half"
+    unusable = f" {judge.unusable} judgements could not be used." if judge.unusable else ""
+    return f"{asked}; {same}.{unusable} {judge.note}".rstrip()

@@ -1,0 +1,91 @@
+"""The check of all models: availability, times, what went wrong and what to do."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from agentlab.bench.check.asking import run_check
+from agentlab.bench.check.config import CheckConfig
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AuthError, ConfigError, LLMTimeoutError, RateLimitedError, ServerFaultError
+from agentlab.llm.router import Router
+from tests.unit.bench.conftest import Model, llm_of
+
+
+def check(llm, router, **config):
+    async def go():
+        async with router:
+            return await run_check(CheckConfig(**config), llm, router)
+
+    return asyncio.run(go())
+
+
+def test_one_models_failure_does_not_hide_anothers_result(router_of):
+    flaky = iter(["OK", ServerFaultError("Internal error."), "OK"])
+    models = {
+        "good": Model(lambda _: "OK"),
+        "flaky": Model(lambda _: next(flaky)),
+        "late": Model(lambda _: LLMTimeoutError("No first token.")),
+        "full": Model(lambda _: RateLimitedError("Slow down.", retry_after=900)),
+        "locked": Model(lambda _: AuthError("Bad key.", hint="Check the key.")),
+        "mute": Model(lambda _: ""),
+    }
+    llm = llm_of(models)
+    result = check(llm, router_of(llm, models))
+    rows = {each.model: each for each in result.models}
+    assert list(rows) == list(models)
+    assert {name: (each.available, each.successes, each.failures, each.error_group) for name, each in rows.items()} == {
+        "good": (True, 3, 0, None),
+        "flaky": (True, 2, 1, "API Error"),
+        "late": (False, 0, 1, "Timeout"),
+        "full": (False, 0, 1, "Rate Limit"),
+        "locked": (False, 0, 1, "API Error"),
+        "mute": (False, 0, 1, "API Error"),
+    }
+    assert (rows["locked"].error, rows["locked"].remedy) == ("Bad key.", "Check the key.")
+    assert rows["good"].first_seconds <= rows["good"].total_seconds <= rows["good"].slowest_seconds
+
+
+def test_models_are_asked_at_the_same_time_but_not_all_at_once(router_of):
+    most = here = 0
+
+    class Slow(Model):
+        async def stream(self, request):
+            nonlocal most, here
+            here += 1
+            most = max(most, here)
+            await asyncio.sleep(0.1)
+            here -= 1
+            async for delta in super().stream(request):
+                yield delta
+
+    models = {f"m{i}": Slow(lambda _: "OK") for i in range(6)}
+    llm = llm_of(models)
+    began = time.perf_counter()
+    result = check(llm, router_of(llm, models), requests=1, models_at_once=3)
+    assert most == 3
+    assert time.perf_counter() - began < 0.55
+    assert all(each.total_seconds >= 0.1 for each in result.models)
+
+
+def test_a_model_that_hangs_costs_its_clock_once():
+    llm = llm_of(
+        ["dead", "good"],
+        providers={"at-dead": {"kind": "scripted", "mode": "stuck"}, "at-good": {"kind": "scripted"}},
+        defaults={"retries": 0, "timeout": {"first_token": 0.3}},
+    )
+    began = time.perf_counter()
+    result = check(llm, Router(llm, env={}, workspace=Workspace(root=Path(), cache=Path())), requests=5)
+    assert time.perf_counter() - began < 1.0
+    assert [(each.model, each.asked, each.available) for each in result.models] == [
+        ("dead", 1, False),
+        ("good", 5, True),
+    ]
+
+
+def test_without_models_there_is_nothing_to_check(router_of):
+    llm = llm_of([], roles={})
+    with pytest.raises(ConfigError, match="no language model"):
+        check(llm, router_of(llm, {}))

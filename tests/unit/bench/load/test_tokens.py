@@ -1,0 +1,32 @@
+"""Counting with a tokenizer."""
+
+from pathlib import Path
+
+import pytest
+
+from agentlab.bench.load.tokens import counter
+from agentlab.errors import MissingFileError, ModelFileError
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Path:
+    """A tokenizer whose tokens are words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "yes": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_tokens_are_those_of_the_tokenizer(words: Path) -> None:
+    count = counter(words)
+    assert (count("yes yes no"), count("")) == (3, 0)
+
+
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError):
+        counter(tmp_path / "absent.json")
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(ModelFileError):
+        counter(tmp_path / "broken.json")

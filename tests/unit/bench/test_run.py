@@ -1,0 +1,64 @@
+"""A measurement of quality that is gone on with: what earlier sessions spent counts, and is told at the end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.bench.config import BenchConfig
+from agentlab.bench.run import BenchExperiment
+from agentlab.config.workspace import Workspace
+from agentlab.errors import BudgetExceededError
+from agentlab.runs.context import Context
+from agentlab.runs.run import Edge, Run, RunSpec
+
+LLM: dict[str, Any] = {
+    "providers": {"script": {"kind": "scripted"}},
+    "models": {
+        name: {"provider": "script", "id": name, "price": {"input": 100, "output": 100}} for name in ("dear", "judge")
+    },
+    "roles": {"primary": ["dear"], "duplicate": ["judge"]},
+    "ledger": {"enabled": False},
+}
+
+
+def experiment(home: Path, most: float) -> BenchExperiment:
+    config = {
+        "measure": "quality",
+        "quality": {"types": ["exact", "open"], "per_type": 3},
+        "targets": ["dear"],
+        "llm": {**LLM, "budget": {"per_run_usd": most}},
+    }
+    return BenchExperiment(BenchConfig.model_validate(config), Context(Workspace(root=home, cache=home), {}))
+
+
+def cost_of(run: Run) -> float:
+    costs = [event.data["usage"]["cost_usd"] for event in run.events if event.type == "llm.called"]
+    return float(sum(cost for cost in costs if cost is not None))
+
+
+def test_what_earlier_sessions_spent_counts_towards_the_budget(tmp_path: Path) -> None:
+    whole = Run.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="whole"), Edge())
+    with whole:
+        expected, outcome = experiment(tmp_path, 100.0).run(whole)
+        assert outcome.cost_usd == pytest.approx(cost_of(whole))
+        assert {event.data["task"] for event in whole.events if event.type == "llm.called"} >= {"bench.judge"}
+    most = cost_of(whole) * 0.7
+    with (
+        Run.create(tmp_path / "runs", RunSpec("llm-bench", "", "", "h", 0, name="cut"), Edge()) as cut,
+        pytest.raises(BudgetExceededError),
+    ):
+        experiment(tmp_path, most).run(cut)
+    path, answered, spent = cut.path, len(cut.events), cost_of(cut)
+    assert 0 < spent <= most
+    for _ in range(2):
+        with Run.resume(path, Edge()) as again, pytest.raises(BudgetExceededError):
+            experiment(tmp_path, most).run(again)
+        assert cost_of(again) == spent  # nothing more was asked
+    with Run.resume(path, Edge()) as last:
+        result, outcome = experiment(tmp_path, 100.0).run(last)
+        assert outcome.cost_usd == pytest.approx(cost_of(last)) == pytest.approx(cost_of(whole))
+        assert len(last.events) > answered
+    assert result.quality is not None
+    assert expected.quality is not None
+    assert result.quality.targets[0].quality == expected.quality.targets[0].quality
