@@ -23,7 +23,13 @@ _SECRET = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 class StrictModel(BaseModel):
     """Frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        protected_namespaces=(),
+        defer_build=True,  # until a config is read: importing a command must not pay for all of them
+    )
 
 
 def budget_field(default: Any = ..., **kwargs: Any) -> Any:
@@ -33,7 +39,8 @@ def budget_field(default: Any = ..., **kwargs: Any) -> Any:
 
 def machine_field(default: Any = ..., **kwargs: Any) -> Any:
     """A field that says where the work runs, not what it is. Not part of the config hash."""
-    return Field(default, json_schema_extra={"role": "machine"}, **kwargs)
+    given = {} if default is ... else {"default": default}
+    return Field(json_schema_extra={"role": "machine"}, **given, **kwargs)
 
 
 def preset_field(folder: str, default: Any = ..., **kwargs: Any) -> Any:

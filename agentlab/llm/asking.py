@@ -137,7 +137,8 @@ def replayed(recorder: CallRecorder | None, asked: Asked) -> Completion[Any] | N
     text, finish = data["text"], data["finish"]
     calls = tuple(tool_call_from(call) for call in data["tool_calls"])
     value: Any = text
-    if asked.question.value is not None and not (calls and not text.strip()):
+    calling = calls and asked.question.request.tools and not text.strip()
+    if asked.question.value is not None and not calling:
         value = asked.question.value(text, finish == "length")
         if isinstance(value, Rejected):
             raise SchemaError(f"The recorded answer to {asked.question.task} no longer fits: {value.problems[0]}.")

@@ -5,10 +5,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agentlab.errors import AllModelsFailedError
 from agentlab.llm import judge, structured
 from agentlab.llm.attempts import AttemptLoop
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.hedge import after, given_up
+from agentlab.llm.hedge import given_up
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.question import Candidate, Means, Outcome, Question, candidate_of
 from agentlab.llm.types import Attempt, Request, Timing
@@ -27,27 +28,26 @@ class BestOf:
 
     async def answer(self, question: Question, several: tuple[Candidate, ...]) -> Outcome:
         """The best answer of several models; the other candidates are asked if none of them has one."""
-        outcomes = await self._all(question, several)
-        attempts = tuple(attempt for outcome in outcomes for attempt in outcome.attempts)
+        loops = [AttemptLoop(replace(question, candidates=(one,)), self.means) for one in several]
+        outcomes = await self._all(question, loops)
+        attempts = tuple(attempt for loop in loops for attempt in loop.attempts)
         good = [outcome for outcome in outcomes if outcome.error is None]
         if not good:
-            rest = tuple(each for each in question.candidates if each not in several)
-            return after(attempts, await AttemptLoop(replace(question, candidates=rest), self.means).run())
-        if len(good) == 1 or judge.same([outcome.text for outcome in good]):
+            final = next((o for o in outcomes if not isinstance(o.error, AllModelsFailedError)), None)
+            if final is not None:  # what one refuses for good is not shopped around
+                return replace(final, attempts=attempts)
+            rest = replace(question, candidates=tuple(each for each in question.candidates if each not in several))
+            return await AttemptLoop(rest, self.means, before=attempts).run()
+        if len(good) == 1 or judge.same([_shown(outcome) for outcome in good]):
             return replace(good[0], attempts=attempts)
         best, judging = await self._judged(question, good)
-        for outcome in good:
-            self.means.observe.quality(question.task, outcome.model, float(outcome is best))
         seconds = asyncio.get_running_loop().time() - question.start
         return replace(best, attempts=attempts + judging, timing=Timing(seconds, seconds))
 
-    async def _all(self, question: Question, several: Sequence[Candidate]) -> list[Outcome]:
+    async def _all(self, question: Question, loops: Sequence[AttemptLoop]) -> list[Outcome]:
         """Their outcomes, in their order. Who is much slower than the first good one is given up."""
         clock = asyncio.get_running_loop().time
-        asking = [
-            asyncio.ensure_future(AttemptLoop(replace(question, candidates=(one,)), self.means).run())
-            for one in several
-        ]
+        asking = [asyncio.ensure_future(loop.run()) for loop in loops]
         pending, until = set(asking), None
         try:
             while pending:
@@ -63,13 +63,20 @@ class BestOf:
 
     async def _judged(self, question: Question, good: list[Outcome]) -> tuple[Outcome, tuple[Attempt, ...]]:
         """The best answer, and what judging took. A judge that fails or wavers leaves it to what was learnt before."""
-        texts = [outcome.text for outcome in good]
-        verdicts = await asyncio.gather(self._verdict(question, texts), self._verdict(question, texts[::-1]))
-        letters = [None if verdict.error else verdict.value.best for verdict in verdicts]
+        texts = [_shown(outcome) for outcome in good]
+        asking = [asyncio.ensure_future(self._verdict(question, order)) for order in (texts, texts[::-1])]
+        try:
+            first, second = await asyncio.gather(*asking)
+        finally:
+            await given_up(*asking)
+        letters = [None if verdict.error else verdict.value.best for verdict in (first, second)]
         index = judge.agreed(letters[0], letters[1], len(good))
         best = self._preferred(question.task, good) if index is None else good[index]
         LOG.debug("%s: the judge %s, %s", question.task, "wavered" if index is None else "agreed", best.model)
-        return best, tuple(attempt for verdict in verdicts for attempt in verdict.attempts)
+        if index is not None:
+            for outcome in good:
+                self.means.observe.quality(question.task, outcome.model, float(outcome is best))
+        return best, first.attempts + second.attempts
 
     async def _verdict(self, question: Question, texts: list[str]) -> Outcome:
         """One verdict, within the clock of the question."""
@@ -84,7 +91,9 @@ class BestOf:
             temperature=temperature,
             max_tokens=max_tokens,
         )
-        candidates = tuple(candidate_of(self.config, name) for name in names)
+        longest = max(each.total for each in question.candidates)
+        judges = (candidate_of(self.config, name) for name in names)
+        candidates = tuple(replace(each, total=min(each.total, longest)) for each in judges)
         asked = Question(judge.TASK, request, structured.checker(judge.Verdict), candidates, question.start)
         return await AttemptLoop(asked, self.means).run()
 
@@ -96,3 +105,8 @@ class BestOf:
             return -(arm.quality_sum + 1) / (arm.quality_count + 2), outcome.usage.cost_usd or 0.0
 
         return min(good, key=rank)
+
+
+def _shown(outcome: Outcome) -> str:
+    """What a judge sees of an answer: what a model calls is part of it."""
+    return "\n".join([outcome.text, *(f"{call.name}({call.arguments})" for call in outcome.tool_calls)])

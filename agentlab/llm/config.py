@@ -96,12 +96,12 @@ class DefaultsConfig(StrictModel):
         "by what was learnt of quality, latency and cost.",
     )
     answers: int = Field(3, ge=2, le=8, description="Answers that `best_of_n` compares.")
-    weights: Weights = Field(Weights(), description="What `adaptive` prefers.")
+    weights: Weights = Field(default_factory=Weights, description="What `adaptive` prefers.")
     hedge: float = Field(
         0, ge=0, le=0.5, description="Share of calls that may ask a second model when the first is slow to begin."
     )
     cache: bool = Field(False, description="Answer a question that was answered before from the response cache.")
-    timeout: Timeout = Field(Timeout(), description="When to give a provider up.")
+    timeout: Timeout = Field(default_factory=Timeout, description="When to give a provider up.")
     retries: int = Field(1, ge=0, le=5, description="Further tries at the same model, for errors that may pass.")
     temperature: float = Field(0, ge=0, le=2, description="0 is the most likely answer.")
     max_tokens: int = Field(256, ge=1, le=131_072, description="Tokens of the answer, at most.")
@@ -128,11 +128,11 @@ class LLMConfig(StrictModel):
 
     providers: dict[str, Provider] = Field(default_factory=dict, description="Endpoints and local files.")
     models: dict[str, ModelConfig] = Field(default_factory=dict, description="Their models, under names of our own.")
-    roles: RolesConfig = Field(RolesConfig(), description="The order in which models are tried.")
+    roles: RolesConfig = Field(default_factory=RolesConfig, description="The order in which models are tried.")
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="Exceptions for single tasks.")
-    defaults: DefaultsConfig = Field(DefaultsConfig(), description="Clocks, retries and sampling.")
-    budget: BudgetConfig = Field(BudgetConfig(), description="What it may cost.")
-    ledger: LedgerConfig = machine_field(LedgerConfig(), description="What is remembered between runs.")
+    defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Clocks, retries and sampling.")
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What it may cost.")
+    ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is remembered between runs.")
 
     @model_validator(mode="before")
     @classmethod
@@ -145,7 +145,7 @@ class LLMConfig(StrictModel):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "LLMConfig":
-        problems = [*self._broken_names(), *self._circles(), *self._unused()]
+        problems = [*self._broken_names(), *self._circles()] or [*self._unused()]
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -7,9 +7,9 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from agentlab.errors import AllModelsFailedError
 from agentlab.llm.attempts import AttemptLoop
 from agentlab.llm.question import Means, Outcome, Question
-from agentlab.llm.types import Attempt
 
 
 class HedgeBudget:
@@ -45,27 +45,26 @@ async def hedged(question: Question, means: Means, budget: HedgeBudget, patience
     try:
         await asyncio.wait({running, begun}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not (running.done() or begun.done()) and budget.allows():
-            return await _race(running, asyncio.ensure_future(AttemptLoop(rest, means).run()))
+            return await _race(loop, running, AttemptLoop(rest, means))
         outcome = await running
-        return outcome if outcome.error is None else after(outcome.attempts, await AttemptLoop(rest, means).run())
+        if not isinstance(outcome.error, AllModelsFailedError):
+            return outcome
+        return await AttemptLoop(rest, means, before=outcome.attempts).run()
     finally:
         await given_up(running, begun)
 
 
-async def _race(*runners: "asyncio.Future[Outcome]") -> Outcome:
+async def _race(first: AttemptLoop, running: "asyncio.Future[Outcome]", second: AttemptLoop) -> Outcome:
+    """The first good answer, told with what both tried."""
+    beside = asyncio.ensure_future(second.run())
     try:
-        done, pending = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait({running, beside}, return_when=asyncio.FIRST_COMPLETED)
         outcome = done.pop().result()
-        if outcome.error is None or not pending:
-            return outcome
-        return after(outcome.attempts, await pending.pop())
+        if isinstance(outcome.error, AllModelsFailedError) and pending:
+            outcome = await pending.pop()
     finally:
-        await given_up(*runners)
-
-
-def after(attempts: tuple[Attempt, ...], outcome: Outcome) -> Outcome:
-    """The outcome, told with the attempts that went before."""
-    return replace(outcome, attempts=(*attempts, *outcome.attempts))
+        await given_up(running, beside)
+    return replace(outcome, attempts=first.attempts + second.attempts)
 
 
 async def given_up(*tasks: "asyncio.Future[Any]") -> None:

@@ -9,7 +9,7 @@ import string
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentlab.llm.types import Message
 
@@ -20,6 +20,8 @@ _SPACE = re.compile(r"\s+")
 
 class Verdict(BaseModel):
     """What a judge says."""
+
+    model_config = ConfigDict(defer_build=True)  # until somebody has to judge
 
     best: Literal["A", "B", "C", "D", "E", "F", "G", "H"] = Field(description="The letter of the best answer.")
 

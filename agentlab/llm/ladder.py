@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from agentlab.llm.config import Cap
-from agentlab.llm.types import Message, Request, Tool, ToolCall
+from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall
 
 Rung = Literal["schema", "tool", "json", "prompt"]
 
@@ -51,6 +51,15 @@ def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, 
     """Text and tool calls as the caller sees them: the arguments of the rung's own tool are the text."""
     own = next((call for call in calls if call.name == _TOOL), None) if rung == "tool" else None
     return (text, calls) if own is None else (own.arguments, tuple(call for call in calls if call is not own))
+
+
+def heard(rung: Rung, delta: Delta, own: set[int]) -> Delta:
+    """A piece as a listener hears it: what the rung's own tool is given is text. `own` collects its indexes."""
+    if rung != "tool" or not delta.tools:
+        return delta
+    own.update(piece.index for piece in delta.tools if piece.name == _TOOL)
+    text = "".join(piece.arguments for piece in delta.tools if piece.index in own)
+    return replace(delta, text=delta.text + text, tools=tuple(piece for piece in delta.tools if piece.index not in own))
 
 
 def _with_schema(messages: tuple[Message, ...], schema: Mapping[str, Any]) -> tuple[Message, ...]:

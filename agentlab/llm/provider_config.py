@@ -27,7 +27,7 @@ class OpenAICompatProvider(StrictModel):
     kind: Literal["openai_compat"]
     base_url: BaseUrl = Field(description="Up to and without /chat/completions; https, or http on this machine.")
     api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
-    limits: Limits = Field(Limits(), description="What the provider allows.")
+    limits: Limits = Field(default_factory=Limits, description="What the provider allows.")
 
     @property
     def key_name(self) -> str | None:
@@ -47,7 +47,7 @@ class AnthropicProvider(StrictModel):
     kind: Literal["anthropic"]
     base_url: BaseUrl = Field("https://api.anthropic.com", description="Up to and without /v1/messages.")
     api_key: SecretRef = Field("${ANTHROPIC_API_KEY}", description="The variable that holds the key.")
-    limits: Limits = Field(Limits(), description="What the provider allows.")
+    limits: Limits = Field(default_factory=Limits, description="What the provider allows.")
 
     @property
     def key_name(self) -> str:

@@ -13,7 +13,7 @@ from agentlab.llm.ledger.sample import CachedAnswer
 from agentlab.llm.retry_budget import RetryBudget
 from agentlab.llm.slots import Slots
 from agentlab.llm.structured import Rejected
-from agentlab.llm.types import Attempt, ChatModel, Delta, EmbeddingModel, Request, Timing, ToolCall, Usage
+from agentlab.llm.types import Attempt, ChatModel, Delta, EmbeddingModel, Request, Timing, ToolCall, ToolPiece, Usage
 from agentlab.runs.redact import Redactor
 
 # Makes of an answer's text what the caller wants, or says why it cannot; the flag says that the answer was cut off.
@@ -95,7 +95,7 @@ class Means:
     observe: Observe
     cache: Remember
     rungs: dict[str, int] = field(default_factory=dict)  # how far down its ladder a model had to go
-    out_of_use: dict[str, str] = field(default_factory=dict)  # why a model is not asked any more
+    out_of_use: dict[str, AgentlabError] = field(default_factory=dict)  # why a model is not asked any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,12 @@ class Outcome:
     def usage(self) -> Usage:
         """Sum over all attempts."""
         return sum((attempt.usage for attempt in self.attempts), Usage())
+
+    @property
+    def delta(self) -> Delta:
+        """An answer that was not heard while it came, in one piece."""
+        pieces = tuple(ToolPiece(i, call.id, call.name, call.arguments) for i, call in enumerate(self.tool_calls))
+        return Delta(text=self.text, tools=pieces)
 
 
 def candidate_of(config: LLMConfig, name: str) -> Candidate:

@@ -7,7 +7,7 @@ from agentlab.errors import LLMTruncatedError, MalformedReplyError
 from agentlab.llm.types import ChatModel, Delta, Request, ToolCall, ToolPiece, Usage
 
 LONGEST_ANSWER = 262_144  # characters; whatever is used is recorded whole, so it has to be bounded
-_MOST_TOOL_CALLS = 128
+_MOST_TOOL_CALLS, _LONGEST_NAME = 128, 200
 
 
 class Heard(Protocol):
@@ -33,8 +33,8 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The answer so far. Half a surrogate pair is legal in JSON, but can be neither written nor sent on."""
-        return "".join(self._parts).encode(errors="replace").decode()
+        """The answer so far."""
+        return _clean("".join(self._parts))
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -94,5 +94,10 @@ class Clock(Protocol):
 def _joined(index: int, pieces: list[ToolPiece]) -> ToolCall:
     identity = next((piece.id for piece in pieces if piece.id), f"call_{index}")
     name = next((piece.name for piece in pieces if piece.name), "")
-    arguments = "".join(piece.arguments for piece in pieces).encode(errors="replace").decode()
-    return ToolCall(identity, name, arguments or "{}")
+    arguments = _clean("".join(piece.arguments for piece in pieces))
+    return ToolCall(_clean(identity[:_LONGEST_NAME]), _clean(name[:_LONGEST_NAME]), arguments or "{}")
+
+
+def _clean(text: str) -> str:
+    """Half a surrogate pair is legal in JSON, but can be neither written nor sent on."""
+    return text.encode(errors="replace").decode()

@@ -26,7 +26,6 @@ from agentlab.llm.connections import Connections
 from agentlab.llm.guard import ModelGuard, ProviderGuard
 from agentlab.llm.hedge import HedgeBudget
 from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.ledger.protocol import Ledger
 from agentlab.llm.live import Live
 from agentlab.llm.loop import CallersLoop, Home, LoopThread
@@ -108,6 +107,8 @@ class Router:
         if self._given_ledger is not None:
             return self._given_ledger
         if not self.config.ledger.enabled:
+            from agentlab.llm.ledger.memory import MemoryLedger
+
             return MemoryLedger()
         from agentlab.llm.ledger.sqlite import open_ledger
 

@@ -20,7 +20,6 @@ from agentlab.llm.config import LLMConfig, Strategy
 from agentlab.llm.hedge import HedgeBudget, hedged
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
-from agentlab.llm.types import Delta, ToolPiece
 
 LOG = logging.getLogger("agentlab.llm")
 _USUAL_TOKENS = 300  # an answer is seldom as long as it may be
@@ -43,7 +42,7 @@ class Strategist:
             if several:
                 outcome = await BestOf(self.config, self.means, self.arm).answer(question, several)
                 if sink is not None and outcome.error is None:
-                    sink(outcome.model, whole(outcome))
+                    sink(outcome.model, outcome.delta)
                 return outcome
             strategy = "single"
         question = replace(question, candidates=self._ordered(question, strategy))
@@ -79,9 +78,3 @@ class Strategist:
             missing = "a second model of role primary" if len(primaries) < 2 else "a model of role duplicate, to judge"
             LOG.warning("%s: comparing answers needs %s; one model is asked instead.", question.task, missing)
         return ()
-
-
-def whole(outcome: Outcome) -> Delta:
-    """An answer that was not heard while it came, in one piece."""
-    pieces = tuple(ToolPiece(i, call.id, call.name, call.arguments) for i, call in enumerate(outcome.tool_calls))
-    return Delta(text=outcome.text, tools=pieces)

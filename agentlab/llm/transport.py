@@ -50,6 +50,7 @@ class Transport:
         # becomes free, which makes 64 at a time cost several times as much as one. The one used last comes first.
         self._idle: list[_Lane] = []
         self._lanes: list[_Lane] = []
+        self._closing: set[asyncio.Future[None]] = set()
 
     def _lane(self) -> "_Lane":
         if self._idle:
@@ -82,11 +83,26 @@ class Transport:
             lane = self._lane()
         except (OSError, ValueError, httpx.InvalidURL) as error:  # certificates or a proxy that cannot be used
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
+        sound = False
         try:
             async with self._sent(lane, f"{self._base_url}{path}", content) as reply:
                 yield reply
+            sound = True
+        except RemoteError as error:
+            sound = not isinstance(error, LLMTimeoutError)
+            raise
         finally:
-            self._idle.append(lane)
+            if sound:
+                self._idle.append(lane)
+            else:
+                self._give_up(lane)
+
+    def _give_up(self, lane: "_Lane") -> None:
+        """Whoever is cancelled within the library, by a clock too, may leave its only connection taken for ever."""
+        self._lanes.remove(lane)
+        closing = asyncio.ensure_future(lane.client.aclose())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
     async def _sent(self, lane: "_Lane", url: str, content: bytes) -> AsyncIterator["Reply"]:
@@ -110,7 +126,7 @@ class Transport:
 
     async def close(self) -> None:
         """Close the connections."""
-        await asyncio.gather(*(lane.client.aclose() for lane in self._lanes))
+        await asyncio.gather(*self._closing, *(lane.client.aclose() for lane in self._lanes))
 
 
 class _Lane:
@@ -188,10 +204,14 @@ class Reply:
 
     async def document(self) -> bytes:
         """The whole body of a reply that is no stream; errors as in `events`."""
-        body = bytearray()
-        while (block := await self._next(LARGEST_REPLY)) is not None:
-            body += block
-        return bytes(body)
+        blocks = []  # joined once: what is too large never takes twice its room
+        try:
+            while (block := await self._next(LARGEST_REPLY)) is not None:
+                blocks.append(block)
+        except RemoteError:
+            blocks.clear()  # an error keeps its frames for a while, and with them all that they hold
+            raise
+        return b"".join(blocks)
 
     async def error_body(self) -> str:
         """The beginning of the body of an error, as text, as far as it comes."""

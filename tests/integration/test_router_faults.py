@@ -5,15 +5,17 @@ asked first has the fault, a healthy one stands behind it.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 import pytest
 
 from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.serving import in_process, in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig
@@ -83,22 +85,31 @@ def mock() -> Iterator[MockServer]:
 
 
 @pytest.fixture
-def route(mock, tmp_path):
-    """A router over models of the mock server, named by their scripts; one provider each, as in life."""
+def home(tmp_path) -> Workspace:
+    return Workspace(tmp_path, tmp_path / "cache")
+
+
+def config_of(url: str, *scripts: str, retries: int = 1, clocks: dict[str, float] | None = None) -> LLMConfig:
+    """Models of the mock server at `url`, named by their scripts; one provider each, as in life."""
+    provider = {"kind": "openai_compat", "base_url": url, "api_key": "${TEST_API_KEY}"}
+    tree = {
+        "providers": dict.fromkeys(scripts, provider),
+        "models": {script: {"provider": script, "id": script, "price": PRICE} for script in scripts},
+        "roles": {"primary": list(scripts)},
+        "defaults": {"timeout": CLOCKS | (clocks or {}), "retries": retries},
+    }
+    return LLMConfig.model_validate(tree, context={"env": {}})
+
+
+@pytest.fixture
+def route(mock, home):
+    """A router over scripts of the mock server in this process; closed at the end."""
     routers: list[Router] = []
     mock.reset()
 
-    def make(*scripts: str, retries: int = 1, clocks: dict[str, float] | None = None, **changes: object) -> Router:
-        provider = {"kind": "openai_compat", "base_url": mock.url, "api_key": "${TEST_API_KEY}"}
-        tree = {
-            "providers": dict.fromkeys(scripts, provider),
-            "models": {script: {"provider": script, "id": script, "price": PRICE} for script in scripts},
-            "roles": {"primary": list(scripts)},
-            "defaults": {"timeout": CLOCKS | (clocks or {}), "retries": retries},
-            **changes,
-        }
-        config = LLMConfig.model_validate(tree, context={"env": {}})
-        routers.append(Router(config, env={"TEST_API_KEY": KEY}, workspace=Workspace(tmp_path, tmp_path / "cache")))
+    def make(*scripts: str, **changes: object) -> Router:
+        config = config_of(mock.url, *scripts, **changes)
+        routers.append(Router(config, env={"TEST_API_KEY": KEY}, workspace=home))
         return routers[-1]
 
     yield make
@@ -160,13 +171,13 @@ def test_a_slow_drip_ends_with_the_clock_of_the_whole_call(route):
     assert time.monotonic() - start < 2.5
 
 
-def test_nobody_listens(route, mock):
+def test_nobody_listens(route, home):
     """A port that refuses connections."""
     router = route("ok", HEALTHY)
     tree = router.config.model_dump()
     tree["providers"]["ok"]["base_url"] = "http://127.0.0.1:9"
     config = LLMConfig.model_validate(tree, context={"env": {}})
-    with Router(config, env={"TEST_API_KEY": KEY}, workspace=router._connections._surroundings.workspace) as fresh:
+    with Router(config, env={"TEST_API_KEY": KEY}, workspace=home) as fresh:
         answer = fresh.complete_sync(ASK, "t")
     assert answer.text == ANSWER
     assert [attempt.error for attempt in answer.attempts] == ["LLMConnectionError"] * 2 + [None]
@@ -253,13 +264,13 @@ def test_a_bad_request_goes_to_nobody_else(mock, route, script, kind, first, sec
     assert (count(mock, script), count(mock, HEALTHY)) == (first, second)
 
 
-def test_an_overflow_goes_to_a_larger_window_only(mock, route):
+def test_an_overflow_goes_to_a_larger_window_only(mock, route, home):
     router = route("400-context", "a/ok-n8", HEALTHY)
     tree = router.config.model_dump()
     for name, context in (("400-context", 4096), ("a/ok-n8", 2048), (HEALTHY, 8192)):
         tree["models"][name]["context"] = context
     config = LLMConfig.model_validate(tree, context={"env": {}})
-    with Router(config, env={"TEST_API_KEY": KEY}, workspace=router._connections._surroundings.workspace) as fresh:
+    with Router(config, env={"TEST_API_KEY": KEY}, workspace=home) as fresh:
         assert fresh.complete_sync(ASK, "t").model == HEALTHY
     assert (count(mock, "a/ok-n8"), count(mock, HEALTHY)) == (0, 1)
 
@@ -285,12 +296,16 @@ def test_when_all_are_down_every_attempt_is_told_and_no_key(route):
     assert KEY not in f"{failed.value} {failed.value.failures} {failed.value.hint}"
 
 
-def test_a_reply_of_200_megabytes_is_never_held(route):
-    process = psutil.Process()
-    router = route("huge", HEALTHY)
-    before = process.memory_info().rss
-    router.complete_sync(ASK, "t")
-    assert process.memory_info().rss - before < 48 << 20
+def test_a_reply_of_200_megabytes_is_never_held(home):
+    """The server has a process of its own here, so that only the client's memory is looked at."""
+    with (
+        in_process() as url,
+        Router(config_of(url, "huge", HEALTHY), env={"TEST_API_KEY": KEY}, workspace=home) as router,
+    ):
+        assert router.complete_sync(ASK, "t", options=Options(model=HEALTHY)).text == ANSWER
+        before = psutil.Process().memory_info().rss
+        assert router.complete_sync(ASK, "t").model == HEALTHY
+        assert psutil.Process().memory_info().rss - before < 48 << 20
 
 
 def test_who_gives_up_closes_the_connection_and_the_breaker_does_not_mind(mock, route):
@@ -308,3 +323,25 @@ def test_who_gives_up_closes_the_connection_and_the_breaker_does_not_mind(mock, 
         time.sleep(0.02)
     assert len(mock.seen()["models"]["silence"]["left"]) == 6
     assert router.guards["silence"].state(time.monotonic()) == "closed"
+
+
+def test_calls_that_are_given_up_at_any_moment_leave_every_connection_usable(mock, home):
+    """A connection that is cancelled while it is made or closed must not be handed to the next call."""
+    rng = random.Random(5)
+
+    async def storm() -> None:
+        config = config_of(mock.url, "ok-ttft2-n3", clocks={"first_token": 2.0})
+        async with Router(config, env={"TEST_API_KEY": KEY}, workspace=home, in_callers_loop=True) as router:
+
+            async def call(number: int) -> None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(rng.uniform(0, 0.012)):
+                        await router.complete(ASK, "t", call_id=str(number))
+
+            for start in range(0, 1500, 8):
+                await asyncio.gather(*(call(start + number) for number in range(8)))
+            answers = await asyncio.gather(*(router.complete(ASK, "t", call_id=f"after {n}") for n in range(16)))
+            assert {answer.text for answer in answers} == {"0 1 2"}
+            assert all(len(answer.attempts) == 1 for answer in answers)
+
+    asyncio.run(storm())

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
 from agentlab.config.workspace import Workspace
@@ -72,6 +71,8 @@ def _factory(kind: str) -> Factory:
     if kind in PROVIDERS:
         module, _, attribute = PROVIDERS[kind].partition(":")
         return getattr(import_module(module), attribute)  # type: ignore[no-any-return] # named by a string
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
     plugins = entry_points(group=GROUP)
     if kind not in plugins.names:
         raise UnknownNameError("provider kind", kind, sorted({*PROVIDERS, *plugins.names}))

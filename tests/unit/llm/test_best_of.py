@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from agentlab.errors import AllModelsFailedError, ServerFaultError
+from agentlab.errors import AllModelsFailedError, ContentFilterError, ServerFaultError
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
-from agentlab.llm.types import Message, Usage
+from agentlab.llm.types import Message, Tool, ToolPiece, Usage
 
 ASK = (Message("user", "What is 6 x 7?"),)
 TWO = Options(strategy="best_of_two")
@@ -107,3 +107,29 @@ def test_three_answers(pair, speaker):
     )  # fmt: skip
     answer = router.complete_sync(ASK, "t", options=Options(strategy="best_of_n"))
     assert answer.text == "42"
+
+
+def test_a_verdict_that_was_none_teaches_nothing(pair, speaker):
+    ledger = MemoryLedger()
+    pair(speaker("41"), speaker("42"), speaker(DOWN), ledger=ledger).complete_sync(ASK, "t", options=TWO)
+    assert ledger.arm("t", "one", time.time()).quality_count == 0
+
+
+def test_what_the_models_call_is_part_of_what_is_judged(pair, speaker):
+    def calls(arguments):
+        return speaker("", tools=[ToolPiece(0, "c", "rm", arguments)])
+
+    judge = speaker('{"best": "B"}', '{"best": "A"}')
+    router = pair(calls('{"all": true}'), calls('{"all": false}'), judge)
+    options = Options(strategy="best_of_two", tools=(Tool("rm", "", {"type": "object"}),))
+    answer = router.complete_sync(ASK, "t", options=options)
+    assert answer.tool_calls[0].arguments == '{"all": false}'
+    assert 'rm({"all": true})' in judge.requests[0].messages[1].content
+
+
+def test_a_refusal_is_not_shopped_around(pair, speaker):
+    judge = speaker("the judge would answer")
+    router = pair(speaker(ContentFilterError("no")), speaker(ContentFilterError("no")), judge)
+    with pytest.raises(ContentFilterError):
+        router.complete_sync(ASK, "t", options=TWO)
+    assert judge.requests == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.errors import ServerFaultError
+from agentlab.errors import ContentFilterError, ServerFaultError
 from agentlab.llm.hedge import HedgeBudget
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.ledger.sample import Sample
@@ -65,6 +65,14 @@ def test_a_first_that_fails_is_replaced_as_ever(among, speaker, known_to_be_quic
     router = hedging(among, known_to_be_quick, speaker(ServerFaultError("down")), speaker("yes"))
     answer = router.complete_sync(ASK, "t")
     assert [attempt.model for attempt in answer.attempts] == ["one", "two"]
+
+
+def test_a_refusal_is_not_shopped_around(among, speaker, known_to_be_quick):
+    other = speaker("unasked")
+    router = hedging(among, known_to_be_quick, speaker(ContentFilterError("no")), other)
+    with pytest.raises(ContentFilterError):
+        router.complete_sync(ASK, "t")
+    assert other.requests == []
 
 
 def test_a_second_that_fails_leaves_the_slow_first(among, speaker, known_to_be_quick):

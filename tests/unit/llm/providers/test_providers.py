@@ -20,7 +20,7 @@ def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
 
     monkeypatch.setattr(EntryPoint, "load", lambda _: factory)
     point = EntryPoint("mine", "some.package:factory", providers.GROUP)
-    monkeypatch.setattr(providers, "entry_points", lambda group: EntryPoints([point]).select(group=group))
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
     made = build("p", PluginProvider(kind="mine", options={"a": 1}), Surroundings({}, home))
     assert made == ("p", {"a": 1}, home)
 
