@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentlab.bench import endpoint
@@ -15,11 +16,12 @@ from agentlab.bench.load.stages import capacities
 from agentlab.bench.load.tables import objective
 from agentlab.bench.plan import BenchPlan, plan_of
 from agentlab.bench.priors import qualities_of, samples_of
-from agentlab.bench.quality.asking import run_quality
+from agentlab.bench.quality.asking import GIVEN, run_quality
 from agentlab.bench.quality.plan import plan_quality
-from agentlab.bench.quality.result import QualityResult
+from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
 from agentlab.bench.targets import targets_of
+from agentlab.bench.unanswered import Failed, unanswered
 from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.recorder import RunRecorder
@@ -67,18 +69,14 @@ class BenchExperiment:
         Raises:
             Interrupted: a signal asked to stop; what is finished is in the run.
             BudgetExceededError: the next request would cost more than is allowed.
+            AllModelsFailedError: all is over and reported, and nobody has answered.
         """
         with endpoint.opened(self.config) as llm:
             match self.config.measure:
                 case "load":
                     return self._load(run, llm)
                 case "check":
-                    checked = asyncio.run(self._check(run, llm))
-                    result = BenchResult(measure="check", check=checked)
-                    write_report(run, f"Language models checked {run.id}", checked.blocks())
-                    answering = sum(row.available for row in checked.models)
-                    metrics = {"available": Metric(value=answering, unit="models", direction="higher")}
-                    return result, Outcome(metrics=metrics)
+                    return self._checked(run, asyncio.run(self._check(run, llm)))
                 case "quality":
                     return self._quality(run, llm)
 
@@ -89,6 +87,16 @@ class BenchExperiment:
         models = [target.model for target in targets_of(self.config.targets, llm) if target.model]
         async with self._router(llm) as router:
             return await run_check(self.config.check, llm, router, models=models, stop=self.context.stop, checked=tell)
+
+    @staticmethod
+    def _checked(run: Run, found: CheckResult) -> tuple[BenchResult, Outcome]:
+        write_report(run, f"Language models checked {run.id}", found.blocks())
+        answering = sum(row.available for row in found.models)
+        if not answering:
+            failures = [Failed(row.model, row.error_kind, row.error, row.failures, row.remedy) for row in found.models]
+            raise unanswered(failures, str(run.path / "report.md"))
+        metrics = {"available": Metric(value=answering, unit="models", direction="higher")}
+        return BenchResult(measure="check", check=found), Outcome(metrics=metrics)
 
     def _quality(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
         async def ask() -> tuple[QualityResult, Usage]:
@@ -101,6 +109,11 @@ class BenchExperiment:
 
         found, usage = asyncio.run(ask())
         write_report(run, f"Quality of language models {run.id}", found.blocks())
+        if all(row.failed == row.items for row in found.targets):
+            given = [event.data["answer"] for event in run.events if event.type == GIVEN]
+            asked = [data for data in given if data["error"] != NOT_ASKED]
+            failures = [Failed(data["target"], data["error"], data["message"]) for data in asked]
+            raise unanswered(failures, str(run.path / "report.md"))
         if self.config.save_priors:
             self._save(run, qualities_of(found, llm, self.config.priors_for, at=time.time()))
         known = [row.quality for row in found.targets if row.quality is not None]
@@ -130,6 +143,8 @@ class BenchExperiment:
         write_load_report(run, result, measured.records)
         if self.config.save_priors:
             self._save(run, samples_of(measured, llm, self.config.priors_for, run=run.id, now=time.time()))
+        if not any(row.answered for row in result.stages) and (failures := _failures(measured)):
+            raise unanswered(failures, str(run.path / "report.md"))
         return BenchResult(measure="load", load=result), outcome(result)
 
     def _save(self, run: Run, evidence: "Iterable[Sample | Quality]") -> None:
@@ -167,6 +182,18 @@ class BenchExperiment:
             ceiling=measured.ceiling,
             notes=notes,
         )
+
+
+def _failures(measured: Measured) -> list[Failed]:
+    """What went wrong, once for each target and error, with the first message."""
+    found: dict[tuple[str, str], Failed] = {}
+    for stage, records in measured.records.items():
+        for record in records:
+            if record.error is not None:
+                target = measured.rows[stage].target
+                known = found.get((target, record.error), Failed(target, record.error, record.message, 0))
+                found[target, record.error] = replace(known, count=known.count + 1)
+    return list(found.values())
 
 
 def outcome(result: LoadResult) -> Outcome:

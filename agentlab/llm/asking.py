@@ -1,5 +1,6 @@
 """From what a caller says to a question, and from its outcome to a completion, by way of the run's record."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -65,6 +66,8 @@ def asked(
         BadRequestError: no model of the task can do what is asked; the schema is none.
         ContextOverflowError: the prompt cannot fit into any of their windows.
     """
+    if options.temperature is not None and not 0 <= options.temperature < math.inf:
+        raise BadRequestError(f"A temperature of {options.temperature} is none.")
     temperature, max_tokens = config.sampling(task)
     wanted = options.json_schema if schema is None else structured.schema_of(schema)
     request = Request(

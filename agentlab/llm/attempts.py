@@ -146,7 +146,7 @@ class AttemptLoop:
                 finish = "stop" if rung == "tool" and not calls else reply.finish or "stop"
                 return self._answered(candidate, reply, Said(text, calls, finish), value)
             rejection = SchemaError(f"The answer was rejected: {'; '.join(value.problems)}.")
-            self._note(candidate, reply.usage, rejection)
+            self._note(candidate, reply.usage, rejection, reply.assumed_usd)
             means.observe.quality(question.task, candidate.name, 0.0)
             if asked_again or self._committed:
                 raise rejection
@@ -161,7 +161,7 @@ class AttemptLoop:
         question, means = self._question, self._means
         text, calls, finish = said
         timing = _timing(reply, question.start, self._now())
-        self._note(candidate, reply.usage, None)
+        self._note(candidate, reply.usage, None, reply.assumed_usd)
         if question.value is not None:
             means.observe.quality(question.task, candidate.name, 1.0)
         if question.cached and finish in ("stop", "tool_calls"):
@@ -216,10 +216,10 @@ class AttemptLoop:
                 finally:
                     reply.usage = priced(reply.usage, candidate.price)
                     self._learn(candidate, ticket, reply, start, error)
-                    if error is not None:
-                        self._note(candidate, reply.usage, error)
         finally:
-            means.budget.settle(cost, reply.usage, answered=reply.begun is not None)
+            reply.assumed_usd = means.budget.settle(cost, reply.usage, answered=reply.begun is not None)
+            if error is not None:
+                self._note(candidate, reply.usage, error, reply.assumed_usd)
         if error is not None:
             raise self._ended(error, reply)
         return reply
@@ -254,11 +254,13 @@ class AttemptLoop:
             means.out_of_use[candidate.name] = reason
             LOG.warning("%s is not asked any more: %s", candidate.name, reason.message)
 
-    def _note(self, candidate: Candidate, usage: Usage, error: AgentlabError | None) -> None:
+    def _note(
+        self, candidate: Candidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None
+    ) -> None:
         message = ""
         if error is not None:
             message, self._hint = self._means.redactor.scrub(error.message)[:_LONGEST_MESSAGE], error.hint or self._hint
-        self._attempts.append(Attempt(candidate.name, error.kind if error else None, message, usage))
+        self._attempts.append(Attempt(candidate.name, error.kind if error else None, message, usage, assumed))
 
     def _scrubbed(self, error: AgentlabError) -> AgentlabError:
         error.message = self._means.redactor.scrub(error.message)

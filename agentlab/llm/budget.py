@@ -42,13 +42,24 @@ class Budget:
         *,
         day: float | None = None,
         spent_today: Callable[[], float | None] = lambda: None,
+        today: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`usage` is what earlier sessions of the run consumed; `day` limits what `spent_today` counts (USD)."""
+        """Nothing is reserved yet.
+
+        Args:
+            limit: USD for the run.
+            usage: what earlier sessions of the run consumed.
+            day: limits what `spent_today` counts, in USD.
+            spent_today: USD of this day's calls, less those that never said their cost.
+            today: number of the day; it changes when `spent_today` starts anew.
+        """
         self._limit = limit
         self._day = day
         self._spent_today = spent_today
+        self._today = today
         self._reserved = 0.0
-        self._unreported = 0.0  # what calls that never said are assumed to have cost
+        self._assumed = 0.0  # what calls that never said are assumed to have cost
+        self._assumed_on = (0, 0.0)  # number of the latest day with such calls, and their part
         self.usage = usage
 
     def reserve(self, cost: float | None) -> None:
@@ -57,10 +68,11 @@ class Budget:
         Raises:
             BudgetExceededError: nothing of the kind is left.
         """
-        spent = (self.usage.cost_usd or 0.0) + self._unreported
+        spent = (self.usage.cost_usd or 0.0) + self._assumed
         self._check(spent, self._limit, cost, "run", "--max-cost, budget.per_run_usd")
         if self._day is not None and cost != 0:
-            self._check((self._spent_today() or 0.0) + self._unreported, self._day, cost, "day", "budget.per_day_usd")
+            spent = (self._spent_today() or 0.0) + self._assumed_today()
+            self._check(spent, self._day, cost, "day", "budget.per_day_usd")
         self._reserved += cost or 0.0
 
     def _check(self, spent: float, limit: float, cost: float | None, span: str, flag: str) -> None:
@@ -72,9 +84,19 @@ class Budget:
                 hint=f"Raise it ({flag}), or use a model that costs nothing, such as the embedded one.",
             )
 
-    def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> None:
-        """Replace the reservation by what was consumed. A call that `answered` without saying its cost keeps it."""
+    def settle(self, cost: float | None, usage: Usage, *, answered: bool) -> float | None:
+        """Replace the reservation by what was consumed. A call that `answered` without saying its cost keeps it.
+
+        Returns what such a call is assumed to have cost, to be noted in its `Attempt`; None for any other.
+        """
         self._reserved -= cost or 0.0
         self.usage = self.usage + usage
-        if answered and usage.cost_usd is None:
-            self._unreported += cost or 0.0
+        if not (answered and cost) or usage.cost_usd is not None:
+            return None
+        self._assumed += cost
+        self._assumed_on = (self._today(), self._assumed_today() + cost)
+        return cost
+
+    def _assumed_today(self) -> float:
+        day, cost = self._assumed_on
+        return cost if day == self._today() else 0.0

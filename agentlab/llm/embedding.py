@@ -9,14 +9,15 @@ from agentlab.errors import (
     BadRequestError,
     LLMCancelledError,
     LLMTimeoutError,
-    RateLimitedError,
+    ServerFaultError,
     UnknownNameError,
 )
 from agentlab.llm import policy
-from agentlab.llm.budget import estimate, priced, tokens_of
+from agentlab.llm.budget import estimate, priced
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.question import Candidate, Means, candidate_of
-from agentlab.llm.types import Embeddings, Message, Timing, Usage
+from agentlab.llm.question import Candidate, Means, Question, candidate_of
+from agentlab.llm.turns import Turns
+from agentlab.llm.types import Embeddings, Message, Request, Timing, Usage
 
 MOST_TEXTS = 2048
 
@@ -24,7 +25,7 @@ MOST_TEXTS = 2048
 async def embed(
     config: LLMConfig, means: Means, names: Sequence[str], task: str, texts: Sequence[str]
 ) -> tuple[str, Embeddings]:
-    """Name of the model that answered, and the vectors. No model is asked twice.
+    """Name of the model that answered, and the vectors. No model is asked twice, and one clock runs for all of them.
 
     Raises:
         UnknownNameError: a name is none of the config.
@@ -40,50 +41,76 @@ async def embed(
     able = [candidate_of(config, name) for name in names if "embeddings" in config.caps(name)]
     if not able:
         raise BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
+    request = Request("", tuple(Message("user", text) for text in texts), max_tokens=0)
+    question = Question(task, request, None, tuple(able), asyncio.get_running_loop().time())
+    asking = _Asking(question, means)
     failures: list[str] = []
+    hint: str | None = None
     for candidate in able:
         try:
-            return candidate.name, await _one(means, candidate, task, texts)
+            return candidate.name, await asking.ask(candidate, texts)
         except AgentlabError as error:
             if not policy.rule_for(error).move_on:
                 raise
+            hint = error.hint or hint
             failures.append(f"{candidate.name}: {error.kind}: {means.redactor.scrub(error.message)}")
-    raise AllModelsFailedError(f"No model embedded the texts; the last said: {failures[-1]}", failures=failures)
+    raise AllModelsFailedError(
+        f"No model embedded the texts; the last said: {failures[-1]}", failures=failures, hint=hint
+    )
 
 
-async def _one(means: Means, candidate: Candidate, task: str, texts: Sequence[str]) -> Embeddings:
-    clock, guard, slots = asyncio.get_running_loop().time, means.guards[candidate.name], means.slots[candidate.provider]
-    messages = [Message("user", text) for text in texts]
-    cost, tokens = estimate(candidate.price, messages, 0), tokens_of(messages)
-    means.budget.reserve(cost)
-    usage, error, taken = Usage(), None, False
-    try:
-        async with asyncio.timeout(candidate.total):
-            while (wait := guard.delay(clock(), tokens)) > 0 and not guard.probing_helps:
-                if wait > policy.LONGEST_WAIT:
-                    raise RateLimitedError(f"It is to be left alone for {wait:.0f} seconds.", retry_after=wait)
-                await asyncio.sleep(wait)
-            await slots.take()
-            taken, start = True, clock()
-            ticket = guard.enter(start, tokens)
-            model = means.embedder(candidate.name)
-            try:
-                answer = await model.embed(candidate.id, texts)
-                usage = priced(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
-                return Embeddings(answer.vectors, usage)
-            except AgentlabError as failure:
-                error = failure
-                raise
-            except asyncio.CancelledError:
-                error = LLMCancelledError("The caller gave up.")
-                raise
-            finally:
-                guard.leave(clock(), ticket, error, usage.input_tokens)
-                timing = Timing(None, clock() - start)
-                means.observe.attempt(task, candidate, error.kind if error else None, usage, timing)
-    except TimeoutError:
-        raise LLMTimeoutError(f"There were no vectors within {candidate.total:g} seconds.") from None
-    finally:
-        means.budget.settle(cost, usage, answered=usage.input_tokens is not None)
-        if taken:
-            slots.free()
+class _Asking:
+    """One call."""
+
+    def __init__(self, question: Question, means: Means) -> None:
+        self._question, self._means = question, means
+        self._turns = Turns(question, means, lambda *_: None)
+        self._now = asyncio.get_running_loop().time
+
+    async def ask(self, candidate: Candidate, texts: Sequence[str]) -> Embeddings:
+        """The vectors of one model. Its cost is reserved before and settled after; unreported, it stays an estimate."""
+        means = self._means
+        if self._turns.left(candidate) <= 0:
+            raise LLMTimeoutError("Not asked: the time of the call is over.")
+        model = means.embedder(candidate.name)
+        cost = estimate(candidate.price, self._question.request.messages, 0)
+        means.budget.reserve(cost)
+        answer: Embeddings | None = None
+        error: AgentlabError | None = None
+        usage = Usage()
+        try:
+            async with self._turns.of(candidate) as ticket:
+                began = self._now()
+                try:
+                    async with asyncio.timeout_at(self._question.start + candidate.total):
+                        answer = await model.embed(candidate.id, texts)
+                    usage = priced(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
+                except asyncio.CancelledError:
+                    error = LLMCancelledError("The caller gave up.")
+                    raise
+                except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
+                    error = _explained(failure, candidate)
+                finally:
+                    means.guards[candidate.name].leave(self._now(), ticket, error, usage.input_tokens)
+                    self._learn(candidate, error, usage, Timing(None, self._now() - began))
+        finally:
+            means.budget.settle(cost, usage, answered=answer is not None)
+        if error is not None or answer is None:
+            raise error or ServerFaultError("There were no vectors.")
+        return Embeddings(answer.vectors, usage)
+
+    def _learn(self, candidate: Candidate, error: AgentlabError | None, usage: Usage, timing: Timing) -> None:
+        means = self._means
+        means.slots[candidate.provider].limit = means.guards[candidate.name].provider.concurrency
+        means.observe.attempt(self._question.task, candidate, error.kind if error else None, usage, timing)
+        if error is not None and policy.rule_for(error).disables:
+            error.message = means.redactor.scrub(error.message)
+            means.out_of_use[candidate.name] = error
+
+
+def _explained(failure: Exception, candidate: Candidate) -> AgentlabError:
+    if isinstance(failure, AgentlabError):
+        return failure
+    if isinstance(failure, TimeoutError):
+        return LLMTimeoutError(f"There were no vectors within {candidate.total:g} seconds.")
+    return ServerFaultError(f"The provider failed: {type(failure).__name__}.")  # its words may hold anything

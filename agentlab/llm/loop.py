@@ -49,14 +49,24 @@ class LoopThread:
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine there, and wait here."""
-        return await asyncio.wrap_future(self.submit(coroutine))
+        return await asyncio.wrap_future(self._send(coroutine))
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine there. Cancelling the future cancels it.
 
         Raises:
             LLMCancelledError: the loop was closed.
+            UsageError: it is called within the thread, which would wait for itself.
         """
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise UsageError(
+                "A language model cannot be waited for while the answer of another one is being checked.",
+                hint="Ask before or after, or use `await router.complete(...)` in a coroutine.",
+            )
+        return self._send(coroutine)
+
+    def _send(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         with self._lock:
             if self._closed:
                 coroutine.close()
@@ -110,13 +120,23 @@ class CallersLoop:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that it was first used in
         self._closed = False
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine as a task of the running loop."""
-        if self._closed:
+        """Run a coroutine as a task of the running loop.
+
+        Raises:
+            LLMCancelledError: it was closed.
+            UsageError: this is another loop than before.
+        """
+        try:
+            if self._closed:
+                raise LLMCancelledError(_CLOSED)
+            self._check()
+        except BaseException:
             coroutine.close()
-            raise LLMCancelledError(_CLOSED)
+            raise
         task = asyncio.ensure_future(coroutine)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -142,11 +162,25 @@ class CallersLoop:
         if not self._closed:
             raise UsageError("This router lives in the loop of its caller.", hint="Use `await router.aclose()`.")
 
+    def _check(self) -> None:
+        here = asyncio.get_running_loop()
+        self._loop = self._loop or here
+        if self._loop is not here:
+            raise UsageError(
+                "This router lives in the loop in which it was first used, and this is another one.",
+                hint="Make one router in each loop, or leave out `in_callers_loop`: then any loop may use it.",
+            )
+
     async def aclose(self, release: Release) -> None:
-        """Cancel what runs and await `release`. Safe to call twice."""
-        closed, self._closed = self._closed, True
-        if closed:
+        """Cancel what runs and await `release`. Safe to call twice.
+
+        Raises:
+            UsageError: this is another loop than that of the calls, whose connections end with theirs.
+        """
+        if self._closed:
             return
+        self._check()
+        self._closed = True
         for task in tuple(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)

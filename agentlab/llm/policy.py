@@ -50,6 +50,7 @@ _RULES: dict[type[AgentlabError], Rule] = {
     errors.WorkerDiedError: _FAULT,
     errors.LLMCancelledError: Rule(),
     errors.BudgetExceededError: Rule(),
+    errors.UsageError: Rule(),  # the caller's slip, whatever model is asked
 }
 # A missing file, a broken model file: this model is out, the others are not.
 _OTHERWISE = Rule(move_on=True)

@@ -34,7 +34,7 @@ class CallRecorder(Protocol):
         ...
 
     def spent(self) -> Usage:
-        """What all recorded calls consumed together."""
+        """What all recorded calls consumed together, with what those are assumed to have cost that never said."""
         ...
 
 
@@ -45,7 +45,7 @@ class RunRecorder:
         self._run = run
         called = [event.data for event in run.events if event.type == CALLED]
         self._known: dict[str, dict[str, Any]] = {data["key"]: data for data in called if _stands(data)}
-        self._spent = sum((usage_from(data["usage"]) for data in called), Usage())
+        self._spent = sum(map(_spent, called), Usage())
 
     @property
     def run(self) -> str:
@@ -61,11 +61,16 @@ class RunRecorder:
         event = self._run.emit(CALLED, id, key=key, **data)
         if _stands(event.data):
             self._known[key] = event.data
-        self._spent = self._spent + usage_from(event.data["usage"])
+        self._spent = self._spent + _spent(event.data)
 
     def spent(self) -> Usage:
-        """What all calls of the run consumed, earlier sessions included."""
+        """What all calls of the run consumed, earlier sessions and assumed costs included."""
         return self._spent
+
+
+def _spent(data: Mapping[str, Any]) -> Usage:
+    assumed = [attempt.assumed_usd for attempt in map(attempt_from, data["attempts"])]
+    return sum((Usage(cost_usd=cost) for cost in assumed), usage_from(data["usage"]))
 
 
 def _stands(data: Mapping[str, Any]) -> bool:
@@ -120,8 +125,9 @@ def usage_from(data: Mapping[str, Any]) -> Usage:
 
 
 def attempt_from(data: Mapping[str, Any]) -> Attempt:
-    """Inverse of `asdict`."""
-    return Attempt(data["model"], data["error"], data["message"], usage_from(data["usage"]))
+    """Inverse of `asdict`; events of older versions know no assumed cost."""
+    usage = usage_from(data["usage"])
+    return Attempt(data["model"], data["error"], data["message"], usage, data.get("assumed_usd"))
 
 
 def tool_call_from(data: Mapping[str, Any]) -> ToolCall:

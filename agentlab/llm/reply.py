@@ -21,12 +21,13 @@ class Heard(Protocol):
 class Reply:
     """What came in so far: it is counted even if the stream breaks."""
 
-    __slots__ = ("_calls", "_length", "_parts", "begun", "finish", "usage")
+    __slots__ = ("_calls", "_length", "_parts", "assumed_usd", "begun", "finish", "usage")
 
     def __init__(self) -> None:
         self.begun: float | None = None  # when the first piece came, in the loop's seconds
         self.finish: str | None = None
         self.usage = Usage()
+        self.assumed_usd: float | None = None  # what it is taken to have cost, if it does not say
         self._parts: list[str] = []
         self._calls: dict[int, list[ToolPiece]] = {}
         self._length = 0

@@ -8,12 +8,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import LLMCancelledError
@@ -45,6 +45,7 @@ from agentlab.runs.stop import StopFlag
 __all__ = ["Options", "Router"]
 
 LOG = logging.getLogger("agentlab.llm")
+R = TypeVar("R")
 _TIERS: tuple[Tier, ...] = ("pick", "edit", "full")  # from the least that can be asked to the most
 _POLL_SECONDS = 0.1
 _DAY = 86_400.0
@@ -99,6 +100,7 @@ class Router:
             recorder.spent() if recorder else Usage(),
             day=config.budget.per_day_usd,
             spent_today=lambda: self.ledger.spent_since(time.time() // _DAY * _DAY),
+            today=lambda: int(time.time() // _DAY),
         )
 
     @cached_property
@@ -209,8 +211,11 @@ class Router:
         return asking.settled(self._recorder, asked, await self._sent(asked)) if known is None else known
 
     async def _sent(self, asked: Asked, sink: Sink | None = None) -> Outcome:
+        return await self._at_home(self._answer(asked, sink))
+
+    async def _at_home(self, coroutine: Coroutine[Any, Any, R]) -> R:
         try:
-            return await self._home.run(self._answer(asked, sink))
+            return await self._home.run(coroutine)
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
@@ -234,7 +239,7 @@ class Router:
     ) -> tuple[str, Embeddings]:
         """The vectors of texts, and the name of the model that made them. Errors as of `complete`."""
         names = [options.model] if options.model else self.config.candidates(task)
-        return await self._home.run(embedding.embed(self.config, self._strategist.means, names, task, texts))
+        return await self._at_home(embedding.embed(self.config, self._strategist.means, names, task, texts))
 
     @overload
     def complete_sync(

@@ -2,12 +2,15 @@
 
 A reference to another document is refused instead of fetched, and a pattern gets a tenth of a second: there are
 expressions for which a few dozen characters would take for ever. `patternProperties` is refused, too: the library
-tries those patterns without a limit.
+tries those patterns without a limit. A schema may not grow beyond measure when its own references are written out, and
+an answer is looked at in a bounded number of steps, because a schema that contains itself grows with the answer.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
+from urllib.parse import unquote
 
 from agentlab.errors import BadRequestError
 
@@ -17,47 +20,104 @@ Problems = Iterator[tuple[str, str]]
 _MOST_PROBLEMS = 8
 _PATTERN_SECONDS = 0.1
 _WIDTH = 200
+_LARGEST = 5_000  # schemas within a schema
+_STEPS = 200_000  # keywords that are applied to one answer: about a second
+_LATE_PATTERN = _STEPS // 20  # what a pattern counts that ran out of its time
 _BY_NAME = {"properties", "$defs", "definitions", "dependentSchemas"}
 _DATA = {"const", "enum", "default", "examples"}
+_DEFINITIONS = {"$defs", "definitions"}
+_REFERENCES = ("$ref", "$dynamicRef")
 
 
 def validator_of(schema: Mapping[str, Any]) -> Callable[[Any], Problems]:
     """What tells the problems of a value.
 
     Raises:
-        BadRequestError: it is no JSON schema of draft 2020-12, or refers to another document.
+        BadRequestError: it is no JSON schema of draft 2020-12, refers to another document, or is too large.
     """
     from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError, ValidationError
+    from jsonschema.exceptions import SchemaError
     from jsonschema.validators import extend
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    def pattern(_: Any, expression: str, value: Any, __: Any) -> Iterator[ValidationError]:
-        if isinstance(value, str) and not _matches(expression, value):
-            yield ValidationError(f"{value[:40]!r} does not match {expression[:80]!r}")
-
+    steps = _Steps()
     try:
-        for refused in _refused(schema):
-            raise BadRequestError(f"The schema of the answer holds {refused}, which is not supported.")
+        _check_bounds(schema)
         Draft202012Validator.check_schema(schema)
-        validator = extend(Draft202012Validator, {"pattern": pattern})(schema, registry=Registry())
+        applied = {**Draft202012Validator.VALIDATORS, **_own_keywords(steps)}
+        counted = {keyword: steps.counted(apply) for keyword, apply in applied.items()}
+        validator = extend(Draft202012Validator, counted)(schema, registry=Registry())
         next(validator.iter_errors({}), None)  # one that goes round in a circle shows now
     except SchemaError as error:
         raise BadRequestError(f"The schema of the answer is no JSON schema: {error.message[:_WIDTH]}") from None
     except Unresolvable as error:
         raise BadRequestError(f"The schema of the answer refers to what is not there: {error}"[:_WIDTH]) from None
-    except RecursionError:
+    except (RecursionError, _TooManySteps):
         raise BadRequestError("The schema of the answer contains itself, or is nested too deeply.") from None
 
     def problems(value: Any) -> Problems:
+        steps.left = _STEPS
         try:
             for error in islice(validator.iter_errors(value), _MOST_PROBLEMS):
                 yield ".".join(str(part) for part in error.path) or "the object", error.message
         except (RecursionError, Unresolvable):
             yield "the object", "the schema cannot be applied to it"
+        except _TooManySteps:
+            yield "the object", "it takes too long to hold it against the schema"
 
     return problems
+
+
+class _TooManySteps(Exception):  # noqa: N818 - a state, not a fault
+    """The work that one answer may make is used up."""
+
+
+class _Steps:
+    """Counts the work that one answer makes."""
+
+    def __init__(self) -> None:
+        self.left = _STEPS
+
+    def take(self, count: int) -> None:
+        """Use some up, or raise `_TooManySteps`."""
+        self.left -= count
+        if self.left < 0:
+            raise _TooManySteps
+
+    def counted(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        """What applies a keyword, counted: one step, and one for each of the values that it goes through."""
+
+        def counting(validator: Any, wanted: Any, value: Any, schema: Any) -> Any:
+            self.take(1 + (len(wanted) if isinstance(wanted, list | Mapping) else 0))
+            return apply(validator, wanted, value, schema)
+
+        return counting
+
+
+def _own_keywords(steps: _Steps) -> dict[str, Callable[..., Any]]:
+    """Keywords for which the library may need for ever, or the square of the number of items."""
+    from jsonschema.exceptions import ValidationError
+
+    def pattern(_: Any, expression: str, value: Any, __: Any) -> Iterator[ValidationError]:
+        if isinstance(value, str) and not _matches(expression, value, steps):
+            yield ValidationError(f"{value[:40]!r} does not match {expression[:80]!r}")
+
+    def unique(_: Any, wanted: bool, value: Any, __: Any) -> Iterator[ValidationError]:
+        if wanted and isinstance(value, list) and len(set(map(_canonical, value))) < len(value):
+            yield ValidationError(f"{str(value)[:40]} has an item twice")
+
+    return {"pattern": pattern, "uniqueItems": unique}
+
+
+def _check_bounds(schema: Mapping[str, Any]) -> None:
+    for refused in _refused(schema):
+        raise BadRequestError(f"The schema of the answer holds {refused}, which is not supported.")
+    if _weight(schema, schema, {}) > _LARGEST:
+        raise BadRequestError(
+            f"The schema of the answer holds more than {_LARGEST} schemas, its references written out.",
+            hint="Ask for less at a time, or refer to a definition less often.",
+        )
 
 
 def _refused(node: Any) -> Iterator[str]:
@@ -68,7 +128,7 @@ def _refused(node: Any) -> Iterator[str]:
     if not isinstance(node, Mapping):
         return
     for keyword, value in node.items():
-        if keyword in ("$ref", "$dynamicRef") and not str(value).startswith("#"):
+        if keyword in _REFERENCES and not str(value).startswith("#"):
             yield f"a reference to {str(value)[:80]!r}"
         if keyword == "patternProperties":
             yield "patternProperties"
@@ -78,11 +138,61 @@ def _refused(node: Any) -> Iterator[str]:
             yield from _refused(value)
 
 
-def _matches(expression: str, text: str) -> bool:
+def _weight(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
+    """How many schemas there are when references within the document are written out; a circle is cut after a turn."""
+    if isinstance(node, list):
+        return sum(_weight(item, root, known) for item in node)
+    if not isinstance(node, Mapping):
+        return 0
+    weight = 1
+    for keyword, value in node.items():
+        if keyword in _REFERENCES and isinstance(value, str):
+            if value not in known:
+                known[value] = 1
+                known[value] = _weight(_target(value, root), root, known)
+            weight += known[value]
+        elif keyword in _BY_NAME and isinstance(value, Mapping):
+            if keyword not in _DEFINITIONS:  # they count where they are referred to
+                weight += _weight(list(value.values()), root, known)
+        elif keyword not in _DATA:
+            weight += _weight(value, root, known)
+    return weight
+
+
+def _target(reference: str, root: Mapping[str, Any]) -> Any:
+    """What a JSON pointer such as `#/$defs/a` leads to; None for a name, and where nothing is."""
+    place: Any = root
+    if reference != "#" and not reference.startswith("#/"):
+        return None
+    for part in unquote(reference[1:]).split("/")[1:]:
+        try:
+            place = place[int(part)] if isinstance(place, list) else place[part.replace("~1", "/").replace("~0", "~")]
+        except (LookupError, ValueError, TypeError):
+            return None
+    return place
+
+
+def _canonical(value: Any) -> str:
+    """The same text for values that JSON Schema takes for equal, as 1 and 1.0 are."""
+    return json.dumps(_whole(value), sort_keys=True)
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _whole(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _matches(expression: str, text: str, steps: _Steps) -> bool:
     """Whether a pattern is found in a text. One that takes too long, or is none, is not."""
     import regex
 
     try:
         return regex.search(expression, text, timeout=_PATTERN_SECONDS) is not None
-    except (TimeoutError, regex.error):
+    except TimeoutError:
+        steps.take(_LATE_PATTERN)
+        return False
+    except regex.error:
         return False

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -115,7 +116,7 @@ class Transport:
         except httpx.InvalidURL as error:
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         except httpx.HTTPError as error:
-            raise _connection_error(error, host_of(self._base_url)) from None
+            raise _connection_error(error, urlsplit(self._base_url).netloc) from None
         clock = Clock()
         try:
             _refuse_detours(response)

@@ -139,12 +139,16 @@ class EmbeddingModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at one model. `error` is the kind of the error, None when it answered."""
+    """One try at one model. `error` is the kind of the error, None when it answered.
+
+    `assumed_usd` is what it is taken to have cost when the provider did not say; no part of `usage`.
+    """
 
     model: str
     error: str | None
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+    assumed_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ def _provider(name: str, config: LLMConfig, env: Mapping[str, str]) -> ProviderL
         kind=provider.kind,
         place=getattr(provider, "base_url", None) or getattr(provider, "model_path", None),
         key=key,
-        key_set=None if key is None else bool(env.get(key)),
+        key_set=None if key is None else bool(env.get(key, "").strip()),
         rpm=limits.rpm if limits else None,
         tpm=limits.tpm if limits else None,
         concurrency=limits.concurrency if limits else None,

@@ -6,8 +6,13 @@ from typing import Any
 
 MASK = "[redacted]"
 
-# Variables whose values are secrets, by name.
-_SECRET_NAME = re.compile(r"(?i)(api_?key|(^|_)key$|token|secret|passw(or)?d|credential)")
+# Variables whose values are secrets, by name; a tokenizer and a number of tokens are none.
+_SECRET_NAME = re.compile(r"(?i)(api_?key|(^|_)key$|token(?!iz)|secret|passw(or)?d|credential)")
+_COUNT_NAME = re.compile(
+    r"(?i)((^|_)(max|min|num|n|new|total|input|output|prompt|completion|context)_(\w+_)?tokens$|tokens_(per|limit|max))"
+)
+_NUMBER = re.compile(r"[+-]?\d[\d.,_]*")
+_NUMERIC_SECRET = re.compile(r"(?i)(secret|passw(or)?d|credential)")  # a key or token is never a plain number
 # Shapes of common keys, for values that never were in the environment (a key pasted into the command line).
 _KEY_SHAPE = re.compile(
     r"""(?x)
@@ -29,7 +34,7 @@ class Redactor:
     @classmethod
     def of(cls, env: Mapping[str, str]) -> "Redactor":
         """All variables whose name says that they are secret."""
-        return cls(value for name, value in env.items() if _SECRET_NAME.search(name))
+        return cls(value.strip() for name, value in env.items() if _is_secret(name, value.strip()))
 
     def scrub(self, text: str) -> str:
         """The text with every secret masked."""
@@ -46,3 +51,10 @@ class Redactor:
         if isinstance(value, list | tuple):
             return [self.scrub_tree(item) for item in value]
         return value
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable holds a secret. Masking a plain number would mask it in every answer and figure as well."""
+    if not _SECRET_NAME.search(name) or _COUNT_NAME.search(name):
+        return False
+    return not _NUMBER.fullmatch(value) or _NUMERIC_SECRET.search(name) is not None

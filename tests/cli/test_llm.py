@@ -126,3 +126,11 @@ def test_a_damaged_ledger_exits_3_with_what_to_do(ledger: Path, capsys: pytest.C
     ledger.write_bytes(b"no database" * 1000)
     assert main(["llm", "stats"]) == 3
     assert "Move it away" in capsys.readouterr().err
+
+
+def test_a_key_of_blanks_is_not_set(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", " ")
+    shown = answer(capsys, "show", "prod")
+    assert {line["name"]: line["key_set"] for line in shown["providers"]}["openrouter"] is False

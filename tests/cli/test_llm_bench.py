@@ -91,3 +91,32 @@ def test_what_cannot_work_is_said_before_anything_is_written(
     assert answer.code in (2, 3)
     assert told in answer.err
     assert not (workspace / "runs").exists()
+
+
+NOBODY = """providers: {here: {kind: scripted, mode: refuse}}
+models: {m: {provider: here, id: x, price: {input: 1000, output: 1000}}}
+roles: {primary: [m]}
+defaults: {retries: 0}
+"""
+
+
+@pytest.mark.parametrize("measure", ["run", "check", "quality"])
+def test_when_nobody_answers_the_report_is_there_and_the_exit_code_is_4(
+    agentlab: Call, workspace: Path, measure: str
+) -> None:
+    (workspace / "nobody.yaml").write_text(NOBODY)
+    fast = FAST[:3] if measure == "run" else ()
+    answer = agentlab("llm-bench", measure, "--set", "llm=nobody.yaml", *fast, "--json")
+    assert answer.code == 4
+    assert answer.json["run"]["status"] == "failed"
+    assert "LLMConnectionError" in answer.json["error"]["message"]
+    folder = Path(answer.json["run"]["path"])
+    assert str(folder / "report.md") in answer.json["error"]["hint"]
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert ("No item was answered" if measure == "quality" else "Model Unavailable") in report
+
+
+def test_a_check_that_may_cost_nothing_exits_5(agentlab: Call, workspace: Path) -> None:
+    (workspace / "nobody.yaml").write_text(NOBODY)
+    answer = agentlab("llm-bench", "check", "--set", "llm=nobody.yaml", "--set", "llm.budget.per_run_usd=0", "--json")
+    assert (answer.code, answer.json["error"]["kind"]) == (5, "BudgetExceededError")

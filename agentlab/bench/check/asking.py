@@ -14,7 +14,7 @@ from agentlab.bench.check.recommend import recommend
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.failures import group_of
 from agentlab.bench.targets import Target, targets_of
-from agentlab.errors import AgentlabError, Interrupted, LLMTimeoutError
+from agentlab.errors import AgentlabError, GateError, Interrupted, LLMTimeoutError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider, ScriptedProvider
 from agentlab.llm.types import Completion, Message
@@ -52,6 +52,7 @@ async def run_check(
 
     Raises:
         ConfigError: the config has no model.
+        BudgetExceededError: the next request would cost more than is allowed.
         Interrupted: a stop was requested.
     """
     jobs = [partial(_check, target, config, llm, router, checked) for target in targets_of(models, llm)]
@@ -83,7 +84,7 @@ async def _check(
                 call_id=f"{target.name}/{turn}",
                 options=target.options(max_tokens=config.max_tokens),
             )
-        except Interrupted:
+        except (Interrupted, GateError):
             raise
         except AgentlabError as error:
             tally.error = error

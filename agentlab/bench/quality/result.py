@@ -106,6 +106,8 @@ class QualityResult(Document):
 
     def _headline(self) -> str:
         known = [row for row in self.targets if row.quality is not None]
+        if all(row.failed == row.items for row in self.targets):
+            return "No item was answered."
         if not known:
             return f"No answer to any of {self.items} items could be scored."
         best = max(known, key=lambda row: row.quality or 0.0)

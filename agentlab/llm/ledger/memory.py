@@ -2,16 +2,17 @@
 
 import math
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agentlab.llm.ledger.answers import RecentAnswers, encoded
 from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample
+from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample, name_of
 
 Key = tuple[str, str]  # task, model
 
+MOST_ARMS = 4_096  # tasks and models may have names of strangers
 _COSTS = 100_000  # attempts whose cost is remembered one by one
 # Evidence is folded into an arm when somebody asks for it. What came before the last 2,000 calls of an arm would weigh
 # less than a thousandth (half-life: 200 calls), so it need not be kept for that moment.
@@ -51,7 +52,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._arms: dict[Key, Arm] = {}
+        self._arms: OrderedDict[Key, Arm] = OrderedDict()  # the one that heard something last comes last
         self._waiting: dict[Key, deque[Sample | Quality]] = {}
         self._costs: deque[tuple[float, float | None]] = deque(maxlen=_COSTS)
         self._spent = Spent(math.inf)
@@ -60,17 +61,17 @@ class MemoryLedger:
     def record(self, sample: Sample) -> None:
         """As of `Ledger`."""
         if sample.is_sound():
-            self.hear(sample)
+            self.hear(sample.cleaned())
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
         """As of `Ledger`."""
-        verdict = Quality(at, task, model, value)
+        verdict = Quality(at, name_of(task), name_of(model), value)
         if verdict.is_sound():
             self.hear(verdict)
 
     def arm(self, task: str, model: str, now: float) -> Arm:
         """As of `Ledger`."""
-        key = (task, model)
+        key = (name_of(task), name_of(model))
         with self._lock:
             arm = self._arms.get(key, Arm())
             waiting = self._waiting.pop(key, None)
@@ -116,7 +117,7 @@ class MemoryLedger:
     def rebase(self, arms: Mapping[Key, Arm], spent: Spent, evidence: Iterable[Sample | Quality]) -> None:
         """Stand on what a file knows, plus the evidence that it does not know yet."""
         with self._lock:
-            self._arms = dict(arms)
+            self._arms = OrderedDict(sorted(arms.items(), key=lambda item: item[1].at))
             self._waiting = {}
             self._spent = spent
             for event in evidence:
@@ -128,5 +129,9 @@ class MemoryLedger:
         if waiting is None:
             waiting = self._waiting[key] = deque(maxlen=_WAITING)
         waiting.append(event)
+        self._arms.setdefault(key, Arm())
+        self._arms.move_to_end(key)
+        while len(self._arms) > MOST_ARMS:
+            self._waiting.pop(self._arms.popitem(last=False)[0], None)
         if isinstance(event, Sample):
             self._spent.add(event.at, event.usage.cost_usd)

@@ -11,17 +11,16 @@ from typing import Any
 
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.ledger.histogram import bucket_of
-from agentlab.llm.ledger.memory import Key, Spent, folded
+from agentlab.llm.ledger.memory import MOST_ARMS, Key, Spent, folded
 from agentlab.llm.ledger.sample import Quality, Sample
 from agentlab.llm.ledger.schema import transaction
 
-_MOST_ARMS = 10_000
 _MOST_ANSWERS = 10_000
 _MOST_ANSWER_BYTES = 64 << 20
 _ROOM = 0.9  # what remains when answers have to make room
 
 _ARM = ", ".join(field.name for field in fields(Arm))
-_ALL_ARMS = f"SELECT task, model, {_ARM} FROM arms ORDER BY at DESC LIMIT {_MOST_ARMS}"  # noqa: S608 - our own names
+_ALL_ARMS = f"SELECT task, model, {_ARM} FROM arms ORDER BY at DESC LIMIT {MOST_ARMS}"  # noqa: S608 - our own names
 _GET_ARM = f"SELECT {_ARM} FROM arms WHERE task = ? AND model = ?"  # noqa: S608 - our own names
 _PUT_ARM = f"REPLACE INTO arms (task, model, {_ARM}) VALUES (?, ?{', ?' * len(fields(Arm))})"  # noqa: S608 - our own names
 _CALL = """INSERT INTO calls
@@ -73,7 +72,7 @@ def write(db: sqlite3.Connection, events: Sequence[Event]) -> None:
 
 
 def read_arms(db: sqlite3.Connection) -> dict[Key, Arm]:
-    """All arms, those with the newest evidence if there are more than 10,000."""
+    """All arms, those with the newest evidence if there are more than `MemoryLedger` holds."""
     return {(task, model): Arm(*map(float, values)) for task, model, *values in db.execute(_ALL_ARMS)}
 
 

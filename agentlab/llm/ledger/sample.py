@@ -1,11 +1,12 @@
 """What a ledger is told: attempts, how good their answers were, and the answers themselves."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentlab.llm.types import Timing, ToolCall, Usage
 
 _MOST_TOKENS = 2**53  # what a float counts exactly
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,16 @@ class Sample:
     total: float
     run: str = ""
 
+    def cleaned(self) -> "Sample":
+        """The same with names that can be stored: an odd name must not hide what the attempt cost."""
+        names = (self.task, self.model, self.provider, self.run)
+        task, model, provider, run = map(name_of, names)
+        if (task, model, provider, run) == names:
+            return self
+        return replace(self, task=task, model=model, provider=provider, run=run)
+
     def is_sound(self) -> bool:
-        """Whether it can be stored and averaged: finite seconds, no absurd tokens or cost, names that are Unicode."""
+        """Whether it can be stored and averaged: finite seconds, no absurd tokens or cost."""
         usage = self.usage
         cost, read, written = usage.cost_usd or 0.0, usage.input_tokens or 0, usage.output_tokens or 0
         return (
@@ -43,7 +52,6 @@ class Sample:
             and cost >= 0
             and 0 <= read < _MOST_TOKENS
             and 0 <= written < _MOST_TOKENS
-            and _is_unicode(f"{self.task}{self.model}{self.provider}{self.error}{self.run}")
         )
 
 
@@ -58,7 +66,7 @@ class Quality:
 
     def is_sound(self) -> bool:
         """Whether it can be stored and averaged."""
-        return math.isfinite(self.at + self.value) and _is_unicode(self.task + self.model)
+        return math.isfinite(self.at + self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +88,7 @@ class CachedAnswer:
     at: float
 
 
-def _is_unicode(text: str) -> bool:
-    """Lone surrogates, which JSON can carry, are not."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def name_of(text: str) -> str:
+    """A name as it is stored: bounded, and with question marks for lone surrogates, which JSON can carry."""
+    text = text[:_LONGEST_NAME]
+    return text if text.isascii() else text.encode(errors="replace").decode()

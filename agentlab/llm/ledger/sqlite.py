@@ -11,7 +11,7 @@ from agentlab.llm.ledger.answers import decoded, encoded
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.ledger.protocol import Ledger
 from agentlab.llm.ledger.rows import Remembered, read_answer
-from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample
+from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample, name_of
 from agentlab.llm.ledger.schema import connect_to_read
 from agentlab.llm.ledger.writer import Writer
 
@@ -36,11 +36,11 @@ class SqliteLedger:
     def record(self, sample: Sample) -> None:
         """As of `Ledger`."""
         if sample.is_sound():
-            self._here().writer.put(sample)
+            self._here().writer.put(sample.cleaned())
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
         """As of `Ledger`."""
-        verdict = Quality(at, task, model, value)
+        verdict = Quality(at, name_of(task), name_of(model), value)
         if verdict.is_sound():
             self._here().writer.put(verdict)
 

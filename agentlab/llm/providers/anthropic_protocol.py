@@ -17,7 +17,7 @@ from typing import Any
 from agentlab import errors
 from agentlab.errors import MalformedReplyError
 from agentlab.llm.providers import faults
-from agentlab.llm.providers.untrusted import count, json_object, mapping, text_of
+from agentlab.llm.providers.untrusted import LONGEST_FINISH, clean, count, json_object, mapping, text_of
 from agentlab.llm.types import Delta, ToolPiece, Usage
 
 # Why an answer stops, in OpenAI's words. `pause_turn`: the turn was too long for one reply.
@@ -117,7 +117,7 @@ class MessageReader:
         if not reason:
             return None
         self.finished = True
-        return _FINISH.get(str(reason), str(reason)[:40])
+        return _FINISH.get(str(reason), clean(reason, LONGEST_FINISH))
 
     def _usage(self, holder: Mapping[str, Any]) -> Usage | None:
         """The usage so far: counts are totals, and some servers know the prompt's only at the end.

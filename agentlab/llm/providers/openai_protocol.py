@@ -10,7 +10,7 @@ from typing import Any
 from agentlab import errors
 from agentlab.errors import MalformedReplyError
 from agentlab.llm.providers import faults
-from agentlab.llm.providers.untrusted import amount, count, json_object, mapping, text_of
+from agentlab.llm.providers.untrusted import LONGEST_FINISH, amount, clean, count, json_object, mapping, text_of
 from agentlab.llm.types import Delta, ToolPiece, Usage
 
 _DONE = "[DONE]"
@@ -113,7 +113,7 @@ def _finish(reason: object) -> str:
         raise errors.ContentFilterError("The provider's filter stopped the answer.")
     if reason == "error":
         raise errors.ServerFaultError("The provider gave up within the answer.")
-    return str(reason)[:40]
+    return clean(reason, LONGEST_FINISH)
 
 
 def _usage(reported: object) -> Usage:

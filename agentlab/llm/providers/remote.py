@@ -1,11 +1,20 @@
 """What all providers behind HTTP share: their key, and errors that come out without it and with the next step."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from agentlab.errors import AuthError, BadRequestError, LLMTruncatedError, MissingKeyError, RemoteError
+from agentlab.errors import (
+    AuthError,
+    BadRequestError,
+    LLMConnectionError,
+    LLMTimeoutError,
+    LLMTruncatedError,
+    MissingKeyError,
+    RemoteError,
+)
 from agentlab.llm.endpoint import host_of
 from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider
 from agentlab.llm.providers import Surroundings
@@ -15,6 +24,7 @@ from agentlab.llm.transport import Reply, Transport
 from agentlab.llm.types import Delta
 from agentlab.runs.redact import Redactor
 
+_USAGE_SECONDS = 1.0  # how long the usage may come after the last piece of an answer
 _KEY_PAGES = {
     "openrouter.ai": "https://openrouter.ai/keys",
     "api.openai.com": "https://platform.openai.com/api-keys",
@@ -72,27 +82,24 @@ class Endpoint:
         self._dialect = Dialect(refusable)
 
     async def chat(self, path: str, body: dict[str, Any], reader: Reader) -> AsyncIterator[Delta]:
-        """Ask, and read the answer piece by piece.
+        """Ask, and read the answer piece by piece. From its last piece on, what becomes of the stream is no matter.
 
         Raises:
             LLMTruncatedError: it broke off before its end.
             RemoteError: as of `post`.
         """
-        begun = False
-        async with self.post(path, body) as reply:
-            if not reply.is_event_stream:
-                yield reader.document(await reply.document())
-                return
-            async for event in reply.events():
-                delta = reader.event(event)
-                if not begun and (delta.text or delta.reasoning or delta.tools):
-                    begun = True
-                    reply.begun()
-                if reader.ended:
-                    reply.ended()
-                yield delta
+        try:
+            async with self.post(path, body) as reply:
+                if not reply.is_event_stream:
+                    yield reader.document(await reply.document())
+                    return
+                async for delta in _pieces(reply, reader):
+                    yield delta
+                if not reader.finished:
+                    raise LLMTruncatedError("The answer broke off before its end.")
+        except (LLMTimeoutError, LLMConnectionError, LLMTruncatedError):
             if not reader.finished:
-                raise LLMTruncatedError("The answer broke off before its end.")
+                raise
 
     @asynccontextmanager
     async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[Reply]:
@@ -127,3 +134,31 @@ class Endpoint:
     async def close(self) -> None:
         """Close the pooled connections."""
         await self._transport.close()
+
+
+async def _pieces(reply: Reply, reader: Reader) -> AsyncIterator[Delta]:
+    """Each event's piece. A server that said why it stops is waited for no longer than a second after its words."""
+    events, now = reply.events(), asyncio.get_running_loop().time
+    begun, until = False, None
+    while True:
+        event = await (anext(events, None) if until is None else _before(until, events))
+        if event is None:
+            return
+        delta = reader.event(event)
+        speaks = bool(delta.text or delta.reasoning or delta.tools)
+        if speaks and not begun:
+            begun = True
+            reply.begun()
+        if reader.ended:
+            reply.ended()
+        if reader.finished and (speaks or until is None):
+            until = now() + _USAGE_SECONDS
+        yield delta
+
+
+async def _before(until: float, events: AsyncIterator[str]) -> str | None:
+    try:
+        async with asyncio.timeout_at(until):
+            return await anext(events, None)
+    except TimeoutError:
+        raise LLMTimeoutError("The end of the stream did not come.") from None

@@ -7,6 +7,9 @@ from typing import Any
 
 from agentlab.errors import MalformedReplyError
 
+LONGEST_FINISH = 40  # characters of the reason why an answer stops
+
+_MOST = 2**53
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -49,9 +52,14 @@ def amount(value: object) -> float | None:
 
 
 def count(value: object) -> int | None:
-    """A whole number of things, or None."""
+    """A whole number of things, or None; so is one that no float counts exactly, and that nobody can have counted."""
     number = amount(value)
-    return None if number is None else int(number)
+    return None if number is None or number > _MOST else int(number)
+
+
+def clean(value: object, width: int) -> str:
+    """The value as text that can be written. Half a surrogate pair, which JSON can carry, becomes a question mark."""
+    return str(value)[:width].encode(errors="replace").decode()
 
 
 def shown(text: str, width: int) -> str:

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from agentlab.errors import AllModelsFailedError, AuthError, BadRequestError, ServerFaultError
+from agentlab.errors import AllModelsFailedError, AuthError, BadRequestError, ServerFaultError, UsageError
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
-from agentlab.llm.types import Message, Tool, ToolPiece
+from agentlab.llm.types import Message, Tool, ToolPiece, Usage
 
 ASK = (Message("user", "Which?"),)
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
@@ -134,3 +134,18 @@ def test_what_all_said_is_told_whatever_the_strategy(among, speaker, strategy):
     with pytest.raises(AllModelsFailedError) as failed:
         router.complete_sync(ASK, "t", options=Options(strategy=strategy))
     assert [line.split(":")[0] for line in failed.value.failures] == ["one", "two", "judge"]
+
+
+def test_what_an_answer_without_usage_is_taken_to_have_cost_is_told(among, speaker):
+    one = speaker("yes", usage=Usage(None, None, None))
+    prices = {"one": {"price": {"input": 0, "output": 1000}}}
+    answer = among({"one": one}, models=prices).complete_sync(ASK, "t", options=Options(max_tokens=100))
+    assert answer.usage.cost_usd is None
+    assert answer.attempts[0].assumed_usd == pytest.approx(0.1)
+
+
+def test_the_callers_slip_is_not_taken_to_other_models(among, speaker):
+    with pytest.raises(BadRequestError, match="nan"):
+        among({"one": speaker("x")}).complete_sync(ASK, "t", options=Options(temperature=float("nan")))
+    with pytest.raises(UsageError):
+        among({"one": speaker(UsageError("wrong thread")), "two": speaker("x")}).complete_sync(ASK, "t")

@@ -53,3 +53,23 @@ def test_free_models_go_on_when_nothing_is_left():
     budget.reserve(0.0)
     with pytest.raises(BudgetExceededError):
         budget.reserve(None)
+
+
+def test_what_calls_are_assumed_to_have_cost_counts_on_their_day_alone():
+    day = [7]
+    budget = Budget(100.0, Usage(), day=1.0, spent_today=lambda: 0.0, today=lambda: day[0])
+    for _ in range(3):
+        budget.reserve(0.3)
+        budget.settle(0.3, Usage(), answered=True)
+    with pytest.raises(BudgetExceededError, match="of the day"):
+        budget.reserve(0.3)
+    day[0] = 8
+    budget.reserve(0.3)
+
+
+def test_settling_says_what_is_assumed():
+    budget = Budget(9.0, Usage())
+    assert budget.settle(0.3, Usage(), answered=True) == 0.3
+    assert budget.settle(0.3, Usage(1, 1, 0.1), answered=True) is None
+    assert budget.settle(0.3, Usage(), answered=False) is None
+    assert budget.settle(None, Usage(), answered=True) is None

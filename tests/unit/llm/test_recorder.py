@@ -4,8 +4,10 @@ import pytest
 
 from agentlab import errors
 from agentlab.llm.attempts import Outcome
-from agentlab.llm.recorder import error_from, key_of, outcome_data
+from agentlab.llm.budget import Budget
+from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, key_of, outcome_data
 from agentlab.llm.types import Attempt, Usage
+from agentlab.runs.run import Edge, Run, RunSpec
 
 QUESTION = {
     "task": "t",
@@ -40,3 +42,19 @@ def test_an_error_comes_back_as_itself(error):
 def test_an_event_cannot_name_another_class():
     with pytest.raises(errors.RunUnreadableError):
         error_from({"kind": "Sequence", "message": "x", "hint": None})
+
+
+def test_a_run_that_is_gone_on_with_remembers_what_silent_providers_are_assumed_to_cost(tmp_path):
+    silent = Outcome((Attempt("m", None, usage=Usage(), assumed_usd=0.8),), "m", "hi")
+    with Run.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name="r"), Edge()) as run:
+        RunRecorder(run).record("k", "", outcome_data("t", silent))
+    with Run.resume(run.path, Edge()) as again:
+        spent = RunRecorder(again).spent()
+    assert spent.cost_usd == 0.8
+    with pytest.raises(errors.BudgetExceededError):
+        Budget(1.0, spent).reserve(0.3)
+
+
+def test_an_attempt_of_an_older_version_has_no_assumed_cost():
+    old = {"model": "m", "error": None, "message": "", "usage": {"input_tokens": 1, "output_tokens": 2, "cost_usd": 3}}
+    assert attempt_from(old) == Attempt("m", None, "", Usage(1, 2, 3))

@@ -72,3 +72,58 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.text()
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)))
 def test_any_value_can_be_looked_at(value):
     assert (list(validator_of({"type": "object"})(value)) == []) == isinstance(value, dict)
+
+
+def bomb(levels, reference):
+    defs = {"a0": {"type": "object", "$anchor": "a0"}}
+    for level in range(1, levels + 1):
+        defs[f"a{level}"] = {"$anchor": f"a{level}", "allOf": [{"$ref": reference(level - 1)}] * 2}
+    return {"$ref": reference(levels), "$defs": defs}
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/a{}", "#a{}"])
+def test_references_that_multiply_are_refused_in_a_moment(reference):
+    start = time.monotonic()
+    with pytest.raises(BadRequestError):
+        validator_of(bomb(60, reference.format))
+    assert time.monotonic() - start < 3
+
+
+def test_definitions_may_be_used_often_and_contain_themselves():
+    point = {"type": "object", "properties": {"x": {"type": "number"}}}
+    schema = {"properties": {f"p{i}": {"$ref": "#/$defs/point"} for i in range(300)}, "$defs": {"point": point}}
+    assert list(validator_of(schema)({"p7": {"x": 1}})) == []
+    tree = {"properties": {"left": {"$ref": "#"}, "value": {"type": "integer"}}}
+    assert list(validator_of(tree)({"left": {"left": {"value": "x"}}})) == [
+        ("left.left.value", "'x' is not of type 'integer'")
+    ]
+
+
+def test_an_answer_cannot_make_a_schema_that_contains_itself_work_for_ever():
+    value: dict = {}
+    for _ in range(40):
+        value = {"c": value}
+    start = time.monotonic()
+    ((_, problem),) = validator_of({"properties": {"c": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}})(value)
+    assert "too long" in problem
+    assert time.monotonic() - start < 3
+
+
+def test_many_items_are_told_apart_quickly_and_as_json_does():
+    unique = validator_of({"uniqueItems": True})
+    start = time.monotonic()
+    assert list(unique([{"a": [i]} for i in range(8000)])) == []
+    assert time.monotonic() - start < 1
+    assert list(unique([1, True, 0, False, "1", None, [], {}])) == []
+    for twins in ([1, 1.0], [{"a": 1, "b": 2}, {"b": 2, "a": 1}], [[True], [True]]):
+        assert len(list(unique(twins))) == 1
+
+
+def test_a_long_list_of_records_is_within_the_bounds():
+    item = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "string", "maxLength": 5}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    assert list(validator_of({"items": item})([{"a": i, "b": "x"} for i in range(8000)])) == []

@@ -37,3 +37,14 @@ def test_a_known_secret_never_survives(secret: str, before: str, after: str) -> 
 @given(st.recursive(st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c), max_leaves=10))
 def test_scrubbing_a_tree_keeps_its_shape(tree: object) -> None:
     assert Redactor().scrub_tree(tree) == tree or "Bearer " in str(tree) or "sk-" in str(tree)
+
+
+def test_a_number_of_tokens_is_no_secret() -> None:
+    env = {"MAX_TOKENS": "100000", "LLM_MAX_NEW_TOKENS": "unlimited", "TOKENIZER": "bert-base", "RATE_TOKEN": "250000"}
+    said = "100000 of 250000 are unlimited with bert-base"
+    assert Redactor.of(env).scrub(said) == said
+
+
+def test_a_password_of_digits_is_a_secret_and_so_are_tokens() -> None:
+    redactor = Redactor.of({"DB_PASSWORD": "8392017", "AUTH_TOKENS": "abcdef,ghijkl", "SPACED_KEY": " abcdef123\n"})
+    assert redactor.scrub("8392017 abcdef,ghijkl abcdef123") == f"{MASK} {MASK} {MASK}"

@@ -9,7 +9,14 @@ import pytest
 from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.config import CheckConfig
 from agentlab.config.workspace import Workspace
-from agentlab.errors import AuthError, ConfigError, LLMTimeoutError, RateLimitedError, ServerFaultError
+from agentlab.errors import (
+    AuthError,
+    BudgetExceededError,
+    ConfigError,
+    LLMTimeoutError,
+    RateLimitedError,
+    ServerFaultError,
+)
 from agentlab.llm.router import Router
 from tests.unit.bench.conftest import Model, llm_of
 
@@ -89,3 +96,11 @@ def test_without_models_there_is_nothing_to_check(router_of):
     llm = llm_of([], roles={})
     with pytest.raises(ConfigError, match="no language model"):
         check(llm, router_of(llm, {}))
+
+
+def test_a_check_without_money_ends_and_does_not_call_the_model_unavailable(router_of):
+    models = {"dear": Model(lambda _: "OK")}
+    llm = llm_of(models, budget={"per_run_usd": 0})
+    with pytest.raises(BudgetExceededError):
+        check(llm, router_of(llm, models))
+    assert models["dear"].requests == []

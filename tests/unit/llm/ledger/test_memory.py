@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.memory import MemoryLedger, Spent, folded
+from agentlab.llm.ledger.memory import MOST_ARMS, MemoryLedger, Spent, folded
 from agentlab.llm.ledger.sample import Quality
 
 NOW = 1_800_000_000.0
@@ -70,3 +70,30 @@ def test_it_can_stand_on_what_a_file_knows(sample):
     ledger.rebase({("t", "m"): Arm(successes=5, at=NOW)}, Spent(NOW - 9, 2.0, 3), [sample(cost=1.0)])
     assert ledger.spent_since(NOW - 9) == 3.0
     assert ledger.arm("t", "m", NOW).successes == pytest.approx(6, rel=0.01)
+
+
+def test_a_name_that_cannot_be_written_hides_no_cost(sample):
+    ledger = MemoryLedger()
+    ledger.record(sample(task="lone \ud83d", cost=0.5))
+    assert ledger.spent_since(NOW) == 0.5
+    assert ledger.arm("lone \ud83d", "m", NOW).successes == 1
+
+
+def test_no_number_of_tasks_fills_the_memory(sample):
+    ledger = MemoryLedger()
+    for number in range(MOST_ARMS + 100):
+        ledger.record(sample(task=f"task {number}"))
+        ledger.record(sample(task="every day"))
+    assert ledger.arm("task 0", "m", NOW) == Arm()
+    assert ledger.arm(f"task {MOST_ARMS + 99}", "m", NOW).successes == 1
+    assert ledger.arm("every day", "m", NOW).successes > 100
+    assert len(ledger._arms) == MOST_ARMS
+    assert len(ledger._waiting) <= MOST_ARMS
+
+
+def test_a_files_oldest_arm_makes_room_first(sample):
+    ledger = MemoryLedger()
+    arms = {(f"task {age}", "m"): Arm(successes=1, at=NOW - age) for age in range(MOST_ARMS)}
+    ledger.rebase(arms, Spent(NOW), [sample(task="new")])
+    assert ledger.arm(f"task {MOST_ARMS - 1}", "m", NOW) == Arm()
+    assert ledger.arm("task 0", "m", NOW).successes == 1

@@ -20,7 +20,6 @@ from agentlab.llm.types import Usage
         {"usage": Usage(2**63, None, None)},
         {"usage": Usage(None, -1, None)},
         {"usage": Usage(1, 1, -0.01)},
-        {"task": "lone \ud83d"},
     ],
 )
 def test_what_cannot_be_stored_or_averaged_is_not_sound(sample, change):
@@ -31,3 +30,9 @@ def test_what_cannot_be_stored_or_averaged_is_not_sound(sample, change):
 def test_a_verdict_that_is_no_number_is_not_sound():
     assert Quality(0.0, "t", "Modell für später", 0.5).is_sound()
     assert not Quality(0.0, "t", "m", math.nan).is_sound()
+
+
+def test_names_are_cleaned_and_bounded(sample):
+    odd = replace(sample(), task="lone \ud83d", run="x" * 500)
+    assert (odd.cleaned().task, len(odd.cleaned().run)) == ("lone ?", 200)
+    assert replace(sample(), task="für").cleaned().task == "für"

@@ -266,3 +266,13 @@ def test_a_file_that_cannot_grow_is_told_once_and_stays_whole(path, opened):
     written = opened().spent_since(0.0)
     assert 0 < written < 3000
     assert written % 1 == 0
+
+
+def test_a_name_that_cannot_be_written_hides_no_cost(opened, said, sample):
+    ledger = opened()
+    ledger.record(sample(task="lone \ud83d", cost=0.5))
+    ledger.close()
+    again = opened()
+    assert again.spent_since(NOW) == 0.5
+    assert again.arm("lone \ud83d", "m", NOW).successes == 1
+    assert said == []

@@ -428,3 +428,8 @@ def test_a_missing_key_names_the_page_where_there_is_one(home):
     with pytest.raises(errors.MissingKeyError, match="ANTHROPIC_API_KEY is not set") as caught:
         build("a", AnthropicProvider(kind="anthropic"), Surroundings({}, home))
     assert "console.anthropic.com" in caught.value.hint
+
+
+def test_any_reason_to_stop_can_be_written_down():
+    assert read(end("\ud800"))[0].finish == "?"
+    assert len(read(end("x" * 500))[0].finish) == 40

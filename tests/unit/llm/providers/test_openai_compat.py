@@ -306,3 +306,38 @@ def test_a_key_with_a_line_break_is_refused_without_showing_it(home):
     with pytest.raises(errors.MissingKeyError, match="line break") as caught:
         build("openrouter", provider, Surroundings({"TEST_API_KEY": "sk-first\nsecond"}, home))
     assert "sk-first" not in str(caught.value)
+
+
+LAST = b'data: {"choices": [{"delta": {"content": "Paris"}, "finish_reason": "stop"}]}\n\n'
+COUNTED = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}\n\n'
+ENDINGS = {
+    "silence": lambda s: s.silent(HEAD, LAST),
+    "usage, then silence": lambda s: s.silent(HEAD, LAST, COUNTED),
+    "a reset": lambda s: s.resets(HEAD, LAST),
+    "comments for ever": lambda s: s.drips(HEAD, LAST),
+    "a broken promise of length": lambda s: s.raw(
+        HEAD.replace(b"Connection: close", b"Content-Length: 9999"), LAST, COUNTED
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_whole_answer_is_not_lost_by_what_follows(serve, home, name):
+    server = serve()
+    server(ENDINGS[name](server))
+    patient = CLOCKS.model_copy(update={"first_token": 20.0, "idle": 20.0})
+    provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": server.url})
+    model = build("there", provider, Surroundings({}, home, patient))
+
+    async def read():
+        try:
+            return [delta async for delta in model.stream(Request("m", (Message("user", "Hi"),)))]
+        finally:
+            await model.close()
+
+    start = time.monotonic()
+    deltas = asyncio.run(read())
+    assert ("".join(delta.text for delta in deltas), deltas[0].finish) == ("Paris", "stop")
+    counted = [delta.usage.input_tokens for delta in deltas if delta.usage]
+    assert counted == ([3] if name in ("usage, then silence", "a broken promise of length") else [])
+    assert time.monotonic() - start < 2.5

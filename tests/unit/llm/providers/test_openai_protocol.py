@@ -212,3 +212,14 @@ def test_whatever_comes_is_a_piece_or_a_typed_error(document):
             continue
         assert isinstance(delta.text, str)
         assert all(isinstance(piece, ToolPiece) for piece in delta.tools)
+
+
+@pytest.mark.parametrize("reason", ["\ud800", "stop\udfff", "x" * 500])
+def test_any_reason_to_stop_can_be_written_down(reason):
+    (delta,) = read(json.dumps({"choices": [{"delta": {"content": "hi"}, "finish_reason": reason}]}))
+    assert len(delta.finish.encode()) <= 40
+
+
+def test_a_number_of_tokens_that_cannot_be_is_unknown():
+    (delta,) = read(json.dumps({"choices": [], "usage": {"prompt_tokens": 10**400, "completion_tokens": 3}}))
+    assert delta.usage == Usage(None, 3, None)

@@ -1,0 +1,22 @@
+"""The error of a measurement to which nobody answered."""
+
+from agentlab.bench.unanswered import Failed, unanswered
+
+
+def test_it_names_what_failed_most_and_its_remedy():
+    failures = [
+        Failed("a", "LLMTimeoutError", "No first token.", 2),
+        Failed("b", "LLMConnectionError", "Cannot connect to b.", 3),
+        Failed("c", "LLMConnectionError", "Cannot connect to c.", 4),
+    ]
+    error = unanswered(failures, "runs/x/report.md")
+    assert error.exit_code == 4
+    assert "7 of 9 failed with LLMConnectionError, such as c: Cannot connect to c." in error.message
+    assert "server runs" in error.hint
+    assert "runs/x/report.md" in error.hint
+    assert error.failures[0] == "a: LLMTimeoutError: No first token."
+
+
+def test_a_remedy_of_its_own_goes_before_the_rule():
+    error = unanswered([Failed("a", "AuthError", "HTTP 401.", 1, "Check A_KEY.")], "r")
+    assert error.hint.startswith("Check A_KEY.")
