@@ -27,6 +27,7 @@ LARGEST_REPLY = 32 << 20  # bytes
 LARGEST_ERROR = 64 << 10
 _KEEP_ALIVE_SECONDS = 30.0
 _LINGER_SECONDS = 0.2
+_STALE_SECONDS = 0.5  # within which a connection shows that it was closed before
 _HEADERS = {
     "User-Agent": f"agentlab/{__version__}",
     "Accept": "text/event-stream, application/json",
@@ -146,10 +147,12 @@ class _Lane:
         headers = {"Content-Type": "application/json", **hop.headers()}
         request = self.client.build_request("POST", url, content=content, headers=headers)
         kept, self._answered = self._answered, False
+        clock = asyncio.get_running_loop().time
+        start = clock()
         try:
             response = await self.client.send(request, stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            if not kept:
+            if not kept or clock() - start > _STALE_SECONDS:  # by then the other side may have worked on it
                 raise
             response = await self.client.send(request, stream=True)
         self._answered = True

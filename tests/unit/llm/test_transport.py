@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
+
+from agentlab.errors import LLMConnectionError
 from agentlab.llm.config import Timeout
 from agentlab.llm.transport import Transport
 
@@ -83,3 +86,48 @@ def test_one_at_a_time_needs_one_connection() -> None:
             assert (server.asked, server.connections) == (20, 1)
 
     in_loop(work)
+
+
+class Leaver:
+    """Answers the first request of a connection, and closes it `after` seconds after the next one came, or at once."""
+
+    def __init__(self, after: float | None) -> None:
+        self.after = after
+        self.asked = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._read(reader)
+        writer.write(REPLY)
+        if self.after is not None:
+            await self._read(reader)
+            await asyncio.sleep(self.after)
+        writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        self.asked += 1
+
+
+async def asked_twice(server: Leaver) -> None:
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    transport = Transport(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", Timeout(), {})
+    try:
+        for _ in range(2):
+            assert await ask(transport) == b"{}"
+    finally:
+        await transport.close()
+        listening.close()
+
+
+def test_a_kept_connection_that_the_server_closed_is_no_error() -> None:
+    for after in (None, 0.0):  # before the next request, and at the moment when it comes
+        in_loop(lambda after=after: asked_twice(Leaver(after)))  # type: ignore[misc] # bound at once
+
+
+def test_a_request_that_the_server_may_have_worked_on_is_not_repeated() -> None:
+    server = Leaver(after=0.8)
+    with pytest.raises(LLMConnectionError):
+        in_loop(lambda: asked_twice(server))
+    assert server.asked == 2
