@@ -49,7 +49,7 @@ def test_the_embedded_model_picks_a_letter_and_repeats_itself(router):
 
 def test_close_ends_the_worker(router):
     router.complete_sync(ASK, "nas.propose", Pick)
-    pid = router._built["here"]._engine.worker_pid
+    pid = router._connections._built["here"]._engine.worker_pid
     assert pid
     start = time.monotonic()
     router.close()
