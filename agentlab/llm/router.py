@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, overload
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import LLMCancelledError
-from agentlab.llm import asking, embedding
+from agentlab.llm import asking
 from agentlab.llm.asking import Asked
 from agentlab.llm.budget import Budget
 from agentlab.llm.cache import ResponseCache
@@ -238,6 +238,8 @@ class Router:
         self, texts: Sequence[str], task: str = "embed", *, options: Options = PLAIN
     ) -> tuple[str, Embeddings]:
         """The vectors of texts, and the name of the model that made them. Errors as of `complete`."""
+        from agentlab.llm import embedding  # most programs need no vectors
+
         names = [options.model] if options.model else self.config.candidates(task)
         return await self._at_home(embedding.embed(self.config, self._strategist.means, names, task, texts))
 

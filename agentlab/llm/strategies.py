@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 from agentlab.llm import choice
 from agentlab.llm.attempts import AttemptLoop
-from agentlab.llm.best_of import BestOf
 from agentlab.llm.config import LLMConfig, Strategy
 from agentlab.llm.hedge import HedgeBudget, hedged
 from agentlab.llm.ledger.arm import Arm
@@ -40,6 +39,8 @@ class Strategist:
         if strategy in ("best_of_two", "best_of_n"):
             several = self._several(question, 2 if strategy == "best_of_two" else self.config.defaults.answers)
             if several:
+                from agentlab.llm.best_of import BestOf  # most programs never compare
+
                 outcome = await BestOf(self.config, self.means, self.arm).answer(question, several)
                 if sink is not None and outcome.error is None:
                     sink(outcome.model, outcome.delta)

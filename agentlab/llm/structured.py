@@ -10,7 +10,6 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agentlab.llm.schemas import validator_of
 from agentlab.llm.types import Message
 
 M = TypeVar("M", bound=BaseModel)
@@ -76,6 +75,8 @@ def schema_checker(schema: Mapping[str, Any]) -> Callable[[str, bool], dict[str,
     Raises:
         BadRequestError: it is no JSON schema, or refers to another document.
     """
+    from agentlab.llm.schemas import validator_of  # for schemas that come as data only
+
     validator = validator_of(schema)
 
     def check(text: str, cut: bool) -> dict[str, Any] | Rejected:
