@@ -13,7 +13,6 @@ from agentlab.bench.mock.wire import Inbox, Refused, Request
 
 _GRACE = 0.02  # seconds; a reset overtakes what was sent just before it
 _LONGEST_HOLD = 600.0  # seconds of silence, or of a reply that never ends
-_HALF_TICK = 0.0005  # seconds; a loop wakes up at whole milliseconds, rounded up: so it is late half of the time only
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 # What a request leads to, and what to call when the reply is over: with True if it was sent to its end.
@@ -103,8 +102,8 @@ class Connection(asyncio.Protocol):
             if now - self._began > _LONGEST_HOLD:
                 self.abort()
                 return
-            if due - now > _HALF_TICK:
-                self._timer = self._loop.call_at(due - _HALF_TICK, self._go_on)
+            if due > now:
+                self._timer = self._loop.call_at(due, self._go_on)
                 return
             self._transport.write(self._step[1])
             self._step = next(self._steps, None)

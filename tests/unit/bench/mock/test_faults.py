@@ -202,7 +202,7 @@ def test_tokens_come_on_a_clock_that_does_not_drift(server: MockServer, client: 
     accepted = server.seen()["models"]["ok-ttft50-itl5-n60"]["arrivals"][0]["at"]
     late = [moment - accepted - 0.05 - 0.005 * k for k, moment in enumerate(came)]
     assert len(late) == 60
-    assert min(late) >= -0.0006  # half a tick of the loop early at most
+    assert min(late) >= 0
     assert sorted(late)[30] < 0.05  # on a busy machine, too; a sum of 60 errors would be more
     assert all(b >= a for a, b in pairwise(came))
 
