@@ -62,6 +62,16 @@ def test_all_failed(among, speaker):
         heard(among({"one": speaker(DOWN)}, defaults={"retries": 0}))
 
 
+def test_who_answers_is_known_from_the_first_piece_on(among, speaker):
+    router = among({"one": speaker(DOWN), "two": speaker("a b")}, defaults={"retries": 0})
+
+    async def listen():
+        live = router.stream(ASK, "t")
+        return live.model, [live.model async for _ in live]
+
+    assert asyncio.run(listen()) == ("", ["two", "two"])
+
+
 def test_leaving_early_gives_the_call_up(among, speaker):
     slow = speaker("never", pause=30)
     router = among({"one": slow})
