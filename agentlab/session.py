@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -226,6 +226,7 @@ def go_on(
         from agentlab.runs.results import read_result
 
         return FinishedRun(read_result(record, the_command.result_model()), record.path)
+    context = replace(context, resumes=record.path)
     experiment = the_command.prepare_function()(new, context)
     return Session(
         the_command, experiment, context, lambda edge: Run.resume(record.path, edge), changed, dump_yaml(new)
@@ -253,6 +254,7 @@ def _loaded(
     import yaml
 
     from agentlab.config.load import load, resolved
+    from agentlab.config.presets import ConfigFile
     from agentlab.config.yaml_tree import write_yaml
 
     model, name, workspace, env = the_command.config_model(), the_command.name, context.workspace, context.env
@@ -264,8 +266,9 @@ def _loaded(
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"The config is not plain data: {error}.") from error
     with tempfile.TemporaryDirectory(prefix="agentlab-") as folder:
-        (Path(folder) / _GIVEN).write_text(text, encoding="utf-8")
-        return load(model, name, _GIVEN, overrides, workspace=workspace, env=env, cwd=Path(folder))
+        file = ConfigFile(Path(folder) / _GIVEN, _GIVEN)
+        file.path.write_text(text, encoding="utf-8")
+        return load(model, name, file, overrides, workspace=workspace, env=env, cwd=Path.cwd())
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
 
-from agentlab.config.keys import join
+from agentlab.config.keys import Key, join
 
 Role = Literal["budget", "machine"]
 
@@ -30,6 +30,13 @@ class StrictModel(BaseModel):
         protected_namespaces=(),
         defer_build=True,  # until a config is read: importing a command must not pay for all of them
     )
+
+    # Top-level keys that are no fields: each names a file that is laid under the one that holds the key (config.load).
+    includes: ClassVar[tuple[str, ...]] = ()
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """What is wrong between the parts of a whole config, each with its place; asked when it is loaded."""
+        yield from ()
 
 
 def budget_field(default: Any = ..., **kwargs: Any) -> Any:

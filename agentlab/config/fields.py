@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, Discriminator, RootModel
+from pydantic.fields import FieldInfo
 
 from agentlab.config.keys import Key, child
 
@@ -53,15 +54,33 @@ def known_keys(model: Model, data: Any, path: Key) -> list[str]:
     """The keys that may stand in the mapping at `path` of `data`; empty when any may."""
     annotations: list[Any] = [model]
     for part in path:
-        annotations = [inner for annotation in annotations for inner in _step(annotation, part, data)]
-        data = child(data, part)
+        annotations, data = below(annotations, part, data), child(data, part)
     models = [m for annotation in annotations for m in fitting_models(annotation, data)]
-    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+    files = getattr(model, "includes", ()) if not path else ()
+    return list(dict.fromkeys([*(name for m in models for name in m.model_fields), *files]))
 
 
-def _step(annotation: Any, part: str, data: Any) -> list[Any]:
-    fields = [m.model_fields[part].annotation for m in fitting_models(annotation, data) if part in m.model_fields]
-    return [*fields, *_inner(annotation)]
+def below(annotations: Collection[Any], part: str, data: Any) -> list[Any]:
+    """What may stand at `part` of `data`, of which the annotations speak."""
+    found: list[Any] = []
+    for annotation in annotations:
+        fields = [m.model_fields[part] for m in fitting_models(annotation, data) if part in m.model_fields]
+        found += [*(Annotated[field.annotation, field] for field in fields), *_inner(annotation)]
+    return found
+
+
+def is_tagged(annotation: Any) -> bool:
+    """Whether a tag tells the members of this union apart; pydantic then names it in the place of every error."""
+    origin, held = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return any(_tells_apart(mark) for mark in held[1:]) or is_tagged(held[0])
+    return origin in (Union, types.UnionType) and any(is_tagged(member) for member in held)
+
+
+def _tells_apart(mark: Any) -> bool:
+    if isinstance(mark, FieldInfo):
+        return mark.discriminator is not None or any(isinstance(m, Discriminator) for m in mark.metadata)
+    return isinstance(mark, Discriminator)
 
 
 def _items(data: Any) -> Iterator[tuple[str, Any]]:

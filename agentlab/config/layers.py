@@ -10,7 +10,7 @@ from agentlab.config.overrides import Override, address, replaced
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A config's tree and, per key, its origin: `default.yaml:12`, `--set`. A null asks for the model's default."""
+    """A config's tree and, per key, its origin: `default.yaml:12:3`, `--set`. A null asks for the model's default."""
 
     data: dict[str, Any] = field(default_factory=dict)
     origins: Mapping[Key, str] = field(default_factory=dict)

@@ -7,20 +7,20 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from agentlab.config.base import flatten
+from agentlab.config.base import StrictModel, flatten
 from agentlab.config.fields import preset_slots
 from agentlab.config.keys import join, split
 from agentlab.config.layers import Layer
 from agentlab.config.overrides import Override
 from agentlab.config.presets import ConfigFile, is_path, named_files, path_file
-from agentlab.config.sentences import problems
+from agentlab.config.sentences import problems, shown
+from agentlab.config.sources import Sources
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text, read_yaml, write_yaml
-from agentlab.errors import ConfigError, UnknownNameError
+from agentlab.errors import ConfigError
 
 C = TypeVar("C", bound=BaseModel)
 
-MAX_EXTENDS = 8
 _MAX_LISTED = 30
 
 
@@ -37,7 +37,7 @@ class Loaded(Generic[C]):
 def load(
     model: type[C],
     command: str,
-    ref: str | None,
+    ref: str | ConfigFile | None,
     overrides: Sequence[Override],
     *,
     workspace: Workspace,
@@ -46,20 +46,26 @@ def load(
 ) -> Loaded[C]:
     """The config that `agentlab COMMAND REF --set ...` means; without `ref` the preset `default`.
 
+    An override of a key that names a file (see `StrictModel.includes`) takes the place of what the files say there, and
+    lays its file over them, as any override.
+
     Raises:
         ConfigError: every problem of the files and overrides, one per line.
         UnknownNameError: there is no such preset.
     """
-    source = source_file(command, ref or "default", workspace=workspace, cwd=cwd)
+    source = ref if isinstance(ref, ConfigFile) else source_file(command, ref or "default", workspace, cwd)
     text = read_text(source.path, source.label)
-    layer = Layer()
-    for lower in _chain(source, command, workspace):
-        layer = _with_presets(model, layer.under(lower), workspace, workspace.root)
-    layer = _with_presets(model, layer, workspace, workspace.root, defaults=True)
+    includes = _includes(model)
+    replaced = frozenset(override.key for override in overrides) & frozenset(includes)
+    sources = Sources(command, workspace, includes, replaced)
+    layer = _with_layers(model, Layer(), source, sources)
     wrong: list[str] = []
     for override in overrides:
         try:
-            layer = _with_presets(model, layer.override(override), workspace, cwd, defaults=True)
+            if override.key not in includes:
+                layer = _with_presets(model, layer.override(override), workspace, cwd, defaults=True)
+            elif override.value is not None:
+                layer = _with_layers(model, layer, _given_file(override, cwd), sources)
         except ConfigError as error:
             wrong.append(error.message)
     layer = layer.pruned()
@@ -76,9 +82,12 @@ def load_resolved(model: type[C], path: Path, overrides: Sequence[Override], *, 
         ConfigError: the file or an override is wrong, or an override names a preset, which could have changed.
     """
     tree = read_yaml(read_text(path, path.name), path.name)
-    layer = Layer(tree.data, {key: f"{path.name}:{line}" for key, line in tree.lines.items()})
+    layer = Layer(tree.data, {key: f"{path.name}:{place}" for key, place in tree.places.items()})
     wrong: list[str] = []
     for override in overrides:
+        if override.key in _includes(model):
+            wrong.append(f"{override.origin}: {override.key}: a run keeps the files it started with")
+            continue
         try:
             layer = layer.override(override)
         except ConfigError as error:
@@ -88,7 +97,7 @@ def load_resolved(model: type[C], path: Path, overrides: Sequence[Override], *, 
     return _validate(model, layer, env, path.name, wrong, hint=None)
 
 
-def source_file(folder: str, ref: str, *, workspace: Workspace, cwd: Path) -> ConfigFile:
+def source_file(folder: str, ref: str, workspace: Workspace, cwd: Path) -> ConfigFile:
     """The file that CONFIG names: a path from the current folder, or a preset.
 
     Raises:
@@ -107,34 +116,26 @@ def dump_yaml(config: BaseModel) -> str:
     return write_yaml(resolved(config))
 
 
-def _chain(source: ConfigFile, folder: str, workspace: Workspace) -> list[Layer]:
-    """The layers of a file and of everything it extends, the lowest first."""
-    layers: list[Layer] = []
-    seen: list[ConfigFile] = []
-    here: ConfigFile | None = source
-    while here is not None:
-        seen.append(here)
-        if len(seen) > MAX_EXTENDS:
-            raise ConfigError(f"{source.label} extends more than {MAX_EXTENDS - 1} files in a row.")
-        tree = read_yaml(read_text(here.path, here.label), here.label)
-        line = tree.lines.get(("extends",), 1)
-        name = tree.data.pop("extends", None)
-        layers.insert(0, Layer(tree.data, {key: f"{here.label}:{line}" for key, line in tree.lines.items()}))
-        here = None if name is None else _extended(name, f"{here.label}:{line}", seen, (folder, workspace))
-    return layers
+def _includes(model: type[BaseModel]) -> tuple[str, ...]:
+    return model.includes if issubclass(model, StrictModel) else ()
 
 
-def _extended(name: Any, where: str, seen: Sequence[ConfigFile], place: tuple[str, Workspace]) -> ConfigFile:
-    """The file that `extends: name` means. A workspace preset that extends its own name means the shipped one."""
-    folder, workspace = place
-    if not isinstance(name, str):
-        raise ConfigError(f"{where}: extends: must be a preset's name or a path.")
-    found = [path_file(name, workspace.root)] if is_path(name) else _named(folder, name, workspace, f"{where}: extends")
-    met = {file.path.resolve() for file in seen}
-    fresh = [file for file in found if file.path.resolve() not in met]
-    if not fresh:
-        raise ConfigError(f"{where}: extends: {' -> '.join(file.label for file in seen)} -> {name} is a circle.")
-    return fresh[0]
+def _given_file(override: Override, cwd: Path) -> ConfigFile:
+    where = f"{override.origin}: {override.key}"
+    if not isinstance(override.value, str):
+        raise ConfigError(f"{where}: must be the path of a YAML file, not {shown(override.value)}")
+    file = path_file(override.value, cwd)
+    if not file.path.is_file():
+        raise ConfigError(f"{where}: there is no file {file.label}")
+    return file
+
+
+def _with_layers(model: type[BaseModel], layer: Layer, file: ConfigFile, sources: Sources) -> Layer:
+    """The layer with a file and all that it stands on laid on it."""
+    workspace = sources.workspace
+    for lower in sources.layers(file):
+        layer = _with_presets(model, layer.under(lower), workspace, workspace.root)
+    return _with_presets(model, layer, workspace, workspace.root, defaults=True)
 
 
 def _with_presets(
@@ -148,23 +149,13 @@ def _with_presets(
         given = layer.value(slot.path)
         name = slot.default if given is None and defaults else given
         if isinstance(name, str):
-            preset = Layer()
+            preset, sources = Layer(), Sources(slot.folder, workspace)
             where = f"{layer.origin(slot.path) or 'default'}: {join(slot.path)}"
-            named = path_file(name, base) if is_path(name) else _named(slot.folder, name, workspace, where)[0]
-            for lower in _chain(named, slot.folder, workspace):
+            named = path_file(name, base) if is_path(name) else sources.named(name, where)[0]
+            for lower in sources.layers(named):
                 preset = preset.under(lower)
             layer = layer.graft(slot.path, preset)
     return layer
-
-
-def _named(folder: str, name: str, workspace: Workspace, where: str) -> list[ConfigFile]:
-    """`named_files`, whose complaint about an unknown name begins with the place that names it."""
-    try:
-        return named_files(folder, name, workspace)
-    except UnknownNameError as error:
-        error.message = f"{where}: {error.message}"
-        error.args = (error.message,)
-        raise
 
 
 def _validate(
@@ -173,7 +164,8 @@ def _validate(
     """The config.
 
     Raises:
-        ConfigError: with the problems `wrong` and all that the model finds.
+        ConfigError: with the problems `wrong`, all that the model finds, and when it finds none, those between its
+            parts.
     """
     found = list(wrong)
     try:
@@ -181,6 +173,8 @@ def _validate(
     except ValidationError as error:
         found += problems(error, model, layer, label)
     else:
+        between = config.problems() if isinstance(config, StrictModel) else ()
+        found += [f"{layer.origin(key) or label}: {join(key)}: {sentence}" for key, sentence in between]
         if not found:
             return config
     more = [f"... and {len(found) - _MAX_LISTED} more"] if len(found) > _MAX_LISTED else []

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from agentlab.config.fields import known_keys
-from agentlab.config.keys import Key, join
+from agentlab.config.fields import below, is_tagged, known_keys
+from agentlab.config.keys import Key, child, join
 from agentlab.config.layers import Layer
 
 _LONGEST_VALUE = 60
@@ -59,8 +59,9 @@ class Problem:
 
 
 def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label: str) -> list[str]:
-    """One line per wrong key: `file:line: key: sentence`, in the order of the config model."""
-    found = [_locate(dict(raw), layer.data) for raw in error.errors(include_url=False)]
+    """One line per wrong key: `file:line:column: key: sentence`, in the order of the config model."""
+    complaints = [dict(raw) for raw in error.errors(include_url=False)]
+    found = [_locate(raw, model, layer.data) for raw in complaints if not _echoes(raw)]
     lines = []
     for path, group in _by_key(_without_rival_branches(found)).items():
         sentence = _sentence(group, model, layer.data)
@@ -86,22 +87,37 @@ def shown(value: Any, path: Key = ()) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-def _locate(raw: dict[str, Any], data: Any) -> Problem:
+def _echoes(raw: Mapping[str, Any]) -> bool:
+    """Whether a list is called too short only because its elements are wrong, which is told by itself."""
+    return raw["type"] == "too_short" and len(raw["input"]) >= int(raw["ctx"]["min_length"])
+
+
+def _locate(raw: dict[str, Any], model: type[BaseModel], data: Any) -> Problem:
     """Walk pydantic's location through the config's tree; what is not in the tree is the name of a union member."""
     path: list[str] = []
     branch: tuple[Key, str] | None = None
-    steps = raw["loc"]
-    for position, step in enumerate(steps):
-        last_missing = raw["type"] == "missing" and position == len(steps) - 1
-        if isinstance(data, Mapping) and str(step) in data:
-            data = data[str(step)]
-        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-            data = data[step]
-        elif not last_missing:
-            branch = branch or (tuple(path), str(step))
+    annotations: list[Any] = [model]
+    steps, tagged = list(raw["loc"]), False
+    while steps:
+        step = str(steps.pop(0))
+        if not tagged and any(is_tagged(annotation) for annotation in annotations):
+            tagged = True  # this step is the tag, even where a key has the same name
             continue
-        path.append(str(step))
+        last_missing = raw["type"] == "missing" and not steps
+        if not _holds(data, step) and not last_missing:
+            branch = branch or (tuple(path), step)
+            continue
+        annotations, data, tagged = below(annotations, step, data), child(data, step), False
+        path.append(step)
+    if raw["type"] == "union_tag_invalid" and isinstance(data, Mapping):
+        path.append(_discriminator(raw))
     return Problem(tuple(path), raw, branch)
+
+
+def _holds(data: Any, step: str) -> bool:
+    if isinstance(data, list):
+        return step.isdecimal() and int(step) < len(data)
+    return isinstance(data, Mapping) and step in data
 
 
 def _without_rival_branches(found: Sequence[Problem]) -> list[Problem]:
@@ -157,23 +173,25 @@ def _told(problem: Problem, model: type[BaseModel], data: Any) -> str:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return _unknown(path[-1], known_keys(model, data, path[:-1]))
-        case "union_tag_not_found" | "union_tag_invalid":
-            context = raw["ctx"]
-            key = str(context["discriminator"]).strip("'")
-            return (
-                f"{key} must be one of {context['expected_tags']}"
-                if "expected_tags" in context
-                else f"{key} is required"
-            )
+            return _unknown("key", path[-1], known_keys(model, data, path[:-1]))
+        case "union_tag_not_found":
+            return f"{_discriminator(raw)} is required"
+        case "union_tag_invalid":
+            known = [tag.strip("'") for tag in raw["ctx"]["expected_tags"].split(", ")]
+            return _unknown(f"{_discriminator(raw)} {raw['ctx']['tag']!r}", raw["ctx"]["tag"], known)
         case "value_error":
             return str(raw["msg"]).removeprefix("Value error, ")
     message = str(raw["msg"])
     return message[:1].lower() + message[1:]
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def _discriminator(raw: Mapping[str, Any]) -> str:
+    """The key whose value says which member of a union is meant."""
+    return str(raw["ctx"]["discriminator"]).strip("'")
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
-        return f"unknown key; did you mean {near[0]}?"
-    return f"unknown key; known are {', '.join(known)}" if known else "unknown key"
+        return f"unknown {what}; did you mean {near[0]}?"
+    return f"unknown {what}; known are {', '.join(known)}" if known else f"unknown {what}"

@@ -1,4 +1,4 @@
-"""YAML as plain data with the line of every key, and back to text.
+"""YAML as plain data with the place of every key, and back to text.
 
 Read is the core schema of YAML 1.2, in which `1e-3` is a number, `no` is text and `12:30` is not 750. Only text,
 numbers, truth values, null, lists and mappings with text keys exist; size, depth and number of nodes are bounded.
@@ -42,11 +42,27 @@ _MEANING = (
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a key or list element begins; both numbers count from 1."""
+
+    line: int
+    column: int
+
+    @classmethod
+    def of(cls, mark: yaml.Mark) -> "Place":
+        """PyYAML counts from 0."""
+        return cls(mark.line + 1, mark.column + 1)
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
 class YamlTree:
-    """Plain data, and the line (from 1) on which each key or list element begins."""
+    """Plain data, and where each key or list element begins."""
 
     data: dict[str, Any]
-    lines: dict[Key, int]
+    places: dict[Key, Place]
 
 
 def read_text(path: Path, label: str) -> str:
@@ -84,7 +100,7 @@ def read_yaml(text: str, label: str) -> YamlTree:
         raise _error(label, node.start_mark, "a config is a mapping of keys to values")
     builder = _Builder(label)
     data = builder.value(node, ())
-    return YamlTree(data, builder.lines)
+    return YamlTree(data, builder.places)
 
 
 def read_value(text: str, label: str) -> Any:
@@ -161,16 +177,16 @@ def _compose(text: str, label: str) -> yaml.Node | None:
 
 
 def _error(label: str, mark: yaml.Mark | None, sentence: str) -> ConfigError:
-    where = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
+    where = f"{label}:{Place.of(mark)}" if mark else label
     return ConfigError(f"{where}: {sentence}.")
 
 
 class _Builder:
-    """Turns nodes into plain data and notes their lines."""
+    """Turns nodes into plain data and notes their places."""
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.lines: dict[Key, int] = {}
+        self.places: dict[Key, Place] = {}
         self._nodes = 0
 
     def value(self, node: yaml.Node, path: Key) -> Any:
@@ -187,7 +203,7 @@ class _Builder:
         raise _error(self.label, node.start_mark, f"the tag {node.tag} is not read; only plain data is")
 
     def _element(self, node: yaml.Node, path: Key) -> Any:
-        self.lines[path] = node.start_mark.line + 1
+        self.places[path] = Place.of(node.start_mark)
         return self.value(node, path)
 
     def _mapping(self, node: yaml.MappingNode, path: Key) -> dict[str, Any]:
@@ -196,9 +212,9 @@ class _Builder:
             key = self._key(key_node)
             place = (*path, key)
             if key in found:
-                first = self.lines[place]
+                first = self.places[place].line
                 raise _error(self.label, key_node.start_mark, f"{join(place)} is given twice; first on line {first}")
-            self.lines[place] = key_node.start_mark.line + 1
+            self.places[place] = Place.of(key_node.start_mark)
             found[key] = self.value(value_node, place)
         return found
 

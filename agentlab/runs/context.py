@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from agentlab.config.workspace import Workspace
@@ -32,9 +33,13 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The workspace, the environment (with the workspace's `.env` below it), the request to stop, and a reviewer."""
+    """The workspace, the environment (with the workspace's `.env` below it), the request to stop, and a reviewer.
+
+    `resumes` is the folder of the run that is gone on with; None for a new one.
+    """
 
     workspace: Workspace
     env: Mapping[str, str]
     stop: StopFlag = field(default_factory=StopFlag)
     reviewer: Reviewer | None = None
+    resumes: Path | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agentlab.commands import COMMANDS
+from agentlab.config.base import StrictModel
 from agentlab.config.keys import join
 from agentlab.config.load import Loaded, load, resolved
 from agentlab.config.overrides import Override
@@ -141,20 +142,22 @@ def schema(kind: str) -> ConfigSchema:
 
     A file may leave out whatever it extends, so no key is required, and it may name a preset for a mapping.
     """
-    found = _for_files(_model(kind).model_json_schema())
-    found["properties"] = {
-        "extends": {"type": "string", "description": "A preset or path that is laid under this file."}
-    } | (found["properties"])
-    return ConfigSchema(kind=kind, json_schema=found)
+    model = _model(kind)
+    found = _for_files(model.model_json_schema())
+    named = {"extends": "A preset or path that is laid under this file."}
+    if issubclass(model, StrictModel):
+        named |= dict.fromkeys(model.includes, "The path of a file that is laid under this one.")
+    files = {key: {"type": "string", "description": said} for key, said in named.items()}
+    return ConfigSchema(kind=kind, json_schema={**found, "properties": files | found["properties"]})
 
 
 def annotated(config: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     """The config as YAML, each value followed by where it comes from. Pure."""
     lines = write_yaml(dict(config)).split("\n")
-    for place, number in read_yaml("\n".join(lines), "the resolved config").lines.items():
-        origin = origins.get(join(place))
+    for key, place in read_yaml("\n".join(lines), "the resolved config").places.items():
+        origin = origins.get(join(key))
         if origin is not None:
-            lines[number - 1] = f"{lines[number - 1]:<{_COMMENT_COLUMN}}  # {origin}"
+            lines[place.line - 1] = f"{lines[place.line - 1]:<{_COMMENT_COLUMN}}  # {origin}"
     return "\n".join(lines)
 
 

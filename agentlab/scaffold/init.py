@@ -5,6 +5,7 @@ from pathlib import Path
 from agentlab.commands import COMMANDS
 from agentlab.runs.atomic import make_folder, write_text
 from agentlab.runs.document import Block, Code, Document, Text
+from agentlab.scaffold.pipeline_files import MODELS, PIPELINE
 
 DATA_FOLDERS = ("adapters", "models", "runs")
 
@@ -104,7 +105,8 @@ def _files() -> dict[str, str]:
     """
     examples = {f"configs/{name}/example.yaml": EXAMPLE.format(name=name) for name in COMMANDS}
     folders = {f"{name}/.gitkeep": "" for name in DATA_FOLDERS}
-    return {".env.example": ENV_EXAMPLE, ".gitignore": _GITIGNORE, **folders, **examples}
+    pipeline = {"models.yaml": MODELS, "pipeline.yaml": PIPELINE}
+    return {".env.example": ENV_EXAMPLE, ".gitignore": _GITIGNORE, **folders, **examples, **pipeline}
 
 
 def _missing_rules(root: Path) -> list[str]:

@@ -43,8 +43,8 @@ def test_validate_lists_every_problem_and_exits_2(agentlab: Agentlab, workspace:
     assert answer.code == 2
     assert answer.json["error"]["kind"] == "ConfigError"
     assert answer.json["error"]["message"].splitlines() == [
-        "configs/nas/mine.yaml:2: seed: must be a whole number, not 'x'",
-        "configs/nas/mine.yaml:3: modle: unknown key; did you mean model?",
+        "configs/nas/mine.yaml:2:1: seed: must be a whole number, not 'x'",
+        "configs/nas/mine.yaml:3:1: modle: unknown key; did you mean model?",
     ]
     (folder / "mine.yaml").write_text("extends: default\nseed: 2\n")
     assert agentlab("configs", "validate", "configs/nas/mine.yaml").out == "1 config is valid.\n"

@@ -151,9 +151,17 @@ def test_preset_path_mapping_and_checked_config_mean_the_same(context: Context, 
     assert "seed: 3\n" in texts[0]
 
 
+def test_a_path_in_an_override_starts_at_the_current_folder_whatever_the_config_is(
+    context: Context, workspace: Path
+) -> None:
+    (workspace / "models.yaml").write_text("{}\n")
+    given = [*overrides(), Override("llm", "./models.yaml")]
+    begin("nas", {"extends": "demo"}, given, context=context, runs_dir=workspace / "runs")
+
+
 def test_a_mapping_is_checked_like_a_file(context: Context) -> None:
     for given, said in (
-        ({"extends": "demo", "model": {"d_modle": 8}}, "config.yaml:3: model.d_modle: unknown key"),
+        ({"extends": "demo", "model": {"d_modle": 8}}, "config.yaml:3:3: model.d_modle: unknown key"),
         ({"extends": "demo", "data": {"path": object()}}, "not plain data"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -50,10 +50,10 @@ def test_an_override_beats_the_file_beats_what_it_extends_beats_the_model(lay: L
 def test_every_value_knows_its_origin(lay: Lay) -> None:
     origins = lay("long", "rounds=7").origins
     assert origins["rounds"] == "--set"
-    assert origins["training.epochs"] == "configs/lab/long.yaml:4"
-    assert origins["training.optimizer.lr"] == "configs/lab/default.yaml:5"
+    assert origins["training.epochs"] == "configs/lab/long.yaml:4:3"
+    assert origins["training.optimizer.lr"] == "configs/lab/default.yaml:5:15"
     assert origins["training.optimizer.name"] == "default"
-    assert origins["llm.providers.here.path"] == "configs/llm/embedded.yaml:3"
+    assert origins["llm.providers.here.path"] == "configs/llm/embedded.yaml:3:22"
 
 
 def test_without_a_name_the_default_preset_is_loaded_and_its_text_kept(lay: Lay) -> None:
@@ -88,16 +88,16 @@ def test_circles_and_long_chains_end(lay: Lay, place: Workspace) -> None:
     write(place.configs / "lab" / "a.yaml", "extends: b\n")
     write(place.configs / "lab" / "b.yaml", "seed: 1\nextends: a\n")
     assert lines(lay, "a") == [
-        "configs/lab/b.yaml:2: extends: configs/lab/a.yaml -> configs/lab/b.yaml -> a is a circle."
+        "configs/lab/b.yaml:2:1: extends: configs/lab/a.yaml -> configs/lab/b.yaml -> a is a circle."
     ]
     for i in range(12):
         write(place.configs / "lab" / f"c{i}.yaml", f"extends: c{i + 1}\n")
-    assert lines(lay, "c0") == ["configs/lab/c0.yaml extends more than 7 files in a row."]
+    assert lines(lay, "c0") == ["configs/lab/c0.yaml leads to more than 7 files in a row."]
 
 
 def test_extends_names_one_file(lay: Lay, place: Workspace) -> None:
     write(place.root / "x.yaml", "seed: 1\nextends: [a]\n")
-    assert lines(lay, "x.yaml") == ["x.yaml:2: extends: must be a preset's name or a path."]
+    assert lines(lay, "x.yaml") == ["x.yaml:2:1: extends: must be a preset's name or a path."]
 
 
 # -- presets inside a config --------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_a_preset_field_takes_a_name_and_what_is_set_below_it_applies_after(lay:
     assert list(loaded.config.llm.providers) == ["far"]
     assert loaded.config.llm.max_usd == 3
     assert loaded.origins["llm.max_usd"] == "--set"
-    assert loaded.origins["llm.providers.far.url"] == "configs/llm/remote.yaml:4"
+    assert loaded.origins["llm.providers.far.url"] == "configs/llm/remote.yaml:4:5"
 
 
 def test_overrides_apply_from_left_to_right(lay: Lay) -> None:
@@ -148,10 +148,10 @@ def test_an_unknown_preset_is_named_with_the_known_ones(lay: Lay, name: str) -> 
 
 def test_an_unknown_preset_comes_with_the_place_that_names_it(lay: Lay, place: Workspace) -> None:
     path = write(place.configs / "lab" / "mine.yaml", "rounds: 1\nllm: nowhere\n")
-    with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2: llm: There is no llm preset"):
+    with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2:1: llm: There is no llm preset"):
         lay("mine")
     path.write_text("rounds: 1\nextends: nowhere\n")
-    with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2: extends: There is no lab preset"):
+    with pytest.raises(UnknownNameError, match=r"^configs/lab/mine\.yaml:2:1: extends: There is no lab preset"):
         lay("mine")
     path.write_text("rounds: 1\n")
     with pytest.raises(UnknownNameError, match=r"^--set: llm: There is no llm preset"):
@@ -171,7 +171,7 @@ def test_a_preset_field_takes_a_path_from_the_current_folder_or_in_a_file_from_t
 # -- errors -------------------------------------------------------------------------------------------------------
 
 
-def test_all_errors_come_at_once_with_file_line_and_key(lay: Lay, place: Workspace) -> None:
+def test_all_errors_come_at_once_with_file_line_column_and_key(lay: Lay, place: Workspace) -> None:
     write(
         place.root / "bad.yaml",
         "sed: 3\nrounds: 0\ntraining:\n  epochs: many\n  optimizer:\n    name: Adamm\n    lr: 2\n    momentum: 1\n",
@@ -179,12 +179,12 @@ def test_all_errors_come_at_once_with_file_line_and_key(lay: Lay, place: Workspa
     assert lines(lay, "bad.yaml", "seed=1.5", "training.epochs.x=1", "zzz=1") == [
         "--set: training.epochs.x: training.epochs is a single value, without keys.",
         "--set: seed: must be a whole number, not 1.5",
-        "bad.yaml:2: rounds: must be at least 1, not 0",
-        "bad.yaml:4: training.epochs: must be a whole number, not 'many'",
-        "bad.yaml:6: training.optimizer.name: must be 'Adam' or 'SGD', not 'Adamm'",
-        "bad.yaml:7: training.optimizer.lr: must be at most 1, not 2",
-        "bad.yaml:8: training.optimizer.momentum: unknown key; known are name, lr, clip",
-        "bad.yaml:1: sed: unknown key; did you mean seed?",
+        "bad.yaml:2:1: rounds: must be at least 1, not 0",
+        "bad.yaml:4:3: training.epochs: must be a whole number, not 'many'",
+        "bad.yaml:6:5: training.optimizer.name: must be 'Adam' or 'SGD', not 'Adamm'",
+        "bad.yaml:7:5: training.optimizer.lr: must be at most 1, not 2",
+        "bad.yaml:8:5: training.optimizer.momentum: unknown key; known are name, lr, clip",
+        "bad.yaml:1:1: sed: unknown key; did you mean seed?",
         "--set: zzz: unknown key; known are seed, rounds, threads, training, stages, space, notes, llm",
     ]
 
@@ -204,7 +204,7 @@ def test_all_errors_come_at_once_with_file_line_and_key(lay: Lay, place: Workspa
         ("space.lr={choices: 3}", "--set: space.lr.choices: must be a list, not 3"),
         ("space.n={choices: [[1]]}", "--set: space.n.choices.0: must be a whole number or text, not a list"),
         # a tagged union
-        ("llm.providers.p={kind: files}", "--set: llm.providers.p: kind must be one of 'file', 'remote'"),
+        ("llm.providers.p={kind: files}", "--set: llm.providers.p.kind: unknown kind 'files'; did you mean file?"),
         (
             "llm.providers.p={kind: file, paht: x, path: y}",
             "--set: llm.providers.p.paht: unknown key; did you mean path?",
@@ -283,7 +283,7 @@ def test_a_resolved_file_takes_overrides_but_no_presets(lay: Lay, place: Workspa
     assert load_resolved(type(config), path, [Override("rounds", 9, "--rounds")], env={}).rounds == 9
     with pytest.raises(ConfigError, match="--set: llm: a run keeps the preset it started with"):
         load_resolved(type(config), path, [parse("llm=remote")], env={})
-    with pytest.raises(ConfigError, match=r"config\.yaml:1: seed: must be a whole number"):
+    with pytest.raises(ConfigError, match=r"config\.yaml:1:1: seed: must be a whole number"):
         load_resolved(type(config), write(path, "seed: x\nllm: {}\n"), (), env={})
 
 

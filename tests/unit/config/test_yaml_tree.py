@@ -1,4 +1,4 @@
-"""YAML is read as plain data with lines; what is not plain is refused with file, line and column."""
+"""YAML is read as plain data with places; what is not plain is refused with file, line and column."""
 
 import contextlib
 from pathlib import Path
@@ -60,13 +60,13 @@ def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
     assert type(found) is type(value)
 
 
-def test_every_key_and_element_knows_its_line() -> None:
+def test_every_key_and_element_knows_its_place() -> None:
     tree = read_yaml("a:\n  b: 1\n\n  on: 2\nstages:\n- id: x\n- id: y\n", "f.yaml")
     assert tree.data == {"a": {"b": 1, "on": 2}, "stages": [{"id": "x"}, {"id": "y"}]}
-    assert tree.lines[("a", "b")] == 2
-    assert tree.lines[("a", "on")] == 4
-    assert tree.lines[("stages", "1")] == 7
-    assert tree.lines[("stages", "1", "id")] == 7
+    assert str(tree.places[("a", "b")]) == "2:3"
+    assert str(tree.places[("a", "on")]) == "4:3"
+    assert str(tree.places[("stages", "1")]) == "7:3"
+    assert str(tree.places[("stages", "1", "id")]) == "7:3"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from agentlab.commands import COMMANDS
 from agentlab.config.base import flatten
@@ -15,6 +16,7 @@ from agentlab.config.yaml_tree import read_yaml
 from agentlab.errors import ConfigError, UnknownNameError, UsageError
 from agentlab.runs.context import Context
 from agentlab.scaffold import configs
+from agentlab.scaffold.pipeline_files import MODELS, PIPELINE
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 TREES = st.dictionaries(
@@ -35,15 +37,15 @@ def context(tmp_path: Path) -> Context:
 
 @given(TREES)
 def test_comments_do_not_change_the_config(tree: dict[str, Any]) -> None:
-    origins = dict.fromkeys(flatten(tree), "configs/x.yaml:1")
+    origins = dict.fromkeys(flatten(tree), "configs/x.yaml:1:1")
     assert read_yaml(configs.annotated(tree, origins), "x").data == tree
 
 
 def test_each_value_is_followed_by_its_origin() -> None:
-    shown = configs.annotated({"a": {"b": 1}, "c": [1, 2]}, {"a.b": "--set", "c": "f.yaml:3"})
+    shown = configs.annotated({"a": {"b": 1}, "c": [1, 2]}, {"a.b": "--set", "c": "f.yaml:3:1"})
     lines = [line.split("  # ") for line in shown.splitlines()]
     assert [(first.rstrip(), *rest) for first, *rest in lines] == [
-        ("a:",), ("  b: 1", "--set"), ("c:", "f.yaml:3"), ("- 1",), ("- 2",)
+        ("a:",), ("  b: 1", "--set"), ("c:", "f.yaml:3:1"), ("- 1",), ("- 2",)
     ]  # fmt: skip
 
 
@@ -82,7 +84,7 @@ def test_every_problem_of_every_file_is_listed(context: Context) -> None:
     with pytest.raises(ConfigError) as caught:
         configs.validate(["configs/nas/a.yaml", "configs/nas/b.yaml"], None, context, context.workspace.root)
     first, second = caught.value.message.split("\n")
-    assert first == "configs/nas/a.yaml:2: sed: unknown key; did you mean seed?"
+    assert first == "configs/nas/a.yaml:2:1: sed: unknown key; did you mean seed?"
     assert second.startswith("configs/nas/b.yaml:3:1: ")
 
 
@@ -100,3 +102,15 @@ def test_a_schema_allows_partial_files_and_names_of_presets(kind: str) -> None:
     assert '"required"' not in configs.schema(kind).blocks()[0].text  # type: ignore[union-attr]
     if "llm" in schema["properties"]:
         assert {"type": "string"} in schema["properties"]["llm"]["anyOf"]
+
+
+def test_both_files_of_a_pipeline_fit_its_schema_in_every_spelling() -> None:
+    schema = configs.schema("pipeline").json_schema
+    assert schema["properties"]["models_file"]["type"] == "string"
+    fits = Draft202012Validator(schema)
+    for text in (MODELS, PIPELINE, PIPELINE.replace("method: vote", "method: concat")):
+        tree = read_yaml(text, "x").data
+        assert fits.is_valid(tree) == ("method: concat" not in text)  # concat has no `extract`
+    tree = {"manual_pipeline": {"stages": [{"id": "a", "models": ["m", "n"], "aggregation": "concat"}]}}
+    assert fits.is_valid(tree)
+    assert not fits.is_valid({"model_file": "models.yaml"})

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from agentlab.commands import COMMANDS
-from agentlab.config.load import load
+from agentlab.config.load import Loaded, load
 from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
 from agentlab.errors import StorageError
+from agentlab.models import catalogue
+from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.lint import lint
 from agentlab.runs.document import Code, Text
 from agentlab.scaffold.init import DATA_FOLDERS, ENV_EXAMPLE, IGNORE_RULES, init
 
@@ -36,6 +39,30 @@ def test_every_command_gets_an_example_that_loads_as_it_is(tmp_path: Path) -> No
             for preset in ("example", "default")
         )
         assert own == shipped
+
+
+def pipeline(root: Path) -> Loaded[PipelineConfig]:
+    workspace = Workspace(root=root, cache=root)
+    return load(PipelineConfig, "pipeline", "pipeline.yaml", (), workspace=workspace, env={}, cwd=root)
+
+
+def test_the_pipeline_of_two_files_asks_the_embedded_model(tmp_path: Path) -> None:
+    init(tmp_path)
+    loaded = pipeline(tmp_path)
+    config = loaded.config
+    assert config.models["small"].file == catalogue.lookup(catalogue.EMBEDDED).file
+    assert loaded.origins["models.small.file"].startswith("models.yaml:")
+    assert [stage.id for stage in config.stages] == ["draft", "critique", "final"]
+    assert config.manual_pipeline is not None
+    assert [stage.samples for stage in config.manual_pipeline.stages] == [3]
+    for stages in (config.stages, config.manual_pipeline.stages):
+        assert lint(stages, lambda stage: stage.temperature or 0) == []
+
+
+def test_pipeline_files_of_ones_own_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("mine\n")
+    assert "models.yaml" in init(tmp_path).kept
+    assert (tmp_path / "models.yaml").read_text() == "mine\n"
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
