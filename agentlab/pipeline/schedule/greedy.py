@@ -1,0 +1,66 @@
+"""A cheap way through many units: beam search, whose narrowest case is the greedy rule.
+
+Load by load, those states are kept whose cost, with that of loading once every model that is missing, is least per unit
+done. Whom to evict is tried out; where the choices are many, it is a few of them and those with the furthest next use
+(L. Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 5, 1966).
+"""
+
+from collections.abc import Iterator, Mapping
+from heapq import nsmallest
+from itertools import islice
+
+from agentlab.pipeline.schedule.problem import Move, Problem, State, Way, bits
+
+_CHOICES = 8  # of evictions, per load
+
+
+def cheap(problem: Problem, width: int) -> Way:
+    """A way to the end, with `width` states kept after each load."""
+    reached = {state: Way(0, kept, ()) for kept, state in islice(problem.starts(), _CHOICES)}
+    best: Way | None = None
+    while reached:
+        end = reached.pop(problem.end, None)
+        if end and (best is None or end.cost < best.cost):
+            best = end
+        rates: dict[State, float] = {}
+        for state, way in reached.items():
+            bound = way.cost + problem.missing_cost(state)
+            if best is None or bound < best.cost:
+                rates[state] = bound / (1 + state.done.bit_count())
+        kept = nsmallest(width, rates, key=rates.__getitem__)
+        reached = _one_load_later(problem, {state: reached[state] for state in kept})
+    assert best is not None  # every model fits alone, so some load is always possible
+    return best
+
+
+def _one_load_later(problem: Problem, kept: Mapping[State, Way]) -> dict[State, Way]:
+    reached: dict[State, Way] = {}
+    for state, way in kept.items():
+        for move in _moves(problem, state):
+            after, cost = problem.after(state, move), way.cost + problem.costs[move.load]
+            if after not in reached or cost < reached[after].cost:
+                reached[after] = Way(cost, way.kept, (*way.moves, move))
+    return reached
+
+
+def _moves(problem: Problem, state: State) -> Iterator[Move]:
+    for model in problem.wanted(state):
+        choices = [*islice(problem.evictions(state, model), _CHOICES)]
+        if len(choices) == _CHOICES:
+            choices.append(_furthest(problem, state, model))
+        yield from (Move(evict, model) for evict in choices)
+
+
+def _furthest(problem: Problem, state: State, model: int) -> int:
+    """Models to evict for another; those come first whose nearest unit has most others to wait for."""
+
+    def waits_for(resident: int) -> int:
+        units = bits(problem.units_of[resident] & ~state.done)
+        return min((problem.needs[unit] & ~state.done).bit_count() for unit in units)
+
+    evict = 0
+    for resident in sorted(bits(state.resident), key=waits_for, reverse=True):
+        if problem.short(state.resident & ~evict, model) <= 0:
+            break
+        evict |= 1 << resident
+    return evict
