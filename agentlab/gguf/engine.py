@@ -2,13 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from agentlab.errors import ConfigError
+
+KvType = Literal["f16", "q8_0", "q4_0"]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How a model is loaded. `threads` and `batch` are fixed per run, because they change the last bits of logits.
+    """How a model is loaded. `flash`, `kv_type` and `batch` change the last bits of logits: fix them per run.
 
-    `batch` 128 prefills as fast as 512 on a CPU (measured: 153 against 143 tokens/s) with a quarter of the buffers.
+    Attributes:
+        context: tokens of prompt and answer together.
+        batch: tokens read at once. 128 prefills as fast as 512 on a CPU (measured: 153 against 143 tokens/s) with a
+            quarter of the buffers.
+        gpu_layers: layers on the GPU, -1 for all.
+        flash: flash attention.
+        kv_type: how the attention cache is kept. What is smaller than f16 needs `flash`.
+        load_seconds: how long loading may take.
+        memory_bytes: private memory (buffers, cache, heap; not the file's mapped weights) that the worker may take
+            beyond what it holds when it begins to load. Bounded on Linux only; None: unbounded.
     """
 
     path: Path
@@ -16,5 +30,15 @@ class EngineConfig:
     threads: int = 1
     batch: int = 128
     gpu_layers: int = 0
-    reuse_prefix: bool = False  # off: each call starts from an empty sequence and is reproducible
+    flash: bool = False
+    kv_type: KvType = "f16"
     load_seconds: float = 120.0
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for an attention cache that llama.cpp cannot use."""
+        if self.kv_type != "f16" and not self.flash:
+            raise ConfigError(
+                f"An attention cache of type {self.kv_type} needs flash attention.",
+                hint="Turn flash attention on, or keep the cache in f16.",
+            )

@@ -5,14 +5,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from agentlab.errors import LLMCancelledError
-from agentlab.workers.chat import ChatRequest, Chunk
+from agentlab.workers.chat import ChatRequest, Chunk, Loaded
+from agentlab.workers.memory import Memory
 
 
 class ScriptedEngine:
     """Answers call n with entry n of the script, starting over at its end; an entry that is an error is raised.
 
-    Nothing is computed: schema, temperature and seed are recorded in `requests` and otherwise ignored, and a token
-    is a word.
+    Nothing is computed: schema, temperature and seed are recorded in `requests` and otherwise ignored, a token is a
+    word, and its log-probability is -1.
     """
 
     def __init__(self, script: Sequence[str | Exception]) -> None:
@@ -21,10 +22,23 @@ class ScriptedEngine:
         self._script = tuple(script)
         self._lock = threading.Lock()
         self.requests: list[ChatRequest] = []
+        self.loaded = False
         self.closed = False
+
+    def load(self, *, cancelled: Callable[[], bool] = lambda: False) -> Loaded:
+        """Take no time and no memory."""
+        if cancelled():
+            raise LLMCancelledError("The call was cancelled.")
+        self.loaded = True
+        return Loaded(seconds=0.0, resident_bytes=0, private_bytes=0)
+
+    def measured(self) -> Memory | None:
+        """None: there is no process."""
+        return None
 
     def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
         """Stream the next entry of the script, cut after `max_tokens` words."""
+        self.load(cancelled=cancelled)
         with self._lock:
             entry = self._script[len(self.requests) % len(self._script)]
             self.requests.append(request)
@@ -40,8 +54,12 @@ class ScriptedEngine:
             finish="stop" if len(said) == len(words) else "length",
             prompt_tokens=sum(len(message["content"].split()) for message in request.messages),
             completion_tokens=len(said),
+            reused_tokens=0,
+            prefill_seconds=0.0,
+            decode_seconds=0.0,
+            logprob=-1.0 if request.logprob and said else None,
         )
 
     def close(self) -> None:
         """Remember that it was closed."""
-        self.closed = True
+        self.loaded, self.closed = False, True

@@ -1,32 +1,46 @@
-"""What a GGUF file says about itself, read from its header alone.
+"""What a GGUF model says about itself, read from the headers of its file or parts alone."""
 
-The format: magic, version, tensor count, key count, keys with typed values, tensor descriptions, aligned data
-(github.com/ggml-org/ggml, docs/gguf.md). A file is hostile input: every count is checked before it is believed, and
-nothing is kept of a value that no caller asks for.
-"""
-
-import math
-import struct
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from agentlab.errors import MissingFileError, ModelFileError
+from agentlab.gguf.constants import constants
+from agentlab.gguf.header import KEPT_ARRAY, Header, Tensor, read_header
 
-_MAX_KEYS, _MAX_TENSORS, _MAX_NAME, _MAX_STRING, _MAX_ARRAY = 65_536, 1 << 20, 1024, 4 << 20, 1 << 24
-_KEPT_ARRAY = 4096  # per-layer values are kept, vocabularies are skipped
-_STRING, _ARRAY = 8, 9
-# Value type -> how `struct` reads one.
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_MAX_PARTS = 1000
+_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+# Rows of such a model cannot be cut into the 256s that a type with K needs; llama.cpp then takes the other.
+_STAND_INS = {
+    "Q2_K": "IQ4_NL",
+    "Q3_K": "IQ4_NL",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "IQ4_XS": "IQ4_NL",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class GgufMetadata:
-    """A model's shape. `weight_bytes` is what the tensors take in memory as stored; `quantisation` is their main type.
+    """A model's shape. `heads_kv` and `feed_forward` have one entry per layer.
 
-    `heads_kv` and `feed_forward` have one entry per layer.
+    Attributes:
+        quantisation: the type that takes most of its bytes.
+        file_type: the mixture of types that the header claims, such as Q4_K_M; None if it does not say.
+        tensors: how many.
+        types: bytes of tensors by type, as stored.
+        multiplied: the same without an embedding table that is only looked up.
+        weight_bytes: bytes of all tensors.
+        file_bytes: of all parts.
+        heads_kv: heads of keys and values that the layer caches itself; 0 for a recurrent or sharing one.
+        expert_width: feed-forward width of the experts that one token uses, together.
+        latent_length: numbers per position and layer where keys and values are kept compressed (MLA), else 0.
+        state_bytes: recurrent state of one sequence.
     """
 
     architecture: str
@@ -45,162 +59,150 @@ class GgufMetadata:
     value_length: int
     vocabulary: int
     chat_template: bool
+    tensors: int
+    types: Mapping[str, int]
+    multiplied: Mapping[str, int]
+    file_type: str | None = None
+    expert_width: int = 0
+    latent_length: int = 0
+    state_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    name: str
-    elements: int
-    kind: int
-    offset: int
+def parts(path: Path) -> list[Path]:
+    """The files of a model, by its name: `NAME-00001-of-00003.gguf` and so on, or the file alone. Nothing is read.
 
-
-class _Reader:
-    """Reads little-endian values and refuses to run past the end of the file."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._size = file, size
-
-    def bytes(self, count: int) -> bytes:
-        data = self._file.read(count)
-        if len(data) != count:
-            raise ValueError("the header ends early")
-        return data
-
-    def skip(self, count: int) -> None:
-        if self._file.tell() + count > self._size:
-            raise ValueError("the header ends early")
-        self._file.seek(count, 1)
-
-    def number(self, form: str) -> Any:
-        return struct.unpack(form, self.bytes(struct.calcsize(form)))[0]
-
-    def count(self, limit: int, what: str) -> int:
-        value = int(self.number("<Q"))
-        if value > limit:
-            raise ValueError(f"it claims {value} {what}")
-        return value
-
-    def text(self, limit: int = _MAX_STRING) -> str:
-        return self.bytes(self.count(limit, "bytes of text")).decode(errors="replace")
-
-    def value(self) -> Any:
-        """A value with its type; None for an array that is too long to keep or holds texts."""
-        kind = self.number("<I")
-        return self._array() if kind == _ARRAY else self._plain(kind)
-
-    def _plain(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self.text()
-        if kind not in _SCALARS:
-            raise ValueError(f"it has a value of unknown type {kind}")
-        return self.number(_SCALARS[kind])
-
-    def _array(self) -> tuple[Any, ...] | None:
-        kind, length = self.number("<I"), self.count(_MAX_ARRAY, "array entries")
-        if kind == _STRING:
-            for _ in range(length):
-                self.skip(self.count(_MAX_STRING, "bytes of text"))
-            return None
-        if kind not in _SCALARS:
-            raise ValueError(f"it has an array of unknown type {kind}")
-        if length > _KEPT_ARRAY:
-            self.skip(length * struct.calcsize(_SCALARS[kind]))
-            return None
-        return tuple(self.number(_SCALARS[kind]) for _ in range(length))
-
-    def tensor(self) -> _Tensor:
-        name, dimensions = self.text(_MAX_NAME), self.number("<I")
-        if not 1 <= dimensions <= 8:
-            raise ValueError(f"it has a tensor with {dimensions} dimensions")
-        elements = math.prod(int(self.number("<Q")) for _ in range(dimensions))
-        return _Tensor(name, elements, self.number("<I"), self.number("<Q"))
-
-    def position(self) -> int:
-        return self._file.tell()
+    Raises:
+        ModelFileError: the name claims an absurd number of parts.
+    """
+    match = _PART.fullmatch(path.name)
+    if match is None:
+        return [path]
+    count = int(match["count"])
+    if not 1 <= int(match["number"]) <= count <= _MAX_PARTS:
+        raise ModelFileError(f"{path} is not one of 1 to {_MAX_PARTS} parts by its name.", hint="Rename the file.")
+    return [path.with_name(f"{match['stem']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
 def read(path: Path) -> GgufMetadata:
-    """Read the header of a GGUF file and check that the file is as long as it says.
+    """Read the header of a GGUF model and check that its file, or each of its parts, is as long as it says.
+
+    Args:
+        path: the file; of several parts the first.
 
     Raises:
-        MissingFileError: there is no such file.
+        MissingFileError: the file or a part of it is not there.
         ModelFileError: it is not a GGUF model, or damaged, or cut off.
+        OSError: it cannot be read.
     """
     if not path.is_file():
         raise MissingFileError(f"There is no model file {path}.", hint="`agentlab models list` shows what is there.")
-    size = path.stat().st_size
+    files = parts(path)
+    if path != files[0]:
+        raise ModelFileError(f"{path} is a later part of a model.", hint=f"Name the first part, {files[0].name}.")
+    headers = []
+    for number, file in enumerate(files):
+        if not file.is_file():
+            raise MissingFileError(
+                f"Part {number + 1} of {len(files)} of {path} is not there: {file.name}.",
+                hint="All parts lie in one folder.",
+            )
+        try:
+            headers.append(read_header(file))
+            _check_part(headers[-1], number, len(files))
+        except ValueError as error:
+            raise ModelFileError(f"{file} is not a usable GGUF model: {error}.") from error
     try:
-        with path.open("rb") as file:
-            keys, tensors, start = _header(_Reader(file, size))
-        return _describe(keys, tensors, start, size)
-    except (ValueError, struct.error) as error:
+        return _describe(headers)
+    except ValueError as error:
         raise ModelFileError(f"{path} is not a usable GGUF model: {error}.") from error
 
 
-def _header(reader: _Reader) -> tuple[dict[str, Any], list[_Tensor], int]:
-    """(keys, tensors, where their data starts)."""
-    if reader.bytes(4) != b"GGUF":
-        raise ValueError("it does not begin with GGUF")
-    version = reader.number("<I")
-    if version not in (2, 3):
-        raise ValueError(f"it has version {version}, and 2 and 3 are understood")
-    tensor_count = reader.count(_MAX_TENSORS, "tensors")
-    key_count = reader.count(_MAX_KEYS, "keys")
-    keys = {reader.text(_MAX_NAME): reader.value() for _ in range(key_count)}
-    tensors = [reader.tensor() for _ in range(tensor_count)]
-    alignment = keys.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
-        raise ValueError(f"it claims an alignment of {alignment}")
-    return keys, tensors, math.ceil(reader.position() / alignment) * alignment
+def agrees(declared: str, metadata: GgufMetadata) -> bool:
+    """Whether a model is quantised as somebody says, in the customary words: Q4_K_M, q8_0, F16.
+
+    The header's own claim decides between mixtures of one type (Q4_K_S and Q4_K_M) where it names one; that most bytes
+    are of the type has to be true in any case.
+    """
+    name = declared.strip().upper().removeprefix("UD-")
+    kinds = sorted((kind.name for kind in constants().GGMLQuantizationType), key=len, reverse=True)
+    kind = next((kind for kind in kinds if name == kind or name.startswith(f"{kind}_")), None)
+    if kind is None:  # the mixtures IQ3_M, IQ3_XS and IQ2_M are named after no type
+        return name == metadata.file_type
+    stand_in = _STAND_INS.get(kind) if metadata.embedding % 256 else None
+    if metadata.quantisation not in (kind, stand_in):
+        return False
+    return name in (kind, metadata.file_type) or name not in _mixtures() or metadata.file_type not in _mixtures()
 
 
-def _describe(keys: Mapping[str, Any], tensors: list[_Tensor], start: int, size: int) -> GgufMetadata:
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+def known_architecture(name: str) -> bool:
+    """Whether llama.cpp has a model of that architecture, by the table of its `gguf` package."""
+    return name in constants().MODEL_ARCH_NAMES.values()
 
-    by_kind: Counter[str] = Counter()
-    end = start
-    for tensor in tensors:
-        if tensor.kind not in GGML_QUANT_SIZES:
-            raise ValueError(f"it has a tensor of unknown type {tensor.kind}")
-        kind = GGMLQuantizationType(tensor.kind)
-        block, block_bytes = GGML_QUANT_SIZES[kind]
-        stored = tensor.elements // block * block_bytes
-        by_kind[kind.name] += stored
-        end = max(end, start + tensor.offset + stored)
-    if end > size:
-        raise ValueError(f"it is cut off: {size} bytes of {end}")
+
+def _mixtures() -> dict[str, int]:
+    """Name of a mixture -> its number in `general.file_type`."""
+    types = constants().LlamaFileType
+    known = (kind for kind in types if kind is not types.GUESSED)
+    return {kind.name.removeprefix("MOSTLY_").removeprefix("ALL_"): kind.value for kind in known}
+
+
+def _check_part(header: Header, number: int, count: int) -> None:
+    said = header.keys.get("split.no", 0), header.keys.get("split.count", 1)
+    alone = count == 1 and said[1] in (0, 1)
+    if not alone and said != (number, count):
+        raise ValueError(f"by its header it is part {said[0]!r:.20} (from 0) of {said[1]!r:.20}, and not by its name")
+
+
+def _describe(headers: Sequence[Header]) -> GgufMetadata:
+    keys = headers[0].keys
+    tensors = [tensor for header in headers for tensor in header.tensors]
     architecture = keys.get("general.architecture")
     if not isinstance(architecture, str) or not tensors:
         raise ValueError("it holds no model")
     shape = _Shape(keys, architecture)
-    layers, embedding, heads = (
-        shape.one("block_count"),
-        shape.one("embedding_length"),
-        shape.one("attention.head_count"),
-    )
+    layers, embedding = shape.one("block_count"), shape.one("embedding_length")
+    heads = shape.one("attention.head_count")
+    heads_kv = shape.heads_kv(layers, heads)
+    types = _bytes_by_type(tensors)
+    tied = all(tensor.name != _OUTPUT for tensor in tensors)
+    mixtures = {number: name for name, number in _mixtures().items()}
+    file_type = keys.get("general.file_type")
     return GgufMetadata(
         architecture=architecture,
         name=str(keys.get("general.name") or architecture),
         parameters=sum(tensor.elements for tensor in tensors),
-        quantisation=by_kind.most_common(1)[0][0],
-        weight_bytes=by_kind.total(),
-        file_bytes=size,
+        quantisation=types.most_common(1)[0][0],
+        weight_bytes=types.total(),
+        file_bytes=sum(header.size for header in headers),
         context_length=shape.one("context_length"),
         layers=layers,
         embedding=embedding,
         feed_forward=shape.each("feed_forward_length", layers, 0),
         heads=heads,
-        heads_kv=shape.each("attention.head_count_kv", layers, heads),
+        heads_kv=heads_kv,
         key_length=shape.one("attention.key_length", embedding // max(heads, 1)),
         value_length=shape.one("attention.value_length", embedding // max(heads, 1)),
-        vocabulary=shape.one("vocab_size", _rows("token_embd.weight", tensors, embedding)),
+        vocabulary=shape.one("vocab_size", _rows(tensors, embedding)),
         chat_template=bool(keys.get("tokenizer.chat_template")),
+        tensors=len(tensors),
+        types=types,
+        multiplied=_bytes_by_type([tensor for tensor in tensors if tied or tensor.name != _EMBEDDING]),
+        file_type=mixtures.get(file_type) if isinstance(file_type, int) else None,
+        expert_width=shape.experts(),
+        latent_length=shape.latent(),
+        state_bytes=shape.state() * heads_kv.count(0),
     )
 
 
-def _rows(name: str, tensors: list[_Tensor], columns: int) -> int:
-    return next((tensor.elements // max(columns, 1) for tensor in tensors if tensor.name == name), 0)
+def _bytes_by_type(tensors: Sequence[Tensor]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for tensor in tensors:
+        found[tensor.kind] += tensor.stored
+    return found
+
+
+def _rows(tensors: Sequence[Tensor], columns: int) -> int:
+    return next((tensor.elements // max(columns, 1) for tensor in tensors if tensor.name == _EMBEDDING), 0)
 
 
 class _Shape:
@@ -213,14 +215,37 @@ class _Shape:
         value = self._keys.get(f"{self._architecture}.{name}", default)
         value = max(value) if isinstance(value, tuple) and value else value
         if not isinstance(value, int) or not 0 <= value < 1 << 31:
-            raise ValueError(f"its {self._architecture}.{name} is {value!r}")
+            raise ValueError(f"its {self._architecture}.{name} is {value!r:.80}")
         return value
 
     def each(self, name: str, layers: int, default: int) -> tuple[int, ...]:
-        if layers > _KEPT_ARRAY:
+        if layers > KEPT_ARRAY:
             raise ValueError(f"it claims {layers} layers")
         value = self._keys.get(f"{self._architecture}.{name}", default)
         values = value if isinstance(value, tuple) else (value,) * layers
         if len(values) != layers or not all(isinstance(v, int) and 0 <= v < 1 << 31 for v in values):
             raise ValueError(f"its {self._architecture}.{name} is {value!r:.80}")
         return values
+
+    def heads_kv(self, layers: int, heads: int) -> tuple[int, ...]:
+        """Per layer; 0 where it shares an earlier layer's cache, or is recurrent."""
+        found = self.each("attention.head_count_kv", layers, heads)
+        own, interval = layers - self.one("attention.shared_kv_layers", 0), self.one("full_attention_interval", 0)
+        return tuple(
+            0 if layer >= own or (interval and (layer + 1) % interval) else count for layer, count in enumerate(found)
+        )
+
+    def experts(self) -> int:
+        shared = self.one("expert_shared_count", 0) * self.one("expert_feed_forward_length", 0)
+        return self.one("expert_used_count", 0) * self.one("expert_feed_forward_length", 0) + shared
+
+    def latent(self) -> int:
+        if not self.one("attention.key_length_mla", 0):
+            return 0
+        return self.one("attention.kv_lora_rank", 0) + self.one("rope.dimension_count", 0)
+
+    def state(self) -> int:
+        """Bytes of one recurrent layer: the last inputs of its convolution, and its state, in float32."""
+        inner, size = self.one("ssm.inner_size", 0), self.one("ssm.state_size", 0)
+        past = max(self.one("ssm.conv_kernel", 1) - 1, 0)
+        return 4 * (past * (inner + 2 * self.one("ssm.group_count", 0) * size) + size * inner)

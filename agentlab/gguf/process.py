@@ -4,6 +4,8 @@ llama.cpp is not thread-safe, cannot be stopped while it reads a prompt, and som
 they end the worker.
 """
 
+from dataclasses import asdict
+
 from agentlab import machine
 from agentlab.errors import MissingFileError
 from agentlab.gguf import deaths
@@ -25,19 +27,14 @@ class WorkerEngine(ChatProcess):
                     "embedded model.",
                 )
 
+        fields = asdict(config) | {"path": str(config.path.absolute())}
+        del fields["load_seconds"]
         super().__init__(
             ChatWorker(
                 name=config.path.name,
                 module="agentlab.gguf.worker",
                 variables={**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"},
-                load={
-                    "path": str(config.path.absolute()),
-                    "context": config.context,
-                    "threads": config.threads,
-                    "batch": config.batch,
-                    "gpu_layers": config.gpu_layers,
-                    "reuse_prefix": config.reuse_prefix,
-                },
+                load=fields,
                 load_seconds=config.load_seconds,
                 check=check,
                 death=deaths.describe,

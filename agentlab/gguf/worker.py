@@ -1,17 +1,29 @@
 """The process that holds one GGUF model: `python -m agentlab.gguf.worker PARENT_PID`; see `workers.chat_server`."""
 
+import contextlib
+import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
+from agentlab.gguf.engine import EngineConfig
 from agentlab.workers import child
-from agentlab.workers.chat_server import ChatServer, Decoder
+from agentlab.workers.chat_server import ChatServer, Decoder, Load
 
 
-def _load(**fields: Any) -> Decoder:
+def _prepare() -> Load:
     from agentlab.gguf import decoder
 
-    return decoder.Decoder(**fields)
+    with contextlib.suppress(
+        ImportError, OSError, RuntimeError
+    ):  # what is wrong with the library is said by the first load
+        importlib.import_module("agentlab.gguf.native")
+
+    def load(path: str, **fields: Any) -> Decoder:
+        return decoder.Decoder(EngineConfig(Path(path), **fields))
+
+    return load
 
 
 if __name__ == "__main__":
-    ChatServer(child.attach(int(sys.argv[1])), _load).run()
+    ChatServer(child.attach(int(sys.argv[1])), _prepare).run()

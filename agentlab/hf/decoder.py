@@ -12,7 +12,7 @@ from agentlab.errors import BadRequestError, ContextOverflowError, ModelFileErro
 from agentlab.hf.detokenizer import Detokenizer
 from agentlab.hf.sampling import pick
 from agentlab.workers import memory
-from agentlab.workers.chat import Chunk
+from agentlab.workers.chat import ChatRequest, Chunk
 from agentlab.workers.stops import StopFinder
 
 _NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
@@ -55,36 +55,26 @@ class Decoder:
         self._ends = _ends(self._model.generation_config, self._tokenizer)
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
 
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        schema: Mapping[str, Any] | None,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        stop: Sequence[str],
-        top_p: float | None,
-    ) -> Generator[Chunk, None, None]:
-        """Decode an answer; see `ChatRequest`. Closing the iterator stops the decoding; a schema is not enforced.
+    def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
+        """Decode an answer. Closing the iterator stops the decoding. No schema is enforced, no logprob is given.
 
         Raises:
             BadRequestError: the template refuses the messages.
             ContextOverflowError: prompt and `max_tokens` together exceed the context.
         """
-        del schema
-        prompt = self._tokenize(messages)
-        if self._context is not None and len(prompt) + max_tokens > self._context:
+        prompt = self._tokenize(request.messages)
+        if self._context is not None and len(prompt) + request.max_tokens > self._context:
             raise ContextOverflowError(
-                f"The prompt has {len(prompt)} tokens and the answer may have {max_tokens}, but the context holds "
-                f"{self._context}.",
+                f"The prompt has {len(prompt)} tokens and the answer may have {request.max_tokens}, but the context "
+                f"holds {self._context}.",
                 hint="Shorten the prompt, or lower max_tokens.",
             )
-        generator = torch.Generator(self._device).manual_seed(seed % (1 << 63))
-        text, stops = Detokenizer(self._decode), StopFinder(stop)
+        generator = torch.Generator(self._device).manual_seed(request.seed % (1 << 63))
+        text, stops = Detokenizer(self._decode), StopFinder(request.stop)
         cache, tokens, count, ended = None, prompt, 0, False
-        while count < max_tokens and not stops.found:
+        while count < request.max_tokens and not stops.found:
             logits, cache = self._forward(tokens, cache)
-            token = pick(logits, temperature, top_p, generator)
+            token = pick(logits, request.temperature, request.top_p, generator)
             ended = token in self._ends
             if ended:
                 break

@@ -1,17 +1,16 @@
 """The process that holds one checkpoint: `python -m agentlab.hf.worker PARENT_PID`; see `workers.chat_server`."""
 
 import sys
-from typing import Any
 
 from agentlab.workers import child
-from agentlab.workers.chat_server import ChatServer, Decoder
+from agentlab.workers.chat_server import ChatServer, Load
 
 
-def _load(**fields: Any) -> Decoder:
-    from agentlab.hf import decoder
+def _prepare() -> Load:
+    from agentlab.hf.decoder import Decoder
 
-    return decoder.Decoder(**fields)
+    return Decoder
 
 
 if __name__ == "__main__":
-    ChatServer(child.attach(int(sys.argv[1])), _load).run()
+    ChatServer(child.attach(int(sys.argv[1])), _prepare).run()

@@ -14,6 +14,7 @@ class ChatRequest:
         seconds: a safety net.
         stop: texts that end the answer; they are not part of it.
         top_p: share of the probability that is sampled from; None leaves it to the engine.
+        logprob: whether `Chunk.logprob` is wanted.
     """
 
     messages: Sequence[Mapping[str, str]]
@@ -24,16 +25,38 @@ class ChatRequest:
     seconds: float = 300.0
     stop: tuple[str, ...] = ()
     top_p: float | None = None
+    logprob: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer. The last one has `finish` ("stop" or "length") and both token counts."""
+    """A piece of an answer. The last one has `finish` ("stop" or "length"), both token counts, and what else is known.
+
+    Attributes:
+        reused_tokens: of the prompt, those that were known from the call before.
+        prefill_seconds: for reading the rest of the prompt.
+        decode_seconds: for the answer, from the prompt's end on.
+        logprob: mean natural log-probability of the answer's tokens under the raw logits, before temperature, top_p
+            and schema; None when it was not asked for, or no token was generated.
+    """
 
     text: str = ""
     finish: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    reused_tokens: int | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading took: time, and memory right after it (0 bytes where the system does not say: not Linux)."""
+
+    seconds: float
+    resident_bytes: int
+    private_bytes: int
 
 
 class ChatEngine(Protocol):

@@ -1,22 +1,25 @@
 """The engine that runs a chat model in a worker process, and starts a new one when it dies. The parent's end."""
 
+import contextlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from agentlab import errors
-from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
-from agentlab.workers import faults
+from agentlab.errors import LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
+from agentlab.workers import faults, memory
 from agentlab.workers.channel import Channel
-from agentlab.workers.chat import ChatRequest, Chunk
+from agentlab.workers.chat import ChatRequest, Chunk, Loaded
 from agentlab.workers.deaths import last_words
+from agentlab.workers.memory import Memory
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
 _CLOSE_SECONDS = 1.5
+_CHUNK = tuple(field.name for field in fields(Chunk))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,13 @@ def _never() -> bool:
 
 
 class ChatProcess:
-    """A `ChatEngine`. The worker starts with the first call; after `close` or a death the next call starts another."""
+    """A `ChatEngine`. `load` or the first call starts the worker; after `close` or a death, the next one does."""
 
     def __init__(self, worker: ChatWorker) -> None:
         self._worker = worker
         self._lock = threading.Lock()  # not reentrant: a generator may be finished by another thread than began it
         self._channel: Channel | None = None
+        self._loaded: Loaded | None = None
         self._calls = itertools.count(1)
         self._closed_pid: int | None = None
 
@@ -62,21 +66,43 @@ class ChatProcess:
         channel = self._channel
         return channel.pid if channel is not None and channel.alive() else None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the next call finds the model loaded."""
+        return self._loaded is not None and self.worker_pid is not None
+
+    def measured(self) -> Memory | None:
+        """What the worker takes; None when there is none, and where the system does not say (not Linux)."""
+        pid = self.worker_pid
+        return None if pid is None else memory.of(pid)
+
+    def start(self) -> None:
+        """Start the worker ahead of `load`: it imports what it needs, and waits. Returns at once.
+
+        Raises:
+            WorkerDiedError: there is no memory or no process number left.
+        """
+        with self._turn(_never):
+            self._spawn()
+
+    def load(self, *, cancelled: Callable[[], bool] = _never) -> Loaded:
+        """Load the model now; when it is loaded, say again what that took.
+
+        Raises:
+            AgentlabError: see `ChatEngine.chat`; the worker is gone then.
+        """
+        with self._turn(cancelled):
+            return self._load(cancelled)
+
     def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
         """Stream an answer; see `ChatEngine.chat`. Loading has its own clock, `ChatWorker.load_seconds`."""
         if request.max_tokens < 1:
             raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
         if not request.messages:
             raise errors.BadRequestError("There are no messages to answer.")
-        while not self._lock.acquire(timeout=_POLL_SECONDS):
-            if cancelled():
-                raise LLMCancelledError("The call was cancelled while it waited for the model.")
-        try:
-            if self._channel is None or not self._channel.alive():
-                self._start(cancelled)
+        with self._turn(cancelled):
+            self._load(cancelled)
             yield from self._answer(request, cancelled)
-        finally:
-            self._lock.release()
 
     def close(self) -> None:
         """Stop the worker and free its memory, within 2 seconds. A call in progress ends with LLMCancelledError."""
@@ -91,38 +117,50 @@ class ChatProcess:
             finally:
                 self._lock.release()
 
-    def _start(self, cancelled: Callable[[], bool]) -> None:
-        self._discard()
-        worker = self._worker
-        worker.check()
+    @contextlib.contextmanager
+    def _turn(self, cancelled: Callable[[], bool]) -> Iterator[None]:
+        while not self._lock.acquire(timeout=_POLL_SECONDS):
+            if cancelled():
+                raise LLMCancelledError("The call was cancelled while it waited for the model.")
         try:
-            self._channel = Channel(worker.module, worker.variables)
+            yield
+        finally:
+            self._lock.release()
+
+    def _spawn(self) -> None:
+        """Start a worker, unless one runs."""
+        if self._channel is not None and self._channel.alive():
+            return
+        self._discard()
+        try:
+            self._channel = Channel(self._worker.module, self._worker.variables)
         except OSError as error:  # no memory or no process number left; a caller falls back as after a death
             raise WorkerDiedError(
-                f"The process for {worker.name} cannot be started: {error.strerror or error}.",
+                f"The process for {self._worker.name} cannot be started: {error.strerror or error}.",
                 hint="Close other programs, or use a smaller model.",
             ) from error
+
+    def _load(self, cancelled: Callable[[], bool]) -> Loaded:
+        if self._loaded is not None and self.loaded:
+            return self._loaded
+        began, worker = time.monotonic(), self._worker
+        worker.check()
+        self._spawn()
         try:
-            list(
-                self._exchange({**worker.load, "op": "load"}, worker.load_seconds, f"Loading {worker.name}", cancelled)
-            )
-        except AgentlabError:
+            job = {**worker.load, "op": "load"}
+            list(self._exchange(job, worker.load_seconds, f"Loading {worker.name}", cancelled))
+        except BaseException:
             self._discard()  # a worker without a model is of no use
             raise
+        seen = self.measured() or Memory(0, 0, 0)
+        self._loaded = Loaded(time.monotonic() - began, seen.resident, seen.private)
+        return self._loaded
 
     def _answer(self, request: ChatRequest, cancelled: Callable[[], bool]) -> Iterator[Chunk]:
-        job = {
-            "op": "chat",
-            "messages": [dict(message) for message in request.messages],
-            "schema": request.schema,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-            "stop": request.stop,
-            "top_p": request.top_p,
-        }
+        job = {field.name: getattr(request, field.name) for field in fields(request)}
+        job |= {"op": "chat", "messages": [dict(message) for message in request.messages]}
         for reply in self._exchange(job, request.seconds, f"{self._worker.name}'s answer", cancelled):
-            yield Chunk(reply["text"], reply.get("finish"), reply.get("prompt_tokens"), reply.get("completion_tokens"))
+            yield Chunk(**{name: reply[name] for name in _CHUNK if name in reply})
 
     def _exchange(
         self, job: dict[str, Any], seconds: float, what: str, cancelled: Callable[[], bool]
@@ -144,7 +182,10 @@ class ChatProcess:
                     continue
                 over = _is_last(reply)
                 if reply["event"] == "error":
-                    raise faults.from_message(reply)
+                    error = faults.from_message(reply)
+                    if isinstance(error, WorkerDiedError):  # its last word
+                        self._discard()
+                    raise error
                 yield reply
         except EOFError:
             over = True
@@ -171,16 +212,17 @@ class ChatProcess:
 
     def _report_death(self) -> NoReturn:
         closed = self._channel is not None and self._channel.pid == self._closed_pid
+        moment = "" if self._loaded else " while it loaded the model"
         status, log = self._discard()
         if closed:
             raise LLMCancelledError("The engine was closed during the call.")
         cause, hint = self._worker.death(status)
         tail = last_words(log)
-        message = f"The process that holds {self._worker.name} died: {cause}."
+        message = f"The process that holds {self._worker.name} died{moment}: {cause}."
         raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)
 
     def _discard(self) -> tuple[int, str]:
-        channel, self._channel = self._channel, None
+        channel, self._channel, self._loaded = self._channel, None, None
         return channel.dispose() if channel is not None else (0, "")
 
 

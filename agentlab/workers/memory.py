@@ -1,12 +1,38 @@
-"""A bound on what a process may allocate, so that want of memory is an error where it happens and not a death."""
+"""What a process takes, and a bound on it, so that want of memory is an error where it happens and not a death."""
 
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 # How libraries say it that do not raise MemoryError: torch's allocator, C++, the system.
 _MARKS = ("can't allocate memory", "bad_alloc", "Cannot allocate memory", "Failed to allocate a Tensor")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of a running process: in memory now, of these private (not mapped from a file), and the most ever."""
+
+    resident: int
+    private: int
+    peak: int
+
+
+def of(pid: int) -> Memory | None:
+    """What a process takes; None when it is gone, and where the system does not say (not Linux)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    kib = {
+        name: int(rest.split()[0])
+        for name, _, rest in (line.partition(":") for line in status.splitlines())
+        if name in ("VmRSS", "RssAnon", "VmHWM")
+    }
+    if len(kib) < 3:  # it has ended, and nobody waited for it
+        return None
+    return Memory(resident=kib["VmRSS"] << 10, private=kib["RssAnon"] << 10, peak=kib["VmHWM"] << 10)
 
 
 def held() -> int | None:
@@ -18,24 +44,37 @@ def held() -> int | None:
     return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 
 
-@contextlib.contextmanager
-def at_most(ceiling: int | None) -> Iterator[None]:
-    """Let `held` not grow beyond `ceiling` bytes inside the block; None does not bound it.
+def bound(headroom: int | None) -> None:
+    """Let `held` not grow by more than `headroom` bytes from now on; None does not bound it.
 
     RLIMIT_DATA counts heap, private mappings and thread stacks since Linux 4.7, but not files and not address space
     that is only reserved. A lower limit that was there stays in force.
     """
-    if ceiling is None or sys.platform != "linux":
-        yield
+    now = held()
+    if headroom is None or now is None:
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    ceiling = now + headroom
     resource.setrlimit(resource.RLIMIT_DATA, (ceiling if soft == resource.RLIM_INFINITY else min(soft, ceiling), hard))
+
+
+@contextlib.contextmanager
+def at_most(ceiling: int | None) -> Iterator[None]:
+    """Let `held` not grow beyond `ceiling` bytes inside the block; None does not bound it. See `bound`."""
+    now = held()
+    if ceiling is None or now is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    bound(ceiling - now)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def ran_out(error: BaseException | None) -> bool:

@@ -15,7 +15,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
         ValueError: it holds NaN or an infinity, which JSON has no word for.
         TypeError: it holds something that is not plain data.
     """
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+    return _ENCODER.encode(message).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def decode(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: not a JSON object, or one that holds NaN or an infinity.
     """
-    message = json.loads(line, parse_constant=_refuse)
+    message = _DECODER.decode(line.decode())
     if not isinstance(message, dict):
         raise ValueError("a message is a JSON object")
     return message
@@ -32,3 +32,8 @@ def decode(line: bytes) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+# made once: `json.dumps` and `json.loads` make one per call, which costs more than the line of a token
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)

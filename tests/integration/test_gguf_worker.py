@@ -21,9 +21,11 @@ from agentlab.errors import (
     ContextOverflowError,
     LLMCancelledError,
     LLMTimeoutError,
+    ModelFileError,
     WorkerDiedError,
 )
-from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.deaths import out_of_memory
+from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
 from agentlab.workers.chat import ChatRequest, Chunk
@@ -116,25 +118,16 @@ def test_top_p_narrows_what_is_drawn(engine: WorkerEngine) -> None:
     assert text(engine.chat(hot)) != likeliest
 
 
+def test_the_likeliest_answer_under_a_schema_is_the_one_that_all_allowed_tokens_are_asked_for(
+    engine: WorkerEngine,
+) -> None:
+    drawn = replace(FRANCE, temperature=1e-3, top_p=0.01)  # as narrow, but from the whole vocabulary
+    assert text(engine.chat(FRANCE)) == text(engine.chat(drawn))
+
+
 def test_any_json_object_is_a_schema(engine: WorkerEngine) -> None:
     answer = text(engine.chat(replace(FRANCE, schema={"type": "object"}, max_tokens=120)))
     assert isinstance(json.loads(answer), dict)
-
-
-def test_reusing_the_prefix_answers_a_repeated_document_faster(model: Path) -> None:
-    engine = WorkerEngine(EngineConfig(model, reuse_prefix=True))
-    document = "The harbour lies below the hill. " * 100
-    ask = [ChatRequest([{"role": "user", "content": document + q}], max_tokens=1) for q in ("Where?", "What is it?")]
-    try:
-        list(engine.chat(FRANCE))  # loaded
-        times = []
-        for request in ask:
-            began = time.perf_counter()
-            list(engine.chat(request))
-            times.append(time.perf_counter() - began)
-    finally:
-        engine.close()
-    assert times[1] < times[0] / 2
 
 
 def test_a_cancelled_answer_stops_early_and_keeps_the_worker(engine: WorkerEngine) -> None:
@@ -155,16 +148,32 @@ def test_a_reader_that_walks_away_stops_the_answer(engine: WorkerEngine) -> None
     assert json.loads(text(engine.chat(FRANCE)))
 
 
-def test_cancelling_while_the_prompt_is_read_ends_the_worker(model: Path) -> None:
-    engine = WorkerEngine(EngineConfig(model, context=8192, batch=2048))
+@pytest.mark.parametrize(("batch", "kept"), [(16, True), (2048, False)], ids=["after a batch", "in a long batch"])
+def test_cancelling_while_the_prompt_is_read_ends_it_or_else_the_worker(model: Path, batch: int, kept: bool) -> None:
+    engine = WorkerEngine(EngineConfig(model, context=8192, batch=batch))
     prompt = ChatRequest([{"role": "user", "content": "The hill. " * 2000}], max_tokens=1)
     try:
-        list(engine.chat(replace(FRANCE, max_tokens=1)))
-        began = time.monotonic()
+        engine.load()
+        pid, began = engine.worker_pid, time.monotonic()
         with pytest.raises(LLMCancelledError):
             list(engine.chat(prompt, cancelled=lambda: time.monotonic() - began > 0.3))
         assert time.monotonic() - began < 4
+        assert (engine.worker_pid == pid) is kept
         assert json.loads(text(engine.chat(FRANCE)))
+    finally:
+        engine.close()
+
+
+def test_the_time_limit_holds_inside_the_prompt(model: Path) -> None:
+    engine = WorkerEngine(EngineConfig(model, context=8192, batch=2048))
+    try:
+        engine.load()
+        began = time.monotonic()
+        with pytest.raises(LLMTimeoutError):
+            list(engine.chat(ChatRequest([{"role": "user", "content": "The hill. " * 2000}], seconds=0.3)))
+        assert time.monotonic() - began < 2
+        last = list(engine.chat(FRANCE))[-1]
+        assert (last.finish, last.reused_tokens) == ("stop", 0)  # by a new worker
     finally:
         engine.close()
 
@@ -187,6 +196,95 @@ def test_a_worker_killed_in_mid_answer_is_reported_and_replaced(engine: WorkerEn
         list(answer)
     assert json.loads(text(engine.chat(FRANCE)))
     assert engine.worker_pid not in (None, pid)
+
+
+def test_a_file_that_was_cut_off_is_reported_and_the_whole_one_answers(model: Path, tmp_path: Path) -> None:
+    file, began = tmp_path / "cut.gguf", time.monotonic()
+    with model.open("rb") as source:
+        file.write_bytes(source.read(20 << 20))
+    engine = WorkerEngine(EngineConfig(file))
+    try:
+        with pytest.raises(ModelFileError, match="file bounds") as caught:
+            engine.load()
+        assert not out_of_memory(caught.value)
+        assert time.monotonic() - began < 2
+        file.unlink()
+        file.symlink_to(model)
+        assert json.loads(text(engine.chat(FRANCE)))
+    finally:
+        engine.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds it")
+@pytest.mark.parametrize(
+    ("mebibytes", "kind"),
+    [(8, ModelFileError), (40, ModelFileError), (90, WorkerDiedError)],
+    ids=["vocabulary", "cache", "a check"],
+)
+def test_too_little_memory_is_known_as_such(model: Path, mebibytes: int, kind: type[AgentlabError]) -> None:
+    engine, began = WorkerEngine(EngineConfig(model, memory_bytes=mebibytes << 20)), time.monotonic()
+    with pytest.raises(kind) as caught:
+        engine.load()
+    assert time.monotonic() - began < 2
+    assert out_of_memory(caught.value)
+    assert engine.worker_pid is None
+
+
+def test_a_bound_that_suffices_changes_nothing(model: Path, engine: WorkerEngine) -> None:
+    bounded = WorkerEngine(EngineConfig(model, memory_bytes=160 << 20))
+    try:
+        assert text(bounded.chat(SAMPLED)) == text(engine.chat(SAMPLED))
+    finally:
+        bounded.close()
+
+
+def test_loading_needs_no_call_and_happens_once(model: Path) -> None:
+    engine = WorkerEngine(EngineConfig(model))
+    try:
+        engine.start()
+        pid, states = engine.worker_pid, [engine.loaded]
+        assert pid is not None
+        loaded = engine.load()
+        states.append(engine.loaded)
+        assert 0 < loaded.seconds < 10
+        assert engine.load() is loaded
+        list(engine.chat(replace(FRANCE, max_tokens=1)))
+        assert engine.worker_pid == pid
+        if sys.platform == "linux":
+            seen = engine.measured()
+            assert seen is not None
+            assert 45 << 20 < loaded.private_bytes < loaded.resident_bytes  # the attention cache alone takes 45 MiB
+            assert loaded.resident_bytes <= seen.peak
+    finally:
+        engine.close()
+    assert [*states, engine.loaded] == [False, True, False]
+    assert engine.measured() is None
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_a_quantised_cache_takes_less_memory_and_still_knows_paris(
+    model: Path, engine: WorkerEngine, kv_type: KvType
+) -> None:
+    small = WorkerEngine(EngineConfig(model, flash=True, kv_type=kv_type))
+    try:
+        assert small.load().private_bytes < engine.load().private_bytes - (15 << 20)
+        assert "Paris" in text(small.chat(FRANCE))
+    finally:
+        small.close()
+
+
+def test_the_last_chunk_says_where_the_time_went_and_how_likely_the_answer_was(engine: WorkerEngine) -> None:
+    began = time.monotonic()
+    last = list(engine.chat(replace(SAMPLED, logprob=True)))[-1]
+    taken = time.monotonic() - began
+    assert last.prefill_seconds is not None
+    assert last.decode_seconds is not None
+    assert 0 < last.prefill_seconds + last.decode_seconds < taken
+    assert last.logprob is not None
+    assert -8 < last.logprob < 0
+    likeliest = list(engine.chat(replace(SAMPLED, logprob=True, temperature=0.0)))[-1]
+    assert (likeliest.logprob or -9) > last.logprob
+    assert list(engine.chat(SAMPLED))[-1].logprob is None
 
 
 def test_a_stopped_worker_runs_into_the_time_limit(engine: WorkerEngine) -> None:

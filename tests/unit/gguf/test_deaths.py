@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from agentlab.gguf.deaths import describe
+from agentlab.errors import AgentlabError, LLMTimeoutError, ModelFileError, WorkerDiedError
+from agentlab.gguf.deaths import describe, out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,35 @@ def test_a_binary_for_another_processor_is_to_be_rebuilt() -> None:
 @pytest.mark.parametrize("status", [0, 1, 70, 255, -64])
 def test_any_other_status_has_words_too(status: int) -> None:
     assert describe(status)[0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ggml_aligned_malloc: insufficient memory (attempted to allocate  41.96 MB)",
+        "llama_model_load: error loading model: error loading model vocabulary: std::bad_alloc",
+        "failed to allocate CUDA0 buffer of size 1073741824",
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.0 MiB on device 0: cudaMalloc failed: out of memory",
+        "CUDA error: out of memory",
+        "MemoryError",
+        "The process for m.gguf cannot be started: Cannot allocate memory.",
+        "mmap failed: address space exhausted",
+    ],
+)
+@pytest.mark.parametrize("kind", [ModelFileError, WorkerDiedError])
+def test_want_of_memory_is_known_in_all_its_words(said: str, kind: type[AgentlabError]) -> None:
+    assert out_of_memory(kind(f"llama.cpp cannot load m.gguf: {said}"))
+    assert not out_of_memory(LLMTimeoutError(said))
+
+
+@pytest.mark.parametrize(("number", "expected"), [(9, True), (6, True), (11, False), (15, False)])
+def test_a_worker_killed_while_loading_ran_out_and_one_killed_later_did_not(number: int, expected: bool) -> None:
+    cause, _ = describe(-number)
+    assert (
+        out_of_memory(WorkerDiedError(f"The process that holds m died while it loaded the model: {cause}.")) is expected
+    )
+    assert not out_of_memory(WorkerDiedError(f"The process that holds m died: {cause}."))
+
+
+def test_a_damaged_file_is_not_want_of_memory() -> None:
+    assert not out_of_memory(ModelFileError("llama.cpp cannot load m: tensor data is not within the file bounds"))

@@ -32,7 +32,7 @@ def test_a_scripted_fault_is_raised_and_the_next_call_works() -> None:
 
 
 def test_it_can_be_cancelled() -> None:
-    polls = iter([False, True])
+    polls = iter([False, False, True])
     with pytest.raises(LLMCancelledError):
         list(ScriptedEngine(["a b c"]).chat(ASK, cancelled=lambda: next(polls)))
 
@@ -40,3 +40,21 @@ def test_it_can_be_cancelled() -> None:
 def test_a_script_is_not_empty() -> None:
     with pytest.raises(ValueError, match="at least one"):
         ScriptedEngine([])
+
+
+def test_it_is_loaded_ahead_of_its_first_call_or_by_it() -> None:
+    engine = ScriptedEngine(["fine"])
+    assert not engine.loaded
+    assert engine.load() == engine.load()
+    assert engine.loaded
+    engine.close()
+    assert not engine.loaded
+    list(engine.chat(ASK))
+    assert engine.loaded
+    assert engine.measured() is None
+
+
+def test_its_last_piece_knows_what_a_real_one_knows() -> None:
+    last = list(ScriptedEngine(["fine"]).chat(ChatRequest(ASK.messages, logprob=True)))[-1]
+    assert (last.reused_tokens, last.prefill_seconds, last.decode_seconds, last.logprob) == (0, 0.0, 0.0, -1.0)
+    assert list(ScriptedEngine(["fine"]).chat(ASK))[-1].logprob is None

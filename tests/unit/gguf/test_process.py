@@ -3,6 +3,10 @@
 Slower than most unit tests (a second or two): each test that loads starts an interpreter with llama.cpp.
 """
 
+import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +22,7 @@ from agentlab.errors import (
     ModelFileError,
     WorkerDiedError,
 )
+from agentlab.gguf.deaths import out_of_memory
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.workers.chat import ChatRequest
@@ -64,6 +69,32 @@ def test_loading_can_be_cancelled(engine: WorkerEngine) -> None:
     with pytest.raises(LLMCancelledError):
         list(engine.chat(ASK, cancelled=lambda: True))
     assert engine.worker_pid is None
+
+
+def test_a_process_started_ahead_is_the_one_that_loads(engine: WorkerEngine) -> None:
+    engine.start()
+    pid = engine.worker_pid
+    engine.start()
+    assert pid is not None
+    assert engine.worker_pid == pid
+    assert engine.measured() is not None or sys.platform != "linux"
+    with pytest.raises(ModelFileError):
+        engine.load()
+    assert engine.worker_pid is None
+    assert not engine.loaded
+
+
+def test_a_worker_killed_while_it_loads_is_taken_for_one_that_had_too_little_memory(engine: WorkerEngine) -> None:
+    engine.start()
+    pid = engine.worker_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    began = time.monotonic()
+    with pytest.raises(WorkerDiedError, match=r"while it loaded the model.*SIGKILL") as caught:
+        engine.load()
+    assert time.monotonic() - began < 2
+    assert out_of_memory(caught.value)
 
 
 def test_an_answer_of_no_tokens_is_refused(engine: WorkerEngine) -> None:

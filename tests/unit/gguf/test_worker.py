@@ -40,7 +40,7 @@ def has(pid: int, mask: str, number: signal.Signals) -> bool:
     return bool(int(bits, 16) >> (number - 1) & 1)
 
 
-LOAD = {"op": "load", "context": 64, "threads": 1, "batch": 32, "gpu_layers": 0, "reuse_prefix": False}
+LOAD = {"op": "load", "context": 64, "threads": 1, "batch": 32, "gpu_layers": 0}
 
 
 def test_it_ends_when_its_input_ends(worker: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,7 @@ from transformers.utils import chat_template_utils
 
 from agentlab.errors import BadRequestError, ContextOverflowError, ModelFileError
 from agentlab.hf.decoder import Decoder
+from agentlab.workers.chat import ChatRequest
 
 TEMPLATE = (
     "{% if messages[0].content == 'no' %}{{ raise_exception('never') }}{% endif %}"
@@ -51,8 +52,7 @@ def decoder(folder):
 
 
 def ask(decoder, messages=HI, **changes):
-    given = {"schema": None, "max_tokens": 8, "temperature": 1.0, "seed": 0, "stop": (), "top_p": None} | changes
-    chunks = list(decoder.chat(messages, **given))
+    chunks = list(decoder.chat(ChatRequest(messages, **({"max_tokens": 8, "temperature": 1.0} | changes))))
     assert all(chunk.finish is None for chunk in chunks[:-1])
     return "".join(chunk.text for chunk in chunks), chunks[-1]
 

@@ -1,11 +1,12 @@
-"""A bound on what a process may allocate."""
+"""What a process takes, and a bound on what it may allocate."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from agentlab.workers.memory import at_most, ran_out
+from agentlab.workers.memory import at_most, of, ran_out
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts mapped memory")
 
@@ -19,6 +20,35 @@ def test_what_is_held_grows_with_what_is_allocated() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == pytest.approx(50 << 20, rel=0.05)
+
+
+@linux
+def test_a_process_is_measured_while_it_lives() -> None:
+    code = "block = bytearray(50 << 20); del block; print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        seen = of(process.pid)
+        assert seen is not None
+        assert 0 < seen.private < seen.resident < seen.peak
+        assert seen.peak - seen.resident == pytest.approx(50 << 20, rel=0.1)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert of(process.pid) is None  # it has ended, and nobody has asked how
+    assert of(process.pid) is None
+
+
+@linux
+def test_a_lasting_bound_leaves_so_much_and_no_lower_one_is_lifted() -> None:
+    code = (
+        "from agentlab.workers.memory import bound\n"
+        "bound(None); bytearray(100 << 20); bound(32 << 20); bound(1 << 30)\n"
+        "bytearray(20 << 20)\n"
+        "try: bytearray(40 << 20)\n"
+        "except MemoryError: print('bounded')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["bounded"]
 
 
 @linux
