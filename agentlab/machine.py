@@ -5,6 +5,7 @@ Nothing here may decide what an experiment computes. It says where it runs; resu
 
 import os
 import platform
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +71,26 @@ class Hardware:
         return asdict(self)
 
 
+def _has_gpu() -> bool:
+    """Whether this machine may have a GPU that torch can use; asked first, because importing torch takes a second."""
+    if sys.platform != "linux":
+        return True
+    return any(next(Path("/dev").glob(pattern), None) for pattern in ("nvidia[0-9]*", "kfd", "dxg"))
+
+
+def gpu_memory() -> int:
+    """Bytes of the first GPU's memory, 0 without one."""
+    if device() != "cuda":
+        return 0
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
+
+
 def device() -> Device:
     """The best torch device of this machine."""
+    if not _has_gpu():
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():
@@ -80,12 +99,12 @@ def device() -> Device:
 
 
 def describe() -> Hardware:
-    """Ask everything once. Imports torch."""
-    import torch
-
+    """Ask everything once. Imports torch where there may be a GPU."""
     kind = device()
     name, device_memory, bf16 = platform.processor() or platform.machine(), None, _cpu_has_bf16()
     if kind == "cuda":
+        import torch
+
         properties = torch.cuda.get_device_properties(0)
         name, device_memory, bf16 = properties.name, int(properties.total_memory), torch.cuda.is_bf16_supported()
     return Hardware(

@@ -29,6 +29,7 @@ SCHEMA = 1
 # A model's answer or a file's name must not move the cursor, set a title or clear the screen.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHOW_CURSOR = b"\x1b[?25h"
+_SHOWN = 60  # characters of a growing line beside the bar
 
 
 class Screen:
@@ -179,6 +180,7 @@ class LiveProgress:
         self._narrate = narrate
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._partial = ""  # the last line of a text that still comes
 
     def __enter__(self) -> "LiveProgress":
         screen = self._screen
@@ -190,7 +192,7 @@ class LiveProgress:
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
             )
             # Left on, `redirect_stdout` would send the answer to stderr whenever stdout is a file or a pipe.
             self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False)
@@ -212,6 +214,11 @@ class LiveProgress:
         narration = self._narrate(event) if self._narrate else None
         if narration is None:
             return
+        if narration.piece is not None:
+            self._grow(narration.piece, narration.detail)
+            return
+        if narration.line or narration.verbose:
+            self._settle()
         if narration.line:
             self.line(narration.line)
         if narration.verbose and self._screen.verbose:
@@ -226,6 +233,27 @@ class LiveProgress:
             self._bar.console.print(self._screen.cleaned(text), markup=False, highlight=False, soft_wrap=True)
         else:
             self._screen.say(text)
+
+    def _grow(self, piece: str, title: str | None) -> None:
+        """Show a text that comes bit by bit: whole lines above the bar, the one that still grows behind it."""
+        if self._bar is None:
+            return
+        *lines, self._partial = (self._partial + piece).split("\n")
+        for line in lines:
+            self._quoted(line)
+        self.update(self._screen.cleaned(f"{title}: {self._partial[-_SHOWN:]}"))
+
+    def _settle(self) -> None:
+        """The text that came is over: its last line is one like the others."""
+        if self._partial:
+            self._quoted(self._partial)
+            self._partial = ""
+
+    def _quoted(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(
+                f"  │ {self._screen.cleaned(line)}", style="dim", markup=False, highlight=False, soft_wrap=True
+            )
 
     def interject(self, text: str) -> None:
         """A line from a signal handler, past every buffer that the signal may have interrupted; silent with -q."""

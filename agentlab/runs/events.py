@@ -54,3 +54,4 @@ class Narration:
     done: int | None = None
     total: int | None = None
     verbose: str | None = None  # a line for those who asked for more
+    piece: str | None = None  # of a text that comes bit by bit; shown on a terminal only

@@ -3,6 +3,7 @@
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ class Run:
         self.path = path
         self._edge = edge
         self._session_start = edge.clock()
+        self._telling = threading.RLock()  # events may come from several threads; a sink may emit in turn
         self._lock = Lock(path / LOCK, run_id=path.name, now=self._session_start)
         try:
             sweep_run(path)
@@ -142,17 +144,19 @@ class Run:
     def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
         """Append one event, durably, and show it to the sinks."""
         scrubbed = self._edge.redactor.scrub_tree(data)
-        event = Event(seq=len(self._journal.events), t=self._edge.clock(), type=type, id=id, data=scrubbed)
-        self._journal.append(event)
-        self._show(event)
+        with self._telling:
+            event = Event(seq=len(self._journal.events), t=self._edge.clock(), type=type, id=id, data=scrubbed)
+            self._journal.append(event)
+            self._show(event)
         return event
 
     def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
         """Append a passing detail (a token, a step) to `stream.jsonl`; may be lost, is never resumed from."""
         event = Event(seq=-1, t=self._edge.clock(), type=type, id=id, data=self._edge.redactor.scrub_tree(data))
-        with storage_errors(self.path), (self.path / "stream.jsonl").open("a", encoding="utf-8") as file:
-            file.write(event.to_json() + "\n")
-        self._show(event)
+        with self._telling:
+            with storage_errors(self.path), (self.path / "stream.jsonl").open("a", encoding="utf-8") as file:
+                file.write(event.to_json() + "\n")
+            self._show(event)
 
     def _show(self, event: Event) -> None:
         for sink in self._edge.sinks:
@@ -188,6 +192,11 @@ class Run:
             file.write(f"{stamp} {self._edge.redactor.scrub(text)}\n")
 
     # -- the life of a run --------------------------------------------------------------------------------------
+
+    def derive(self, parent: str) -> None:
+        """Say which run this one was derived from."""
+        if self.manifest.parent != parent:
+            self._update(parent=parent)
 
     def start(self, device: dict[str, Any]) -> None:
         """Say that work begins, or begins again."""
