@@ -86,6 +86,13 @@ COMMANDS: dict[str, Command] = {
             narrate="agentlab.nas.narrate:narrate",
         ),
         Command(
+            name="pipeline",
+            config="agentlab.pipeline.config:PipelineConfig",
+            result="agentlab.pipeline.result:PipelineResult",
+            prepare="agentlab.pipeline.run:prepare",
+            narrate="agentlab.pipeline.narrate:narrate",
+        ),
+        Command(
             name="llm-bench",
             config="agentlab.bench.config:BenchConfig",
             result="agentlab.bench.result:BenchResult",

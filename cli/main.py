@@ -14,7 +14,7 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError, Interrupted, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
-from . import configs, doctor, init, llm, llm_bench, models, nas, runs, serve
+from . import configs, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
@@ -24,7 +24,7 @@ _EXIT_CODES = (
 )
 
 # The order of the help page: what people come for first.
-_ORDER = ("nas", "llm-bench", "llm", "serve", "runs", "configs", "init", "doctor", "models")
+_ORDER = ("nas", "pipeline", "llm-bench", "llm", "serve", "runs", "configs", "init", "doctor", "models")
 _GROUPS = ("llm", "runs", "configs", "models")  # their subcommands are part of a command's name
 
 
@@ -48,6 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
+app.add_typer(pipeline.app, name="pipeline", rich_help_panel="Experiments")
 app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
 app.add_typer(llm.app, name="llm", rich_help_panel="Language models")
 app.command("serve", epilog=serve.EXAMPLES, rich_help_panel="Language models")(serve.serve)

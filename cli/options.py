@@ -86,7 +86,7 @@ class Contract:
         sets = iter(self.sets)
         placed: dict[object, Override] = {}
         for position, name in enumerate(self.order):
-            flag = f"--{name.replace('_', '-')}"
+            flag = f"--{name.rstrip('_').replace('_', '-')}"
             if name == "set_":
                 placed[position] = parse(next(sets))
             elif flag in given:

@@ -1,0 +1,122 @@
+"""A question put to one model, what came of it, and the key under which the answer is found again. Pure."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+VERSION = 1  # of the key: raised when the same fields come to mean another answer
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call came to. Tokens, seconds and costs that nobody counted are None.
+
+    Attributes:
+        finish: why it ended: `stop` or `length`.
+        model: its name in the config.
+        reused_tokens: of the prompt, those that needed no reading because the model had just read them.
+        logprob: mean log-probability per token, natural logarithm.
+    """
+
+    text: str
+    finish: str
+    model: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reused_tokens: int | None = None
+    prefill_seconds: float | None = None
+    decode_seconds: float | None = None
+    logprob: float | None = None
+    cost_usd: float | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """All but the text, as plain data: what an event says of it."""
+        return {name: value for name, value in asdict(self).items() if name != "text"}
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any], text: str) -> "Answer":
+        """Inverse of `figures`.
+
+        Raises:
+            TypeError: they are not figures of an answer.
+        """
+        return cls(text=text, **figures)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Everything that decides an answer's text.
+
+    Attributes:
+        messages: pairs of role and content.
+        model: its name in the config.
+        fingerprint: of its file, or `router:PROVIDER:ID`.
+        numerics: what else decides its arithmetic: flash, kv_type, batch, gpu_layers, build of the engine.
+        logprob: whether the answer's log-probability was wanted; an answer without it does not do then.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+    model: str
+    fingerprint: str
+    numerics: Mapping[str, Any]
+    temperature: float
+    top_p: float | None
+    max_tokens: int
+    seed: int | None
+    stop: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    logprob: bool = False
+
+    def summary(self) -> dict[str, Any]:
+        """The question as plain JSON of bounded size: long texts are their SHA-256 and length in characters."""
+        return {
+            "messages": [{"role": role, "sha": sha_of(text), "chars": len(text)} for role, text in self.messages],
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "numerics": dict(self.numerics),
+            "temperature": float(self.temperature) + 0.0,  # 0, 0.0 and -0.0 are one temperature
+            "top_p": None if self.top_p is None else float(self.top_p),
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "stop": list(self.stop),
+            "schema": None if self.schema is None else sha_of(canonical(self.schema)),
+            "logprob": self.logprob,
+        }
+
+
+def key_of(asked: Asked) -> str:
+    """SHA-256 (64 hex digits) of the question; equal for equal questions only.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    decides = {
+        name: value for name, value in asked.summary().items() if name != "model"
+    }  # the file counts, not its name
+    return sha_of(canonical({"version": VERSION, **decides}))
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of plain data: keys sorted, no spaces. NaN is refused: it is not JSON."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha_of(text: str) -> str:
+    """SHA-256 of a text as `encoded`, 64 hex digits."""
+    return hashlib.sha256(encoded(text)).hexdigest()
+
+
+def encoded(text: str) -> bytes:
+    """UTF-8; half a character, which a model's token may leave behind, keeps its place (`surrogatepass`)."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decoded(content: bytes) -> str:
+    """Inverse of `encoded`.
+
+    Raises:
+        ValueError: it is not such bytes.
+    """
+    return content.decode("utf-8", "surrogatepass")

@@ -1,0 +1,107 @@
+"""Two runs side by side: what they were told differently, and which stages came to another text."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Literal
+
+from agentlab.pipeline.branches.digest import changes, config_of, shown
+from agentlab.pipeline.branches.trace import Step, trace
+from agentlab.pipeline.store import Store
+from agentlab.runs.compare import ConfigDifference
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text
+from agentlab.runs.store import RunRecord
+
+_MOST_TEXTS = 50  # stages whose texts are compared line by line
+_MOST_LINES, _MOST_WIDTH = 1_000, 2_000  # of each text, in lines and characters a line
+_MOST_SHOWN = 200  # lines of a comparison
+
+State = Literal["same", "changed", "only in first", "only in second"]
+
+
+class StageDifference(Document):
+    """One step in both runs. `lines` is a unified diff; empty when nothing differs or a text is lost."""
+
+    step: str
+    state: State
+    first: str | None
+    second: str | None
+    lines: list[str]
+    note: str = ""
+
+
+class DiffView(Document):
+    """The answer of `pipeline diff`."""
+
+    first: str
+    second: str
+    config: list[ConfigDifference]
+    stages: list[StageDifference]
+
+    def blocks(self) -> list[Block]:
+        """The configuration first: it is why texts differ."""
+        keys = [(change.key, shown(change.first), shown(change.second)) for change in self.config]
+        states = [(stage.step, stage.state, stage.note) for stage in self.stages]
+        blocks: list[Block] = [
+            Heading("Configuration"),
+            Table(("key", self.first, self.second), keys) if keys else Text("Both runs have the same configuration."),
+            Heading("Stages"),
+            Table(("stage", "output", ""), states) if states else Text("Neither run has finished a stage."),
+        ]
+        for stage in self.stages:
+            if stage.lines:
+                blocks += [Heading(stage.step), Code("\n".join(stage.lines))]
+        return blocks
+
+
+def diff(first: RunRecord, second: RunRecord, store: Store) -> DiffView:
+    """Compare what two runs were told and what their stages handed on.
+
+    Raises:
+        RunUnreadableError: the events of one of them are damaged or absent.
+    """
+    ours, theirs = trace(first.events()).steps, trace(second.events()).steps
+    stages: list[StageDifference] = []
+    compared = 0
+    for name in dict.fromkeys((*ours, *theirs)):
+        stage = _stage(name, ours, theirs)
+        if stage.state == "changed" and compared < _MOST_TEXTS:
+            compared += 1
+            stage = _with_lines(stage, store, (first.id, second.id))
+        stages.append(stage)
+    return DiffView(
+        first=first.id, second=second.id, config=changes(config_of(first), config_of(second)), stages=stages
+    )
+
+
+def _stage(name: str, ours: Mapping[str, Step], theirs: Mapping[str, Step]) -> StageDifference:
+    a, b = ours.get(name), theirs.get(name)
+    state: State
+    if a is None or b is None:
+        state = "only in first" if a else "only in second"
+    else:
+        state = "same" if (a.sha, a.status) == (b.sha, b.status) else "changed"
+    note = f"{a.status} → {b.status}" if a and b and a.status != b.status else ""
+    return StageDifference(
+        step=name, state=state, first=a.sha if a else None, second=b.sha if b else None, lines=[], note=note
+    )
+
+
+def _with_lines(stage: StageDifference, store: Store, names: tuple[str, str]) -> StageDifference:
+    texts = [store.text(sha) if sha else "" for sha in (stage.first, stage.second)]
+    if texts[0] is None or texts[1] is None:
+        lost = " and ".join(name for name, text in zip(names, texts, strict=True) if text is None)
+        return stage.model_copy(update={"note": "; ".join(filter(None, (stage.note, f"its text is lost in {lost}")))})
+    return stage.model_copy(update={"lines": unified(texts[0], texts[1], names)})
+
+
+def unified(first: str, second: str, names: tuple[str, str]) -> list[str]:
+    """A unified diff of two texts, of bounded size: of the first 1,000 lines, at most 200 of the comparison. Pure."""
+    a, b = _lines(first), _lines(second)
+    lines = list(difflib.unified_diff(a, b, *names, n=2, lineterm=""))
+    left_out = len(lines) - _MOST_SHOWN
+    return [*lines[:_MOST_SHOWN], f"… and {left_out} more lines"] if left_out > 0 else lines
+
+
+def _lines(text: str) -> list[str]:
+    lines = text.split("\n", _MOST_LINES)
+    return [line if len(line) <= _MOST_WIDTH else f"{line[:_MOST_WIDTH]}…" for line in lines[:_MOST_LINES]]

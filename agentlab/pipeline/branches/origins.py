@@ -1,0 +1,106 @@
+"""Where the text of a message comes from, and which of these sources differ between two runs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from agentlab.config.yaml_tree import read_yaml
+from agentlab.errors import ConfigError, RunUnreadableError
+from agentlab.pipeline.branches.digest import changes, config_of, inputs_of
+from agentlab.pipeline.branches.trace import Trace, item_of, stage_of, step_of, trace
+from agentlab.pipeline.config import StageList
+from agentlab.pipeline.graph import INPUT, sources
+from agentlab.pipeline.stage_config import Stage
+from agentlab.pipeline.templates import compiled
+from agentlab.runs.store import RunRecord
+
+_TEMPLATES = {"system": "system", "user": "prompt"}  # by the role of the message they become
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A run that questions are compared with, or the run itself. `asked` are keys that were put to a model in it."""
+
+    record: RunRecord
+    trace: Trace
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    asked: frozenset[str]
+
+    @classmethod
+    def of(cls, record: RunRecord) -> "Past":
+        """What the folder tells.
+
+        Raises:
+            RunUnreadableError: its events are damaged or absent.
+        """
+        config, found = config_of(record), trace(record.events())
+        asked = frozenset(call.key for call in found.calls.values() if call.source == "model")
+        return cls(record, found, config, inputs_of(record, config), asked)
+
+
+def stages_of(record: RunRecord) -> dict[str, Stage]:
+    """The stages of a run by their ids; empty when its config is damaged or of another version."""
+    try:
+        data = read_yaml(record.text("config.yaml"), "config.yaml").data
+        found = StageList.model_validate(data.get(f"{data.get('mode', 'base')}_pipeline"))
+    except (ConfigError, RunUnreadableError, ValidationError):
+        return {}
+    return {stage.id: stage for stage in found.stages}
+
+
+def reasons(call: str, role: str, now: Past, before: Past, stages: Mapping[str, Stage]) -> list[str]:
+    """Why a message of a call reads otherwise than it did in another run; empty when nothing known differs."""
+    step = step_of(call)
+    stage = stages.get(stage_of(step))
+    if stage is None:
+        return []
+    if "/" in call and _is_of_aggregation(call):
+        return (
+            ["it shows the candidates, and they changed"] if _candidates(now, step) != _candidates(before, step) else []
+        )
+    found = list(_changed_keys(stage, role, now, before))
+    try:
+        used = compiled(stage.system if role == "system" else stage.prompt)
+    except ConfigError:
+        return found
+    read = sources(list(stages.values()))[stage.id] if INPUT in used.names else ()
+    if INPUT in read and now.inputs.get(item_of(step)) != before.inputs.get(item_of(step)):
+        found.append("the input of the run changed")
+    names = dict.fromkeys((*read, *sorted(used.stages | used.previous)))
+    others = [name for name in names if _outputs(now, step, name) != _outputs(before, step, name, like=now)]
+    if others:
+        many = "s" if len(others) > 1 else ""
+        found.append(f"its text comes from stage{many} {' and '.join(others)}, whose answer{many} changed")
+    return found
+
+
+def _is_of_aggregation(call: str) -> bool:
+    part = call.partition("/")[2]
+    return part.startswith("judge.") or part == "synthesis"
+
+
+def _changed_keys(stage: Stage, role: str, now: Past, before: Past) -> Iterator[str]:
+    for change in changes(before.config, now.config):
+        path = change.key.split(".")
+        if path[-2:] == [stage.id, _TEMPLATES.get(role, "prompt")]:
+            yield f"its template {change.key} changed"
+        elif path[-2:] == [stage.id, "input_from"] or path[0] == "params":
+            yield f"{change.key} changed"
+
+
+def _candidates(run: Past, step: str) -> list[str]:
+    return [call.sha for call in run.trace.calls_by_step().get(step, []) if not _is_of_aggregation(call.id)]
+
+
+def _outputs(run: Past, step: str, stage: str, like: Past | None = None) -> list[str | None]:
+    """The texts that a stage had handed on, in the same item, when a step began."""
+    names: list[str] = []
+    for name in (like or run).trace.steps:
+        if name == step:
+            break
+        if stage_of(name) == stage and item_of(name) == item_of(step):
+            names.append(name)
+    return [found.sha if (found := run.trace.steps.get(name)) else None for name in names]

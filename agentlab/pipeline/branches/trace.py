@@ -1,0 +1,151 @@
+"""What a pipeline run did, as its events tell it. A folder may come from anywhere: other shapes are left out."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentlab.pipeline.answer import canonical
+from agentlab.runs.events import Event
+from agentlab.runs.store import RunRecord
+
+_STEP = re.compile(r"(?:(?P<item>\d+):)?(?P<stage>[^:@/]+)(?:@(?P<visit>\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A question and its answer. `source` is model, cache or parent; `asked` is `Asked.summary()`."""
+
+    id: str
+    key: str
+    sha: str
+    source: str
+    asked: Mapping[str, Any]
+    answer: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """An attempt that brought no answer, and what was tried next (`rung`)."""
+
+    id: str
+    kind: str
+    message: str
+    model: str
+    rung: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The end of one visit of a stage. `sha` is that of the text it hands on, None when there is none."""
+
+    id: str
+    status: str
+    sha: str | None
+    seconds: float | None
+    why: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Steps and calls by their ids, in the order in which they ended."""
+
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    calls: Mapping[str, Call] = field(default_factory=dict)
+    failed: tuple[FailedCall, ...] = ()
+
+    def calls_by_step(self) -> dict[str, list[Call]]:
+        """All calls, under the ids of their steps."""
+        found: dict[str, list[Call]] = {}
+        for call in self.calls.values():
+            found.setdefault(step_of(call.id), []).append(call)
+        return found
+
+    def calls_of(self, stage: str) -> list[Call]:
+        """The calls of a stage, of all its visits and items; or those of one step, when `stage` is the id of one."""
+        return [call for call in self.calls.values() if _belongs(call.id, stage)]
+
+    def failed_of(self, stage: str) -> list[FailedCall]:
+        """As `calls_of`, for what failed."""
+        return [call for call in self.failed if _belongs(call.id, stage)]
+
+    def steps_of(self, stage: str) -> list[Step]:
+        """The visits of a stage in all items; or one step, when `stage` is the id of one."""
+        return [step for step in self.steps.values() if _belongs(step.id, stage)]
+
+
+def trace(events: Iterable[Event]) -> Trace:
+    """The newest word of the events on each step and call: a resumed run may tell things again."""
+    steps: dict[str, Step] = {}
+    calls: dict[str, Call] = {}
+    failed: list[FailedCall] = []
+    for event in events:
+        data = event.data if isinstance(event.data, Mapping) else {}
+        id_ = str(event.id)
+        match event.type:
+            case "call.answered":
+                key, sha, source = (_text(data, name) for name in ("key", "sha", "from"))
+                calls[id_] = Call(id_, key, sha, source, _mapping(data, "asked"), _mapping(data, "answer"))
+            case "call.failed":
+                failed.append(FailedCall(id_, *(_text(data, name) for name in ("kind", "message", "model", "rung"))))
+            case "stage.finished":
+                handed, seconds = _text(data, "sha") or None, number_of(data.get("seconds"))
+                steps[id_] = Step(id_, _text(data, "status"), handed, seconds, _mapping(data, "why"))
+    return Trace(steps, calls, tuple(failed))
+
+
+def step_of(call: str) -> str:
+    """The id of the step that a call belongs to."""
+    return call.partition("/")[0]
+
+
+def stage_of(step: str) -> str:
+    """The stage that a step (or call) visits, without item and visit."""
+    found = _STEP.match(step)
+    return found["stage"] if found else step
+
+
+def item_of(step: str) -> str:
+    """The name of the item that a step (or call) belongs to, such as 0003; empty when there is one input only."""
+    found = _STEP.match(step)
+    return (found["item"] or "") if found else ""
+
+
+def referenced(records: Iterable[RunRecord]) -> set[str]:
+    """The hashes of all texts that these runs name: what `gc` must keep.
+
+    Raises:
+        RunUnreadableError: the events of a run are damaged, so nobody knows what it needs.
+    """
+    named: set[str] = set()
+    for record in records:
+        found = trace(record.events())
+        named |= {call.sha for call in found.calls.values()}
+        named |= {step.sha for step in found.steps.values() if step.sha}
+    return named
+
+
+def number_of(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def _belongs(id_: str, stage: str) -> bool:
+    step = step_of(id_)
+    return step == stage or stage_of(step) == stage
+
+
+def _text(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = data.get(name)
+    try:
+        canonical(value)  # NaN is read, but cannot be written into an answer
+    except ValueError:
+        return {}
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,168 @@
+"""Why a call of a run was put to a model, or was not: what of its question differs from the nearest one before it."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+from agentlab.errors import RunUnreadableError, UnknownNameError
+from agentlab.pipeline.branches.differences import FieldChange, field_changes
+from agentlab.pipeline.branches.origins import Past, reasons, stages_of
+from agentlab.pipeline.branches.trace import Call, FailedCall, stage_of
+from agentlab.pipeline.stage_config import Stage
+from agentlab.runs.document import Block, Code, Document, Heading
+from agentlab.runs.store import RunRecord
+
+_MOST_RUNS = 30  # earlier runs that are looked into
+_MOST_CALLS = 200  # of a batch
+
+
+class CallWhy(Document):
+    """One call.
+
+    Attributes:
+        state: hit: no model was asked; miss: one was; failed: those that were asked did not answer.
+        source: model, cache or parent.
+        origin: of a hit, the run in which a model gave the answer; None if it is gone or far back.
+        compared: of a miss, the run with the nearest question of the same name; None if there is none.
+        failures: attempts that brought nothing.
+    """
+
+    id: str
+    state: Literal["hit", "miss", "failed"]
+    source: str
+    origin: str | None = None
+    compared: str | None = None
+    changes: Sequence[FieldChange] = ()
+    note: str = ""
+    failures: Sequence[str] = ()
+
+    def lines(self) -> list[str]:
+        """For a reader; what belongs to the call is indented."""
+        match self.state:
+            case "hit":
+                how = "taken over from the parent" if self.source == "parent" else "found in the store"
+                said = f"{self.id}: hit, {how}; " + (f"answered in {self.origin}" if self.origin else "its run is gone")
+            case "miss":
+                said = f"{self.id}: miss, asked" + (f"; compared with {self.compared}" if self.compared else "")
+            case _:
+                said = f"{self.id}: failed"
+        details = [*(change.told() for change in self.changes), *([self.note] if self.note else []), *self.failures]
+        return [said, *(f"  {detail}" for detail in details)]
+
+
+class StepWhy(Document):
+    """How a visit of the stage ended, and what its aggregation or condition noted."""
+
+    id: str
+    status: str
+    why: dict[str, Any]
+
+
+class WhyView(Document):
+    """The answer of `pipeline why`."""
+
+    run: str
+    stage: str
+    steps: list[StepWhy]
+    calls: list[CallWhy]
+    left_out: int = 0
+
+    def blocks(self) -> list[Block]:
+        """How the stage ended, then each of its calls."""
+        ended = [f"{step.id}: {step.status}" for step in self.steps if step.status != "done"]
+        lines = [*ended, *(line for call in self.calls for line in call.lines())]
+        more = [f"… and {self.left_out} more calls"] if self.left_out else []
+        return [Heading(f"{self.stage} of {self.run}"), Code("\n".join([*lines, *more]))]
+
+
+def why(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:
+    """Explain the calls of a stage, or of one step such as `draft@2`. `runs` are those of the workspace, oldest first.
+
+    Raises:
+        UnknownNameError: the run has no such stage.
+        RunUnreadableError: its events are damaged or absent.
+    """
+    now = Past.of(record)
+    calls, failed, steps = now.trace.calls_of(stage), now.trace.failed_of(stage), now.trace.steps_of(stage)
+    if not (calls or failed or steps):
+        known = [*now.trace.steps, *now.trace.calls]
+        raise UnknownNameError("stage", stage, list(dict.fromkeys(stage_of(name) for name in known)))
+    past, stages = list(islice(_earlier(record, runs), _MOST_RUNS)), stages_of(record)
+    answered = [_explained(call, now, past, stages, failed) for call in calls[:_MOST_CALLS]]
+    names = dict.fromkeys(failure.id for failure in failed if failure.id not in now.trace.calls)
+    unanswered = [
+        CallWhy(id=name, state="failed", source="", failures=_told(name, failed)) for name in islice(names, _MOST_CALLS)
+    ]
+    return WhyView(
+        run=record.id,
+        stage=stage,
+        steps=[StepWhy(id=step.id, status=step.status, why=dict(step.why)) for step in steps[:_MOST_CALLS]],
+        calls=[*answered, *unanswered],
+        left_out=len(calls) + len(names) - len(answered) - len(unanswered),
+    )
+
+
+def _earlier(record: RunRecord, runs: Sequence[RunRecord]) -> Iterator[Past]:
+    """The parent, then the runs before this one, newest first. What cannot be read is passed over."""
+    place = next((place for place, run in enumerate(runs) if run.id == record.id), len(runs))
+    before = [run for run in reversed(runs[:place]) if run.manifest.command == record.manifest.command]
+    parent = record.manifest.parent
+    for run in sorted(before, key=lambda run: run.id != parent):  # stable: the others keep their order
+        try:
+            yield Past.of(run)
+        except RunUnreadableError:
+            continue
+
+
+def _explained(
+    call: Call, now: Past, past: Sequence[Past], stages: dict[str, Stage], failed: Sequence[FailedCall]
+) -> CallWhy:
+    same = next((run.record.id for run in past if call.key in run.asked), None)
+    failures = _told(call.id, failed)
+    if call.source != "model":
+        return CallWhy(id=call.id, state="hit", source=call.source, origin=same, failures=failures)
+    if same is not None:
+        note = f"the same question was asked in {same}, {_why_again(now)}"
+        return CallWhy(id=call.id, state="miss", source="model", compared=same, note=note, failures=failures)
+    nearest = _nearest(call, now.record.manifest.parent, past)
+    if nearest is None:
+        note = "no earlier run has asked this"
+        return CallWhy(id=call.id, state="miss", source="model", note=note, failures=failures)
+    changed = field_changes(nearest.trace.calls[call.id].asked, call.asked)
+    return CallWhy(
+        id=call.id,
+        state="miss",
+        source="model",
+        compared=nearest.record.id,
+        changes=[_with_reasons(change, call, now, nearest, stages) for change in changed],
+        failures=failures,
+    )
+
+
+def _why_again(now: Past) -> str:
+    cache = now.config.get("cache", "use")
+    return "but its answer was no longer in the store" if cache == "use" else f"and cache: {cache} asks again"
+
+
+def _nearest(call: Call, parent: str | None, past: Sequence[Past]) -> Past | None:
+    """The run whose question of this name differs in the fewest fields; the parent's, if it has one."""
+    fitting = [run for run in past if call.id in run.trace.calls]
+    if fitting and fitting[0].record.id == parent:
+        return fitting[0]
+    return min(fitting, key=lambda run: len(field_changes(run.trace.calls[call.id].asked, call.asked)), default=None)
+
+
+def _with_reasons(change: FieldChange, call: Call, now: Past, before: Past, stages: dict[str, Stage]) -> FieldChange:
+    message = change.second if isinstance(change.second, dict) else change.first
+    if not change.field.startswith("message ") or not isinstance(message, dict):
+        return change
+    return change.model_copy(update={"reasons": reasons(call.id, str(message.get("role")), now, before, stages)})
+
+
+def _told(call: str, failed: Sequence[FailedCall]) -> list[str]:
+    return [
+        f"{failure.model} failed: {failure.kind}: {failure.message}"
+        + (f"; next: {failure.rung}" if failure.rung not in ("", "none") else "")
+        for failure in failed
+        if failure.id == call
+    ]

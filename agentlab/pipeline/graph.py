@@ -1,0 +1,140 @@
+"""The stages of a pipeline as steps with their needs. Pure.
+
+A step is one visit of a stage. A loop is unrolled: its stages stand here as often as they may be visited, and a later
+visit is passed over when the condition held before it. So there is no circle, and memory is planned over all of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agentlab.pipeline.stage_config import Custom, Stage, Synthesis
+from agentlab.pipeline.templates import Condition, Template, compiled, condition
+
+INPUT = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One visit of a stage.
+
+    Attributes:
+        visit: counted from 1.
+        needs: the steps that have to be over before it begins.
+        sources: `input` or the stages whose answers are its input, in their order.
+        block: the stages of the loop it belongs to, itself included; empty outside of loops.
+        gate: the step after which the loop may be over, None in the first visit.
+    """
+
+    stage: Stage
+    visit: int
+    needs: frozenset[str]
+    sources: tuple[str, ...]
+    block: tuple[str, ...] = ()
+    gate: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`draft`, and `draft@2` when it is visited again."""
+        return step_id(self.stage.id, self.visit)
+
+
+def step_id(stage: str, visit: int) -> str:
+    """The name of one visit of a stage."""
+    return stage if visit == 1 else f"{stage}@{visit}"
+
+
+def sources(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
+    """What each stage reads: `input_from`, or else the stage before it, or for the first one the run's input."""
+    read: dict[str, tuple[str, ...]] = {}
+    before = INPUT
+    for stage in stages:
+        given = stage.input_from
+        read[stage.id] = (before,) if given is None else (given,) if isinstance(given, str) else given
+        before = stage.id
+    return read
+
+
+def templates(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(place in the stage, source) of every template of a stage."""
+    yield ("system",), stage.system
+    yield ("prompt",), stage.prompt
+    match stage.aggregation:
+        case Custom(template=source):
+            yield ("aggregation", "template"), source
+        case Synthesis(instruction=source):
+            yield ("aggregation", "instruction"), source
+
+
+def conditions(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(place in the stage, source) of every expression of a stage."""
+    if stage.when is not None:
+        yield ("when",), stage.when
+    if stage.repeat_until is not None:
+        yield ("repeat_until", "condition"), stage.repeat_until.condition
+
+
+def mentioned(stage: Stage) -> frozenset[str]:
+    """The stages whose answers its templates and conditions use."""
+    parts: list[Template | Condition] = [compiled(source) for _, source in templates(stage)]
+    parts += [condition(source) for _, source in conditions(stage)]
+    return frozenset(name for part in parts for name in part.stages)
+
+
+def blocks(stages: Sequence[Stage]) -> dict[str, tuple[int, int]]:
+    """The place of the first and the last stage of the loop that each stage belongs to, for those in a loop."""
+    places = {stage.id: place for place, stage in enumerate(stages)}
+    found: dict[str, tuple[int, int]] = {}
+    for last, stage in enumerate(stages):
+        if stage.repeat_until is not None:
+            first = places.get(stage.repeat_until.start or stage.id, last)
+            found |= {stages[place].id: (first, last) for place in range(first, last + 1)}
+    return found
+
+
+def unroll(stages: Sequence[Stage]) -> tuple[Step, ...]:
+    """The steps of checked stages, each after the stages listed before it; the visits of a loop one after another."""
+    read, looped = sources(stages), blocks(stages)
+    visits = {id_: _visits(stages[last]) for id_, (_, last) in looped.items()}
+    steps: list[Step] = []
+    place = 0
+    while place < len(stages):
+        first, last = looped.get(stages[place].id, (place, place))
+        block = tuple(stage.id for stage in stages[first : last + 1]) if stages[place].id in looped else ()
+        for visit in range(1, _visits(stages[last]) + 1):
+            gate = step_id(stages[last].id, visit - 1) if visit > 1 else None
+            for stage in stages[first : last + 1]:
+                used = {*read[stage.id], *mentioned(stage)} - {INPUT, stage.id}
+                needs = {step_id(name, visit if name in block else visits.get(name, 1)) for name in used}
+                steps.append(
+                    Step(stage, visit, frozenset(needs | ({gate} if gate else set())), read[stage.id], block, gate)
+                )
+        place = last + 1
+    return tuple(steps)
+
+
+def _visits(stage: Stage) -> int:
+    return stage.repeat_until.max_visits if stage.repeat_until is not None else 1
+
+
+def circle(needs: dict[str, frozenset[str]]) -> tuple[str, ...]:
+    """A way that leads back to where it began, its first stage repeated at its end; empty without one."""
+    done: set[str] = set()
+    for start in needs:
+        path: list[str] = []
+        stack: list[tuple[str, Iterator[str]]] = [(start, iter(sorted(needs[start])))] if start not in done else []
+        if stack:
+            path.append(start)
+        while stack:
+            here, rest = stack[-1]
+            for name in rest:
+                if name in path:
+                    return (*path[path.index(name) :], name)
+                if name in needs and name not in done:
+                    path.append(name)
+                    stack.append((name, iter(sorted(needs[name]))))
+                    break
+            else:
+                done.add(here)
+                stack.pop()
+                path.pop()
+    return ()

@@ -1,0 +1,1 @@
+"""The pipeline runs of a workspace: listed, searched, shown and exported."""

@@ -1,0 +1,193 @@
+"""One run with all its texts: on the screen, and as a file that needs nothing beside it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from agentlab.errors import RunUnreadableError, UsageError
+from agentlab.pipeline.branches.digest import config_of, inputs_of
+from agentlab.pipeline.branches.trace import Call, Step, number_of, trace
+from agentlab.pipeline.store import Store
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
+from agentlab.runs.redact import Redactor
+from agentlab.runs.report import html, markdown
+from agentlab.runs.store import RunRecord
+
+Format = Literal["json", "md", "html"]
+
+SCHEMA = 1
+_LOST = "(its text is no longer in the store)"
+
+
+class CallShown(Document):
+    """A question of a stage. `text` is None when it is lost."""
+
+    id: str
+    source: str
+    model: str
+    text: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float | None
+
+    def blocks(self) -> list[Block]:
+        """The answer."""
+        return [Code(_LOST if self.text is None else self.text)]
+
+
+class StepShown(Document):
+    """A step with its calls. `output` is None when it handed on nothing, or when it is lost."""
+
+    id: str
+    status: str
+    seconds: float | None
+    output: str | None
+    why: dict[str, Any]
+    calls: list[CallShown]
+
+    def blocks(self) -> list[Block]:
+        """What it took, its candidates when there were several, and what it handed on."""
+        rows = [
+            (
+                call.id,
+                call.model,
+                call.source,
+                _count(call.prompt_tokens),
+                _count(call.completion_tokens),
+                number(call.seconds),
+            )
+            for call in self.calls
+        ]
+        blocks: list[Block] = [Heading(self.id if self.status == "done" else f"{self.id} ({self.status})")]
+        if rows:
+            blocks.append(Table(("call", "model", "from", "read", "written", "seconds"), rows))
+        if self.why:
+            blocks.append(Code(json.dumps(self.why, ensure_ascii=False)))
+        for call in self.calls:
+            if len(self.calls) > 1 or call.text != self.output:
+                blocks += [Text(f"{call.id}:"), *call.blocks()]
+        if self.status in ("done", "default"):
+            blocks.append(Code(_LOST if self.output is None else self.output))
+        return blocks
+
+
+class ShowView(Document):
+    """The answer of `pipeline history show`. `inputs` are by the name of the item; the only one has an empty name."""
+
+    id: str
+    status: str
+    created: str
+    parent: str | None
+    seconds: float
+    path: str
+    error: str | None
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    steps: list[StepShown]
+    left_out: int = Field(0, description="Steps, and with them inputs, that are not shown.")
+
+    def blocks(self) -> list[Block]:
+        """Facts, inputs, and every step in its order."""
+        facts = [
+            ("status", self.status),
+            ("created", self.created),
+            ("time", f"{self.seconds:.1f} s"),
+            ("parent", self.parent or "–"),
+            ("folder", self.path),
+        ]
+        blocks: list[Block] = [Table(("", ""), [*facts, ("error", self.error)] if self.error else facts)]
+        for item, text in self.inputs.items():
+            blocks += [Heading(f"Input {item}".strip()), Code(text)]
+        for step in self.steps:
+            blocks += step.blocks()
+        if self.left_out:
+            blocks.append(
+                Text(f"{self.left_out} more steps are in the export: agentlab pipeline history export {self.id}")
+            )
+        return blocks
+
+
+def show(record: RunRecord, store: Store, most_steps: int | None = 100) -> ShowView:
+    """A run with its texts; of a long batch the first `most_steps` steps and inputs, None for all of them.
+
+    Raises:
+        RunUnreadableError: its events are damaged or absent.
+    """
+    manifest, config = record.manifest, config_of(record)
+    found, inputs = trace(record.events()), inputs_of(record, config)
+    steps, calls = list(found.steps.values())[:most_steps], found.calls_by_step()
+    return ShowView(
+        id=record.id,
+        status=record.status,
+        created=manifest.created,
+        parent=manifest.parent,
+        seconds=manifest.seconds,
+        path=str(record.path),
+        error=f"{manifest.error.kind}: {manifest.error.message}" if manifest.error else None,
+        config=config,
+        inputs=dict(list(inputs.items())[:most_steps]),
+        steps=[_step(step, calls.get(step.id, []), store) for step in steps],
+        left_out=len(found.steps) - len(steps),
+    )
+
+
+def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> str:
+    """A whole run as text, its secrets masked: `json` for programs, `md` and `html` for readers.
+
+    Raises:
+        UsageError: there is no such form.
+        RunUnreadableError: its events are damaged or absent.
+    """
+    if form not in get_args(Format):
+        raise UsageError(f"A run cannot be exported as {form!r}.", hint=f"Choose {', '.join(get_args(Format))}.")
+    view = show(record, store, None)
+    if form == "json":
+        data = redactor.scrub_tree({"schema": SCHEMA, **view.model_dump(mode="json")})
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    blocks = [*view.blocks(), Heading("Configuration"), Code(json.dumps(view.config, indent=2, ensure_ascii=False))]
+    return redactor.scrub(markdown(view.id, blocks) if form == "md" else html(view.id, blocks, _no_figure))
+
+
+def _no_figure(name: str) -> bytes:
+    raise RunUnreadableError(f"An exported run has no figure {name}.")
+
+
+def _step(step: Step, calls: Sequence[Call], store: Store) -> StepShown:
+    return StepShown(
+        id=step.id,
+        status=step.status,
+        seconds=step.seconds,
+        output=_whole(store.text(step.sha)) if step.sha else None,
+        why=dict(step.why),
+        calls=[_call(call, store) for call in calls],
+    )
+
+
+def _call(call: Call, store: Store) -> CallShown:
+    taken = [number_of(call.answer.get(name)) for name in ("prefill_seconds", "decode_seconds")]
+    known = [seconds for seconds in taken if seconds is not None]
+    return CallShown(
+        id=call.id,
+        source=call.source,
+        model=str(call.answer.get("model", "")),
+        text=_whole(store.text(call.sha)),
+        prompt_tokens=_tokens(call, "prompt_tokens"),
+        completion_tokens=_tokens(call, "completion_tokens"),
+        seconds=sum(known) if known else None,
+    )
+
+
+def _whole(text: str | None) -> str | None:
+    """The text as a file may hold it: half a character becomes a question mark."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
+
+
+def _tokens(call: Call, name: str) -> int | None:
+    value = number_of(call.answer.get(name))
+    return None if value is None else int(value)
+
+
+def _count(count: int | None) -> str:
+    return "–" if count is None else str(count)

@@ -1,0 +1,195 @@
+"""The index of a runs folder. Files are the truth: the index is a shortcut to them, and any trouble with it costs time
+and one warning, nothing else."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from agentlab.errors import RunUnreadableError, StorageError
+from agentlab.pipeline.branches.digest import Digest, Share
+from agentlab.pipeline.graph import INPUT
+from agentlab.pipeline.history.reading import COMMAND, forget_lost_texts, read, stamps
+from agentlab.pipeline.history.schema import ForeignFileError, is_busy, open_index, set_aside, transaction
+from agentlab.pipeline.history.search import Hit, search
+from agentlab.pipeline.store import Store
+from agentlab.runs.manifest import read_manifest
+from agentlab.runs.store import RunRecord
+
+T = TypeVar("T")
+
+_AT_ONCE = 50  # runs per transaction: others want to write, too, and a stop loses little
+_IN_THE_WAY = {  # what SQLite says of a sound file that cannot be used here and now; all else is damage
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
+}
+
+
+@contextmanager
+def open_history(path: Path, runs_dir: Path, store: Store, warn: Callable[[str], None]) -> Iterator["History"]:
+    """The history of a runs folder as it is now. `path` is `Workspace.state / "pipeline" / "history.sqlite"`.
+
+    `warn` hears at most one sentence: when the index could not be used, and the runs themselves had to be read.
+    """
+    history = History(path, runs_dir, store, warn)
+    try:
+        history.refresh()
+        yield history
+    finally:
+        history.close()
+
+
+class History:
+    """Answers from the index. A damaged one is set aside and made anew; one that cannot be kept lives in memory."""
+
+    def __init__(self, path: Path, runs_dir: Path, store: Store, warn: Callable[[str], None]) -> None:
+        self._path, self._runs_dir, self._store, self._warn = path, runs_dir.absolute(), store, warn
+        self._db: sqlite3.Connection | None = None
+        self._file: Path | None = path  # None: in memory
+        self._warned = False
+
+    def refresh(self) -> None:
+        """Read what changed since the last time, unless another process keeps the file for itself."""
+        self._do(self._fill)
+
+    def rebuild(self) -> int:
+        """Forget this folder, and others that are gone, and read all its runs; how many are the pipeline's."""
+        self._do(self._forget)
+        self.refresh()
+        return len(self.digests())
+
+    def digests(self) -> list[Digest]:
+        """All pipeline runs, oldest first."""
+        return self._do(self._digests)
+
+    def search(self, query: str, most: int = 20) -> list[Hit]:
+        """See `search.search`; `most` is how many hits are wanted."""
+        return self._do(lambda db: search(db, str(self._runs_dir), query, most))
+
+    def close(self) -> None:
+        """Let go of the file. Safe to call twice."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    # -- trouble ------------------------------------------------------------------------------------------------
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do it with the file; if that fails, with a new file; if that fails, in memory."""
+        while True:
+            try:
+                if self._db is None:
+                    self._db = open_index(self._file)
+                    if work != self._fill:
+                        self._fill(self._db)
+                return work(self._db)
+            except (sqlite3.Error, StorageError, ValueError, TypeError) as error:  # the last two: rows not ours
+                self._recover(error)
+
+    def _recover(self, error: Exception) -> None:
+        """Choose where the index lives from here on."""
+        self.close()
+        if self._file is None:
+            raise StorageError(f"The history cannot be read: {error}.", hint="Is Python's SQLite complete?") from error
+        if _is_damage(error) and not self._warned:
+            self._tell(f"The index {self._path} was damaged and is made anew from the runs.")
+            try:
+                set_aside(self._path)
+            except OSError:
+                self._file = None
+        else:
+            self._tell(f"The index {self._path} cannot be used ({error}); the runs themselves are read.")
+            self._file = None
+
+    def _tell(self, sentence: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(sentence)
+
+    # -- from the folders ---------------------------------------------------------------------------------------
+
+    def _fill(self, db: sqlite3.Connection) -> None:
+        try:
+            self._read_news(db)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or self._file is None:
+                raise
+            self._tell(f"The index {self._path} is busy; the newest runs may be missing.")
+
+    def _read_news(self, db: sqlite3.Connection) -> None:
+        folder = str(self._runs_dir)
+        there = stamps(self._runs_dir)
+        known = dict(db.execute("SELECT name, stamp FROM runs WHERE folder = ?", (folder,)))
+        changed = [name for name, stamp in there.items() if known.get(name) != stamp]
+        gone = [name for name in known if name not in there]
+        for start in range(0, len(changed), _AT_ONCE):
+            with transaction(db):
+                for name in changed[start : start + _AT_ONCE]:
+                    if _stamp(db, folder, name) != there[name]:  # another process may have been quicker
+                        read(db, self._runs_dir, name, there[name], self._store)
+        if gone:
+            with transaction(db):
+                db.executemany("DELETE FROM runs WHERE folder = ? AND name = ?", ((folder, name) for name in gone))
+                forget_lost_texts(db)
+
+    def _forget(self, db: sqlite3.Connection) -> None:
+        with transaction(db):
+            db.execute("DELETE FROM runs WHERE folder = ?", (str(self._runs_dir),))
+            others = [folder for (folder,) in db.execute("SELECT DISTINCT folder FROM runs")]
+            away = [(folder,) for folder in others if not Path(folder).is_dir()]
+            db.executemany("DELETE FROM runs WHERE folder = ?", away)
+            forget_lost_texts(db)
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def _digests(self, db: sqlite3.Connection) -> list[Digest]:
+        where = (str(self._runs_dir), COMMAND)
+        shares: dict[int, list[Share]] = defaultdict(list)
+        stages = db.execute(
+            """SELECT run, stage, sum(stages.calls), sum(stages.asked) FROM stages JOIN runs ON runs.id = stages.run
+            WHERE folder = ? AND command = ? AND stage != ? GROUP BY run, stage ORDER BY run, min(place)""",
+            (*where, INPUT),
+        )
+        for run, *share in stages:
+            shares[run].append(Share(*share))
+        runs = db.execute(
+            """SELECT id, name, parent, status, created, seconds, config, excerpt, error FROM runs
+            WHERE folder = ? AND command = ? ORDER BY created, born, name""",
+            where,
+        )
+        return [
+            Digest(
+                name,
+                parent,
+                self._status(name, status),
+                created,
+                seconds,
+                json.loads(config),
+                tuple(shares[id_]),
+                *rest,
+            )
+            for id_, name, parent, status, created, seconds, config, *rest in runs
+        ]
+
+    def _status(self, name: str, status: str) -> str:
+        """As `RunRecord.status`: whether a run is still at work is not in its files, so it is asked now."""
+        if status not in ("created", "running"):
+            return status
+        try:
+            return RunRecord(self._runs_dir / name, read_manifest(self._runs_dir / name)).status
+        except RunUnreadableError:  # removed this moment
+            return "interrupted"
+
+
+def _stamp(db: sqlite3.Connection, folder: str, name: str) -> str | None:
+    row = db.execute("SELECT stamp FROM runs WHERE folder = ? AND name = ?", (folder, name)).fetchone()
+    return row[0] if row else None
+
+
+def _is_damage(error: Exception) -> bool:
+    if isinstance(error, StorageError):
+        return isinstance(error, ForeignFileError)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _IN_THE_WAY

@@ -1,0 +1,100 @@
+"""The inputs of a run: one text, or the lines of a JSONL file. A run keeps a copy, to resume and to be rerun from."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.pipeline.config import PipelineConfig
+from agentlab.runs.atomic import read_text
+from agentlab.runs.redact import Redactor
+
+COPY = "inputs.jsonl"
+_MOST_BYTES, _MOST_ITEMS, _LONGEST_LINE = 64 << 20, 100_000, 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input. `name` is empty when it is the only one; `fields` is what else its line says, `item` in templates."""
+
+    name: str
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def scrubbed(self, redactor: Redactor) -> "Input":
+        """The same without secrets: it is kept in the run, and what is resumed has to be what was begun."""
+        return Input(self.name, redactor.scrub(self.text), redactor.scrub_tree(self.fields))
+
+    def line(self) -> str:
+        """Its line in the copy."""
+        return json.dumps({**self.fields, "input": self.text}, ensure_ascii=False)
+
+
+def read_inputs(config: PipelineConfig, workspace: Workspace, kept: Path | None = None) -> tuple[Input, ...]:
+    """What the config names; or what `kept`, the folder of a run, holds a copy of.
+
+    Raises:
+        UsageError: there is no input.
+        MissingFileError, DataError: a file is absent, or not what it should be.
+    """
+    if kept is not None and (kept / COPY).is_file():
+        found = _lines(kept / COPY)
+        return found if config.inputs is not None else (Input("", found[0].text),)
+    if config.inputs is not None:
+        return _lines(workspace.resolve(config.inputs))
+    if config.input_file is not None:
+        return (Input("", _text(workspace.resolve(config.input_file))),)
+    if config.input is None or not config.input.strip():
+        raise UsageError(
+            "There is no input for the pipeline." if config.input is None else "The input is empty.",
+            hint="Give --input TEXT, --input-file FILE (- reads standard input), or --inputs FILE.jsonl.",
+        )
+    return (Input("", config.input),)
+
+
+def copy_of(inputs: Sequence[Input]) -> str:
+    """The text of a run's `inputs.jsonl`."""
+    return "".join(f"{each.line()}\n" for each in inputs)
+
+
+def _text(path: Path) -> str:
+    try:
+        text = read_text(path, _MOST_BYTES)
+    except FileNotFoundError:
+        raise MissingFileError(f"There is no input file {path}.", hint="Check the path.") from None
+    except OSError as error:
+        raise MissingFileError(f"The input file {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise DataError(f"The input file {path} cannot be used: {reason}.", hint="Save it as UTF-8 text.") from error
+    if not text.strip():
+        raise DataError(f"The input file {path} is empty.")
+    return text
+
+
+def _lines(path: Path) -> tuple[Input, ...]:
+    lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
+    if len(lines) > _MOST_ITEMS:
+        raise DataError(f"{path} has {len(lines)} inputs, and at most {_MOST_ITEMS} are taken.", hint="Split it.")
+    digits = max(4, len(str(len(lines))))
+    return tuple(_input(f"{n:0{digits}}", line, f"{path}:{number}") for n, (number, line) in enumerate(lines, 1))
+
+
+def _input(name: str, line: str, where: str) -> Input:
+    hint = 'A line is a text in quotes, or an object such as {"input": "...", "id": 7}.'
+    if len(line) > _LONGEST_LINE:
+        raise DataError(f"{where} is longer than {_LONGEST_LINE} characters.")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where} is not JSON.", hint=hint) from None
+    if isinstance(value, str):
+        value = {"input": value}
+    if not isinstance(value, dict) or not isinstance(value.get("input"), str):
+        raise DataError(f"{where} has no `input`.", hint=hint)
+    if not value["input"].strip():
+        raise DataError(f"{where} has an empty `input`.", hint=hint)
+    return Input(name, value["input"], {key: item for key, item in value.items() if key != "input"})

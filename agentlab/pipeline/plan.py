@@ -1,0 +1,126 @@
+"""What a pipeline is going to do: the order, what is loaded and unloaded for it, and the memory that takes."""
+
+from collections.abc import Mapping, Sequence
+
+from agentlab.pipeline.result import Figures
+from agentlab.pipeline.schedule.types import Evict, Load, Schedule
+from agentlab.pipeline.schedule.types import Run as Do
+from agentlab.pipeline.sizing import Budget
+from agentlab.pipeline.units import Unit
+from agentlab.runs.document import Block, Document, Table, Text
+
+_MIB = 1 << 20
+
+
+class PlanStep(Figures):
+    """One step of the plan; `resident_bytes` is planned to be in memory after it."""
+
+    action: str
+    what: str
+    model: str
+    answers: int
+    resident_bytes: int
+
+
+class PlannedModel(Figures):
+    """One local model, and the parts of its estimate in bytes."""
+
+    model: str
+    file: str
+    context: int
+    planned_bytes: int
+    weights: int
+    cache: int
+    compute: int
+    process: int
+    gpu: int
+    source: str
+
+
+class PipelinePlan(Document):
+    """The answer of `pipeline plan` and of `--dry-run`."""
+
+    inputs: int
+    steps: list[PlanStep]
+    models: list[PlannedModel]
+    loads: int
+    peak_bytes: int
+    budget_bytes: int
+    method: str
+    remarks: list[str]
+
+    def blocks(self) -> list[Block]:
+        """Steps, models, then what they come to."""
+        steps = [
+            (
+                str(number),
+                step.action,
+                step.what,
+                step.model,
+                str(step.answers or ""),
+                f"{step.resident_bytes / _MIB:.0f}",
+            )
+            for number, step in enumerate(self.steps, 1)
+        ]
+        models = [
+            (m.model, m.file, str(m.context), *(f"{part / _MIB:.0f}" for part in _parts(m)), m.source)
+            for m in self.models
+        ]
+        best = "no order needs fewer" if self.method == "exact" else "found by rule: more stages than can be tried out"
+        said = (
+            f"{self.inputs} input{'s' if self.inputs != 1 else ''}, {self.loads} model load"
+            f"{'s' if self.loads != 1 else ''} ({best}), at most {self.peak_bytes / _MIB:.0f} of "
+            f"{self.budget_bytes / _MIB:.0f} MiB."
+        )
+        columns = ("model", "file", "context", "planned MiB", "weights", "cache", "buffers", "process", "GPU", "from")
+        found: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after it"), steps)]
+        found += [Table(columns, models)] if models else []
+        return [*found, Text(said), *(Text(f"remark: {remark}") for remark in self.remarks)]
+
+
+def _parts(model: PlannedModel) -> tuple[int, ...]:
+    return (model.planned_bytes, model.weights, model.cache, model.compute, model.process, model.gpu)
+
+
+def plan_of(
+    schedule: Schedule,
+    units: Sequence[Unit],
+    models: Sequence[PlannedModel],
+    budget: Budget,
+    remarks: Sequence[str],
+    inputs: int,
+) -> PipelinePlan:
+    """The plan as it is shown. Steps that neither ask nor load are left out."""
+    by_id = {unit.id: unit for unit in units}
+    steps = []
+    for step, resident in zip(schedule.steps, schedule.resident_bytes(), strict=True):
+        shown = _step(step, by_id, inputs, resident)
+        if shown is not None:
+            steps.append(shown)
+    return PipelinePlan(
+        inputs=inputs,
+        steps=steps,
+        models=list(models),
+        loads=schedule.loads,
+        peak_bytes=schedule.peak,
+        budget_bytes=budget.ram,
+        method=schedule.method,
+        remarks=list(remarks),
+    )
+
+
+def _step(step: Load | Evict | Do, units: Mapping[str, Unit], inputs: int, resident: int) -> PlanStep | None:
+    match step:
+        case Load(model):
+            return PlanStep(action="load", what="", model=model, answers=0, resident_bytes=resident)
+        case Evict(model):
+            return PlanStep(action="unload", what="", model=model, answers=0, resident_bytes=resident)
+        case Do(name):
+            unit = units[name]
+            if unit.model is None:
+                return None
+            action = "ask" if unit.local else "ask remote"
+            what = f"{unit.step.id} ({unit.step.stage.aggregation.method})" if unit.whole else unit.step.id  # type: ignore[union-attr] # who asks to aggregate has a method
+            return PlanStep(
+                action=action, what=what, model=unit.model, answers=unit.calls * inputs, resident_bytes=resident
+            )

@@ -1,0 +1,164 @@
+"""Which models of a config can really be used, found out from files and keys alone: nothing is loaded or asked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AgentlabError, MissingError, MissingFileError, ModelFileError, UnknownNameError
+from agentlab.gguf.metadata import GgufMetadata, agrees, known_architecture, read
+from agentlab.models import store
+from agentlab.pipeline.config import ModelEntry, PipelineConfig
+from agentlab.pipeline.graph import unroll
+from agentlab.pipeline.stage_config import Stage
+from agentlab.pipeline.units import units
+
+_INSTRUCT = "Use an instruct model, for example `agentlab models pull smollm2-135m`."
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """One model of a config. `error` is why it cannot be used; `metadata` is there when its file could be read.
+
+    `wanted`: the run cannot start without it, because a stage of its mode asks it, or base mode requires it.
+    """
+
+    name: str
+    provider: str
+    wanted: bool
+    path: Path | None = None
+    metadata: GgufMetadata | None = None
+    error: AgentlabError | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it."""
+        return self.error.message if self.error else None
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about it."""
+        return self.error.hint if self.error else None
+
+
+def registry(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]) -> dict[str, Availability]:
+    """Every model of a checked config, by its name there."""
+    return available(config.models, config, workspace, env)
+
+
+def available(
+    names: Iterable[str], config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]
+) -> dict[str, Availability]:
+    """Some models of a checked config; reading the header of a file takes a few hundredths of a second."""
+    needed, found = wanted(config), {}
+    for name in names:
+        entry = config.models[name]
+        if entry.provider == "router":
+            error = _router_error(entry, config, workspace, env)
+            found[name] = Availability(name, "router", name in needed, error=error)
+        else:
+            found[name] = _local(name, entry, config, workspace, wanted=name in needed)
+    return found
+
+
+def wanted(config: PipelineConfig) -> set[str]:
+    """The models that a run cannot start without."""
+    required = {name for name, entry in config.models.items() if entry.required_for_base}
+    return asked(config.stages, config) | (required if config.mode == "base" else set())
+
+
+def require(availability: Mapping[str, Availability]) -> None:
+    """See that every model a run needs can be used.
+
+    Raises:
+        MissingError: files or keys are not there; the message lists every model that cannot be used.
+        ModelFileError: they are there, but a file is damaged or not what the config says.
+    """
+    lacking = {model.name: model.error for model in availability.values() if model.wanted and model.error}
+    if not lacking:
+        return
+    first = next((error for error in lacking.values() if isinstance(error, MissingError)), next(iter(lacking.values())))
+    hints = dict.fromkeys(error.hint for error in lacking.values() if error.hint)
+    raise type(first)(
+        "\n".join(f"models.{name}: {error.message}" for name, error in lacking.items()), hint=" ".join(hints) or None
+    )
+
+
+def asked(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
+    """The models that stages may ask: their own, those that judge or write, and those that stand in."""
+    asking = {unit.model for unit in units(unroll(stages), config) if unit.model is not None}
+    return asking | {name for stage in stages for name in stage.fallback_models}
+
+
+def _local(name: str, entry: ModelEntry, config: PipelineConfig, workspace: Workspace, *, wanted: bool) -> Availability:
+    path = metadata = None
+    try:
+        path = _find(entry.file or "", config, workspace)
+        metadata = _read(path)
+        _check(path, metadata, entry)
+    except AgentlabError as error:
+        return Availability(name, "gguf", wanted, path, metadata, error)
+    return Availability(name, "gguf", wanted, path, metadata)
+
+
+def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
+    """The file that an entry names: a path from the workspace, or a name in `models_directory`.
+
+    Where that is the workspace's own models folder, the user cache and the names of the catalogue count too.
+    """
+    folder = workspace.resolve(config.models_directory)
+    is_path = "/" in file or "\\" in file or file.startswith("~")
+    path = workspace.resolve(file) if is_path else folder / file
+    if path.exists():
+        return path
+    known = sorted(p.name for p in path.parent.glob("*.gguf")) if path.parent.is_dir() else []
+    hint = UnknownNameError("model file", path.name, known).hint
+    if folder == workspace.models and not is_path:
+        try:
+            return store.find(file, workspace)
+        except UnknownNameError as error:
+            hint = error.hint
+    raise MissingFileError(f"There is no model file {path}.", hint=hint)
+
+
+def _read(path: Path) -> GgufMetadata:
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a GGUF file.", hint="`file` names a file; of parts, the first.")
+    try:
+        return read(path)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _check(path: Path, metadata: GgufMetadata, entry: ModelEntry) -> None:
+    if not known_architecture(metadata.architecture):
+        raise ModelFileError(
+            f"{path} is a model of the architecture {metadata.architecture[:40]!r}, which the engine does not know.",
+            hint="A later version of llama-cpp-python may know it.",
+        )
+    if not metadata.chat_template:
+        raise ModelFileError(f"{path} holds no chat template, so it cannot be talked to.", hint=_INSTRUCT)
+    if entry.quantization is not None and not agrees(entry.quantization, metadata):
+        told = metadata.file_type not in (None, metadata.quantisation)
+        claimed = f", and its header says {metadata.file_type}" if told else ""
+        raise ModelFileError(
+            f"{path} is said to be {entry.quantization}, but most of its bytes are {metadata.quantisation}{claimed}.",
+            hint="Correct `quantization`, or leave it out; or get the file that was meant.",
+        )
+
+
+def _router_error(
+    entry: ModelEntry, config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]
+) -> AgentlabError | None:
+    """What a model of `llm` lacks: its key or its file. Nobody is asked."""
+    from agentlab.llm import providers  # a pipeline of local models needs no HTTP
+
+    provider = config.llm.models[entry.model or ""].provider
+    try:
+        surroundings = providers.Surroundings(env, workspace, config.llm.defaults.timeout)
+        providers.build(provider, config.llm.providers[provider], surroundings)
+    except UnknownNameError as error:
+        return MissingFileError(error.message, hint=error.hint)
+    except AgentlabError as error:
+        return error
+    return None

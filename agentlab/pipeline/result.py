@@ -1,0 +1,171 @@
+"""What a pipeline came to: the answers, and per stage and model what they took."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from agentlab.pipeline.branches.trace import stage_of
+from agentlab.pipeline.memo import ANSWERED
+from agentlab.runs.document import Block, Code, Document, Table, Text, number
+from agentlab.runs.events import Event
+
+_MIB = 1 << 20
+_STAGES = ("stage", "answers", "asked", "failed", "read", "reused", "written", "read/s", "written/s", "seconds")
+_MODELS = ("model", "loads", "seconds", "planned MiB", "loaded MiB", "peak MiB")
+
+
+class Figures(BaseModel):
+    """Plain data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ItemResult(Figures):
+    """One input's end. `name` is empty when there was one input only."""
+
+    name: str
+    answer: str
+    error: str | None = None
+
+
+class StageResult(Figures):
+    """All answers of a stage. Tokens and seconds are of those that a model gave in this run; None is not measured."""
+
+    stage: str
+    answers: int
+    asked: int
+    failed: int
+    prompt_tokens: int | None
+    reused_tokens: int | None
+    completion_tokens: int | None
+    prefill_rate: float | None
+    decode_rate: float | None
+    seconds: float
+    cost_usd: float | None
+
+
+class ModelResult(Figures):
+    """One local model in memory. `peak_bytes` is the most that was seen resident, shared pages included."""
+
+    model: str
+    loads: int
+    load_seconds: float
+    estimate_bytes: int
+    resident_bytes: int
+    peak_bytes: int | None
+
+
+class PipelineResult(Document):
+    """The answer of `agentlab pipeline`."""
+
+    items: list[ItemResult]
+    stages: list[StageResult]
+    models: list[ModelResult]
+    loads: int
+    reused: int
+
+    def blocks(self) -> list[Block]:
+        """The answer alone, for one input; for several, how many there are."""
+        if len(self.items) == 1 and not self.items[0].name:
+            return [Code(self.items[0].answer)]
+        failed = [item for item in self.items if item.error is not None]
+        said = f"{len(self.items) - len(failed)} of {len(self.items)} inputs were answered; see outputs.jsonl."
+        return [Text(said), *([Table(("input", "error"), [(i.name, i.error or "") for i in failed])] if failed else [])]
+
+    def tables(self) -> list[Block]:
+        """What it took."""
+        stages = [
+            (
+                s.stage,
+                f"{s.answers}",
+                f"{s.asked}",
+                f"{s.failed}",
+                _count(s.prompt_tokens),
+                _count(s.reused_tokens),
+                _count(s.completion_tokens),
+                number(s.prefill_rate, 0),
+                number(s.decode_rate, 1),
+                f"{s.seconds:.2f}",
+            )
+            for s in self.stages
+        ]
+        models = [
+            (
+                m.model,
+                f"{m.loads}",
+                f"{m.load_seconds:.2f}",
+                f"{m.estimate_bytes / _MIB:.0f}",
+                f"{m.resident_bytes / _MIB:.0f}",
+                "–" if m.peak_bytes is None else f"{m.peak_bytes / _MIB:.0f}",
+            )
+            for m in self.models
+        ]
+        found: list[Block] = [Table(_STAGES, stages, caption="Stages: answers, those a model was asked for, tokens")]
+        return [*found, Table(_MODELS, models, caption="Local models")] if models else found
+
+
+Source = Literal["model", "cache", "parent"]
+
+
+def stage_results(names: Sequence[str], events: Iterable[Event]) -> list[StageResult]:
+    """One row per stage, in the order of `names`."""
+    answered: dict[str, list[Event]] = {name: [] for name in names}
+    failed = dict.fromkeys(names, 0)
+    for event in events:
+        if event.type == ANSWERED:
+            answered[stage_of(event.id)].append(event)
+        elif event.type == "call.failed":
+            failed[stage_of(event.id)] += 1
+    return [_stage(name, answered[name], failed[name]) for name in names]
+
+
+def _stage(name: str, events: Sequence[Event], failed: int) -> StageResult:
+    asked = [event.data["answer"] for event in events if event.data["from"] == "model"]
+
+    def total(field: str) -> float | None:
+        known = [answer[field] for answer in asked if answer[field] is not None]
+        return sum(known) if known else None
+
+    def whole(field: str) -> int | None:
+        found = total(field)
+        return None if found is None else int(found)
+
+    read, written = total("prefill_seconds"), total("decode_seconds")
+    fresh = (total("prompt_tokens") or 0) - (total("reused_tokens") or 0)
+    return StageResult(
+        stage=name,
+        answers=len(events),
+        asked=len(asked),
+        failed=failed,
+        prompt_tokens=whole("prompt_tokens"),
+        reused_tokens=whole("reused_tokens"),
+        completion_tokens=whole("completion_tokens"),
+        prefill_rate=fresh / read if read else None,
+        decode_rate=(total("completion_tokens") or 0) / written if written else None,
+        seconds=(read or 0.0) + (written or 0.0),
+        cost_usd=total("cost_usd"),
+    )
+
+
+def model_results(events: Iterable[Event]) -> list[ModelResult]:
+    """One row per local model that was loaded, in the order of their first loads."""
+    rows: dict[str, ModelResult] = {}
+    for event in events:
+        data, before = event.data, rows.get(event.id)
+        if event.type == "model.loaded":
+            rows[event.id] = ModelResult(
+                model=event.id,
+                loads=1 + (before.loads if before else 0),
+                load_seconds=data["seconds"] + (before.load_seconds if before else 0.0),
+                estimate_bytes=max(data["estimate_bytes"], before.estimate_bytes if before else 0),
+                resident_bytes=max(data["resident_bytes"], before.resident_bytes if before else 0),
+                peak_bytes=before.peak_bytes if before else None,
+            )
+        elif event.type == "model.evicted" and before is not None and data["peak_bytes"] is not None:
+            rows[event.id] = before.model_copy(update={"peak_bytes": max(data["peak_bytes"], before.peak_bytes or 0)})
+    return list(rows.values())
+
+
+def _count(count: int | None) -> str:
+    return "–" if count is None else str(count)

@@ -1,0 +1,266 @@
+"""`agentlab pipeline`: checks, plans and carries out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from agentlab import machine
+from agentlab.errors import AgentlabError
+from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.fingerprint import fingerprint
+from agentlab.gguf.process import WorkerEngine
+from agentlab.pipeline import items as inputs_of
+from agentlab.pipeline.asking import Asking
+from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.executor import Executor
+from agentlab.pipeline.graph import Step, unroll
+from agentlab.pipeline.items import Input, read_inputs
+from agentlab.pipeline.memo import ANSWERED, Memo
+from agentlab.pipeline.parent import Parent, parent_of
+from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
+from agentlab.pipeline.registry import asked, available, require, wanted
+from agentlab.pipeline.report import write_pipeline_report
+from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, stage_results
+from agentlab.pipeline.schedule.plan import schedule
+from agentlab.pipeline.schedule.types import Job, Room, Schedule
+from agentlab.pipeline.settings import engine_of
+from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds
+from agentlab.pipeline.state import Item
+from agentlab.pipeline.store import Store
+from agentlab.pipeline.units import Unit, units
+from agentlab.pipeline.validation import remarks
+from agentlab.runs.context import Context
+from agentlab.runs.manifest import Metric, Tokens
+from agentlab.runs.redact import Redactor
+from agentlab.runs.run import Outcome, Run
+
+if TYPE_CHECKING:
+    from agentlab.llm.router import Router
+
+
+@dataclass(frozen=True)
+class PipelineExperiment:
+    """A checked pipeline."""
+
+    config: PipelineConfig
+    context: Context
+    inputs: tuple[Input, ...]
+    models: dict[str, LocalModel]
+    sizes: Sizes
+    parent: Parent | None
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.context.workspace.state / "pipeline")
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Every visit of every stage."""
+        return unroll(self.config.stages)
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """What is scheduled."""
+        return units(self.steps, self.config)
+
+    def scheduled(self, jobs: Sequence[Job], resident: tuple[str, ...] = ()) -> Schedule:
+        """The cheapest order that keeps within the budget.
+
+        Raises:
+            NoRoomError: a model alone does not fit.
+        """
+        sizes = {name: self.sizes(name, engine_of(self.config, name)) for name in self.models}
+        seconds = {name: load_seconds(model) for name, model in self.models.items()}
+        return schedule(jobs, Room(sizes, seconds, self.sizes.budget.ram, resident))
+
+    def plan(self) -> PipelinePlan:
+        """What it would do, and the memory for it."""
+        return plan_of(
+            self.scheduled([unit.job() for unit in self.units]),
+            self.units,
+            [self._planned(model) for model in self.models.values()],
+            self.sizes.budget,
+            remarks(self.config, self.config.stages),
+            len(self.inputs),
+        )
+
+    def _planned(self, model: LocalModel) -> PlannedModel:
+        engine = engine_of(self.config, model.name)
+        found = self.sizes.estimate(model.name, engine)
+        return PlannedModel(
+            model=model.name,
+            file=model.path.name,
+            context=engine.context,
+            planned_bytes=self.sizes(model.name, engine),
+            weights=found.weights,
+            cache=found.cache,
+            compute=found.compute + found.work + found.repacked,
+            process=found.process,
+            gpu=found.vram,
+            source=found.source,
+        )
+
+    def run(self, run: Run) -> tuple[PipelineResult, Outcome]:
+        """Answer every input, or go on with it.
+
+        Raises:
+            AgentlabError: inputs failed; what was answered is kept, and a resume asks for the rest.
+        """
+        self._begin(run)
+        items = [Item(each.name, each.text, each.fields, self.config.params) for each in self.inputs]
+        failure: AgentlabError | None = None
+        try:
+            self._work(run, items)
+        except AgentlabError as error:
+            if not any(item.failed is error for item in items):
+                raise
+            failure = error
+        result, outcome = self._result(run, items)
+        self._write(run, items, result)
+        kept = [event.data["sha"] for event in run.events if event.type in (ANSWERED, "stage.finished")]
+        self._store.sync(kept)
+        failed = [item for item in items if item.failed is not None]
+        if failure is not None:
+            again = f"agentlab pipeline --resume {run.id} asks again, and keeps what was answered."
+            failure.hint = f"{failure.hint} {again}" if failure.hint else again
+            raise failure
+        if failed:
+            raise AgentlabError(
+                f"{len(failed)} of {len(items)} inputs failed, first {failed[0].name}: {failed[0].failed}",
+                hint=f"agentlab pipeline --resume {run.id} asks for these again; the others are in outputs.jsonl.",
+            )
+        return result, outcome
+
+    def _begin(self, run: Run) -> None:
+        if not any(event.type == "inputs.taken" for event in run.events):
+            run.write_text(inputs_of.COPY, inputs_of.copy_of(self.inputs))
+            run.emit("inputs.taken", count=len(self.inputs))
+        if self.parent is not None:
+            run.derive(self.parent.run)
+
+    def _work(self, run: Run, items: list[Item]) -> None:
+        store = self._store
+        memo = Memo(store, run.events, self.parent.inherited if self.parent else ())
+        residents = Residents(
+            self.models,
+            sizes=self.sizes,
+            threads=self.config.resources.threads or machine.threads(),
+            make=_engine,
+            told=run.emit,
+        )
+        router = self._router(run)
+        try:
+            asking = Asking(
+                self.config,
+                models=self.models,
+                residents=residents,
+                router=router,
+                store=store,
+                memo=memo,
+                run=run,
+                stop=self.context.stop,
+                scrub=Redactor.of(self.context.env).scrub,
+            )
+            plan = self.scheduled([unit.job() for unit in self.units])
+            Executor(
+                self.config,
+                items,
+                self.units,
+                plan,
+                asking=asking,
+                residents=residents,
+                store=store,
+                run=run,
+                stop=self.context.stop,
+            ).work()
+        finally:
+            residents.close()
+            if router is not None:
+                router.close()
+
+    def _router(self, run: Run) -> "Router | None":
+        """What asks remote models, if there are any."""
+        if all(entry.provider == "gguf" for entry in self.config.models.values()):
+            return None
+        from agentlab.llm.recorder import RunRecorder
+        from agentlab.llm.router import Router
+
+        return Router(
+            self.config.llm,
+            env=self.context.env,
+            workspace=self.context.workspace,
+            recorder=RunRecorder(run),
+            stop=self.context.stop,
+        )
+
+    def _result(self, run: Run, items: Sequence[Item]) -> tuple[PipelineResult, Outcome]:
+        stages = stage_results([stage.id for stage in self.config.stages], run.events)
+        models = model_results(run.events)
+        result = PipelineResult(
+            items=[
+                ItemResult(
+                    name=item.name,
+                    answer=item.final(self.steps),
+                    error=None if item.failed is None else str(item.failed),
+                )
+                for item in items
+            ],
+            stages=stages,
+            models=models,
+            loads=sum(model.loads for model in models),
+            reused=sum(stage.answers - stage.asked for stage in stages),
+        )
+        answered = sum(item.failed is None for item in items)
+        costs = [stage.cost_usd for stage in stages if stage.cost_usd is not None]
+        metrics = {
+            "answered": Metric(value=answered, unit=f"of {len(items)}", direction="higher"),
+            "model_loads": Metric(value=result.loads, direction="lower"),
+        }
+        tokens = Tokens(
+            input=sum(stage.prompt_tokens or 0 for stage in stages),
+            output=sum(stage.completion_tokens or 0 for stage in stages),
+        )
+        return result, Outcome(metrics, tokens=tokens, cost_usd=sum(costs) if costs else None)
+
+    def _write(self, run: Run, items: Sequence[Item], result: PipelineResult) -> None:
+        if any(item.name for item in items):
+            lines = [
+                {"n": source.name, **source.fields, "input": source.text, "output": row.answer, "error": row.error}
+                for source, row in zip(self.inputs, result.items, strict=True)
+            ]
+            run.write_text("outputs.jsonl", "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
+            run.write_text("final.txt", "\n\n".join(f"## {row.name}\n{row.answer}" for row in result.items) + "\n")
+        else:
+            run.write_text("final.txt", result.items[0].answer)
+        write_pipeline_report(run, items, self.steps, result)
+
+
+def _engine(config: EngineConfig) -> WorkerEngine:
+    return WorkerEngine(config)
+
+
+def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
+    """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
+    models_there = available(sorted(wanted(config)), config, context.workspace, context.env)
+    require(models_there)
+    parent = parent_of(config, context.env) if config.branch is not None else None
+    kept = context.resumes or (parent.path if parent is not None else None)
+    needed = asked(config.stages, config)
+    models = {
+        name: LocalModel(name, found.path, found.metadata, fingerprint(found.path))
+        for name, found in models_there.items()
+        if name in needed and found.path is not None and found.metadata is not None and found.error is None
+    }
+    experiment = PipelineExperiment(
+        config=config,
+        context=context,
+        inputs=tuple(each.scrubbed(Redactor.of(context.env)) for each in read_inputs(config, context.workspace, kept)),
+        models=models,
+        sizes=Sizes(models, config.resources, budget_of(config.resources), context.workspace.state / "gguf"),
+        parent=parent,
+    )
+    experiment.scheduled([unit.job() for unit in experiment.units])
+    return experiment

@@ -1,0 +1,96 @@
+"""How much memory each model is planned with, and what there is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab import machine
+from agentlab.gguf.dry_run import dry_run
+from agentlab.gguf.fingerprint import engine_build
+from agentlab.gguf.history import History
+from agentlab.gguf.memory import MemoryEstimate, Shape, estimate
+from agentlab.gguf.metadata import GgufMetadata
+from agentlab.pipeline.config import Resources
+from agentlab.pipeline.settings import Engine
+
+_GIB = 1 << 30
+_SHARE = 0.8  # of the machine's memory, for models
+_START_SECONDS, _BYTES_PER_SECOND = 0.4, 1.5e9  # a worker's start, and reading a file that the system has cached
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A usable GGUF file."""
+
+    name: str
+    path: Path
+    metadata: GgufMetadata
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes that models may take together. `vram` 0: there is no GPU memory."""
+
+    ram: int
+    vram: int
+
+
+def budget_of(resources: Resources) -> Budget:
+    """What the config allows, or the larger part of what the machine has."""
+    ram = resources.ram_gib * _GIB if resources.ram_gib else machine.memory().total * _SHARE
+    vram = resources.vram_gib * _GIB if resources.vram_gib else machine.gpu_memory() * _SHARE
+    return Budget(int(ram), int(vram))
+
+
+class Sizes:
+    """Bytes of main memory that a model is planned with, the safety factor included.
+
+    The engine itself is asked once for every file and shape, in a process of its own (a third of a second); where it
+    cannot say, a formula does. What earlier loads were measured to take counts where it is more.
+
+    What needs GPU memory counts by the larger of its shares of the two budgets: a plan that keeps within one then keeps
+    within both, at the price of an unloading too many when some models use the GPU and others do not.
+    """
+
+    def __init__(self, models: Mapping[str, LocalModel], resources: Resources, budget: Budget, folder: Path) -> None:
+        """`folder` keeps what was found out, for all runs of the workspace."""
+        self._models, self._resources, self.budget = models, resources, budget
+        self._asked, self._loads = folder / "dry_runs.json", History(folder / "loads.json")
+        self._known: dict[tuple[str, Engine], MemoryEstimate] = {}
+
+    def __call__(self, name: str, engine: Engine) -> int:
+        """Planned bytes of a model with these settings."""
+        found = self.estimate(name, engine)
+        resident = max(found.resident, self._loads.learned(self._key(name), shape_of(engine)) or 0)
+        ram = int(resident * self._resources.ram_safety)
+        if not found.vram:
+            return ram
+        vram = found.vram * self._resources.vram_safety
+        share = vram / self.budget.vram if self.budget.vram else float("inf")
+        return ram if share <= ram / self.budget.ram else int(min(share, 1e6) * self.budget.ram)
+
+    def estimate(self, name: str, engine: Engine) -> MemoryEstimate:
+        """The parts of it, without factor and experience."""
+        if (name, engine) not in self._known:
+            model, shape = self._models[name], shape_of(engine)
+            said = dry_run(model.path, shape, self._key(name), self._asked)
+            self._known[name, engine] = estimate(model.metadata, shape, said)
+        return self._known[name, engine]
+
+    def learn(self, name: str, engine: Engine, peak: int) -> None:
+        """Keep what a load was measured to take, in bytes."""
+        self._loads.add(self._key(name), shape_of(engine), peak, self.estimate(name, engine).resident)
+
+    def _key(self, name: str) -> str:
+        return f"{self._models[name].fingerprint} {engine_build()}"
+
+
+def shape_of(engine: Engine) -> Shape:
+    """What of the settings decides memory."""
+    return Shape(engine.context, engine.batch, engine.flash, engine.kv_type, engine.gpu_layers)
+
+
+def load_seconds(model: LocalModel) -> float:
+    """What loading it is taken to last."""
+    return _START_SECONDS + model.metadata.file_bytes / _BYTES_PER_SECOND

@@ -1,0 +1,298 @@
+"""Templates of prompts and conditions of stages, both a stranger's perhaps, in jinja2's sandbox.
+
+Whatever costs more than a step charges the budget of the rendering, so that it ends without a clock, in any thread.
+Values are plain data: an attribute is a key of a mapping, and never one of a Python object.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import StrictUndefined, TemplateError, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context, LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from agentlab.errors import BadRequestError, ConfigError
+from agentlab.pipeline.templates import filters
+from agentlab.pipeline.templates.filters import FILTERS, TESTS, Budget, kind
+from agentlab.pipeline.templates.syntax import Wrong, checked, near
+
+_KEPT = 256  # compiled templates: they are asked for again with every step
+_LOOP_FIELDS = ("index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem")
+
+
+class _Missing(StrictUndefined):
+    """A value that is not there. Its sentence is made when it is needed: `|default` may come first."""
+
+    @property
+    def _undefined_message(self) -> str:
+        whole, name = self._undefined_obj, str(self._undefined_name)[:40]
+        if self._undefined_hint:
+            return self._undefined_hint
+        if isinstance(whole, Context):
+            return f"there is no {name} here{near(name, whole.parent, 'there is')}"
+        if isinstance(whole, Mapping):
+            return f"a mapping has no {name!r}{near(name, whole, 'it has')}"
+        return f"{kind(whole)} has no {name!r}"
+
+
+class _Context(Context):
+    """The values of one rendering, and what it may still take."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.budget = Budget()
+
+    def resolve_or_missing(self, key: str) -> Any:
+        """A value by name, or what says that it is not there and what is."""
+        return super().resolve_or_missing(key) if key in self else _Missing(obj=self, name=key)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Every filter and test goes through `call_filter` and `call_test`, those that `map` and `select` name too."""
+
+    context_class = _Context
+    intercepted_binops = filters.OPERATORS
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """A key of a mapping, a field of `loop`, or an element of a list or text; nothing else is reached."""
+        if isinstance(obj, Mapping) and isinstance(argument, str | int | float) and argument in obj:
+            return obj[argument]
+        if isinstance(obj, str | list | tuple) and isinstance(argument, int) and -len(obj) <= argument < len(obj):
+            return obj[argument]
+        if isinstance(obj, LoopContext) and argument in _LOOP_FIELDS:
+            return getattr(obj, argument)
+        kind(obj)
+        return _Missing(obj=obj, name=str(argument) if isinstance(argument, str | int | float) else kind(argument))
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The same."""
+        return self.getitem(obj, attribute)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Both sides and the result are charged."""
+        context.budget.tree([left, right])
+        result = filters.computed(operator, left, right)
+        context.budget.tree(result)
+        return result
+
+    def call_filter(
+        self, name: str, value: Any, args: Any = None, kwargs: Any = None, context: Any = None, eval_ctx: Any = None
+    ) -> Any:
+        """What goes in and what comes out is charged."""
+        if name not in FILTERS:
+            raise SecurityError(f"there is no filter {str(name)[:40]!r}")
+        given, weight = [*(args or ()), *(kwargs or {}).values()], filters.WEIGHTS.get(name, 1)
+        if name not in filters.FREE_FILTERS:
+            context.budget.tree([value, *given], weight)
+        if name in filters.TEXT_FILTERS:
+            value = filters.text_of(value)
+        elif name in filters.LIST_FILTERS:
+            value = filters.listed(value)
+            context.budget.steps(
+                len(value) * sum(part.count(".") + part.count(",") for part in given if isinstance(part, str))
+            )
+        result = super().call_filter(name, value, args, kwargs, context, eval_ctx)
+        result = list(result) if isinstance(result, Iterator) else result
+        if name not in filters.FREE_FILTERS:
+            context.budget.tree(result)
+        return result
+
+    def call_test(
+        self, name: str, value: Any, args: Any = None, kwargs: Any = None, context: Any = None, eval_ctx: Any = None
+    ) -> Any:
+        """What goes in is charged."""
+        if name not in TESTS:
+            raise SecurityError(f"there is no test {str(name)[:40]!r}")
+        if name not in filters.FREE_TESTS:
+            context.budget.tree([value, *(args or ()), *(kwargs or {}).values()])
+        return super().call_test(name, value, args, kwargs, context, eval_ctx)
+
+
+def _filter(context: _Context, value: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return context.environment.call_filter(name, value, args, kwargs, context)
+
+
+def _test(context: _Context, value: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return context.environment.call_test(name, value, args, kwargs, context)
+
+
+def _compared(context: _Context, value: Any) -> Any:
+    context.budget.tree(value)
+    return value
+
+
+def _shown(context: _Context, value: Any) -> str:
+    context.budget.tree(value)
+    return filters.shown(value)
+
+
+def _concat(context: _Context, values: list[Any]) -> str:
+    context.budget.tree(values)
+    parts = [filters.shown(value) for value in values]
+    filters.fits(sum(map(len, parts)))
+    return "".join(parts)
+
+
+def _each(context: _Context, value: Any, turn: int) -> Any:
+    """What a loop goes through: `turn` is the number of nodes in its body, and none can be left early."""
+    elements = filters.listed(value)
+    context.budget.steps(len(elements) * turn)
+    return elements
+
+
+def _slice(context: _Context, value: Any, *ends: Any) -> Any:
+    elements = value if isinstance(value, str) else filters.listed(value)
+    context.budget.steps(1 + len(elements) // (64 if isinstance(value, str) else 1))
+    return elements[slice(*ends)]
+
+
+def _key(_: _Context, value: Any) -> str:
+    if not isinstance(value, str):
+        raise SecurityError(f"a key of a mapping is a text, not {kind(value)}")
+    return value
+
+
+def _range(context: _Context, *ends: Any) -> list[int]:
+    made = filters.numbers(*ends)
+    context.budget.steps(len(made))
+    return made
+
+
+def _truth(_: _Context, value: Any) -> bool:
+    if not isinstance(value, str | int | float | None):
+        raise SecurityError(f"{kind(value)} is neither true nor false; compare it, or ask for its |length")
+    return bool(value)
+
+
+_HIDDEN: dict[str, Callable[..., Any]] = {
+    "compared": _compared,
+    "concat": _concat,
+    "each": _each,
+    "filter": _filter,
+    "key": _key,
+    "range": _range,
+    "shown": _shown,
+    "slice": _slice,
+    "test": _test,
+    "truth": _truth,
+}
+
+
+def _sandbox() -> _Sandbox:
+    """Whitespace as in the chat templates of models: a line that holds only a tag leaves no empty line behind."""
+    made = _Sandbox(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=_Missing, optimized=False
+    )
+    made.globals.clear()
+    made.filters = FILTERS | {f" {name}": pass_context(function) for name, function in _HIDDEN.items()}
+    made.tests = dict(TESTS)
+    return made
+
+
+_SANDBOX = _sandbox()
+# What may go wrong in plain computing: a text for a number, a division by zero, an index that is not there.
+_FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """What both have.
+
+    Attributes:
+        source: as given.
+        names: of the values it uses: `input`, `item`, `params`, `stages` and so on.
+        stages: X of every `stages.X`.
+        previous: X of every `previous.X`.
+    """
+
+    source: str
+    names: frozenset[str]
+    stages: frozenset[str]
+    previous: frozenset[str]
+    _made: jinja2.Template = field(repr=False, compare=False)
+
+    def _text(self, values: Mapping[str, Any], place: str = "") -> str:
+        context: Any = self._made.new_context(dict(values))
+        parts = []
+        try:
+            for part in self._made.root_render_func(context):
+                context.budget.written(part)
+                parts.append(part)
+        except _FAULTS as error:
+            begin = "" if isinstance(error, TemplateError) else "it cannot be computed: "
+            sentence = "it is nested too deeply" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
+            raise BadRequestError(f"{place or self._line(error)}: {sentence}.") from None
+        return "".join(parts)
+
+    def _line(self, error: Exception) -> str:
+        trace, line = error.__traceback__, 1
+        while trace is not None:
+            if trace.tb_frame.f_code.co_name == "root":  # jinja's name for the code of a template
+                line = self._made.get_corresponding_lineno(trace.tb_lineno)
+            trace = trace.tb_next
+        return f"Line {line} of the template"
+
+
+class Template(_Compiled):
+    """A text with values in it. Lists, mappings, true, false and null stand in it as JSON."""
+
+    __slots__ = ()
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The text with these values, which are plain data; a text among them is never taken for a template.
+
+        Raises:
+            BadRequestError: a value is not there or of the wrong kind, or it takes too much: one sentence with the
+                line.
+        """
+        return self._text(values)
+
+
+class Condition(_Compiled):
+    """An expression that holds or does not."""
+
+    __slots__ = ()
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether it comes to true: false, null, 0 and an empty text are not, any other text or number is.
+
+        Raises:
+            BadRequestError: as for a template, or its value is a list or a mapping.
+        """
+        return bool(self._text(values, f"The condition {self.source!r}"))
+
+
+@lru_cache(_KEPT)
+def compiled(source: str) -> Template:
+    """A template, checked.
+
+    Raises:
+        ConfigError: it cannot be parsed or says what is not allowed: one sentence with the line.
+    """
+    try:
+        return Template(source, *_parts(source))
+    except Wrong as wrong:
+        raise ConfigError(f"line {wrong.line} of the template: {wrong.sentence}") from None
+
+
+@lru_cache(_KEPT)
+def condition(source: str) -> Condition:
+    """An expression without braces, checked.
+
+    Raises:
+        ConfigError: as for a template.
+    """
+    try:
+        return Condition(source, *_parts(source, condition=True))
+    except Wrong as wrong:
+        raise ConfigError(f"in the condition: {wrong.sentence}") from None
+
+
+def _parts(source: str, *, condition: bool = False) -> tuple[Any, ...]:
+    code, check = checked(_SANDBOX, source, condition=condition)
+    made = jinja2.Template.from_code(_SANDBOX, code, {})
+    return frozenset(check.names), frozenset(check.stages), frozenset(check.previous), made

@@ -1,0 +1,67 @@
+"""Steps as units that are scheduled: the answers of one model in one step, and what becomes of them. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.graph import Step
+from agentlab.pipeline.schedule.types import Job
+from agentlab.pipeline.stage_config import Judge, Synthesis, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A piece of work for all inputs.
+
+    Attributes:
+        model: who is asked; None when nobody is.
+        whole: it makes the step's answer from the candidates; else it asks `model` for candidates.
+        local: whether the model needs memory here.
+        calls: how many answers it takes of one input.
+    """
+
+    id: str
+    step: Step
+    model: str | None
+    whole: bool
+    local: bool
+    needs: frozenset[str]
+    calls: int
+
+    def job(self) -> Job:
+        """What the scheduler sees of it."""
+        return Job(self.id, self.model if self.local else None, self.needs)
+
+
+def units(steps: Sequence[Step], config: PipelineConfig) -> tuple[Unit, ...]:
+    """The units of all steps, in the order of the steps."""
+    return tuple(unit for step in steps for unit in _of(step, config))
+
+
+def _of(step: Step, config: PipelineConfig) -> Iterator[Unit]:
+    asked = tuple(dict.fromkeys(step.stage.asked))
+    before = frozenset(f"{need}/=" for need in step.needs)
+    for model in asked:
+        count = step.stage.asked.count(model) * step.stage.samples
+        local = config.models[model].provider == "gguf"
+        yield Unit(f"{step.id}/{model}", step, model, whole=False, local=local, needs=before, calls=count)
+    judge = aggregator(step)
+    yield Unit(
+        f"{step.id}/=",
+        step,
+        judge,
+        whole=True,
+        local=judge is not None and config.models[judge].provider == "gguf",
+        needs=frozenset(f"{step.id}/{model}" for model in asked),
+        calls=0 if judge is None else 1,
+    )
+
+
+def aggregator(step: Step) -> str | None:
+    """The model that an aggregation asks, if it asks one."""
+    match step.stage.aggregation:
+        case Judge(model=name) | Synthesis(model=name):
+            return name
+        case Vote(judge=name):
+            return name
+    return None

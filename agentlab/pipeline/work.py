@@ -1,0 +1,62 @@
+"""The questions of a step: messages from its templates, a seed for every sample. Pure."""
+
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+
+from agentlab.pipeline.asking import Call, Messages
+from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.graph import Step
+from agentlab.pipeline.ladder import shortened
+from agentlab.pipeline.settings import drawing_of
+from agentlab.pipeline.stage_config import BestOf
+from agentlab.pipeline.state import Item
+from agentlab.pipeline.templates import compiled
+
+
+def calls(step: Step, item: Item, model: str, config: PipelineConfig) -> Iterator[Call]:
+    """What a step asks one model about an item."""
+    stage = step.stage
+    models = (model, *(name for name in stage.fallback_models if name != model))
+    for number in range(stage.asked.count(model) * stage.samples):
+        yield Call(
+            id=item.id(call_id(step, model, number)),
+            stage=stage,
+            models=models,
+            prompt=partial(messages, step, item),
+            drawings={name: drawing_of(config, stage, name) for name in models},
+            seed=seed_of(config.seed, step, number),
+            schema=stage.response_schema,
+            logprob=isinstance(stage.aggregation, BestOf),
+            stop=stage.stop,
+        )
+
+
+def call_id(step: Step, model: str, number: int) -> str:
+    """`draft` when a step asks once; `draft/qwen` and `draft/qwen#2` when it asks several times."""
+    if len(step.stage.asked) * step.stage.samples == 1:
+        return step.id
+    return f"{step.id}/{model}" if number == 0 else f"{step.id}/{model}#{number + 1}"
+
+
+def seed_of(run: int, step: Step, number: int) -> int:
+    """The seed of a sample: the stage's own and those that follow it, or one derived from run, step and number."""
+    if step.stage.seed is not None:
+        return (step.stage.seed + number) % 2**32
+    return derived(run, step.id, number)
+
+
+def derived(run: int, name: str, number: int = 0) -> int:
+    """A seed of its own for everything that draws."""
+    return int.from_bytes(hashlib.sha256(f"{run}:{name}:{number}".encode()).digest()[:4], "big")
+
+
+def messages(step: Step, item: Item, keep: float) -> Messages:
+    """System and user message of a step, with this share of its input.
+
+    Raises:
+        AgentlabError: a template cannot be filled in.
+    """
+    values = item.values(step, shortened(item.given(step), keep))
+    parts: tuple[tuple[str, str], ...] = (("system", step.stage.system), ("user", step.stage.prompt))
+    return tuple((role, text) for role, source in parts if (text := compiled(source).render(values)))

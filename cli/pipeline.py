@@ -1,0 +1,365 @@
+"""`agentlab pipeline`: chains of local and remote models."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentlab.errors import RunUnreadableError, UsageError
+
+from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
+from .pipeline_history import app as history_app
+
+app = typer.Typer(cls=DefaultsToRun, help="Run chains of local GGUF and remote models.")
+app.add_typer(history_app, name="history")
+
+_EXAMPLES = """Examples:
+
+  # seconds, on the embedded model
+
+  agentlab pipeline demo
+
+  # draft, critique, final answer
+
+  agentlab pipeline --input "Why do leaves turn red?"
+
+  # models and stages of your own, in two files that `agentlab init` writes
+
+  agentlab pipeline --models models.yaml --pipeline pipeline.yaml --mode base --input "Hello" --json
+
+  # every line of a file, stage by stage
+
+  agentlab pipeline extract --inputs letters.jsonl
+
+  # order, loads and memory before anything is loaded
+
+  agentlab pipeline plan vote
+
+  # the last run again from one stage on, with another temperature
+
+  agentlab pipeline rerun last --from final --set base_pipeline.stages.final.temperature=0.7
+
+  # why was a stage asked again
+
+  agentlab pipeline why last final
+"""
+
+_LONGEST_INPUT = 32_768  # as in `PipelineConfig.input`
+
+Models = Annotated[
+    Path | None,
+    typer.Option("--models", metavar="FILE", help="The half with the models.", rich_help_panel=CONFIG),
+]
+Pipeline = Annotated[
+    Path | None,
+    typer.Option(
+        "--pipeline", metavar="FILE", help="The half with the stages; replaces CONFIG.", rich_help_panel=CONFIG
+    ),
+]
+Mode = Annotated[str | None, typer.Option(help="base or manual.", rich_help_panel=CONFIG)]
+InputText = Annotated[
+    str | None, typer.Option("--input", metavar="TEXT", help="What the first stage reads.", rich_help_panel=CONFIG)
+]
+InputFile = Annotated[
+    str | None,
+    typer.Option("--input-file", metavar="FILE", help="The same from a file; - is stdin.", rich_help_panel=CONFIG),
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option("--inputs", metavar="FILE", help="A JSONL file, one input per line.", rich_help_panel=CONFIG),
+]
+Cache = Annotated[str | None, typer.Option(help="use, refresh or off.", rich_help_panel=RUN)]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")]
+
+
+@app.command("run", cls=InOrder, epilog=_EXAMPLES)
+@with_contract
+def run(
+    ctx: typer.Context,
+    contract: Contract,
+    models: Models = None,
+    pipeline: Pipeline = None,
+    mode: Mode = None,
+    input_: InputText = None,
+    input_file: InputFile = None,
+    inputs: Inputs = None,
+    cache: Cache = None,
+) -> None:
+    """Run a pipeline: its stages one after another, local models within the memory there is, remote ones beside them.
+
+    Every answer is kept and found again: a run that is repeated asks nothing, one that is changed asks what follows
+    from the change.
+    """
+    _launch(ctx, contract, models, pipeline, mode, (input_, input_file, inputs), cache)
+
+
+@app.command("plan", cls=InOrder, epilog="Example: agentlab pipeline plan vote")
+@with_contract
+def plan(
+    ctx: typer.Context,
+    contract: Contract,
+    models: Models = None,
+    pipeline: Pipeline = None,
+    mode: Mode = None,
+    input_: InputText = None,
+    input_file: InputFile = None,
+    inputs: Inputs = None,
+) -> None:
+    """Print the order of the stages, what is loaded and unloaded for them, and the memory; nothing is loaded."""
+    contract = replace(contract, dry_run=True)
+    _launch(ctx, contract, models, pipeline, mode, (input_, input_file, inputs), None)
+
+
+def _launch(
+    ctx: typer.Context,
+    contract: Contract,
+    models: Path | None,
+    pipeline: Path | None,
+    mode: str | None,
+    given: tuple[str | None, str | None, Path | None],
+    cache: str | None,
+) -> None:
+    from agentlab.config.overrides import Override
+
+    from .launch import launch
+
+    text, file, inputs = given
+    read = []
+    if file == "-":
+        file, read = None, [Override("input", _short(_stdin()), "--input-file")]
+    flags = {
+        "mode": ("--mode", mode),
+        "input": ("--input", None if text is None else _short(text)),
+        "input_file": ("--input-file", None if file is None else str(Path.cwd() / file)),
+        "inputs": ("--inputs", None if inputs is None else str(Path.cwd() / inputs)),
+        "cache": ("--cache", cache),
+    }
+    contract = _halves(contract, models, pipeline)
+    half = [] if models is None else [Override("models_file", str(models), "--models")]  # under all else that was typed
+    launch("pipeline", contract, [*half, *read, *contract.overrides(**flags)], screen_of(ctx))
+
+
+def _halves(contract: Contract, models: Path | None, pipeline: Path | None) -> Contract:
+    """The contract with the file of the stages as its config."""
+    if pipeline is None:
+        if models is not None and contract.preset is None and contract.resume is None:
+            raise UsageError("--models names one half; the stages are missing.", hint="Give --pipeline FILE as well.")
+        return contract
+    if contract.preset is not None:
+        raise UsageError(
+            "--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {contract.preset!r} or --pipeline."
+        )
+    return replace(contract, preset=_path(pipeline))
+
+
+def _path(file: Path) -> str:
+    """How a config says that it is a file and no preset."""
+    return str(file) if file.name != str(file) else f"./{file}"
+
+
+def _short(text: str) -> str:
+    """A text that a config may hold."""
+    if len(text) > _LONGEST_INPUT:
+        raise UsageError(
+            f"The input has {len(text)} characters, and a config holds at most {_LONGEST_INPUT}.",
+            hint="Save it in a file and give --input-file FILE.",
+        )
+    return text
+
+
+def _stdin() -> str:
+    if sys.stdin is None:
+        raise UsageError("--input-file - reads standard input, which is closed.")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise UsageError("Standard input is not UTF-8 text.") from None
+
+
+@app.command(epilog="Example: agentlab pipeline validate --models models.yaml --pipeline pipeline.yaml")
+@with_output
+def validate(
+    ctx: typer.Context,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name or a file.")] = None,
+    models: Models = None,
+    pipeline: Pipeline = None,
+) -> None:
+    """Check a pipeline without an engine: names, templates, circles, schemas; and say what may still go wrong."""
+    from agentlab.pipeline.validation import validate as validated
+
+    screen = screen_of(ctx)
+    loaded, context = _loaded(ctx, config, models, pipeline)
+    screen.answer("pipeline validate", validated(loaded, context.workspace, context.env))
+
+
+@app.command("models", epilog="Example: agentlab pipeline models --models models.yaml --pipeline pipeline.yaml")
+@with_output
+def models_(
+    ctx: typer.Context,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name or a file.")] = None,
+    models: Models = None,
+    pipeline: Pipeline = None,
+) -> None:
+    """List a pipeline's models: which can be used, and what is wrong with the others."""
+    from agentlab.pipeline.registry import registry
+    from agentlab.pipeline.registry_view import RegistryView
+
+    screen = screen_of(ctx)
+    loaded, context = _loaded(ctx, config, models, pipeline)
+    found = registry(loaded, context.workspace, context.env)
+    screen.answer("pipeline models", RegistryView.of(loaded, found))
+
+
+def _loaded(ctx: typer.Context, config: str | None, models: Path | None, pipeline: Path | None) -> Any:
+    """The checked config that was named, and the surroundings."""
+    from agentlab.config.load import load
+    from agentlab.config.overrides import Override
+    from agentlab.pipeline.config import PipelineConfig
+
+    from .launch import surroundings
+
+    if pipeline is not None and config is not None:
+        raise UsageError("--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {config!r}.")
+    context = surroundings(screen_of(ctx))
+    ref = config if pipeline is None else _path(pipeline)
+    half = [] if models is None else [Override("models_file", str(models), "--models")]
+    where = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
+    return load(PipelineConfig, "pipeline", ref, half, **where).config, context  # type: ignore[arg-type] # as named
+
+
+@app.command(
+    cls=InOrder,
+    epilog="Example: agentlab pipeline rerun last --from final --set base_pipeline.stages.final.temperature=0.7",
+)
+@with_output
+def rerun(
+    ctx: typer.Context,
+    run: RunName,
+    start: Annotated[str, typer.Option("--from", metavar="STAGE", help="The first stage that runs again.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.")
+    ] = None,
+    cache: Cache = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing.")] = False,
+    run_name: Annotated[str | None, typer.Option(metavar="NAME", help="Name the run folder.")] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Run again from one stage on, as a child of the run: what lies before is taken over."""
+    from agentlab.config.overrides import Override
+
+    from .launch import launch, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    parent = _record(runs_folder(surroundings(screen), runs_dir), run)
+    contract = Contract(
+        preset=str(parent.path / "config.yaml"),
+        sets=set_ or (),
+        dry_run=dry_run,
+        resume=None,
+        run_name=run_name,
+        runs_dir=runs_dir,
+        seed=None,
+        max_cost=None,
+        control=None,
+        order=ctx.meta["agentlab.order"],
+    )
+    branch = Override("branch", {"run": str(parent.path), "stage": start}, "--from")
+    launch("pipeline", contract, [branch, *contract.overrides(cache=("--cache", cache))], screen)
+
+
+@app.command(epilog="Example: agentlab pipeline tree --json")
+@with_output
+def tree(ctx: typer.Context, runs_dir: RunsDir = None) -> None:
+    """Show which run was derived from which, and what was changed."""
+    from agentlab.pipeline.branches.tree import tree as grown
+
+    from .pipeline_history import opened
+
+    with opened(ctx, runs_dir) as history:
+        screen_of(ctx).answer("pipeline tree", grown(history.digests()))
+
+
+@app.command(epilog="Example: agentlab pipeline diff 3f2a9c last")
+@with_output
+def diff(
+    ctx: typer.Context,
+    first: RunName,
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The run that is compared with it.")],
+    runs_dir: RunsDir = None,
+) -> None:
+    """Compare two runs: what was configured differently, and which stages answered differently."""
+    from agentlab.pipeline.branches.diff import diff as compared
+
+    from .launch import runs_folder
+    from .pipeline_history import surrounded
+
+    context, store = surrounded(ctx)
+    folder = runs_folder(context, runs_dir)
+    screen_of(ctx).answer("pipeline diff", compared(_record(folder, first), _record(folder, second), store))
+
+
+@app.command(epilog="Example: agentlab pipeline why last final")
+@with_output
+def why(
+    ctx: typer.Context,
+    run: RunName,
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage of that run.")],
+    runs_dir: RunsDir = None,
+) -> None:
+    """Say where each answer of a stage came from, and what made it a new question."""
+    from agentlab.pipeline.branches.why import why as explained
+
+    from .launch import runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    folder = runs_folder(surroundings(screen), runs_dir)
+    screen.answer("pipeline why", explained(_record(folder, run), stage, _pipelines(folder)))
+
+
+@app.command(epilog="Example: agentlab pipeline gc --days 30")
+@with_output
+def gc(
+    ctx: typer.Context,
+    days: Annotated[float, typer.Option(min=0, help="Keep what was used in the last days.")] = 30.0,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Remove kept answers that no run of the runs folder names and nobody used of late."""
+    import time
+
+    from agentlab.pipeline.branches.trace import referenced
+    from agentlab.pipeline.store import gc as collect
+    from agentlab.runs.store import list_runs
+
+    from .launch import runs_folder
+    from .pipeline_history import surrounded
+
+    context, store = surrounded(ctx)
+    folder = runs_folder(context, runs_dir)
+    if damaged := list_runs(folder).unreadable:
+        raise RunUnreadableError(
+            f"Nobody knows which texts {damaged[0][0]} needs: {damaged[0][1]}",
+            hint=f"Repair it, or remove {folder / damaged[0][0]}; nothing was deleted.",
+        )
+    records = _pipelines(folder)
+    screen_of(ctx).answer("pipeline gc", collect(store, referenced(records), days * 86_400, time.time()))
+
+
+def _pipelines(folder: Path) -> list[Any]:
+    """The runs of pipelines, oldest first."""
+    from agentlab.runs.store import list_runs
+
+    return [record for record in list_runs(folder).runs if record.manifest.command == "pipeline"]
+
+
+def _record(folder: Path, name: str) -> Any:
+    from agentlab.runs.store import find
+
+    record = find(folder, name)
+    if record.manifest.command != "pipeline":
+        raise UsageError(
+            f"The run {record.id} belongs to `{record.manifest.command}`, not to `pipeline`.",
+            hint="`last:pipeline` is the last run of a pipeline.",
+        )
+    return record

@@ -1,0 +1,120 @@
+"""`agentlab pipeline history`: what pipelines were asked and answered."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentlab.errors import StorageError, UsageError
+
+from .options import RunsDir, screen_of, with_output
+
+if TYPE_CHECKING:
+    from agentlab.pipeline.history.index import History
+    from agentlab.pipeline.store import Store
+    from agentlab.runs.context import Context
+
+app = typer.Typer(help="List, search, show and export runs of pipelines.", no_args_is_help=True)
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a unique prefix, last.")]
+
+
+def surrounded(ctx: typer.Context) -> "tuple[Context, Store]":
+    """The surroundings, and the workspace's store of answers."""
+    from agentlab.pipeline.store import Store
+
+    from .launch import surroundings
+
+    context = surroundings(screen_of(ctx))
+    return context, Store(context.workspace.state / "pipeline")
+
+
+@contextmanager
+def opened(ctx: typer.Context, runs_dir: Path | None) -> "Iterator[History]":
+    """The history of the runs folder, as it is now."""
+    from agentlab.pipeline.history.index import open_history
+
+    from .launch import runs_folder
+
+    context, store = surrounded(ctx)
+    path = context.workspace.state / "pipeline" / "history.sqlite"
+    with open_history(path, runs_folder(context, runs_dir), store, screen_of(ctx).warn) as history:
+        yield history
+
+
+@app.command("list", epilog="Example: agentlab pipeline history list --status failed")
+@with_output
+def list_(
+    ctx: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only runs with this status.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    runs_dir: RunsDir = None,
+) -> None:
+    """List runs with the beginning of their input."""
+    from agentlab.pipeline.history.listing import history_list
+
+    with opened(ctx, runs_dir) as history:
+        screen_of(ctx).answer("pipeline history list", history_list(history.digests(), status=status, most=most))
+
+
+@app.command(epilog='Example: agentlab pipeline history search "blue sky"')
+@with_output
+def search(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(metavar="WORDS", help="Words that all occur in an input or an answer.")],
+    most: Annotated[int, typer.Option(min=1, help="How many, the best first.")] = 20,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Search the inputs and answers of all runs."""
+    from agentlab.pipeline.history.search import SearchView
+
+    with opened(ctx, runs_dir) as history:
+        screen_of(ctx).answer("pipeline history search", SearchView(query=query, hits=history.search(query, most)))
+
+
+@app.command(epilog="Example: agentlab pipeline history show last")
+@with_output
+def show(ctx: typer.Context, run: RunName, runs_dir: RunsDir = None) -> None:
+    """Show a run with everything that was asked and answered."""
+    from agentlab.pipeline.history.export import show as shown
+    from agentlab.runs.store import find
+
+    from .launch import runs_folder
+
+    context, store = surrounded(ctx)
+    screen_of(ctx).answer("pipeline history show", shown(find(runs_folder(context, runs_dir), run), store))
+
+
+@app.command(epilog="Example: agentlab pipeline history export last --format html --out answer.html")
+@with_output
+def export(
+    ctx: typer.Context,
+    run: RunName,
+    form: Annotated[str, typer.Option("--format", help="json, md or html.")] = "json",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; the screen without it.")] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write a run as one text: JSON for programs, Markdown or a page for readers."""
+    from agentlab.pipeline.history.export import export as exported
+    from agentlab.pipeline.history.views import Exported
+    from agentlab.runs.atomic import storage_errors, write_text
+    from agentlab.runs.store import find
+
+    from .launch import runs_folder
+
+    screen = screen_of(ctx)
+    context, store = surrounded(ctx)
+    text = exported(find(runs_folder(context, runs_dir), run), store, form, screen.redactor)
+    if out is None:
+        screen.answer("pipeline history export", Exported(form=form, text=text, path=None))
+        return
+    target = Path.cwd() / out
+    if target.exists():
+        raise UsageError(f"{target} already exists.", hint="Choose another --out.")
+    with storage_errors(target):
+        if not target.parent.is_dir():
+            raise StorageError(f"There is no folder {target.parent}.")
+        write_text(target, text)
+    screen.answer("pipeline history export", Exported(form=form, text=None, path=str(target)))

@@ -1,0 +1,175 @@
+"""How votes are read, counted and settled."""
+
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.errors import MalformedReplyError
+from agentlab.pipeline.aggregation.normal import normal
+from agentlab.pipeline.aggregation.types import Candidate, Chosen, Tie
+from agentlab.pipeline.aggregation.vote import reading_problems, settled, vote, vote_needs_extract
+from agentlab.pipeline.stage_config import Extract, FirstValid, Stage, Vote
+
+WORD = Vote(extract=Extract(regex=r"\w+"))
+
+
+def answers(*texts, models=()):
+    return [Candidate(models[i] if models else "m", i + 1, text) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        (7, 7.0, "7", " 7 ", "7.00", "+7", "７", "7e0"),
+        (1000, "1,000", "1e3", 1000.0),
+        (0, -0.0, "-0", "0.000"),
+        ("Straße", "STRASSE", " strasse\n"),
+        ("a  b", "A\tb", "a\u00a0b"),
+        (True, "true", "TRUE"),
+        ({"a": 1, "b": ["X"]}, {"b": ["x"], "a": 1.0}),
+    ],
+)
+def test_votes_that_mean_the_same(same):
+    assert len({normal(value) for value in same}) == 1
+
+
+def test_votes_that_do_not():
+    different = [7, 7.1, "seven", "7 apples", "1,00", None, "", ["7"], {"a": 7}, "9" * 65, "9" * 66, 0.1 + 0.2, 0.3]
+    assert len({normal(value) for value in different}) == len(different)
+
+
+def test_the_first_candidate_of_the_largest_group_answers_and_the_tally_is_written():
+    chosen = vote(answers("no", "Yes, it is.", "yes!", "?!"), WORD)
+    assert chosen == Chosen(
+        "Yes, it is.",
+        {
+            "method": "vote",
+            "tally": [
+                {"vote": "yes", "weight": 2.0, "candidates": [1, 2]},
+                {"vote": "no", "weight": 1.0, "candidates": [0]},
+            ],
+            "abstained": 1,
+            "tie": False,
+            "chosen": 1,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("extract", "texts", "winner"),
+    [
+        (Extract(kind="number"), ["so 3+4 = 7", "The answer is 8.", "It is 7.0"], 0),
+        (Extract(kind="letter", labels=("A", "B")), ["B", "Answer: A", "I say (A)."], 1),
+        (Extract(kind="label", labels=("spam", "ham")), ["It is ham", "HAM.", "spam"], 0),
+        (Extract(kind="short"), ["Answer: Rome", "Paris", "**Paris**."], 1),
+        (Extract(pointer="/a~1b/0/~0"), ['{"a/b": [{"~": 1}]}', '```json\n{"a/b": [{"~": 1.0}]}\n```', "no"], 0),
+        (Extract(regex=r"vote: (\w+)"), ["vote: x", "vote: y", "My vote: Y"], 1),
+    ],
+)
+def test_what_of_an_answer_is_its_vote(extract, texts, winner):
+    chosen = vote(answers(*texts), Vote(extract=extract))
+    assert isinstance(chosen, Chosen)
+    assert chosen.why["chosen"] == winner
+
+
+def test_with_a_schema_the_whole_value_votes():
+    given_ = [
+        Candidate("m", i, str(value), json=value) for i, value in enumerate([{"v": 1}, {"v": 2}, {"v": 2.0}, None])
+    ]
+    chosen = vote(given_, Vote())
+    assert (chosen.why["chosen"], chosen.why["abstained"]) == (1, 1)
+
+
+def test_weights_are_added_as_they_stand_there():
+    weights = {"a": 0.1, "b": 0.2, "c": 0.3}
+    given_ = answers("x", "x", "y", models="abc")
+    assert vote(given_, Vote(extract=WORD.extract, weights=weights)).why["tie"] is True
+    assert vote(given_, Vote(extract=WORD.extract, weights={**weights, "c": 0.31})).why["chosen"] == 2
+    assert vote(given_, Vote(extract=WORD.extract, weights={"c": 0})).why["chosen"] == 0
+
+
+def test_a_tie_goes_by_its_rule():
+    given_ = answers("a", "b", "b", "a", "c")
+    assert vote(given_, WORD).text == "a"
+    abstains = vote(given_, WORD.model_copy(update={"ties": "abstain"}))
+    assert (abstains.text, abstains.why["chosen"]) == ("", None)
+    tie = vote(given_, WORD.model_copy(update={"ties": "judge", "judge": "m"}))
+    assert isinstance(tie, Tie)
+    assert tie.places == (0, 1)
+    end = settled(tie, Chosen("b", {"method": "judge", "chosen": 1}))
+    assert (end.text, end.why["chosen"], end.why["judge"]["method"]) == ("b", 1, "judge")
+
+
+def test_no_vote_at_all():
+    for weights in ({}, {"m": 0}):
+        with pytest.raises(MalformedReplyError, match="None of 2 answers holds a vote"):
+            vote(answers("?", "!") if not weights else answers("a", "b"), Vote(extract=WORD.extract, weights=weights))
+    assert vote(answers("?", "!"), WORD.model_copy(update={"ties": "abstain"})).text == ""
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9), st.integers(0, 99))
+def test_the_order_of_candidates_decides_nothing_but_ties(votes, seed):
+    chosen = vote(answers(*votes), WORD)
+    shuffled = random.Random(seed).sample(votes, len(votes))
+    again = vote(answers(*shuffled), WORD)
+    assert again.why["tie"] == chosen.why["tie"]
+    if not chosen.why["tie"]:
+        assert again.text == chosen.text
+    assert votes.count(chosen.text) == max(votes.count(letter) for letter in "abc")
+
+
+@given(st.text(), st.sampled_from(["number", "short"]))
+def test_whatever_an_answer_says_it_is_counted_or_abstains(text, kind):
+    chosen = vote(answers(text), Vote(extract=Extract(kind=kind), ties="abstain"))
+    assert chosen.text in (text, "")
+
+
+def test_hostile_patterns_and_answers_abstain():
+    start = time.monotonic()
+    stuck = Vote(extract=Extract(regex="(a|aa)+$"), ties="abstain")
+    assert vote(answers("a" * 60 + "b"), stuck).why["abstained"] == 1
+    assert time.monotonic() - start < 5
+    deep = Vote(extract=Extract(pointer="/0"), ties="abstain")
+    assert vote(answers("[" * 50_000), deep).why["abstained"] == 1
+    assert vote(answers('["' + "9" * 10_000 + '"]', "[" + "9" * 10_000 + "]"), deep).why["abstained"] == 1
+
+
+@pytest.mark.parametrize("pointer", ["/01", "/-", "/2", "/a", "/0/a", "/ 0"])
+def test_a_pointer_to_nothing_abstains(pointer):
+    assert vote(answers("[1, 2]"), Vote(extract=Extract(pointer=pointer), ties="abstain")).why["abstained"] == 1
+
+
+def stage(**more):
+    return Stage.model_validate({"id": "s", "models": ["a", "b"], **more})
+
+
+def test_free_text_cannot_vote():
+    assert "free text cannot vote" in vote_needs_extract(stage(aggregation="vote"))
+    assert vote_needs_extract(stage(aggregation={"method": "vote", "extract": {"kind": "number"}})) is None
+    assert vote_needs_extract(stage(aggregation="vote", response_schema={"type": "object"})) is None
+    assert vote_needs_extract(stage(aggregation="concat")) is None
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "place", "sentence"),
+    [
+        ({"method": "vote", "extract": {"regex": "(a"}}, "regex", "no regular expression"),
+        ({"method": "vote", "extract": {"pointer": "vote"}}, "pointer", "begins with /"),
+        ({"method": "vote", "extract": {"pointer": "/a~2"}}, "pointer", "~ stands before"),
+        ({"method": "vote", "extract": {"kind": "letter", "labels": ["AB"]}}, "labels", "single letters"),
+        ({"method": "vote", "extract": {"kind": "label", "labels": [" "]}}, "labels", "may not be empty"),
+        ({"method": "first_valid", "pattern": "["}, "pattern", "no regular expression"),
+    ],
+)
+def test_patterns_and_pointers_are_checked_before_the_run(aggregation, place, sentence):
+    ((where, what),) = reading_problems(stage(aggregation=aggregation))
+    assert where[-1] == place
+    assert sentence in what
+
+
+def test_good_patterns_and_pointers_pass():
+    assert not list(reading_problems(stage(aggregation={"method": "vote", "extract": {"pointer": ""}})))
+    assert not list(reading_problems(stage(aggregation=FirstValid(pattern=r"\d").model_dump())))

@@ -1,0 +1,149 @@
+"""Why a call was asked again, or was not."""
+
+import pytest
+
+from agentlab.errors import UnknownNameError
+from agentlab.pipeline.answer import Asked, key_of
+from agentlab.pipeline.branches.why import why
+from agentlab.runs.document import Code
+from agentlab.runs.store import list_runs
+from tests.unit.pipeline.workshop import Workshop, stages
+
+ANSWERS = {"draft": "a draft", "final": "the end"}
+
+
+def _lines(workshop: Workshop, run: str, stage: str) -> list[str]:
+    view = why(workshop.record(run), stage, list_runs(workshop.runs_dir).runs)
+    code = view.blocks()[-1]
+    assert isinstance(code, Code)
+    return code.text.split("\n")
+
+
+def test_the_first_run_of_all_has_nothing_to_be_compared_with(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    assert _lines(workshop, "one", "draft") == ["draft: miss, asked", "  no earlier run has asked this"]
+
+
+def test_a_hit_names_the_run_that_asked(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    workshop.run("two", ANSWERS)
+    workshop.run("three", ANSWERS)
+    assert _lines(workshop, "three", "final") == ["final: hit, found in the store; answered in one"]
+
+
+def test_a_hit_whose_run_was_removed(workshop: Workshop) -> None:
+    one = workshop.run("one", ANSWERS)
+    workshop.run("two", ANSWERS)
+    one.path.rename(workshop.root / "elsewhere")
+    assert _lines(workshop, "two", "draft") == ["draft: hit, found in the store; its run is gone"]
+
+
+def test_a_changed_setting_is_named(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    workshop.run("two", ANSWERS, parent="one", stages=stages(draft={"temperature": 0.2}))
+    assert _lines(workshop, "two", "draft") == ["draft: miss, asked; compared with one", "  temperature 0.7 → 0.2"]
+    # the draft came to the same text, so what follows is known
+    assert _lines(workshop, "two", "final") == ["final: hit, found in the store; answered in one"]
+
+
+def test_a_text_from_another_stage_is_traced_to_it(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    workshop.run("two", {**ANSWERS, "draft": "another"}, parent="one", stages=stages(draft={"temperature": 0.2}))
+    assert _lines(workshop, "two", "final") == [
+        "final: miss, asked; compared with one",
+        "  message 2 changed: its text comes from stage draft, whose answer changed",
+    ]
+
+
+def test_a_changed_input_and_a_changed_template_are_named(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    workshop.run("two", ANSWERS, given="the sea", stages=stages(final={"system": "Be kind."}))
+    assert _lines(workshop, "two", "draft")[1:] == ["  message 1 changed: the input of the run changed"]
+    assert _lines(workshop, "two", "final")[1:] == [
+        "  message 1 changed: its template base_pipeline.stages.final.system changed"
+    ]
+
+
+def test_items_of_a_batch_are_compared_with_themselves(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS, given=["the sky", "the sea"])
+    workshop.run("two", ANSWERS, given=["the sky", "the sun"], parent="one")
+    assert _lines(workshop, "two", "draft") == [
+        "0001:draft: hit, found in the store; answered in one",
+        "0002:draft: miss, asked; compared with one",
+        "  message 1 changed: the input of the run changed",
+    ]
+
+
+def test_the_parent_is_compared_with_even_if_a_later_run_is_nearer(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    workshop.run("near", ANSWERS, stages=stages(draft={"temperature": 0.3, "prompt": "On {{ input }}"}))
+    changed = stages(draft={"temperature": 0.2, "prompt": "On {{ input }}"})
+    workshop.run("two", ANSWERS, parent="one", stages=changed)
+    assert _lines(workshop, "two", "draft")[0] == "draft: miss, asked; compared with one"
+    workshop.run("three", ANSWERS, stages=stages(draft={"temperature": 0.4, "prompt": "On {{ input }}"}))
+    assert _lines(workshop, "three", "draft")[0] == "draft: miss, asked; compared with two"
+
+
+def test_the_same_question_asked_again_on_purpose(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    workshop.run("two", ANSWERS, cache="refresh")
+    assert _lines(workshop, "two", "draft")[1] == (
+        "  the same question was asked in one, and cache: refresh asks again"
+    )
+
+
+def test_the_same_question_whose_answer_was_lost(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    for path in workshop.store.answers.rglob("*.json"):
+        path.unlink()
+    workshop.run("two", ANSWERS)
+    assert "its answer was no longer in the store" in _lines(workshop, "two", "draft")[1]
+
+
+def test_attempts_that_failed_are_told(workshop: Workshop) -> None:
+    with workshop.open("one", config={"base_pipeline": {"stages": stages()}}) as run:
+        run.emit("call.failed", "draft", kind="WorkerDiedError", message="It died.", model="small", rung="batch 64")
+        run.emit("call.failed", "draft", kind="LLMTimeoutError", message="Too slow.", model="small", rung="none")
+        run.emit("stage.finished", "draft", sha=workshop.store.put(""), status="skipped", why={})
+    assert _lines(workshop, "one", "draft") == [
+        "draft: skipped",
+        "draft: failed",
+        "  small failed: WorkerDiedError: It died.; next: batch 64",
+        "  small failed: LLMTimeoutError: Too slow.",
+    ]
+
+
+def test_a_stage_that_is_not_there(workshop: Workshop) -> None:
+    workshop.run("one", ANSWERS)
+    with pytest.raises(UnknownNameError, match="drafd") as caught:
+        _lines(workshop, "one", "drafd")
+    assert "draft" in str(caught.value.hint)
+
+
+def test_runs_that_cannot_be_read_are_passed_over(workshop: Workshop) -> None:
+    one = workshop.run("one", ANSWERS)
+    workshop.run("two", ANSWERS, parent="one", stages=stages(draft={"temperature": 0.2}))
+    (one.path / "events.jsonl").write_text("damage\n{}\n")
+    assert _lines(workshop, "two", "draft")[1] == "  no earlier run has asked this"
+
+
+def test_a_judge_is_asked_again_because_the_candidates_changed(workshop: Workshop) -> None:
+    multi = {"id": "draft", "models": ["small", "large"], "aggregation": {"method": "judge", "model": "large"}}
+    for name, answer in (("one", "a draft"), ("two", "another draft")):
+        with workshop.open(name, config={"base_pipeline": {"stages": [multi]}}) as run:
+            for call, text in (("draft/small", answer), ("draft/large", "the same"), ("draft/judge.1", "A")):
+                asked = Asked((("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
+                data = {"key": key_of(asked), "sha": workshop.store.put(text), "from": "model"}
+                run.emit("call.answered", call, **data, asked=asked.summary(), answer={})
+    assert "  message 1 changed: it shows the candidates, and they changed" in _lines(workshop, "two", "draft")
+
+
+def test_several_stages_that_changed_are_named_together(workshop: Workshop) -> None:
+    three = [*stages(), {**stages()[1], "id": "last", "prompt": "{{ stages.draft.output }} {{ input }}"}]
+    answers = {**ANSWERS, "last": "so it is"}
+    workshop.run("one", answers, stages=three)
+    again = [{**stage, "seed": 8} for stage in three]
+    workshop.run("two", {**answers, "draft": "another", "final": "an end"}, given="the sea", stages=again)
+    assert _lines(workshop, "two", "last")[1:] == [
+        "  message 2 changed: its text comes from stages final and draft, whose answers changed"
+    ]

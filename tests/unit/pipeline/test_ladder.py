@@ -1,0 +1,97 @@
+"""What is tried after a failure: what harms least first, and never without end."""
+
+import pytest
+
+from agentlab.errors import (
+    AgentlabError,
+    ContextOverflowError,
+    LLMTimeoutError,
+    ModelFileError,
+    SchemaError,
+    WorkerDiedError,
+)
+from agentlab.gguf.deaths import out_of_memory
+from agentlab.pipeline.ladder import Failure, Rung, next_rung, shortened
+from agentlab.pipeline.settings import Engine
+from agentlab.pipeline.stage_config import Stage
+
+STAGE = Stage(id="a", model="m")
+NO_MEMORY = ModelFileError("llama.cpp cannot load m.gguf: failed to allocate buffer of size 1234")
+
+
+def engine(gpu_layers: int = 0) -> Engine:
+    return Engine(context=2048, batch=128, gpu_layers=gpu_layers, flash=True, kv_type="f16")
+
+
+def climbed(error: AgentlabError, rung: Rung, stage: Stage = STAGE, **more: object) -> list[str]:
+    """What is changed, one after another, while the error stays."""
+    changes = []
+    while (following := next_rung(rung, Failure(error, **more), stage)) is not None:  # type: ignore[arg-type] # fields
+        changes.append(following.change)
+        rung = following
+        assert len(changes) < 100
+    return changes
+
+
+def test_the_example_is_a_want_of_memory() -> None:
+    assert out_of_memory(NO_MEMORY)
+    assert not out_of_memory(SchemaError("no"))
+
+
+def test_want_of_memory_gives_up_little_by_little() -> None:
+    assert climbed(NO_MEMORY, Rung(engine(), 64), others=True) == [
+        "no other model loaded",
+        "batches of 64",
+        "batches of 32",
+        "an attention cache of 8 bits",
+        "a context of 1024",
+        "a context of 512",
+        "a context of 256",
+    ]
+
+
+def test_a_gpu_gets_fewer_layers_first() -> None:
+    assert climbed(NO_MEMORY, Rung(engine(-1), 64))[:7] == [
+        "32 layers on the GPU",
+        "16 layers on the GPU",
+        "8 layers on the GPU",
+        "4 layers on the GPU",
+        "2 layers on the GPU",
+        "1 layers on the GPU",
+        "0 layers on the GPU",
+    ]
+
+
+def test_an_answer_that_breaks_off_may_be_longer_once() -> None:
+    assert climbed(SchemaError("not JSON"), Rung(engine(), 64), cut=True) == ["twice the tokens", "a new seed"]
+    assert climbed(SchemaError("not JSON"), Rung(engine(), 64)) == ["a new seed", "a new seed"]
+
+
+def test_a_crash_is_tried_once_more() -> None:
+    assert climbed(WorkerDiedError("it crashed"), Rung(engine(), 64)) == ["a new process"]
+
+
+@pytest.mark.parametrize("error", [LLMTimeoutError("late"), ContextOverflowError("long")])
+def test_what_would_fail_again_is_not_tried_again(error: AgentlabError) -> None:
+    assert climbed(error, Rung(engine(), 64)) == []
+
+
+def test_a_long_prompt_gets_a_larger_context_up_to_what_the_model_was_trained_with() -> None:
+    stage = Stage(id="a", model="m", overflow="grow")
+    assert climbed(ContextOverflowError("long"), Rung(engine(), 64), stage, trained=5000) == [
+        "a context of 4096",
+        "a context of 5000",
+    ]
+
+
+def test_or_it_loses_its_middle() -> None:
+    stage = Stage(id="a", model="m", overflow="truncate")
+    changes = climbed(ContextOverflowError("long"), Rung(engine(), 64), stage)
+    assert changes[:2] == ["80% of the input", "64% of the input"]
+    assert len(changes) == 21
+
+
+def test_shortening_keeps_both_ends() -> None:
+    assert shortened("abcdefghij", 0.4) == "ab\n[...]\nij"
+    assert shortened("abc", 1.0) == "abc"
+    assert shortened("abc", 0.01) == "\n[...]\n"

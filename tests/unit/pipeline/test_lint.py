@@ -1,0 +1,125 @@
+"""Advice on a pipeline that would run, but dearly or for nothing."""
+
+import pytest
+
+from agentlab.pipeline.lint import lint
+from agentlab.pipeline.stage_config import Stage
+
+
+def stages(*given):
+    return [Stage.model_validate({"id": f"s{number}", **each}) for number, each in enumerate(given, 1)]
+
+
+def remarks(*given, temperature=0.7):
+    return [(remark.stage, remark.sentence) for remark in lint(stages(*given), lambda _: temperature)]
+
+
+FIRST = {"model": "m", "input_from": "input"}
+LAST = {"model": "other", "input_from": ["s1", "s2"]}
+
+
+def test_a_good_pipeline_gets_no_advice():
+    assert not remarks(
+        {**FIRST, "prompt": "{{ input }}\n\nSummarise."},
+        {**FIRST, "prompt": "{{ input }}\n\nList the names."},
+        LAST,
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ({"prompt": "Sum up: {{ input }}"}, {"prompt": "List: {{ input }}"}, "their prompts differ before the input"),
+        (
+            {"system": "You sum up."},
+            {"system": "You list."},
+            "their system messages, which come before everything, differ",
+        ),
+        (
+            {"system": "A", "prompt": "{% if params.a %}{{ input }}{% endif %}"},
+            {"prompt": "x{{ input }}"},
+            "differ and their prompts differ",
+        ),
+    ],
+)
+def test_a_shared_document_belongs_first(first, second, said):
+    ((stage, sentence),) = remarks({**FIRST, **first}, {**FIRST, **second}, LAST)
+    assert stage == "s2"
+    assert sentence.startswith("s1 and s2 show m the same input, but ")
+    assert said in sentence
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"model": "other", "input_from": "input", "prompt": "List: {{ input }}"},
+        {"model": "m", "input_from": "s1", "prompt": "List: {{ input }}"},
+        {"model": "m", "input_from": "input", "prompt": "List: {{ item.text }}"},
+        {"model": "m", "input_from": "input", "prompt": "Sum up: {{ input }}, briefly"},
+    ],
+)
+def test_another_model_another_input_or_the_same_start_is_fine(second):
+    assert not remarks({**FIRST, "prompt": "Sum up: {{ input }}"}, second, LAST)
+
+
+def test_models_of_a_multi_stage_count_each():
+    ((_, sentence),) = remarks(
+        {"models": ["a", "b"], "aggregation": "concat", "prompt": "1 {{ input }}"},
+        {"model": "b", "input_from": "input", "prompt": "2 {{ input }}"},
+        LAST,
+    )
+    assert "show b the same input" in sentence
+
+
+@pytest.mark.parametrize("asked", [{"model": "m", "samples": 3}, {"models": ["m", "m", "m"]}])
+def test_several_answers_at_temperature_0_are_one(asked):
+    ((stage, sentence),) = remarks({**asked, "aggregation": "concat"}, temperature=0)
+    assert stage == "s1"
+    assert "the same answer 3 times" in sentence
+    assert not remarks({**asked, "aggregation": "concat"}, temperature=0.1)
+    assert not remarks({"models": ["m", "n"], "aggregation": "concat"}, temperature=0)
+
+
+def test_texts_of_a_schema_need_an_end():
+    text = {"type": "string"}
+    schema = {
+        "type": "object",
+        "properties": {
+            "why": text,
+            "vote": {"enum": ["A"], **text},
+            "names": {"type": "array", "items": {"type": ["string", "null"]}},
+            "short": {**text, "maxLength": 9},
+            "maxLength": {"anyOf": [text, {"type": "null"}]},
+        },
+    }
+    ((_, sentence),) = remarks({"model": "m", "response_schema": schema})
+    assert "(/why, /names/items, /maxLength/0)" in sentence
+    del schema["properties"]["why"], schema["properties"]["names"], schema["properties"]["maxLength"]
+    assert not remarks({"model": "m", "response_schema": schema})
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        {"input_from": ["s1", "s2"]},
+        {"input_from": "s2", "prompt": "{{ stages.s1.output }}"},
+        {"input_from": "s2", "system": "{{ stages['s1'].json }}"},
+        {"input_from": "s2", "when": "not stages.s1.skipped"},
+        {"input_from": "s2", "repeat_until": {"condition": "stages.s1.json.ok"}},
+    ],
+)
+def test_every_way_of_reading_an_answer_counts(third):
+    assert not remarks(FIRST, {"model": "n", "input_from": "input"}, {"model": "n", **third})
+
+
+def test_an_answer_that_nobody_reads():
+    ((stage, sentence),) = remarks(FIRST, {"model": "n", "input_from": "input"}, {"model": "n", "input_from": "s2"})
+    assert stage == "s1"
+    assert "nobody reads the answer of s1" in sentence
+
+
+def test_a_critic_whose_answer_ends_a_loop_is_read():
+    critic = {"model": "n", "repeat_until": {"condition": "'DONE' in output", "start": "s1"}}
+    assert not remarks(
+        {"model": "m", "prompt": "{{ input }}{{ previous.s2.output }}"}, critic, {"model": "m", "input_from": "s1"}
+    )

@@ -1,0 +1,113 @@
+"""One input on its way through the steps: what each step reads, and when it is passed over."""
+
+from typing import Any
+
+import pytest
+
+from agentlab.errors import AgentlabError
+from agentlab.pipeline.graph import Step, unroll
+from agentlab.pipeline.stage_config import Stage
+from agentlab.pipeline.state import Ended, Item
+
+
+def steps(*stages: dict[str, Any]) -> dict[str, Step]:
+    made = [Stage.model_validate({"model": "m", **fields}) for fields in stages]
+    return {step.id: step for step in unroll(made)}
+
+
+def item(text: str = "question", **fields: Any) -> Item:
+    return Item("", text, fields, {"tone": "kind"})
+
+
+def done(text: str, **more: Any) -> Ended:
+    return Ended("done", text, text, **more)
+
+
+def test_a_stage_reads_the_answer_of_the_stage_before_it() -> None:
+    made, one = steps({"id": "a"}, {"id": "b"}), item()
+    assert one.given(made["a"]) == "question"
+    one.finished(made["a"], done("answer"))
+    assert one.given(made["b"]) == "answer"
+
+
+def test_several_sources_stand_under_their_names() -> None:
+    made, one = steps({"id": "a"}, {"id": "b", "input_from": ["input", "a"]}), item()
+    one.finished(made["a"], done("answer"))
+    assert one.given(made["b"]) == "## input\nquestion\n\n## a\nanswer"
+
+
+def test_templates_see_item_params_and_stages() -> None:
+    made, one = steps({"id": "a"}, {"id": "b"}), item(id=7)
+    one.finished(made["a"], done("{}", json={"n": 1}))
+    values = one.values(made["b"], "given")
+    assert values["input"] == "given"
+    assert values["item"] == {"id": 7}
+    assert values["params"] == {"tone": "kind"}
+    assert values["stages"]["a"] == {"output": "{}", "answer": "{}", "json": {"n": 1}, "skipped": False}
+
+
+def test_when_decides_by_earlier_answers() -> None:
+    made, one = steps({"id": "a"}, {"id": "b", "when": "stages.a.json.ok"}), item()
+    one.finished(made["a"], done("{}", json={"ok": False}))
+    assert one.verdict(made["b"]) == "skipped"
+    one.ended["a"] = done("{}", json={"ok": True})
+    assert one.verdict(made["b"]) is None
+
+
+def test_a_condition_over_what_is_not_there_is_an_error() -> None:
+    made, one = steps({"id": "a"}, {"id": "b", "when": "stages.a.json.ok"}), item()
+    one.finished(made["a"], done("no json"))
+    with pytest.raises(AgentlabError):
+        one.verdict(made["b"])
+
+
+def test_who_reads_only_what_was_skipped_is_skipped_too() -> None:
+    made = steps({"id": "a"}, {"id": "b"}, {"id": "c", "input_from": ["a", "input"]})
+    one = item()
+    one.finished(made["a"], Ended("skipped"))
+    assert one.verdict(made["b"]) == "skipped"
+    assert one.verdict(made["c"]) is None
+    assert one.given(made["c"]) == "## input\nquestion"
+
+
+LOOP = {"condition": "'good' in output", "start": "write", "max_visits": 3}
+
+
+def loop() -> dict[str, Step]:
+    return steps(
+        {"id": "write", "prompt": "{{ previous.check.output }}"},
+        {"id": "check", "repeat_until": LOOP},
+        {"id": "end", "input_from": "write"},
+    )
+
+
+def test_a_loop_is_left_when_its_condition_holds() -> None:
+    made, one = loop(), item()
+    one.finished(made["write"], done("first"))
+    one.finished(made["check"], done("bad"))
+    assert one.verdict(made["write@2"]) is None
+    assert one.values(made["write@2"], "")["previous"]["check"]["output"] == "bad"
+    one.finished(made["write@2"], done("second"))
+    assert one.given(made["check@2"]) == "second"
+    one.finished(made["check@2"], done("good"))
+    assert one.verdict(made["write@3"]) == "over"
+    one.finished(made["write@3"], Ended("over"))
+    one.finished(made["check@3"], Ended("over"))
+    assert one.given(made["end"]) == "second"
+
+
+def test_the_first_visit_has_nothing_before_it() -> None:
+    made, one = loop(), item()
+    assert one.values(made["write"], "")["previous"]["check"]["output"] == ""
+
+
+def test_the_answer_is_that_of_the_last_stage_that_was_not_skipped() -> None:
+    made, one = steps({"id": "a"}, {"id": "b"}), item()
+    one.finished(made["a"], done("early"))
+    one.finished(made["b"], Ended("skipped"))
+    assert one.final(tuple(made.values())) == "early"
+
+
+def test_ids_of_a_batch_begin_with_the_name_of_the_item() -> None:
+    assert Item("0003", "x", {}, {}).id("draft@2") == "0003:draft@2"
+    assert item().id("draft") == "draft"

@@ -1,0 +1,109 @@
+"""Makes run folders as a pipeline does, without a model: the answers are given."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agentlab.pipeline.answer import Answer, Asked, key_of
+from agentlab.pipeline.items import COPY, Input, copy_of
+from agentlab.pipeline.store import Store
+from agentlab.runs.manifest import read_manifest
+from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.store import RunRecord
+
+STAGES: list[dict[str, Any]] = [
+    {"id": "draft", "model": "small", "prompt": "Tell of {{ input }}.", "temperature": 0.7},
+    {"id": "final", "model": "large", "system": "Be brief.", "prompt": "{{ input }}", "temperature": 0.0},
+]
+
+
+def stages(**changed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`STAGES` with some of their keys changed: `stages(draft={"temperature": 0.2})`."""
+    return [{**stage, **changed.get(stage["id"], {})} for stage in STAGES]
+
+
+class Workshop:
+    """A workspace with a store and run folders, each a second younger than the one before."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.runs_dir = root / "runs"
+        self.store = Store(root / ".agentlab" / "pipeline")
+        self.index = root / ".agentlab" / "pipeline" / "history.sqlite"
+        self.now = 1_000_000_000.0
+
+    def open(self, name: str, command: str = "pipeline", config: Mapping[str, Any] | None = None) -> Run:
+        """A new run, created and nothing more."""
+        self.now += 1
+        text = yaml.safe_dump(dict(config or {}), sort_keys=False)
+        return Run.create(self.runs_dir, RunSpec(command, text, text, "h", 0, name=name), Edge(clock=lambda: self.now))
+
+    def record(self, name: str) -> RunRecord:
+        """A run as a reader sees it."""
+        return RunRecord(self.runs_dir / name, read_manifest(self.runs_dir / name))
+
+    def run(
+        self,
+        name: str,
+        answers: Mapping[str, str],
+        *,
+        given: str | Sequence[str] = "the sky",
+        parent: str | None = None,
+        stages: Sequence[Mapping[str, Any]] = STAGES,
+        **config: Any,
+    ) -> RunRecord:
+        """A whole run. `answers` are by stage; a question that was asked before is answered from the store."""
+        batch = not isinstance(given, str)
+        inputs = [Input(f"{n:04}", text) for n, text in enumerate(given, 1)] if batch else [Input("", str(given))]
+        whole = {"mode": "base", "base_pipeline": {"stages": list(stages)}, "cache": "use", **config}
+        whole["inputs"] = "lines.jsonl" if batch else None
+        with self.open(name, config=whole) as run:
+            if parent is not None:
+                run.derive(parent)
+            run.start({})
+            run.write_text(COPY, copy_of(inputs))
+            for each in inputs:
+                text = each.text
+                for stage in stages:
+                    text = self._answer(run, stage, each.name, text, answers[stage["id"]], whole)
+            run.complete(Outcome())
+        return self.record(name)
+
+    def _answer(
+        self, run: Run, stage: Mapping[str, Any], item: str, given: str, answer: str, config: Mapping[str, Any]
+    ) -> str:
+        id_ = f"{item}:{stage['id']}" if item else stage["id"]
+        asked = self.asked(stage, given)
+        key = key_of(asked)
+        known = self.store.recall(key) if config["cache"] == "use" else None
+        said = known[0] if known else Answer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
+        sha = known[1] if known else self.store.remember(key, asked, said)
+        source = "cache" if known else "model"
+        told = {"key": key, "sha": sha, "from": source, "asked": asked.summary(), "answer": said.figures(), "rung": ""}
+        run.emit("call.answered", id_, **told)
+        run.emit("stage.finished", id_, sha=self.store.put(said.text), status="done", why={})
+        return said.text
+
+    @staticmethod
+    def asked(stage: Mapping[str, Any], given: str) -> Asked:
+        """The question of a stage."""
+        parts = [("system", stage.get("system", "")), ("user", stage["prompt"].replace("{{ input }}", given))]
+        return Asked(
+            messages=tuple((role, text) for role, text in parts if text),
+            model=stage["model"],
+            fingerprint=f"sha256:{stage['model']}",
+            numerics={"batch": 128},
+            temperature=stage["temperature"],
+            top_p=None,
+            max_tokens=64,
+            seed=7,
+        )
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """An empty one."""
+    return Workshop(tmp_path)
