@@ -1,0 +1,66 @@
+"""Inner products, norms and distances of deltas from their factors, all in the Frobenius sense.
+
+They belong to one module; over a whole adapter inner products and squared norms add up.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch  # noqa: TID253 - reached lazily, through the operators only
+
+from agentlab.errors import DataError
+from agentlab.lora.delta import Delta
+from agentlab.lora.spectrum import singular_values
+
+
+def inner(first: Delta, second: Delta) -> float:
+    """<D1, D2> = trace((B1' B2) (A2 A1')): two products of rank by rank.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise DataError(f"Deltas of shapes {first.shape} and {second.shape} cannot be compared.")
+    (a1, b1), (a2, b2) = first.folded(), second.folded()
+    return float(((b1.T @ b2) * (a1 @ a2.T)).sum())
+
+
+def norm(delta: Delta) -> float:
+    """Frobenius norm, to full precision also where the delta is a difference that cancels."""
+    return float(torch.linalg.vector_norm(singular_values(delta)))
+
+
+def distance(first: Delta, second: Delta) -> float:
+    """Norm of the difference, to full precision: not by way of the inner products, which would cancel.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise DataError(f"Deltas of shapes {first.shape} and {second.shape} cannot be compared.")
+    (a1, b1), (a2, b2) = first.folded(), second.folded()
+    return norm(Delta(torch.cat([a1, a2]), torch.cat([b1, -b2], dim=1)))
+
+
+def cosine(first: Delta, second: Delta) -> float:
+    """Cosine of the angle between two deltas; 0 where one of them is zero. Errors: as `inner`."""
+    both = norm(first) * norm(second)
+    return inner(first, second) / both if both > 0 else 0.0
+
+
+def gram(modules: Iterable[Sequence[Delta]], count: int) -> torch.Tensor:
+    """Inner products of `count` adapters with each other, (count, count), float64, summed over their modules.
+
+    Args:
+        modules: one row per module, each with one delta per adapter; consumed one by one.
+        count: of adapters.
+    """
+    found = torch.zeros(count, count, dtype=torch.float64)
+    for deltas in modules:
+        found += torch.tensor([[inner(first, second) for second in deltas] for first in deltas], dtype=found.dtype)
+    return found
+
+
+def adapter_distance(modules: Iterable[tuple[Delta, Delta]]) -> float:
+    """Distance of two whole adapters, given module by module."""
+    return math.sqrt(math.fsum(distance(first, second) ** 2 for first, second in modules))

@@ -1,0 +1,123 @@
+"""An adapter as a GGUF file for llama.cpp: `--lora FILE` there, `lora_path` in llama-cpp-python.
+
+The format has one alpha for the whole file and scales every module by alpha / its rank; the scales of this adapter's
+modules are folded into their second factors so that the product is right.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when an adapter is exported
+
+from agentlab.errors import DataError, UnknownNameError, UsageError
+from agentlab.lora.reading import Adapter
+from agentlab.runs.atomic import make_folder, storage_errors, sync_folder
+
+# Architectures whose conversion only renames linear layers, except that llama's attention rows change their order.
+_ARCHITECTURES = ("gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3")
+_NO_SERVER = ("token_embd.weight", "output.weight")  # llama.cpp mixes up adapters of tied embeddings and heads
+
+
+@dataclass(frozen=True, slots=True)
+class GgufBase:
+    """What the base model's GGUF file says: general.architecture, block_count, attention.head_count(_kv)."""
+
+    architecture: str
+    blocks: int
+    heads: int
+    kv_heads: int
+
+
+def export_gguf(adapter: Adapter, out: Path, base: GgufBase) -> None:
+    """Write an adapter in float32 as a GGUF file, one module at a time, whole or not at all.
+
+    Raises:
+        UnknownNameError: the base model's architecture is none that is known to keep its matrices as they are.
+        DataError: a module has no counterpart in the GGUF, or is an embedding or a head.
+        UsageError: `out` exists.
+        StorageError: the disk is full or not ours.
+    """
+    from gguf import Keys
+
+    if out.exists():
+        raise UsageError(f"{out} is there already.", hint="Choose another name, or remove the file.")
+    names = _gguf_names(adapter, base)
+    alpha = max(module.rank for module in adapter.modules.values())
+    with storage_errors(out):
+        make_folder(out.parent)
+        temporary = out.with_name(f".{out.name[:64]}.{secrets.token_hex(4)}.tmp")
+        writer = _writer(temporary, base)
+        try:
+            writer.add_float32(Keys.Adapter.LORA_ALPHA, float(alpha))
+            _write(writer, adapter, base, names, alpha)
+            writer.close()
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(out)
+            sync_folder(out.parent)
+        except BaseException:
+            writer.close()
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
+    """Our name of each module -> the tensor's in the GGUF."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    known = {name: arch for arch, name in MODEL_ARCH_NAMES.items() if name in _ARCHITECTURES}
+    if base.architecture not in known:
+        raise UnknownNameError("architecture with GGUF adapters", base.architecture, sorted(known))
+    table = get_tensor_name_map(known[base.architecture], base.blocks)
+    names: dict[str, str] = {}
+    for module in adapter.modules:
+        found = table.get_name(f"{module}.weight", try_suffixes=(".weight",))
+        if found is None or found in _NO_SERVER:
+            raise DataError(
+                f"{adapter.path}: {module} cannot be part of a GGUF adapter for {base.architecture}.",
+                hint="llama.cpp takes the linear layers inside the blocks only; train without embeddings and head.",
+            )
+        names[module] = found
+    return names
+
+
+def _writer(path: Path, base: GgufBase) -> Any:
+    from gguf import GGUFType, GGUFWriter, Keys, LlamaFileType
+
+    writer = GGUFWriter(path, base.architecture)
+    writer.add_type(GGUFType.ADAPTER)
+    writer.add_string(Keys.Adapter.TYPE, "lora")
+    writer.add_file_type(LlamaFileType.ALL_F32)
+    return writer
+
+
+def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, str], alpha: int) -> None:
+    import numpy as np
+
+    for module, name in names.items():
+        found = adapter.modules[module]
+        for side, shape in (("a", (found.rank, found.inputs)), ("b", (found.outputs, found.rank))):
+            writer.add_tensor_info(f"{name}.lora_{side}", shape, np.dtype(np.float32), 4 * shape[0] * shape[1])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for module in names:
+        delta = adapter.delta(module)
+        a, b = delta.folded()
+        b = _reordered(b * (delta.rank / alpha), module, base)
+        for tensor in (a, b):
+            writer.write_tensor_data(tensor.float().contiguous().numpy())
+
+
+def _reordered(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:
+    """Rows of llama's queries and keys in GGUF order: pairs of a rotation side by side instead of half a head apart."""
+    heads = {"q_proj": base.heads, "k_proj": base.kv_heads}.get(module.rpartition(".")[2])
+    if base.architecture != "llama" or heads is None:
+        return b
+    if b.shape[0] % (2 * heads):
+        raise DataError(f"{module} has {b.shape[0]} rows, which {heads} heads do not divide into pairs.")
+    return b.reshape(heads, 2, -1, b.shape[1]).transpose(1, 2).reshape(b.shape)

@@ -1,0 +1,105 @@
+"""TIES and DARE on the change itself: operators on single entries, whose result is factored again.
+
+They look at the matrix entry by entry, so it has to be formed: one dense module at a time, from row blocks of its
+parents. Their children are not of low rank; `Truncated.kept` says what the factors hold of them.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch  # noqa: TID253 - reached lazily, when adapters are merged
+
+from agentlab.errors import UsageError
+from agentlab.lora.blend import Truncated, check_weights, shape_of
+from agentlab.lora.delta import Delta
+from agentlab.lora.lowrank import factor
+
+
+def ties(deltas: Sequence[Delta], weights: Sequence[float], density: float, rank: int) -> Truncated:
+    """TIES merging (arXiv 2306.01708): trim each parent to its largest entries, elect a sign, average who agrees.
+
+    Each parent keeps the share `density` of its entries and is multiplied by its weight. An entry's sign is that of
+    the parents' sum; its value is the mean over the parents that have that sign and kept the entry.
+
+    Args:
+        deltas: of one module, any ranks.
+        weights: one per delta.
+        density: share of entries in 0..1 (0 excluded) that a parent keeps.
+        rank: of the result.
+
+    Raises:
+        UsageError: weights, density or rank are out of range.
+        DataError: the shapes differ.
+    """
+    return factor(ties_matrix(deltas, weights, density), rank)
+
+
+def dare(
+    deltas: Sequence[Delta], weights: Sequence[float], density: float, rank: int, generator: torch.Generator
+) -> Truncated:
+    """DARE merging (arXiv 2311.03099): drop entries of each parent at random, enlarge the rest, sum up.
+
+    An entry stays with probability `density` and is divided by it, so that its expectation does not change. Arguments
+    and errors: as `ties`; the generator belongs to the CPU.
+    """
+    return factor(dare_matrix(deltas, weights, density, generator), rank)
+
+
+def ties_matrix(deltas: Sequence[Delta], weights: Sequence[float], density: float) -> torch.Tensor:
+    """What `ties` factors, (outputs, inputs), float64."""
+    shape, device = _check(deltas, weights, density)
+    merged = torch.empty(shape, dtype=torch.float64, device=device)
+    limits = [_limit(delta, density, merged) for delta in deltas]
+    row = 0
+    for blocks in _together(deltas):
+        trimmed = [
+            weight * block.where(block.abs() >= limit, 0)
+            for weight, block, limit in zip(weights, blocks, limits, strict=True)
+        ]
+        elected = torch.stack(trimmed).sum(dim=0).sign()
+        agreeing = torch.stack([(elected * block).clamp(min=0) for block in trimmed])
+        rows = merged[row : row + len(elected)]
+        torch.div(elected * agreeing.sum(dim=0), (agreeing > 0).sum(dim=0).clamp(min=1), out=rows)
+        row += len(rows)
+    return merged
+
+
+def dare_matrix(
+    deltas: Sequence[Delta], weights: Sequence[float], density: float, generator: torch.Generator
+) -> torch.Tensor:
+    """What `dare` factors, (outputs, inputs), float64."""
+    shape, device = _check(deltas, weights, density)
+    merged = torch.zeros(shape, dtype=torch.float64, device=device)
+    row = 0
+    for blocks in _together(deltas):
+        rows = merged[row : row + len(blocks[0])]
+        for weight, block in zip(weights, blocks, strict=True):
+            stays = torch.rand(block.shape, generator=generator, dtype=torch.float64) < density
+            rows += weight / density * block * stays.to(device)
+        row += len(rows)
+    return merged
+
+
+def _together(deltas: Sequence[Delta]) -> Iterator[tuple[torch.Tensor, ...]]:
+    return zip(*(delta.row_blocks() for delta in deltas), strict=True)
+
+
+def _limit(delta: Delta, density: float, room: torch.Tensor) -> float:
+    """Magnitude of the smallest entry that stays; `room` is a buffer of the delta's shape, overwritten."""
+    row = 0
+    for block in delta.row_blocks():
+        torch.abs(block, out=room[row : row + len(block)])
+        row += len(block)
+    if density == 1:
+        return 0.0
+    entries = room.view(-1).cpu().numpy()  # shares memory where the factors are on the CPU
+    dropped = min(entries.size - 1, round(entries.size * (1 - density)))
+    entries.partition(dropped)
+    return float(entries[dropped])
+
+
+def _check(deltas: Sequence[Delta], weights: Sequence[float], density: float) -> tuple[tuple[int, int], torch.device]:
+    shape = shape_of(deltas)
+    check_weights(deltas, weights)
+    if not 0 < density <= 1:
+        raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
+    return shape, deltas[0].a.device

@@ -1,0 +1,73 @@
+"""Singular values and directions of a delta, without forming the matrix."""
+
+from dataclasses import dataclass
+
+import torch  # noqa: TID253 - reached lazily, through the operators only
+
+from agentlab.lora.delta import Delta
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """The thin singular value decomposition `u @ diag(s) @ v.T` in float64, largest value first.
+
+    Shapes: u (outputs, k), s (k,), v (inputs, k) with k = min(rank, outputs, inputs).
+    """
+
+    u: torch.Tensor
+    s: torch.Tensor
+    v: torch.Tensor
+
+    def delta(self) -> Delta:
+        """The decomposition as factors of equal norms, which train and mutate better than lopsided ones."""
+        root = self.s.sqrt()
+        return Delta((self.v * root).T, self.u * root)
+
+    def select(self, kept: torch.Tensor | slice) -> "Spectrum":
+        """Some of the directions."""
+        return Spectrum(self.u[:, kept], self.s[kept], self.v[:, kept])
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm."""
+        return float(torch.linalg.vector_norm(self.s))
+
+
+def decompose(delta: Delta) -> Spectrum:
+    """The whole spectrum of a delta."""
+    return leading(delta, delta.rank)[0]
+
+
+def leading(delta: Delta, rank: int) -> tuple[Spectrum, torch.Tensor]:
+    """The `rank` strongest directions of a delta, and all its singular values, largest first.
+
+    By QR of both thin factors and a small SVD: O((outputs + inputs) rank² + rank³). The orthogonal factors are applied,
+    never formed. In float64, because a blend of near-equal parents with opposite signs cancels most digits.
+    """
+    a, b = delta.folded()
+    left, right = _Reflected(b), _Reflected(a.T)
+    u, s, vt = torch.linalg.svd(left.upper @ right.upper.T, full_matrices=False)
+    return Spectrum(left.apply(u[:, :rank]), s[:rank], right.apply(vt[:rank].T)), s
+
+
+def singular_values(delta: Delta) -> torch.Tensor:
+    """The values alone, (k,), float64: half the work."""
+    a, b = delta.folded()
+    values: torch.Tensor = torch.linalg.svdvals(_Reflected(b).upper @ _Reflected(a.T).upper.T)
+    return values
+
+
+class _Reflected:
+    """A QR decomposition whose orthogonal factor is kept as its Householder reflections."""
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        packed, self._scales = torch.geqrf(matrix)
+        count = min(matrix.shape)
+        self._vectors = packed[:, :count]
+        self.upper = packed[:count].triu()
+
+    def apply(self, small: torch.Tensor) -> torch.Tensor:
+        """The orthogonal factor, (n, k), times a matrix of k rows."""
+        padded = small.new_zeros(self._vectors.shape[0], small.shape[1])
+        padded[: len(small)] = small
+        return torch.ormqr(self._vectors, self._scales, padded)

@@ -1,0 +1,211 @@
+"""Writing adapter folders that PEFT, vLLM and our own stacked forward load, one module at a time.
+
+Every module gets the same rank, filled up with zeros, and alpha = rank: the factors alone are the change, no pattern
+is needed, and servers that know one scale per adapter apply the right one.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import torch  # noqa: TID253 - reached lazily, when an adapter is written
+
+from agentlab.errors import DataError, StorageError, UsageError
+from agentlab.lora.blend import check_rank
+from agentlab.lora.delta import Delta
+from agentlab.lora.reading import PREFIX, WEIGHTS_FILE, Adapter, each_module, union
+from agentlab.lora.settings import CONFIG_FILE, Settings
+from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_json
+
+_DTYPES = {"float32": ("F32", torch.float32), "bfloat16": ("BF16", torch.bfloat16), "float16": ("F16", torch.float16)}
+_SLACK = 1 << 20  # bytes beside the weights
+_MAKING = ".making-adapter-"
+_HINT = "Free some space, or name a writable folder with --out."
+
+Operator = Callable[[str, list[Delta]], Delta]
+
+
+def derive(
+    parents: Sequence[Adapter],
+    out: Path,
+    rank: int,
+    operator: Operator,
+    *,
+    dtype: str = "float32",
+    metadata: Mapping[str, str] | None = None,
+    any_base: bool = False,
+) -> None:
+    """Write the child of some adapters. At no time is more in memory than one module of all of them.
+
+    A concatenation whose parents nearly cancel loses digits when it is stored in float32; truncate it to its own rank
+    first, which factors the difference anew.
+
+    Args:
+        parents: open adapters.
+        out: the folder to make.
+        rank: of the child; the operator's deltas have at most this one.
+        operator: from a module's name and its delta in every parent (rank 0 where a parent leaves it alone) to the
+            child's.
+        dtype: float32, bfloat16 or float16. Children that will be parents again should be float32.
+        metadata: texts for the header of the weights, such as where the child comes from.
+        any_base: see `reading.union`.
+
+    Raises:
+        UsageError: the parents belong to different base models, or `out` exists.
+        DataError: shapes differ, or a delta does not fit.
+        StorageError: the disk is full or not ours.
+    """
+    shapes = union(parents, any_base=any_base)
+    children = ((name, operator(name, deltas)) for name, deltas in each_module(parents, any_base=any_base))
+    suffixes = [each.settings.suffixes for each in parents]
+    shared = suffixes[0] if suffixes[0] and all(each == suffixes[0] for each in suffixes) else list(shapes)
+    origin = parents[0].settings.model_copy(update={"target_modules": shared})
+    write_adapter(out, shapes, children, rank, origin, dtype=dtype, metadata=metadata)
+
+
+def write_adapter(
+    out: Path,
+    shapes: Mapping[str, tuple[int, int]],
+    modules: Iterable[tuple[str, Delta]],
+    rank: int,
+    origin: Settings,
+    *,
+    dtype: str = "float32",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write an adapter folder, whole or not at all.
+
+    Args:
+        out: the folder to make; its parent is made if need be.
+        shapes: (outputs, inputs) by module, in the order in which they will come.
+        modules: each module's change, in the same order; consumed one by one.
+        rank: of every module.
+        origin: base model, layout and targets of the adapter. Rank, alpha and patterns are not taken over.
+        dtype: see `derive`.
+        metadata: see `derive`.
+
+    Raises:
+        UsageError: `out` exists, or the type is unknown.
+        DataError: a delta has another shape, a larger rank or a number that is none.
+        StorageError: the disk is full or not ours.
+    """
+    check_rank(rank)
+    if dtype not in _DTYPES:
+        raise UsageError(f"Adapters cannot be stored as {dtype!r}.", hint=f"Known: {', '.join(_DTYPES)}.")
+    label, kind = _DTYPES[dtype]
+    header, size = _header(shapes, rank, label, kind.itemsize, metadata or {})
+    with _staged(out, size + len(header) + _SLACK) as place:
+        with (place / WEIGHTS_FILE).open("xb") as file:
+            file.write(header)
+            _write_modules(file, shapes, modules, rank, kind)
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(place / CONFIG_FILE, _config(origin, list(shapes), rank))
+
+
+def _write_modules(
+    file: IO[bytes],
+    shapes: Mapping[str, tuple[int, int]],
+    modules: Iterable[tuple[str, Delta]],
+    rank: int,
+    kind: torch.dtype,
+) -> None:
+    for (expected, shape), (name, delta) in zip(shapes.items(), modules, strict=True):
+        if name != expected or delta.shape != shape or delta.rank > rank:
+            raise DataError(
+                f"{name} came as {delta.shape} of rank {delta.rank}; {expected} as {shape} of at most {rank} was due."
+            )
+        for tensor in _padded(delta, rank):
+            stored = tensor.to("cpu", kind).contiguous()
+            if not torch.isfinite(stored).all():
+                raise DataError(
+                    f"{name} holds numbers that are infinite or none.", hint="Use smaller weights, or float32."
+                )
+            file.write(stored.view(torch.uint8).numpy().data)
+
+
+def _padded(delta: Delta, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = delta.folded()
+    missing = rank - delta.rank
+    return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
+
+
+def _header(
+    shapes: Mapping[str, tuple[int, int]], rank: int, label: str, width: int, metadata: Mapping[str, str]
+) -> tuple[bytes, int]:
+    """The head of a safetensors file, and how many bytes of data follow it."""
+    entries: dict[str, Any] = {"__metadata__": {**metadata, "format": "pt"}}
+    end = 0
+    for name, (outputs, inputs) in shapes.items():
+        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
+            start, end = end, end + shape[0] * shape[1] * width
+            entries[f"{PREFIX}{name}.lora_{side}.weight"] = {
+                "dtype": label,
+                "shape": shape,
+                "data_offsets": (start, end),
+            }
+    text = json.dumps(entries, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # data is aligned to 8 bytes
+    return struct.pack("<Q", len(text)) + text, end
+
+
+def _config(origin: Settings, modules: list[str], rank: int) -> dict[str, Any]:
+    targets = origin.target_modules
+    return {
+        "peft_type": "LORA",
+        "task_type": origin.task_type or "CAUSAL_LM",
+        "base_model_name_or_path": origin.base_model_name_or_path,
+        "revision": origin.revision,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "fan_in_fan_out": origin.fan_in_fan_out,
+        "init_lora_weights": True,
+        "target_modules": targets if isinstance(targets, list) else modules,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+
+
+@contextlib.contextmanager
+def _staged(out: Path, needed: int) -> Iterator[Path]:
+    """A hidden folder beside `out` that takes its name if all goes well and is removed if not."""
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
+    try:
+        with storage_errors(out):
+            make_folder(out.parent)
+            free = shutil.disk_usage(out.parent).free
+            if free < needed:
+                raise StorageError(f"{out.parent} has {free >> 20} MiB free; the adapter takes {needed >> 20} MiB.")
+            _sweep(out.parent)
+            place = out.parent / f"{_MAKING}{os.getpid()}-{secrets.token_hex(4)}"
+            place.mkdir()
+            try:
+                yield place
+                sync_folder(place)
+                place.rename(out)
+                sync_folder(out.parent)
+            except BaseException:
+                shutil.rmtree(place, ignore_errors=True)
+                raise
+    except StorageError as error:
+        raise StorageError(error.message, hint=_HINT) from error
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written."""
+    for left in folder.glob(f"{_MAKING}*-*"):
+        owner = left.name.removeprefix(_MAKING).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
