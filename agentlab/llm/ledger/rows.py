@@ -13,7 +13,7 @@ from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.ledger.histogram import bucket_of
 from agentlab.llm.ledger.memory import MOST_ARMS, Key, Spent, folded
 from agentlab.llm.ledger.sample import Quality, Sample
-from agentlab.llm.ledger.schema import transaction
+from agentlab.runs.sqlite import transaction
 
 _MOST_ANSWERS = 10_000
 _MOST_ANSWER_BYTES = 64 << 20

@@ -2,12 +2,11 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from agentlab.errors import StorageError
 from agentlab.runs.atomic import storage_errors
+from agentlab.runs.sqlite import is_busy, transaction
 
 VERSION = 1
 _APPLICATION = 0x61676C62  # "aglb", where SQLite keeps whose file it is
@@ -103,25 +102,6 @@ def check(db: sqlite3.Connection, path: Path) -> int:
             hint="Update agentlab, or move the file away.",
         )
     return VERSION
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. The write lock is taken first, so what is read inside is what other processes left."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk has ended it already
-            db.execute("ROLLBACK")
-        raise
-
-
-def is_busy(error: BaseException) -> bool:
-    """Whether another process was in the way, which may pass."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, sqlite3.OperationalError) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def explained(error: Exception, path: Path) -> str:

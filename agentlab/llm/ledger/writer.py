@@ -13,7 +13,8 @@ from agentlab.errors import StorageError
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.ledger.rows import Event, Remembered, read_arms, read_spent, write
 from agentlab.llm.ledger.sample import Quality, Sample
-from agentlab.llm.ledger.schema import explained, is_busy, open_database
+from agentlab.llm.ledger.schema import explained, open_database
+from agentlab.runs.sqlite import is_busy
 
 T = TypeVar("T")
 

@@ -13,10 +13,11 @@ from agentlab.errors import RunUnreadableError, StorageError
 from agentlab.pipeline.branches.digest import Digest, Share
 from agentlab.pipeline.graph import INPUT
 from agentlab.pipeline.history.reading import COMMAND, forget_lost_texts, read, stamps
-from agentlab.pipeline.history.schema import ForeignFileError, is_busy, open_index, set_aside, transaction
+from agentlab.pipeline.history.schema import ForeignFileError, open_index, set_aside
 from agentlab.pipeline.history.search import Hit, search
 from agentlab.pipeline.store import Store
 from agentlab.runs.manifest import read_manifest
+from agentlab.runs.sqlite import is_busy, transaction
 from agentlab.runs.store import RunRecord
 
 T = TypeVar("T")

@@ -2,11 +2,11 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from agentlab.errors import StorageError
 from agentlab.runs.atomic import make_folder
+from agentlab.runs.sqlite import transaction
 
 _APPLICATION = 0x61676C68  # "aglh", where SQLite keeps whose file it is
 _VERSION = 1
@@ -71,25 +71,6 @@ def _is_fresh(db: sqlite3.Connection, path: Path | None) -> bool:
     if (application, version) != (_APPLICATION, _VERSION):
         raise ForeignFileError(f"{path} is no index of this version")
     return False
-
-
-@contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. The write lock is taken first, so what is read inside is what other processes left."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk has ended it already
-            db.execute("ROLLBACK")
-        raise
-
-
-def is_busy(error: BaseException) -> bool:
-    """Whether another process was in the way."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, sqlite3.OperationalError) and code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def set_aside(path: Path) -> None:
