@@ -126,7 +126,7 @@ def _launch(
     from .launch import launch
 
     text, file, inputs = given
-    read = []
+    read: list[Override] = []
     if file == "-":
         file, read = None, [Override("input", _short(_stdin()), "--input-file")]
     flags = {
@@ -137,6 +137,9 @@ def _launch(
         "cache": ("--cache", cache),
     }
     contract = _halves(contract, models, pipeline)
+    typed = {"input": text is not None or bool(read), "input_file": file is not None, "inputs": inputs is not None}
+    if any(typed.values()):  # what is typed takes the place of what the file names
+        read += [Override(key, None, "the command line") for key, given in typed.items() if not given]
     half = [] if models is None else [Override("models_file", str(models), "--models")]  # under all else that was typed
     launch("pipeline", contract, [*half, *read, *contract.overrides(**flags)], screen_of(ctx))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import (
     AgentlabError,
+    ConfigError,
     GateError,
     LLMCancelledError,
     MissingFileError,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 TASK = "pipeline"
 _TELL_SECONDS = 0.05  # how often tokens are passed on
-FAILURES = (RemoteError, ModelFileError, MissingFileError, GateError)  # after these another model may be asked
+# After these another model may be asked, and `on_error` decides when none is left. ConfigError: a template meets an
+# answer that lacks what it uses.
+FAILURES = (RemoteError, ModelFileError, MissingFileError, GateError, ConfigError)
 
 Messages = tuple[tuple[str, str], ...]
 
@@ -128,7 +131,8 @@ class Asking:
                 others = len(set(self._residents.names) - {model}) > 0
                 cut = bool(last) and last[-1].finish == "length"
                 trained = self._models[model].metadata.context_length
-                following = next_rung(rung, Failure(error, cut, others, trained), call.stage)
+                greedy = call.drawings[model].temperature == 0
+                following = next_rung(rung, Failure(error, cut, greedy, others, trained), call.stage)
                 self._failed(call, model, error, "" if following is None else following.change)
                 if following is None:
                     raise
@@ -250,7 +254,7 @@ class Asking:
             temperature=drawing.temperature,
             top_p=drawing.top_p,
             max_tokens=drawing.max_tokens if rung is None else rung.max_tokens,
-            seed=call.seed if rung is None else (call.seed + rung.tries) % 2**32,
+            seed=_seed(call, rung, drawing),
             stop=call.stop,
             schema=call.schema,
             logprob=call.logprob,
@@ -290,6 +294,13 @@ class Asking:
         self._run.emit(
             "call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=following or "none"
         )
+
+
+def _seed(call: Call, rung: Rung | None, drawing: Drawing) -> int | None:
+    """The seed as far as it decides the answer: the engine's likeliest one has none."""
+    if rung is None:
+        return call.seed
+    return None if drawing.temperature == 0 else (call.seed + rung.tries) % 2**32
 
 
 def _checked(text: str, schema: Mapping[str, Any] | None) -> None:

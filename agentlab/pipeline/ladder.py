@@ -43,6 +43,7 @@ class Failure:
 
     error: AgentlabError
     cut: bool = False
+    greedy: bool = False  # the likeliest answer was asked for, which no seed changes
     others: bool = False  # other models are loaded
     trained: int = 0
 
@@ -56,7 +57,7 @@ def next_rung(rung: Rung, failure: Failure, stage: Stage) -> Rung | None:
             return _fitting(rung, failure, stage)
         case SchemaError() if failure.cut and rung.max_tokens < 4 * rung.engine.context and rung.tries == 0:
             return replace(rung, max_tokens=2 * rung.max_tokens, tries=1, change="twice the tokens")
-        case SchemaError() if rung.tries < 2:
+        case SchemaError() if rung.tries < 2 and not failure.greedy:
             return replace(rung, tries=rung.tries + 1, change="a new seed")
         case WorkerDiedError() if not rung.crashed:
             return replace(rung, crashed=True, change="a new process")

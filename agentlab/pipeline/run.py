@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, ConfigError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fingerprint import fingerprint
 from agentlab.gguf.process import WorkerEngine
@@ -100,7 +100,7 @@ class PipelineExperiment:
             compute=found.compute + found.work + found.repacked,
             process=found.process,
             gpu=found.vram,
-            source=found.source,
+            source="measured" if self.sizes.learned(model.name, engine) > found.resident else found.source,
         )
 
     def run(self, run: Run) -> tuple[PipelineResult, Outcome]:
@@ -124,8 +124,9 @@ class PipelineExperiment:
         self._store.sync(kept)
         failed = [item for item in items if item.failed is not None]
         if failure is not None:
-            again = f"agentlab pipeline --resume {run.id} asks again, and keeps what was answered."
-            failure.hint = f"{failure.hint} {again}" if failure.hint else again
+            if not isinstance(failure, ConfigError):
+                again = f"agentlab pipeline --resume {run.id} asks again, and keeps what was answered."
+                failure.hint = f"{failure.hint} {again}" if failure.hint else again
             raise failure
         if failed:
             raise AgentlabError(

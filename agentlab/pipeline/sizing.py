@@ -62,13 +62,17 @@ class Sizes:
     def __call__(self, name: str, engine: Engine) -> int:
         """Planned bytes of a model with these settings."""
         found = self.estimate(name, engine)
-        resident = max(found.resident, self._loads.learned(self._key(name), shape_of(engine)) or 0)
+        resident = max(found.resident, self.learned(name, engine))
         ram = int(resident * self._resources.ram_safety)
         if not found.vram:
             return ram
         vram = found.vram * self._resources.vram_safety
         share = vram / self.budget.vram if self.budget.vram else float("inf")
         return ram if share <= ram / self.budget.ram else int(min(share, 1e6) * self.budget.ram)
+
+    def learned(self, name: str, engine: Engine) -> int:
+        """Bytes that earlier loads were measured to take; 0 if there was none."""
+        return self._loads.learned(self._key(name), shape_of(engine)) or 0
 
     def estimate(self, name: str, engine: Engine) -> MemoryEstimate:
         """The parts of it, without factor and experience."""

@@ -68,7 +68,7 @@ def custom(candidates: Sequence[Candidate], template: Template, values: Mapping[
     """What a template makes of `candidates` and of all that a prompt may use.
 
     Raises:
-        BadRequestError: the template cannot be rendered.
+        ConfigError: the template cannot be rendered.
     """
     shown = [{"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates]
     text = template.render({**values, "candidates": shown})

@@ -15,7 +15,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from agentlab.errors import BadRequestError, ConfigError
+from agentlab.errors import ConfigError
 from agentlab.pipeline.templates import filters
 from agentlab.pipeline.templates.filters import FILTERS, TESTS, Budget, kind
 from agentlab.pipeline.templates.syntax import Wrong, checked, near
@@ -225,7 +225,7 @@ class _Compiled:
         except _FAULTS as error:
             begin = "" if isinstance(error, TemplateError) else "it cannot be computed: "
             sentence = "it is nested too deeply" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
-            raise BadRequestError(f"{place or self._line(error)}: {sentence}.") from None
+            raise ConfigError(f"{place or self._line(error)}: {sentence}.") from None
         return "".join(parts)
 
     def _line(self, error: Exception) -> str:
@@ -246,7 +246,7 @@ class Template(_Compiled):
         """The text with these values, which are plain data; a text among them is never taken for a template.
 
         Raises:
-            BadRequestError: a value is not there or of the wrong kind, or it takes too much: one sentence with the
+            ConfigError: a value is not there or of the wrong kind, or it takes too much: one sentence with the
                 line.
         """
         return self._text(values)
@@ -261,7 +261,7 @@ class Condition(_Compiled):
         """Whether it comes to true: false, null, 0 and an empty text are not, any other text or number is.
 
         Raises:
-            BadRequestError: as for a template, or its value is a list or a mapping.
+            ConfigError: as for a template, or its value is a list or a mapping.
         """
         return bool(self._text(values, f"The condition {self.source!r}"))
 
