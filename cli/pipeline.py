@@ -1,16 +1,18 @@
 """`agentlab pipeline`: chains of local and remote models."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from agentlab.errors import RunUnreadableError, UsageError
+from agentlab.errors import UsageError
 
-from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
+from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, Set, screen_of, with_contract, with_output
 from .pipeline_history import app as history_app
+from .pipeline_history import pipeline_run
 
 app = typer.Typer(cls=DefaultsToRun, help="Run chains of local GGUF and remote models.")
 app.add_typer(history_app, name="history")
@@ -166,7 +168,7 @@ def _short(text: str) -> str:
     """A text that a config may hold."""
     if len(text) > _LONGEST_INPUT:
         raise UsageError(
-            f"The input has {len(text)} characters, and a config holds at most {_LONGEST_INPUT}.",
+            f"The input has more than {_LONGEST_INPUT} characters, the most that a config holds.",
             hint="Save it in a file and give --input-file FILE.",
         )
     return text
@@ -176,7 +178,7 @@ def _stdin() -> str:
     if sys.stdin is None:
         raise UsageError("--input-file - reads standard input, which is closed.")
     try:
-        return sys.stdin.read()
+        return sys.stdin.read(_LONGEST_INPUT + 2).removeprefix("\ufeff")  # `_short` refuses what is longer
     except UnicodeDecodeError:
         raise UsageError("Standard input is not UTF-8 text.") from None
 
@@ -188,12 +190,14 @@ def validate(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name or a file.")] = None,
     models: Models = None,
     pipeline: Pipeline = None,
+    mode: Mode = None,
+    set_: Set = None,
 ) -> None:
     """Check a pipeline without an engine: names, templates, circles, schemas; and say what may still go wrong."""
     from agentlab.pipeline.validation import validate as validated
 
     screen = screen_of(ctx)
-    loaded, context = _loaded(ctx, config, models, pipeline)
+    loaded, context = _loaded(ctx, config, models, pipeline, mode, set_ or ())
     screen.answer("pipeline validate", validated(loaded, context.workspace, context.env))
 
 
@@ -204,21 +208,30 @@ def models_(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name or a file.")] = None,
     models: Models = None,
     pipeline: Pipeline = None,
+    mode: Mode = None,
+    set_: Set = None,
 ) -> None:
     """List a pipeline's models: which can be used, and what is wrong with the others."""
     from agentlab.pipeline.registry import registry
     from agentlab.pipeline.registry_view import RegistryView
 
     screen = screen_of(ctx)
-    loaded, context = _loaded(ctx, config, models, pipeline)
+    loaded, context = _loaded(ctx, config, models, pipeline, mode, set_ or ())
     found = registry(loaded, context.workspace, context.env)
     screen.answer("pipeline models", RegistryView.of(loaded, found))
 
 
-def _loaded(ctx: typer.Context, config: str | None, models: Path | None, pipeline: Path | None) -> Any:
-    """The checked config that was named, and the surroundings."""
+def _loaded(
+    ctx: typer.Context,
+    config: str | None,
+    models: Path | None,
+    pipeline: Path | None,
+    mode: str | None,
+    sets: Sequence[str],
+) -> Any:
+    """The checked config that was named and changed, and the surroundings."""
     from agentlab.config.load import load
-    from agentlab.config.overrides import Override
+    from agentlab.config.overrides import Override, parse
     from agentlab.pipeline.config import PipelineConfig
 
     from .launch import surroundings
@@ -227,9 +240,10 @@ def _loaded(ctx: typer.Context, config: str | None, models: Path | None, pipelin
         raise UsageError("--pipeline takes the place of CONFIG; both were given.", hint=f"Drop {config!r}.")
     context = surroundings(screen_of(ctx))
     ref = config if pipeline is None else _path(pipeline)
-    half = [] if models is None else [Override("models_file", str(models), "--models")]
+    changes = [] if models is None else [Override("models_file", str(models), "--models")]
+    changes += [*map(parse, sets), *([] if mode is None else [Override("mode", mode, "--mode")])]
     where = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
-    return load(PipelineConfig, "pipeline", ref, half, **where).config, context  # type: ignore[arg-type] # as named
+    return load(PipelineConfig, "pipeline", ref, changes, **where).config, context  # type: ignore[arg-type] # as named
 
 
 @app.command(
@@ -255,7 +269,7 @@ def rerun(
     from .launch import launch, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    parent = _record(runs_folder(surroundings(screen), runs_dir), run)
+    parent = pipeline_run(runs_folder(surroundings(screen), runs_dir), run)
     contract = Contract(
         preset=str(parent.path / "config.yaml"),
         sets=set_ or (),
@@ -300,7 +314,7 @@ def diff(
 
     context, store = surrounded(ctx)
     folder = runs_folder(context, runs_dir)
-    screen_of(ctx).answer("pipeline diff", compared(_record(folder, first), _record(folder, second), store))
+    screen_of(ctx).answer("pipeline diff", compared(pipeline_run(folder, first), pipeline_run(folder, second), store))
 
 
 @app.command(epilog="Example: agentlab pipeline why last final")
@@ -318,7 +332,7 @@ def why(
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
-    screen.answer("pipeline why", explained(_record(folder, run), stage, _pipelines(folder)))
+    screen.answer("pipeline why", explained(pipeline_run(folder, run), stage, _pipelines(folder)))
 
 
 @app.command(epilog="Example: agentlab pipeline gc --days 30")
@@ -328,25 +342,27 @@ def gc(
     days: Annotated[float, typer.Option(min=0, help="Keep what was used in the last days.")] = 30.0,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Remove kept answers that no run of the runs folder names and nobody used of late."""
+    """Remove kept answers that no run names and nobody used of late.
+
+    Runs count wherever they lie: in the workspace's runs/, in the folders that pipelines of this workspace wrote to,
+    and in --runs-dir.
+    """
     import time
 
-    from agentlab.pipeline.branches.trace import referenced
+    from agentlab.pipeline.branches.needed import needed
     from agentlab.pipeline.store import gc as collect
-    from agentlab.runs.store import list_runs
 
     from .launch import runs_folder
     from .pipeline_history import surrounded
 
     context, store = surrounded(ctx)
     folder = runs_folder(context, runs_dir)
-    if damaged := list_runs(folder).unreadable:
-        raise RunUnreadableError(
-            f"Nobody knows which texts {damaged[0][0]} needs: {damaged[0][1]}",
-            hint=f"Repair it, or remove {folder / damaged[0][0]}; nothing was deleted.",
+    if runs_dir is not None and not folder.is_dir():
+        raise UsageError(
+            f"There is no folder {folder}.", hint="--runs-dir names a folder of runs; nothing was deleted."
         )
-    records = _pipelines(folder)
-    screen_of(ctx).answer("pipeline gc", collect(store, referenced(records), days * 86_400, time.time()))
+    named = needed((context.workspace.runs, folder, *store.users()))
+    screen_of(ctx).answer("pipeline gc", collect(store, named, days * 86_400, time.time()))
 
 
 def _pipelines(folder: Path) -> list[Any]:
@@ -354,15 +370,3 @@ def _pipelines(folder: Path) -> list[Any]:
     from agentlab.runs.store import list_runs
 
     return [record for record in list_runs(folder).runs if record.manifest.command == "pipeline"]
-
-
-def _record(folder: Path, name: str) -> Any:
-    from agentlab.runs.store import find
-
-    record = find(folder, name)
-    if record.manifest.command != "pipeline":
-        raise UsageError(
-            f"The run {record.id} belongs to `{record.manifest.command}`, not to `pipeline`.",
-            hint="`last:pipeline` is the last run of a pipeline.",
-        )
-    return record

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from agentlab.errors import StorageError, UsageError
+from agentlab.errors import StorageError, UnknownNameError, UsageError
 
 from .options import RunsDir, screen_of, with_output
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentlab.pipeline.history.index import History
     from agentlab.pipeline.store import Store
     from agentlab.runs.context import Context
+    from agentlab.runs.store import RunRecord
 
 app = typer.Typer(help="List, search, show and export runs of pipelines.", no_args_is_help=True)
 
@@ -44,6 +45,23 @@ def opened(ctx: typer.Context, runs_dir: Path | None) -> "Iterator[History]":
         yield history
 
 
+def pipeline_run(folder: Path, name: str) -> "RunRecord":
+    """The run of a pipeline that is meant by a name, a unique prefix or `last`.
+
+    Raises:
+        UsageError: it belongs to another command, or there is none.
+    """
+    from agentlab.runs.store import find
+
+    record = find(folder, name)
+    if record.manifest.command != "pipeline":
+        raise UsageError(
+            f"The run {record.id} belongs to `{record.manifest.command}`, not to `pipeline`.",
+            hint="`last:pipeline` is the last run of a pipeline.",
+        )
+    return record
+
+
 @app.command("list", epilog="Example: agentlab pipeline history list --status failed")
 @with_output
 def list_(
@@ -54,7 +72,10 @@ def list_(
 ) -> None:
     """List runs with the beginning of their input."""
     from agentlab.pipeline.history.listing import history_list
+    from agentlab.runs.manifest import Status
 
+    if status is not None and status not in get_args(Status):
+        raise UnknownNameError("status", status, get_args(Status))
     with opened(ctx, runs_dir) as history:
         screen_of(ctx).answer("pipeline history list", history_list(history.digests(), status=status, most=most))
 
@@ -68,8 +89,10 @@ def search(
     runs_dir: RunsDir = None,
 ) -> None:
     """Search the inputs and answers of all runs."""
-    from agentlab.pipeline.history.search import SearchView
+    from agentlab.pipeline.history.search import SearchView, quoted
 
+    if not quoted(query):
+        raise UsageError(f"{query!r} has no word to search for.", hint="Give letters or digits that occur in a text.")
     with opened(ctx, runs_dir) as history:
         screen_of(ctx).answer("pipeline history search", SearchView(query=query, hits=history.search(query, most)))
 
@@ -79,12 +102,11 @@ def search(
 def show(ctx: typer.Context, run: RunName, runs_dir: RunsDir = None) -> None:
     """Show a run with everything that was asked and answered."""
     from agentlab.pipeline.history.export import show as shown
-    from agentlab.runs.store import find
 
     from .launch import runs_folder
 
     context, store = surrounded(ctx)
-    screen_of(ctx).answer("pipeline history show", shown(find(runs_folder(context, runs_dir), run), store))
+    screen_of(ctx).answer("pipeline history show", shown(pipeline_run(runs_folder(context, runs_dir), run), store))
 
 
 @app.command(epilog="Example: agentlab pipeline history export last --format html --out answer.html")
@@ -100,13 +122,12 @@ def export(
     from agentlab.pipeline.history.export import export as exported
     from agentlab.pipeline.history.views import Exported
     from agentlab.runs.atomic import storage_errors, write_text
-    from agentlab.runs.store import find
 
     from .launch import runs_folder
 
     screen = screen_of(ctx)
     context, store = surrounded(ctx)
-    text = exported(find(runs_folder(context, runs_dir), run), store, form, screen.redactor)
+    text = exported(pipeline_run(runs_folder(context, runs_dir), run), store, form, screen.redactor)
     if out is None:
         screen.answer("pipeline history export", Exported(form=form, text=text, path=None))
         return

@@ -7,13 +7,13 @@ console ends the process when the other end of a pipe closes.
 import contextlib
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentlab.errors import AgentlabError
 from agentlab.runs.redact import Redactor
+from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-# A model's answer or a file's name must not move the cursor, set a title or clear the screen.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHOW_CURSOR = b"\x1b[?25h"
 _SHOWN = 60  # characters of a growing line beside the bar
 
@@ -101,7 +99,7 @@ class Screen:
 
     def cleaned(self, text: str) -> str:
         """The text as it may be shown: secrets masked, control characters made harmless."""
-        return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", self.redactor.scrub(text))
+        return visible(self.redactor.scrub(text))
 
     def _table(self, out: "Console", table: "Table") -> None:
         from rich import box

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -93,7 +93,7 @@ def asked(
         task=task,
         request=request,
         value=value,
-        candidates=_candidates(config, task, options.model, request),
+        candidates=_within(options.seconds, _candidates(config, task, options.model, request)),
         start=0.0,
         cached=cached if options.cache is None else options.cache,
     )
@@ -119,6 +119,12 @@ def _candidates(config: LLMConfig, task: str, model: str | None, request: Reques
             hint="Shorten it, or name a model with a larger window.",
         )
     return fitting
+
+
+def _within(seconds: float | None, candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    return (
+        candidates if seconds is None else tuple(replace(each, total=min(each.total, seconds)) for each in candidates)
+    )
 
 
 def _able(candidates: tuple[Candidate, ...], cap: Cap, task: str) -> tuple[Candidate, ...]:

@@ -20,6 +20,7 @@ class Options:
         json_only: the answer has to be some JSON object.
         json_schema: a JSON schema for the answer, where there is no pydantic model; it is checked all the same.
         cache: whether an answer from the response cache will do.
+        seconds: the whole call may take, if that is less than what the config allows.
     """
 
     strategy: Strategy | None = None
@@ -34,6 +35,7 @@ class Options:
     json_only: bool = False
     json_schema: Mapping[str, Any] | None = None
     cache: bool | None = None
+    seconds: float | None = None
 
 
 PLAIN = Options()

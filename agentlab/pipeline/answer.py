@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-VERSION = 1  # of the key: raised when the same fields come to mean another answer
+VERSION = 2  # of the key: raised when the same fields come to mean another answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,10 @@ class Asked:
     logprob: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """The question as plain JSON of bounded size: long texts are their SHA-256 and length in characters."""
+        """The question as plain JSON of bounded size: long texts are their SHA-256 and length in characters.
+
+        A schema keeps the order of its keys: the grammar made of it asks for the properties in that order.
+        """
         return {
             "messages": [{"role": role, "sha": sha_of(text), "chars": len(text)} for role, text in self.messages],
             "model": self.model,
@@ -81,7 +84,7 @@ class Asked:
             "max_tokens": self.max_tokens,
             "seed": self.seed,
             "stop": list(self.stop),
-            "schema": None if self.schema is None else sha_of(canonical(self.schema)),
+            "schema": None if self.schema is None else sha_of(_json(self.schema, sort_keys=False)),
             "logprob": self.logprob,
         }
 
@@ -100,7 +103,11 @@ def key_of(asked: Asked) -> str:
 
 def canonical(value: Any) -> str:
     """The one JSON text of plain data: keys sorted, no spaces. NaN is refused: it is not JSON."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _json(value, sort_keys=True)
+
+
+def _json(value: Any, *, sort_keys: bool) -> str:
+    return json.dumps(value, sort_keys=sort_keys, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def sha_of(text: str) -> str:

@@ -1,69 +1,29 @@
-"""One question of the pipeline: from what is known, from the workspace's store, or from a model and those behind it."""
+"""How a question is answered: by what is known, or by a model and those behind it. Every answer is kept and told."""
 
-import time
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentlab.errors import (
-    AgentlabError,
-    ConfigError,
-    GateError,
-    LLMCancelledError,
-    MissingFileError,
-    ModelFileError,
-    RemoteError,
-    SchemaError,
-)
+from agentlab.errors import AgentlabError, LLMCancelledError, MissingFileError, SchemaError
 from agentlab.gguf.fingerprint import engine_build
 from agentlab.llm.structured import Rejected
+from agentlab.pipeline import local_model, remote_model
 from agentlab.pipeline.aggregation.fit import fits
-from agentlab.pipeline.answer import Answer, Asked, key_of
+from agentlab.pipeline.answer import Answer, Asked, canonical, key_of, sha_of
+from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.ladder import Failure, Rung, next_rung
 from agentlab.pipeline.memo import ANSWERED, Known, Memo
 from agentlab.pipeline.residents import Residents
-from agentlab.pipeline.settings import Drawing, Engine, engine_of
+from agentlab.pipeline.settings import Engine, engine_of
 from agentlab.pipeline.sizing import LocalModel
-from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.store import Store
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
-from agentlab.workers.chat import ChatRequest, Chunk
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
-
-TASK = "pipeline"
-_TELL_SECONDS = 0.05  # how often tokens are passed on
-# After these another model may be asked, and `on_error` decides when none is left. ConfigError: a template meets an
-# answer that lacks what it uses.
-FAILURES = (RemoteError, ModelFileError, MissingFileError, GateError, ConfigError)
-
-Messages = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One question.
-
-    Attributes:
-        id: within the run; see `units` for how ids are made.
-        models: who is asked, and who stands in, in that order.
-        prompt: the messages, of the share of the input that they show.
-        drawings: how the answer is drawn from each of the models.
-        stop: texts that end the answer.
-    """
-
-    id: str
-    stage: Stage
-    models: tuple[str, ...]
-    prompt: Callable[[float], Messages]
-    drawings: Mapping[str, Drawing]
-    seed: int
-    schema: Mapping[str, Any] | None = None
-    logprob: bool = False
-    stop: tuple[str, ...] = ()
 
 
 class Asking:
@@ -85,7 +45,7 @@ class Asking:
         """`scrub` masks the secrets of a text: an answer may repeat what it was shown, and it is kept for long."""
         self._config, self._models, self._residents, self._router = config, models, residents, router
         self._store, self._memo, self._run, self._stop, self._scrub = store, memo, run, stop, scrub
-        self._engines: dict[str, Engine] = {}  # settings that a want of memory has changed
+        self._engines: dict[str, Engine] = {}  # settings that a failure has changed
 
     def answer(self, call: Call, upcoming: Sequence[str] = ()) -> Answer:
         """The answer. `upcoming` are the models that are needed after this call, for what has to be unloaded.
@@ -94,6 +54,9 @@ class Asking:
             AgentlabError: every model failed; the error is the first model's.
             Interrupted: a stop was requested.
         """
+        known = self._memo.known(call.id, {key_of(self._first(call, name)) for name in self._there(call)})
+        if known is not None:  # whoever of them it was that answered
+            return known.answer
         failed: AgentlabError | None = None
         for model in call.models:
             self._stop.check()
@@ -109,134 +72,95 @@ class Asking:
         assert failed is not None
         raise failed
 
-    # -- local models -------------------------------------------------------------------------------------------
+    def _there(self, call: Call) -> list[str]:
+        return [n for n in call.models if n in self._models or self._config.models[n].provider == "router"]
 
-    def _local(self, call: Call, model: str, upcoming: Sequence[str]) -> Answer:
-        if model not in self._models:
-            raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
-        settings = self._engines.get(model) or engine_of(self._config, model)
-        rung = Rung(settings, call.drawings[model].max_tokens)
-        wanted = key_of(self._asked(call, model, rung))
-        while True:
-            asked = self._asked(call, model, rung)
-            known = self._known(call, wanted, key_of(asked), asked, rung)
-            if known is not None:
-                return known
-            last: list[Chunk] = []
-            try:
-                answer = self._generated(call, model, rung, upcoming, last)
-            except FAILURES as error:
-                if isinstance(error, LLMCancelledError):
-                    raise
-                others = len(set(self._residents.names) - {model}) > 0
-                cut = bool(last) and last[-1].finish == "length"
-                trained = self._models[model].metadata.context_length
-                greedy = call.drawings[model].temperature == 0
-                following = next_rung(rung, Failure(error, cut, greedy, others, trained), call.stage)
-                self._failed(call, model, error, "" if following is None else following.change)
-                if following is None:
-                    raise
-                if following.alone and not rung.alone:
-                    self._residents.only(model)
-                rung = following
-                continue
-            if rung.engine != settings and call.stage.overflow != "grow":
-                self._engines[model] = rung.engine
-            return self._answered(call, wanted, asked, answer, rung)
+    def _tell(self, call: Call) -> Callable[[str], None]:
+        return lambda text: self._run.stream("call.text", call.id, text=text)
 
-    def _generated(self, call: Call, model: str, rung: Rung, upcoming: Sequence[str], last: list[Chunk]) -> Answer:
-        """Ask the engine, and pass on what it says while it says it."""
-        drawing = call.drawings[model]
-        stopped = self._requested
-        engine = self._residents.engine(model, rung.engine, upcoming=upcoming, cancelled=stopped)
-        question = ChatRequest(
-            messages=[{"role": role, "content": content} for role, content in call.prompt(rung.keep)],
-            schema=call.schema,
-            max_tokens=rung.max_tokens,
-            temperature=drawing.temperature,
-            seed=(call.seed + rung.tries) % 2**32,
-            seconds=drawing.seconds,
-            stop=call.stop,
-            top_p=drawing.top_p,
-            logprob=call.logprob,
-        )
-        said: list[str] = []
-        told, then = 0, time.monotonic()
-        for chunk in engine.chat(question, cancelled=stopped):
-            said.append(chunk.text)
-            last[:] = [chunk]
-            if (now := time.monotonic()) - then > _TELL_SECONDS or chunk.finish is not None:
-                self._run.stream("call.text", call.id, text="".join(said[told:]))
-                told, then = len(said), now
-        text, end = "".join(said), last[-1]
-        _checked(text, call.schema)
-        return Answer(
-            text=text,
-            finish=end.finish or "stop",
-            model=model,
-            prompt_tokens=end.prompt_tokens,
-            completion_tokens=end.completion_tokens,
-            reused_tokens=end.reused_tokens,
-            prefill_seconds=end.prefill_seconds,
-            decode_seconds=end.decode_seconds,
-            logprob=end.logprob,
-            cost_usd=None,
-        )
-
-    def _requested(self) -> bool:
-        return self._stop.requested
-
-    # -- remote models ------------------------------------------------------------------------------------------
+    # -- models -------------------------------------------------------------------------------------------------
 
     def _remote(self, call: Call, model: str) -> Answer:
-        from agentlab.llm.options import Options
-        from agentlab.llm.types import Message
-
-        drawing = call.drawings[model]
-        asked = self._asked(call, model, None)
-        key = key_of(asked)
-        known = self._known(call, key, key, asked, None)
+        asked = self._first(call, model)
+        known = self._recalled(call, asked, asked)
         if known is not None:
             return known
-        options = Options(
-            model=self._config.models[model].model,
-            temperature=drawing.temperature,
-            max_tokens=drawing.max_tokens,
-            seed=call.seed,
-            top_p=drawing.top_p,
-            stop=call.stop,
-            json_schema=call.schema,
-        )
-        messages = [Message(role, content) for role, content in call.prompt(1.0)]  # type: ignore[arg-type] # system, user
         assert self._router is not None  # there is one where a model of it is asked
         try:
-            said = self._router.complete_sync(messages, TASK, call_id=call.id, options=options)
-        except FAILURES as error:
-            self._failed(call, model, error, "")
+            said = remote_model.ask(self._router, self._config, call, model, stop=self._stop, tell=self._tell(call))
+        except LLMCancelledError:
             raise
-        answer = Answer(
-            text=said.text,
-            finish=said.finish,
-            model=model,
-            prompt_tokens=said.usage.input_tokens,
-            completion_tokens=said.usage.output_tokens,
-            reused_tokens=None,
-            prefill_seconds=said.timing.first if said.timing else None,
-            decode_seconds=said.timing.total - (said.timing.first or 0.0) if said.timing else None,
-            logprob=None,
-            cost_usd=said.usage.cost_usd,
-        )
-        return self._answered(call, key, asked, answer, None)
+        except FAILURES as error:
+            self._failed(call, model, error, None)
+            raise
+        return self._answered(call, asked, asked, said, "")
 
-    # -- what is known ------------------------------------------------------------------------------------------
+    def _local(self, call: Call, model: str, upcoming: Sequence[str]) -> Answer:
+        """Down the ladder, until an answer is good or the last rung has failed."""
+        if model not in self._models:
+            raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
+        wanted, rung = self._first(call, model), self._rung(call, model)
+        while True:
+            asked = self._asked(call, model, rung)
+            known = self._recalled(call, wanted, asked)
+            if known is not None:
+                return known
+            cut = False
+            try:
+                said = local_model.ask(
+                    self._residents,
+                    call,
+                    model,
+                    rung,
+                    seed=_seed(call, rung),
+                    upcoming=upcoming,
+                    stopped=lambda: self._stop.requested,
+                    tell=self._tell(call),
+                )
+                cut = said.finish == "length"
+                _check(said.text, call.schema)
+            except LLMCancelledError:
+                raise
+            except FAILURES as error:
+                rung = self._further(call, model, rung, error, cut=cut)
+                continue
+            self._engines[model] = rung.engine
+            return self._answered(call, wanted, asked, said, rung.change)
+
+    def _further(self, call: Call, model: str, rung: Rung, error: AgentlabError, *, cut: bool) -> Rung:
+        """The next rung, or the error when there is none."""
+        failure = Failure(
+            error,
+            cut=cut,
+            greedy=call.drawings[model].temperature == 0,
+            others=bool(set(self._residents.names) - {model}),
+            trained=self._models[model].metadata.context_length,
+        )
+        following = next_rung(rung, failure, call.stage)
+        self._failed(call, model, error, following)
+        if following is None:
+            raise error
+        if following.alone and not rung.alone:
+            self._residents.only(model)
+        return following
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    def _rung(self, call: Call, model: str) -> Rung:
+        settings = self._engines.get(model) or engine_of(self._config, model)
+        return Rung(settings, call.drawings[model].max_tokens)
+
+    def _first(self, call: Call, model: str) -> Asked:
+        """The question as the config puts it, whatever failures have changed since."""
+        local = self._config.models[model].provider == "gguf"
+        rung = Rung(engine_of(self._config, model), call.drawings[model].max_tokens) if local else None
+        return self._asked(call, model, rung)
 
     def _asked(self, call: Call, model: str, rung: Rung | None) -> Asked:
         """Everything that decides the answer. n_ctx and threads do not: they change no bit of it."""
         drawing = call.drawings[model]
-        entry = self._config.models[model]
         if rung is None:
-            there = self._config.llm.models[entry.model or ""]
-            fingerprint, numerics = f"router:{there.provider}:{there.id}", dict[str, Any]()
+            fingerprint, numerics = self._remote_fingerprint(model), dict[str, Any]()
         else:
             fingerprint = self._models[model].fingerprint
             numerics = {
@@ -246,6 +170,7 @@ class Asking:
                 "gpu_layers": rung.engine.gpu_layers,
                 "engine": engine_build(),
             }
+        greedy = rung is not None and drawing.temperature == 0  # the engine's likeliest answer has no seed
         return Asked(
             messages=call.prompt(1.0 if rung is None else rung.keep),
             model=model,
@@ -254,56 +179,63 @@ class Asking:
             temperature=drawing.temperature,
             top_p=drawing.top_p,
             max_tokens=drawing.max_tokens if rung is None else rung.max_tokens,
-            seed=_seed(call, rung, drawing),
+            seed=None if greedy else call.seed if rung is None else _seed(call, rung),
             stop=call.stop,
             schema=call.schema,
             logprob=call.logprob,
         )
 
-    def _known(self, call: Call, wanted: str, key: str, asked: Asked, rung: Rung | None) -> Answer | None:
-        """An answer that needs no model: of this run, of its parent, or of the store."""
-        own = self._memo.known(call.id, wanted)
-        if own is not None:
-            return own.answer
-        known = self._memo.inherited(call.id, wanted)
+    def _remote_fingerprint(self, model: str) -> str:
+        """Which endpoint and model it is: two servers under one name are two."""
+        there = self._config.llm.models[self._config.models[model].model or ""]
+        provider = self._config.llm.providers[there.provider].model_dump(mode="json")
+        return f"router:{there.provider}:{there.id}:{sha_of(canonical(provider))[:16]}"
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def _recalled(self, call: Call, wanted: Asked, asked: Asked) -> Answer | None:
+        """An answer that needs no model: of the run's parent, or of the store."""
+        known = self._memo.inherited(call.id, key_of(wanted))
         if known is None and self._config.cache == "use":
-            found = self._store.recall(key)
+            found = self._store.recall(key_of(asked))
             known = None if found is None else Known(found[0], found[1], "cache")
         if known is None:
             return None
         answer = replace(known.answer, model=asked.model)
-        self._tell(call, wanted, asked, answer, known.sha, known.source, rung)
+        self._note(call, wanted, asked, answer, known.sha, known.source, "")
         return answer
 
-    def _answered(self, call: Call, wanted: str, asked: Asked, answer: Answer, rung: Rung | None) -> Answer:
+    def _answered(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, change: str) -> Answer:
         answer = replace(answer, text=self._scrub(answer.text))
         if self._config.cache == "off":
             sha = self._store.put(answer.text)
         else:
             sha = self._store.remember(key_of(asked), asked, answer)
-        self._tell(call, wanted, asked, answer, sha, "model", rung)
+            if asked.numerics == wanted.numerics and asked != wanted:  # the question itself led to the change
+                self._store.remember(key_of(wanted), wanted, answer)
+        self._note(call, wanted, asked, answer, sha, "model", change)
         return answer
 
-    def _tell(
-        self, call: Call, wanted: str, asked: Asked, answer: Answer, sha: str, source: str, rung: Rung | None
+    def _note(
+        self, call: Call, wanted: Asked, asked: Asked, answer: Answer, sha: str, source: str, change: str
     ) -> None:
-        data = {"key": wanted, "sha": sha, "from": source, "asked": asked.summary(), "answer": answer.figures()}
-        self._run.emit(ANSWERED, call.id, **data, rung="" if rung is None else rung.change)
+        data = {"key": key_of(wanted), "sha": sha, "from": source, "asked": asked.summary()}
+        self._run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
 
-    def _failed(self, call: Call, model: str, error: AgentlabError, following: str) -> None:
-        self._run.emit(
-            "call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=following or "none"
-        )
+    def _failed(self, call: Call, model: str, error: AgentlabError, following: Rung | None) -> None:
+        then = "none" if following is None else following.change
+        self._run.emit("call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=then)
 
 
-def _seed(call: Call, rung: Rung | None, drawing: Drawing) -> int | None:
-    """The seed as far as it decides the answer: the engine's likeliest one has none."""
-    if rung is None:
+def _seed(call: Call, rung: Rung) -> int:
+    """The call's own seed, and at every further try another one that no other sample has."""
+    if rung.tries == 0:
         return call.seed
-    return None if drawing.temperature == 0 else (call.seed + rung.tries) % 2**32
+    digest = hashlib.sha256(f"{call.id}:{call.seed}:{rung.tries}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
-def _checked(text: str, schema: Mapping[str, Any] | None) -> None:
+def _check(text: str, schema: Mapping[str, Any] | None) -> None:
     """Raises SchemaError when an answer does not fit."""
     if schema is not None and isinstance(found := fits(text, schema), Rejected):
         raise SchemaError(f"The answer does not fit its schema: {'; '.join(found.problems)}")

@@ -130,7 +130,8 @@ def _aggregation(stage: Stage, config: "PipelineConfig") -> Iterator[Problem]:
                 if name not in stage.asked:
                     yield ("aggregation", "weights", name), _unknown("model of this stage", name, list(stage.asked))
         case BestOf():
-            remote = [n for n in stage.asked if n in config.models and config.models[n].provider == "router"]
+            asked = (*stage.asked, *stage.fallback_models)
+            remote = [name for name in asked if name in config.models and config.models[name].provider == "router"]
             if remote:
                 yield ("aggregation",), f"best_of needs token probabilities, which {remote[0]} does not tell"
 

@@ -11,7 +11,7 @@ from agentlab.pipeline.aggregation import judge, pick, synthesis, vote
 from agentlab.pipeline.aggregation.fit import fits
 from agentlab.pipeline.aggregation.types import Candidate, Chosen, Messages, Tie
 from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.asking import FAILURES, Call
+from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.settings import drawing_of, engine_of
@@ -147,7 +147,8 @@ def _synthesised(
         candidates, _asked(step, item), cut, candidate_tokens=how.candidate_tokens, instruction=instruction
     )
     call = _call(step, item, "synthesis", how.model, asked, config)
-    written = ask(replace(call, drawings={how.model: drawing_of(config, step.stage, how.model)}))
+    drawings = {how.model: drawing_of(config, step.stage, how.model)}
+    written = ask(replace(call, drawings=drawings, schema=step.stage.response_schema, stop=step.stage.stop))
     return Chosen(written.text, {"method": "synthesis", "model": how.model, "candidates": len(candidates)})
 
 

@@ -34,7 +34,11 @@ class ModelEntry(StrictModel):
     provider: Literal["gguf", "router"] = Field("gguf", description="gguf: `file`; router: `model` of `llm`.")
     file: EnvText | None = Field(None, description="A file in models_directory, or a path.")
     quantization: str | None = Field(None, max_length=40, description="Such as Q4_K_M; checked against the file.")
-    required_for_base: bool = Field(True, description="Whether base mode refuses to start without it.")
+    required_for_base: bool = Field(
+        True,
+        description="Whether base mode refuses to start without it. When false, a fallback that is not there is passed "
+        "over, in both modes; a model that a stage asks first has to be there.",
+    )
     overrides: EngineOptions = Field(EngineOptions(), description="What differs from `defaults`.")
     model: str | None = Field(None, description="The name of a model of `llm`.")
 

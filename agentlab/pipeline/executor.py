@@ -1,28 +1,33 @@
 """Takes all items through all steps: local models one after another as planned, remote ones beside them."""
 
 import itertools
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.asking import FAILURES, Asking
+from agentlab.pipeline.asking import Asking
+from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.completion import completed
 from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.ends import Ends
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.schedule.types import Evict, Schedule
 from agentlab.pipeline.schedule.types import Run as Do
 from agentlab.pipeline.state import Ended, Item
-from agentlab.pipeline.store import Store
 from agentlab.pipeline.units import Unit
 from agentlab.pipeline.work import calls
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
 
-_AT_ONCE = 8  # remote units in flight; the router has limits of its own
+_AT_ONCE = 8  # remote questions in flight; the router has limits of its own
 _POLL_SECONDS = 0.05
+
+Flying = dict[str, list[Future[None]]]
 
 
 class Executor:
@@ -37,50 +42,71 @@ class Executor:
         *,
         asking: Asking,
         residents: Residents,
-        store: Store,
+        ends: Ends,
         run: Run,
         stop: StopFlag,
+        scrub: Callable[[str], str],
     ) -> None:
         self._config, self._items, self._plan = config, items, list(plan.steps)
-        self._asking, self._residents, self._store, self._run, self._stop = asking, residents, store, run, stop
+        self._asking, self._residents, self._ends, self._run = asking, residents, ends, run
+        self._stop, self._scrub = stop, scrub
         self._left = {unit.id: unit for unit in units}
         self._total, self._done = len(self._left) * len(items), itertools.count(1)
         self._candidates: dict[str, Answer | AgentlabError] = {}
-        self._seconds: dict[str, float] = {}  # spent on the candidates of a step
-        self._noted = {event.id for event in run.events if event.type == "stage.finished"}
+        self._seconds: dict[str, float] = {}  # spent on a step
+        self._counting = threading.Lock()
         self._batch = any(item.name for item in items)
 
     def work(self) -> None:
-        """Do all of it.
+        """Do all of it. When it fails, remote questions may still be in flight: closing the router ends them.
 
         Raises:
             AgentlabError: the only input failed; of several, each keeps its own error.
             Interrupted: a stop was requested.
         """
-        flying: dict[str, Future[None]] = {}
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="agentlab-remote") as pool:
-            while self._left or flying:
-                for name in [name for name, future in flying.items() if future.done()]:
-                    flying.pop(name).result()
-                self._launch(flying, pool)
-                unit = self._next(flying)
-                if unit is not None:
-                    self._do(unit, self._upcoming())
-                    del self._left[unit.id]
-                elif flying:
-                    wait(flying.values(), timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                    self._stop.check()
-                else:
-                    raise AssertionError(f"no plan for {sorted(self._left)}")
+        pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="agentlab-remote")
+        try:
+            self._all(pool)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+    def _all(self, pool: ThreadPoolExecutor) -> None:
+        flying: Flying = {}
+        while self._left or flying:
+            self._land(flying)
+            self._launch(flying, pool)
+            unit = self._next(flying)
+            if unit is not None:
+                upcoming = self._upcoming()
+                for item in self._items:
+                    self._do(unit, item, upcoming)
+                del self._left[unit.id]
+            elif flying:
+                futures = [future for several in flying.values() for future in several]
+                wait(futures, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                self._stop.check()
+            elif self._left:
+                raise AssertionError(f"no plan for {sorted(self._left)}")
 
     # -- which unit is next -------------------------------------------------------------------------------------
 
-    def _launch(self, flying: dict[str, Future[None]], pool: ThreadPoolExecutor) -> None:
-        """Start the remote units whose needs are met."""
+    def _land(self, flying: Flying) -> None:
+        """Take in what remote units came to. An error of one ends the work."""
+        for name, futures in list(flying.items()):
+            for future in [each for each in futures if each.done()]:
+                futures.remove(future)
+                future.result()
+            if not futures:
+                del flying[name]
+
+    def _launch(self, flying: Flying, pool: ThreadPoolExecutor) -> None:
+        """Start the remote units whose needs are met, all their items at once."""
         for unit in [u for u in self._left.values() if u.model is not None and not u.local]:
             if self._ready(unit, flying):
                 del self._left[unit.id]
-                flying[unit.id] = pool.submit(self._do, unit)
+                flying[unit.id] = [pool.submit(self._do, unit, item) for item in self._items]
 
     def _ready(self, unit: Unit, flying: Mapping[str, object]) -> bool:
         return not any(need in self._left or need in flying for need in unit.needs)
@@ -112,38 +138,46 @@ class Executor:
 
     # -- doing it -----------------------------------------------------------------------------------------------
 
-    def _do(self, unit: Unit, upcoming: Sequence[str] = ()) -> None:
-        """A unit, for every item. One item's failure is its own, unless it is the only one."""
-        for item in self._items:
-            self._stop.check()
-            if item.failed is None:
-                try:
-                    if unit.whole:
-                        self._complete(unit.step, item, upcoming)
-                    else:
-                        self._ask(unit, item, upcoming)
-                except FAILURES as error:
-                    item.failed = error
-                    if not self._batch:
-                        raise
-            self._run.stream("work.progress", done=next(self._done), total=self._total)
+    def _do(self, unit: Unit, item: Item, upcoming: Sequence[str] = ()) -> None:
+        """A unit, for one item. Its failure is its own, unless it is the only one."""
+        self._stop.check()
+        if item.failed is None:
+            try:
+                if not self._restored(unit.step, item):
+                    (self._complete if unit.whole else self._ask)(unit, item, upcoming)
+            except FAILURES as error:
+                item.failed = error
+                if not self._batch:
+                    raise
+        self._run.stream("work.progress", done=next(self._done), total=self._total)
+
+    def _restored(self, step: Step, item: Item) -> bool:
+        """Whether the step had ended in an earlier session: then so it did, whatever would come of it now."""
+        if step.id not in item.ended:
+            end = self._ends.known(item.id(step.id))
+            if end is None:
+                return False
+            item.ended[step.id] = end
+        return True
 
     def _ask(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
         """The candidates of one model. Those that fail are missing; the stage fails when all are."""
         assert unit.model is not None
-        if item.verdict(unit.step) is not None:
-            return
         began = time.monotonic()
-        for call in calls(unit.step, item, unit.model, self._config):
-            try:
-                self._candidates[call.id] = self._asking.answer(call, upcoming)
-            except FAILURES as error:
-                self._candidates[call.id] = error
-        name = item.id(unit.step.id)
-        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
+        if item.verdict(unit.step) is None:
+            for call in calls(unit.step, item, unit.model, self._config):
+                self._candidates[call.id] = self._candidate(call, upcoming)
+        self._spent(item.id(unit.step.id), time.monotonic() - began)
 
-    def _complete(self, step: Step, item: Item, upcoming: Sequence[str]) -> None:
+    def _candidate(self, call: Call, upcoming: Sequence[str]) -> Answer | AgentlabError:
+        try:
+            return self._asking.answer(call, upcoming)
+        except FAILURES as error:
+            return error
+
+    def _complete(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
         """Make the step's answer of its candidates, and write down how it ended."""
+        began, step = time.monotonic(), unit.step
         passed = item.verdict(step)
         if passed is not None:
             end = Ended(passed)
@@ -154,9 +188,11 @@ class Executor:
                 for call in calls(step, item, model, self._config)
             }
             end = completed(step, item, found, self._config, lambda call: self._asking.answer(call, upcoming))
-        item.finished(step, end)
+        item.finished(step, replace(end, answer=self._scrub(end.answer), output=self._scrub(end.output)))
         name = item.id(step.id)
-        if name not in self._noted:
-            kept = item.ended[step.id]
-            sha, seconds = self._store.put(kept.output), round(self._seconds.pop(name, 0.0), 4)
-            self._run.emit("stage.finished", name, sha=sha, status=kept.status, why=dict(kept.why), seconds=seconds)
+        self._spent(name, time.monotonic() - began)
+        self._ends.note(name, item.ended[step.id], self._seconds.pop(name))
+
+    def _spent(self, name: str, seconds: float) -> None:
+        with self._counting:
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds

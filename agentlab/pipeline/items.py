@@ -1,6 +1,7 @@
 """The inputs of a run: one text, or the lines of a JSONL file. A run keeps a copy, to resume and to be rerun from."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from agentlab.runs.redact import Redactor
 
 COPY = "inputs.jsonl"
 _MOST_BYTES, _MOST_ITEMS, _LONGEST_LINE = 64 << 20, 100_000, 4 << 20
+_DEEPEST = 100  # levels of a line
+_OURS = ("n", "input", "output", "error", "item")  # the keys of a line of `outputs.jsonl`
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,20 @@ class Input:
         """Its line in the copy."""
         return json.dumps({**self.fields, "input": self.text}, ensure_ascii=False)
 
+    def output_line(self, number: str, output: str, error: str | None) -> dict[str, Any]:
+        """Its line in `outputs.jsonl`: its fields and the answer. Fields that bear a name of ours stand in `item`."""
+        free = {key: value for key, value in self.fields.items() if key not in _OURS}
+        taken = {key: value for key, value in self.fields.items() if key in _OURS}
+        ours = {"input": self.text, "output": output, "error": error}
+        return {"n": number, **free, **ours, **({"item": taken} if taken else {})}
 
-def read_inputs(config: PipelineConfig, workspace: Workspace, kept: Path | None = None) -> tuple[Input, ...]:
+
+def read_inputs(
+    config: PipelineConfig, workspace: Workspace, kept: Path | None = None, *, needed: bool = True
+) -> tuple[Input, ...]:
     """What the config names; or what `kept`, the folder of a run, holds a copy of.
+
+    A plan can be made without: where an input is not `needed` and none is named, there are none.
 
     Raises:
         UsageError: there is no input.
@@ -47,6 +61,8 @@ def read_inputs(config: PipelineConfig, workspace: Workspace, kept: Path | None 
         return _lines(workspace.resolve(config.inputs))
     if config.input_file is not None:
         return (Input("", _text(workspace.resolve(config.input_file))),)
+    if config.input is None and not needed:
+        return ()
     if config.input is None or not config.input.strip():
         raise UsageError(
             "There is no input for the pipeline." if config.input is None else "The input is empty.",
@@ -62,7 +78,7 @@ def copy_of(inputs: Sequence[Input]) -> str:
 
 def _text(path: Path) -> str:
     try:
-        text = read_text(path, _MOST_BYTES)
+        text = read_text(path, _MOST_BYTES).removeprefix("\ufeff")  # the mark that some programs begin UTF-8 with
     except FileNotFoundError:
         raise MissingFileError(f"There is no input file {path}.", hint="Check the path.") from None
     except OSError as error:
@@ -88,9 +104,17 @@ def _input(name: str, line: str, where: str) -> Input:
     if len(line) > _LONGEST_LINE:
         raise DataError(f"{where} is longer than {_LONGEST_LINE} characters.")
     try:
-        value = json.loads(line)
+        value = json.loads(line, parse_constant=_refused, parse_float=_finite)
+    except _NotFiniteError as error:
+        raise DataError(
+            f"{where} holds {error}, which is no number in JSON.", hint="Write null, or leave it out."
+        ) from None
     except (ValueError, RecursionError):
         raise DataError(f"{where} is not JSON.", hint=hint) from None
+    if not _within(value, _DEEPEST):
+        raise DataError(f"{where} is nested deeper than {_DEEPEST} levels.")
+    if not _is_unicode(json.dumps(value, ensure_ascii=False)):
+        raise DataError(f"{where} holds half a character (\\ud800 to \\udfff).", hint="Write both halves, or neither.")
     if isinstance(value, str):
         value = {"input": value}
     if not isinstance(value, dict) or not isinstance(value.get("input"), str):
@@ -98,3 +122,30 @@ def _input(name: str, line: str, where: str) -> Input:
     if not value["input"].strip():
         raise DataError(f"{where} has an empty `input`.", hint=hint)
     return Input(name, value["input"], {key: item for key, item in value.items() if key != "input"})
+
+
+class _NotFiniteError(ValueError):
+    """A number that JSON does not have, as it was written."""
+
+
+def _refused(constant: str) -> float:
+    raise _NotFiniteError(constant)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _refused(digits[:40])
+
+
+def _within(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_within(item, levels - 1) for item in inner)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written down: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

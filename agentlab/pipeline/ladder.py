@@ -14,7 +14,7 @@ from agentlab.pipeline.settings import Engine
 from agentlab.pipeline.stage_config import Stage
 
 _LEAST_BATCH, _LEAST_CONTEXT, _PADDING = 32, 256, 256
-_LEAST_KEPT = 0.01
+_LEAST_KEPT = 0.001
 _MOST_LAYERS = 64  # how "all" is halved
 
 

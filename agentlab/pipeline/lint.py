@@ -35,6 +35,7 @@ def lint(stages: Sequence[Stage], temperature: Callable[[Stage], float]) -> list
         *(remark for stage in stages for remark in _equal_samples(stage, temperature(stage))),
         *(remark for stage in stages for remark in _endless_texts(stage)),
         *_unread(stages),
+        *_maybe_nothing(stages),
     ]
     places = {stage.id: place for place, stage in enumerate(stages)}
     return sorted(found, key=lambda remark: places[remark.stage])
@@ -118,3 +119,15 @@ def _unread(stages: Sequence[Stage]) -> Iterator[Remark]:
     for stage in stages[:-1]:
         if stage.id not in used and stage.repeat_until is None:
             yield Remark(stage.id, f"nobody reads the answer of {stage.id}: name it in input_from or in a template")
+
+
+def _maybe_nothing(stages: Sequence[Stage]) -> Iterator[Remark]:
+    """A pipeline of whose stages each may be skipped: by its `when`, or because all that it reads may be."""
+    read, certain = graph.sources(stages), {graph.INPUT}
+    for stage in stages:
+        if stage.when is None and certain & {*read[stage.id]}:
+            certain.add(stage.id)
+    if certain == {graph.INPUT}:
+        yield Remark(
+            stages[-1].id, "every stage may be skipped, and then the answer is empty: leave one without `when`"
+        )

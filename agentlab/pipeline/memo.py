@@ -1,6 +1,6 @@
 """What a run knows already: its own answers of earlier sessions, and those it takes over from its parent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +29,19 @@ class Memo:
         self._inherited = _answered(inherited)
         self._own = _answered(events)
 
-    def known(self, call: str, key: str) -> Known | None:
-        """What was answered in this run before; None if nothing, or if its text is lost."""
-        return self._found(self._own, call, key, None)
+    def known(self, call: str, keys: Collection[str]) -> Known | None:
+        """What was answered in this run before, under one of these keys; None if nothing, or if its text is lost."""
+        return self._found(self._own, call, keys, None)
 
     def inherited(self, call: str, key: str) -> Known | None:
         """What the parent was answered."""
-        return self._found(self._inherited, call, key, "parent")
+        return self._found(self._inherited, call, (key,), "parent")
 
-    def _found(self, kept: Mapping[str, Mapping[str, Any]], call: str, key: str, source: str | None) -> Known | None:
+    def _found(
+        self, kept: Mapping[str, Mapping[str, Any]], call: str, keys: Collection[str], source: str | None
+    ) -> Known | None:
         data = kept.get(call)
-        if data is None or data["key"] != key:
+        if data is None or data["key"] not in keys:
             return None
         text = self._store.text(data["sha"])
         if text is None:

@@ -1,6 +1,6 @@
 """What a pipeline is going to do: the order, what is loaded and unloaded for it, and the memory that takes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from agentlab.pipeline.result import Figures
 from agentlab.pipeline.schedule.types import Evict, Load, Schedule
@@ -13,7 +13,10 @@ _MIB = 1 << 20
 
 
 class PlanStep(Figures):
-    """One step of the plan; `resident_bytes` is planned to be in memory after it."""
+    """One step of the plan; `resident_bytes` is planned to be in memory after it.
+
+    `action`: take over (the stage `what`, from the parent), load, unload, ask, or ask remote.
+    """
 
     action: str
     what: str
@@ -38,7 +41,7 @@ class PlannedModel(Figures):
 
 
 class PipelinePlan(Document):
-    """The answer of `pipeline plan` and of `--dry-run`."""
+    """The answer of `pipeline plan` and of `--dry-run`. With 0 `inputs`, none was given, and one is counted."""
 
     inputs: int
     steps: list[PlanStep]
@@ -67,8 +70,9 @@ class PipelinePlan(Document):
             for m in self.models
         ]
         best = "no order needs fewer" if self.method == "exact" else "found by rule: more stages than can be tried out"
+        inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
         said = (
-            f"{self.inputs} input{'s' if self.inputs != 1 else ''}, {self.loads} model load"
+            f"{inputs}, {self.loads} model load"
             f"{'s' if self.loads != 1 else ''} ({best}), at most {self.peak_bytes / _MIB:.0f} of "
             f"{self.budget_bytes / _MIB:.0f} MiB."
         )
@@ -89,12 +93,28 @@ def plan_of(
     budget: Budget,
     remarks: Sequence[str],
     inputs: int,
+    taken: Collection[str] = (),
 ) -> PipelinePlan:
-    """The plan as it is shown. Steps that neither ask nor load are left out."""
+    """The plan as it is shown. Steps that neither ask nor load are left out.
+
+    Args:
+        schedule: of the units whose stages are not `taken`.
+        units: all of them.
+        models: the local ones.
+        budget: the memory there is.
+        remarks: what else should be known.
+        inputs: how many there are; 0 is not known yet.
+        taken: the stages whose answers a rerun takes over from its parent.
+    """
     by_id = {unit.id: unit for unit in units}
-    steps = []
+    stages = dict.fromkeys(unit.step.stage.id for unit in units)
+    steps = [
+        PlanStep(action="take over", what=stage, model="", answers=0, resident_bytes=0)
+        for stage in stages
+        if stage in taken
+    ]
     for step, resident in zip(schedule.steps, schedule.resident_bytes(), strict=True):
-        shown = _step(step, by_id, inputs, resident)
+        shown = _step(step, by_id, max(inputs, 1), resident)
         if shown is not None:
             steps.append(shown)
     return PipelinePlan(

@@ -20,7 +20,7 @@ _INSTRUCT = "Use an instruct model, for example `agentlab models pull smollm2-13
 class Availability:
     """One model of a config. `error` is why it cannot be used; `metadata` is there when its file could be read.
 
-    `wanted`: the run cannot start without it, because a stage of its mode asks it, or base mode requires it.
+    `wanted`: the run cannot start without it; see `wanted`.
     """
 
     name: str
@@ -62,9 +62,14 @@ def available(
 
 
 def wanted(config: PipelineConfig) -> set[str]:
-    """The models that a run cannot start without."""
+    """The models that a run cannot start without: those that its stages ask, and those that it requires.
+
+    Base mode requires every model that is `required_for_base`; manual mode those of them that stand in for others.
+    """
     required = {name for name, entry in config.models.items() if entry.required_for_base}
-    return asked(config.stages, config) | (required if config.mode == "base" else set())
+    if config.mode != "base":
+        required &= asked(config.stages, config)
+    return _first_asked(config.stages, config) | required
 
 
 def require(availability: Mapping[str, Availability]) -> None:
@@ -86,8 +91,12 @@ def require(availability: Mapping[str, Availability]) -> None:
 
 def asked(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
     """The models that stages may ask: their own, those that judge or write, and those that stand in."""
-    asking = {unit.model for unit in units(unroll(stages), config) if unit.model is not None}
-    return asking | {name for stage in stages for name in stage.fallback_models}
+    return _first_asked(stages, config) | {name for stage in stages for name in stage.fallback_models}
+
+
+def _first_asked(stages: Sequence[Stage], config: PipelineConfig) -> set[str]:
+    """Without those that stand in."""
+    return {unit.model for unit in units(unroll(stages), config) if unit.model is not None}
 
 
 def _local(name: str, entry: ModelEntry, config: PipelineConfig, workspace: Workspace, *, wanted: bool) -> Availability:
@@ -109,8 +118,16 @@ def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
     folder = workspace.resolve(config.models_directory)
     is_path = "/" in file or "\\" in file or file.startswith("~")
     path = workspace.resolve(file) if is_path else folder / file
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # such as a name that is too long
+        raise MissingFileError(f"{path} cannot be looked up: {error.strerror}.", hint="Check `file`.") from error
+    if path.is_symlink():
+        raise MissingFileError(
+            f"{path} is a link that leads nowhere: there is no {path.readlink()}.",
+            hint="Put the file there, or let the link lead to it.",
+        )
     known = sorted(p.name for p in path.parent.glob("*.gguf")) if path.parent.is_dir() else []
     hint = UnknownNameError("model file", path.name, known).hint
     if folder == workspace.models and not is_path:

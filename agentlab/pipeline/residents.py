@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agentlab.errors import GateError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.pipeline.settings import Engine
 from agentlab.pipeline.sizing import LocalModel, Sizes
@@ -59,6 +60,7 @@ class Residents:
         """The model, loaded with these settings. What has to go for it is what is needed last among `upcoming`.
 
         Raises:
+            GateError: it takes more than all models together may.
             AgentlabError: it cannot be loaded; see `ChatEngine.chat`.
         """
         here = self._here.get(name)
@@ -68,6 +70,12 @@ class Residents:
         if here is not None:
             self.evict(name)
         needed = self._sizes(name, settings)
+        if needed > self._budget:
+            raise GateError(
+                f"Model {name} takes {needed >> 20} MiB with a context of {settings.context}, and all models together "
+                f"may take {self._budget >> 20} MiB.",
+                hint="Raise resources.ram_gib, or lower n_ctx.",
+            )
         self._make_room(needed, upcoming)
         model = self._models[name]
         engine = self._make(

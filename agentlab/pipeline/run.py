@@ -14,6 +14,7 @@ from agentlab.gguf.process import WorkerEngine
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.ends import FINISHED, Ends
 from agentlab.pipeline.executor import Executor
 from agentlab.pipeline.graph import Step, unroll
 from agentlab.pipeline.items import Input, read_inputs
@@ -25,7 +26,7 @@ from agentlab.pipeline.report import write_pipeline_report
 from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, stage_results
 from agentlab.pipeline.schedule.plan import schedule
-from agentlab.pipeline.schedule.types import Job, Room, Schedule
+from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
 from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds
 from agentlab.pipeline.state import Item
@@ -66,7 +67,8 @@ class PipelineExperiment:
         """What is scheduled."""
         return units(self.steps, self.config)
 
-    def scheduled(self, jobs: Sequence[Job], resident: tuple[str, ...] = ()) -> Schedule:
+    @cached_property
+    def schedule(self) -> Schedule:
         """The cheapest order that keeps within the budget.
 
         Raises:
@@ -74,12 +76,12 @@ class PipelineExperiment:
         """
         sizes = {name: self.sizes(name, engine_of(self.config, name)) for name in self.models}
         seconds = {name: load_seconds(model) for name, model in self.models.items()}
-        return schedule(jobs, Room(sizes, seconds, self.sizes.budget.ram, resident))
+        return schedule([unit.job() for unit in self.units], Room(sizes, seconds, self.sizes.budget.ram))
 
     def plan(self) -> PipelinePlan:
         """What it would do, and the memory for it."""
         return plan_of(
-            self.scheduled([unit.job() for unit in self.units]),
+            self.schedule,
             self.units,
             [self._planned(model) for model in self.models.values()],
             self.sizes.budget,
@@ -120,8 +122,13 @@ class PipelineExperiment:
             failure = error
         result, outcome = self._result(run, items)
         self._write(run, items, result)
-        kept = [event.data["sha"] for event in run.events if event.type in (ANSWERED, "stage.finished")]
-        self._store.sync(kept)
+        self._store.sync(
+            event.data[name]
+            for event in run.events
+            for name in ("sha", "answer")
+            if event.type == FINISHED or (event.type == ANSWERED and name == "sha")
+        )
+        run.figures(outcome)
         failed = [item for item in items if item.failed is not None]
         if failure is not None:
             if not isinstance(failure, ConfigError):
@@ -136,6 +143,7 @@ class PipelineExperiment:
         return result, outcome
 
     def _begin(self, run: Run) -> None:
+        self._store.used_by(run.path.parent)
         if not any(event.type == "inputs.taken" for event in run.events):
             run.write_text(inputs_of.COPY, inputs_of.copy_of(self.inputs))
             run.emit("inputs.taken", count=len(self.inputs))
@@ -143,7 +151,7 @@ class PipelineExperiment:
             run.derive(self.parent.run)
 
     def _work(self, run: Run, items: list[Item]) -> None:
-        store = self._store
+        store, scrub = self._store, Redactor.of(self.context.env).scrub
         memo = Memo(store, run.events, self.parent.inherited if self.parent else ())
         residents = Residents(
             self.models,
@@ -163,19 +171,19 @@ class PipelineExperiment:
                 memo=memo,
                 run=run,
                 stop=self.context.stop,
-                scrub=Redactor.of(self.context.env).scrub,
+                scrub=scrub,
             )
-            plan = self.scheduled([unit.job() for unit in self.units])
             Executor(
                 self.config,
                 items,
                 self.units,
-                plan,
+                self.schedule,
                 asking=asking,
                 residents=residents,
-                store=store,
+                ends=Ends(run, store),
                 run=run,
                 stop=self.context.stop,
+                scrub=scrub,
             ).work()
         finally:
             residents.close()
@@ -186,14 +194,14 @@ class PipelineExperiment:
         """What asks remote models, if there are any."""
         if all(entry.provider == "gguf" for entry in self.config.models.values()):
             return None
-        from agentlab.llm.recorder import RunRecorder
         from agentlab.llm.router import Router
+        from agentlab.pipeline.spending import Spending
 
         return Router(
             self.config.llm,
             env=self.context.env,
             workspace=self.context.workspace,
-            recorder=RunRecorder(run),
+            recorder=Spending(run),
             stop=self.context.stop,
         )
 
@@ -204,7 +212,7 @@ class PipelineExperiment:
             items=[
                 ItemResult(
                     name=item.name,
-                    answer=item.final(self.steps),
+                    answer="" if item.failed is not None else item.final(self.steps),
                     error=None if item.failed is None else str(item.failed),
                 )
                 for item in items
@@ -263,5 +271,5 @@ def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
         sizes=Sizes(models, config.resources, budget_of(config.resources), context.workspace.state / "gguf"),
         parent=parent,
     )
-    experiment.scheduled([unit.job() for unit in experiment.units])
+    _ = experiment.schedule  # a model that does not fit is refused here
     return experiment

@@ -2,6 +2,7 @@
 
     objects/<2>/<sha256>         a text: the answer of a call, the output of a stage
     answers/<2>/<key>.json       what was asked (in short), the answer, and the hash of all of it
+    users/<2>/<sha256>           the path of a folder whose runs name texts of this store
 
 Runs name texts by their hash, so a branch of ten stages takes space only for what changed in it.
 
@@ -20,12 +21,13 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from json import loads
 from pathlib import Path
 
 from agentlab.errors import StorageError
 from agentlab.pipeline.answer import Answer, Asked, canonical, decoded, encoded, sha_of
-from agentlab.runs.atomic import is_temporary, make_folder, storage_errors, sync_folder
+from agentlab.runs.atomic import is_temporary, make_folder, storage_errors, sync_folder, write_bytes
 from agentlab.runs.document import Block, Document, Text
 
 MOST_BYTES = 64 << 20  # of one text
@@ -41,6 +43,7 @@ class Store:
         """Nothing is made before something is kept. `root` is `Workspace.state / "pipeline"`."""
         self.objects = root / "objects"
         self.answers = root / "answers"
+        self._users = root / "users"
 
     def put(self, text: str) -> str:
         """Keep a text; its SHA-256 is its name.
@@ -107,6 +110,23 @@ class Store:
             if not _touch(_place(self.objects, sha)):
                 self.put(answer.text)  # the run that asks will name it
         return found
+
+    def used_by(self, runs_dir: Path) -> None:
+        """Note that runs of this folder are about to name texts: `gc` has to ask them, wherever they lie.
+
+        Raises:
+            StorageError: see `put`.
+        """
+        folder = str(runs_dir.resolve())
+        note = _place(self._users, sha_of(folder))
+        if _read(note) != encoded(folder):
+            make_folder(note.parent)
+            write_bytes(note, encoded(folder))  # synced: no later question would bring it back
+
+    def users(self) -> list[Path]:
+        """All folders that were noted, those that are gone as well."""
+        found = [(note.name, _read(note)) for note in self._users.glob("??/*") if not is_temporary(note)]
+        return [Path(decoded(folder)) for name, folder in found if folder and sha256(folder).hexdigest() == name]
 
 
 class Freed(Document):

@@ -7,7 +7,7 @@ from agentlab.pipeline import graph
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.lint import lint
 from agentlab.pipeline.registry import asked, registry
-from agentlab.pipeline.settings import drawing_of
+from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Stage
 from agentlab.runs.document import Block, Document, Table, Text
 
@@ -57,10 +57,14 @@ def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str
     stages = [line for mode, listed in _lists(config) for line in _lines(mode, listed)]
     needed = {name for _, listed in _lists(config) for name in asked(listed, config)}
     found = registry(config, workspace, env).values()
+    trained = {model.name: model.metadata.context_length for model in found if model.metadata is not None}
     return Validated(
         stages=stages,
         models=[name for name in config.models if name in needed],
-        remarks=[sentence for _, listed in _lists(config) for sentence in remarks(config, listed)],
+        remarks=[
+            *(sentence for _, listed in _lists(config) for sentence in remarks(config, listed)),
+            *stretched(config, trained),
+        ],
         warnings=[f"models.{model.name}: {model.problem}" for model in found if model.problem is not None],
     )
 
@@ -69,6 +73,16 @@ def remarks(config: PipelineConfig, stages: Sequence[Stage]) -> list[str]:
     """What is allowed, but hardly meant or slow."""
     found = lint(stages, lambda stage: drawing_of(config, stage, stage.asked[0]).temperature)
     return [f"{remark.stage}: {remark.sentence}" for remark in found]
+
+
+def stretched(config: PipelineConfig, trained: Mapping[str, int]) -> list[str]:
+    """Which models are given a larger context than they were `trained` with (tokens; 0 is unknown)."""
+    return [
+        f"models.{name}: n_ctx {context} is more than the {most} tokens that it was trained with; "
+        "what it says to longer prompts is hardly of use"
+        for name, most in trained.items()
+        if 0 < most < (context := engine_of(config, name).context)
+    ]
 
 
 def _lists(config: PipelineConfig) -> Iterator[tuple[str, Sequence[Stage]]]:

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 
-from agentlab.pipeline.asking import Call, Messages
+from agentlab.errors import ConfigError
+from agentlab.pipeline.call import Call, Messages
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.ladder import shortened
@@ -12,6 +13,8 @@ from agentlab.pipeline.settings import drawing_of
 from agentlab.pipeline.stage_config import BestOf
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.templates import compiled
+
+_SHOWN = 60  # characters of an input that a message shows
 
 
 def calls(step: Step, item: Item, model: str, config: PipelineConfig) -> Iterator[Call]:
@@ -55,8 +58,16 @@ def messages(step: Step, item: Item, keep: float) -> Messages:
     """System and user message of a step, with this share of its input.
 
     Raises:
-        AgentlabError: a template cannot be filled in.
+        ConfigError: a template cannot be filled in, or the question comes to nothing.
     """
-    values = item.values(step, shortened(item.given(step), keep))
-    parts: tuple[tuple[str, str], ...] = (("system", step.stage.system), ("user", step.stage.prompt))
-    return tuple((role, text) for role, source in parts if (text := compiled(source).render(values)))
+    given = item.given(step)
+    values = item.values(step, shortened(given, keep))
+    system, prompt = (compiled(source).render(values) for source in (step.stage.system, step.stage.prompt))
+    if not prompt.strip():
+        read = " and ".join(step.sources)
+        of = f"its template makes nothing of {given[:_SHOWN]!r}" if given.strip() else f"so is what it reads, {read}"
+        raise ConfigError(
+            f"The prompt of stage {step.stage.id} is empty: {of}.",
+            hint="`when` skips a stage that has nothing to ask, and `on_error` says what happens if it comes to that.",
+        )
+    return (*((("system", system),) if system else ()), ("user", prompt))

@@ -6,7 +6,6 @@ are heard here.
 
 import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agentlab.errors import StorageError
 from agentlab.runs.events import Event
 from agentlab.runs.run import Run
+from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from agentlab.config.differences import Difference
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 LLM_LOG = "agentlab.llm"
 
 # A model's answer must not move the cursor, set a title or clear the screen of whoever reads the log.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
     """Foreign text as any file and terminal can take it."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.encode(errors="backslashreplace").decode())
+    return visible(text.encode(errors="backslashreplace").decode())
 
 
 class DebugLog:

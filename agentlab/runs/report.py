@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
+from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from agentlab.runs.run import Run
@@ -32,7 +33,7 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
                 parts.append(f"![{_line(alt)}]({file})")
             case Table():
                 parts.append(_markdown_table(block))
-    return "\n\n".join(parts) + "\n"
+    return visible("\n\n".join(parts) + "\n")
 
 
 def _markdown_table(table: Table) -> str:
@@ -121,7 +122,7 @@ def html(title: str, blocks: Sequence[Block], read: Callable[[str], bytes]) -> s
     from jinja2 import Environment, StrictUndefined
 
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
-    return page.render(title=title, blocks=[_html_block(block, read) for block in blocks])
+    return visible(page.render(title=title, blocks=[_html_block(block, read) for block in blocks]))
 
 
 def _html_block(block: Block, read: Callable[[str], bytes]) -> dict[str, object]:

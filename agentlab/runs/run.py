@@ -218,15 +218,13 @@ class Run:
             self._update(status="interrupted")
         self.write_text("config.yaml", config_yaml)
 
+    def figures(self, outcome: Outcome) -> None:
+        """What the work came to so far: kept even if it ends in an error."""
+        self._update(**_fields(outcome))
+
     def complete(self, outcome: Outcome) -> None:
         """The work is done."""
-        self._end(
-            "completed",
-            metrics=outcome.metrics,
-            control=outcome.control,
-            tokens=outcome.tokens,
-            cost_usd=outcome.cost_usd,
-        )
+        self._end("completed", **_fields(outcome))
 
     def interrupt(self) -> None:
         """A signal stopped the work; it can go on later."""
@@ -263,6 +261,16 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _fields(outcome: Outcome) -> dict[str, Any]:
+    """The manifest's fields for an outcome."""
+    return {
+        "metrics": outcome.metrics,
+        "control": outcome.control,
+        "tokens": outcome.tokens,
+        "cost_usd": outcome.cost_usd,
+    }
 
 
 def _default_name(now: datetime, command: str) -> str:

@@ -33,9 +33,7 @@ from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.gguf import metadata
 from agentlab.models import store
-from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.schedule.lru import least_recently_used
-from agentlab.pipeline.units import units
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
@@ -234,9 +232,7 @@ def rerun(home: Home) -> list[Row]:
             held=seconds <= 0.8 and loads == 0 and same,
         )
     ]
-    _, changed = home.shell(
-        "rerun", "last", "--from", "s5", "--set", "base_pipeline.stages.s5.max_tokens=12"
-    )
+    _, changed = home.shell("rerun", "last", "--from", "s5", "--set", "base_pipeline.stages.s5.max_tokens=12")
     asked = [stage["stage"] for stage in changed["result"]["stages"] if stage["asked"]]
     rows.append(
         Row(f"changed s5 of six: asked {asked}", len(asked), 6, "all", "stages", "lower", held=asked == ["s5", "s6"])
@@ -261,7 +257,7 @@ def swaps(home: Home) -> Row:
     config = home.config(stages, resources={"ram_gib": 500 / 1024}, defaults={"n_ctx": 512})
     session = begin("pipeline", config, [], context=home.context, runs_dir=home.context.workspace.runs)
     experiment: Any = session.experiment
-    best = experiment.scheduled([unit.job() for unit in units(unroll(experiment.config.stages), experiment.config)])
+    best = experiment.schedule
     other = least_recently_used([unit.job() for unit in experiment.units], best.room)
     if 2 * size > best.room.budget or best.room.budget > 3 * min(best.room.sizes.values()):
         raise SystemExit("the budget is not one for two models")

@@ -1,12 +1,14 @@
 """`agentlab pipeline` from the outside: the seed's call, its subcommands, and what is said of wrong input."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentlab.bench.mock.serving import in_thread
 from tests.cli.conftest import Answer
 
 Call = Callable[..., Answer]
@@ -120,11 +122,46 @@ def test_history_lists_searches_shows_and_exports(agentlab: Call) -> None:
     assert agentlab("pipeline", "history", "export", "one", "--out", "one.html").code == 2
 
 
+def test_history_refuses_what_cannot_be_meant(agentlab: Call) -> None:
+    wrong = agentlab("pipeline", "history", "list", "--status", "complete")
+    assert wrong.code == 2
+    assert "Did you mean completed" in wrong.err
+    assert agentlab("pipeline", "history", "list", "--status", "").code == 2
+    for query in ("", " ", '"*"'):
+        assert agentlab("pipeline", "history", "search", query).code == 2
+    empty = agentlab("pipeline", "history", "list", "--status", "failed")
+    assert (empty.code, empty.out) == (0, "No pipeline run has the status 'failed'.\n")
+
+
 def test_gc_keeps_what_runs_name(agentlab: Call) -> None:
     agentlab("pipeline", scripted(), "--input", "x", "--run-name", "one")
     assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["objects"] == 0
     agentlab("runs", "rm", "one", "--yes")
     assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["objects"] == 2
+
+
+def test_gc_never_forgets_the_runs_of_the_workspace(agentlab: Call) -> None:
+    agentlab("pipeline", scripted(), "--input", "x", "--run-name", "one")
+    answer = agentlab("pipeline", "gc", "--runs-dir", "typo", "--days", "0")
+    assert answer.code == 2
+    assert "typo" in answer.err
+    Path("other").mkdir()
+    other = agentlab("pipeline", "gc", "--runs-dir", "other", "--days", "0", "--json")
+    assert other.json["result"]["objects"] == 0
+
+
+def test_gc_keeps_what_runs_elsewhere_name(agentlab: Call) -> None:
+
+    agentlab("pipeline", scripted(), "--input", "x", "--runs-dir", "elsewhere")
+    assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["objects"] == 0
+
+
+def test_gc_says_how_to_go_on_without_a_damaged_run(agentlab: Call) -> None:
+    agentlab("pipeline", scripted(), "--input", "x", "--run-name", "one")
+    Path("runs/one/events.jsonl").write_text("damage\n{}\n")
+    answer = agentlab("pipeline", "gc", "--days", "0")
+    assert answer.code == 2
+    assert "agentlab runs rm one" in answer.err
 
 
 def test_a_batch_writes_one_line_per_input(agentlab: Call) -> None:
@@ -141,6 +178,42 @@ def test_standard_input_is_an_input(agentlab: Call, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe"))
     answer = agentlab("pipeline", scripted(), "--input-file", "-", "--json")
     assert answer.code == 0, answer.err
+
+
+def test_standard_input_is_read_up_to_what_a_config_holds(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    endless = io.StringIO("x" * 1_000_000)
+    monkeypatch.setattr("sys.stdin", endless)
+    refused(agentlab("pipeline", scripted(), "--input-file", "-"), 2, "more than 32768 characters", "--input-file FILE")
+    assert endless.tell() < 40_000
+
+
+def test_validate_and_models_take_what_a_run_takes(agentlab: Call) -> None:
+    part = stages({"id": "a", "model": "far"})
+    path = write("both.yaml", REMOTE, part, {"manual_pipeline": part["base_pipeline"]})
+    changed = ["--set", "manual_pipeline.stages.a.when=params.go", "--mode", "manual"]
+    assert "every stage may be skipped" in agentlab("pipeline", "validate", path, *changed).out
+    refused(agentlab("pipeline", "validate", path, "--set", "seed=x"), 2, "--set: seed")
+    refused(agentlab("pipeline", "validate", path, "--mode", "manual", "--set", "manual_pipeline=null"), 2, "manual")
+    fallback = ["--set", "models.m={file: nowhere.gguf}"]
+    assert "nowhere.gguf" in agentlab("pipeline", "models", path, *fallback).out
+    wanted = agentlab("pipeline", "models", path, *fallback, "--mode", "manual", "--json").json["result"]["models"]
+    assert {model["name"]: model["wanted"] for model in wanted} == {"far": True, "m": False}
+
+
+def test_a_rerun_changes_nothing_before_its_first_stage(agentlab: Call) -> None:
+    agentlab("pipeline", scripted(), "--input", "x", "--run-name", "parent")
+    for change, said in (("seed=5", "seed was changed"), ("input=y", "`input` was changed")):
+        answer = agentlab("pipeline", "rerun", "parent", "--from", "b", "--set", change)
+        assert answer.code == 2
+        assert said in answer.err
+    assert [path.name for path in Path("runs").iterdir() if path.is_dir()] == ["parent"]
+
+
+def test_a_line_that_cannot_be_written_down_is_refused_before_a_run_begins(agentlab: Call) -> None:
+    Path("half.jsonl").write_text('"a\\ud800b"\n')
+    refused(agentlab("pipeline", scripted(), "--inputs", "half.jsonl"), 2, "half.jsonl:1", "half a character")
 
 
 def test_the_plan_and_the_models_of_the_embedded_presets(agentlab: Call) -> None:
@@ -207,6 +280,77 @@ def test_a_run_of_another_command_is_none_of_a_pipeline(agentlab: Call) -> None:
     answer = agentlab("pipeline", "why", "study", "a")
     assert answer.code == 2
     assert "belongs to `nas`" in answer.err
+    for words in (("show", "study"), ("export", "study")):
+        answer = agentlab("pipeline", "history", *words)
+        assert (answer.code, answer.out) == (2, "")
+        assert "belongs to `nas`" in answer.err
+
+
+def test_a_pipeline_may_end_in_a_remote_judge(agentlab: Call) -> None:
+    judged = {"id": "a", "model": "far", "samples": 2, "aggregation": {"method": "judge", "model": "far"}}
+    path = write("judge.yaml", REMOTE, stages(judged))
+    content = json.loads(Path(path).read_text())
+    content["llm"]["providers"]["script"] = {"kind": "scripted", "mode": "first"}
+    Path(path).write_text(json.dumps(content))
+    answer = agentlab("pipeline", path, "--input", "x", "--json")
+    assert answer.code == 0, answer.err
+
+
+def test_an_outage_is_over_when_the_run_is_gone_on_with(agentlab: Call) -> None:
+    with in_thread() as server:
+        url = server.url
+    llm = {
+        "providers": {"mock": {"kind": "openai_compat", "base_url": url}},
+        "models": {"said": {"provider": "mock", "id": "ok-n3"}},
+        "roles": {"primary": ["said"]},
+        "defaults": {"retries": 0},
+    }
+    path = write("down.yaml", {"models": REMOTE["models"], "llm": llm}, stages({"id": "a", "model": "far"}))
+    assert agentlab("pipeline", path, "--input", "x", "--run-name", "down").code == 4
+    port = int(url.rsplit(":", 1)[1].partition("/")[0])
+    with in_thread(port=port):
+        answer = agentlab("pipeline", "--resume", "down", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["result"]["items"][0]["answer"] == "0 1 2"
+
+
+def test_two_servers_under_one_name_are_two(agentlab: Call) -> None:
+    path = scripted()
+    assert agentlab("pipeline", path, "--input", "x").out == "two\n"
+    content = json.loads(Path(path).read_text())
+    content["llm"]["providers"]["script"]["replies"] = ["six", "seven"]
+    Path(path).write_text(json.dumps(content))
+    assert agentlab("pipeline", path, "--input", "x").out == "seven\n"
+
+
+def test_a_remote_stage_has_its_own_clock(agentlab: Call) -> None:
+    slow = {"id": "a", "model": "far", "timeout_s": 0.5, "on_error": "default", "default": "late"}
+    path = write("slow.yaml", REMOTE, stages(slow))
+    content = json.loads(Path(path).read_text())
+    content["llm"]["providers"]["script"] = {"kind": "scripted", "mode": "stuck"}
+    Path(path).write_text(json.dumps(content))
+    began = time.monotonic()
+    assert agentlab("pipeline", path, "--input", "x").out == "late\n"
+    assert time.monotonic() - began < 8
+
+
+def test_a_secret_is_in_no_text_that_is_kept(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "planted-secret-value")
+    told = {"id": "a", "model": "far", "prompt": "{{ params.key }}", "output_mode": "input_plus_answer"}
+    path = write("secret.yaml", {**REMOTE, "params": {"key": "planted-secret-value"}}, stages(told))
+    answer = agentlab("pipeline", path, "--input", "say planted-secret-value", "--json")
+    assert answer.code == 0, answer.err
+    kept = [p for p in Path().rglob("*") if p.is_file() and p.name != "secret.yaml"]
+    assert [p for p in kept if b"planted-secret-value" in p.read_bytes()] == []
+
+
+def test_a_failed_run_has_no_answer_and_keeps_its_figures(agentlab: Call) -> None:
+    second = {"id": "b", "model": "far", "prompt": "{{ stages.a.json.x }}"}
+    answer = agentlab("pipeline", write("f.yaml", REMOTE, stages({"id": "a", "model": "far"}, second)), "--input", "x")
+    assert answer.code == 2
+    (run,) = Path("runs").glob("2*")
+    assert (run / "final.txt").read_text() == ""
+    assert json.loads((run / "manifest.json").read_text())["metrics"]["answered"]["value"] == 0
 
 
 def test_a_failing_remote_model_exits_4_and_can_be_gone_on_with(agentlab: Call) -> None:

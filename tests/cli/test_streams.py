@@ -128,12 +128,12 @@ def test_a_terminal_without_unicode_gets_valid_json_and_readable_text(workspace:
 
 
 def test_hostile_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    hostile = "a\x1b]0;title\x07b\x1b[2J\u009b1m"
+    hostile = "a\x1b]0;title\x07b\x1b[2J\u009b1m\u202e\u2066"
     screen = Screen()
     screen.blocks([Heading(hostile), Text(hostile), Code(hostile), Table((hostile,), [(hostile,)])])
     screen.say(hostile)
     captured = capsys.readouterr()
-    assert not {"\x1b", "\x07", "\u009b"} & set(captured.out + captured.err)
+    assert not set("\x1b\x07\u009b\u202e\u2066") & set(captured.out + captured.err)
     assert "a\ufffd]0;title\ufffdb" in captured.out
 
 

@@ -370,6 +370,29 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(
     assert not worker_pids(process.pid)
 
 
+def test_a_resume_keeps_how_a_stage_ended(
+    run: Run, shell: Shell, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that fell back to its default stays so, even if its model would answer by now."""
+    slow = stage("a", timeout_s=0.05, on_error="default", default="nothing", prompt="{{ input }}" + " word" * 350)
+    given = config(slow, stage("b", max_tokens=100), cache="off")
+    (workspace / "slow.yaml").write_text(json.dumps(given))
+    process = shell("slow.yaml", "--run-name", "slow")
+    folder = workspace / "runs" / "slow"
+    deadline = time.monotonic() + 60
+    while not (folder / "events.jsonl").exists() or not events(folder, "stage.finished"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    config_file = folder / "config.yaml"
+    config_file.write_text(config_file.read_text().replace("timeout_s: 0.05", "timeout_s: 60.0"))
+    out, said = shell("--resume", "slow", "--json").communicate(timeout=120)
+    assert json.loads(out)["run"]["status"] == "completed", said
+    assert [event["id"] for event in events(folder, "stage.finished")] == ["a", "b"]
+    assert {event["id"] for event in events(folder, "call.answered")} == {"b"}
+
+
 def test_a_rerun_takes_over_what_lies_before(run: Run, shell: Shell) -> None:
     parent = run(config(*SIX[:4]), run_name="parent")
     process = shell(

@@ -13,9 +13,9 @@ _START_SECONDS = 20.0
 
 
 @contextmanager
-def in_thread(*, seed: int = 0) -> Iterator[MockServer]:
+def in_thread(*, seed: int = 0, port: int = 0) -> Iterator[MockServer]:
     """A server whose loop runs in a thread of this process."""
-    server, loop = MockServer(seed=seed), asyncio.new_event_loop()
+    server, loop = MockServer(seed=seed, port=port), asyncio.new_event_loop()
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:

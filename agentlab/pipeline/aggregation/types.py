@@ -17,7 +17,6 @@ class Candidate:
         sample: counted from 1 within the model.
         json: the value that fits `response_schema`; None without a schema, or when the text does not fit.
         logprob: mean log-probability per token, natural logarithm; None where nobody tells.
-        fingerprint: of the model.
     """
 
     model: str
@@ -25,7 +24,6 @@ class Candidate:
     text: str
     json: Any | None = None
     logprob: float | None = None
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from agentlab.config.yaml_tree import read_yaml
 from agentlab.errors import ConfigError, RunUnreadableError
 from agentlab.pipeline.branches.digest import changes, config_of, inputs_of
-from agentlab.pipeline.branches.trace import Trace, item_of, stage_of, step_of, trace
+from agentlab.pipeline.branches.trace import Trace, is_of_aggregation, item_of, stage_of, step_of, trace
 from agentlab.pipeline.config import StageList
 from agentlab.pipeline.graph import INPUT, sources
 from agentlab.pipeline.stage_config import Stage
@@ -57,11 +57,11 @@ def reasons(call: str, role: str, now: Past, before: Past, stages: Mapping[str, 
     stage = stages.get(stage_of(step))
     if stage is None:
         return []
-    if "/" in call and _is_of_aggregation(call):
-        return (
-            ["it shows the candidates, and they changed"] if _candidates(now, step) != _candidates(before, step) else []
-        )
     found = list(_changed_keys(stage, role, now, before))
+    if is_of_aggregation(call):  # it shows what the stage was asked as well, so the rest applies too
+        found += _changed_rules(stage, now, before)
+        if _candidates(now, step) != _candidates(before, step):
+            found.append("it shows the candidates, and they changed")
     try:
         used = compiled(stage.system if role == "system" else stage.prompt)
     except ConfigError:
@@ -77,11 +77,6 @@ def reasons(call: str, role: str, now: Past, before: Past, stages: Mapping[str, 
     return found
 
 
-def _is_of_aggregation(call: str) -> bool:
-    part = call.partition("/")[2]
-    return part.startswith("judge.") or part == "synthesis"
-
-
 def _changed_keys(stage: Stage, role: str, now: Past, before: Past) -> Iterator[str]:
     for change in changes(before.config, now.config):
         path = change.key.split(".")
@@ -91,8 +86,15 @@ def _changed_keys(stage: Stage, role: str, now: Past, before: Past) -> Iterator[
             yield f"{change.key} changed"
 
 
-def _candidates(run: Past, step: str) -> list[str]:
-    return [call.sha for call in run.trace.calls_by_step().get(step, []) if not _is_of_aggregation(call.id)]
+def _changed_rules(stage: Stage, now: Past, before: Past) -> Iterator[str]:
+    for change in changes(before.config, now.config):
+        if change.key.split(".")[-3:-1] == [stage.id, "aggregation"]:
+            yield f"{change.key} changed"
+
+
+def _candidates(run: Past, step: str) -> dict[str, str]:
+    calls = run.trace.calls_by_step().get(step, [])
+    return {call.id: call.sha for call in calls if not is_of_aggregation(call.id)}  # in whatever order they ended
 
 
 def _outputs(run: Past, step: str, stage: str, like: Past | None = None) -> list[str | None]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from agentlab.pipeline.answer import canonical
 from agentlab.runs.events import Event
-from agentlab.runs.store import RunRecord
 
 _STEP = re.compile(r"(?:(?P<item>\d+):)?(?P<stage>[^:@/]+)(?:@(?P<visit>\d+))?")
 
@@ -100,6 +99,11 @@ def step_of(call: str) -> str:
     return call.partition("/")[0]
 
 
+def is_of_aggregation(call: str) -> bool:
+    """Whether a judge or the author of a synthesis was asked: `draft/=judge.1`. No model is called so."""
+    return call.partition("/")[2].startswith("=")
+
+
 def stage_of(step: str) -> str:
     """The stage that a step (or call) visits, without item and visit."""
     found = _STEP.match(step)
@@ -110,20 +114,6 @@ def item_of(step: str) -> str:
     """The name of the item that a step (or call) belongs to, such as 0003; empty when there is one input only."""
     found = _STEP.match(step)
     return (found["item"] or "") if found else ""
-
-
-def referenced(records: Iterable[RunRecord]) -> set[str]:
-    """The hashes of all texts that these runs name: what `gc` must keep.
-
-    Raises:
-        RunUnreadableError: the events of a run are damaged, so nobody knows what it needs.
-    """
-    named: set[str] = set()
-    for record in records:
-        found = trace(record.events())
-        named |= {call.sha for call in found.calls.values()}
-        named |= {step.sha for step in found.steps.values() if step.sha}
-    return named
 
 
 def number_of(value: Any) -> float | None:

@@ -56,12 +56,6 @@ class History:
         """Read what changed since the last time, unless another process keeps the file for itself."""
         self._do(self._fill)
 
-    def rebuild(self) -> int:
-        """Forget this folder, and others that are gone, and read all its runs; how many are the pipeline's."""
-        self._do(self._forget)
-        self.refresh()
-        return len(self.digests())
-
     def digests(self) -> list[Digest]:
         """All pipeline runs, oldest first."""
         return self._do(self._digests)
@@ -135,14 +129,6 @@ class History:
             with transaction(db):
                 db.executemany("DELETE FROM runs WHERE folder = ? AND name = ?", ((folder, name) for name in gone))
                 forget_lost_texts(db)
-
-    def _forget(self, db: sqlite3.Connection) -> None:
-        with transaction(db):
-            db.execute("DELETE FROM runs WHERE folder = ?", (str(self._runs_dir),))
-            others = [folder for (folder,) in db.execute("SELECT DISTINCT folder FROM runs")]
-            away = [(folder,) for folder in others if not Path(folder).is_dir()]
-            db.executemany("DELETE FROM runs WHERE folder = ?", away)
-            forget_lost_texts(db)
 
     # -- answers ------------------------------------------------------------------------------------------------
 

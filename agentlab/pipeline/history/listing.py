@@ -20,15 +20,18 @@ class HistoryLine(Document):
 
 
 class HistoryList(Document):
-    """The answer of `pipeline history list`: oldest first. `left_out` are older ones."""
+    """The answer of `pipeline history list`: oldest first. `left_out` are older ones; `status` is that of all."""
 
     runs: list[HistoryLine]
     left_out: int = 0
+    status: str | None = None
 
     def blocks(self) -> list[Block]:
         """A table, or a sentence when there is nothing to list."""
         if not self.runs:
-            return [Text("There is no such pipeline run yet. Try: agentlab pipeline demo")]
+            if self.status is not None:
+                return [Text(f"No pipeline run has the status {self.status!r}.")]
+            return [Text("There is no pipeline run yet. Try: agentlab pipeline demo")]
         rows = [
             (run.id, run.status, f"{run.seconds:.1f} s", f"{run.calls}", f"{run.asked}", shown(run.input))
             for run in self.runs
@@ -41,7 +44,7 @@ def history_list(runs: Sequence[Digest], *, status: str | None = None, most: int
     """The `most` newest of `runs` (oldest first, as `History.digests` has them), optionally of one status. Pure."""
     fitting = [run for run in runs if status is None or run.status == status]
     kept = fitting if most is None else fitting[max(0, len(fitting) - most) :]
-    return HistoryList(runs=[_line(run) for run in kept], left_out=len(fitting) - len(kept))
+    return HistoryList(runs=[_line(run) for run in kept], left_out=len(fitting) - len(kept), status=status)
 
 
 def _line(run: Digest) -> HistoryLine:

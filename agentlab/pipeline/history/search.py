@@ -1,7 +1,6 @@
 """Full-text search over the inputs and the outputs of stages."""
 
 import sqlite3
-from collections.abc import Sequence
 
 from agentlab.runs.document import Block, Document, Table, Text
 
@@ -27,11 +26,6 @@ class SearchView(Document):
 
     query: str
     hits: list[Hit]
-
-    @classmethod
-    def of(cls, query: str, hits: Sequence[Hit]) -> "SearchView":
-        """What `History.search` found."""
-        return cls(query=query, hits=list(hits))
 
     def blocks(self) -> list[Block]:
         """A row per hit, or a sentence."""

@@ -47,6 +47,11 @@ def test_a_sound_pipeline_has_none() -> None:
         ([stage("a", when="1 +")], "0.when", ""),
         ([stage("a", samples=3, aggregation="vote")], "0.aggregation", "free text cannot vote"),
         ([stage("a", models=["small", "far"], aggregation="best_of")], "0.aggregation", "far does not tell"),
+        (
+            [stage("a", samples=2, fallback_models=["far"], aggregation="best_of")],
+            "0.aggregation",
+            "far does not tell",
+        ),
         ([stage("a", samples=2, aggregation={"method": "judge", "model": "x"})], "0.aggregation.model", "named 'x'"),
         ([stage("a", response_schema={"type": "objekt"})], "0.response_schema", "no JSON schema"),
         ([stage("a", prompt="{{ previous.a.output }}")], "0.prompt", "it is in no loop"),

@@ -7,7 +7,7 @@ import pytest
 
 from agentlab.errors import AgentlabError, LLMTimeoutError
 from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.asking import Call
+from agentlab.pipeline.call import Call
 from agentlab.pipeline.completion import completed
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll

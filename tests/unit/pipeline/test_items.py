@@ -1,5 +1,6 @@
 """Inputs: one text or a file of lines, checked before anything runs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.items import COPY, Input, copy_of, read_inputs
 
 
-def read(folder: Path, kept: Path | None = None, **fields: Any) -> tuple[Input, ...]:
-    return read_inputs(PipelineConfig.model_validate(fields), Workspace(folder, folder), kept)
+def read(folder: Path, kept: Path | None = None, *, needed: bool = True, **fields: Any) -> tuple[Input, ...]:
+    return read_inputs(PipelineConfig.model_validate(fields), Workspace(folder, folder), kept, needed=needed)
 
 
 def test_one_text_has_no_name(tmp_path: Path) -> None:
@@ -52,12 +53,54 @@ def test_line_ends_of_other_alphabets_do_not_split_an_input(tmp_path: Path) -> N
         (b'"a"\n[1]\n', "x.jsonl:2 has no `input`"),
         (b'{"input": " "}\n', "x.jsonl:1 has an empty `input`"),
         (b"[" * 100_000, "x.jsonl:1"),
+        (b'{"input": "a", "x": ' + b"[" * 600 + b"]" * 600 + b"}", "x.jsonl:1 is nested deeper"),
+        (b'"a"\n"a\\ud800b"\n', "x.jsonl:2 holds half a character"),
+        (b'{"input": "a", "x": [{"\\udc00": 1}]}\n', "x.jsonl:1 holds half a character"),
+        (b'{"input": "a", "x": NaN}\n', "x.jsonl:1 holds NaN, which is no number"),
+        (b'{"input": "a", "x": [-Infinity]}\n', "x.jsonl:1 holds -Infinity"),
+        (b'{"input": "a", "x": 1e999}\n', "x.jsonl:1 holds 1e999"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, content: bytes, part: str) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
     with pytest.raises(AgentlabError, match=part):
         read(tmp_path, inputs="x.jsonl")
+
+
+def test_the_mark_at_the_beginning_of_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'\xef\xbb\xbf"one"\r\n"two"\r\n')
+    (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbfone")
+    assert read(tmp_path, inputs="x.jsonl") == (Input("0001", "one"), Input("0002", "two"))
+    assert read(tmp_path, input_file="x.txt") == (Input("", "one"),)
+
+
+def test_a_plan_needs_no_input_but_refuses_a_wrong_one(tmp_path: Path) -> None:
+    assert read(tmp_path, needed=False) == ()
+    assert read(tmp_path, needed=False, input="x") == (Input("", "x"),)
+    with pytest.raises(AgentlabError):
+        read(tmp_path, needed=False, inputs="absent")
+
+
+def test_fields_of_an_input_never_replace_what_is_said_of_it(tmp_path: Path) -> None:
+    line = {"input": "b", "id": 7, "n": "zz", "output": "mine", "error": "E", "item": 1}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line))
+    (found,) = read(tmp_path, inputs="x.jsonl")
+    written = found.output_line(found.name, "ours", None)
+    assert written == {
+        "n": "0001",
+        "id": 7,
+        "input": "b",
+        "output": "ours",
+        "error": None,
+        "item": {"n": "zz", "output": "mine", "error": "E", "item": 1},
+    }
+    assert Input("0002", "b", {"id": 7}).output_line("0002", "", "E") == {
+        "n": "0002",
+        "id": 7,
+        "input": "b",
+        "output": "",
+        "error": "E",
+    }
 
 
 @pytest.mark.parametrize(

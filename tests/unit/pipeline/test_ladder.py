@@ -88,7 +88,7 @@ def test_or_it_loses_its_middle() -> None:
     stage = Stage(id="a", model="m", overflow="truncate")
     changes = climbed(ContextOverflowError("long"), Rung(engine(), 64), stage)
     assert changes[:2] == ["80% of the input", "64% of the input"]
-    assert len(changes) == 21
+    assert len(changes) == 31
 
 
 def test_shortening_keeps_both_ends() -> None:

@@ -112,6 +112,31 @@ def test_every_way_of_reading_an_answer_counts(third):
     assert not remarks(FIRST, {"model": "n", "input_from": "input"}, {"model": "n", **third})
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"model": "m", "when": "params.go"}],
+        [{"model": "m", "when": "params.go"}, {"model": "n"}],
+        [{"model": "m", "when": "params.go"}, {"model": "n", "input_from": ["input", "s1"], "when": "params.stop"}],
+    ],
+)
+def test_a_pipeline_that_may_come_to_nothing(given):
+    ((stage, sentence),) = remarks(*given)
+    assert stage == f"s{len(given)}"
+    assert sentence.startswith("every stage may be skipped")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"model": "m"}, {"model": "n", "when": "params.go"}],
+        [{"model": "m", "when": "params.go"}, {"model": "n", "input_from": ["input", "s1"]}],
+    ],
+)
+def test_one_stage_that_always_answers_is_enough(given):
+    assert not remarks(*given)
+
+
 def test_an_answer_that_nobody_reads():
     ((stage, sentence),) = remarks(FIRST, {"model": "n", "input_from": "input"}, {"model": "n", "input_from": "s2"})
     assert stage == "s1"

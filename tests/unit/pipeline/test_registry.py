@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
 
 from agentlab.config.load import load
@@ -14,9 +12,10 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, MissingError, MissingFileError, MissingKeyError, ModelFileError
 from agentlab.models import catalogue
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.registry import Availability, registry, require
+from agentlab.pipeline.registry import Availability, asked, registry, require
 from agentlab.pipeline.registry_view import RegistryView
 from agentlab.runs.document import Table, Text
+from tests.unit.pipeline.tiny_model import write_model
 
 LLM = """\
 llm:
@@ -26,29 +25,6 @@ llm:
   models: {big: {provider: far, id: x/big}, toy: {provider: fake, id: toy}}
   roles: {primary: [big, toy]}
 """
-
-
-def write_model(path: Path, *, architecture: str = "llama", template: bool = True, parts: int = 1) -> Path:
-    """A small GGUF of Q8_0 weights, or the first of several parts of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(64)
-    writer.add_block_count(1)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(96)
-    writer.add_head_count(4)
-    if template:
-        writer.add_chat_template("{{ messages }}")
-    if parts > 1:
-        writer.add_uint16("split.no", 0)
-        writer.add_uint16("split.count", parts)
-    weights = gguf.quantize(np.ones((256, 32), dtype=np.float32), gguf.GGMLQuantizationType.Q8_0)
-    writer.add_tensor("token_embd.weight", weights, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.fixture
@@ -128,6 +104,19 @@ def test_a_file_that_is_not_there_comes_with_the_way_to_get_it(error: Callable[.
     assert error("elsewhere/fax.gguf").hint == "Did you mean far.gguf?"
 
 
+def test_a_link_that_leads_nowhere_is_told(error: Callable[..., Any], place: Workspace) -> None:
+    (place.models / "dangling.gguf").symlink_to("nowhere.gguf")
+    found = error("dangling.gguf")
+    assert isinstance(found, MissingFileError)
+    assert found.message == (
+        f"{place.models / 'dangling.gguf'} is a link that leads nowhere: there is no nowhere.gguf."
+    )
+
+
+def test_a_name_that_no_file_can_bear_is_told(error: Callable[..., Any]) -> None:
+    assert isinstance(error("x" * 400 + ".gguf"), MissingFileError)
+
+
 # -- what a file may be -------------------------------------------------------------------------------------------
 
 
@@ -197,15 +186,29 @@ def test_a_model_of_llm_needs_its_key_and_nobody_is_asked(config: Config, place:
 @pytest.mark.parametrize(
     "asks",
     [
-        "model: n, fallback_models: [m]",
+        "model: m",
         "models: [n, n], aggregation: {method: judge, model: m}",
         "models: [n, n], aggregation: {method: vote, extract: {kind: number}, ties: judge, judge: m}",
     ],
 )
-def test_whoever_a_stage_may_ask_is_needed(config: Config, place: Workspace, asks: str) -> None:
-    lines = [f"{name}: {{file: good.gguf, required_for_base: false}}" for name in "mno"]
-    found = registry(config(*lines, asks=asks), place, {})
+def test_whoever_a_stage_asks_is_needed(config: Config, place: Workspace, asks: str) -> None:
+    lines = [f"{name}: {{file: good.gguf, required_for_base: false}}" for name in "mo"]
+    found = registry(config("n: {file: good.gguf}", *lines, asks=asks), place, {})
+    assert {name: model.wanted for name, model in found.items()} == {"n": True, "m": True, "o": False}
+
+
+@pytest.mark.parametrize("mode", ["base", "manual"])
+def test_who_stands_in_is_needed_unless_the_config_says_that_it_is_not(
+    config: Config, place: Workspace, mode: str
+) -> None:
+    asks = "model: m, fallback_models: [n, o]"
+    lines = ("m: {file: good.gguf}", "n: {file: good.gguf}", "o: {file: nowhere.gguf, required_for_base: false}")
+    more = f"mode: {mode}\nmanual_pipeline: {{stages: [{{id: a, {asks}}}]}}\n"
+    setup = config(*lines, asks=asks, more=more)
+    found = registry(setup, place, {})
     assert {name: model.wanted for name, model in found.items()} == {"m": True, "n": True, "o": False}
+    assert asked(setup.stages, setup) == {"m", "n", "o"}
+    require(found)
 
 
 def test_base_mode_needs_what_it_requires_and_manual_mode_what_it_asks(config: Config, place: Workspace) -> None:

@@ -251,6 +251,26 @@ def test_gc_removes_what_is_old_and_in_no_run(tmp_path: Path) -> None:
     assert store.recall(KEY) is None
 
 
+def test_folders_of_runs_are_remembered_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "pipeline")
+    assert store.users() == []
+    for name in ("one", "two", "one", "half \udcff", "two/../one"):
+        store.used_by(tmp_path / name)
+    assert sorted(store.users()) == sorted(tmp_path / name for name in ("one", "two", "half \udcff"))
+    assert gc(store, set(), 0.0, now=1e12) == Freed(objects=0, answers=0, bytes=0)
+    assert len(store.users()) == 3
+
+
+def test_a_damaged_note_of_a_folder_is_written_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "pipeline")
+    store.used_by(tmp_path / "one")
+    (note,) = _files(tmp_path)
+    note.write_bytes(b"torn")
+    assert store.users() == []
+    store.used_by(tmp_path / "one")
+    assert store.users() == [tmp_path / "one"]
+
+
 def test_gc_keeps_what_a_run_names_and_what_is_young(tmp_path: Path) -> None:
     store, now = Store(tmp_path), 1_000_000_000.0
     named = store.remember(KEY, ASKED, ANSWER)

@@ -5,8 +5,9 @@ from pathlib import Path
 from agentlab.config.load import load
 from agentlab.config.workspace import Workspace
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.validation import Validated, validate
+from agentlab.pipeline.validation import Validated, stretched, validate
 from agentlab.runs.document import Table, Text
+from tests.unit.pipeline.tiny_model import write_model
 
 TEXT = """\
 models:
@@ -64,3 +65,17 @@ def test_it_reads_as_a_sentence_a_table_and_what_may_go_wrong(tmp_path: Path) ->
     assert isinstance(table, Table)
     assert len(table.rows) == 4
     assert rest == [Text(line) for line in (*found.remarks, *found.warnings)]
+
+
+def test_a_context_beyond_what_a_model_was_trained_with_is_remarked_on(tmp_path: Path) -> None:
+    write_model(tmp_path / "models" / "small.gguf")  # was trained with 64 tokens
+    assert [line for line in checked(tmp_path).remarks if line.startswith("models.")] == [
+        "models.small: n_ctx 2048 is more than the 64 tokens that it was trained with; "
+        "what it says to longer prompts is hardly of use"
+    ]
+
+
+def test_a_context_that_fits_or_that_nobody_knows_is_fine(tmp_path: Path) -> None:
+    config = PipelineConfig.model_validate({"models": {"m": {"file": "m.gguf"}}})
+    assert stretched(config, {"m": 2048}) == []
+    assert stretched(config, {"m": 0}) == []

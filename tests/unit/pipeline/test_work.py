@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from agentlab.errors import ConfigError
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step, unroll
 from agentlab.pipeline.state import Ended, Item
@@ -70,3 +73,23 @@ def test_a_later_stage_reads_an_earlier_answer() -> None:
     one = Item("", "why?", {}, {})
     one.finished(first(given), Ended("done", "so", "so"))
     assert messages(unroll(given.stages)[1], one, 1.0) == (("user", "so"),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "said"),
+    [
+        ("{{ input }}", "", "The prompt of stage a is empty: so is what it reads, input."),
+        (" {{ input }}\n", " \n", "The prompt of stage a is empty: so is what it reads, input."),
+        (
+            "{% if input == 'z' %}x{% endif %}",
+            "y" * 99,
+            f"The prompt of stage a is empty: its template makes nothing of {'y' * 60!r}.",
+        ),
+    ],
+)
+def test_a_stage_without_a_question_fails(prompt: str, text: str, said: str) -> None:
+    given = config({"id": "a", "model": "m", "system": "Be kind.", "prompt": prompt})
+    with pytest.raises(ConfigError) as caught:
+        messages(first(given), Item("", text, {}, {}), 1.0)
+    assert caught.value.message == said
+    assert "on_error" in (caught.value.hint or "")

@@ -40,6 +40,15 @@ def test_html_escapes_whatever_comes(text: str) -> None:
         assert "<script" not in html(hostile, [block], lambda _: PNG)
 
 
+def test_whoever_prints_a_report_runs_nothing_of_it() -> None:
+    hostile = "a\x1b]0;title\x07b\x08\u009b1m\rc\u202ed\te"
+    blocks = [Heading(hostile), Text(hostile), Code(hostile), Table((hostile,), [(hostile,)], hostile)]
+    for report in (markdown(hostile, blocks), html(hostile, blocks, lambda _: PNG)):
+        assert not set("\x1b\x07\x08\u009b\r\u202e") & set(report)
+        assert "a\ufffd]0;title\ufffdb" in report
+        assert "d\te" in report
+
+
 @given(st.text(max_size=40))
 def test_a_cell_cannot_break_its_table(text: str) -> None:
     lines = markdown("T", [Table(("c",), [(text,)])]).splitlines()

@@ -127,15 +127,33 @@ def test_runs_that_cannot_be_read_are_passed_over(workshop: Workshop) -> None:
     assert _lines(workshop, "two", "draft")[1] == "  no earlier run has asked this"
 
 
-def test_a_judge_is_asked_again_because_the_candidates_changed(workshop: Workshop) -> None:
-    multi = {"id": "draft", "models": ["small", "large"], "aggregation": {"method": "judge", "model": "large"}}
+@pytest.mark.parametrize("method", ["judge", "synthesis"])
+def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Workshop, method: str) -> None:
+    multi = {"id": "draft", "models": ["small", "large"], "aggregation": {"method": method, "model": "large"}}
+    last = {"judge": "draft/=judge.1", "synthesis": "draft/=synthesis"}[method]
     for name, answer in (("one", "a draft"), ("two", "another draft")):
         with workshop.open(name, config={"base_pipeline": {"stages": [multi]}}) as run:
-            for call, text in (("draft/small", answer), ("draft/large", "the same"), ("draft/judge.1", "A")):
+            for call, text in (("draft/small", answer), ("draft/large", "the same"), (last, answer)):
                 asked = Asked((("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
                 data = {"key": key_of(asked), "sha": workshop.store.put(text), "from": "model"}
                 run.emit("call.answered", call, **data, asked=asked.summary(), answer={})
-    assert "  message 1 changed: it shows the candidates, and they changed" in _lines(workshop, "two", "draft")
+    assert _lines(workshop, "two", "draft")[-2:] == [
+        f"{last}: miss, asked; compared with one",
+        "  message 1 changed: it shows the candidates, and they changed",
+    ]
+
+
+def test_an_aggregation_asks_again_because_it_is_told_otherwise(workshop: Workshop) -> None:
+    for name, criteria, given in (("one", "", "the sky"), ("two", "Which is shorter?", "the sea")):
+        how = {"method": "judge", "model": "large", "criteria": criteria}
+        multi = {"id": "draft", "models": ["small", "large"], "prompt": "{{ input }}", "aggregation": how}
+        with workshop.open(name, config={"base_pipeline": {"stages": [multi]}, "input": given}) as run:
+            asked = Asked((("user", f"{given} {criteria}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
+            data = {"key": key_of(asked), "sha": workshop.store.put("A"), "from": "model"}
+            run.emit("call.answered", "draft/=judge.1", **data, asked=asked.summary(), answer={})
+    assert _lines(workshop, "two", "draft")[1:] == [
+        "  message 1 changed: base_pipeline.stages.draft.aggregation.criteria changed and the input of the run changed"
+    ]
 
 
 def test_several_stages_that_changed_are_named_together(workshop: Workshop) -> None:

@@ -83,4 +83,4 @@ def test_the_hit_is_marked() -> None:
 
 
 def test_a_view_without_hits_is_a_sentence() -> None:
-    assert "'needle'" in str(SearchView.of("needle", []).blocks()[0])
+    assert "'needle'" in str(SearchView(query="needle", hits=[]).blocks()[0])

@@ -1,0 +1,55 @@
+"""The plan as it is shown."""
+
+from collections.abc import Collection
+from typing import Any
+
+from agentlab.pipeline.config import PipelineConfig
+from agentlab.pipeline.graph import unroll
+from agentlab.pipeline.plan import PipelinePlan, plan_of
+from agentlab.pipeline.schedule.plan import schedule
+from agentlab.pipeline.schedule.types import Room
+from agentlab.pipeline.sizing import Budget
+from agentlab.pipeline.units import units
+from agentlab.runs.document import Text
+
+CONFIG: dict[str, Any] = {
+    "models": {"m": {"file": "m.gguf"}, "n": {"file": "n.gguf"}},
+    "base_pipeline": {"stages": [{"id": "draft", "model": "m"}, {"id": "final", "model": "n"}]},
+}
+
+
+def plan(inputs: int, taken: Collection[str] = ()) -> PipelinePlan:
+    config = PipelineConfig.model_validate(CONFIG)
+    made = units(unroll(config.stages), config)
+    jobs = [unit.job() for unit in made if unit.step.stage.id not in taken]
+    order = schedule(jobs, Room({"m": 5, "n": 7}, {"m": 1.0, "n": 1.0}, 10))
+    return plan_of(order, made, [], Budget(10, 0), [], inputs, taken)
+
+
+def shown(found: PipelinePlan) -> list[tuple[str, str, str, int]]:
+    return [(step.action, step.what, step.model, step.answers) for step in found.steps]
+
+
+def test_it_loads_asks_and_unloads() -> None:
+    assert shown(plan(3)) == [
+        ("load", "", "m", 0),
+        ("ask", "draft", "m", 3),
+        ("unload", "", "m", 0),
+        ("load", "", "n", 0),
+        ("ask", "final", "n", 3),
+    ]
+
+
+def test_what_a_rerun_takes_over_is_neither_asked_nor_loaded() -> None:
+    found = plan(1, {"draft"})
+    assert shown(found) == [("take over", "draft", "", 0), ("load", "", "n", 0), ("ask", "final", "n", 1)]
+    assert (found.loads, found.peak_bytes) == (1, 7)
+
+
+def test_without_an_input_it_counts_one() -> None:
+    found = plan(0)
+    assert found.inputs == 0
+    assert [answers for *_, answers in shown(found) if answers] == [1, 1]
+    assert any(
+        isinstance(block, Text) and block.text.startswith("For one input, 2 model loads") for block in found.blocks()
+    )
