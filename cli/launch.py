@@ -58,6 +58,7 @@ def launch(
 
         screen.asking = True
         context = replace(context, reviewer=TerminalReviewer(screen, context.stop))
+    context = replace(context, planning=contract.dry_run)
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
     if contract.resume:
         if contract.preset:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentlab.errors import ConfigError, GateError, MissingFileError, ModelFileError, RemoteError
+from agentlab.errors import ConfigError, GateError, MissingFileError, MissingKeyError, ModelFileError, RemoteError
 from agentlab.pipeline.settings import Drawing
 from agentlab.pipeline.stage_config import Stage
 
 # After these another model may be asked, and `on_error` decides when none is left. ConfigError: a template meets an
 # answer that lacks what it uses.
-FAILURES = (RemoteError, ModelFileError, MissingFileError, GateError, ConfigError)
+FAILURES = (RemoteError, ModelFileError, MissingFileError, MissingKeyError, GateError, ConfigError)
 
 Messages = tuple[tuple[str, str], ...]
 Tell = Callable[[str], None]  # hears the text of an answer, piece by piece

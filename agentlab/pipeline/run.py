@@ -32,7 +32,7 @@ from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.units import Unit, units
-from agentlab.pipeline.validation import remarks
+from agentlab.pipeline.validation import remarks, stretched
 from agentlab.runs.context import Context
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.redact import Redactor
@@ -69,6 +69,10 @@ class PipelineExperiment:
 
     @cached_property
     def schedule(self) -> Schedule:
+        """The order of all units; see `_scheduled`."""
+        return self._scheduled(self.units)
+
+    def _scheduled(self, units: Sequence[Unit]) -> Schedule:
         """The cheapest order that keeps within the budget.
 
         Raises:
@@ -76,17 +80,20 @@ class PipelineExperiment:
         """
         sizes = {name: self.sizes(name, engine_of(self.config, name)) for name in self.models}
         seconds = {name: load_seconds(model) for name, model in self.models.items()}
-        return schedule([unit.job() for unit in self.units], Room(sizes, seconds, self.sizes.budget.ram))
+        return schedule([unit.job() for unit in units], Room(sizes, seconds, self.sizes.budget.ram))
 
     def plan(self) -> PipelinePlan:
         """What it would do, and the memory for it."""
+        taken = self.parent.taken if self.parent is not None else frozenset()
+        trained = {name: model.metadata.context_length for name, model in self.models.items()}
         return plan_of(
-            self.schedule,
+            self._scheduled([unit for unit in self.units if unit.step.stage.id not in taken]),
             self.units,
             [self._planned(model) for model in self.models.values()],
             self.sizes.budget,
-            remarks(self.config, self.config.stages),
+            [*remarks(self.config, self.config.stages), *stretched(self.config, trained)],
             len(self.inputs),
+            taken,
         )
 
     def _planned(self, model: LocalModel) -> PlannedModel:
@@ -149,6 +156,8 @@ class PipelineExperiment:
             run.emit("inputs.taken", count=len(self.inputs))
         if self.parent is not None:
             run.derive(self.parent.run)
+            if self.parent.gone:
+                run.emit("parent.gone", self.parent.run)
 
     def _work(self, run: Run, items: list[Item]) -> None:
         store, scrub = self._store, Redactor.of(self.context.env).scrub
@@ -237,7 +246,7 @@ class PipelineExperiment:
     def _write(self, run: Run, items: Sequence[Item], result: PipelineResult) -> None:
         if any(item.name for item in items):
             lines = [
-                {"n": source.name, **source.fields, "input": source.text, "output": row.answer, "error": row.error}
+                source.output_line(source.name, row.answer, row.error)
                 for source, row in zip(self.inputs, result.items, strict=True)
             ]
             run.write_text("outputs.jsonl", "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
@@ -253,20 +262,23 @@ def _engine(config: EngineConfig) -> WorkerEngine:
 
 def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
-    models_there = available(sorted(wanted(config)), config, context.workspace, context.env)
-    require(models_there)
-    parent = parent_of(config, context.env) if config.branch is not None else None
-    kept = context.resumes or (parent.path if parent is not None else None)
     needed = asked(config.stages, config)
+    models_there = available(sorted(wanted(config) | needed), config, context.workspace, context.env)
+    require(models_there)
+    resumed = context.resumes is not None
+    parent = parent_of(config, context.env, resumed=resumed) if config.branch is not None else None
+    kept = context.resumes or (parent.inputs if parent is not None else None)
     models = {
         name: LocalModel(name, found.path, found.metadata, fingerprint(found.path))
         for name, found in models_there.items()
         if name in needed and found.path is not None and found.metadata is not None and found.error is None
     }
+    inputs = read_inputs(config, context.workspace, kept, needed=not context.planning)
+    redactor = Redactor.of(context.env)
     experiment = PipelineExperiment(
         config=config,
         context=context,
-        inputs=tuple(each.scrubbed(Redactor.of(context.env)) for each in read_inputs(config, context.workspace, kept)),
+        inputs=tuple(each.scrubbed(redactor) for each in inputs),
         models=models,
         sizes=Sizes(models, config.resources, budget_of(config.resources), context.workspace.state / "gguf"),
         parent=parent,

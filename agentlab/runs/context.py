@@ -35,7 +35,7 @@ class Reviewer(Protocol):
 class Context:
     """The workspace, the environment (with the workspace's `.env` below it), the request to stop, and a reviewer.
 
-    `resumes` is the folder of the run that is gone on with; None for a new one.
+    `resumes` is the folder of the run that is gone on with; None for a new one. `planning`: nothing will be carried out.
     """
 
     workspace: Workspace
@@ -43,3 +43,4 @@ class Context:
     stop: StopFlag = field(default_factory=StopFlag)
     reviewer: Reviewer | None = None
     resumes: Path | None = None
+    planning: bool = False
