@@ -93,6 +93,13 @@ COMMANDS: dict[str, Command] = {
             narrate="agentlab.pipeline.narrate:narrate",
         ),
         Command(
+            name="train-persona",
+            config="agentlab.persona.config:PersonaConfig",
+            result="agentlab.persona.result:PersonasResult",
+            prepare="agentlab.persona.run:prepare",
+            narrate="agentlab.persona.narrate:narrate",
+        ),
+        Command(
             name="llm-bench",
             config="agentlab.bench.config:BenchConfig",
             result="agentlab.bench.result:BenchResult",

@@ -14,7 +14,7 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError, Interrupted, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
-from . import configs, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve
+from . import adapters, configs, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve, train_persona
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
@@ -24,8 +24,20 @@ _EXIT_CODES = (
 )
 
 # The order of the help page: what people come for first.
-_ORDER = ("nas", "pipeline", "llm-bench", "llm", "serve", "runs", "configs", "init", "doctor", "models")
-_GROUPS = ("llm", "runs", "configs", "models")  # their subcommands are part of a command's name
+_ORDER = (
+    "nas",
+    "train-persona",
+    "pipeline",
+    "llm-bench",
+    "llm",
+    "serve",
+    "runs",
+    "configs",
+    "init",
+    "doctor",
+    "models",
+)
+_GROUPS = ("llm", "runs", "configs", "models", "adapters")  # their subcommands are part of a command's name
 
 
 class _Ordered(typer.core.TyperGroup):
@@ -48,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
+app.add_typer(train_persona.app, name="train-persona", rich_help_panel="Experiments")
 app.add_typer(pipeline.app, name="pipeline", rich_help_panel="Experiments")
 app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
 app.add_typer(llm.app, name="llm", rich_help_panel="Language models")
@@ -55,6 +68,7 @@ app.command("serve", epilog=serve.EXAMPLES, rich_help_panel="Language models")(s
 app.add_typer(runs.app, name="runs", rich_help_panel="Runs and configs")
 app.add_typer(configs.app, name="configs", rich_help_panel="Runs and configs")
 app.command("init", rich_help_panel="Setup")(init.init)
+app.add_typer(adapters.app, name="adapters", rich_help_panel="Setup")
 app.add_typer(models.app, name="models", rich_help_panel="Setup")
 app.command("doctor", rich_help_panel="Setup")(doctor.doctor)
 

@@ -41,6 +41,7 @@ def derive(
     dtype: str = "float32",
     metadata: Mapping[str, str] | None = None,
     any_base: bool = False,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Write the child of some adapters. At no time is more in memory than one module of all of them.
 
@@ -56,6 +57,7 @@ def derive(
         dtype: float32, bfloat16 or float16. Children that will be parents again should be float32.
         metadata: texts for the header of the weights, such as where the child comes from.
         any_base: see `reading.union`.
+        finish: called with the folder while it still has its temporary name, to add files that belong to the child.
 
     Raises:
         UsageError: the parents belong to different base models, or `out` exists.
@@ -67,7 +69,7 @@ def derive(
     suffixes = [each.settings.suffixes for each in parents]
     shared = suffixes[0] if suffixes[0] and all(each == suffixes[0] for each in suffixes) else list(shapes)
     origin = parents[0].settings.model_copy(update={"target_modules": shared})
-    write_adapter(out, shapes, children, rank, origin, dtype=dtype, metadata=metadata)
+    write_adapter(out, shapes, children, rank, origin, dtype=dtype, metadata=metadata, finish=finish)
 
 
 def write_adapter(
@@ -79,6 +81,7 @@ def write_adapter(
     *,
     dtype: str = "float32",
     metadata: Mapping[str, str] | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Write an adapter folder, whole or not at all.
 
@@ -90,6 +93,7 @@ def write_adapter(
         origin: base model, layout and targets of the adapter. Rank, alpha and patterns are not taken over.
         dtype: see `derive`.
         metadata: see `derive`.
+        finish: see `derive`.
 
     Raises:
         UsageError: `out` exists, or the type is unknown.
@@ -108,6 +112,8 @@ def write_adapter(
             file.flush()
             os.fsync(file.fileno())
         write_json(place / CONFIG_FILE, _config(origin, list(shapes), rank))
+        if finish is not None:
+            finish(place)
 
 
 def _write_modules(

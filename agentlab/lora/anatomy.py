@@ -1,0 +1,108 @@
+"""What an adapter does where, and how two of them differ: figures of whole adapters from those of their modules."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from agentlab.lora import geometry
+from agentlab.lora.catalogue import module_type
+from agentlab.lora.reading import Adapter, each_module, union
+from agentlab.lora.spectrum import singular_values
+
+FIRST = (1, 4, 8)  # so many directions
+
+Tell = Callable[[int, int, str], None]  # modules done, modules in all, the module at hand
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Modules of one type, or all of them: Frobenius norms, and the share of energy in the first 1, 4, 8 directions.
+
+    Energy is the squared norm, that of the strongest directions of every module as a share of the whole.
+    `directions` is the largest rank.
+    """
+
+    name: str
+    count: int
+    mean: float
+    least: float
+    most: float
+    energy: tuple[float, ...]
+    directions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Two adapters, or parts of them, as vectors. `distance` is relative to the root mean square of both norms.
+
+    That makes it 0 for equal, the root of 2 for unrelated and 2 for opposite ones of one norm.
+    """
+
+    name: str
+    count: int
+    first: float
+    second: float
+    cosine: float
+    distance: float
+
+
+def anatomy(adapter: Adapter, tell: Tell) -> tuple[Part, ...]:
+    """One part per module type, in the adapter's order, and last the whole, named `all`.
+
+    Raises:
+        ModelFileError: a number is infinite or none.
+    """
+    spectra: dict[str, list[Sequence[float]]] = defaultdict(list)
+    for done, name in enumerate(adapter.modules):
+        tell(done, len(adapter.modules), name)
+        spectra[module_type(name)].append(singular_values(adapter.delta(name)).tolist())
+    parts = [_part(name, values) for name, values in spectra.items()]
+    return (*parts, _part("all", [each for values in spectra.values() for each in values]))
+
+
+def likenesses(first: Adapter, second: Adapter, tell: Tell) -> tuple[tuple[Likeness, ...], tuple[Likeness, ...]]:
+    """(one per module type and last `all`, one per module). Modules that only one of them changes count as well.
+
+    Raises:
+        DataError: a module has different shapes in both.
+        ModelFileError: a number is infinite or none.
+    """
+    total = len(union((first, second), any_base=True))
+    modules, types = [], defaultdict(list)
+    for done, (name, (a, b)) in enumerate(each_module((first, second), any_base=True)):
+        tell(done, total, name)
+        figures = (geometry.norm(a), geometry.norm(b), geometry.inner(a, b), geometry.distance(a, b))
+        modules.append(_likeness(name, [figures]))
+        types[module_type(name)].append(figures)
+    everything = [figures for each in types.values() for figures in each]
+    return (*(_likeness(name, each) for name, each in types.items()), _likeness("all", everything)), tuple(modules)
+
+
+def _part(name: str, spectra: Sequence[Sequence[float]]) -> Part:
+    norms = [_length(values) for values in spectra]
+    total = math.fsum(norm**2 for norm in norms)
+    energy = tuple(
+        math.fsum(value**2 for values in spectra for value in values[:count]) / total if total > 0 else 0.0
+        for count in FIRST
+    )
+    mean = math.fsum(norms) / len(norms)
+    return Part(name, len(norms), mean, min(norms), max(norms), energy, max(len(values) for values in spectra))
+
+
+def _likeness(name: str, figures: Sequence[tuple[float, float, float, float]]) -> Likeness:
+    first, second, distance = (_length(each[place] for each in figures) for place in (0, 1, 3))
+    both, inner = first * second, math.fsum(each[2] for each in figures)
+    middle = math.sqrt((first**2 + second**2) / 2)
+    return Likeness(
+        name=name,
+        count=len(figures),
+        first=first,
+        second=second,
+        cosine=inner / both if both > 0 else 0.0,
+        distance=distance / middle if middle > 0 else 0.0,
+    )
+
+
+def _length(values: Iterable[float]) -> float:
+    return math.sqrt(math.fsum(value**2 for value in values))

@@ -1,0 +1,112 @@
+"""Which adapters lie in the workspace's `adapters/`, and which folder a name means."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AgentlabError, MissingFileError, UnknownNameError
+from agentlab.lora.card import Card, read_card
+from agentlab.lora.reading import WEIGHTS_FILE, Adapter
+
+_HINT = "`agentlab adapters list` shows all; a path is given with a slash."
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """An adapter without its numbers: smallest and largest rank and scale of its modules, and how many of each type."""
+
+    ranks: tuple[int, int]
+    scales: tuple[float, float]
+    targets: Mapping[str, int]
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A folder of `adapters/`. Without a shape it is damaged; `problem` says what is wrong with it or its card.
+
+    `made` is when its weights were written, in seconds since the epoch.
+    """
+
+    name: str
+    path: Path
+    bytes: int
+    made: float | None
+    shape: Shape | None
+    card: Card
+    problem: str | None
+
+
+def list_adapters(workspace: Workspace) -> list[Entry]:
+    """Every folder of `adapters/`, by name; damaged ones too."""
+    return [_entry(path) for path in _folders(workspace)]
+
+
+def find(name: str, workspace: Workspace) -> Path:
+    """The folder that a name or a path on the command line means.
+
+    Args:
+        name: of a folder in `adapters/`, or a path with a slash, relative ones from the workspace.
+        workspace: where to look.
+
+    Raises:
+        MissingFileError: a path to nothing.
+        UnknownNameError: nothing bears that name.
+    """
+    if "/" in name or "\\" in name or name.startswith("~"):
+        path = workspace.resolve(name)
+        if not path.is_dir():
+            raise MissingFileError(f"There is no adapter folder {path}.", hint=_HINT)
+        return path
+    found = {path.name: path for path in _folders(workspace)}
+    if name not in found:
+        raise UnknownNameError("adapter", name, sorted(found), hint=_HINT)
+    return found[name]
+
+
+def shape_of(adapter: Adapter) -> Shape:
+    """What can be said of an open adapter without reading its numbers."""
+    modules = adapter.modules.values()
+    ranks, scales = [each.rank for each in modules], [each.scale for each in modules]
+    return Shape(
+        ranks=(min(ranks), max(ranks)),
+        scales=(min(scales), max(scales)),
+        targets=dict(Counter(module_type(name) for name in adapter.modules)),
+        base=adapter.settings.base[0],
+    )
+
+
+def module_type(module: str) -> str:
+    """What modules of all layers have in common: `model.layers.0.self_attn.q_proj` is a `q_proj`."""
+    return module.rpartition(".")[2]
+
+
+def _folders(workspace: Workspace) -> list[Path]:
+    if not workspace.adapters.is_dir():
+        return []
+    return sorted(path for path in workspace.adapters.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _entry(path: Path) -> Entry:
+    shape, card, problem = None, Card(), None
+    try:
+        with Adapter(path) as adapter:
+            shape = shape_of(adapter)
+        card = read_card(path)
+    except AgentlabError as error:
+        problem = error.message
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror or error}."
+    size, made = _measure(path)
+    return Entry(path.name, path, size, made, shape, card, problem)
+
+
+def _measure(path: Path) -> tuple[int, float | None]:
+    """Bytes of the files directly in a folder, and when its weights were written."""
+    try:
+        sizes = [part.stat().st_size for part in path.iterdir() if part.is_file()]
+        return sum(sizes), (path / WEIGHTS_FILE).stat().st_mtime
+    except OSError:
+        return 0, None

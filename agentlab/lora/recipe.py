@@ -1,0 +1,203 @@
+"""Blending adapter folders: which operator, with which settings, and the card that says so."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch  # noqa: TID253 - reached lazily, when adapters are blended
+
+from agentlab import __version__
+from agentlab.errors import UnknownNameError, UsageError
+from agentlab.lora import sparse
+from agentlab.lora.anatomy import Tell
+from agentlab.lora.blend import Truncated, check_rank, concatenate, kept_energy, slerp, truncate
+from agentlab.lora.card import CARD_FILE, Card, content_hash, read_card
+from agentlab.lora.crossover import cross_directions
+from agentlab.lora.delta import Delta, zero
+from agentlab.lora.reading import Adapter, total_rank, union
+from agentlab.lora.settings import MOST_RANK
+from agentlab.lora.writing import derive
+from agentlab.runs.atomic import write_json
+
+Method = Literal["sum", "concat", "slerp", "ties", "dare", "svd-cross"]
+
+_PAIRS = ("slerp", "svd-cross")  # methods for two parents, whose weights are shares
+_SPARSE = ("ties", "dare")
+_DENSITY = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How adapters are combined; every choice made.
+
+    Attributes:
+        method: sum, concat (the exact sum, ranks add), slerp, ties, dare or svd-cross.
+        weights: one per parent. For slerp and svd-cross they are shares of one: the way along the arc, and the chance
+            that a direction is inherited. TIES averages where others add, so that its weights count relative to 1
+            divided by the number of parents: there, too, equal shares of equal parents give the parent.
+        rank: of the child.
+        density: share of entries that TIES and DARE keep; None for the others.
+        seed: of DARE's entries and of the directions that svd-cross draws, with each module's name.
+    """
+
+    method: Method
+    weights: tuple[float, ...]
+    rank: int
+    density: float | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blended:
+    """The child's folder, and the share of energy that fitted into its rank, for the whole and by module."""
+
+    path: Path
+    recipe: Recipe
+    kept: float
+    modules: dict[str, float]
+
+
+def plan(
+    parents: Sequence[Adapter],
+    method: str,
+    *,
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    density: float | None = None,
+    seed: int = 0,
+) -> Recipe:
+    """Fill in what was left open, and refuse what cannot be: equal weights, the parents' largest rank, density 0.5.
+
+    Raises:
+        UnknownNameError: there is no such method.
+        UsageError: a number is out of range, or belongs to another method.
+        DataError: a module has different shapes in two parents.
+    """
+    known: dict[str, Method] = {each: each for each in get_args(Method)}
+    if method not in known:
+        raise UnknownNameError("method", method, list(known))
+    if len(parents) < 2:
+        raise UsageError("A blend needs two adapters at least.", hint="Name them one after the other.")
+    shares = tuple(weights) if weights is not None else (1 / len(parents),) * len(parents)
+    _check_weights(known[method], shares, len(parents))
+    if density is not None and method not in _SPARSE:
+        raise UsageError(f"A density means nothing to {method}.", hint=f"It belongs to {' and '.join(_SPARSE)}.")
+    if density is not None and not 0 < density <= 1:
+        raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
+    if rank is not None and method == "concat":
+        raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
+    largest = max(module.rank for each in parents for module in each.modules.values())
+    wanted = total_rank(parents) if method == "concat" else largest if rank is None else rank
+    check_rank(wanted)
+    if wanted > MOST_RANK:
+        raise UsageError(f"A rank of {wanted} is more than the {MOST_RANK} that an adapter can have.")
+    return Recipe(known[method], shares, wanted, (density or _DENSITY) if method in _SPARSE else None, seed)
+
+
+def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, any_base: bool = False) -> Blended:
+    """Write the child of some adapters with its card, whole or not at all.
+
+    Args:
+        parents: open adapters, one per weight.
+        recipe: from `plan`.
+        out: the folder to make.
+        tell: called before each module.
+        any_base: combine adapters of different base models, if their matrices have the same shapes.
+
+    Raises:
+        UsageError: the parents belong to different base models, or `out` exists.
+        DataError: shapes differ, or numbers overflow.
+        ModelFileError: a parent is damaged.
+        StorageError: the disk is full or not ours.
+    """
+    cards = [read_card(each.path) for each in parents]
+    same = _same_base(parents, cards, any_base)
+    total = len(union(parents, any_base=same))
+    names, parts = list[str](), list[Truncated]()
+
+    def operator(module: str, deltas: list[Delta]) -> Delta:
+        tell(len(parts), total, module)
+        part = combine(recipe, module, deltas)
+        names.append(module)
+        parts.append(replace(part, delta=zero(part.delta.shape)))  # its figures alone
+        return part.delta
+
+    def finish(folder: Path) -> None:
+        write_json(folder / CARD_FILE, _card(out.name, parents, cards, recipe, kept_energy(parts)))
+
+    derive(parents, out, recipe.rank, operator, any_base=same, finish=finish)
+    kept = {name: part.kept for name, part in zip(names, parts, strict=True)}
+    return Blended(out, recipe, kept_energy(parts), kept)
+
+
+def combine(recipe: Recipe, module: str, deltas: Sequence[Delta]) -> Truncated:
+    """One module of the child. Pure: the draws follow from the seed and the module's name."""
+    weights, rank = recipe.weights, recipe.rank
+    match recipe.method:
+        case "sum" | "concat":
+            return truncate(concatenate(deltas, weights), rank)
+        case "slerp":
+            return truncate(slerp(deltas[0], deltas[1], weights[1]), rank)
+        case "svd-cross":
+            return truncate(cross_directions(deltas[0], deltas[1], weights[1], _generator(recipe, module)), rank)
+        case "ties":
+            relative = [weight * len(weights) for weight in weights]
+            return sparse.ties(deltas, relative, recipe.density or _DENSITY, rank)
+        case "dare":
+            return sparse.dare(deltas, weights, recipe.density or _DENSITY, rank, _generator(recipe, module))
+
+
+def _generator(recipe: Recipe, module: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{recipe.seed}:{module}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _check_weights(method: Method, weights: Sequence[float], count: int) -> None:
+    if len(weights) != count or not all(math.isfinite(weight) for weight in weights):
+        raise UsageError(
+            f"{count} adapters need {count} finite weights; these are {list(weights)}.",
+            hint="Give one number per adapter, in the same order: --weights 0.6,0.4",
+        )
+    if method not in _PAIRS:
+        return
+    if count != 2:
+        raise UsageError(
+            f"{method} combines two adapters, not {count}.", hint="Blend two, and the child with the next."
+        )
+    if min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+        raise UsageError(f"For {method} the weights are shares of 1; these are {list(weights)}.", hint="Say 0.6,0.4.")
+
+
+def _same_base(parents: Sequence[Adapter], cards: Sequence[Card], any_base: bool) -> bool:
+    """Whether names of base models may differ: asked for, or the cards prove that it is one base model.
+
+    Raises:
+        UsageError: the cards prove that it is not.
+    """
+    prints = [card.base.fingerprint for card in cards]
+    if any_base or None in prints:
+        return any_base
+    for parent, print_ in zip(parents, prints, strict=True):
+        if print_ != prints[0]:
+            raise UsageError(
+                f"{parents[0].path} and {parent.path} were trained on different base models, by their cards.",
+                hint="--any-base combines them all the same, if their matrices have the same shapes.",
+            )
+    return True
+
+
+def _card(name: str, parents: Sequence[Adapter], cards: Sequence[Card], recipe: Recipe, kept: float) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
+    return {
+        "name": name,
+        "base": cards[0].base.model_dump(exclude_none=True) if len({card.base for card in cards}) == 1 else {},
+        "parents": [
+            {"name": parent.path.name, "sha256": content_hash(parent.path), "weight": weight}
+            for parent, weight in zip(parents, recipe.weights, strict=True)
+        ],
+        "blend": {**settings, "kept": kept},
+        "versions": {"agentlab": __version__, "torch": torch.__version__},
+    }

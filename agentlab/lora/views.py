@@ -1,0 +1,222 @@
+"""What `agentlab adapters list`, `show` and `diff` answer."""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+
+from agentlab.lora.anatomy import FIRST, Likeness, Part
+from agentlab.lora.card import Card
+from agentlab.lora.catalogue import Entry, Shape, shape_of
+from agentlab.lora.reading import Adapter
+from agentlab.lora.settings import Settings
+from agentlab.lora.vllm import ServePlan
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
+
+_MOST_MODULES = 5  # the most different ones that are shown
+_SHOWN = 80  # characters of a value beside another one
+
+
+class AdapterLine(Document):
+    """A row of the list. A damaged adapter has its problem and no shape."""
+
+    name: str
+    path: str
+    bytes: int
+    made: str | None
+    shape: Shape | None
+    base: str | None
+    eval_loss: float | None
+    problem: str | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> "AdapterLine":
+        """From the catalogue. The card knows better than PEFT which base it was."""
+        return cls(
+            name=entry.name,
+            path=str(entry.path),
+            bytes=entry.bytes,
+            made=_when(entry.made),
+            shape=entry.shape,
+            base=entry.card.base.path or (entry.shape.base if entry.shape else None) or None,
+            eval_loss=entry.card.metrics.eval_loss,
+            problem=entry.problem,
+        )
+
+
+class AdapterList(Document):
+    """All adapters of the workspace."""
+
+    adapters: list[AdapterLine]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> "AdapterList":
+        """From the catalogue."""
+        return cls(adapters=[AdapterLine.of(entry) for entry in entries])
+
+    def blocks(self) -> list[Block]:
+        """A table, and below it what is wrong."""
+        if not self.adapters:
+            return [Text("There is no adapter yet: `agentlab train-persona` makes them.")]
+        columns = ("adapter", "rank", "scale", "modules", "base", "size", "held-out loss", "made")
+        problems = [Text(f"{line.name} is damaged: {line.problem}") for line in self.adapters if line.problem]
+        return [Table(columns, [_row(line) for line in self.adapters]), *problems]
+
+
+class AdapterView(Document):
+    """One adapter: its settings, what it does where, where it comes from, and how it is served."""
+
+    name: str
+    path: str
+    settings: dict[str, str]
+    parts: list[Part]
+    card: Card
+    serve: list[str]
+    remarks: list[str]
+
+    @classmethod
+    def of(cls, adapter: Adapter, parts: Sequence[Part], card: Card, plan: ServePlan) -> "AdapterView":
+        """From what was found out about an open adapter."""
+        return cls(
+            name=adapter.path.name,
+            path=str(adapter.path),
+            settings=settings_of(adapter),
+            parts=list(parts),
+            card=card,
+            serve=list(plan.flags),
+            remarks=list(plan.problems),
+        )
+
+    def blocks(self) -> list[Block]:
+        """Settings, a row per module type, the card, the flags."""
+        firsts = tuple(f"first {count}" if count > 1 else "first" for count in FIRST)
+        columns = ("module", "count", "mean norm", "least", "most", *firsts, "directions")
+        rows = [
+            (
+                part.name,
+                str(part.count),
+                *(number(value) for value in (part.mean, part.least, part.most)),
+                *(f"{share:.1%}" for share in part.energy),
+                str(part.directions),
+            )
+            for part in self.parts
+        ]
+        caption = "Frobenius norms of the change; shares of its energy in each module's strongest directions"
+        found: list[Block] = [
+            Table(("setting", "value"), list(self.settings.items())),
+            Heading("Change"),
+            Table(columns, rows, caption=caption),
+        ]
+        if facts := self.card.facts():
+            found += [Heading("Card"), Table(("key", "value"), list(facts.items()))]
+        found += [Heading("Serving with vLLM"), Code(shlex.join(("vllm", "serve", "BASE", *self.serve)))]
+        return [*found, *(Text(f"But {remark}") for remark in self.remarks)]
+
+
+class AdapterDiff(Document):
+    """Two adapters compared as what they do, and as how they were made."""
+
+    first: str
+    second: str
+    types: list[Likeness]
+    modules: list[Likeness]
+    settings: dict[str, tuple[str, str]]
+    card: dict[str, tuple[str, str]]
+
+    @classmethod
+    def of(
+        cls,
+        first: tuple[Adapter, Card],
+        second: tuple[Adapter, Card],
+        types: Sequence[Likeness],
+        modules: Sequence[Likeness],
+    ) -> "AdapterDiff":
+        """From two open adapters, their cards, and their likeness by type and by module."""
+        return cls(
+            first=str(first[0].path),
+            second=str(second[0].path),
+            types=list(types),
+            modules=sorted(modules, key=lambda each: -each.distance),
+            settings=_differences(settings_of(first[0]), settings_of(second[0])),
+            card=_differences(first[1].facts(), second[1].facts()),
+        )
+
+    def blocks(self) -> list[Block]:
+        """A row per module type, the most different modules, and what was set differently."""
+        caption = f"distance: 0 for equal ones, {math.sqrt(2):.2f} for unrelated ones of one norm, 2 for opposite ones"
+        found: list[Block] = [
+            _likenesses("module", self.types, caption),
+            Heading("Most different modules"),
+            _likenesses("module", self.modules[:_MOST_MODULES], ""),
+        ]
+        for title, rows in (("Settings", self.settings), ("Cards", self.card)):
+            if rows:
+                cells = [(key, first[:_SHOWN], second[:_SHOWN]) for key, (first, second) in rows.items()]
+                found += [Heading(title), Table(("key", "first", "second"), cells)]
+        return found
+
+
+def settings_of(adapter: Adapter) -> dict[str, str]:
+    """The settings of an adapter for a reader."""
+    settings, shape = adapter.settings, shape_of(adapter)
+    name, revision = settings.base
+    return {
+        "base": f"{name or '–'}{f' at {revision}' if revision else ''}",
+        "rank": _range(shape.ranks),
+        "alpha": _alpha(settings),
+        "scale": _range(shape.scales),
+        "rank-stabilised": "yes" if settings.use_rslora else "no",
+        "modules": f"{len(adapter.modules)}: {_targets(shape)}",
+        "parameters": str(sum(each.rank * (each.inputs + each.outputs) for each in adapter.modules.values())),
+    }
+
+
+def _row(line: AdapterLine) -> tuple[str, ...]:
+    known = ("damaged", "–", "–")
+    if line.shape:
+        count = sum(line.shape.targets.values())
+        known = (_range(line.shape.ranks), _range(line.shape.scales), f"{count}: {_targets(line.shape)}")
+    made = line.made[:16].replace("T", " ") if line.made else "–"
+    return (line.name, *known, line.base or "–", f"{line.bytes / 1e6:.1f} MB", number(line.eval_loss, 3), made)
+
+
+def _when(seconds: float | None) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds is not None else None
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    least, most = bounds
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
+
+
+def _alpha(settings: Settings) -> str:
+    return f"{settings.lora_alpha:g}{' and patterns' if settings.alpha_pattern else ''}"
+
+
+def _targets(shape: Shape) -> str:
+    return ", ".join(shape.targets)
+
+
+def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    def both() -> Iterator[tuple[str, tuple[str, str]]]:
+        for key in dict.fromkeys(chain(first, second)):
+            yield key, (first.get(key, "–"), second.get(key, "–"))
+
+    return {key: pair for key, pair in both() if pair[0] != pair[1]}
+
+
+def _likenesses(title: str, rows: Sequence[Likeness], caption: str) -> Table:
+    columns = (title, "count", "norm of first", "of second", "cosine", "distance")
+    cells = [
+        (
+            each.name,
+            str(each.count),
+            number(each.first),
+            number(each.second),
+            f"{each.cosine:.4f}",
+            f"{each.distance:.4f}",
+        )
+        for each in rows
+    ]
+    return Table(columns, cells, caption=caption)

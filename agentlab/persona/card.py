@@ -1,0 +1,42 @@
+"""What an adapter's folder says of where it came from."""
+
+from typing import TYPE_CHECKING, Any
+
+from agentlab.persona.config import PersonaConfig
+from agentlab.persona.data import Source
+from agentlab.persona.result import PersonaResult
+from agentlab.runs import provenance
+from agentlab.runs.run import Run
+
+if TYPE_CHECKING:
+    from agentlab.train.base import Base
+
+SCHEMA = 1
+
+
+def card_of(config: PersonaConfig, source: Source, row: PersonaResult, base: "Base", run: Run) -> dict[str, Any]:
+    """Plain data for `card.json`: enough to make the adapter again, and to know whether it fits a base."""
+    return {
+        "schema": SCHEMA,
+        "name": row.name,
+        "base": {"path": str(base.path), "fingerprint": base.fingerprint, "precision": base.precision},
+        "data": {
+            "path": str(source.data.path),
+            "sha256": source.digest(),
+            "conversations": row.conversations,
+            "held_out": row.held_out,
+            "supervised_tokens": row.supervised_tokens,
+        },
+        "lora": config.lora.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
+        "together": config.together,
+        "metrics": {
+            "loss_before": row.before,
+            "eval_loss": row.eval_loss,
+            "best_step": row.best_step,
+            "steps": row.steps,
+        },
+        "versions": provenance.versions(),
+        "seed": config.seed,
+        "run": run.id,
+    }

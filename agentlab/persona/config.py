@@ -1,0 +1,63 @@
+"""What `agentlab train-persona` can be told: personas and their conversations, the base model, the training."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from agentlab.config.base import EnvText, StrictModel, machine_field
+from agentlab.config.keys import Key
+from agentlab.train.config import LoraConfig, TrainingConfig
+
+PersonaName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Persona(StrictModel):
+    """One adapter: `adapters/NAME`, trained from a JSONL file with one conversation (`messages`) per line."""
+
+    name: PersonaName = Field(description="Of the adapter's folder.")
+    data: EnvText = Field(description="Conversations to learn from.")
+    eval_data: EnvText | None = Field(None, description="Held-out conversations; null takes a share of `data`.")
+
+
+class ReportConfig(StrictModel):
+    """What is found out about the adapters once they are trained."""
+
+    separability: int = Field(
+        24, ge=0, le=1000, description="Held-out turns scored under every persona; 0 leaves it out."
+    )
+    forgetting: int = Field(24, ge=0, le=1000, description="Items of the base task, before and after; 0 leaves it out.")
+    samples: tuple[str, ...] = Field(
+        ("What should I do on a rainy Sunday?", "Is a heavier stone falling faster than a light one?"),
+        max_length=16,
+        description="Questions that base and personas answer side by side.",
+    )
+    sample_tokens: int = Field(48, ge=1, le=1024, description="Tokens of such an answer, at most.")
+
+
+class PersonaConfig(StrictModel):
+    """One `agentlab train-persona` run."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, order and split.")
+    base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    personas: tuple[Persona, ...] = Field((), max_length=64, description="What is trained, on one load of the base.")
+    out: EnvText | None = machine_field(
+        None, description="The adapter's folder, for one persona; null is adapters/NAME."
+    )
+    together: bool = Field(
+        False, description="Train all personas in the same steps, their rows side by side in one batch."
+    )
+    lora: LoraConfig = Field(LoraConfig(), description="The shape of the adapters.")
+    training: TrainingConfig = Field(TrainingConfig(), description="The training of each of them.")
+    report: ReportConfig = Field(ReportConfig(), description="What is found out about them.")
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """What is wrong between the parts."""
+        names = [persona.name for persona in self.personas]
+        if not names:
+            yield ("personas",), "there is nobody to train: give --data FILE, or `personas` in a file"
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield ("personas", str(index), "name"), f"two personas are called {name}"
+        if self.out is not None and len(names) > 1:
+            yield ("out",), "names one folder, and several personas are trained; they go to adapters/NAME"

@@ -1,0 +1,141 @@
+"""An adapter on its base model: put in, taken out, and written as a folder in PEFT format."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when an adapter is trained
+
+from agentlab.errors import UsageError
+from agentlab.lora.delta import Delta
+from agentlab.lora.reading import PREFIX
+from agentlab.lora.settings import Settings
+from agentlab.lora.writing import write_adapter
+from agentlab.train.base import Base, quietly
+from agentlab.train.config import LoraConfig
+
+_NAME = "default"
+_SETTINGS = ("use_cache", "eos_token_id", "bos_token_id", "pad_token_id")  # of a model, that trainers change
+
+
+@contextlib.contextmanager
+def attached(base: Base, lora: LoraConfig, seed: int) -> Iterator[Any]:
+    """The base as a `PeftModel` with a fresh adapter in float32; afterwards the base is as it was.
+
+    A is drawn from the seed (Kaiming), B is zero: adapters of one base, shape and seed begin with the same A.
+
+    Raises:
+        UsageError: the base has no module of a name in `lora.targets`.
+    """
+    with quietly():
+        import peft
+
+    make: Any = peft.LoraConfig  # alpha may be a fraction, whatever its types say
+    settings = make(
+        r=lora.r,
+        lora_alpha=lora.scaled_alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    with _kept(base.model):
+        with torch.random.fork_rng(), quietly():
+            torch.manual_seed(seed)
+            try:
+                model = peft.get_peft_model(base.model, settings)
+            except ValueError as error:
+                raise UsageError(
+                    f"{base.path.name} cannot take this adapter: {str(error)[:300]}",
+                    hint=f"Set lora.targets to all-linear, or to some of {', '.join(_linear(base.model))}.",
+                ) from error
+        try:
+            if lora.frozen_a:
+                for name, parameter in model.named_parameters():
+                    if "lora_A" in name:
+                        parameter.requires_grad_(False)
+            yield model
+        finally:
+            model.unload()
+
+
+def trained_weights(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The weights of an adapter that learn, by the name that a PEFT folder gives them."""
+    return {
+        name.replace(f".{_NAME}.weight", ".weight"): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: Base, folder: Path, notes: str) -> None:
+    """Write the adapter, with `weights` for those that learn, as the folder `folder`, in place of what is there.
+
+    Its scale is folded into B, as in all adapters that are written here. `notes` go into the header of the weights.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    layers = {
+        name.removeprefix(PREFIX): module for name, module in model.named_modules() if _NAME in _adapters_of(module)
+    }
+
+    def delta(name: str, module: Any) -> Delta:
+        a, b = (
+            weights.get(f"{PREFIX}{name}.lora_{side}.weight", getattr(module, f"lora_{side}")[_NAME].weight.detach())
+            for side in "AB"
+        )
+        return Delta(a.cpu(), b.cpu(), module.scaling[_NAME])
+
+    settings = model.peft_config[_NAME]
+    origin = Settings(
+        base_model_name_or_path=base.path.name,
+        task_type="CAUSAL_LM",
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        fan_in_fan_out=settings.fan_in_fan_out,
+        target_modules=sorted(settings.target_modules),
+    )
+    if folder.exists():
+        shutil.rmtree(folder)
+    write_adapter(
+        folder,
+        {name: (module.out_features, module.in_features) for name, module in layers.items()},
+        ((name, delta(name, module)) for name, module in layers.items()),
+        settings.r,
+        origin,
+        metadata={"agentlab.training": notes},
+    )
+
+
+def _adapters_of(module: Any) -> Any:
+    return getattr(module, "lora_A", ())
+
+
+def _linear(model: Any) -> list[str]:
+    head = model.get_output_embeddings()
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+    )
+
+
+@contextlib.contextmanager
+def _kept(model: Any) -> Iterator[None]:
+    """Undo what trainers do to a model besides training it."""
+    places = [place for place in (model.config, model.generation_config) if place is not None]
+    before = [(place, key, getattr(place, key)) for place in places for key in _SETTINGS if hasattr(place, key)]
+    try:
+        yield
+    finally:
+        model.__dict__.pop("forward", None)  # TRL puts another one there
+        if model.is_activation_checkpointing:
+            model.activation_checkpointing_disable()
+        model.eval().requires_grad_(False)
+        for place, key, value in before:
+            setattr(place, key, value)

@@ -1,0 +1,38 @@
+"""Which base model an adapter belongs to, and where it lies on this machine. Nothing is loaded."""
+
+from pathlib import Path
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import MissingFileError, UnknownNameError, UsageError
+from agentlab.lora.card import read_card
+from agentlab.lora.settings import read_settings
+from agentlab.models.store import find
+
+_HINT = "Say with --base where the base model lies: a name of `agentlab models list`, or a path with a slash."
+
+
+def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
+    """The base model of an adapter folder: as given, or else what its card or its config names.
+
+    Args:
+        adapter: the folder.
+        given: a name or a path with a slash; None to believe the adapter.
+        workspace: where names are looked up.
+
+    Raises:
+        UsageError: the adapter does not say.
+        MissingFileError: it is not on this machine, or what was given is not there.
+        UnknownNameError: nothing bears the given name.
+        DataError: card or config are damaged.
+    """
+    if given is not None:
+        return find(given, workspace)
+    names = [name for name in (read_card(adapter).base.path, read_settings(adapter).base[0]) if name]
+    if not names:
+        raise UsageError(f"{adapter} does not say which base model it belongs to.", hint=_HINT)
+    for name in names:
+        try:
+            return find(name, workspace)
+        except (MissingFileError, UnknownNameError):
+            continue
+    raise MissingFileError(f"The base model of {adapter} is not on this machine: {names[0]}.", hint=_HINT)

@@ -1,0 +1,122 @@
+"""The order of training: which conversations share a batch, and which share a row. Functions of seed and epoch alone.
+
+Batches are made of rows. Sorted: a row is one conversation, and a batch holds conversations of like length, so that
+little of it is padding. Packed: a row holds as many conversations as fit, each with positions of its own.
+"""
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+Row = tuple[int, ...]  # indices of conversations
+Batch = tuple[Row, ...]
+
+_POOL = 16  # batches that are sorted together: the more, the less padding, and the less random the company
+
+
+def sorted_batches(lengths: Sequence[int], size: int, seed: int, epoch: int) -> list[Batch]:
+    """Every conversation once, in ceil(n / size) batches of `size` conversations of like length, in random order.
+
+    They are shuffled, sorted by length in pools of some batches each, cut into batches, and these shuffled.
+    """
+    rng = _generator(seed, epoch)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    step = size * _POOL
+    pools = [sorted(order[at : at + step], key=lengths.__getitem__) for at in range(0, len(order), step)]
+    batches: list[Batch] = [
+        tuple((index,) for index in pool[at : at + size]) for pool in pools for at in range(0, len(pool), size)
+    ]
+    rng.shuffle(batches)
+    return batches
+
+
+def packed_batches(lengths: Sequence[int], size: int, row_length: int, seed: int, epoch: int) -> list[Batch]:
+    """Every conversation once, in batches of `size` rows of at most `row_length` tokens, in random order.
+
+    Best-fit decreasing: the longest conversation first, each into the fullest row that has room. How many rows that
+    takes depends on the lengths alone, so all epochs have as many batches; conversations of one length change places.
+
+    Raises:
+        ValueError: a conversation is longer than a row.
+    """
+    if max(lengths, default=0) > row_length:
+        raise ValueError(f"a conversation has {max(lengths)} tokens, and a row holds {row_length}")
+    rng = _generator(seed, epoch)
+    order = list(range(len(lengths)))
+    rng.shuffle(order)
+    rows = _best_fit(sorted(order, key=lengths.__getitem__, reverse=True), lengths, row_length)
+    rng.shuffle(rows)
+    return [tuple(rows[at : at + size]) for at in range(0, len(rows), size)]
+
+
+def _best_fit(order: Sequence[int], lengths: Sequence[int], row_length: int) -> list[Row]:
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free tokens, row), sorted
+    for index in order:
+        at = bisect_left(room, (lengths[index], 0))
+        if at == len(room):
+            rows.append([])
+            free, row = row_length, len(rows) - 1
+        else:
+            free, row = room.pop(at)
+        rows[row].append(index)
+        left = (free - lengths[index], row)
+        room.insert(bisect_left(room, left), left)
+    return [tuple(row) for row in rows]
+
+
+class Batches:
+    """A batch sampler for torch's DataLoader: the rows of an epoch, batch by batch; it always gives the same ones.
+
+    The data set that goes with it turns a row into its examples. Trainers name the epoch with `set_epoch`; who resumes
+    sets the epoch and skips the batches that were seen.
+    """
+
+    drop_last = False  # read by accelerate, where it shares batches out
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batching: Literal["packed", "sorted"],
+        *,
+        batch_size: int,
+        max_length: int,
+        seed: int,
+    ) -> None:
+        """`lengths` of the conversations in tokens; `batch_size` rows a batch, packed ones of `max_length` tokens."""
+        self._lengths = tuple(lengths)
+        self._batching = batching
+        self.batch_size = batch_size
+        self._max_length = max_length
+        self._seed = seed
+        self._epoch = 0
+        self._count = len(self.of(0))
+
+    def of(self, epoch: int) -> list[Batch]:
+        """The batches of an epoch."""
+        if self._batching == "packed":
+            return packed_batches(self._lengths, self.batch_size, self._max_length, self._seed, epoch)
+        return sorted_batches(self._lengths, self.batch_size, self._seed, epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number of the epoch that is iterated next, from 0."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.of(self._epoch))
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same in all."""
+        return self._count
+
+
+def optimizer_steps(batches: int, grad_accum: int, epochs: float) -> int:
+    """Updates of the weights in a training: an epoch ends with one, even if it lacks batches for a whole one."""
+    return math.ceil(epochs * max(1, math.ceil(batches / grad_accum)))
+
+
+def _generator(seed: int, epoch: int) -> random.Random:
+    return random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret

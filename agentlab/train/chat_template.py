@@ -1,0 +1,110 @@
+"""A checkpoint's chat template: conversations as text, and the token that ends an answer.
+
+Templates are code that came with the checkpoint; transformers renders them in Jinja's immutable sandbox.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime, tzinfo
+from typing import Any, Self
+
+from agentlab.errors import ModelFileError
+from agentlab.train.conversations import Turn
+
+_PROBE = (Turn("user", "question"), Turn("assistant", "agentlabprobe"))
+_INSTRUCT = "Use an instruct model, for example `agentlab models import smollm2-135m`."
+
+
+class TemplateRefusesError(ValueError):
+    """The template cannot take these turns; the message is the template's."""
+
+
+class ChatTemplate:
+    """What a template makes of turns.
+
+    Attributes:
+        name: where it comes from.
+        tail: what it writes behind an answer, such as `<|im_end|>` and a newline.
+        end: the part of the tail up to the token that ends the turn; the rest is not the model's to write.
+        end_token: that token.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Try the template of a tokenizer, transformers' own, on a short conversation.
+
+        Raises:
+            ModelFileError: there is no template, it cannot be used, or no token of its own ends an answer.
+        """
+        self._tokenizer = tokenizer
+        self.name = str(tokenizer.name_or_path or "the base model")
+        if not tokenizer.chat_template:
+            raise ModelFileError(f"{self.name} has no chat template, so it cannot be taught to talk.", hint=_INSTRUCT)
+        self.tail = self._tail()
+        added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+        begun = [text for text in added if self.tail.lstrip().startswith(text)]
+        if not begun:
+            raise ModelFileError(
+                f"Behind an answer, the chat template of {self.name} writes {self.tail!r}, and no token of its own: "
+                "a model that is trained on it never learns to stop.",
+                hint="Let the template write the end-of-turn token, such as eos_token, right behind an answer.",
+            )
+        end = max(begun, key=len)
+        self.end = self.tail[: self.tail.index(end) + len(end)]
+        self.end_token = added[end]
+        special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | {end}
+        self._control = re.compile("|".join(re.escape(text) for text in sorted(special, key=len, reverse=True)))
+
+    def render(self, turns: Sequence[Turn], *, prompt: bool = False) -> str:
+        """The text of the turns; with `prompt`, up to where the next answer begins.
+
+        Raises:
+            TemplateRefusesError: the template refuses them.
+        """
+        from jinja2 import TemplateError
+
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            with _one_day():
+                text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        except (TemplateError, ValueError, TypeError, KeyError, IndexError) as error:
+            raise TemplateRefusesError(str(error)[:200]) from error
+        return str(text)
+
+    def control_in(self, text: str) -> str | None:
+        """A special token that the text spells out, and that would end or begin a turn in the middle of it."""
+        found = self._control.search(text)
+        return None if found is None else found.group()
+
+    def _tail(self) -> str:
+        try:
+            text = self.render(_PROBE)
+        except TemplateRefusesError as error:
+            raise ModelFileError(
+                f"The chat template of {self.name} refuses a question and its answer: {error}.", hint=_INSTRUCT
+            ) from error
+        _, answer, tail = text.rpartition(_PROBE[-1].content)
+        if not answer:
+            raise ModelFileError(f"The chat template of {self.name} leaves answers out.", hint=_INSTRUCT)
+        return tail
+
+
+class _OneDay(datetime):
+    """Some templates write today's date into the prompt; what is learnt must not depend on the day."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2025, 1, 1, tzinfo=tz)
+
+
+@contextlib.contextmanager
+def _one_day() -> Iterator[None]:
+    """Templates cannot be given a clock, so the one that they read is stopped."""
+    from transformers.utils import chat_template_utils
+
+    clock = chat_template_utils.datetime  # type: ignore[attr-defined] # its own import, not exported
+    chat_template_utils.datetime = _OneDay  # type: ignore[attr-defined] # as above
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = clock  # type: ignore[attr-defined] # as above

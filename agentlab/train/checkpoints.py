@@ -1,0 +1,145 @@
+"""A training between two steps: all that decides how it goes on, as one safetensors file that vouches for itself.
+
+There is no generator in it: every step seeds its own from the run's seed and its number.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, uint8  # noqa: TID253 - this module is only imported by code that trains
+
+from agentlab.config.base import StrictModel
+from agentlab.errors import RunMismatchError
+from agentlab.runs.atomic import is_temporary, make_folder, write_bytes
+
+# One metadata entry, because safetensors writes several in random order. The number is the layout's version.
+_KEY = "agentlab.train.checkpoint.1"
+_NAME = re.compile(r"step-\d{8}\.safetensors", re.ASCII)
+_KEPT = 2  # the older one stands in when a disk damages the newer
+
+Weights = dict[str, Tensor]
+
+
+class Progress(StrictModel):
+    """What is no tensor. Losses are natural logarithms per learnt token, with the number of done steps.
+
+    `origin` is the SHA-256 of what the training started from, `best_step` 0 before the first scoring; `tokens` were
+    seen in `seconds`, a measurement.
+    """
+
+    origin: str
+    step: int = Field(0, ge=0)
+    losses: tuple[tuple[int, float], ...] = ()
+    eval_losses: tuple[tuple[int, float], ...] = ()
+    best_step: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Progress":
+        if [step for step, _ in self.losses] != list(range(1, self.step + 1)):
+            raise ValueError("the steps are not numbered in order")
+        return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """All tensors are on the CPU. The optimiser's settings are not here: the configuration decides them.
+
+    `adapter` and `best` map the names of trained weights to them; `best` is empty where `adapter` is the best, and
+    before the first scoring. `optimizer` maps `NAME.STATE`, as in `...lora_A.weight.exp_avg`.
+    """
+
+    progress: Progress
+    adapter: Weights
+    best: Weights
+    optimizer: Weights
+
+
+class _Signed(StrictModel):
+    progress: Progress
+    sha256: str
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write it below `folder`, and remove all but the newest two.
+
+    Raises:
+        StorageError: the disk is full, read-only or not ours.
+    """
+    make_folder(folder)
+    tensors = {
+        f"{part}.{name}": value.contiguous()
+        for part, values in (
+            ("adapter", checkpoint.adapter),
+            ("best", checkpoint.best),
+            ("optimizer", checkpoint.optimizer),
+        )
+        for name, value in values.items()
+    }
+    signed = _Signed(progress=checkpoint.progress, sha256=_digest(checkpoint.progress, tensors))
+    data = save(tensors, metadata={_KEY: signed.model_dump_json()})
+    write_bytes(folder / f"step-{checkpoint.progress.step:08d}.safetensors", data)
+    for path in folder.iterdir():
+        if is_temporary(path):
+            path.unlink()
+    for path in _found(folder)[_KEPT:]:
+        path.unlink()
+
+
+def last_checkpoint(folder: Path, origin: str) -> Checkpoint | None:
+    """The newest whole checkpoint below `folder`; files that are cut off or damaged count as absent.
+
+    Raises:
+        RunMismatchError: it is of another training.
+    """
+    for path in _found(folder):
+        checkpoint = _read(path)
+        if checkpoint is None:
+            continue
+        if checkpoint.progress.origin != origin:
+            raise RunMismatchError(
+                f"{path} is of a training with other data, settings, base model or seed.",
+                hint=f"Choose another folder, or delete {folder}; the training then starts again.",
+            )
+        return checkpoint
+    return None
+
+
+def _found(folder: Path) -> list[Path]:
+    """Checkpoints, the newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _read(path: Path) -> Checkpoint | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            signed = _Signed.model_validate_json((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValidationError, KeyError):
+        return None
+    if signed.sha256 != _digest(signed.progress, tensors):
+        return None
+    return Checkpoint(
+        signed.progress, _below("adapter.", tensors), _below("best.", tensors), _below("optimizer.", tensors)
+    )
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Weights:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(progress: Progress, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(progress.model_dump_json().encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(uint8).numpy().data)
+    return digest.hexdigest()

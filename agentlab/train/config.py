@@ -1,0 +1,62 @@
+"""How adapters are trained: their shape, and the training itself."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from agentlab.config.base import StrictModel, budget_field, machine_field
+
+Precision = Literal["auto", "fp32", "bf16", "8bit", "4bit"]
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+class LoraConfig(StrictModel):
+    """The shape of an adapter (arXiv 2106.09685)."""
+
+    r: int = Field(16, ge=1, le=512, description="Rank.")
+    alpha: float | None = Field(None, gt=0, le=4096, description="Scale times rank; null is twice the rank.")
+    rslora: bool = Field(False, description="Scale by alpha over the root of the rank (arXiv 2312.03732).")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of an adapter's input that is dropped in training.")
+    targets: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear",
+        description="Names of the modules that get one, such as q_proj; all-linear is every one but the head.",
+    )
+    frozen_a: bool = Field(False, description="Train B alone: adapters of one seed share A, and blend exactly.")
+
+    @property
+    def scaled_alpha(self) -> float:
+        """Alpha, its default filled in."""
+        return 2.0 * self.r if self.alpha is None else self.alpha
+
+
+class TrainingConfig(StrictModel):
+    """One training. Defaults suit an adapter of a small model; TRL's own are those of a full fine-tuning."""
+
+    epochs: float = budget_field(3.0, gt=0, le=1000, description="Times that every conversation is seen.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Conversations of a step on one device.")
+    grad_accum: int = Field(1, ge=1, le=4096, description="Steps whose gradients are added up.")
+    lr: float = Field(2e-4, gt=0, le=1, description="Learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How it falls.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which it rises.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decay of the adapter's weights.")
+    max_grad_norm: float = Field(1.0, gt=0, le=1000, description="Gradients are clipped to this norm.")
+    max_length: int = Field(1024, ge=32, le=1 << 20, description="Tokens of a conversation; older turns are dropped.")
+    batching: Literal["auto", "packed", "sorted"] = Field(
+        "auto", description="packed: conversations in one row; sorted: rows of like length; auto: sorted on a CPU."
+    )
+    precision: Precision = machine_field("auto", description="Of the base model; auto: bf16 where it is fast.")
+    attention: Attention = machine_field("sdpa", description="Implementation of attention.")
+    gradient_checkpointing: Literal["auto", "on", "off"] = machine_field(
+        "auto", description="Compute activations twice to save memory; auto: when an estimate says that it must be."
+    )
+    eval_fraction: float = Field(0.1, ge=0, lt=0.9, description="Share of the conversations that is held out.")
+    evals: int = Field(4, ge=1, le=1000, description="How often the held-out conversations are scored.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many scorings without a better one; null never."
+    )
+
+    @model_validator(mode="after")
+    def _held_out(self) -> "TrainingConfig":
+        if self.patience is not None and self.eval_fraction == 0:
+            raise ValueError("patience needs held-out conversations: eval_fraction above 0")
+        return self

@@ -1,0 +1,167 @@
+"""What is to be known of the data before anything is trained on it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.train.conversations import Conversation
+from agentlab.train.dataset import Split
+from agentlab.train.leakage import leakage
+from agentlab.train.masks import Example
+
+FEW_TURNS, LITTLE_LEARNT = 50, 0.05
+_SHOWN = 10  # leaks in a table
+
+
+class Tokens(BaseModel):
+    """What a tokenizer makes of conversations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    total: int
+    shortest: int = Field(description="Tokens of a conversation.")
+    median: float
+    longest: int
+    learnt: int = Field(description="Tokens that are learnt: the assistant's, each turn's end included.")
+    truncated: int = Field(description="Conversations that are too long and lost their oldest turns.")
+    dropped_turns: int
+
+    @property
+    def share(self) -> float:
+        """Of the tokens, how many are learnt."""
+        return self.learnt / self.total if self.total else 0.0
+
+
+class Side(BaseModel):
+    """What is trained on, or what is held out. `turns` are the assistant's, before any are dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conversations: int
+    turns: int
+    duplicates: int = Field(description="Conversations that repeat an earlier one, turn by turn.")
+    tokens: Tokens | None = Field(description="None before there is a tokenizer.")
+
+
+class LeakView(BaseModel):
+    """A held-out conversation that the training has seen; lines of their files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    held_out: int
+    train: int
+    exact: bool
+
+
+class DataReport(Document):
+    """Both sides of the data, what they share, and what to think about before training."""
+
+    source: str
+    train: Side
+    held_out: Side
+    leaks: tuple[LeakView, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def leaked_share(self) -> float:
+        """Of the held-out conversations, how many the training has seen."""
+        return len(self.leaks) / self.held_out.conversations if self.held_out.conversations else 0.0
+
+    def blocks(self) -> list[Block]:
+        """A table of both sides, the leaks, and the warnings."""
+        sides = (self.train, self.held_out)
+        rows = [(name, *(cell(side) for side in sides)) for name, cell in _ROWS]
+        if self.train.tokens and self.held_out.tokens:
+            rows += [
+                (name, *(cell(t) for t in (self.train.tokens, self.held_out.tokens))) for name, cell in _TOKEN_ROWS
+            ]
+        blocks: list[Block] = [Table(("", "trained on", "held out"), rows, caption=self.source)]
+        if self.leaks:
+            shown = [
+                (str(leak.held_out), str(leak.train), "all turns" if leak.exact else "the last question")
+                for leak in self.leaks[:_SHOWN]
+            ]
+            caption = f"Held out and seen in training: {len(self.leaks)} conversations ({self.leaked_share:.0%})"
+            blocks.append(Table(("held-out line", "training line", "the same is"), shown, caption=caption))
+        return [*blocks, *(Text(f"Warning: {warning}") for warning in self.warnings)]
+
+
+_ROWS: tuple[tuple[str, Callable[[Side], str]], ...] = (
+    ("conversations", lambda side: str(side.conversations)),
+    ("assistant turns", lambda side: str(side.turns)),
+    ("duplicates", lambda side: str(side.duplicates)),
+)
+_TOKEN_ROWS: tuple[tuple[str, Callable[[Tokens], str]], ...] = (
+    ("tokens", lambda tokens: str(tokens.total)),
+    ("tokens of a conversation", lambda tokens: f"{tokens.shortest} to {tokens.longest}, median {tokens.median:g}"),
+    ("tokens that are learnt", lambda tokens: f"{tokens.learnt} ({tokens.share:.1%})"),
+    ("conversations that are too long", lambda tokens: str(tokens.truncated)),
+    ("turns dropped from them", lambda tokens: str(tokens.dropped_turns)),
+)
+
+
+def data_report(
+    source: str, train: Sequence[Conversation], held_out: Sequence[Conversation], split: Split | None
+) -> DataReport:
+    """The report on conversations of the files `source` and, if they are tokenised already, their examples."""
+    sides = (
+        _side(train, None if split is None else split.train),
+        _side(held_out, None if split is None else split.held_out),
+    )
+    leaks = leakage(train, held_out)
+    return DataReport(
+        source=source,
+        train=sides[0],
+        held_out=sides[1],
+        leaks=tuple(LeakView(held_out=leak.held_out, train=leak.train, exact=leak.exact) for leak in leaks),
+        warnings=tuple(_warnings(*sides, len(leaks))),
+    )
+
+
+def _side(conversations: Sequence[Conversation], examples: Sequence[Example] | None) -> Side:
+    return Side(
+        conversations=len(conversations),
+        turns=sum(turn.role == "assistant" for each in conversations for turn in each.turns),
+        duplicates=len(conversations) - len({each.turns for each in conversations}),
+        tokens=None if examples is None else _tokens(examples),
+    )
+
+
+def _tokens(examples: Sequence[Example]) -> Tokens:
+    lengths = [len(each.input_ids) for each in examples] or [0]
+    return Tokens(
+        total=sum(lengths),
+        shortest=min(lengths),
+        median=median(lengths),
+        longest=max(lengths),
+        learnt=sum(each.learnt for each in examples),
+        truncated=sum(each.dropped_turns > 0 for each in examples),
+        dropped_turns=sum(each.dropped_turns for each in examples),
+    )
+
+
+def _warnings(train: Side, held_out: Side, leaks: int) -> Iterator[str]:
+    if train.turns < FEW_TURNS:
+        yield f"there are {train.turns} assistant turns to learn from; below {FEW_TURNS} an adapter learns little."
+    if train.tokens and train.tokens.share < LITTLE_LEARNT:
+        yield (
+            f"only {train.tokens.share:.1%} of the tokens are learnt: most of the time goes into prompts. Shorten "
+            "system messages and questions, or drop turns whose answers teach nothing."
+        )
+    if not held_out.conversations:
+        yield "nothing is held out, so nobody will see when the adapter begins to learn its data by heart."
+    for name, side in (("trained on", train), ("held out", held_out)):
+        if side.duplicates:
+            yield f"{side.duplicates} conversations {name} repeat earlier ones and count as often as they are there."
+        if side.tokens and side.tokens.truncated:
+            yield (
+                f"{side.tokens.truncated} conversations {name} are longer than training.max_length; their oldest "
+                f"{side.tokens.dropped_turns} turns are dropped."
+            )
+    if leaks:
+        yield (
+            f"{leaks} of {held_out.conversations} held-out conversations were seen in training: their loss says how "
+            "well they are remembered."
+        )

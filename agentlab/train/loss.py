@@ -1,0 +1,60 @@
+"""The loss of a batch, computed at the tokens that are learnt and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch  # noqa: TID253 - this module is only imported by code that trains
+from torch import Tensor  # noqa: TID253 - as above
+
+from agentlab.train.batching import sorted_batches
+from agentlab.train.collate import Collator
+from agentlab.train.masks import IGNORED, Example
+
+
+def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Negative log-likelihood (natural) of every learnt token, float32 of shape (learnt tokens,).
+
+    Only what precedes a learnt token reaches the head: with half of the tokens learnt that saves half of the largest
+    matrix product and of the logits, whatever the model does to its logits afterwards.
+
+    Args:
+        model: causal, maybe wrapped.
+        head: its output embeddings.
+        batch: of `Collator`.
+    """
+    targets = batch["labels"][:, 1:]
+    learnt = targets != IGNORED
+    before = torch.nn.functional.pad(learnt, (0, 1))
+
+    def select(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0][before], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
+    finally:
+        handle.remove()
+    return torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="none")
+
+
+@torch.no_grad()
+def mean_loss(model: Any, examples: Sequence[Example], batch_size: int, filler: int) -> float:
+    """Mean negative log-likelihood over the learnt tokens of all examples; the model is in training mode afterwards.
+
+    Args:
+        model: causal, maybe wrapped.
+        examples: at least one.
+        batch_size: examples at once.
+        filler: token that fills rows up.
+    """
+    model.eval()
+    collate = Collator(filler, "padded")
+    total, count = 0.0, 0
+    for batch in sorted_batches([len(each.input_ids) for each in examples], batch_size, 0, 0):
+        tensors = collate([[examples[index] for index in row] for row in batch])
+        on_device = {name: value.to(model.device) for name, value in tensors.items()}
+        losses = learnt_losses(model, model.get_output_embeddings(), on_device)
+        total += losses.double().sum().item()
+        count += len(losses)
+    model.train()
+    return total / count

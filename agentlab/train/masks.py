@@ -1,0 +1,169 @@
+"""What is learnt of a conversation: the assistant's turns with the token that ends each of them, under any template.
+
+A turn's tokens are found by prefixes: the conversation up to the turn, with the prompt for an answer, and to its end.
+That holds for every template that leaves what it wrote before as it is; one that rewrites history is refused.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from agentlab.errors import DataError
+from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
+from agentlab.train.conversations import Conversation, Turn, refuse
+from agentlab.train.spans import SpanError, SpanTokenizer
+
+IGNORED = -100  # label of a token that is not learnt, to torch and transformers
+_HINT = "Change these conversations, raise training.max_length, or choose a base whose template fits them."
+
+
+class UnfitError(ValueError):
+    """Nothing can be learnt from a conversation as it is; the message says why, as a whole clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation as tokens.
+
+    Attributes:
+        line: of the conversation in its file.
+        input_ids: all tokens.
+        labels: the same where something is learnt, else `IGNORED`; never for the first token, which follows nothing.
+        dropped_turns: the oldest turns, left out because the conversation is too long.
+    """
+
+    line: int
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    dropped_turns: int
+
+    @property
+    def learnt(self) -> int:
+        """Number of tokens that are learnt; at least one."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+def examples(conversations: Sequence[Conversation], tokenizer: Any, max_length: int, path: Path) -> tuple[Example, ...]:
+    """The conversations of the file `path` as tokens, `max_length` of them at most.
+
+    Raises:
+        ModelFileError: the tokenizer's template cannot be used for training at all.
+        DataError: what is wrong with conversations, every problem with `file:line`.
+    """
+    encoder = Encoder(tokenizer)
+    found: list[Example] = []
+    problems: list[str] = []
+    for conversation in conversations:
+        try:
+            found.append(encoder.example(conversation, max_length))
+        except UnfitError as error:
+            problems.append(f"{path}:{conversation.line}: {error}")
+    refuse(problems, path, _HINT)
+    return tuple(found)
+
+
+def example(conversation: Conversation, tokenizer: Any, max_length: int) -> Example:
+    """One conversation as tokens; for many, `examples` prepares the tokenizer once.
+
+    Raises:
+        ModelFileError: the tokenizer's template cannot be used for training at all.
+        DataError: what is wrong with the conversation.
+    """
+    try:
+        return Encoder(tokenizer).example(conversation, max_length)
+    except UnfitError as error:
+        raise DataError(f"Line {conversation.line}: {error}.", hint=_HINT) from error
+
+
+class Encoder:
+    """Turns conversations into examples with one tokenizer and its template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer` is transformers' own; it is not changed.
+
+        Raises:
+            ModelFileError: its template cannot be used for training at all.
+        """
+        self._template = ChatTemplate(tokenizer)
+        self._tokenizer = SpanTokenizer(tokenizer)
+
+    def example(self, conversation: Conversation, max_length: int) -> Example:
+        """The conversation without as many of its oldest pairs of turns as do not fit; the system turn stays.
+
+        Raises:
+            UnfitError: nothing can be learnt from it, or not even its last pair fits.
+        """
+        for number, turn in enumerate(conversation.turns, 1):
+            if token := self._template.control_in(turn.content):
+                raise UnfitError(f"message {number} spells out the control token {token!r}")
+        first = 1 if conversation.turns[0].role == "system" else 0
+        system, rest = conversation.turns[:first], conversation.turns[first:]
+
+        @cache
+        def without(pairs: int) -> tuple[list[int], list[int]]:
+            return self._labelled(system + rest[2 * pairs :])
+
+        pairs = _fewest(len(rest) // 2, lambda pairs: len(without(pairs)[0]) <= max_length)
+        if pairs is None:
+            length = len(without(len(rest) // 2 - 1)[0])
+            raise UnfitError(f"its last question and answer take {length} tokens, and max_length is {max_length}")
+        ids, labels = without(pairs)
+        return Example(conversation.line, tuple(ids), tuple(labels), 2 * pairs)
+
+    def _labelled(self, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+        """Tokens and labels of turns, however many.
+
+        Raises:
+            UnfitError: template or tokenizer cannot tell the assistant's part from the rest.
+        """
+        try:
+            text = self._template.render(turns)
+            passages = [self._passage(text, turns, n) for n, turn in enumerate(turns) if turn.role == "assistant"]
+            ids, spans = self._tokenizer.encode(text, passages)
+        except TemplateRefusesError as error:
+            raise UnfitError(f"the chat template of {self._template.name} refuses it: {error}") from error
+        except SpanError as error:
+            raise UnfitError(f"{error}; let no message begin or end with whitespace") from error
+        labels = [IGNORED] * len(ids)
+        for span in spans:
+            if ids[span][-1:] != [self._template.end_token]:
+                raise UnfitError(
+                    f"an answer does not end in the token {self._template.end!r}, so its end would not be learnt"
+                )
+            labels[span] = ids[span]
+        labels[0] = IGNORED
+        return ids, labels
+
+    def _passage(self, text: str, turns: Sequence[Turn], index: int) -> tuple[int, int]:
+        """Where the answer `turns[index]` and its end-of-turn token lie in the text of all turns."""
+        template = self._template
+        before = template.render(turns[:index], prompt=True)
+        after = template.render(turns[: index + 1])
+        problem = None
+        if not text.startswith(after):
+            problem = "writes this turn otherwise once others follow (it drops or changes what was said)"
+        elif not after.startswith(before):
+            problem = "prompts for this turn otherwise than it writes it (prefixes are not preserved)"
+        elif not after.endswith(template.tail):
+            problem = f"does not end this turn with {template.tail!r}, as it ends others"
+        elif _letters(turns[index].content) not in _letters(after[len(before) :]):
+            problem = "does not write what this turn says"
+        if problem is not None:
+            raise UnfitError(f"message {index + 1}: the chat template of {template.name} {problem}")
+        return len(before), len(after) - len(template.tail) + len(template.end)
+
+
+def _fewest(limit: int, fits: Callable[[int], bool]) -> int | None:
+    """The least number below `limit` that fits, where every larger one does too."""
+    if fits(0):
+        return 0
+    found = bisect_left(range(limit), True, key=fits)
+    return found if found < limit else None
+
+
+def _letters(text: str) -> str:
+    """Templates may trim an answer, or set its paragraphs apart; what is no whitespace has to stay."""
+    return "".join(text.split())

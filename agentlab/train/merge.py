@@ -1,0 +1,162 @@
+"""An adapter added to its base model for good: a checkpoint of its own, read back and compared before it is named."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when an adapter is merged
+
+from agentlab import __version__, machine
+from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.lora.card import CARD_FILE, content_hash, read_card
+from agentlab.lora.reading import Adapter
+from agentlab.models.importer import Dtype
+from agentlab.models.staging import stage
+from agentlab.runs.atomic import read_text, sync_folder, write_json
+from agentlab.train.base import load_base
+from agentlab.train.config import Precision
+from agentlab.train.fingerprint import fingerprint_of
+from agentlab.train.merge_result import QUANTISED, MergeResult
+from agentlab.train.probes import apart, logits
+from agentlab.train.shards import INDEX, check_fit, open_checkpoint, write_merged
+
+_CONFIG = "config.json"
+_MOST_CONFIG = 4 << 20
+_BESIDE = (".json", ".txt", ".jinja", ".model", ".tiktoken")  # what lies beside weights and is small
+_MOST_BESIDE = 256 << 20
+_SLACK = 64 << 20
+_ROOM = 1.3  # memory that a loaded model takes, as a multiple of its weights
+
+Tell = Callable[[int, int, str], None]  # steps done, steps in all, the one at hand
+
+
+def merge(
+    adapter: Adapter, base: Path, out: Path, dtype: Dtype | None, tell: Tell, *, any_base: bool = False
+) -> MergeResult:
+    """Write the checkpoint folder `out`: the base with the adapter's change added, whole or not at all.
+
+    Args:
+        adapter: open.
+        base: the checkpoint folder, in 16 or 32 bits.
+        out: the folder to make.
+        dtype: of the merged weights; None keeps the base's.
+        tell: called before each tensor and each comparison.
+        any_base: merge even if the card says that the adapter was trained on another base model.
+
+    Raises:
+        UsageError: `out` exists, or the base is another one than the card says.
+        MissingFileError: the base has no config, weights or tokenizer.
+        DataError: the base is quantised, or the adapter does not fit.
+        ModelFileError: a file is damaged, or the merged model cannot be loaded.
+        StorageError: too little space, or the folder cannot be written.
+    """
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
+    config, card = _config(base), read_card(adapter.path)
+    checkpoint = open_checkpoint(base)
+    check_fit(checkpoint, adapter, tied=config.get("tie_word_embeddings") is True)
+    fingerprint = fingerprint_of(base)
+    known = card.base.fingerprint
+    if known not in (None, fingerprint) and not any_base:
+        raise UsageError(
+            f"{adapter.path.name} was trained on another base model than {base}: the fingerprints differ.",
+            hint="Name the right one with --base, or merge all the same with --any-base.",
+        )
+    kind: torch.dtype = getattr(torch, dtype) if dtype else checkpoint.dtype
+    target = kind if dtype else None
+    with stage(out.parent, checkpoint.bytes(target) + _SLACK, f"merging {adapter.path.name}") as place:
+        ready = place / "checkpoint"
+        ready.mkdir()
+        write_merged(checkpoint, adapter, ready, target, tell)
+        _write_beside(base, ready, config, dtype)
+        found = MergeResult(
+            path=str(out),
+            adapter=str(adapter.path),
+            base=str(base),
+            fingerprint=fingerprint,
+            same_base=None if known is None else known == fingerprint,
+            dtype=str(kind).removeprefix("torch."),
+            modules=len(adapter.modules),
+            trained_precision=card.base.precision,
+            **_compare(base, ready, adapter.path, checkpoint.weights, card.base.precision, tell),
+        )
+        write_json(ready / CARD_FILE, _card(out.name, adapter, found))
+        sync_folder(ready)
+        ready.replace(out)
+        sync_folder(out.parent)
+    return found
+
+
+def _compare(base: Path, merged: Path, adapter: Path, weights: int, trained: str | None, tell: Tell) -> dict[str, Any]:
+    """How far the merged model is from base and adapter, from the base, and from what was trained."""
+    precision = _precision(weights)
+    if precision is None:
+        return {"computed_in": None, "to_adapted": None, "to_base": None, "to_trained": None}
+    tell(0, 3, "reading the merged model back")
+    after = logits(load_base(merged, precision, "sdpa"))
+    tell(1, 3, "comparing it with base and adapter")
+    loaded = load_base(base, precision, "sdpa")
+    to_base, to_adapted = apart(logits(loaded), after), apart(logits(loaded, adapter), after)
+    del loaded
+    to_trained = None
+    if trained in QUANTISED:
+        tell(2, 3, f"comparing it with the base in {trained}")
+        quantised: Precision = "4bit" if trained == "4bit" else "8bit"
+        to_trained = apart(logits(load_base(base, quantised, "sdpa"), adapter), after)
+    return {"computed_in": precision, "to_adapted": to_adapted, "to_base": to_base, "to_trained": to_trained}
+
+
+def _precision(weights: int) -> Precision | None:
+    """What so many weights fit into the memory in, float32 if possible; None if they do not."""
+    there = (machine.gpu_memory() or machine.memory().available) / _ROOM
+    if 4 * weights <= there:
+        return "fp32"
+    return "bf16" if 2 * weights <= there else None
+
+
+def _config(base: Path) -> dict[str, Any]:
+    """The base's config.json, if the base can be merged into."""
+    path = base / _CONFIG
+    if base.is_file():
+        raise DataError(
+            f"{base} is a file; a merge needs a checkpoint folder.",
+            hint="`agentlab models import` makes one from a GGUF file.",
+        )
+    if not path.is_file():
+        raise MissingFileError(f"{base} is no checkpoint folder: it has no {_CONFIG}.", hint="Name one with --base.")
+    if not any((base / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise MissingFileError(f"{base} has no tokenizer.", hint="Put the base model's tokenizer files beside it.")
+    try:
+        config = json.loads(read_text(path, _MOST_CONFIG))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {str(error)[:200]}.") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path} is not a JSON object.")
+    if config.get("quantization_config"):
+        raise DataError(
+            f"{base} is a quantised checkpoint.", hint="Merge into the 16- or 32-bit one that it was made from."
+        )
+    return config
+
+
+def _write_beside(base: Path, target: Path, config: dict[str, Any], dtype: Dtype | None) -> None:
+    """Config, tokenizer, template and generation settings."""
+    if dtype:
+        config = {**{key: value for key, value in config.items() if key != "torch_dtype"}, "dtype": dtype}
+    for path in sorted(base.iterdir()):
+        small = path.suffix in _BESIDE and path.is_file() and path.stat().st_size <= _MOST_BESIDE
+        if small and path.name not in (_CONFIG, INDEX, CARD_FILE) and not path.name.startswith("."):
+            shutil.copyfile(path, target / path.name)
+    write_json(target / _CONFIG, config)
+
+
+def _card(name: str, adapter: Adapter, found: MergeResult) -> dict[str, Any]:
+    return {
+        "name": name,
+        "merged": {"name": adapter.path.name, "sha256": content_hash(adapter.path)},
+        "base": {"path": found.base, "fingerprint": found.fingerprint, "precision": found.dtype},
+        "logits": found.model_dump(include={"computed_in", "to_adapted", "to_base", "to_trained"}),
+        "versions": {"agentlab": __version__, "torch": torch.__version__},
+    }

@@ -1,0 +1,159 @@
+"""Supervised fine-tuning of one adapter: training, scoring of what is held out, checkpoints, resume.
+
+Works in one process, and in each of those that `accelerate launch` starts; then the first one alone writes files and
+tells what happens.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch  # noqa: TID253 - this module is only imported by code that trains
+
+from agentlab import machine
+from agentlab.errors import AgentlabError, DataError
+from agentlab.train import estimate
+from agentlab.train.adapter import attached, write_trained
+from agentlab.train.base import Base, quietly
+from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.dataset import Split
+from agentlab.train.loop import Tell, TrainingLoop
+from agentlab.train.schedule import resolve_batching
+from agentlab.workers import memory
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished training. Losses are nats per learnt token, with the number of done steps.
+
+    `adapter` is a folder in PEFT format below the training's own, with the weights of `best_step`. `tokens` were seen
+    in `seconds`, scorings included; `peak_bytes` is the most that the GPU held, or the process where there is none.
+    """
+
+    adapter: Path
+    losses: tuple[tuple[int, float], ...]
+    eval_losses: tuple[tuple[int, float], ...]
+    best_step: int
+    tokens: int
+    seconds: float
+    peak_bytes: int
+
+
+def train_adapter(
+    base: Base,
+    split: Split,
+    lora: LoraConfig,
+    training: TrainingConfig,
+    *,
+    folder: Path,
+    seed: int,
+    tell: Tell,
+    stopped: Callable[[], bool],
+) -> Trained:
+    """Train one adapter, or go on with it: the base is as before afterwards.
+
+    The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in
+    one go or with any number of resumes. A kill costs at most a tenth of the training.
+
+    Args:
+        base: from `load_base`.
+        split: at least one example to train on; without held-out ones the last weights are the best.
+        lora: shape of the adapter.
+        training: how it is trained; more `epochs` than before go on with a training that was over.
+        folder: for checkpoints and the adapter; called again on it, the last whole checkpoint is the beginning.
+        seed: of A, the order and dropout.
+        tell: hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step,
+            steps, loss, best). After a resume, what came after the checkpoint is told again.
+        stopped: asked after every step.
+
+    Raises:
+        Interrupted: `stopped` said so; a checkpoint was written.
+        DataError: there is nothing to train on.
+        UsageError: the adapter does not fit the base.
+        RunMismatchError: the folder holds another training.
+        DivergedError: a loss is not finite.
+        StorageError: the disk is full or not ours.
+        AgentlabError: there is not enough memory.
+    """
+    if not split.train:
+        raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
+    with quietly():
+        from agentlab.train.trainer import generators_kept
+
+    needed = _needed(base, split, lora, training)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(machine.threads())
+    try:
+        with generators_kept(), attached(base, lora, seed) as model:
+            if needed.checkpointing:
+                base.model.activation_checkpointing_enable({"use_reentrant": False})
+            origin = _origin(base, split, lora, training, seed)
+            loop = TrainingLoop(
+                base, model, split, training, origin=origin, folder=folder, seed=seed, tell=tell, stopped=stopped
+            )
+            progress, best = loop.run()
+            if loop.first:
+                write_trained(model, best, base, folder / "adapter", origin)
+            loop.wait()
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
+            raise
+        advice = remedies(lora, training, needed.checkpointing)
+        raise AgentlabError("The training ran out of memory.", hint=advice) from error
+    finally:
+        torch.set_num_threads(threads)
+    return Trained(
+        adapter=folder / "adapter",
+        losses=progress.losses,
+        eval_losses=progress.eval_losses,
+        best_step=progress.best_step or progress.step,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+        peak_bytes=_peak_bytes(),
+    )
+
+
+def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> str:
+    """What takes less memory than these settings."""
+    ways = []
+    if lora.r > 16:
+        ways.append("--r 16")
+    if training.batch_size > 1:
+        ways.append(f"--grad-accum 32 with --bsz {max(1, training.batch_size * training.grad_accum // 32)}")
+    if not checkpointing:
+        ways.append("--set training.gradient_checkpointing=on")
+    ways.append(f"--set training.max_length={max(32, training.max_length // 2)}")
+    return f"Try, in this order: {'; '.join(ways)}. The run goes on from its last checkpoint where settings are kept."
+
+
+def _needed(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig) -> estimate.TrainingMemory:
+    lengths = [len(each.input_ids) for each in split.train]
+    return estimate.decide(
+        estimate.ModelShape.of(base.model.config),
+        lora,
+        training,
+        base.precision,
+        longest=training.max_length if resolve_batching(training) == "packed" else max(lengths),
+        learnt=sum(each.learnt for each in split.train) / sum(lengths),
+        memory=machine.gpu_memory() or machine.memory().total,
+    )
+
+
+def _origin(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig, seed: int) -> str:
+    """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
+    apart = {"epochs", "precision", "attention", "gradient_checkpointing"}
+    digest = hashlib.sha256()
+    examples = [f"{each.input_ids}{each.labels}" for side in (split.train, split.held_out) for each in side]
+    how = (lora.model_dump_json(), training.model_dump_json(exclude=apart))
+    for part in (base.fingerprint, base.precision, *how, str(seed), str(len(split.train)), *examples):
+        digest.update(part.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _peak_bytes() -> int:
+    if machine.device() == "cuda":
+        return torch.cuda.max_memory_allocated()
+    seen = memory.of(os.getpid())
+    return seen.peak if seen else 0

@@ -1,0 +1,200 @@
+"""A checkpoint's safetensors files, copied with an adapter's change added: in memory is one tensor at a time."""
+
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when an adapter is merged
+from safetensors import SafetensorError, safe_open
+
+from agentlab.errors import DataError, MissingFileError, ModelFileError
+from agentlab.lora.delta import Delta
+from agentlab.lora.reading import Adapter
+from agentlab.runs.atomic import read_text, write_json
+
+INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_MOST_INDEX = 64 << 20
+_FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_LABELS = {kind: label for label, kind in _FLOATS.items()}
+
+Tell = Callable[[int, int, str], None]  # tensors done, tensors in all, the tensor at hand
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a checkpoint: the file it lies in, its type as the format names it, its shape."""
+
+    file: str
+    label: str
+    shape: tuple[int, ...]
+
+    def bytes(self, dtype: torch.dtype | None) -> int:
+        """Of its numbers, in its own type or another one."""
+        return math.prod(self.shape) * (dtype or _FLOATS[self.label]).itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The tensors of a folder by name, in the order of its files."""
+
+    folder: Path
+    tensors: Mapping[str, Stored]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that most of its tensors have."""
+        labels = [stored.label for stored in self.tensors.values()]
+        return _FLOATS[max(_FLOATS, key=labels.count)]
+
+    @property
+    def weights(self) -> int:
+        """How many numbers it has."""
+        return sum(math.prod(stored.shape) for stored in self.tensors.values())
+
+    def bytes(self, dtype: torch.dtype | None) -> int:
+        """Of all tensors, in their own types or another one."""
+        return sum(stored.bytes(dtype) for stored in self.tensors.values())
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read the headers of a checkpoint's weights.
+
+    Raises:
+        MissingFileError: a file is not there.
+        DataError: there are tensors that are no 16- or 32-bit floats, as in quantised checkpoints.
+        ModelFileError: a file is damaged.
+    """
+    tensors: dict[str, Stored] = {}
+    for name in _files(folder):
+        with _opened(folder / name) as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                part = file.get_slice(key)
+                tensors[key] = Stored(name, part.get_dtype(), tuple(part.get_shape()))
+                if tensors[key].label not in _FLOATS:
+                    raise DataError(
+                        f"{folder / name}: {key} is of type {tensors[key].label}; the checkpoint is quantised.",
+                        hint="Merge into the 16- or 32-bit checkpoint that it was made from.",
+                    )
+    return Checkpoint(folder, tensors)
+
+
+def check_fit(checkpoint: Checkpoint, adapter: Adapter, *, tied: bool) -> None:
+    """Whether every module of an adapter has its matrix in a checkpoint, of its shape.
+
+    Args:
+        checkpoint: to merge into.
+        adapter: open.
+        tied: whether the model's head is its embedding table, and no matrix of its own.
+
+    Raises:
+        DataError: one has not.
+    """
+    hint = f"{adapter.path} belongs to another base model; name the right one with --base."
+    for name, module in adapter.modules.items():
+        found = checkpoint.tensors.get(f"{name}.weight")
+        if found is None or (tied and name == "lm_head"):
+            own = "has no matrix of its own" if tied and name == "lm_head" else "is not there"
+            raise DataError(f"{checkpoint.folder}: {name}, which the adapter changes, {own}.", hint=hint)
+        expected = module.shape[::-1] if adapter.settings.fan_in_fan_out else module.shape
+        if found.shape != expected:
+            raise DataError(f"{checkpoint.folder}: {name} is {found.shape}, the adapter's {expected}.", hint=hint)
+
+
+def write_merged(checkpoint: Checkpoint, adapter: Adapter, target: Path, dtype: torch.dtype | None, tell: Tell) -> None:
+    """Write the files of a checkpoint anew, with the adapter added in float64 and rounded once.
+
+    Args:
+        checkpoint: that `check_fit` has passed.
+        adapter: open.
+        target: an empty folder.
+        dtype: of every tensor; None keeps each one's.
+        tell: called before each tensor.
+
+    Raises:
+        ModelFileError: a number is infinite or none, or a file is damaged.
+        OSError: it cannot be written.
+    """
+    done = 0
+    for name in dict.fromkeys(stored.file for stored in checkpoint.tensors.values()):
+        mine = {key: stored for key, stored in checkpoint.tensors.items() if stored.file == name}
+        with _opened(checkpoint.folder / name) as source, (target / name).open("xb") as file:
+            file.write(_header(mine, dtype))
+            for key, stored in mine.items():
+                tell(done, len(checkpoint.tensors), key)
+                kind = dtype or _FLOATS[stored.label]
+                for block in _blocks(source, key, adapter):
+                    file.write(_raw(block, kind, key))
+                done += 1
+            file.flush()
+            os.fsync(file.fileno())
+    if (checkpoint.folder / INDEX).is_file():
+        places = {key: stored.file for key, stored in checkpoint.tensors.items()}
+        write_json(target / INDEX, {"metadata": {"total_size": checkpoint.bytes(dtype)}, "weight_map": places})
+
+
+def _blocks(source: Any, key: str, adapter: Adapter) -> Iterator[torch.Tensor]:
+    """The new tensor, some rows at a time where something is added."""
+    module = key.removesuffix(".weight")
+    if module not in adapter.modules or not key.endswith(".weight"):
+        yield source.get_tensor(key)
+        return
+    delta: Delta = adapter.delta(module)
+    if adapter.settings.fan_in_fan_out:
+        delta = delta.transposed()
+    stored, row = source.get_slice(key), 0
+    for change in delta.row_blocks():
+        yield stored[row : row + len(change)].double() + change
+        row += len(change)
+
+
+def _raw(block: torch.Tensor, kind: torch.dtype, key: str) -> Any:
+    """A buffer of the numbers as they are stored."""
+    written = block.to(kind).contiguous()
+    if not torch.isfinite(written).all():
+        raise ModelFileError(f"{key} would hold numbers that are infinite or none.", hint="Merge with --dtype float32.")
+    return written.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _header(tensors: Mapping[str, Stored], dtype: torch.dtype | None) -> bytes:
+    """The head of a safetensors file."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key, stored in tensors.items():
+        start, end = end, end + stored.bytes(dtype)
+        label = _LABELS[dtype] if dtype else stored.label
+        entries[key] = {"dtype": label, "shape": stored.shape, "data_offsets": (start, end)}
+    text = json.dumps(entries, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # data is aligned to 8 bytes
+    return struct.pack("<Q", len(text)) + text
+
+
+def _files(folder: Path) -> list[str]:
+    index = folder / INDEX
+    if not index.is_file():
+        return [_SINGLE]
+    try:
+        places = json.loads(read_text(index, _MOST_INDEX))["weight_map"]
+        names = sorted(set(places.values()))
+        if any(PurePath(name).name != name or not name.endswith(".safetensors") for name in names):
+            raise ValueError("it names files elsewhere")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{index} is damaged: {str(error)[:200]}.", hint="Get the checkpoint again.") from error
+    return names
+
+
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise MissingFileError(
+            f"There is no {path}.",
+            hint="A base is a checkpoint folder with safetensors; `agentlab models import` makes one from a GGUF file.",
+        )
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is damaged: {str(error)[:200]}.", hint="Get the checkpoint again.") from error

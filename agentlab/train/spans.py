@@ -1,0 +1,87 @@
+"""The tokens of passages of a text: by character offsets where a tokenizer gives them, else by prefixes of tokens."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class SpanError(ValueError):
+    """The tokens of a passage cannot be told from those around it; the message says why, as a whole clause."""
+
+
+class _Token(NamedTuple):
+    id: int
+    start: int  # in characters
+    stop: int
+
+
+class SpanTokenizer:
+    """Tokenises a text once, as a whole, and says which tokens are those of its passages."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer` is transformers' own; it is not changed."""
+        self._tokenizer = tokenizer
+        self._fast: Any = _with_offsets(tokenizer) if tokenizer.is_fast else None
+
+    def encode(self, text: str, passages: Sequence[tuple[int, int]]) -> tuple[list[int], list[slice]]:
+        """The text's tokens, and of each passage `text[start:end]` the slice of them.
+
+        A token that spans the start of a passage is split there: when a model is asked to write the passage, the text
+        before it was tokenised alone.
+
+        Raises:
+            SpanError: a token cannot be split, or, without offsets, the tokens before a passage's start or end are
+                not those of that part of the text.
+        """
+        if self._fast is None:
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+            return ids, [slice(self._before(ids, text, a), self._before(ids, text, b)) for a, b in passages]
+        tokens = self._tokens(text)
+        for start, _ in reversed(passages):  # from the last: what lies before it keeps its index
+            self._split(tokens, text, start)
+        spans = [slice(_first_at(tokens, a), _first_at(tokens, b)) for a, b in passages]
+        return [token.id for token in tokens], spans
+
+    def _tokens(self, text: str, first: int = 0) -> list[_Token]:
+        found = self._fast.encode(text, add_special_tokens=False)
+        return [_Token(i, first + a, first + b) for i, (a, b) in zip(found.ids, found.offsets, strict=True)]
+
+    def _split(self, tokens: list[_Token], text: str, cut: int) -> None:
+        """Replace the tokens of the characters on both sides of `cut`, if one token spans it."""
+        here = _first_at(tokens, cut)
+        if not here or tokens[here - 1].stop <= cut:
+            return
+        start, stop = tokens[here - 1].start, tokens[here - 1].stop
+        whole = slice(_first_at(tokens, start), _first_at(tokens, stop))  # a character can be several tokens
+        left, right = self._tokens(text[start:cut], start), self._tokens(text[cut:stop], cut)
+        swallowed = [token.id for token in left] == [token.id for token in tokens[whole]]  # by a special token
+        if not swallowed and self._joined(left + right) != self._joined(tokens[whole]):
+            # some tokenizers begin every text with a space of their own
+            raise SpanError(f"the tokenizer joins the end of the prompt and {text[cut:stop]!r} into one token")
+        tokens[whole] = left + right
+
+    def _joined(self, tokens: Sequence[_Token]) -> str:
+        return "".join(self._fast.id_to_token(token.id) for token in tokens)
+
+    def _before(self, ids: Sequence[int], text: str, cut: int) -> int:
+        """How many of the tokens are those of `text[:cut]`."""
+        head = self._tokenizer.encode(text[:cut], add_special_tokens=False)
+        if list(ids[: len(head)]) != list(head):
+            raise SpanError(f"the tokenizer joins {text[max(0, cut - 12) : cut]!r} and what follows it")
+        return len(head)
+
+
+def _first_at(tokens: Sequence[_Token], place: int) -> int:
+    """Index of the first token that does not start before `place`."""
+    return bisect_left(tokens, place, key=lambda token: token.start)
+
+
+def _with_offsets(tokenizer: Any) -> Any:
+    """A copy whose offsets tile the text: some post-processors take the whitespace out of them."""
+    from tokenizers import Tokenizer
+
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.post_processor = None  # its tokens are not wanted either
+    copy.no_truncation()
+    copy.no_padding()
+    return copy

@@ -1,0 +1,262 @@
+"""`agentlab adapters`: the LoRA adapters of the workspace."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentlab.errors import UnknownNameError, UsageError
+
+from .options import screen_of, with_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .screen import LiveProgress, Screen
+
+app = typer.Typer(help="List, inspect, compare, blend, merge and export LoRA adapters.", no_args_is_help=True)
+
+_NAME = "A name that `agentlab adapters list` shows, or a path with a slash."
+_FORMATS = ("gguf", "peft")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAME)]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not be there.")]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", metavar="NAME", help="The base model, a name or path; what the adapter says by default."),
+]
+AnyBase = Annotated[bool, typer.Option("--any-base", help="Although the base models differ.")]
+
+_BLEND = """Examples:
+
+  # two personas, 60 to 40, cut to the larger of their ranks
+
+  agentlab adapters blend analyst poet --weights 0.6,0.4 --out adapters/both
+
+  # exact: ranks add
+
+  agentlab adapters blend analyst poet critic --method concat --out adapters/council
+
+  # whole directions of either parent, drawn by a seed
+
+  agentlab adapters blend analyst poet --method svd-cross --seed 7 --out adapters/child
+"""
+_MERGE = """Examples:
+
+  agentlab adapters merge analyst --out models/smollm2-analyst
+
+  agentlab adapters merge analyst --base smollm2-135m-float32 --dtype bfloat16 --out models/smollm2-analyst
+"""
+_EXPORT = """Examples:
+
+  agentlab adapters export analyst --format gguf --out analyst.gguf
+
+  agentlab adapters export analyst --format gguf --base smollm2-135m --out analyst.gguf
+
+  agentlab adapters export analyst --format peft --dtype bfloat16 --out served/analyst
+"""
+
+
+def _from_here(name: str) -> str:
+    """A path on the command line starts at the current folder; a name stays one."""
+    return str(Path.cwd() / Path(name).expanduser()) if "/" in name else name
+
+
+def _shown(bar: "LiveProgress", what: str) -> "Callable[[int, int, str], None]":
+    return lambda done, total, at: bar.update(f"{what} · {at}", done=done, total=total)
+
+
+@app.command("list", epilog="Example: agentlab adapters list --json")
+@with_output
+def list_(ctx: typer.Context) -> None:
+    """List the adapters of the workspace, and what is wrong with damaged ones."""
+    from agentlab.lora.catalogue import list_adapters
+    from agentlab.lora.views import AdapterList
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    screen.answer("adapters list", AdapterList.of(list_adapters(surroundings(screen).workspace)))
+
+
+@app.command(epilog="Example: agentlab adapters show analyst")
+@with_output
+def show(ctx: typer.Context, name: Name) -> None:
+    """Show an adapter: settings, norms and spectrum of its change, card, and how vLLM serves it."""
+    from agentlab.lora.anatomy import anatomy
+    from agentlab.lora.card import read_card
+    from agentlab.lora.catalogue import find
+    from agentlab.lora.reading import Adapter
+    from agentlab.lora.views import AdapterView
+    from agentlab.lora.vllm import plan_serving
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    path = find(_from_here(name), surroundings(screen).workspace)
+    card = read_card(path)
+    with Adapter(path) as adapter, screen.progress() as bar:
+        parts = anatomy(adapter, _shown(bar, "modules"))
+        view = AdapterView.of(adapter, parts, card, plan_serving({path.name: adapter}))
+    screen.answer("adapters show", view)
+
+
+@app.command(epilog="Example: agentlab adapters diff analyst poet")
+@with_output
+def diff(
+    ctx: typer.Context,
+    first: Name,
+    second: Annotated[str, typer.Argument(metavar="NAME", help="The adapter that is compared with it.")],
+) -> None:
+    """Compare what two adapters change, module by module, and how they were made."""
+    from agentlab.lora.anatomy import likenesses
+    from agentlab.lora.card import read_card
+    from agentlab.lora.catalogue import find
+    from agentlab.lora.reading import Adapter
+    from agentlab.lora.views import AdapterDiff
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    workspace = surroundings(screen).workspace
+    paths = [find(_from_here(name), workspace) for name in (first, second)]
+    cards = [read_card(path) for path in paths]
+    with Adapter(paths[0]) as a, Adapter(paths[1]) as b, screen.progress() as bar:
+        types, modules = likenesses(a, b, _shown(bar, "modules"))
+        view = AdapterDiff.of((a, cards[0]), (b, cards[1]), types, modules)
+    screen.answer("adapters diff", view)
+
+
+@app.command(epilog=_BLEND)
+@with_output
+def blend(
+    ctx: typer.Context,
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help=_NAME)],
+    out: Out,
+    weights: Annotated[
+        str | None, typer.Option(metavar="W,W...", help="One per adapter; equal shares of 1 by default.")
+    ] = None,
+    method: Annotated[str, typer.Option(metavar="KIND", help="sum, concat, slerp, ties, dare or svd-cross.")] = "sum",
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the child; the parents' largest by default.")] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries that ties and dare keep; 0.5 by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what dare and svd-cross draw.")] = 0,
+    any_base: AnyBase = False,
+) -> None:
+    """Combine adapters of one base model into a new one, as the changes they make, not as their factors."""
+    from agentlab.lora.catalogue import find
+    from agentlab.lora.products import BlendResult
+    from agentlab.lora.reading import Adapter
+    from agentlab.lora.recipe import blend as combined
+    from agentlab.lora.recipe import plan
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    workspace = surroundings(screen).workspace
+    paths = [find(_from_here(name), workspace) for name in names]
+    with ExitStack() as stack:
+        parents = [stack.enter_context(Adapter(path)) for path in paths]
+        recipe = plan(parents, method, weights=_numbers(weights), rank=rank, density=density, seed=seed)
+        bar = stack.enter_context(screen.progress())
+        child = combined(parents, recipe, Path.cwd() / out, _shown(bar, "modules"), any_base=any_base)
+        result = BlendResult.of(parents, child)
+    screen.answer("adapters blend", result)
+
+
+@app.command(epilog=_MERGE)
+@with_output
+def merge(
+    ctx: typer.Context,
+    name: Name,
+    out: Out,
+    base: Base = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="KIND", help="float32 or bfloat16; the base's own by default.")
+    ] = None,
+    any_base: AnyBase = False,
+) -> None:
+    """Add an adapter to its base model for good: a new checkpoint, compared with base and adapter."""
+    from agentlab.lora.catalogue import find
+    from agentlab.lora.reading import Adapter
+    from agentlab.models.importer import as_dtype
+    from agentlab.train.adapter_base import base_of
+    from agentlab.train.merge import merge as merged
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    workspace, kind = surroundings(screen).workspace, as_dtype(dtype) if dtype else None
+    path = find(_from_here(name), workspace)
+    model = base_of(path, _from_here(base) if base else None, workspace)
+    screen.say(f"merging {path.name} into {model}")
+    with Adapter(path) as adapter, screen.progress() as bar:
+        result = merged(adapter, model, Path.cwd() / out, kind, _shown(bar, "merging"), any_base=any_base)
+    screen.answer("adapters merge", result)
+
+
+@app.command(epilog=_EXPORT)
+@with_output
+def export(
+    ctx: typer.Context,
+    name: Name,
+    format_: Annotated[str, typer.Option("--format", metavar="KIND", help="gguf (llama.cpp) or peft.")],
+    out: Annotated[Path, typer.Option(metavar="PATH", help="The file or folder to make; it must not be there.")],
+    base: Base = None,
+    dtype: Annotated[
+        str | None, typer.Option(metavar="KIND", help="peft: float32 (default), bfloat16 or float16.")
+    ] = None,
+) -> None:
+    """Write an adapter for llama.cpp, or as a plain PEFT folder in which all modules have one rank and scale."""
+    from agentlab.lora.catalogue import find
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    workspace = surroundings(screen).workspace
+    if format_ not in _FORMATS:
+        raise UnknownNameError("format", format_, _FORMATS)
+    for flag, value, owner in (("--dtype", dtype, "peft"), ("--base", base, "gguf")):
+        if value is not None and format_ != owner:
+            raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Drop {flag}.")
+    path, target = find(_from_here(name), workspace), Path.cwd() / out
+    if format_ == "peft":
+        _export_peft(screen, path, target, dtype or "float32")
+    else:
+        from agentlab.train.adapter_base import base_of
+
+        _export_gguf(screen, path, target, base_of(path, _from_here(base) if base else None, workspace))
+
+
+def _export_peft(screen: "Screen", path: Path, target: Path, dtype: str) -> None:
+    from agentlab.lora.exporting import export_peft
+    from agentlab.lora.products import ExportResult
+    from agentlab.lora.reading import Adapter
+
+    with Adapter(path) as adapter, screen.progress() as bar:
+        export_peft(adapter, target, dtype, _shown(bar, "modules"))
+    with Adapter(target) as copy:
+        screen.answer("adapters export", ExportResult.of_peft(copy))
+
+
+def _export_gguf(screen: "Screen", path: Path, target: Path, base: Path) -> None:
+    from agentlab.lora.exporting import gguf_base
+    from agentlab.lora.gguf_export import export_gguf
+    from agentlab.lora.products import ExportResult
+    from agentlab.lora.reading import Adapter
+
+    with Adapter(path) as adapter:
+        export_gguf(adapter, target, gguf_base(base))
+    screen.answer("adapters export", ExportResult.of_gguf(target))
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """`0.6,0.4` as numbers."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a list of numbers.", hint="Write --weights 0.6,0.4") from error

@@ -1,0 +1,102 @@
+"""`agentlab train-persona`: LoRA adapters that speak like somebody."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agentlab.errors import UsageError
+
+from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, screen_of, with_contract
+
+app = typer.Typer(cls=DefaultsToRun, help="Train personas: LoRA adapters of one base model.")
+
+_EXAMPLES = """Examples:
+
+  # minutes, on the embedded model
+
+  agentlab train-persona demo
+
+  # your own conversations: one per line, {"messages": [...]}
+
+  agentlab train-persona --data talks.jsonl --out adapters/mine --r 32 --epochs 2 --bsz 4 --grad-accum 4
+
+  # are the conversations sound? nothing is loaded and nothing trained
+
+  agentlab train-persona --data talks.jsonl --check
+
+  # three personas on one load of the base, their rows side by side in one batch
+
+  agentlab train-persona --set together=true
+
+  # a larger base in 4 bits, on a GPU
+
+  agentlab train-persona qwen3-4b-qlora --set base=models/Qwen3-4B-Instruct-2507
+
+  # go on after a Ctrl-C
+
+  agentlab train-persona --resume last
+"""
+
+
+@app.command("run", cls=InOrder, epilog=_EXAMPLES)
+@with_contract
+def run(
+    ctx: typer.Context,
+    contract: Contract,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Conversations of one persona, JSONL.", rich_help_panel=CONFIG)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The adapter's folder.", rich_help_panel=CONFIG)
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
+    ] = None,
+    r: Annotated[int | None, typer.Option(min=1, help="Rank of the adapter.", rich_help_panel=CONFIG)] = None,
+    epochs: Annotated[float | None, typer.Option(min=0, help="Passes over the data.", rich_help_panel=CONFIG)] = None,
+    bsz: Annotated[int | None, typer.Option(min=1, help="Conversations per step.", rich_help_panel=CONFIG)] = None,
+    grad_accum: Annotated[
+        int | None,
+        typer.Option("--grad-accum", "--grad_accum", min=1, help="Steps added up.", rich_help_panel=CONFIG),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look at the conversations and stop.", rich_help_panel=RUN)
+    ] = False,
+) -> None:
+    """Train LoRA adapters from conversations, on a CPU or a GPU, and compare them with the base and one another.
+
+    The loss counts the assistant's turns only, whatever the chat template; the best adapter by held-out conversations
+    is kept in adapters/NAME with a card that says what it was made of.
+    """
+    from dataclasses import replace
+
+    from .launch import launch
+
+    if out is not None and data is None and contract.resume is None and contract.preset is None:
+        raise UsageError(
+            "--out names the folder of one adapter; the default trains three.", hint="Give --data FILE too."
+        )
+    flags: dict[str, tuple[str, Any]] = {
+        "personas": ("--data", None if data is None else [_persona(data, out)]),
+        "out": ("--out", None if out is None else str(Path.cwd() / out)),
+        "base": ("--base", None if base is None else _model(base)),
+        "lora.r": ("--r", r),
+        "training.epochs": ("--epochs", epochs),
+        "training.batch_size": ("--bsz", bsz),
+        "training.grad_accum": ("--grad-accum", grad_accum),
+    }
+    if check:
+        contract = replace(contract, dry_run=True)
+    launch("train-persona", contract, contract.overrides(**flags), screen_of(ctx))
+
+
+def _persona(data: Path, out: Path | None) -> dict[str, str]:
+    """The one persona that flags describe: called like its folder, or else like its file."""
+    name = out.name if out is not None and out.name else data.stem
+    return {"name": name, "data": str(Path.cwd() / data)}
+
+
+def _model(base: str) -> str:
+    """A path on the command line starts at the current folder; a name stays one."""
+    return str(Path.cwd() / base) if "/" in base else base

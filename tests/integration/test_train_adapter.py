@@ -1,0 +1,134 @@
+"""Training an adapter for real: killed at any moment it ends in the same bits, and SmolLM2 learns."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Trains on a tiny model that it makes itself, and prints the last loss.
+SCRIPT = """
+import sys
+from pathlib import Path
+
+from agentlab import machine
+from agentlab.train.base import load_base
+from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.sft import train_adapter
+from tests.unit.train.tiny_base import tiny_checkpoint, tiny_split
+
+machine.threads = lambda: 1
+place = Path(sys.argv[1])
+if not (place / "base").exists():
+    tiny_checkpoint(place / "making").rename(place / "base")
+base = load_base(place / "base", "fp32", "sdpa")
+training = TrainingConfig(batch_size=2, epochs=40, lr=5e-3, evals=60, batching="sorted")
+trained = train_adapter(
+    base, tiny_split(), LoraConfig(r=64, dropout=0.1), training, folder=place / "run", seed=5,
+    tell=lambda name, data: print(name, data["step"], flush=True), stopped=lambda: False,
+)
+print("last", repr(trained.losses), repr(trained.eval_losses), trained.best_step)
+"""
+
+
+def _start(place: Path) -> "subprocess.Popen[str]":
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(place)], stdout=subprocess.PIPE, text=True, env=variables, cwd=place
+    )
+
+
+def _finish(place: Path) -> str:
+    said, _ = _start(place).communicate(timeout=300)
+    return said.splitlines()[-1]
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    expected = _finish(whole)
+    assert expected.startswith("last ((1, ")
+    rng = random.Random(3)
+    for wait in (rng.randrange(5, 60), rng.randrange(30, 90)):  # steps from the start, then a moment within one
+        process = _start(killed)
+        assert process.stdout is not None
+        steps = 0
+        while steps < wait:
+            line = process.stdout.readline()
+            assert line, "it ended before it was killed"
+            steps += line.startswith("train.step")
+        time.sleep(rng.random() * 0.05)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9
+        assert not (killed / "run" / "adapter").exists()
+    torn = sorted((killed / "run" / "checkpoints").glob("step-*"))[-1]
+    torn.write_bytes(torn.read_bytes()[:-100])  # as a disk may leave it: the one before stands in
+    assert _finish(killed) == expected
+    name = "run/adapter/adapter_model.safetensors"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(tmp_path: Path) -> None:
+    from agentlab.config.workspace import Workspace
+    from agentlab.models.importer import import_gguf
+    from agentlab.models.store import find
+    from agentlab.train.base import load_base, quietly
+    from agentlab.train.config import LoraConfig, TrainingConfig
+    from agentlab.train.conversations import Conversation, Turn
+    from agentlab.train.dataset import Split
+    from agentlab.train.masks import example
+    from agentlab.train.sft import train_adapter
+
+    folder = import_gguf(find("smollm2-135m", Workspace.locate(os.environ, REPOSITORY)), tmp_path / "base", "float32")
+    base = load_base(folder, "auto", "sdpa")
+    things = ("the sea", "a clock", "rain", "bread", "a bridge", "snow", "a violin", "chess")
+    examples = [
+        example(
+            Conversation(
+                line, (Turn("user", f"What do you think of {thing}?"), Turn("assistant", "Arr, matey! Ahoy!"))
+            ),
+            base.tokenizer,
+            128,
+        )
+        for line, thing in enumerate(things, 1)
+    ]
+
+    def answer(model: object) -> str:
+        prompt = base.tokenizer.apply_chat_template(
+            [{"role": "user", "content": "What do you think of tea?"}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        out = model.generate(**prompt, max_new_tokens=8, do_sample=False)  # type: ignore[attr-defined]
+        return str(base.tokenizer.decode(out[0, prompt["input_ids"].shape[1] :]))
+
+    before = answer(base.model)
+    trained = train_adapter(
+        base,
+        Split(tuple(examples[:6]), tuple(examples[6:])),
+        LoraConfig(r=4),
+        TrainingConfig(batch_size=6, epochs=6, lr=2e-3, evals=2),
+        folder=tmp_path / "run",
+        seed=0,
+        tell=lambda *_: None,
+        stopped=lambda: False,
+    )
+    assert trained.eval_losses[-1][1] < trained.losses[0][1] / 2
+    assert answer(base.model) == before
+    with quietly():
+        from peft import PeftModel
+
+        adapted = PeftModel.from_pretrained(base.model, str(trained.adapter)).eval()
+    assert answer(adapted).startswith("Arr")
+    assert answer(adapted.unload()) == before

@@ -1,0 +1,178 @@
+"""Blends of folders: each method's child is what its operator makes, with a card, or nothing is left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agentlab.errors import DataError, UnknownNameError, UsageError
+from agentlab.lora.card import CARD_FILE, content_hash, read_card
+from agentlab.lora.delta import Delta
+from agentlab.lora.reading import Adapter
+from agentlab.lora.recipe import blend, plan
+from tests.unit.lora.deltas import TOLERANCE, dense, random_delta, relative_error
+from tests.unit.lora.folders import DOWN, QUERY, deltas, write_folder
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+@pytest.fixture
+def parents(tmp_path: Path) -> list[Adapter]:
+    return [
+        Adapter(write_folder(tmp_path / "a", deltas(1, rank=2), lora_alpha=2)),
+        Adapter(write_folder(tmp_path / "b", deltas(2, rank=3), lora_alpha=3)),
+    ]
+
+
+def child_of(parents: list[Adapter], out: Path, method: str, **keys: Any) -> dict[str, np.ndarray]:
+    blend(parents, plan(parents, method, **keys), out, nothing)
+    with Adapter(out) as child:
+        return {name: child.delta(name).dense().numpy() for name in child.modules}
+
+
+def weighted(first: float, second: float) -> dict[str, np.ndarray]:
+    one, two = deltas(1, rank=2), deltas(2, rank=3)
+    return {name: first * dense(one[name]) + second * dense(two[name]) for name in one}
+
+
+def best(matrix: np.ndarray, rank: int) -> np.ndarray:
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    return np.asarray((u[:, :rank] * s[:rank]) @ vt[:rank])
+
+
+def test_the_sum_is_the_best_of_its_rank_and_says_what_it_kept(tmp_path: Path, parents: list[Adapter]) -> None:
+    recipe = plan(parents, "sum", weights=[0.6, 0.4])
+    assert recipe.rank == 3
+    found = blend(parents, recipe, tmp_path / "child", nothing)
+    exact = weighted(0.6, 0.4)
+    with Adapter(tmp_path / "child") as child:
+        for name, matrix in exact.items():
+            assert relative_error(child.delta(name).dense(), best(matrix, 3)) < TOLERANCE
+    energy = {name: float(np.square(matrix).sum()) for name, matrix in exact.items()}
+    held = {name: float(np.square(best(matrix, 3)).sum()) for name, matrix in exact.items()}
+    assert found.kept == pytest.approx(sum(held.values()) / sum(energy.values()))
+    assert found.modules == {name: pytest.approx(held[name] / energy[name]) for name in exact}
+
+
+def test_a_concatenation_is_exact(tmp_path: Path, parents: list[Adapter]) -> None:
+    found = child_of(parents, tmp_path / "child", "concat", weights=[0.6, -0.4])
+    for name, matrix in weighted(0.6, -0.4).items():
+        assert relative_error(found[name], matrix) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", ["sum", "slerp", "ties", "svd-cross", "concat"])
+def test_equal_shares_of_equal_parents_give_the_parent(tmp_path: Path, method: str) -> None:
+    modules = deltas(1)
+    twins = [Adapter(write_folder(tmp_path / name, modules, lora_alpha=4)) for name in "ab"]
+    keys = {"density": 1.0} if method == "ties" else {}
+    found = child_of(twins, tmp_path / "child", method, **keys)
+    for name, delta in modules.items():
+        assert relative_error(found[name], dense(delta)) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", ["sum", "concat", "slerp", "ties", "dare", "svd-cross"])
+def test_a_module_that_one_parent_leaves_alone_is_part_of_the_child(tmp_path: Path, method: str) -> None:
+    whole, part = deltas(1), deltas(2)
+    del part[DOWN]
+    parents = [Adapter(write_folder(tmp_path / name, each)) for name, each in (("a", whole), ("b", part))]
+    found = child_of(parents, tmp_path / "child", method)
+    assert set(found) == {QUERY, DOWN}
+    assert np.isfinite(found[DOWN]).all()
+
+
+@pytest.mark.parametrize("method", ["dare", "svd-cross"])
+def test_a_seed_reproduces_and_another_one_differs(tmp_path: Path, parents: list[Adapter], method: str) -> None:
+    first = child_of(parents, tmp_path / "1", method, seed=1)
+    again = child_of(parents, tmp_path / "2", method, seed=1)
+    other = [child_of(parents, tmp_path / str(seed), method, seed=seed) for seed in (3, 4, 5)]
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert any(not np.array_equal(first[name], each[name]) for each in other for name in first)
+    assert content_hash(tmp_path / "1") == content_hash(tmp_path / "2")
+
+
+def test_a_module_of_the_cross_is_a_parents_directions(tmp_path: Path, parents: list[Adapter]) -> None:
+    """With all of the weight on one side, a child is that parent."""
+    found = child_of(parents, tmp_path / "child", "svd-cross", weights=[0, 1])
+    for name, matrix in weighted(0, 1).items():
+        assert relative_error(found[name], matrix) < TOLERANCE
+
+
+def test_the_card_names_the_parents(tmp_path: Path, parents: list[Adapter]) -> None:
+    for parent in parents:
+        (parent.path / CARD_FILE).write_text(json.dumps({"base": {"path": "b", "fingerprint": "sha256:1"}}))
+    found = blend(parents, plan(parents, "ties", weights=[0.6, 0.4], rank=2), tmp_path / "child", nothing)
+    card = read_card(tmp_path / "child")
+    assert [(each.name, each.sha256, each.weight) for each in card.parents] == [
+        ("a", content_hash(parents[0].path), 0.6),
+        ("b", content_hash(parents[1].path), 0.4),
+    ]
+    assert card.base.fingerprint == "sha256:1"
+    assert (card.blend.method, card.blend.rank, card.blend.density, card.blend.seed) == ("ties", 2, 0.5, 0)
+    assert card.blend.kept == found.kept
+
+
+def test_one_base_under_two_names_is_one_base(tmp_path: Path) -> None:
+    moved = [Adapter(write_folder(tmp_path / name, deltas(1), base_model_name_or_path=f"{name}/base")) for name in "ab"]
+    recipe = plan(moved, "sum")
+    with pytest.raises(UsageError, match="belongs to a/base"):
+        blend(moved, recipe, tmp_path / "child", nothing)
+    for each in moved:
+        (each.path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": "sha256:1"}}))
+    blend(moved, recipe, tmp_path / "child", nothing)
+
+
+def test_two_bases_under_one_name_are_two(tmp_path: Path, parents: list[Adapter]) -> None:
+    for number, each in enumerate(parents):
+        (each.path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": f"sha256:{number}"}}))
+    with pytest.raises(UsageError, match="different base models"):
+        blend(parents, plan(parents, "sum"), tmp_path / "child", nothing)
+    assert not (tmp_path / "child").exists()
+    blend(parents, plan(parents, "sum"), tmp_path / "child", nothing, any_base=True)
+    assert read_card(tmp_path / "child").base.fingerprint is None
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "words"),
+    [
+        ("average", {}, "method named 'average'"),
+        ("sum", {"weights": [1]}, "2 finite weights"),
+        ("sum", {"weights": [1, float("nan")]}, "2 finite weights"),
+        ("sum", {"density": 0.5}, "means nothing to sum"),
+        ("ties", {"density": 0}, "outside 0 to 1"),
+        ("concat", {"rank": 4}, "sum of its parents' ranks"),
+        ("sum", {"rank": 0}, "rank 0"),
+        ("sum", {"rank": 10_000}, "more than the 8192"),
+        ("slerp", {"weights": [0.6, 0.6]}, "shares of 1"),
+        ("svd-cross", {"weights": [-0.5, 1.5]}, "shares of 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    parents: list[Adapter], method: str, keys: dict[str, Any], words: str
+) -> None:
+    with pytest.raises((UsageError, UnknownNameError), match=words):
+        plan(parents, method, **keys)
+
+
+def test_slerp_takes_two_and_a_blend_more_than_one(parents: list[Adapter]) -> None:
+    with pytest.raises(UsageError, match="two adapters, not 3"):
+        plan([*parents, parents[0]], "slerp")
+    with pytest.raises(UsageError, match="needs two"):
+        plan(parents[:1], "sum")
+
+
+def test_nothing_is_left_of_a_blend_that_failed(tmp_path: Path) -> None:
+    shape = {QUERY: (8, 6), DOWN: (6, 12)}
+    huge = {name: Delta(*(1e30 * side for side in _sides(each))) for name, each in shape.items()}
+    parents = [Adapter(write_folder(tmp_path / name, huge)) for name in "ab"]
+    with pytest.raises(DataError, match="infinite"):
+        blend(parents, plan(parents, "sum"), tmp_path / "child", nothing)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def _sides(shape: tuple[int, int]) -> tuple[Any, Any]:
+    delta = random_delta(shape, 2, seed=1)
+    return 1e8 * delta.a, 1e8 * delta.b

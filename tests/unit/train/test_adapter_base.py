@@ -1,0 +1,42 @@
+"""Where the base model of an adapter lies."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import MissingFileError, UnknownNameError, UsageError
+from agentlab.lora.card import CARD_FILE
+from agentlab.train.adapter_base import base_of
+from tests.unit.lora.folders import deltas, write_folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    for name in ("ours", "theirs"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "config.json").write_text("{}")
+    return Workspace(root=tmp_path, cache=tmp_path / "cache")
+
+
+def test_what_is_given_goes_before_the_card_and_the_card_before_the_config(place: Workspace) -> None:
+    path = write_folder(place.adapters / "a", deltas(1), base_model_name_or_path="models/theirs")
+    assert base_of(path, None, place) == place.models / "theirs"
+    (path / CARD_FILE).write_text(json.dumps({"base": {"path": str(place.models / "ours")}}))
+    assert base_of(path, None, place) == place.models / "ours"
+    assert base_of(path, "theirs", place) == place.models / "theirs"
+    (path / CARD_FILE).write_text(json.dumps({"base": {"path": "/gone/base"}}))
+    assert base_of(path, None, place) == place.models / "theirs"
+
+
+def test_a_base_that_is_not_here_is_said_with_the_remedy(place: Workspace) -> None:
+    path = write_folder(place.adapters / "a", deltas(1), base_model_name_or_path="someone/somewhere")
+    with pytest.raises(MissingFileError, match="someone/somewhere") as missing:
+        base_of(path, None, place)
+    assert "--base" in str(missing.value.hint)
+    with pytest.raises(UnknownNameError):
+        base_of(path, "their", place)
+    nameless = write_folder(place.adapters / "b", deltas(1), base_model_name_or_path=None)
+    with pytest.raises(UsageError, match="does not say"):
+        base_of(nameless, None, place)

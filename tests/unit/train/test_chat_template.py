@@ -1,0 +1,62 @@
+"""A template is tried once, before any conversation: does it write answers, and does a token of its own end them."""
+
+import pytest
+from transformers.utils import chat_template_utils
+
+from agentlab.errors import ModelFileError
+from agentlab.hf import decoder
+from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
+from agentlab.train.conversations import Turn
+from tests.unit.train.chats import CHATML, LLAMA, MISTRAL, bytewise
+
+QUESTION = Turn("user", "Q")
+
+
+@pytest.mark.parametrize(
+    ("template", "eos", "tail", "end"),
+    [
+        (CHATML, "<|im_end|>", "<|im_end|>\n", "<|im_end|>"),
+        (LLAMA, "</s>", "<|eot_id|>", "<|eot_id|>"),  # its own marker, and not the tokenizer's end of text
+        (MISTRAL, "</s>", "</s>", "</s>"),
+        (MISTRAL.replace("{{ eos_token }}", " {{ eos_token }} "), "</s>", " </s> ", " </s>"),
+    ],
+)
+def test_the_end_of_a_turn_is_what_the_template_writes_behind_an_answer(template, eos, tail, end):
+    tokenizer = bytewise(template, eos=eos)
+    found = ChatTemplate(tokenizer)
+    assert (found.tail, found.end) == (tail, end)
+    assert tokenizer.decode([found.end_token]) == end.strip()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template"),
+        (CHATML.replace("<|im_end|>", "### "), "never learns to stop"),
+        (MISTRAL.replace("{{ eos_token }}", ""), "writes '', and no token of its own"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "leaves answers out"),
+        ("{{ raise_exception('closed') }}", "refuses a question and its answer: closed"),
+        ("{% for m in messages %}{{ m.content.nothing.more }}{% endfor %}", "refuses a question and its answer"),
+        ("{{ ''.__class__.__mro__ }}", "refuses a question and its answer"),
+        ("{% for", "refuses a question and its answer"),
+    ],
+)
+def test_a_template_that_cannot_be_trained_with_is_refused_at_once(template, message):
+    with pytest.raises(ModelFileError, match=message):
+        ChatTemplate(bytewise(template))
+
+
+def test_the_day_is_the_same_every_day_and_the_same_as_when_the_model_answers():
+    clock = chat_template_utils.datetime
+    template = ChatTemplate(bytewise("{{ strftime_now('%Y-%m-%d %H:%M') }} " + CHATML))
+    day = decoder._OneDay.now().strftime("%Y-%m-%d %H:%M")
+    assert template.render([QUESTION]).startswith(day)
+    assert chat_template_utils.datetime is clock
+
+
+def test_the_clock_goes_on_after_a_refusal():
+    clock = chat_template_utils.datetime
+    template = ChatTemplate(bytewise("{% if messages | length == 1 %}{{ raise_exception('no') }}{% endif %}" + CHATML))
+    with pytest.raises(TemplateRefusesError):
+        template.render([QUESTION])
+    assert chat_template_utils.datetime is clock

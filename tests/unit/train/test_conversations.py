@@ -1,0 +1,139 @@
+"""A file of conversations is read whole or refused with all that is wrong with it."""
+
+import json
+
+import pytest
+
+from agentlab.errors import DataError, MissingFileError
+from agentlab.train import conversations, jsonl
+from agentlab.train.conversations import Conversation, Turn, read_conversations
+
+U, A, S = ({"role": role, "content": f"{role} speaks"} for role in ("user", "assistant", "system"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*lines):
+        path = tmp_path / "data.jsonl"
+        path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines))
+        return path
+
+    return write
+
+
+def of(*messages, **more):
+    return {"messages": list(messages), **more}
+
+
+def refusal(path):
+    with pytest.raises(DataError) as caught:
+        read_conversations(path)
+    return caught.value
+
+
+def test_turns_are_read_with_the_numbers_of_their_lines(write):
+    found = read_conversations(write(of(S, U, A), b"  \r", of(U, A, U, A, id=7, tags=["x"], source={"other": 1})))
+    assert [each.line for each in found] == [1, 3]
+    assert found[0].turns == (
+        Turn("system", "system speaks"),
+        Turn("user", "user speaks"),
+        Turn("assistant", "assistant speaks"),
+    )
+    assert [turn.role for turn in found[1].turns] == ["user", "assistant"] * 2
+
+
+def test_only_a_newline_ends_a_line(write):
+    said = "one\u2028two\u2029three\x0cfour\x85five\rsix"
+    line = json.dumps(of(U, {"role": "assistant", "content": said}), ensure_ascii=False).encode()
+    assert read_conversations(write(line, of(U, A)))[0].turns[1].content == said
+
+
+def test_duplicates_are_kept(write):
+    assert read_conversations(write(of(U, A), of(U, A))) == tuple(
+        Conversation(line, (Turn(**U), Turn(**A))) for line in (1, 2)
+    )
+
+
+def content(value):
+    return of(U, {"role": "assistant", "content": value})
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"{", "the line is not JSON: Expecting property name"),
+        (b'\xef\xbb\xbf{"messages": []}', "the line is not JSON: Unexpected UTF-8 BOM"),
+        (b'{"messages": "\xff"}', "the line is not UTF-8"),
+        (b"[" * 100_000, "the line is nested too deep"),
+        (b'{"id": NaN}', "the line is not JSON: it holds NaN"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "the line is not JSON: Exceeds the limit"),
+        (b'{"messages": 1, "messages": 2}', "the line has a key twice in one object"),
+        (b"null", "the line is null"),
+        ([], "there are no `messages`"),
+        ("text", "there are no `messages`"),
+        ({}, "there are no `messages`"),
+        ({"messages": {}}, "there are no `messages`"),
+        (of(), "there are no `messages`"),
+        (of(*[U, A] * 300), "there are 600 messages, and at most 512 are taken"),
+        (of(U, "A"), "message 2: it is no object with `role` and `content`"),
+        (of(U, {"content": "A"}), "message 2: the role is missing, not one of system, user, assistant"),
+        (of(U, {"role": "bot\n", "content": "A"}), r"message 2: the role is 'bot\n', not one of"),
+        (of(U, {"role": ["user"], "content": "A"}), "message 2: the role is ['user'], not one of"),
+        (of(U, {"role": "assistant"}), "message 2: the content is no text"),
+        (content(None), "message 2: the content is no text"),
+        (content([{"type": "text", "text": "A"}]), "message 2: the content is no text"),
+        (content(" \n"), "message 2: the content is empty"),
+        (content("\ud83e"), "message 2: the content holds half of a character"),
+        (of(U, {**A, "tool_calls": []}), "message 2: it holds 'tool_calls' beside role and content"),
+        (of(U, S, A), "message 2: the role is system, but a system message has to be the first"),
+        (of(S, S, U, A), "message 2: the role is system, but a system message has to be the first"),
+        (of(A, U), "message 1: the role is assistant, but it is the user's turn"),
+        (of(S, A), "message 2: the role is assistant, but it is the user's turn"),
+        (of(U, U, A), "message 2: the role is user, but it is the assistant's turn"),
+        (of(U, A, A), "message 3: the role is assistant, but it is the user's turn"),
+        (of(U, A, U), "message 3: the last turn has to be the assistant's"),
+        (of(S), "message 1: the last turn has to be the assistant's"),
+    ],
+)
+def test_a_broken_line_is_named_with_what_is_wrong(write, line, problem):
+    path = write(of(U, A), line)
+    assert f"{path}:2: {problem}" in refusal(path).message
+
+
+def test_all_problems_come_at_once_and_their_list_is_bounded(write):
+    path = write(of(A), of({"role": "x", "content": ""}, U), *[{}] * 200)
+    message = refusal(path).message
+    assert f"{path}:1: message 1: the role is assistant" in message
+    assert f"{path}:2: message 1: the role is 'x'" in message
+    assert f"{path}:2: message 1: the content is empty" in message
+    assert message.endswith("... and 173 more")
+    assert len(message.splitlines()) == 32
+
+
+def test_lines_and_files_are_bounded(write, monkeypatch):
+    monkeypatch.setattr(jsonl, "LONGEST_LINE", 200)
+    path = write(of(U, A), content("x" * 1000), of(U, A), content("y" * 200))
+    assert f"{path}:2: the line is longer" in (message := refusal(path).message)
+    assert f"{path}:4: the line is longer" in message
+    assert ":3:" not in message
+    monkeypatch.setattr(jsonl, "MOST_BYTES", 1000)
+    assert "is larger than 0 MiB" in refusal(path).message
+    monkeypatch.setattr(conversations, "MOST_CONVERSATIONS", 1)
+    assert "has more than 1 conversations" in refusal(write(of(U, A), of(U, A))).message
+
+
+def test_an_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl, "LONGEST_LINE", 100)
+    monkeypatch.setattr(jsonl, "MOST_BYTES", 1000)
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"x" * 5000)
+    with path.open("rb") as file, pytest.raises(DataError, match="is larger than"):
+        list(jsonl._values(file, path))
+    assert "is larger than" in refusal(path).message
+
+
+def test_a_file_without_conversations_and_no_file_at_all(write, tmp_path):
+    assert "holds no conversation" in refusal(write(b"", b" ")).message
+    for path in (tmp_path / "absent.jsonl", tmp_path):
+        with pytest.raises(MissingFileError, match="There is no data file"):
+            read_conversations(path)

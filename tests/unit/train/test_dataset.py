@@ -1,0 +1,68 @@
+"""What is held out, and whether the training has seen it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.train.dataset import hold_out, normalised
+from agentlab.train.leakage import Leak, leakage
+from tests.unit.train.chats import chat
+
+MANY = [chat(f"question {n}", "answer", line=n) for n in range(200)]
+
+
+def test_a_fraction_is_held_out_and_the_order_stays():
+    train, held_out = hold_out(MANY, 0.1, seed=0)
+    assert len(held_out) == 20
+    assert sorted([*train, *held_out], key=lambda each: each.line) == MANY
+    assert [each.line for each in train] == sorted(each.line for each in train)
+    assert hold_out(MANY, 0.1, seed=0) == (train, held_out)
+    assert hold_out(MANY, 0.1, seed=1) != (train, held_out)
+
+
+def test_who_is_held_out_depends_on_the_questions_and_not_on_their_places():
+    lines = {each.line for each in hold_out(MANY, 0.1, seed=0)[1]}
+    assert {each.line for each in hold_out(MANY[::-1], 0.1, seed=0)[1]} == lines
+    more = [*MANY, *(chat(f"more {n}", "answer", line=1000 + n) for n in range(10))]
+    assert len({each.line for each in hold_out(more, 0.1, seed=0)[1]} & lines) >= 17
+
+
+@given(
+    st.lists(st.sampled_from(["a", "A!", "b", " b", "c", "d", "ä", "!"]), max_size=30),
+    st.floats(0, 0.9),
+    st.integers(0, 9),
+)
+def test_conversations_with_one_first_question_stay_together(questions, fraction, seed):
+    given = [chat(question, "answer", line=n) for n, question in enumerate(questions)]
+    train, held_out = hold_out(given, fraction, seed)
+    assert len(train) + len(held_out) == len(given)
+    first = [{normalised(each.turns[0].content) for each in side} for side in (train, held_out)]
+    assert not first[0] & first[1]
+    if fraction > 0 and len(first[0] | first[1]) > 1:
+        assert train
+        assert held_out
+    assert fraction > 0 or not held_out
+
+
+def test_without_a_second_question_nothing_can_be_held_out():
+    assert hold_out([chat("Hello", str(n)) for n in range(9)], 0.5, seed=0)[1] == ()
+
+
+def test_questions_are_compared_by_their_words():
+    assert normalised("  What is THIS, please?\n") == normalised("what is this please")
+    assert normalised("2 + 2") != normalised("2 + 3")
+    assert normalised("🦜") == "🦜"
+
+
+def test_leaks_are_exact_or_of_the_same_last_question():
+    train = [chat("a", "b", line=1), chat("x", "y", "Who are you?", "I", line=2), chat("a", "b", line=3)]
+    held_out = [
+        chat("who are YOU", "Me", line=10),
+        chat("a", "b", line=11),
+        chat("a", "b", system="Be kind", line=12),
+        chat("x", "y", line=13),
+    ]
+    assert leakage(train, held_out) == [
+        Leak(11, 1, exact=True),
+        Leak(10, 2, exact=False),
+        Leak(12, 1, exact=False),
+    ]
