@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentlab.errors import Interrupted
 from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
 from agentlab.persona.card import card_of
@@ -58,7 +59,11 @@ class PersonaExperiment:
             self._note(run, "data.checked", source.name, **conversations.summary(source, prepared[source.name]))
         base = load_base(path, self.config.training.precision, self.config.training.attention)
         before = self._losses(Scorer(base, {}), prepared, dict.fromkeys(prepared))
-        trained = self._train(run, base, prepared)
+        try:
+            trained = self._train(run, base, prepared)
+        except Interrupted:
+            self.context.stop.check()  # says by which signal
+            raise
         run.stream("persona.measured")
         scorer = Scorer(base, {name: each.adapter for name, each in trained.items()})
         try:
@@ -91,7 +96,7 @@ class PersonaExperiment:
         if self.config.together and len(prepared) > 1:
             from agentlab.train.joint import train_adapters
 
-            together = train_adapters(
+            found = train_adapters(
                 base,
                 [each.split for each in prepared.values()],
                 self.config.lora,
@@ -101,14 +106,13 @@ class PersonaExperiment:
                 tell=lambda type_, data: _told(run, names[data["adapter"]], type_, data),
                 stopped=self._stopped,
             )
-            self._check_stop()
-            return dict(zip(names, together, strict=True))
+            return dict(zip(names, found, strict=True))
         return {name: self._one(run, base, name, each) for name, each in prepared.items()}
 
     def _one(self, run: Run, base: "Base", name: str, each: Prepared) -> "Trained":
         from agentlab.train.sft import train_adapter
 
-        found = train_adapter(
+        return train_adapter(
             base,
             each.split,
             self.config.lora,
@@ -118,14 +122,9 @@ class PersonaExperiment:
             tell=lambda type_, data: _told(run, name, type_, data),
             stopped=self._stopped,
         )
-        self._check_stop()
-        return found
 
     def _stopped(self) -> bool:
         return self.context.stop.requested
-
-    def _check_stop(self) -> None:
-        self.context.stop.check()
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ from typing import Any
 import torch  # noqa: TID253 - imported by runs that train, when they score
 
 from agentlab.train.base import Base, quietly
-from agentlab.train.masks import Example
+from agentlab.train.collate import Collator
+from agentlab.train.loss import learnt_losses
+from agentlab.train.masks import IGNORED, Example
 
-_IGNORED = -100
 _TOKENS_AT_ONCE = 2048  # of a padded batch
 
 
@@ -29,6 +30,7 @@ class Scorer:
                 else:
                     self._model.load_adapter(str(folder), adapter_name=name)
         self._model.eval()
+        self._collate = Collator(base.tokenizer.pad_token_id or 0, "padded")
 
     def close(self) -> None:
         """Leave the base model as it was."""
@@ -55,13 +57,12 @@ class Scorer:
         order = sorted(range(len(examples)), key=lambda index: len(examples[index].input_ids))
         with self._under(adapter):
             for batch in _batches(order, examples):
-                ids, labels, mask = self._tensors([examples[index] for index in batch])
-                logits = self._model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-                targets = labels[:, 1:]
-                counted = targets != _IGNORED
-                picked = logits.log_softmax(-1).gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-                means = (picked * counted).sum(1) / counted.sum(1)
-                found.update(zip(batch, means.tolist(), strict=True))
+                tensors = self._collate([[examples[index]] for index in batch])
+                on_device = {name: value.to(self._model.device) for name, value in tensors.items()}
+                losses = learnt_losses(self._model, self._model.get_output_embeddings(), on_device)
+                counts = [examples[index].learnt for index in batch]
+                means = [-part.mean().item() for part in torch.split(losses, counts)]
+                found.update(zip(batch, means, strict=True))
         return [found[index] for index in range(len(examples))]
 
     def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -111,20 +112,7 @@ class Scorer:
         tokenize: Any = self._base.tokenizer
         before = tokenize(self._prompt(question), add_special_tokens=False)["input_ids"]
         after = tokenize(answer, add_special_tokens=False)["input_ids"]
-        return Example(0, (*before, *after), (*([_IGNORED] * len(before)), *after), 0)
-
-    def _tensors(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(input ids, labels, attention mask), each of shape (examples, longest), padded on the right."""
-        longest = max(len(example.input_ids) for example in examples)
-        ids = torch.zeros(len(examples), longest, dtype=torch.long)
-        labels, mask = torch.full_like(ids, _IGNORED), torch.zeros_like(ids)
-        for row, example in enumerate(examples):
-            size = len(example.input_ids)
-            ids[row, :size] = torch.tensor(example.input_ids)
-            labels[row, :size] = torch.tensor(example.labels)
-            mask[row, :size] = 1
-        device = self._model.device
-        return ids.to(device), labels.to(device), mask.to(device)
+        return Example(0, (*before, *after), (*([IGNORED] * len(before)), *after), 0)
 
 
 def _batches(order: Sequence[int], examples: Sequence[Example]) -> Iterator[list[int]]:

@@ -41,7 +41,7 @@ OUT = Path(".agentlab/bench/lora_stacked.json")
 NAMES, RANK, PAST = ("one", "two", "three"), 16, 64
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 HELD = "decode step, 24 rows = 3 x 8"
-ADDED = "  what its adapters add to the base"
+ADDED = "decode step, what adapters add"
 CASES = {  # rows of each adapter, tokens of a row, tokens before them, passes of a turn
     HELD: ((8, 8, 8), 1, PAST, 4),
     "decode step, 24 rows = 11 + 8 + 5": ((11, 8, 5), 1, PAST, 4),
