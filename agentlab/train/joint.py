@@ -31,7 +31,7 @@ from agentlab.train.learner import Learner, Rows
 from agentlab.train.loop import Tell
 from agentlab.train.loss import learnt_losses
 from agentlab.train.schedule import resolve_batching
-from agentlab.train.sft import Trained, _needed, _origin, _peak_bytes, remedies
+from agentlab.train.sft import Trained, memory_needed, origin_of, peak_bytes_so_far, remedies
 from agentlab.workers import memory
 
 
@@ -75,7 +75,7 @@ def train_adapters(
     together = len(splits) if side_by_side(training) else 1
     widened = training.model_copy(update={"batch_size": training.batch_size * together})
     whole = Split(tuple(chain.from_iterable(split.train for split in splits)), ())
-    checkpointing = _needed(base, whole, lora, widened).checkpointing
+    checkpointing = memory_needed(base, whole, lora, widened).checkpointing
     try:
         with torch.random.fork_rng():
             joint = _Joint(base, splits, lora, training, layout, together, folder, seed, tell, stopped)
@@ -146,7 +146,7 @@ class _Joint:
                 layout,
                 folder=folder / str(index),
                 seed=seed,
-                origin=_origin(base, split, lora, training, seed),
+                origin=origin_of(base, split, lora, training, seed),
             )
             for index, split in enumerate(splits)
         ]
@@ -186,7 +186,7 @@ class _Joint:
             best_step=progress.best_step or progress.step,
             tokens=progress.tokens,
             seconds=progress.seconds,
-            peak_bytes=_peak_bytes(),
+            peak_bytes=peak_bytes_so_far(),
         )
 
     # -- steps --------------------------------------------------------------------------------------------------

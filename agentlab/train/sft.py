@@ -82,14 +82,14 @@ def train_adapter(
     with quietly():
         from agentlab.train.trainer import generators_kept
 
-    needed = _needed(base, split, lora, training)
+    needed = memory_needed(base, split, lora, training)
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads())
     try:
         with generators_kept(), attached(base, lora, seed) as model:
             if needed.checkpointing:
                 base.model.activation_checkpointing_enable({"use_reentrant": False})
-            origin = _origin(base, split, lora, training, seed)
+            origin = origin_of(base, split, lora, training, seed)
             loop = TrainingLoop(
                 base, model, split, training, origin=origin, folder=folder, seed=seed, tell=tell, stopped=stopped
             )
@@ -111,7 +111,7 @@ def train_adapter(
         best_step=progress.best_step or progress.step,
         tokens=progress.tokens,
         seconds=progress.seconds,
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_bytes_so_far(),
     )
 
 
@@ -128,7 +128,8 @@ def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) ->
     return f"Try, in this order: {'; '.join(ways)}. The run goes on from its last checkpoint where settings are kept."
 
 
-def _needed(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig) -> estimate.TrainingMemory:
+def memory_needed(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig) -> estimate.TrainingMemory:
+    """What the training is estimated to take, and whether activations are computed twice for it."""
     lengths = [len(each.input_ids) for each in split.train]
     return estimate.decide(
         estimate.ModelShape.of(base.model.config),
@@ -141,7 +142,7 @@ def _needed(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig
     )
 
 
-def _origin(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig, seed: int) -> str:
+def origin_of(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig, seed: int) -> str:
     """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
     apart = {"epochs", "precision", "attention", "gradient_checkpointing"}
     digest = hashlib.sha256()
@@ -152,7 +153,8 @@ def _origin(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig
     return digest.hexdigest()
 
 
-def _peak_bytes() -> int:
+def peak_bytes_so_far() -> int:
+    """The most this process has taken: of the GPU's memory, or else resident."""
     if machine.device() == "cuda":
         return torch.cuda.max_memory_allocated()
     seen = memory.of(os.getpid())
