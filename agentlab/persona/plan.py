@@ -1,7 +1,7 @@
 """What a training is going to do, and what is to be said of its conversations: `--dry-run` and `--check`."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
@@ -9,6 +9,9 @@ from agentlab.persona.data import Source
 from agentlab.runs.document import Block, Document, Heading, Table, Text
 from agentlab.train.data_report import DataReport
 from agentlab.train.prepare import survey
+
+if TYPE_CHECKING:
+    from agentlab.train.estimate import TrainingMemory
 
 
 class PersonaPlan(Document):
@@ -19,6 +22,9 @@ class PersonaPlan(Document):
     together: bool
     rank: int
     epochs: float
+    precision: str | None
+    memory_bytes: int | None
+    checkpointing: bool | None
     data: dict[str, DataReport]
 
     def blocks(self) -> list[Block]:
@@ -32,6 +38,9 @@ class PersonaPlan(Document):
             ("base", self.base + imported),
             ("trains", f"{how}, rank {self.rank}, {self.epochs:g} epochs"),
         ]
+        if self.memory_bytes is not None:
+            twice = ", activations computed twice to save some" if self.checkpointing else ""
+            rows.append(("memory", f"about {self.memory_bytes / (1 << 30):.1f} GiB in {self.precision}{twice}"))
         found: list[Block] = [Table(("plan", ""), rows)]
         for name, seen in self.data.items():
             found += [Heading(name), *seen.blocks()]
@@ -51,13 +60,36 @@ def plan_of(config: PersonaConfig, base: BaseFile, sources: Sequence[Source]) ->
         from agentlab.train.base import load_tokenizer
 
         tokenizer = load_tokenizer(base.path)
+    data = {source.name: _report(source, tokenizer, config) for source in sources}
+    precision, memory = (None, None) if tokenizer is None else _memory(base, config, data.values())
     return PersonaPlan(
         base=str(base.path),
         imports=tokenizer is None,
         together=config.together,
         rank=config.lora.r,
         epochs=config.training.epochs,
-        data={source.name: _report(source, tokenizer, config) for source in sources},
+        precision=precision,
+        memory_bytes=memory.total if memory else None,
+        checkpointing=memory.checkpointing if memory else None,
+        data=data,
+    )
+
+
+def _memory(base: BaseFile, config: PersonaConfig, data: Iterable[DataReport]) -> tuple[str, "TrainingMemory"]:
+    """The precision, and what the training of the longest conversations is estimated to take."""
+    from agentlab import machine
+    from agentlab.train.base import resolve_precision
+    from agentlab.train.estimate import decide, read_shape
+
+    longest = max((seen.train.tokens.longest for seen in data if seen.train.tokens), default=config.training.max_length)
+    precision = resolve_precision(config.training.precision)
+    return precision, decide(
+        read_shape(base.path),
+        config.lora,
+        config.training,
+        precision,
+        longest=longest,
+        memory=machine.gpu_memory() or machine.memory().total,
     )
 
 

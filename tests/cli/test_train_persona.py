@@ -1,0 +1,181 @@
+"""`agentlab train-persona` from the outside, on a tiny random base: the seed's flags, the adapter, and wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Answer
+from tests.unit.train.tiny_base import tiny_checkpoint
+
+Call = Callable[..., Answer]
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHORT = (
+    "--set=training.max_length=128",
+    "--set=training.precision=fp32",
+    "--set=training.lr=0.02",
+    "--set=report.forgetting=0",
+    "--set=report.sample_tokens=4",
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny")
+
+
+@pytest.fixture
+def base(checkpoint: Path, workspace: Path) -> Path:
+    """The tiny base, in the workspace's models folder."""
+    (workspace / "models").mkdir()
+    (workspace / "models" / "tiny").symlink_to(checkpoint)
+    return checkpoint
+
+
+def talks(name: str, count: int = 12, word: str = "so") -> str:
+    lines = []
+    for n in range(count):
+        turns = [{"role": "user", "content": f"Why {n}?"}, {"role": "assistant", "content": f"{word} {n} " * 2}]
+        lines.append(json.dumps({"messages": turns}))
+    Path(name).write_text("\n".join(lines) + "\n")
+    return name
+
+
+@pytest.mark.usefixtures("base")
+def test_the_seed_s_flags_make_an_adapter(agentlab: Call, workspace: Path) -> None:
+    answer = agentlab(
+        "train-persona",
+        *("--data", talks("a.jsonl"), "--out", "adapters/persona_a", "--base", "tiny"),
+        *("--r", 4, "--epochs", 8, "--bsz", 4, "--grad_accum", 2, *SHORT, "--json"),
+    )
+    assert answer.code == 0, answer.err
+    folder = workspace / "adapters" / "persona_a"
+    names = {"adapter_config.json", "adapter_model.safetensors", "card.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == names
+    card = json.loads((folder / "card.json").read_text())
+    (row,) = answer.json["result"]["personas"]
+    assert row["eval_loss"] < row["before"]
+    assert card["metrics"]["eval_loss"] == row["eval_loss"]
+    assert card["lora"]["r"] == 4
+    assert card["training"]["grad_accum"] == 2
+    report = Path(answer.json["run"]["path"]) / "report.html"
+    assert "Side by side" in report.read_text()
+    listed = agentlab("adapters", "list", "--json").json["result"]["adapters"]
+    assert [each["name"] for each in listed] == ["persona_a"]
+
+
+@pytest.mark.usefixtures("base")
+def test_three_personas_are_told_apart(agentlab: Call, workspace: Path) -> None:
+    personas = [{"name": word, "data": talks(f"{word}.jsonl", word=word)} for word in ("yes", "no", "maybe")]
+    for together in ("false", "true"):
+        answer = agentlab(
+            "train-persona",
+            "./three.yaml" if _config(personas) else "",
+            *("--epochs", 6, "--bsz", 4, "--r", 4, *SHORT, f"--set=together={together}"),
+            *("--run-name", f"together-{together}", "--json"),
+        )
+        assert answer.code == 0, answer.err
+        result = answer.json["result"]
+        assert result["separability"]["value"] > result["chance"]
+        assert set(result["samples"][0]["personas"]) == {"yes", "no", "maybe"}
+        for name in ("yes", "no", "maybe"):
+            (workspace / "adapters" / name).rename(workspace / f"{name}-{together}")
+
+
+def _config(personas: list[dict[str, str]]) -> bool:
+    Path("three.yaml").write_text(json.dumps({"base": "tiny", "personas": personas}))
+    return True
+
+
+@pytest.mark.usefixtures("base")
+def test_a_folder_that_is_there_is_not_overwritten(agentlab: Call, workspace: Path) -> None:
+    (workspace / "adapters" / "a").mkdir(parents=True)
+    answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", "--epochs", 1)
+    assert answer.code == 2
+    assert "is there already" in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("base")
+def test_check_looks_and_trains_nothing(agentlab: Call) -> None:
+    answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", "--check")
+    assert answer.code == 0, answer.err
+    assert "tokens that are learnt" in answer.out
+    assert "below 50 an adapter learns little" in answer.out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("not json", ["a.jsonl:1", "not JSON"]),
+        ('{"messages": []}', ["a.jsonl:1"]),
+        ('{"messages": [{"role": "bot", "content": "x"}]}', ["a.jsonl:1", "bot"]),
+        ('{"messages": [{"role": "assistant", "content": "x"}]}', ["a.jsonl:1"]),
+        ('{"messages": [{"role": "user", "content": "x"}]}', ["a.jsonl:1"]),
+        ('{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "x"}]}', ["empty"]),
+        (
+            json.dumps(
+                {"messages": [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y" * 400}]}
+            ),
+            ["a.jsonl:1", "128"],
+        ),
+    ],
+)
+@pytest.mark.usefixtures("base")
+def test_bad_conversations_are_named_by_line(agentlab: Call, line: str, words: list[str]) -> None:
+    Path("a.jsonl").write_text(line + "\n")
+    answer = agentlab("train-persona", "--data", "a.jsonl", "--base", "tiny", "--check", *SHORT)
+    assert answer.code == 2, answer.err
+    for word in words:
+        assert word in answer.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "word"),
+    [
+        (["--data", "absent.jsonl", "--base", "tiny"], 3, "absent.jsonl"),
+        (["--base", "nowhere"], 2, "nowhere"),
+        (["--out", "x"], 2, "--data"),
+        (["--set", "lora.rank=3"], 2, "lora.r"),
+        (["--set", "training.precision=fp64"], 2, "fp64"),
+    ],
+)
+@pytest.mark.usefixtures("base")
+def test_wrong_input(agentlab: Call, flags: list[str], code: int, word: str) -> None:
+    answer = agentlab("train-persona", *flags)
+    assert answer.code == code, answer.err
+    assert word in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("base")
+def test_killed_and_resumed_it_ends_in_the_same_bits(agentlab: Call, workspace: Path) -> None:
+    flags = ["--data", talks("a.jsonl", 24), "--base", "tiny", "--r", "4", "--epochs", "16", "--bsz", "2", *SHORT]
+    whole = agentlab("train-persona", *flags, "--out", "whole", "--json")
+    assert whole.code == 0, whole.err
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentlab", "train-persona", *flags, "--out", "killed", "--run-name", "killed"],
+        cwd=workspace,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    events = workspace / "runs" / "killed" / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while not events.exists() or events.read_text().count("train.eval") < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    resumed = agentlab("train-persona", "--resume", "killed", "--json")
+    assert resumed.code == 0, resumed.err
+    weights = [(workspace / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
