@@ -1,12 +1,13 @@
 """The report of a pipeline's run."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.result import PipelineResult
 from agentlab.pipeline.state import Item
-from agentlab.runs.document import Block, Code, Heading, Text
+from agentlab.runs.document import Block, Code, Heading, Table, Text
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
 
@@ -34,12 +35,21 @@ def _stages(item: Item, steps: Sequence[Step]) -> Iterator[Block]:
         end = item.ended.get(step.id)
         if end is None or end.status == "over":
             continue
-        yield Text(f"{step.id}: {end.status}" + (f" ({_why(end.why)})" if end.why else ""))
+        method = f", by {end.why['method']}" if "method" in end.why else ""
+        yield Text(f"{step.id}: {end.status}{method}")
         yield Code(_cut(end.answer))
+        yield from _why(end.why)
 
 
-def _why(why: object) -> str:
-    return json.dumps(why, ensure_ascii=False)[:500]
+def _why(why: Mapping[str, Any]) -> Iterator[Block]:
+    """How several answers became one: the tally of a vote as a table, of other methods what was noted."""
+    if "tally" in why:
+        rows = [(each["vote"], f"{each['weight']:g}", str(len(each["candidates"]))) for each in why["tally"]]
+        rows += [("(no vote)", "", str(why["abstained"]))] if why["abstained"] else []
+        yield Table(("vote", "weight", "answers"), rows)
+    rest = {key: value for key, value in why.items() if key not in ("method", "tally", "abstained", "chosen")}
+    if any(value not in (False, [], {}) for value in rest.values()):
+        yield Text(json.dumps(rest, ensure_ascii=False)[:500])
 
 
 def _cut(text: str) -> str:
