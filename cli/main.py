@@ -31,6 +31,7 @@ _ORDER = (
     "llm-bench",
     "llm",
     "serve",
+    "adapters",
     "runs",
     "configs",
     "init",
