@@ -25,7 +25,7 @@ _EXAMPLES = """Examples:
 
   agentlab train-persona --data talks.jsonl --check
 
-  # three personas on one load of the base, their rows side by side in one batch
+  # three personas in the same steps; on a GPU their rows stand side by side in one batch
 
   agentlab train-persona --set together=true
 

@@ -189,11 +189,17 @@ def _same_base(parents: Sequence[Adapter], cards: Sequence[Card], any_base: bool
     return True
 
 
+def _one_base(cards: Sequence[Card]) -> bool:
+    """Whether all cards mean the same base model: by what it holds, or where nobody says that, by where it lies."""
+    prints = {card.base.fingerprint for card in cards}
+    return len({card.base for card in cards}) == 1 or (len(prints) == 1 and None not in prints)
+
+
 def _card(name: str, parents: Sequence[Adapter], cards: Sequence[Card], recipe: Recipe, kept: float) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
     return {
         "name": name,
-        "base": cards[0].base.model_dump(exclude_none=True) if len({card.base for card in cards}) == 1 else {},
+        "base": cards[0].base.model_dump(exclude_none=True) if _one_base(cards) else {},
         "parents": [
             {"name": parent.path.name, "sha256": content_hash(parent.path), "weight": weight}
             for parent, weight in zip(parents, recipe.weights, strict=True)

@@ -235,6 +235,6 @@ def prepare(config: PersonaConfig, context: Context) -> PersonaExperiment:
         config, context, find_base(config.base, context.workspace), read_sources(config, context.workspace)
     )
     resumed = None if context.resumes is None else context.resumes.name
-    for persona in config.personas:
+    for persona in config.personas if not context.planning else ():
         check_free(experiment.folder(persona.name), resumed)
     return experiment

@@ -65,6 +65,7 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Base:
     _check_memory(path, chosen)
     try:
         with quietly():
+            importlib.import_module("peft")  # bitsandbytes behind it says what it could do better elsewhere
             model = _read(path, chosen, attention)
     except ImportError as error:
         raise MissingError(f"A library is missing: {_short(error)}", hint=_library(attention)) from error
