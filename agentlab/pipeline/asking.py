@@ -198,6 +198,8 @@ class Asking:
         known = self._memo.inherited(call.id, key_of(wanted))
         if known is None and self._config.cache == "use":
             found = self._store.recall(key_of(asked))
+            if found is None and asked == wanted:
+                found = self._store.recall(key_of(_as_ruled(call, wanted)))
             known = None if found is None else Known(found[0], found[1], "cache")
         if known is None:
             return None
@@ -212,7 +214,7 @@ class Asking:
         else:
             sha = self._store.remember(key_of(asked), asked, answer)
             if asked.numerics == wanted.numerics and asked != wanted:  # the question itself led to the change
-                self._store.remember(key_of(wanted), wanted, answer)
+                self._store.remember(key_of(_as_ruled(call, wanted)), wanted, answer)
         self._note(call, wanted, asked, answer, sha, "model", change)
         return answer
 
@@ -225,6 +227,11 @@ class Asking:
     def _failed(self, call: Call, model: str, error: AgentlabError, following: Rung | None) -> None:
         then = "none" if following is None else following.change
         self._run.emit("call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=then)
+
+
+def _as_ruled(call: Call, wanted: Asked) -> Asked:
+    """The question with the stage's rule for prompts that are too long: what became of it goes by that rule alone."""
+    return replace(wanted, numerics={**wanted.numerics, "overflow": call.stage.overflow})
 
 
 def _seed(call: Call, rung: Rung) -> int:

@@ -337,6 +337,8 @@ def test_a_long_input_may_be_cut_or_given_more_room(run: Run) -> None:
     assert "of the input" in events(cut.path, "call.failed")[-1]["data"]["rung"]
     assert events(cut.path, "call.answered")[0]["data"]["answer"]["prompt_tokens"] <= 512 - 8
     assert "a context of 1024" in {event["data"]["rung"] for event in events(grown.path, "call.failed")}
+    again = run(config(stage("a", overflow="truncate"), input=long))
+    assert (again.result.loads, again.result.items) == (0, cut.result.items)
 
 
 # -- kills ----------------------------------------------------------------------------------------------------------
