@@ -194,8 +194,10 @@ def overhead(home: Home, ask: Any, rounds: int) -> list[Row]:
         stages, suffixes = chain(count, max_tokens)
         ours, theirs = [], []
         for number in range(rounds + 1):
-            hand = ask(suffixes, max_tokens)
-            run = home.run(home.config(stages))
+            if number % 2:  # who comes first may find another machine than who comes second
+                hand, run = ask(suffixes, max_tokens), home.run(home.config(stages))
+            else:
+                run, hand = home.run(home.config(stages)), ask(suffixes, max_tokens)
             if texts(run, home) != hand["texts"]:
                 raise SystemExit(f"the texts differ:\n{texts(run, home)}\n{hand['texts']}")
             if number:  # the first round warms up
