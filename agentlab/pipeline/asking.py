@@ -199,7 +199,9 @@ class Asking:
         if known is None and self._config.cache == "use":
             found = self._store.recall(key_of(asked))
             if found is None and asked == wanted:
-                found = self._store.recall(key_of(_as_ruled(call, wanted)))
+                found = self._store.recall(key_of(_as_ruled(call, wanted))) or self._store.recall(
+                    key_of(self._as_pressed(wanted))
+                )
             known = None if found is None else Known(found[0], found[1], "cache")
         if known is None:
             return None
@@ -213,10 +215,17 @@ class Asking:
             sha = self._store.put(answer.text)
         else:
             sha = self._store.remember(key_of(asked), asked, answer)
-            if asked.numerics == wanted.numerics and asked != wanted:  # the question itself led to the change
-                self._store.remember(key_of(_as_ruled(call, wanted)), wanted, answer)
+            if asked != wanted:  # an identical run asks nothing, whatever has led to the change
+                changed = asked.numerics != wanted.numerics
+                led = self._as_pressed(wanted) if changed else _as_ruled(call, wanted)
+                self._store.remember(key_of(led), wanted, answer)
         self._note(call, wanted, asked, answer, sha, "model", change)
         return answer
+
+    def _as_pressed(self, wanted: Asked) -> Asked:
+        """The question with the memory that models may take: with more of it the answer may need no change."""
+        budget = self._residents.budget
+        return replace(wanted, numerics={**wanted.numerics, "ram": budget.ram, "vram": budget.vram})
 
     def _note(
         self, call: Call, wanted: Asked, asked: Asked, answer: Answer, sha: str, source: str, change: str

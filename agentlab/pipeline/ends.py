@@ -26,9 +26,10 @@ class Ends:
 
     def note(self, id_: str, end: Ended, seconds: float) -> None:
         """Write an end down, its texts into the store. May be called from any thread."""
+        output = self._store.put(end.output)
         data = {
-            "sha": self._store.put(end.output),
-            "answer": self._store.put(end.answer),
+            "sha": output,
+            "answer": output if end.answer == end.output else self._store.put(end.answer),
             "json": end.json,
             "status": end.status,
             "why": dict(end.why),

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -80,8 +80,7 @@ class Executor:
             unit = self._next(flying)
             if unit is not None:
                 upcoming = self._upcoming()
-                for item in self._items:
-                    self._do(unit, item, upcoming)
+                self._do_all(unit, self._items, upcoming)
                 del self._left[unit.id]
             elif flying:
                 futures = [future for several in flying.values() for future in several]
@@ -102,11 +101,14 @@ class Executor:
                 del flying[name]
 
     def _launch(self, flying: Flying, pool: ThreadPoolExecutor) -> None:
-        """Start the remote units whose needs are met, all their items at once."""
+        """Start the remote units whose needs are met, as many of their items at once as may be in flight."""
         for unit in [u for u in self._left.values() if u.model is not None and not u.local]:
             if self._ready(unit, flying):
                 del self._left[unit.id]
-                flying[unit.id] = [pool.submit(self._do, unit, item) for item in self._items]
+                items = iter(self._items)  # one iterator: each of them takes the next item when it is through with one
+                flying[unit.id] = [
+                    pool.submit(self._do_all, unit, items) for _ in range(min(_AT_ONCE, len(self._items)))
+                ]
 
     def _ready(self, unit: Unit, flying: Mapping[str, object]) -> bool:
         return not any(need in self._left or need in flying for need in unit.needs)
@@ -138,7 +140,11 @@ class Executor:
 
     # -- doing it -----------------------------------------------------------------------------------------------
 
-    def _do(self, unit: Unit, item: Item, upcoming: Sequence[str] = ()) -> None:
+    def _do_all(self, unit: Unit, items: Iterable[Item], upcoming: Sequence[str] = ()) -> None:
+        for item in items:
+            self._do(unit, item, upcoming)
+
+    def _do(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
         """A unit, for one item. Its failure is its own, unless it is the only one."""
         self._stop.check()
         if item.failed is None:

@@ -45,7 +45,7 @@ class Residents:
         told: Callable[..., object],
     ) -> None:
         """`told` is given the events `model.loaded` and `model.evicted`."""
-        self._models, self._sizes, self._budget, self._threads = models, sizes, sizes.budget.ram, threads
+        self._models, self._sizes, self.budget, self._threads = models, sizes, sizes.budget, threads
         self._make, self._told = make, told
         self._here: dict[str, _Resident] = {}  # the least recently used first
 
@@ -70,10 +70,10 @@ class Residents:
         if here is not None:
             self.evict(name)
         needed = self._sizes(name, settings)
-        if needed > self._budget:
+        if needed > self.budget.ram:
             raise GateError(
                 f"Model {name} takes {needed >> 20} MiB with a context of {settings.context}, and all models together "
-                f"may take {self._budget >> 20} MiB.",
+                f"may take {self.budget.ram >> 20} MiB.",
                 hint="Raise resources.ram_gib, or lower n_ctx.",
             )
         self._make_room(needed, upcoming)
@@ -87,7 +87,7 @@ class Residents:
                 gpu_layers=settings.gpu_layers,
                 flash=settings.flash,
                 kv_type=settings.kv_type,
-                memory_bytes=self._budget,  # a model must not take the machine down with it
+                memory_bytes=self.budget.ram,  # a model must not take the machine down with it
             )
         )
         try:
@@ -108,7 +108,7 @@ class Residents:
     def _make_room(self, needed: int, upcoming: Sequence[str]) -> None:
         """Unload until `needed` bytes fit, the model that is used furthest in the future first (Belady 1966)."""
         order = list(upcoming)
-        while self._here and needed + sum(each.bytes for each in self._here.values()) > self._budget:
+        while self._here and needed + sum(each.bytes for each in self._here.values()) > self.budget.ram:
             self.evict(max(self._here, key=lambda name: order.index(name) if name in order else len(order)))
 
     def evict(self, name: str) -> None:

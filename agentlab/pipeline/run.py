@@ -245,10 +245,10 @@ class PipelineExperiment:
 
     def _write(self, run: Run, items: Sequence[Item], result: PipelineResult) -> None:
         if any(item.name for item in items):
-            lines = [
+            lines = (
                 source.output_line(source.name, row.answer, row.error)
                 for source, row in zip(self.inputs, result.items, strict=True)
-            ]
+            )
             run.write_text("outputs.jsonl", "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
             run.write_text("final.txt", "\n\n".join(f"## {row.name}\n{row.answer}" for row in result.items) + "\n")
         else:

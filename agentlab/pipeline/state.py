@@ -33,6 +33,8 @@ _NOTHING = Ended("skipped")
 class Item:
     """One input, with the ends of its steps."""
 
+    __slots__ = ("_fields", "_params", "ended", "failed", "name", "text")
+
     def __init__(self, name: str, text: str, fields: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """`name` begins the ids of its calls; it is empty when there is one input only."""
         self.name = name

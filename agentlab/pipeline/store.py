@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import islice
 from json import loads
 from pathlib import Path
 
@@ -64,10 +65,12 @@ class Store:
             StorageError: the disk refuses.
         """
         named = (_place(self.objects, sha) for sha in sorted({*shas}) if _SHA.fullmatch(sha))
-        paths = [path for path in named if path.exists()]
+        present = (path for path in named if path.exists())
+        paths = list(islice(present, _MANY + 1))
         if len(paths) > _MANY and sys.platform == "linux":  # where it returns after the writing; see sync(2)
             os.sync()
         elif paths:
+            paths += present
             folders = dict.fromkeys(path.parent for path in paths)
             for path in (*paths, *folders, self.objects, *self.objects.parents[:2]):
                 with storage_errors(path):

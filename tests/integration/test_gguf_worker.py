@@ -191,9 +191,11 @@ def test_a_worker_killed_in_mid_answer_is_reported_and_replaced(engine: WorkerEn
     next(answer)
     pid = engine.worker_pid
     assert pid is not None
+    began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerDiedError, match="SIGKILL"):
         list(answer)
+    assert time.monotonic() - began < 2
     assert json.loads(text(engine.chat(FRANCE)))
     assert engine.worker_pid not in (None, pid)
 
@@ -315,9 +317,10 @@ def test_a_request_that_cannot_be_met_keeps_the_worker(
     engine: WorkerEngine, request_: ChatRequest, kind: type[AgentlabError]
 ) -> None:
     list(engine.chat(replace(FRANCE, max_tokens=1)))
-    pid = engine.worker_pid
+    pid, began = engine.worker_pid, time.monotonic()
     with pytest.raises(kind):
         list(engine.chat(request_))
+    assert time.monotonic() - began < 2
     assert engine.worker_pid == pid
 
 

@@ -1,5 +1,6 @@
 """Pipelines on the real embedded model: answers, what is not asked again, and every fault that a model can have."""
 
+import itertools
 import json
 import os
 import signal
@@ -311,12 +312,39 @@ def test_want_of_memory_climbs_down_the_ladder(shell: Shell, workspace: Path) ->
     """An address space that holds a cache of 8,192 tokens in 8 bits, but not in 16."""
     given = config(stage("a"), defaults={"n_ctx": 8192, "n_ubatch": 64, "flash_attn": True})
     (workspace / "large.yaml").write_text(json.dumps(given))
-    process = shell("large.yaml", "--run-name", "large", address_space=430 << 20)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    failed = events(workspace / "runs" / "large", "call.failed")
+    for name in ("large", "again"):
+        process = shell("large.yaml", "--run-name", name, address_space=430 << 20)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    first, again = workspace / "runs" / "large", workspace / "runs" / "again"
+    failed = events(first, "call.failed")
     assert [event["data"]["rung"] for event in failed] == ["batches of 32", "an attention cache of 8 bits"]
     assert all("memory" in event["data"]["message"] or "allocate" in event["data"]["message"] for event in failed)
+    asked = [event["t"] for event in (*events(first, "inputs.taken"), *failed)]
+    assert all(failed - asked < 2 for asked, failed in itertools.pairwise(asked))  # the worker's start included
+    assert (events(again, "model.loaded"), events(again, "call.failed")) == ([], [])
+    assert (again / "final.txt").read_text() == (first / "final.txt").read_text()
+
+
+def test_more_memory_asks_again_what_a_want_of_it_has_changed(shell: Shell, workspace: Path) -> None:
+    given = config(stage("a"), defaults={"n_ctx": 8192, "n_ubatch": 64})
+    (workspace / "large.yaml").write_text(json.dumps(given))
+    for room, name in (("2", "small"), ("3", "large")):
+        room_of = ("--set", f"resources.ram_gib={room}")
+        process = shell("large.yaml", "--run-name", name, *room_of, address_space=(430 << 20) if room == "2" else None)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    assert len(events(workspace / "runs" / "small", "call.failed")) == 2
+    assert len(events(workspace / "runs" / "large", "model.loaded")) == 1
+
+
+def test_a_schema_without_a_grammar_falls_back_at_once(run: Run) -> None:
+    schema = {"type": "string", "pattern": "^[a-z]{100000}$"}
+    done = run(config(stage("a", response_schema=schema, on_error="default", default="nothing")))
+    (failed,), (loaded,) = events(done.path, "call.failed"), events(done.path, "model.loaded")
+    assert failed["data"]["kind"] == "BadRequestError"
+    assert failed["t"] - loaded["t"] < 2
+    assert done.result.items[0].answer == "nothing"
 
 
 def test_too_little_memory_is_refused_before_anything_is_loaded(run: Run) -> None:

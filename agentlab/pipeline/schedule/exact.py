@@ -18,7 +18,7 @@ def cheapest(problem: Problem, most: int) -> Way | None:
         if choice == most:
             return None
         reached[state] = 0
-        heappush(queue, (problem.missing_cost(state), (choice,), state, Way(0, kept, ())))
+        heappush(queue, (problem.missing_cost(state), (choice,), state, Way(0, kept)))
     looked = 0
     while queue:
         _, choices, state, way = heappop(queue)
@@ -30,11 +30,10 @@ def cheapest(problem: Problem, most: int) -> Way | None:
             looked += 1
             if looked > most:
                 return None
-            after, cost = problem.after(state, move), way.cost + problem.costs[move.load]
-            if after not in reached or cost < reached[after]:
-                reached[after] = cost
-                longer = Way(cost, way.kept, (*way.moves, move))
-                heappush(queue, (cost + problem.missing_cost(after), (*choices, choice), after, longer))
+            after, further = problem.after(state, move), way.further(move, problem.costs[move.load])
+            if after not in reached or further.cost < reached[after]:
+                reached[after] = further.cost
+                heappush(queue, (further.cost + problem.missing_cost(after), (*choices, choice), after, further))
     raise AssertionError("every model fits alone, so some load is always possible")
 
 

@@ -12,11 +12,12 @@ from itertools import islice
 from agentlab.pipeline.schedule.problem import Move, Problem, State, Way, bits
 
 _CHOICES = 8  # of evictions, per load
+_NEXT = 8  # units of a model, the first ones left, among which its nearest is sought
 
 
 def cheap(problem: Problem, width: int) -> Way:
     """A way to the end, with `width` states kept after each load."""
-    reached = {state: Way(0, kept, ()) for kept, state in islice(problem.starts(), _CHOICES)}
+    reached = {state: Way(0, kept) for kept, state in islice(problem.starts(), _CHOICES)}
     best: Way | None = None
     while reached:
         end = reached.pop(problem.end, None)
@@ -37,9 +38,9 @@ def _one_load_later(problem: Problem, kept: Mapping[State, Way]) -> dict[State, 
     reached: dict[State, Way] = {}
     for state, way in kept.items():
         for move in _moves(problem, state):
-            after, cost = problem.after(state, move), way.cost + problem.costs[move.load]
-            if after not in reached or cost < reached[after].cost:
-                reached[after] = Way(cost, way.kept, (*way.moves, move))
+            after, further = problem.after(state, move), way.further(move, problem.costs[move.load])
+            if after not in reached or further.cost < reached[after].cost:
+                reached[after] = further
     return reached
 
 
@@ -55,7 +56,7 @@ def _furthest(problem: Problem, state: State, model: int) -> int:
     """Models to evict for another; those come first whose nearest unit has most others to wait for."""
 
     def waits_for(resident: int) -> int:
-        units = bits(problem.units_of[resident] & ~state.done)
+        units = islice(bits(problem.units_of[resident] & ~state.done), _NEXT)
         return min((problem.needs[unit] & ~state.done).bit_count() for unit in units)
 
     evict = 0

@@ -12,8 +12,9 @@ from agentlab.pipeline.schedule.problem import Problem, Way
 from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, Run, Schedule, Step
 
 # How many moves may be looked at. Up to _SMALL units none of tens of thousands of graphs, some of them bred to be hard,
-# took 10,000. Beyond, a look takes time in proportion to the units, and a way has about as many moves: with these
-# bounds both searches together take tens of milliseconds for 30 units, and half a second for 500.
+# took 10,000. Beyond, a way has about as many moves as there are units, and the more models, the more there are to
+# choose from: with these bounds both searches together take tens of milliseconds for 30 units, half a second for 500,
+# and as long for 5,000 of four models, of which one way alone is followed.
 _SMALL = 14
 _EXACT = 70_000
 _GREEDY = 10_000_000
@@ -58,7 +59,7 @@ def _changes(problem: Problem, room: Room, way: Way) -> Iterator[Load | Evict]:
                 yield Evict(model)
 
     yield from make_room(way.kept, 0)
-    state = problem.settle(0, way.kept)
+    state = problem.start(way.kept)
     for move in way.moves:
         model = problem.models[move.load]
         yield from make_room(state.resident & ~move.evict, room.sizes[model])

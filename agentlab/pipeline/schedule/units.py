@@ -28,7 +28,7 @@ def of(jobs: Sequence[Job], room: Room) -> Problem:
     check(jobs, room)
     models = tuple(dict.fromkeys(job.model for job in jobs if job.model is not None))
     number = {model: index for index, model in enumerate(models)}
-    owner, needs = _units(order, number)
+    owner, needs, then = _units(order, number)
     return Problem(
         models=models,
         sizes=tuple(room.sizes[model] for model in models),
@@ -36,14 +36,17 @@ def of(jobs: Sequence[Job], room: Room) -> Problem:
         budget=room.budget,
         owner=tuple(owner),
         needs=tuple(needs),
+        then=tuple(map(tuple, then)),
         units_of=tuple(sum(1 << unit for unit, by in enumerate(owner) if by == index) for index in range(len(models))),
         resident=sum(1 << number[model] for model in set(room.resident) if model in number),
     )
 
 
-def _units(order: Sequence[Job], number: Mapping[str, int]) -> tuple[list[int], list[int]]:
+def _units(order: Sequence[Job], number: Mapping[str, int]) -> tuple[list[int], list[int], list[list[int]]]:
+    """Per unit its model, everything before it, and the units right after it."""
     owner: list[int] = []
     needs: list[int] = []
+    then: list[list[int]] = []
     last: dict[str, int] = {}  # per job, the last units it stands for: itself, or what the job that was left out awaits
     same: dict[tuple[str, int], int] = {}
     for job in order:
@@ -57,8 +60,11 @@ def _units(order: Sequence[Job], number: Mapping[str, int]) -> tuple[list[int], 
         if unit == len(owner):
             owner.append(number[job.model])
             needs.append(before | awaited)
+            then.append([])
+            for before_it in bits(awaited):
+                then[before_it].append(unit)
         last[job.id] = 1 << unit
-    return owner, needs
+    return owner, needs, then
 
 
 def check(jobs: Sequence[Job], room: Room) -> None:

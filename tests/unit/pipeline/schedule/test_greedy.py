@@ -22,7 +22,7 @@ def optimum(problem: Problem) -> int:
 
 def replayed(problem: Problem, way: Way) -> int:
     """Its cost once more, from its moves, each of which must fit; it must end with all done."""
-    state, cost = problem.settle(0, way.kept), 0
+    state, cost = problem.start(way.kept), 0
     for move in way.moves:
         assert problem.short(state.resident & ~move.evict, move.load) <= 0
         state, cost = problem.after(state, move), cost + problem.costs[move.load]

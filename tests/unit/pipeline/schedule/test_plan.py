@@ -151,6 +151,22 @@ def test_five_hundred_jobs_over_thirty_models_take_about_a_second_at_most() -> N
     assert found.seconds < 0.5 * least_recently_used(jobs, room).seconds
 
 
+@pytest.mark.parametrize("budget", [1000, 2500])
+def test_the_most_stages_and_visits_with_four_models_each_take_about_a_second_at_most(budget: int) -> None:
+    models = {f"m{number}": 1000 - 100 * number for number in range(4)}
+    jobs: list[Job] = []
+    for step in range(64 * 20):
+        before = frozenset({f"{step - 1}/="})
+        jobs += [Job(f"{step}/{model}", model, before) for model in models]
+        jobs.append(Job(f"{step}/=", None, frozenset(f"{step}/{model}" for model in models)))
+    room = Room(models, dict.fromkeys(models, 1.0), budget)
+    begun = time.process_time()
+    found = schedule(jobs, room)
+    assert time.process_time() - begun < 2  # 0.4 on a quiet core
+    assert_valid(jobs, room, found)
+    assert found.seconds <= least_recently_used(jobs, room).seconds
+
+
 @pytest.mark.parametrize(("large", "budget", "loads"), [(20, 40, 1 + 20), (1, 20, 1 + 21)])
 def test_many_small_models_leave_no_endless_choice_of_whom_to_evict(large: int, budget: int, loads: int) -> None:
     small = [f"m{number}" for number in range(40)]  # 137,846,528,820 ways to evict half of them

@@ -6,20 +6,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.problem import State, bits
-from agentlab.pipeline.schedule.types import Room
-from tests.unit.pipeline.schedule.conftest import jobs_of, room_of
+from agentlab.pipeline.schedule.problem import Move, State, bits
+from agentlab.pipeline.schedule.types import Job, Room
+from tests.unit.pipeline.schedule.conftest import jobs_of, problems, room_of
 
 
 def test_all_that_needs_no_load_is_done_at_once_and_a_model_without_work_is_forgotten() -> None:
     problem = units.of(jobs_of("x:a y:b<x z:a<y end:c<z"), room_of(budget=2))
-    assert problem.settle(0, 0b01) == State(done=0b001, resident=0b01)
-    assert problem.settle(0, 0b11) == State(done=0b111, resident=0)
+    assert problem.start(0b01) == State(done=0b001, resident=0b01, ready=(1,))
+    assert problem.start(0b11) == State(done=0b111, resident=0, ready=(3,))
+
+
+@given(problems(jobs=30, models=5), st.lists(st.integers(0, 99), max_size=20))
+def test_what_is_ready_is_carried_along_as_it_would_be_found_among_all_units(
+    asked: tuple[list[Job], Room], picks: list[int]
+) -> None:
+    problem = units.of(*asked)
+    state = problem.start(0)
+    for pick in picks:
+        left = [unit for unit in bits(problem.end.done & ~state.done) if not problem.needs[unit] & ~state.done]
+        assert state.ready == tuple(left)
+        wanted = problem.wanted(state)
+        if wanted:
+            state = problem.after(state, Move(state.resident, wanted[pick % len(wanted)]))
 
 
 def test_only_models_with_a_unit_ready_are_wanted_in_the_order_of_the_list() -> None:
     problem = units.of(jobs_of("x:b y:a z:c<x w:b<y"), room_of(budget=2))
-    assert [problem.models[model] for model in problem.wanted(State(0, 0))] == ["b", "a"]
+    assert [problem.models[model] for model in problem.wanted(problem.start(0))] == ["b", "a"]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 9), st.integers(0, 20))
@@ -39,7 +53,7 @@ def test_evictions_are_all_sets_that_make_room_and_have_none_to_spare(sizes: lis
         for chosen in combinations(range(len(sizes)), count)
         if enough(chosen) and not any(enough(tuple(x for x in chosen if x != left)) for left in chosen)
     }
-    found = [tuple(bits(evict)) for evict in problem.evictions(State(0, (1 << new) - 1), new)]
+    found = [tuple(bits(evict)) for evict in problem.evictions(State(0, (1 << new) - 1, ()), new)]
     assert sorted(found) == sorted(expected)
 
 
