@@ -11,9 +11,9 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
+from agentlab.llm.quote import quoted, shortened
 from agentlab.llm.structured import Rejected
 from agentlab.pipeline.aggregation.fit import fits
-from agentlab.pipeline.aggregation.quote import quoted, shortened
 from agentlab.pipeline.aggregation.types import Candidate, Chosen, Messages, Question
 
 _MOST_IN_ROUND_ROBIN = 6

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from agentlab.pipeline.aggregation.quote import quoted
+from agentlab.llm.quote import quoted
 from agentlab.pipeline.aggregation.types import Candidate, Messages
 
 _INSTRUCTION = (
