@@ -1,15 +1,17 @@
 """A checkpoint loaded with transformers: prompt and token loop. Lives only in the worker process, on one thread."""
 
 from collections.abc import Generator, Mapping, Sequence
-from datetime import datetime, tzinfo
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch  # noqa: TID253 - imported in the worker process only
 
 from agentlab import machine
 from agentlab.errors import BadRequestError, ContextOverflowError, ModelFileError
+from agentlab.hf.clock import stop_clock
 from agentlab.hf.detokenizer import Detokenizer
+from agentlab.hf.packed import packed
 from agentlab.hf.sampling import pick
 from agentlab.workers import memory
 from agentlab.workers.chat import ChatRequest, Chunk
@@ -17,14 +19,6 @@ from agentlab.workers.stops import StopFinder
 
 _NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
 _LESS = "Use a smaller model, or close other programs."
-
-
-class _OneDay(datetime):
-    """Some templates write today's date into the prompt; an answer must not depend on the day."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Self:
-        return cls(2025, 1, 1, tzinfo=tz)
 
 
 class Decoder:
@@ -52,6 +46,8 @@ class Decoder:
             )
         self._device = machine.device()
         self._model.to(self._device).eval()
+        self._packing = ExitStack()  # never closed: the process ends with the decoder
+        self._packing.enter_context(packed(self._model))
         self._ends = _ends(self._model.generation_config, self._tokenizer)
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
 
@@ -116,9 +112,8 @@ class Decoder:
 def _load(path: str, adapter: str | None) -> tuple[Any, Any]:
     """(tokenizer, model) of a checkpoint folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import chat_template_utils
 
-    chat_template_utils.datetime = _OneDay  # type: ignore[attr-defined] # templates cannot be given a clock
+    stop_clock()
     only_here = {"local_files_only": True, "trust_remote_code": False}
     tokenizer: Any = AutoTokenizer.from_pretrained(path, **only_here)
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True, **only_here)

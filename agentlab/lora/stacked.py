@@ -53,6 +53,20 @@ def segments(rows: Sequence[int]) -> tuple[Segment, ...]:
     return tuple(found)
 
 
+def check_rows(rows: Sequence[int], size: int) -> None:
+    """See that every row names one of `size` adapters, or BASE.
+
+    Raises:
+        UsageError: one does not, or there is no row.
+    """
+    wrong = [row for row in rows if not BASE <= row < size]
+    if wrong or not rows:
+        raise UsageError(
+            f"Row for adapter {wrong[0]} of {size}." if wrong else "A batch needs a row.",
+            hint="Adapters count from 0; BASE is the base model alone.",
+        )
+
+
 class _Share:
     """A segment of the batch and its factors in one layer."""
 
@@ -145,12 +159,7 @@ class Stack:
             UsageError: a row names no adapter, the model has not the layers that the adapters change, or, in the
                 block, the batch has another number of rows.
         """
-        wrong = [row for row in rows if not BASE <= row < self.size]
-        if wrong or not rows:
-            raise UsageError(
-                f"Row for adapter {wrong[0]} of a stack of {self.size}." if wrong else "A batch needs a row.",
-                hint="Adapters count from 0; BASE is the base model alone.",
-            )
+        check_rows(rows, self.size)
         plan = segments(rows)
         with ExitStack() as hooks:
             for name, source in self._modules.items():

@@ -146,7 +146,7 @@ def applied(stack: Stack, model: Any, rows: Sequence[int]) -> None:
 
 def test_what_does_not_fit_is_refused(stack: Stack) -> None:
     model = tiny_model()
-    with pytest.raises(UsageError, match="adapter 3 of a stack of 3"):
+    with pytest.raises(UsageError, match="adapter 3 of 3"):
         applied(stack, model, [0, 3])
     with pytest.raises(UsageError, match="needs a row"):
         applied(stack, model, [])

@@ -1,0 +1,120 @@
+"""Rows under adapters of their own: stacked on linear layers, through PEFT on others, the same outputs on both."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agentlab.errors import UsageError
+from agentlab.lora.rowwise import rowwise
+from agentlab.lora.stacked import BASE, Stack
+from tests.unit.lora.tiny import tiny_model, trained
+
+ROWS = [1, BASE, 0, 1]
+IDS = torch.randint(0, 64, (len(ROWS), 7), generator=torch.Generator().manual_seed(1))
+
+
+def convolutional() -> Any:
+    """A random GPT-2, whose layers are no linear ones."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=4, bos_token_id=0)
+        return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(autouse=True)
+def _no_opinions() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT has opinions on every folder
+        yield
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    place = tmp_path_factory.mktemp("linear")
+    for name, rank in {"one": 4, "two": 2}.items():
+        trained(place / name, {"r": rank})
+    return [place / "one", place / "two"]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Adapters of the convolutional model."""
+    from peft import LoraConfig, get_peft_model
+
+    place = tmp_path_factory.mktemp("others")
+    for name, rank in {"one": 4, "two": 2}.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = LoraConfig(r=rank, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
+            model = get_peft_model(convolutional(), config)
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.save_pretrained(place / name)
+    return [place / "one", place / "two"]
+
+
+def each_alone(make: Any, folders: list[Path]) -> torch.Tensor:
+    """Logits of every row by itself, by PEFT."""
+    from peft import PeftModel
+
+    found = []
+    for row, ids in zip(ROWS, IDS, strict=True):
+        model = make() if row == BASE else PeftModel.from_pretrained(make(), str(folders[row])).eval()
+        found.append(model(ids[None]).logits)
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def test_linear_layers_are_stacked(linear: list[Path]) -> None:
+    model = tiny_model()
+    with rowwise(model, linear) as adapters:
+        assert isinstance(adapters, Stack)
+        with adapters.applied(model, ROWS):
+            found = model(IDS).logits
+    torch.testing.assert_close(found, each_alone(tiny_model, linear), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_other_layers_go_through_peft(others: list[Path]) -> None:
+    model = convolutional()
+    before, layers = model(IDS).logits, [type(module) for module in model.modules()]
+    with rowwise(model, others) as adapters:
+        assert not isinstance(adapters, Stack)
+        with adapters.applied(model, ROWS):
+            found = model(IDS).logits
+        with adapters.applied(model, [BASE] * len(ROWS)):
+            assert torch.equal(model(IDS).logits, before)
+    torch.testing.assert_close(found, each_alone(convolutional, others), rtol=1e-5, atol=1e-5)
+    assert (found - before).abs().max() > 1e-3  # the adapters do something
+    assert [type(module) for module in model.modules()] == layers
+    assert torch.equal(model(IDS).logits, before)
+
+
+@pytest.mark.parametrize("kind", ["linear", "others"])
+def test_a_row_of_no_adapter_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
+    model = {"linear": tiny_model, "others": convolutional}[kind]()
+    with (
+        rowwise(model, request.getfixturevalue(kind)) as adapters,
+        pytest.raises(UsageError, match="adapter 2 of 2"),
+        adapters.applied(model, [0, 2]),
+    ):
+        pass
+
+
+def test_adapters_of_another_model_are_refused(linear: list[Path]) -> None:
+    with pytest.raises(UsageError, match=r"no layer model\.layers"), rowwise(convolutional(), linear):
+        pass
+
+
+@torch.no_grad()
+def test_without_adapters_every_row_is_the_base() -> None:
+    model = tiny_model()
+    with rowwise(model, []) as adapters, adapters.applied(model, [BASE] * len(ROWS)):
+        assert torch.equal(model(IDS).logits, tiny_model()(IDS).logits)
