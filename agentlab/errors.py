@@ -82,10 +82,15 @@ class UnknownNameError(UsageError):
     def __init__(self, what: str, name: str, known: Sequence[str], *, hint: str | None = None) -> None:
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         more = f" and {len(known) - _MAX_KNOWN} more" if len(known) > _MAX_KNOWN else ""
-        listed = f"Known: {', '.join(known[:_MAX_KNOWN]) or 'none yet'}{more}."
+        listed = f"Known: {', '.join(map(_plain, known[:_MAX_KNOWN])) or 'none yet'}{more}."
         if near:
-            listed = f"Did you mean {' or '.join(near)}?"
+            listed = f"Did you mean {' or '.join(map(_plain, near))}?"
         super().__init__(f"There is no {what} named {name!r}.", hint=f"{listed} {hint}" if hint else listed)
+
+
+def _plain(name: str) -> str:
+    """A name as it is, or quoted and escaped where it would break the line or move the cursor, as a folder's may."""
+    return name if name.isprintable() else repr(name)
 
 
 class RunLockedError(UsageError):

@@ -208,6 +208,7 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(metavar="KIND", help="peft: float32 (default), bfloat16 or float16.")
     ] = None,
+    any_base: AnyBase = False,
 ) -> None:
     """Write an adapter for llama.cpp, or as a plain PEFT folder in which all modules have one rank and scale."""
     from agentlab.lora.catalogue import find
@@ -218,8 +219,12 @@ def export(
     workspace = surroundings(screen).workspace
     if format_ not in _FORMATS:
         raise UnknownNameError("format", format_, _FORMATS)
-    for flag, value, owner in (("--dtype", dtype, "peft"), ("--base", base, "gguf")):
-        if value is not None and format_ != owner:
+    for flag, given, owner in (
+        ("--dtype", dtype is not None, "peft"),
+        ("--base", base is not None, "gguf"),
+        ("--any-base", any_base, "gguf"),
+    ):
+        if given and format_ != owner:
             raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Drop {flag}.")
     path, target = find(_from_here(name), workspace), Path.cwd() / out
     if format_ == "peft":
@@ -227,7 +232,8 @@ def export(
     else:
         from agentlab.train.adapter_base import base_of
 
-        _export_gguf(screen, path, target, base_of(path, _from_here(base) if base else None, workspace))
+        model = base_of(path, _from_here(base) if base else None, workspace)
+        _export_gguf(screen, path, target, model, any_base=any_base)
 
 
 def _export_peft(screen: "Screen", path: Path, target: Path, dtype: str) -> None:
@@ -241,14 +247,18 @@ def _export_peft(screen: "Screen", path: Path, target: Path, dtype: str) -> None
         screen.answer("adapters export", ExportResult.of_peft(copy))
 
 
-def _export_gguf(screen: "Screen", path: Path, target: Path, base: Path) -> None:
+def _export_gguf(screen: "Screen", path: Path, target: Path, base: Path, *, any_base: bool) -> None:
     from agentlab.lora.exporting import gguf_base
     from agentlab.lora.gguf_export import export_gguf
     from agentlab.lora.products import ExportResult
     from agentlab.lora.reading import Adapter
+    from agentlab.train.adapter_base import same_base
 
     with Adapter(path) as adapter:
-        export_gguf(adapter, target, gguf_base(base))
+        shape = gguf_base(base)
+        if base.is_dir():  # a GGUF file has no fingerprint that cards know
+            same_base(path, base, any_base=any_base)
+        export_gguf(adapter, target, shape)
     screen.answer("adapters export", ExportResult.of_gguf(target))
 
 

@@ -11,6 +11,7 @@ from agentlab.lora import geometry
 from agentlab.lora.delta import Delta, zero
 from agentlab.lora.spectrum import leading
 
+_EPS = torch.finfo(torch.float64).eps
 _PARALLEL = 1e-6  # below this sine of the angle, the arc and its chord differ by less than 1e-12
 
 
@@ -52,13 +53,17 @@ def concatenate(deltas: Sequence[Delta], weights: Sequence[float]) -> Delta:
 def truncate(delta: Delta, rank: int) -> Truncated:
     """The nearest matrix of at most this rank in the Frobenius norm (Eckart and Young, 1936).
 
+    Singular values that are rounding errors of the factors' product count as 0: parents that cancel leave nothing.
+
     Raises:
         UsageError: the rank is below 1.
     """
     check_rank(rank)
     kept, values = leading(delta, rank)
-    energy = values.square()
-    return Truncated(kept.delta(), float(energy.sum()), float(energy[rank:].sum()))
+    sizes = [float(torch.linalg.vector_norm(factor, dtype=torch.float64)) for factor in (delta.a, delta.b)]
+    error = _EPS * max(delta.shape) * sizes[0] * sizes[1] * abs(delta.scale)
+    energy = values.where(values > error, 0.0).square()
+    return Truncated(kept.select(kept.s > error).delta(), float(energy.sum()), float(energy[rank:].sum()))
 
 
 def weighted_sum(deltas: Sequence[Delta], weights: Sequence[float], rank: int) -> Truncated:

@@ -67,13 +67,14 @@ class CardBase(_Part):
 
 
 class CardData(_Part):
-    """What it was trained on."""
+    """What it was trained on; `system` is the system message of most conversations."""
 
     path: _Text = None
     sha256: _Text = None
     conversations: _Count = None
     held_out: _Count = None
     supervised_tokens: _Count = None
+    system: _Text = None
 
 
 class CardMetrics(_Part):

@@ -18,7 +18,7 @@ from agentlab.runs.atomic import read_text
 
 _CONFIG = "config.json"
 _MOST_BYTES = 4 << 20
-_MOST = 65_536  # blocks or heads
+_MOST = 1 << 20  # blocks, heads or numbers of a token
 # model_type of transformers -> general.architecture of llama.cpp, where the adapter can be converted
 _ARCHITECTURES = {
     "gemma2": "gemma2",
@@ -29,6 +29,8 @@ _ARCHITECTURES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
 }
+# Width of a head by architecture where a config leaves it open and transformers does not divide the hidden size.
+_WIDTHS = {"gemma2": 256, "gemma3": 256, "qwen3": 128}
 
 
 def export_peft(adapter: Adapter, out: Path, dtype: str, tell: Tell) -> None:
@@ -76,7 +78,15 @@ def _of_gguf(path: Path) -> GgufBase:
     found = metadata.read(path)
     if len(set(found.heads_kv)) != 1:
         raise DataError(f"{path} has layers with different numbers of heads, for which adapters are not exported.")
-    return GgufBase(found.architecture, found.layers, found.heads, found.heads_kv[0])
+    return GgufBase(
+        architecture=found.architecture,
+        blocks=found.layers,
+        hidden=found.embedding,
+        heads=found.heads,
+        kv_heads=found.heads_kv[0],
+        key=found.key_length,
+        value=found.value_length,
+    )
 
 
 def _of_checkpoint(path: Path) -> GgufBase:
@@ -93,9 +103,12 @@ def _of_checkpoint(path: Path) -> GgufBase:
     kind = str(found.get("model_type"))[:64]
     if kind not in _ARCHITECTURES:
         raise UnknownNameError("model type with GGUF adapters", kind, sorted(_ARCHITECTURES))
+    architecture, hidden = _ARCHITECTURES[kind], _number(path, found, "hidden_size")
     heads = _number(path, found, "num_attention_heads")
     kv_heads = heads if found.get("num_key_value_heads") is None else _number(path, found, "num_key_value_heads")
-    return GgufBase(_ARCHITECTURES[kind], _number(path, found, "num_hidden_layers"), heads, kv_heads)
+    given = found.get("head_dim") is not None
+    width = _number(path, found, "head_dim") if given else _WIDTHS.get(architecture, hidden // heads)
+    return GgufBase(architecture, _number(path, found, "num_hidden_layers"), hidden, heads, kv_heads, width, width)
 
 
 def _number(path: Path, found: Mapping[str, Any], key: str) -> int:

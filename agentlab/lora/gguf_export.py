@@ -4,18 +4,21 @@ The format has one alpha for the whole file and scales every module by alpha / i
 modules are folded into their second factors so that the product is right.
 """
 
+import contextlib
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch  # noqa: TID253 - reached lazily, when an adapter is exported
 
 from agentlab.errors import DataError, UnknownNameError, UsageError
 from agentlab.lora.reading import Adapter
-from agentlab.runs.atomic import make_folder, storage_errors, sync_folder
+from agentlab.lora.writing import room_for
+from agentlab.runs.atomic import sync_folder
 
 # Architectures whose conversion only renames linear layers, except that llama's attention rows change their order.
 _ARCHITECTURES = ("gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3")
@@ -24,12 +27,39 @@ _NO_SERVER = ("token_embd.weight", "output.weight")  # llama.cpp mixes up adapte
 
 @dataclass(frozen=True, slots=True)
 class GgufBase:
-    """What the base model's GGUF file says: general.architecture, block_count, attention.head_count(_kv)."""
+    """The base model's shape, in GGUF's words.
+
+    Attributes:
+        architecture: general.architecture.
+        blocks: block_count.
+        hidden: embedding_length.
+        heads: attention.head_count.
+        kv_heads: attention.head_count_kv.
+        key, value: widths of a head, attention.key_length and attention.value_length.
+    """
 
     architecture: str
     blocks: int
+    hidden: int
     heads: int
     kv_heads: int
+    key: int
+    value: int
+
+    def shape_of(self, tensor: str) -> tuple[int | None, int | None]:
+        """(outputs, inputs) of a layer's matrix by its GGUF name; None for the width of the feed-forward network."""
+        queries, keys, values = self.heads * self.key, self.kv_heads * self.key, self.kv_heads * self.value
+        shapes = {
+            "attn_q": (queries, self.hidden),
+            "attn_k": (keys, self.hidden),
+            "attn_v": (values, self.hidden),
+            "attn_qkv": (queries + keys + values, self.hidden),
+            "attn_output": (self.hidden, self.heads * self.value),
+            "ffn_gate": (None, self.hidden),
+            "ffn_up": (None, self.hidden),
+            "ffn_down": (self.hidden, None),
+        }
+        return shapes.get(tensor.removesuffix(".weight").rpartition(".")[2], (None, None))
 
 
 def export_gguf(adapter: Adapter, out: Path, base: GgufBase) -> None:
@@ -37,18 +67,18 @@ def export_gguf(adapter: Adapter, out: Path, base: GgufBase) -> None:
 
     Raises:
         UnknownNameError: the base model's architecture is none that is known to keep its matrices as they are.
-        DataError: a module has no counterpart in the GGUF, or is an embedding or a head.
+        DataError: a module has no counterpart in the GGUF or another shape there, is an embedding or a head, or holds
+            a number that does not fit into float32.
         UsageError: `out` exists.
         StorageError: the disk is full or not ours.
     """
     from gguf import Keys
 
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already.", hint="Choose another name, or remove the file.")
     names = _gguf_names(adapter, base)
     alpha = max(module.rank for module in adapter.modules.values())
-    with storage_errors(out):
-        make_folder(out.parent)
+    with room_for(out, sum(4 * module.rank * (module.inputs + module.outputs) for module in adapter.modules.values())):
         temporary = out.with_name(f".{out.name[:64]}.{secrets.token_hex(4)}.tmp")
         writer = _writer(temporary, base)
         try:
@@ -60,7 +90,8 @@ def export_gguf(adapter: Adapter, out: Path, base: GgufBase) -> None:
             temporary.replace(out)
             sync_folder(out.parent)
         except BaseException:
-            writer.close()
+            with contextlib.suppress(OSError):  # closing writes what is buffered, on a disk that may still be full
+                writer.close()
             temporary.unlink(missing_ok=True)
             raise
 
@@ -81,8 +112,18 @@ def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
                 f"{adapter.path}: {module} cannot be part of a GGUF adapter for {base.architecture}.",
                 hint="llama.cpp takes the linear layers inside the blocks only; train without embeddings and head.",
             )
+        shape, expected = adapter.modules[module].shape, base.shape_of(found)
+        if any(due not in (None, side) for side, due in zip(shape, expected, strict=True)):
+            raise DataError(
+                f"{adapter.path}: {module} is {_by(shape)}, and {_by(expected)} in the base model.",
+                hint="The adapter belongs to another base model; name the right one with --base.",
+            )
         names[module] = found
     return names
+
+
+def _by(shape: tuple[int | None, int | None]) -> str:
+    return " x ".join("any" if side is None else str(side) for side in shape)
 
 
 def _writer(path: Path, base: GgufBase) -> Any:
@@ -96,8 +137,6 @@ def _writer(path: Path, base: GgufBase) -> Any:
 
 
 def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, str], alpha: int) -> None:
-    import numpy as np
-
     for module, name in names.items():
         found = adapter.modules[module]
         for side, shape in (("a", (found.rank, found.inputs)), ("b", (found.outputs, found.rank))):
@@ -110,7 +149,18 @@ def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, st
         a, b = delta.folded()
         b = _reordered(b * (delta.rank / alpha), module, base)
         for tensor in (a, b):
-            writer.write_tensor_data(tensor.float().contiguous().numpy())
+            stored = tensor.float().contiguous()
+            if not torch.isfinite(stored).all():
+                raise DataError(f"{adapter.path}: {module} holds numbers that are infinite or none in float32.")
+            writer.write_tensor_data(stored.numpy().view(_Complete))
+
+
+class _Complete(np.ndarray):
+    """An array that is written whole, or the disk's error is raised: NumPy's own `tofile` can miss a full disk."""
+
+    def tofile(self, fid: IO[bytes]) -> None:  # type: ignore[override] # the writer gives it an open file alone
+        """Write the numbers where the file stands."""
+        fid.write(self.data)
 
 
 def _reordered(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:

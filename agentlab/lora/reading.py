@@ -67,11 +67,11 @@ class Adapter:
 
         Raises:
             KeyError: the adapter does not change this module.
-            ModelFileError: a number is infinite or none.
+            ModelFileError: a number is infinite or none, or too large for float32.
         """
         found = self.modules[module]
         a, b = (self._file.get_tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
-        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        if not all(torch.isfinite(factor.float()).all() for factor in (a, b)):  # larger ones overflow when multiplied
             raise ModelFileError(
                 f"{self.path}: the factors of {module} hold numbers that are infinite or none.",
                 hint="The training diverged; train the adapter again with a smaller learning rate.",

@@ -43,7 +43,7 @@ _CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _Number = TypeVar("_Number", int, float)
 _Text = Annotated[str, Field(max_length=4096)]
 _Rank = Annotated[int, Field(ge=1, le=MOST_RANK)]
-_Alpha = Annotated[float, Field(allow_inf_nan=False)]
+_Alpha = Annotated[float, Field(ge=-1e6, le=1e6)]  # some hundreds in practice; far more overflows in what is computed
 
 
 class Settings(BaseModel):
@@ -117,7 +117,7 @@ def read_settings(folder: Path) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where[:200]}: {first['msg']}.", hint="PEFT could not load it either.") from error
+        raise DataError(f"{path}: {where[:200]}: {first['msg']}.", hint="Copy or train the adapter again.") from error
 
 
 def _refuse(folder: Path, found: Mapping[str, Any]) -> None:

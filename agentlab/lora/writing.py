@@ -27,7 +27,6 @@ from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write
 _DTYPES = {"float32": ("F32", torch.float32), "bfloat16": ("BF16", torch.bfloat16), "float16": ("F16", torch.float16)}
 _SLACK = 1 << 20  # bytes beside the weights
 _MAKING = ".making-adapter-"
-_HINT = "Free some space, or name a writable folder with --out."
 
 Operator = Callable[[str, list[Delta]], Delta]
 
@@ -105,7 +104,7 @@ def write_adapter(
         raise UsageError(f"Adapters cannot be stored as {dtype!r}.", hint=f"Known: {', '.join(_DTYPES)}.")
     label, kind = _DTYPES[dtype]
     header, size = _header(shapes, rank, label, kind.itemsize, metadata or {})
-    with _staged(out, size + len(header) + _SLACK) as place:
+    with _staged(out, len(header) + size) as place:
         with (place / WEIGHTS_FILE).open("xb") as file:
             file.write(header)
             _write_modules(file, shapes, modules, rank, kind)
@@ -184,29 +183,50 @@ def _config(origin: Settings, modules: list[str], rank: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _staged(out: Path, needed: int) -> Iterator[Path]:
-    """A hidden folder beside `out` that takes its name if all goes well and is removed if not."""
-    if out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
+def room_for(out: Path, size: int) -> Iterator[None]:
+    """Look for space before `out` is written; what the disk complains of, now or later, comes with a remedy.
+
+    Args:
+        out: the file or folder to make; its parent is made if need be.
+        size: of its weights in bytes.
+
+    Raises:
+        StorageError: too little space, or the disk is read-only or not ours.
+    """
+    needed = size + _SLACK
     try:
         with storage_errors(out):
             make_folder(out.parent)
             free = shutil.disk_usage(out.parent).free
             if free < needed:
-                raise StorageError(f"{out.parent} has {free >> 20} MiB free; the adapter takes {needed >> 20} MiB.")
-            _sweep(out.parent)
-            place = out.parent / f"{_MAKING}{os.getpid()}-{secrets.token_hex(4)}"
-            place.mkdir()
-            try:
-                yield place
-                sync_folder(place)
-                place.rename(out)
-                sync_folder(out.parent)
-            except BaseException:
-                shutil.rmtree(place, ignore_errors=True)
-                raise
+                raise StorageError(f"{out.parent} has {_mebibytes(free)} free; {out.name} takes {_mebibytes(needed)}.")
+            yield
     except StorageError as error:
-        raise StorageError(error.message, hint=_HINT) from error
+        hint = f"Free some space ({out.name} takes {_mebibytes(needed)}), or name another place with --out."
+        raise StorageError(error.message, hint=hint) from error
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+@contextlib.contextmanager
+def _staged(out: Path, size: int) -> Iterator[Path]:
+    """A hidden folder beside `out` that takes its name if all goes well and is removed if not."""
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
+    with room_for(out, size):
+        _sweep(out.parent)
+        place = out.parent / f"{_MAKING}{os.getpid()}-{secrets.token_hex(4)}"
+        place.mkdir()
+        try:
+            yield place
+            sync_folder(place)
+            place.rename(out)
+            sync_folder(out.parent)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
 
 def _sweep(folder: Path) -> None:

@@ -27,7 +27,7 @@ def attached(base: Base, lora: LoraConfig, seed: int) -> Iterator[Any]:
     A is drawn from the seed (Kaiming), B is zero: adapters of one base, shape and seed begin with the same A.
 
     Raises:
-        UsageError: the base has no module of a name in `lora.targets`.
+        UsageError: a name in `lora.targets` is of no module of the base, or of one that is no linear layer.
     """
     with quietly():
         import peft
@@ -41,6 +41,7 @@ def attached(base: Base, lora: LoraConfig, seed: int) -> Iterator[Any]:
         target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
         task_type="CAUSAL_LM",
     )
+    _check_targets(base, lora)
     with _kept(base.model):
         with torch.random.fork_rng(), quietly():
             torch.manual_seed(seed)
@@ -48,8 +49,7 @@ def attached(base: Base, lora: LoraConfig, seed: int) -> Iterator[Any]:
                 model = peft.get_peft_model(base.model, settings)
             except ValueError as error:
                 raise UsageError(
-                    f"{base.path.name} cannot take this adapter: {str(error)[:300]}",
-                    hint=f"Set lora.targets to all-linear, or to some of {', '.join(_linear(base.model))}.",
+                    f"{base.path.name} cannot take this adapter: {str(error)[:300]}", hint=_choice(base.model)
                 ) from error
         try:
             if lora.frozen_a:
@@ -76,11 +76,15 @@ def write_trained(model: Any, weights: Mapping[str, torch.Tensor], base: Base, f
     Its scale is folded into B, as in all adapters that are written here. `notes` go into the header of the weights.
 
     Raises:
+        ValueError: a weight has no place in the folder.
         StorageError: the disk is full, or the folder cannot be written.
     """
     layers = {
         name.removeprefix(PREFIX): module for name, module in model.named_modules() if _NAME in _adapters_of(module)
     }
+    places = {f"{PREFIX}{name}.lora_{side}.weight" for name in layers for side in "AB"}
+    if lost := sorted(weights.keys() - places):
+        raise ValueError(f"the folder of the adapter has no place for {lost[0]} and {len(lost) - 1} others")
 
     def delta(name: str, module: Any) -> Delta:
         a, b = (
@@ -114,15 +118,39 @@ def _adapters_of(module: Any) -> Any:
     return getattr(module, "lora_A", ())
 
 
-def _linear(model: Any) -> list[str]:
+def _check_targets(base: Base, lora: LoraConfig) -> None:
+    """PEFT trains what it finds and says nothing of other names; it takes embeddings, which no folder here holds."""
+    if isinstance(lora.targets, str):
+        return
+    linear = _linear(base.model)
+
+    def fits(target: str) -> bool:
+        meant = [name for name, _ in base.model.named_modules() if name == target or name.endswith(f".{target}")]
+        return bool(meant) and all(name in linear for name in meant)
+
+    wrong = [repr(target) for target in lora.targets if not fits(target)]
+    if wrong:
+        raise UsageError(
+            f"lora.targets: {base.path.name} has no linear layers named {', '.join(wrong)}, its head aside.",
+            hint=_choice(base.model),
+        )
+
+
+def _choice(model: Any) -> str:
+    names = sorted({name.rpartition(".")[2] for name in _linear(model)})
+    return f"Set lora.targets to all-linear, or to some of {', '.join(names)}."
+
+
+def _linear(model: Any) -> dict[str, Any]:
+    """The layers that can have an adapter, by name: all linear ones but the head."""
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
     head = model.get_output_embeddings()
-    return sorted(
-        {
-            name.rpartition(".")[2]
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear) and module is not head
-        }
-    )
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head
+    }
 
 
 @contextlib.contextmanager

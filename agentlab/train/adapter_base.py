@@ -7,6 +7,7 @@ from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.lora.card import read_card
 from agentlab.lora.settings import read_settings
 from agentlab.models.store import find
+from agentlab.train.fingerprint import fingerprint_of
 
 _HINT = "Say with --base where the base model lies: a name of `agentlab models list`, or a path with a slash."
 
@@ -36,3 +37,28 @@ def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
         except (MissingFileError, UnknownNameError):
             continue
     raise MissingFileError(f"The base model of {adapter} is not on this machine: {names[0]}.", hint=_HINT)
+
+
+def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | None:
+    """Whether a checkpoint folder holds what an adapter was trained on, by its card; None where the card does not say.
+
+    Args:
+        adapter: the folder.
+        base: the checkpoint folder.
+        any_base: let another one pass.
+
+    Raises:
+        UsageError: it does not.
+        MissingFileError: it is no checkpoint folder.
+        DataError: the card is damaged.
+    """
+    known = read_card(adapter).base.fingerprint
+    if known is None:
+        return None
+    same = known == fingerprint_of(base)
+    if not same and not any_base:
+        raise UsageError(
+            f"{adapter.name} was trained on another base model than {base}: the fingerprints differ.",
+            hint="Name the right one with --base, or take this one all the same with --any-base.",
+        )
+    return same

@@ -1,17 +1,20 @@
 """A checkpoint's chat template: conversations as text, and the token that ends an answer.
 
-Templates are code that came with the checkpoint; transformers renders them in Jinja's immutable sandbox.
+Templates are code that came with the checkpoint; transformers renders them in Jinja's immutable sandbox, which bounds
+neither time nor memory.
 """
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from datetime import datetime, tzinfo
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 from agentlab.errors import ModelFileError
+from agentlab.hf.clock import stopped_clock
 from agentlab.train.conversations import Turn
+from agentlab.workers import cpu, memory
 
+_SECONDS = 5.0  # of processor time for one conversation, which takes a millisecond
+_HEADROOM = 1 << 30  # bytes that one may take
 _PROBE = (Turn("user", "question"), Turn("assistant", "agentlabprobe"))
 _INSTRUCT = "Use an instruct model, for example `agentlab models import smollm2-135m`."
 
@@ -59,16 +62,15 @@ class ChatTemplate:
         """The text of the turns; with `prompt`, up to where the next answer begins.
 
         Raises:
-            TemplateRefusesError: the template refuses them.
+            TemplateRefusesError: the template refuses them, fails, or takes too much time or memory.
         """
-        from jinja2 import TemplateError
-
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        held = memory.held()
         try:
-            with _one_day():
+            with stopped_clock(), memory.at_most(held and held + _HEADROOM), cpu.at_most(_SECONDS):
                 text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-        except (TemplateError, ValueError, TypeError, KeyError, IndexError) as error:
-            raise TemplateRefusesError(str(error)[:200]) from error
+        except Exception as error:  # a stranger's code may raise anything
+            raise TemplateRefusesError((str(error).rstrip(".") or type(error).__name__)[:200]) from error
         return str(text)
 
     def control_in(self, text: str) -> str | None:
@@ -87,24 +89,3 @@ class ChatTemplate:
         if not answer:
             raise ModelFileError(f"The chat template of {self.name} leaves answers out.", hint=_INSTRUCT)
         return tail
-
-
-class _OneDay(datetime):
-    """Some templates write today's date into the prompt; what is learnt must not depend on the day."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> Self:
-        return cls(2025, 1, 1, tzinfo=tz)
-
-
-@contextlib.contextmanager
-def _one_day() -> Iterator[None]:
-    """Templates cannot be given a clock, so the one that they read is stopped."""
-    from transformers.utils import chat_template_utils
-
-    clock = chat_template_utils.datetime  # type: ignore[attr-defined] # its own import, not exported
-    chat_template_utils.datetime = _OneDay  # type: ignore[attr-defined] # as above
-    try:
-        yield
-    finally:
-        chat_template_utils.datetime = clock  # type: ignore[attr-defined] # as above

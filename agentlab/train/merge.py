@@ -1,20 +1,22 @@
 """An adapter added to its base model for good: a checkpoint of its own, read back and compared before it is named."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 
 from agentlab import __version__, machine
-from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.errors import DataError, MissingFileError, StorageError, UsageError
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
 from agentlab.models.importer import Dtype
 from agentlab.models.staging import stage
-from agentlab.runs.atomic import read_text, sync_folder, write_json
+from agentlab.runs.atomic import read_text, storage_errors, sync_folder, write_json
+from agentlab.train.adapter_base import same_base
 from agentlab.train.base import load_base
 from agentlab.train.config import Precision
 from agentlab.train.fingerprint import fingerprint_of
@@ -57,17 +59,10 @@ def merge(
     config, card = _config(base), read_card(adapter.path)
     checkpoint = open_checkpoint(base)
     check_fit(checkpoint, adapter, tied=config.get("tie_word_embeddings") is True)
-    fingerprint = fingerprint_of(base)
-    known = card.base.fingerprint
-    if known not in (None, fingerprint) and not any_base:
-        raise UsageError(
-            f"{adapter.path.name} was trained on another base model than {base}: the fingerprints differ.",
-            hint="Name the right one with --base, or merge all the same with --any-base.",
-        )
+    same = same_base(adapter.path, base, any_base=any_base)
     kind: torch.dtype = getattr(torch, dtype) if dtype else checkpoint.dtype
     target = kind if dtype else None
-    with stage(out.parent, checkpoint.bytes(target) + _SLACK, f"merging {adapter.path.name}") as place:
-        ready = place / "checkpoint"
+    with _room_for(out, checkpoint.bytes(target), adapter.path.name) as ready:
         ready.mkdir()
         write_merged(checkpoint, adapter, ready, target, tell)
         _write_beside(base, ready, config, dtype)
@@ -75,8 +70,8 @@ def merge(
             path=str(out),
             adapter=str(adapter.path),
             base=str(base),
-            fingerprint=fingerprint,
-            same_base=None if known is None else known == fingerprint,
+            fingerprint=fingerprint_of(base),
+            same_base=same,
             dtype=str(kind).removeprefix("torch."),
             modules=len(adapter.modules),
             trained_precision=card.base.precision,
@@ -87,6 +82,17 @@ def merge(
         ready.replace(out)
         sync_folder(out.parent)
     return found
+
+
+@contextlib.contextmanager
+def _room_for(out: Path, weights: int, name: str) -> Iterator[Path]:
+    """The hidden place beside `out` where it is made; what the disk complains of comes with a remedy."""
+    try:
+        with stage(out.parent, weights + _SLACK, f"merging {name}") as place, storage_errors(out):
+            yield place / "checkpoint"
+    except StorageError as error:
+        hint = f"Free some space (the weights take {weights / 1e6:.0f} MB), or name another place with --out."
+        raise StorageError(error.message, hint=hint) from error
 
 
 def _compare(base: Path, merged: Path, adapter: Path, weights: int, trained: str | None, tell: Tell) -> dict[str, Any]:

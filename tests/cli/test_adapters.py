@@ -9,13 +9,21 @@ import pytest
 from agentlab.gguf.header import read_header
 from agentlab.lora.card import CARD_FILE
 from agentlab.lora.reading import Adapter
+from agentlab.train.fingerprint import fingerprint_of
 from tests.cli.conftest import Answer
 from tests.unit.lora.folders import deltas, write_folder
 from tests.unit.train.merging import train, write_checkpoint
 
 Call = Callable[..., Answer]
 
-LLAMA = {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 6,
+    "head_dim": 2,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 @pytest.fixture
@@ -150,12 +158,43 @@ def test_exports_that_cannot_be_are_refused(agentlab: Call, adapters: Path, base
     refused(agentlab(*export, "--format", "onnx"), 2, "'onnx'", "peft")
     refused(agentlab(*export, "--format", "gguf", "--dtype", "float16"), 2, "--dtype belongs to --format peft")
     refused(agentlab(*export, "--format", "peft", "--base", "base"), 2, "--base belongs to --format gguf")
+    refused(agentlab(*export, "--format", "peft", "--any-base"), 2, "--any-base belongs to --format gguf")
     (base / "config.json").write_text("{}")
     refused(agentlab(*export, "--format", "gguf"), 2, "model type")
     (base / "config.json").unlink()
     base.rmdir()
     refused(agentlab(*export, "--format", "gguf"), 3, "not on this machine", "--base")
     assert not (adapters.parent / "x").exists()
+
+
+def test_a_file_for_another_base_is_written_on_demand_only(agentlab: Call, adapters: Path, base: Path) -> None:
+    card = {"base": {"path": str(base), "fingerprint": fingerprint_of(base)}}
+    (adapters / "poet" / CARD_FILE).write_text(json.dumps(card))
+    export = ("adapters", "export", "poet", "--format", "gguf", "--out")
+    assert agentlab(*export, "one.gguf").code == 0
+    (base / "config.json").write_text(json.dumps({**LLAMA, "rope_theta": 5}))
+    refused(agentlab(*export, "two.gguf"), 2, "another base model", "--any-base")
+    assert agentlab(*export, "two.gguf", "--any-base").code == 0
+    (base / "config.json").write_text(json.dumps({**LLAMA, "num_attention_heads": 2}))
+    refused(agentlab(*export, "three.gguf", "--any-base"), 2, "q_proj is 8 x 6, and 4 x 6 in the base model")
+    assert not (adapters.parent / "three.gguf").exists()
+
+
+@pytest.mark.parametrize("command", [["blend", "poet", "analyst"], ["export", "poet", "--format=gguf"]])
+def test_a_link_to_nothing_is_in_the_way(agentlab: Call, adapters: Path, base: Path, command: list[str]) -> None:
+    link = adapters.parent / "out"
+    link.symlink_to("nowhere")
+    refused(agentlab("adapters", *command, "--out", "out"), 2, "there already")
+    assert link.is_symlink()
+    assert base.is_dir()
+
+
+def test_parents_that_cancel_are_not_a_share_of_noise(agentlab: Call, adapters: Path) -> None:
+    answer = agentlab("adapters", "blend", "poet", "poet", "--weights", "1,-1", "--out", "adapters/none")
+    assert answer.code == 0, answer.err
+    assert "100.00%" in answer.out
+    with Adapter(adapters / "none") as child:
+        assert not any(child.delta(name).dense().any() for name in child.modules)
 
 
 def test_a_merge_says_its_base_and_the_difference(agentlab: Call, workspace: Path) -> None:

@@ -119,6 +119,15 @@ def test_nothing_plus_nothing_is_nothing_and_loses_nothing() -> None:
     assert found.kept == 1
 
 
+def test_parents_that_cancel_leave_nothing_but_exact_zeros() -> None:
+    """Rounding errors have a spectrum too, of which a share would be kept."""
+    parent = random_delta((30, 20), 4, seed=1)
+    found = weighted_sum([parent, parent], [1, -1], 4)
+    assert (found.total, found.lost, found.kept) == (0, 0, 1)
+    assert not found.delta.dense().any()
+    assert weighted_sum([parent, parent], [1, 1e-9 - 1], 4).total > 0
+
+
 def test_kept_energy_of_an_adapter_counts_modules_by_their_energy() -> None:
     strong = truncate(random_delta((30, 20), 4, seed=1, scale=1000), 4)
     weak = truncate(random_delta((30, 20), 4, seed=1), 1)

@@ -15,7 +15,14 @@ from tests.unit.lora.folders import deltas, write_folder
 WHOLE = {
     "name": "analyst",
     "base": {"path": "models/base", "fingerprint": "sha256:ab", "precision": "bf16"},
-    "data": {"path": "a.jsonl", "sha256": "cd", "conversations": 60, "held_out": 6, "supervised_tokens": 900},
+    "data": {
+        "path": "a.jsonl",
+        "sha256": "cd",
+        "conversations": 60,
+        "held_out": 6,
+        "supervised_tokens": 900,
+        "system": "Be terse.",
+    },
     "lora": {"r": 16, "targets": ["q_proj"]},
     "metrics": {"loss_before": 3.5, "eval_loss": 2, "best_step": 40, "steps": 50},
     "seed": 3,

@@ -66,3 +66,11 @@ def test_names_and_paths(place: Workspace) -> None:
         find("..", place)
     with pytest.raises(MissingFileError):
         find("elsewhere/nobody", place)
+
+
+def test_a_name_cannot_break_the_line_that_suggests_it(place: Workspace) -> None:
+    write_folder(place.adapters / "poet\x1b[31m\n|x", deltas(1))
+    for asked in ("poet", "somebody"):
+        with pytest.raises(UnknownNameError) as error:
+            find(asked, place)
+        assert "'poet\\x1b[31m\\n|x'" in str(error.value.hint)

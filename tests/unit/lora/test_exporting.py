@@ -17,7 +17,13 @@ from tests.unit.lora.folders import DOWN, QUERY, write_folder
 from tests.unit.lora.test_gguf_export import write_base
 from tests.unit.lora.tiny import tiny_model
 
-LLAMA = {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def nothing(*_: object) -> None:
@@ -50,7 +56,7 @@ def test_checkpoint_and_gguf_of_one_model_say_the_same(tmp_path: Path) -> None:
     model = tiny_model()
     model.config.save_pretrained(tmp_path / "checkpoint")
     write_base(tmp_path / "base.gguf", model)
-    expected = GgufBase("llama", blocks=2, heads=4, kv_heads=2)
+    expected = GgufBase("llama", blocks=2, hidden=32, heads=4, kv_heads=2, key=8, value=8)
     assert gguf_base(tmp_path / "checkpoint") == gguf_base(tmp_path / "base.gguf") == expected
 
 
@@ -58,6 +64,24 @@ def test_without_groups_every_head_has_keys_of_its_own(tmp_path: Path) -> None:
     config = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert gguf_base(tmp_path).kv_heads == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "width"), [({"head_dim": None}, 8), ({"head_dim": 5}, 5), ({"model_type": "qwen3"}, 128)]
+)
+def test_the_width_of_a_head_is_said_or_that_of_transformers(tmp_path: Path, keys: dict[str, Any], width: int) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **keys}))
+    assert (gguf_base(tmp_path).key, gguf_base(tmp_path).value) == (width, width)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"])
+def test_and_transformers_computes_with_that_width(tmp_path: Path, kind: str) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(kind, hidden_size=1024, num_attention_heads=16)
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, **config.to_dict(), "head_dim": None}))
+    expected = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    assert gguf_base(tmp_path).key == expected
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """llama.cpp, with a base model and an exported adapter, computes what transformers and PEFT compute."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from agentlab.errors import DataError, UnknownNameError, UsageError
+from agentlab.errors import DataError, StorageError, UnknownNameError, UsageError
 from agentlab.gguf.header import read_header
+from agentlab.lora import gguf_export
+from agentlab.lora.delta import Delta
 from agentlab.lora.gguf_export import GgufBase, export_gguf
 from agentlab.lora.reading import Adapter
 from tests.unit.lora.deltas import random_delta
-from tests.unit.lora.folders import deltas, write_folder
+from tests.unit.lora.folders import QUERY, deltas, write_folder
 from tests.unit.lora.tiny import loaded, tiny_model, trained
 
-TINY = GgufBase("llama", blocks=2, heads=4, kv_heads=2)
+TINY = GgufBase("llama", blocks=2, hidden=32, heads=4, kv_heads=2, key=8, value=8)
+SMALL = GgufBase("llama", blocks=2, hidden=6, heads=4, kv_heads=2, key=2, value=2)  # of the folders made by hand
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TOKENS = [3, 9, 27, 41, 5, 60]
 
@@ -96,7 +100,7 @@ def test_llama_cpp_computes_what_peft_computes(tmp_path: Path, keys: dict[str, A
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     with Adapter(write_folder(tmp_path / "a", deltas(1))) as adapter:
-        export_gguf(adapter, tmp_path / "out" / "a.gguf", TINY)
+        export_gguf(adapter, tmp_path / "out" / "a.gguf", SMALL)
     header = read_header(tmp_path / "out" / "a.gguf")
     assert header.keys["general.type"] == "adapter"
     assert header.keys["adapter.type"] == "lora"
@@ -111,16 +115,92 @@ def test_what_llama_cpp_could_not_use_is_refused_and_leaves_nothing(tmp_path: Pa
     good = Adapter(write_folder(tmp_path / "good", deltas(1)))
     head = {"lm_head": random_delta((64, 32), 4, seed=1)}
     with pytest.raises(UnknownNameError, match="mamba"):
-        export_gguf(good, tmp_path / "a.gguf", GgufBase("mamba", 2, 4, 2))
+        export_gguf(good, tmp_path / "a.gguf", replace(SMALL, architecture="mamba"))
     outside = Adapter(write_folder(tmp_path / "head", head, target_modules=["lm_head"]))
     with pytest.raises(DataError, match="lm_head cannot be part"):
-        export_gguf(outside, tmp_path / "a.gguf", TINY)
+        export_gguf(outside, tmp_path / "a.gguf", SMALL)
     with pytest.raises(DataError, match=r"layers\.1\.mlp\.down_proj cannot be part"):
-        export_gguf(good, tmp_path / "a.gguf", GgufBase("llama", 1, 4, 2))
+        export_gguf(good, tmp_path / "a.gguf", replace(SMALL, blocks=1))
     with pytest.raises(DataError, match="do not divide"):
-        export_gguf(good, tmp_path / "a.gguf", GgufBase("llama", 2, 3, 1))
+        export_gguf(good, tmp_path / "a.gguf", replace(SMALL, heads=8, key=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "head"]
     (tmp_path / "a.gguf").write_text("mine")
     with pytest.raises(UsageError, match="there already"):
-        export_gguf(good, tmp_path / "a.gguf", TINY)
+        export_gguf(good, tmp_path / "a.gguf", SMALL)
     assert (tmp_path / "a.gguf").read_text() == "mine"
+
+
+OTHERS = [
+    (replace(SMALL, heads=2), "q_proj is 8 x 6, and 4 x 6 in the base model"),
+    (replace(SMALL, key=4), "q_proj is 8 x 6, and 16 x 6"),
+    (replace(SMALL, hidden=8), "q_proj is 8 x 6, and 8 x 8"),
+]
+
+
+@pytest.mark.parametrize(("base", "words"), OTHERS)
+def test_an_adapter_of_other_shapes_than_the_base_is_refused(tmp_path: Path, base: GgufBase, words: str) -> None:
+    adapter = Adapter(write_folder(tmp_path / "good", deltas(1)))
+    with pytest.raises(DataError, match=words):
+        export_gguf(adapter, tmp_path / "a.gguf", base)
+    down = {"model.layers.0.mlp.down_proj": random_delta((8, 12), 4, seed=1)}
+    with pytest.raises(DataError, match="8 x 12, and 6 x any"):
+        export_gguf(Adapter(write_folder(tmp_path / "down", down)), tmp_path / "a.gguf", SMALL)
+    assert not (tmp_path / "a.gguf").exists()
+
+
+def test_the_shapes_of_all_known_layers_are_those_of_a_model() -> None:
+    import gguf
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, TINY.blocks)
+    for name, module in tiny_model().named_modules():
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            shape = TINY.shape_of(str(names.get_name(name)))
+            assert any(shape)
+            assert all(due in (None, side) for side, due in zip(module.weight.shape, shape, strict=True))
+    assert replace(TINY, value=4).shape_of("blk.0.attn_qkv") == (32 + 16 + 8, 32)  # phi3 keeps them in one
+
+
+def test_numbers_that_do_not_fit_into_float32_are_refused(tmp_path: Path) -> None:
+    one = random_delta((8, 6), 4, seed=1)
+    huge = {QUERY: Delta(one.a, one.b / one.b.abs().max() * 3e38)}
+    adapter = Adapter(write_folder(tmp_path / "huge", huge, lora_alpha=8))
+    with pytest.raises(DataError, match=r"q_proj holds numbers that are infinite"):
+        export_gguf(adapter, tmp_path / "a.gguf", SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["huge"]
+
+
+def test_a_link_to_nothing_is_in_the_way_too(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="there already"):
+        export_gguf(Adapter(write_folder(tmp_path / "good", deltas(1))), tmp_path / "a.gguf", SMALL)
+    assert (tmp_path / "a.gguf").is_symlink()
+
+
+def test_too_little_space_is_noticed_before_a_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = Adapter(write_folder(tmp_path / "good", deltas(1)))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1 << 19}))
+    with pytest.raises(StorageError, match=r"has 0\.5 MiB free; a\.gguf takes 1\.0 MiB") as caught:
+        export_gguf(adapter, tmp_path / "a.gguf", SMALL)
+    assert "--out" in (caught.value.hint or "")
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_up_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing the file fails, too, since what is buffered does not fit."""
+    adapter = Adapter(write_folder(tmp_path / "good", deltas(1)))
+    monkeypatch.setattr("secrets.token_hex", lambda _: "x")
+    (tmp_path / ".a.gguf.x.tmp").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"a\.gguf: the disk is full"):
+        export_gguf(adapter, tmp_path / "a.gguf", SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_numbers_that_do_not_fit_on_the_disk_are_an_error() -> None:
+    """NumPy says nothing where few numbers were buffered and could not be written: the file would be cut off."""
+    numbers = np.ones(8, np.float32)
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        numbers.tofile(full)
+        with pytest.raises(OSError, match="No space left"):
+            numbers.view(gguf_export._Complete).tofile(full)

@@ -1,18 +1,19 @@
 """PEFT and we mean the same change by the same folder, read and written."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from agentlab.lora.blend import concatenate, weighted_sum
-from agentlab.lora.crossover import cross_directions
+from agentlab.lora.blend import concatenate
 from agentlab.lora.delta import Delta
-from agentlab.lora.mutation import new_directions
-from agentlab.lora.reading import Adapter, total_rank
-from agentlab.lora.sparse import ties
-from agentlab.lora.writing import Operator, derive
-from tests.unit.lora.deltas import TOLERANCE, relative_error
+from agentlab.lora.reading import Adapter, each_module, total_rank
+from agentlab.lora.writing import derive
+from tests.unit.lora.deltas import TOLERANCE, dense, relative_error
+from tests.unit.lora.references import BLENDS, MUTATIONS, STEP, rotated
 from tests.unit.lora.tiny import applied, loaded, tiny_model, trained
 
 PARENTS = {
@@ -37,34 +38,63 @@ def test_we_read_the_change_that_peft_applies(tmp_path: Path, kind: str) -> None
             assert relative_error(adapter.delta(name).dense(), change.numpy()) < TOLERANCE
 
 
-def operators() -> dict[str, Operator]:
-    generator = torch.Generator().manual_seed(0)
-    pull = (0.6, -0.3)
-    return {
-        "concatenation": lambda _, each: concatenate(each, pull),
-        "weighted sum": lambda _, each: weighted_sum(each, pull, 6).delta,
-        "crossover": lambda _, each: cross_directions(*each, 0.5, generator),
-        "ties": lambda _, each: ties(each, pull, 0.5, 6).delta,
-        "mutation": lambda _, each: new_directions(each[0], 0.05, 1, 6, generator).delta,
-    }
+FAMILIES = {
+    "mixed targets": ("rank-stabilised", "fewer targets"),
+    "rank patterns": ("patterns", "plain"),
+}
 
 
-@pytest.mark.parametrize("name", operators())
-def test_peft_applies_the_change_that_we_wrote(tmp_path: Path, name: str) -> None:
-    for kind in ("rank-stabilised", "fewer targets"):
-        trained(tmp_path / kind, PARENTS[kind])
-    parents = [Adapter(tmp_path / kind) for kind in ("rank-stabilised", "fewer targets")]
-    made: dict[str, Delta] = {}
+def put_through_peft(
+    place: Path, kinds: Sequence[str], made: Callable[[Sequence[Delta]], Delta], dtype: str = "float32"
+) -> Iterator[tuple[list[Delta], np.ndarray]]:
+    """Each module's deltas in the parents, and the change that PEFT applies for the child that was written."""
+    for kind in kinds:
+        trained(place / kind, PARENTS[kind])
+    with ExitStack() as opened:
+        parents = [opened.enter_context(Adapter(place / kind)) for kind in kinds]
+        derive(parents, place / "child", 32, lambda _, each: made(each), dtype=dtype)
+        found = applied(loaded(place / "child"))
+        modules = list(each_module(parents))
+        assert set(found) == {name for name, _ in modules}
+        for name, deltas in modules:
+            yield deltas, found[name].double().numpy()
 
-    def noted(module: str, each: list[Delta]) -> Delta:
-        made[module] = operators()[name](module, each)
-        return made[module]
 
-    derive(parents, tmp_path / "child", total_rank(parents), noted)
-    found = applied(loaded(tmp_path / "child"))
-    assert set(found) == set(made)
-    for module, delta in made.items():
-        assert relative_error(found[module], delta.dense().numpy()) < TOLERANCE
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", BLENDS)
+def test_peft_applies_what_a_blend_is_on_dense_matrices(tmp_path: Path, name: str, family: str) -> None:
+    case = BLENDS[name]
+    for deltas, found in put_through_peft(tmp_path, FAMILIES[family], case.made):
+        assert relative_error(found, case.expected(deltas)) < TOLERANCE
+
+
+@pytest.mark.parametrize("parent", ["rank-stabilised", "patterns"])
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_peft_applies_what_a_mutation_is_on_dense_matrices(tmp_path: Path, name: str, parent: str) -> None:
+    case = MUTATIONS[name]
+    for deltas, found in put_through_peft(tmp_path, [parent], case.made):
+        assert relative_error(found, case.expected(deltas)) < TOLERANCE
+        assert relative_error(found, dense(deltas[0])) > STEP / 10
+
+
+@pytest.mark.parametrize("parent", ["plain", "patterns"])
+def test_peft_applies_rotated_directions_of_unchanged_strength(tmp_path: Path, parent: str) -> None:
+    """All turn by one angle on both sides: inside the parent's span, the squared cosine of it is left of the parent."""
+    for (delta,), found in put_through_peft(tmp_path, [parent], rotated):
+        assert relative_error(found, rotated([delta]).dense().numpy()) < TOLERANCE
+        before = dense(delta)
+        u, s, vt = np.linalg.svd(before, full_matrices=False)
+        left, right = u[:, : delta.rank] @ u[:, : delta.rank].T, vt[: delta.rank].T @ vt[: delta.rank]
+        assert relative_error(left @ found @ right, (1 - STEP**2 / 2) * before) < TOLERANCE
+        assert relative_error(found, before) == pytest.approx(STEP, rel=1e-4)
+        assert relative_error(np.linalg.svd(found, compute_uv=False), s) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", [*BLENDS, *MUTATIONS])
+def test_in_bfloat16_peft_applies_it_as_far_as_eight_bits_go(tmp_path: Path, name: str) -> None:
+    case = {**BLENDS, **MUTATIONS}[name]
+    for deltas, found in put_through_peft(tmp_path, FAMILIES["rank patterns"], case.made, "bfloat16"):
+        assert TOLERANCE < relative_error(found, case.expected(deltas)) < 2**-7  # two factors, each rounded by 2**-9
 
 
 def test_a_blend_in_the_model_is_the_sum_of_the_changes_to_the_weights(tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_numbers_that_are_none_are_found_when_they_are_read(tmp_path: Path) -> N
             adapter.delta(QUERY)
 
 
+def test_numbers_that_only_float64_holds_are_none_of_an_adapter(tmp_path: Path) -> None:
+    """Multiplied with each other they overflow."""
+    one = random_delta((8, 6), 4, seed=1)
+    adapter = Adapter(write_folder(tmp_path / "a", {QUERY: Delta(one.a.double(), one.b.double() * 1e200)}))
+    with pytest.raises(ModelFileError, match="infinite or none"):
+        adapter.delta(QUERY)
+
+
 def complaint_about(folder: Path) -> str | None:
     try:
         with Adapter(folder) as adapter:

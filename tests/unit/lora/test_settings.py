@@ -79,6 +79,8 @@ def test_a_pattern_that_would_run_for_ever_is_refused(monkeypatch: pytest.Monkey
         ({"r": "8"}, "r: "),
         ({"lora_alpha": None}, "lora_alpha: "),
         ({"lora_alpha": math.nan}, "lora_alpha: "),
+        ({"lora_alpha": 1e308}, "lora_alpha: "),
+        ({"alpha_pattern": {"q": -1e7}}, "alpha_pattern.q: "),
         ({"rank_pattern": {"q": -1}}, "rank_pattern.q: "),
         ({"target_modules": [1]}, "target_modules"),
     ],

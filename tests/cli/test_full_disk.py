@@ -1,0 +1,160 @@
+"""A disk that is really full under a product: a small file system that is mounted for the test, and filled.
+
+The space is looked at before the work, and may be gone in the middle of it all the same; both say where, how much and
+what to do, leave nothing half-written, and can be tried again once there is room.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agentlab.lora.reading import Adapter
+from tests.cli.conftest import Answer
+from tests.cli.test_train_persona import SHORT, talks
+from tests.unit.train.merging import train, write_checkpoint
+from tests.unit.train.tiny_base import tiny_checkpoint
+
+Call = Callable[..., Answer]
+
+PAGE = 4096
+_SIZE = 160 << 20  # more than any command here asks for; what is not filled takes no memory
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system of its own."""
+
+    path: Path
+
+    def fill(self, left: int) -> None:
+        """Take all of it but so many bytes."""
+        found = os.statvfs(self.path)
+        with (self.path / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - left)
+
+    def clear(self) -> None:
+        (self.path / "ballast").unlink()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir() if path.name != "ballast")
+
+
+@pytest.fixture
+def disk(workspace: Path) -> Iterator[Disk]:
+    """The workspace's adapters folder, on a small disk."""
+    path = workspace / "adapters"
+    path.mkdir()
+    options = f"size={_SIZE}"
+    if not shutil.which("mount"):
+        pytest.skip("needs mount")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "none", str(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def parents(workspace: Path) -> Path:
+    """Two adapters and their base, on the large disk."""
+    base = write_checkpoint(workspace / "models" / "tiny")
+    for name in ("analyst", "poet"):
+        train(workspace / "given" / name, base)
+    return workspace / "given"
+
+
+@pytest.fixture(params=["known before", "found half-way"])
+def surprise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether space that was seen free is gone when it is written to, as where others write to the same disk."""
+    if request.param == "found half-way":
+        plenty = type("Usage", (), {"free": 1 << 40})
+        monkeypatch.setattr("shutil.disk_usage", lambda _: plenty)
+    return bool(request.param == "found half-way")
+
+
+PRODUCTS: dict[str, tuple[str, ...]] = {
+    "blend": ("blend", "given/analyst", "given/poet", "--out", "adapters/made"),
+    "merge": ("merge", "given/analyst", "--base", "tiny", "--out", "adapters/made"),
+    "export to PEFT": ("export", "given/analyst", "--format", "peft", "--out", "adapters/made"),
+    "export to GGUF": ("export", "given/analyst", "--format", "gguf", "--base", "tiny", "--out", "adapters/made"),
+}
+
+
+def refused(answer: Answer, place: Path, surprise: bool) -> None:
+    """One message that says where, and how much."""
+    assert answer.code == 3, answer.err
+    (message,) = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    if surprise:
+        assert message.startswith(f"error: Cannot write {place}"), message
+        assert message.endswith(": the disk is full.")
+    else:
+        assert re.fullmatch(rf"error: {place.parent} has 0(\.0)? Mi?B free[;,] .+ takes [\d.]+ Mi?B\.", message), (
+            message
+        )
+
+
+@pytest.mark.usefixtures("parents")
+@pytest.mark.parametrize("left", [0, 2 * PAGE])
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_work_on_adapters_leaves_nothing_on_a_full_disk(
+    agentlab: Call, disk: Disk, product: str, left: int, surprise: bool
+) -> None:
+    disk.fill(left)
+    answer = agentlab("adapters", *PRODUCTS[product])
+    refused(answer, disk.path / "made", surprise)
+    assert re.search(r"hint: Free some space \(.+ takes? [\d.]+ Mi?B\), or name another place with --out\.", answer.err)
+    assert answer.out == ""
+    assert disk.names() == []
+    disk.clear()
+    done = agentlab("adapters", *PRODUCTS[product])
+    assert done.code == 0, done.err
+    assert disk.names() == ["made"]
+
+
+@pytest.fixture
+def base(workspace: Path) -> None:
+    tiny_checkpoint(workspace / "models" / "tiny")
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("again", [("runs", "resume", "mine"), ("train-persona", "--resume", "mine")])
+def test_an_adapter_that_found_no_room_is_published_on_resume_and_not_trained_again(
+    agentlab: Call, workspace: Path, disk: Disk, surprise: bool, again: tuple[str, ...]
+) -> None:
+    disk.fill(left=2 * PAGE)
+    flags = ("--data", talks("a.jsonl"), "--base", "tiny", "--r", 4, "--epochs", 2, "--bsz", 4, *SHORT)
+    answer = agentlab("train-persona", *flags, "--run-name", "mine")
+    refused(answer, disk.path / "a", surprise)
+    assert "hint: Free some space, then: agentlab runs resume mine" in answer.err
+    assert disk.names() == []
+    steps = trained_steps(workspace / "runs" / "mine")
+    assert steps
+
+    disk.clear()
+    done = agentlab(*again, "--json")
+    assert done.code == 0, done.err
+    assert trained_steps(workspace / "runs" / "mine") == steps
+    assert disk.names() == ["a"]
+    names = {"adapter_config.json", "adapter_model.safetensors", "card.json", "README.md"}
+    assert {path.name for path in (disk.path / "a").iterdir()} == names
+    (row,) = done.json["result"]["personas"]
+    with Adapter(disk.path / "a") as adapter:
+        assert adapter.modules
+    assert json.loads((disk.path / "a" / "card.json").read_text())["metrics"]["eval_loss"] == row["eval_loss"]
+
+
+def trained_steps(run: Path) -> list[str]:
+    """What a run was told by its training, steps and scorings."""
+    lines = (run / "stream.jsonl").read_text().splitlines() + (run / "events.jsonl").read_text().splitlines()
+    return [line for line in lines if '"train.' in line]
