@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from agentlab.runs.context import Context
     from agentlab.runs.document import Document
     from agentlab.runs.events import Event, Narration
+    from agentlab.runs.measured import Basis
     from agentlab.runs.run import Outcome, Run
 
 
@@ -52,6 +53,7 @@ class Command:
     result: str
     prepare: str
     narrate: str
+    measured: str
 
     def config_model(self) -> "type[BaseModel]":
         """The typed config."""
@@ -69,6 +71,10 @@ class Command:
         """The voice."""
         return _load(self.narrate)  # type: ignore[no-any-return] # as above
 
+    def basis(self) -> "Basis":
+        """What two of its runs must share for their figures to be compared."""
+        return _load(self.measured)  # type: ignore[no-any-return] # as above
+
 
 def _load(where: str) -> Any:
     module, _, name = where.partition(":")
@@ -84,6 +90,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.nas.result:NasResult",
             prepare="agentlab.nas.run:prepare",
             narrate="agentlab.nas.narrate:narrate",
+            measured="agentlab.nas.config:MEASURED",
         ),
         Command(
             name="pipeline",
@@ -91,6 +98,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.pipeline.result:PipelineResult",
             prepare="agentlab.pipeline.run:prepare",
             narrate="agentlab.pipeline.narrate:narrate",
+            measured="agentlab.pipeline.config:MEASURED",
         ),
         Command(
             name="train-persona",
@@ -98,6 +106,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.persona.result:PersonasResult",
             prepare="agentlab.persona.run:prepare",
             narrate="agentlab.persona.narrate:narrate",
+            measured="agentlab.persona.config:MEASURED",
         ),
         Command(
             name="llm-bench",
@@ -105,6 +114,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.bench.result:BenchResult",
             prepare="agentlab.bench.run:prepare",
             narrate="agentlab.bench.narrate:narrate",
+            measured="agentlab.bench.config:MEASURED",
         ),
     )
 }

@@ -7,6 +7,7 @@ The command line and Python programs share it:
     finished = session.carry_out(Watch(Redactor.of(context.env)))
 """
 
+import errno
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -206,7 +207,7 @@ def go_on(
     if record.manifest.command != the_command.name:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{the_command.name}`.",
-            hint=f"agentlab runs resume {record.id}{where(record, context)}",
+            hint=way_on(record, context, approve=context.reviewer is not None),
         )
     from agentlab.config.differences import differences, larger_budget
     from agentlab.config.load import dump_yaml, load_resolved
@@ -237,6 +238,11 @@ def where(run: Run | RunRecord | FinishedRun[Any], context: Context) -> str:
     """The flag that a command to type next needs to find the run; empty where it is found without."""
     folder = run.path.parent
     return "" if folder == context.workspace.runs else f" --runs-dir {quote(str(folder))}"
+
+
+def way_on(run: Run | RunRecord, context: Context, *, approve: bool) -> str:
+    """The command to type next that goes on with the run. With `approve` a person is asked again before each trial."""
+    return f"agentlab runs resume {run.id}{where(run, context)}{' --approve' if approve else ''}"
 
 
 def reference(run: Run | RunRecord | FinishedRun[Any], status: str) -> dict[str, str]:
@@ -274,7 +280,7 @@ def _loaded(
 @contextmanager
 def _recorded_end(run: Run, edge: Edge, context: Context, watch: Watch) -> Iterator[None]:
     """Write down how the work ended, if it did not end well, and tell whoever handles the error which run it was."""
-    resume = f"agentlab runs resume {run.id}{where(run, context)}"
+    resume = way_on(run, context, approve=context.reviewer is not None)
     try:
         yield
     except Interrupted as stopped:
@@ -290,7 +296,7 @@ def _recorded_end(run: Run, edge: Edge, context: Context, watch: Watch) -> Itera
         raise
     except AgentlabError as error:
         if isinstance(error, StorageError):
-            error.hint = f"Free some space, then: {resume}"
+            error.hint = f"{_remedy(error)}, then: {resume}"
         error.run = reference(run, "failed")
         run.fail(error.kind, error.message)
         raise
@@ -300,3 +306,12 @@ def _recorded_end(run: Run, edge: Edge, context: Context, watch: Watch) -> Itera
         watch.crashed(reference(run, "failed"))
         run.fail(type(bug).__name__, str(bug), trace=traceback.format_exc())
         raise
+
+
+def _remedy(error: StorageError) -> str:
+    """What to do about a place that cannot be written to, before a run goes on: the run's folder stays where it is."""
+    cause: BaseException | None = error
+    while isinstance(cause, StorageError):
+        cause = cause.__cause__
+    full = not isinstance(cause, OSError) or cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "Free some space" if full else "Mend that"

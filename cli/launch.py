@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from agentlab.commands import Command, command
 from agentlab.errors import UsageError
-from agentlab.runs.context import Context
+from agentlab.runs.context import Context, World
 from agentlab.runs.redact import Redactor
 from agentlab.runs.store import RunRecord, find
-from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, where
+from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
 from agentlab.session import surroundings as _surroundings
+from agentlab.train.ranks import follow, leading, place, stop_with_launcher
 
 from .options import Contract
 from .screen import LiveProgress, Screen
@@ -24,7 +25,7 @@ from .screen import LiveProgress, Screen
 if TYPE_CHECKING:
     from agentlab.config.overrides import Override
 
-__all__ = ["launch", "reference", "resume", "runs_folder", "surroundings", "where"]
+__all__ = ["approving", "launch", "reference", "resume", "runs_folder", "surroundings", "way_on"]
 
 
 def surroundings(screen: Screen) -> Context:
@@ -39,6 +40,16 @@ def runs_folder(context: Context, given: Path | None) -> Path:
     return Path.cwd() / given if given else context.workspace.runs
 
 
+def approving(context: Context, screen: Screen) -> Context:
+    """The context in which a person is asked before each trial."""
+    from .approve import TerminalReviewer
+
+    if sys.stdin is None:
+        raise UsageError("--approve reads its answers from standard input, which is closed.")
+    screen.asking = True
+    return replace(context, reviewer=TerminalReviewer(screen, context.stop))
+
+
 def launch(
     name: str,
     contract: Contract,
@@ -49,15 +60,22 @@ def launch(
     label: str | None = None,
 ) -> None:
     """Run a capability as typed. With `approve` a person is asked before each trial; `label` names the run folder."""
-    context = surroundings(screen)
+    with _led(surroundings(screen), screen) as context:
+        _launch(name, contract, overrides, screen, context, approve=approve, label=label)
+
+
+def _launch(
+    name: str,
+    contract: Contract,
+    overrides: "Sequence[Override]",
+    screen: Screen,
+    context: Context,
+    *,
+    approve: bool,
+    label: str | None,
+) -> None:
     if approve:
-        from .approve import TerminalReviewer
-
-        if sys.stdin is None:
-            raise UsageError("--approve reads its answers from standard input, which is closed.")
-
-        screen.asking = True
-        context = replace(context, reviewer=TerminalReviewer(screen, context.stop))
+        context = approving(context, screen)
     context = replace(context, planning=contract.dry_run)
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
     if contract.resume:
@@ -71,7 +89,7 @@ def launch(
                 "--resume goes on in the run's own folder; --run-name cannot be given with it.",
                 hint="Drop --run-name, or drop --resume to start a new run.",
             )
-        resume(the_command, find(folder, contract.resume), overrides, screen, context, dry_run=contract.dry_run)
+        _resume(the_command, find(folder, contract.resume), overrides, screen, context, dry_run=contract.dry_run)
         return
     session = begin(
         name,
@@ -95,10 +113,21 @@ def resume(
     overrides: "Sequence[Override]",
     screen: Screen,
     context: Context,
-    *,
-    dry_run: bool = False,
 ) -> None:
     """Go on with a run from its own config. Only budget keys may differ."""
+    with _led(context, screen) as led:
+        _resume(the_command, record, overrides, screen, led, dry_run=False)
+
+
+def _resume(
+    the_command: Command,
+    record: RunRecord,
+    overrides: "Sequence[Override]",
+    screen: Screen,
+    context: Context,
+    *,
+    dry_run: bool,
+) -> None:
     session = go_on(the_command, record, overrides, context=context)
     if isinstance(session, FinishedRun):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
@@ -106,6 +135,8 @@ def resume(
     elif dry_run:
         screen.answer(the_command.name, session.experiment.plan(), run=reference(record, record.status))
     else:
+        if context.reviewer is None and record.reviewed:
+            screen.say(f"nobody is asked before the trials of {record.id} any more; --approve asks as before")
         _carry_out(session, screen)
 
 
@@ -124,6 +155,24 @@ def _carry_out(session: Session, screen: Screen) -> None:
         progress.close()
         screen.answer(session.command.name, done.result, run=reference(done, "completed"))
         screen.hint(f"agentlab runs show {done.id}{where(done, context)}  (report: {done.path / 'report.html'})")
+
+
+@contextmanager
+def _led(context: Context, screen: Screen) -> Iterator[Context]:
+    """For the one process that does the command. Others that a launcher has started follow it, and end in here."""
+    rank, size = place(context.env)
+    if size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
+        stop_with_launcher(context.env)
+    if rank > 0:
+        from agentlab.persona.follow import take_part
+
+        mine = replace(context, world=World(size))
+        screen.quiet, screen.json_mode = True, False  # the answer is the leader's
+        with screen.progress() as progress, _signals(context, progress):
+            sys.exit(follow(rank, lambda run, begin: take_part(run, begin, mine), context.stop))
+    with leading(size) as world:
+        yield replace(context, world=world)
 
 
 @contextmanager

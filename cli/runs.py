@@ -1,11 +1,11 @@
 """`agentlab runs`: what was run, how it went, and going on with it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import RunsDir, Set, screen_of, with_output
+from .options import Approve, RunsDir, Set, screen_of, with_output
 
 app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def show(
     from agentlab.runs import store, views
     from agentlab.runs.results import read_result
 
-    from .launch import reference, runs_folder, surroundings, where
+    from .launch import reference, runs_folder, surroundings, way_on
 
     screen = screen_of(ctx)
     context = surroundings(screen)
@@ -62,7 +62,7 @@ def show(
     result = read_result(record, command(record.manifest.command).result_model()) if done else None
     screen.answer("runs show", views.RunView.of(record, result), run=reference(record, status))
     if not screen.json_mode and status in ("interrupted", "failed"):
-        screen.hint(f"agentlab runs resume {record.id}{where(record, context)}")
+        screen.hint(way_on(record, context, approve=record.reviewed))
 
 
 @app.command(epilog="Example: agentlab runs compare last 3f2a9c")
@@ -80,9 +80,11 @@ def compare(
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
+    from agentlab.commands import command
     from agentlab.runs.compare import compare as compare_runs
 
-    screen.answer("runs compare", compare_runs(store.find(folder, first), store.find(folder, second)))
+    one, other = store.find(folder, first), store.find(folder, second)
+    screen.answer("runs compare", compare_runs(one, other, command(one.manifest.command).basis()))
 
 
 @app.command("resume", epilog="Example: agentlab runs resume last --set max_iterations=40")
@@ -91,19 +93,32 @@ def resume_(
     ctx: typer.Context,
     run: Ref,
     set_: Set = None,
+    approve: Approve = False,
     runs_dir: RunsDir = None,
 ) -> None:
     """Go on with an interrupted run, or extend a finished one by a larger budget."""
     from agentlab.commands import command
     from agentlab.config.overrides import parse
+    from agentlab.errors import UsageError
     from agentlab.runs import store
 
-    from .launch import resume, runs_folder, surroundings
+    from .launch import approving, resume, runs_folder, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
     record = store.find(runs_folder(context, runs_dir), run)
+    if approve:
+        if not _asks(ctx, record.manifest.command):
+            raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
+        context = approving(context, screen)
     resume(command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context)
+
+
+def _asks(ctx: typer.Context, command: str) -> bool:
+    """Whether a command can ask a person before each trial: then it has the flag itself."""
+    root: Any = ctx.find_root().command
+    group = root.commands.get(command)
+    return group is not None and any(parameter.name == "approve" for parameter in group.commands["run"].params)
 
 
 @app.command(epilog="Example: cd $(agentlab runs path last)")

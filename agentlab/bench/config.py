@@ -12,6 +12,7 @@ from agentlab.bench.targets import STRATEGY, strategy_of
 from agentlab.config.base import StrictModel, machine_field, preset_field
 from agentlab.errors import UnknownNameError
 from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.runs.measured import Basis
 
 Measure = Literal["load", "check", "quality"]
 Script = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -78,3 +79,19 @@ class BenchConfig(StrictModel):
     def chosen(self) -> tuple[str, ...]:
         """Names of what is measured."""
         return self.targets or self.mock or self.llm.used()
+
+
+_LOAD = (
+    "mode",
+    "concurrency",
+    "rates",
+    "sweep_over",
+    "requests",
+    "prompt_tokens",
+    "output_tokens",
+    "prefix_cache",
+    "slo",
+    "faults",
+)
+_QUALITY = ("types", "per_type", "items_seed", "judge")
+MEASURED = Basis(keys=("measure", *(f"load.{key}" for key in _LOAD), *(f"quality.{key}" for key in _QUALITY)))

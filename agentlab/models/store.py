@@ -34,7 +34,7 @@ def list_models(workspace: Workspace) -> list[ModelEntry]:
     """Every model of the workspace and the cache, by name; a name in both places is listed twice."""
     entries = [
         *(_entry(path, "workspace") for path in _models_in(workspace.models)),
-        *(_entry(path, "cache") for path in _models_in(_cached(workspace))),
+        *(_entry(path, "cache") for path in _models_in(cached_models(workspace))),
     ]
     return sorted(entries, key=lambda entry: (entry.name, entry.place != "workspace"))
 
@@ -58,18 +58,23 @@ def find(name: str, workspace: Workspace) -> Path:
         return path
     row = catalogue.by_name(name) or catalogue.by_file(name)
     wanted = (row.file,) if row else (name, f"{name}.gguf")
-    for folder in (workspace.models, _cached(workspace)):
+    for folder in (workspace.models, cached_models(workspace)):
         for path in _models_in(folder):
             if path.name in wanted:
                 return path
     if row:
         raise MissingFileError(
             f"The model {name} is not on this machine: {row.file} is neither in {workspace.models} nor in "
-            f"{_cached(workspace)}.",
+            f"{cached_models(workspace)}.",
             hint=f"Get it with `agentlab models pull {row.name}`.",
         )
     known = sorted({*catalogue.names(), *(entry.name for entry in list_models(workspace))})
     raise UnknownNameError("model", name, known, hint=_PULL)
+
+
+def cached_models(workspace: Workspace) -> Path:
+    """The folder of models that workspaces share."""
+    return workspace.cache / "models"
 
 
 def remove(name: str, workspace: Workspace) -> ModelEntry:
@@ -108,10 +113,6 @@ def size_of(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
-
-
-def _cached(workspace: Workspace) -> Path:
-    return workspace.cache / "models"
 
 
 def _models_in(folder: Path) -> Iterator[Path]:

@@ -55,6 +55,18 @@ def _absent(row: CatalogueRow) -> ModelLine:
     return ModelLine(name=row.name, kind="gguf", bytes=row.bytes, place="can be pulled", licence=row.licence, path=None)
 
 
+class PulledModel(Document):
+    """A model that is in the workspace now, and where it came from: `workspace`, `cache`, or the name of a source."""
+
+    name: str
+    path: str
+    origin: str
+
+    def blocks(self) -> list[Block]:
+        """Just the path."""
+        return [Code(self.path)]
+
+
 class ModelPath(Document):
     """One model's file or folder: one line, easy to pipe."""
 

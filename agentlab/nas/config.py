@@ -11,6 +11,7 @@ from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_valid
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
+from agentlab.runs.measured import Basis
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
@@ -306,3 +307,23 @@ def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) ->
 def _sentence(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+MEASURED = Basis(
+    keys=("data.horizon",),
+    data_keys=tuple(
+        f"data.{key}"
+        for key in (
+            "path",
+            "date_column",
+            "date_format",
+            "features",
+            "target",
+            "columns",
+            "frequency",
+            "gaps",
+            "split",
+        )
+    ),
+    event=("study.opened", "data"),
+)

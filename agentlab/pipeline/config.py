@@ -14,6 +14,7 @@ from agentlab.config.keys import Key
 from agentlab.gguf.engine import KvType
 from agentlab.llm.config import LLMConfig
 from agentlab.pipeline.stage_config import Sampling, Stage
+from agentlab.runs.measured import Basis
 
 ModelName = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 
@@ -110,3 +111,6 @@ class PipelineConfig(StrictModel):
         from agentlab.pipeline.checks import problems
 
         return problems(self)
+
+
+MEASURED = Basis(keys=("input", "input_file", "inputs", "params"))

@@ -1,11 +1,15 @@
 """Two runs side by side: what was configured differently, what came out differently."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import Field
 
 from agentlab.config.base import flatten
 from agentlab.config.yaml_tree import read_yaml
 from agentlab.runs.document import Block, Document, Heading, Table, Text, number
 from agentlab.runs.manifest import Metric
+from agentlab.runs.measured import Basis, Measured, differences, other_figures
 from agentlab.runs.store import RunRecord
 
 
@@ -18,7 +22,7 @@ class ConfigDifference(Document):
 
 
 class MetricDifference(Document):
-    """A headline figure in both runs. `change` is second minus first."""
+    """A headline figure in both runs. `change` is second minus first; None, as `better`, if they are not comparable."""
 
     name: str
     unit: str
@@ -36,6 +40,7 @@ class Comparison(Document):
     second: str
     config: list[ConfigDifference]
     metrics: list[MetricDifference]
+    not_comparable: list[str] = Field(description="What makes figures measure different things; empty if nothing does.")
 
     def blocks(self) -> list[Block]:
         """Config first: a difference in figures means nothing before that is known."""
@@ -54,31 +59,42 @@ class Comparison(Document):
             Heading("Configuration"),
             Table(("key", self.first, self.second), keys) if keys else Text("Both runs have the same configuration."),
             Heading("Figures"),
+            *([Text(f"Not comparable: {'; '.join(self.not_comparable)}.")] if figures and self.not_comparable else []),
             Table(("figure", self.first, self.second, "change", "better"), figures)
             if figures
             else Text("Neither run has headline figures yet."),
         ]
 
 
-def compare(first: RunRecord, second: RunRecord) -> Comparison:
-    """Compare what two runs were told and what they found.
+def compare(first: RunRecord, second: RunRecord, basis: Basis) -> Comparison:
+    """Compare what two runs were told and what they found; `basis` is that of the first one's command.
 
     Raises:
         ConfigError, RunUnreadableError: the config of one of them is damaged or absent.
     """
+    one, other = _measured(first), _measured(second)
+    reasons, others = differences(one, other, basis), other_figures(one.metrics, other.metrics)
     return Comparison(
         first=first.id,
         second=second.id,
-        config=config_differences(_config(first), _config(second)),
-        metrics=metric_differences(first.manifest.metrics, second.manifest.metrics, (first.id, second.id)),
+        config=config_differences(one.config, other.config),
+        metrics=[
+            row.model_copy(update={"change": None, "better": None}) if reasons or row.name in others else row
+            for row in metric_differences(one.metrics, other.metrics, (first.id, second.id))
+        ],
+        not_comparable=[*reasons, *others.values()],
     )
+
+
+def _measured(record: RunRecord) -> Measured:
+    return Measured(record.manifest.command, _config(record), record.known_events(), record.manifest.metrics)
 
 
 def _config(record: RunRecord) -> dict[str, Any]:
     return read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
 
 
-def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[ConfigDifference]:
+def config_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[ConfigDifference]:
     """Every dotted key whose values differ, in the order of its name. Pure."""
     a, b = flatten(first), flatten(second)
     return [
@@ -89,7 +105,7 @@ def config_differences(first: dict[str, Any], second: dict[str, Any]) -> list[Co
 
 
 def metric_differences(
-    first: dict[str, Metric], second: dict[str, Metric], names: tuple[str, str]
+    first: Mapping[str, Metric], second: Mapping[str, Metric], names: tuple[str, str]
 ) -> list[MetricDifference]:
     """Headline figures of both runs. One that only one run has keeps its row. Pure."""
     rows = []

@@ -1,6 +1,7 @@
 """The event: one line of `events.jsonl`, the truth a run resumes from and every view follows."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,8 +33,11 @@ class Event:
         """
         try:
             raw = json.loads(line)
-            return cls(seq=raw["seq"], t=raw["t"], type=raw["type"], id=raw["id"], data=raw["data"], v=raw["v"])
-        except (KeyError, TypeError, RecursionError) as error:
+            event = cls(seq=raw["seq"], t=raw["t"], type=raw["type"], id=raw["id"], data=raw["data"], v=raw["v"])
+            if not math.isfinite(event.t) or not isinstance(event.data, dict):
+                raise ValueError("not an event: a field is of another kind")
+            return event
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not an event: {error}") from error
 
 

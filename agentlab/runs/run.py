@@ -15,6 +15,7 @@ import agentlab
 from agentlab.errors import StorageError, UsageError
 from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
+from agentlab.runs.elapsed import elapsed
 from agentlab.runs.events import Event, EventSink
 from agentlab.runs.folder import Folder
 from agentlab.runs.journal import Journal
@@ -73,8 +74,9 @@ class Run:
         self._lock = Lock(path / LOCK, run_id=path.name, now=self._session_start)
         try:
             sweep_run(path)
-            self.manifest = read_manifest(path)
+            manifest = read_manifest(path)
             self._journal = Journal(path / "events.jsonl")
+            self.manifest = manifest.model_copy(update={"seconds": elapsed(manifest, self._journal.events)})
         except BaseException:
             self._lock.release()
             raise

@@ -8,6 +8,7 @@ from shlex import quote
 
 from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs.atomic import read_text, storage_errors
+from agentlab.runs.elapsed import elapsed
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.runs.lock import is_held
@@ -40,9 +41,27 @@ class RunRecord:
         status = self.manifest.status
         return "interrupted" if status in ("running", "created") and not self.active else status
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of all its sessions as far as it is known: see `elapsed`."""
+        return elapsed(self.manifest, self.known_events() if self.manifest.status == "running" else ())
+
+    @property
+    def reviewed(self) -> bool:
+        """Whether its latest session asked a person before each trial."""
+        opened = [event for event in self.known_events() if event.type == "study.opened"]
+        return bool(opened) and bool(opened[-1].data.get("reviewed"))
+
     def events(self) -> list[Event]:
         """Everything that happened so far."""
         return read_events(self.path / "events.jsonl")
+
+    def known_events(self) -> list[Event]:
+        """The same for a view, which shows what it can: nothing has happened if the file cannot be read."""
+        try:
+            return self.events()
+        except RunUnreadableError:
+            return []
 
     def text(self, name: str) -> str:
         """A text file of the run.

@@ -76,7 +76,7 @@ def _line(record: RunRecord) -> RunLine:
         command=manifest.command,
         status=record.status,
         created=manifest.created,
-        seconds=manifest.seconds,
+        seconds=record.seconds,
         headline=headline,
     )
 
@@ -87,6 +87,7 @@ class RunView(Document):
     manifest: dict[str, Any]
     status: str
     path: str
+    seconds: float = Field(description="Wall time of all sessions; of one that nobody has ended, up to its last event.")
     result: dict[str, Any] | None = None
     details: Document | None = Field(None, exclude=True)
 
@@ -97,6 +98,7 @@ class RunView(Document):
             manifest=record.manifest.to_json(),
             status=record.status,
             path=str(record.path),
+            seconds=record.seconds,
             result=result.model_dump(mode="json") if result else None,
             details=result,
         )
@@ -108,7 +110,7 @@ class RunView(Document):
             ("status", self.status),
             ("command", " ".join(manifest.argv)),
             ("started", manifest.started or "–"),
-            ("time", f"{manifest.seconds:.1f} s" + (f", resumed {len(manifest.resumed)}x" if manifest.resumed else "")),
+            ("time", _time(self.seconds, manifest)),
             ("seed", str(manifest.seed)),
             ("tokens", f"{_known(manifest.tokens.input)} in, {_known(manifest.tokens.output)} out"),
             ("folder", self.path),
@@ -119,6 +121,13 @@ class RunView(Document):
             (name, f"{number(m.value)} {m.unit} ({m.direction} is better)") for name, m in manifest.metrics.items()
         ]
         return [Heading(manifest.id), Table(("", ""), facts), *(self.details.blocks() if self.details else [])]
+
+
+def _time(seconds: float, manifest: Manifest) -> str:
+    """Without an end it is not known how long the work went on after the last event."""
+    since = "" if manifest.ended or manifest.started is None else " up to the last event"
+    again = f", resumed {len(manifest.resumed)}x" if manifest.resumed else ""
+    return f"{seconds:.1f} s{since}{again}"
 
 
 def _known(count: int | None) -> str:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.runs.run import Edge, Run, RunSpec
 from cli.approve import edit
+from tests.cli.conftest import Answer
 
 PARAMS = {"model.d_model": 16, "model.dropout": 0.1, "training.optimizer_params.lr": 0.001}
 TINY = (
@@ -67,11 +70,32 @@ def test_a_mistyped_name_is_told(workspace: Path) -> None:
 def test_the_end_of_the_input_leaves_a_run_that_can_go_on(workspace: Path) -> None:
     stopped = approved(workspace, "y\n")
     assert stopped.returncode == 130
-    assert "agentlab runs resume mine" in stopped.stderr
+    assert "agentlab runs resume mine --approve" in stopped.stderr
     assert len(events(workspace, "trial.proposed")) == 2
-    done = approved(workspace, "y\n", "nas", "--resume", "mine", "--approve")
+    done = approved(workspace, "y\n", "runs", "resume", "mine", "--approve")
     assert done.returncode == 0, done.stderr
+    assert "Train it?" in done.stderr
     assert len(events(workspace, "decision.made")) == 3
+    more = approved(workspace, "", "nas", "--resume", "mine", "--approve", "--max-iterations", "4")
+    assert more.returncode == 130
+    assert "Train it?" in more.stderr
+
+
+def test_a_run_that_goes_on_without_it_asks_nobody_and_says_so(workspace: Path) -> None:
+    assert approved(workspace, "").returncode == 130
+    assert "agentlab runs resume mine --approve" in approved(workspace, "", "runs", "show", "mine").stderr
+    done = approved(workspace, "", "runs", "resume", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "nobody is asked" in done.stderr
+    assert "Train it?" not in done.stderr
+    assert "--approve" not in approved(workspace, "", "runs", "show", "mine").stderr
+
+
+def test_a_run_without_trials_cannot_be_approved(agentlab: Callable[..., Answer], workspace: Path) -> None:
+    Run.create(workspace / "runs", RunSpec("pipeline", "", "", "h", 0, name="chain"), Edge()).close()
+    refused = agentlab("runs", "resume", "chain", "--approve")
+    assert refused.code == 2
+    assert "pipeline has no trials to approve" in refused.err
 
 
 def test_an_edit_names_keys_by_their_last_part_and_values_as_yaml() -> None:

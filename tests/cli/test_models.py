@@ -1,6 +1,8 @@
 """`agentlab models` at the command line."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,4 +90,25 @@ def test_pulling_what_is_there_and_sound_does_nothing(
     monkeypatch.setattr("agentlab.models.sources.fetch", offline)
     monkeypatch.setattr("agentlab.models.pull.verify", lambda *_: None)
     assert main(["models", "pull"]) == 0
-    assert capsys.readouterr().out == f"{models / FILE}\n"
+    printed = capsys.readouterr()
+    assert printed.out == f"{models / FILE}\n"
+    assert "is there already; nothing was downloaded" in printed.err
+
+
+def test_pulling_what_the_cache_holds_downloads_nothing(
+    models: Path, workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object) -> Path:
+        raise AssertionError("nothing may be fetched")
+
+    content = b"GGUF"
+    row = replace(lookup(EMBEDDED), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr("agentlab.models.catalogue.CATALOGUE", (row,))
+    monkeypatch.setattr("agentlab.models.sources.fetch", offline)
+    (workspace / "cache" / "models").mkdir(parents=True)
+    (workspace / "cache" / "models" / FILE).write_bytes(content)
+    assert main(["models", "pull", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["result"]["origin"] == "cache"
+    assert "was copied from the cache; nothing was downloaded" in printed.err
+    assert (models / FILE).read_bytes() == content

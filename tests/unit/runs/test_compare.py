@@ -1,7 +1,15 @@
 """Comparing runs: which keys differ, which figures moved, and which way is better."""
 
-from agentlab.runs.compare import config_differences, metric_differences
+from pathlib import Path
+
+import pytest
+
+from agentlab.nas.config import MEASURED as NAS
+from agentlab.runs.compare import compare, config_differences, metric_differences
+from agentlab.runs.document import Text
 from agentlab.runs.manifest import Metric
+from agentlab.runs.run import Edge, Outcome, Run, RunSpec
+from agentlab.runs.store import RunRecord, find
 
 
 def test_only_differing_keys_are_listed_by_dotted_name() -> None:
@@ -24,3 +32,42 @@ def test_equal_figures_have_no_better_side() -> None:
 def test_a_figure_of_one_run_keeps_its_row() -> None:
     (row,) = metric_differences({"mse": Metric(value=0.5, direction="lower")}, {}, ("one", "two"))
     assert (row.first, row.second, row.change) == (0.5, None, None)
+
+
+def finished(folder: Path, name: str, config: str, mse: float, *, sha: str = "aa") -> RunRecord:
+    """A search that has come to this error."""
+    with Run.create(folder, RunSpec("nas", config, "", "h", 0, name=name), Edge()) as run:
+        run.start({})
+        run.emit("study.opened", data=sha)
+        run.complete(Outcome(metrics={"test_mse": Metric(value=mse, unit="scaled", direction="lower")}))
+    return find(folder, name)
+
+
+def test_of_runs_on_the_same_data_the_better_is_named(tmp_path: Path) -> None:
+    found = compare(finished(tmp_path, "one", "seed: 0\n", 0.5), finished(tmp_path, "two", "seed: 1\n", 0.4), NAS)
+    assert found.not_comparable == []
+    assert found.metrics[0].better == "two"
+
+
+@pytest.mark.parametrize(
+    ("config", "sha", "reason"),
+    [
+        ("data: {horizon: 12}\n", "aa", "data.horizon: none and 12"),
+        ("data: {path: other.csv}\n", "bb", "data.path: none and other.csv"),
+        ("seed: 0\n", "bb", "the content of the data differs"),
+    ],
+)
+def test_of_runs_on_other_data_none_is_better(tmp_path: Path, config: str, sha: str, reason: str) -> None:
+    first = finished(tmp_path, "one", "seed: 0\n", 0.5)
+    found = compare(first, finished(tmp_path, "two", config, 0.4, sha=sha), NAS)
+    (row,) = found.metrics
+    assert (row.first, row.second, row.change, row.better) == (0.5, 0.4, None, None)
+    assert found.not_comparable == [reason]
+    assert any(reason in block.text for block in found.blocks() if isinstance(block, Text))
+
+
+def test_damaged_events_leave_what_the_config_says(tmp_path: Path) -> None:
+    first = finished(tmp_path, "one", "seed: 0\n", 0.5)
+    second = finished(tmp_path, "two", "data: {path: other.csv}\n", 0.4)
+    (second.path / "events.jsonl").write_bytes(b"nonsense\n" * 3)
+    assert compare(first, second, NAS).not_comparable == ["data.path: none and other.csv"]

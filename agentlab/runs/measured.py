@@ -1,0 +1,91 @@
+"""What the headline figures of a run were measured on: two runs can be compared only where that is the same."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentlab.config.base import flatten
+from agentlab.runs.events import Event
+from agentlab.runs.manifest import Metric
+
+_SHOWN = 60  # characters of a value
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Of a command: which of its config keys, and which event, say what it measures on. It stands beside the config.
+
+    Attributes:
+        keys: whatever differs here makes other figures.
+        data_keys: the same, for keys that only name the data: of two files with the same content either will do.
+        event: its type, and the fields that hold hashes of the data.
+    """
+
+    keys: tuple[str, ...] = ()
+    data_keys: tuple[str, ...] = ()
+    event: tuple[str, ...] = ("",)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run's figures and where they are from."""
+
+    command: str
+    config: Mapping[str, Any]
+    events: Sequence[Event] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+
+def differences(first: Measured, second: Measured, basis: Basis) -> list[str]:
+    """Why no figure of one run can be held against one of the other; empty where they can. Pure.
+
+    `basis` is that of the command, if it is the same.
+    """
+    if first.command != second.command:
+        return [f"one run is of {first.command}, the other of {second.command}"]
+    a, b = _data(first.events, basis), _data(second.events, basis)
+    known = bool(a) and bool(b)
+    keys = basis.keys if known and a == b else basis.keys + basis.data_keys
+    found = _differing(keys, flatten(first.config), flatten(second.config))
+    if known and a != b and not found:
+        found = ["the content of the data differs"]
+    return found
+
+
+def other_figures(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str, str]:
+    """The figures that bear one name and are not the same thing, and why. Pure."""
+
+    def meant(metric: Metric) -> str:
+        return f"{metric.unit or 'a number'}, {metric.direction} is better"
+
+    return {
+        name: f"{name}: {meant(first[name])}, and {meant(second[name])}"
+        for name in sorted(first.keys() & second.keys())
+        if meant(first[name]) != meant(second[name])
+    }
+
+
+def _data(events: Sequence[Event], basis: Basis) -> dict[str, str]:
+    """Hashes of the data, by what they are of."""
+    kind, *names = basis.event
+    return {
+        f"{event.id}.{name}": str(event.data[name])
+        for event in events
+        for name in names
+        if event.type == kind and name in event.data
+    }
+
+
+def _differing(keys: Sequence[str], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    below = tuple(f"{key}." for key in keys)
+    names = sorted(name for name in first.keys() | second.keys() if name in keys or name.startswith(below))
+    return [
+        f"{name}: {_shown(first.get(name))} and {_shown(second.get(name))}"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
