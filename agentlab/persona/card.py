@@ -21,11 +21,13 @@ def card_of(config: PersonaConfig, source: Source, row: PersonaResult, base: "Ba
         "name": row.name,
         "base": {"path": str(base.path), "fingerprint": base.fingerprint, "precision": base.precision},
         "data": {
-            "path": str(source.data.path),
-            "sha256": source.digest(),
+            "path": str(source.data.learnt.path),
+            "eval_path": None if source.data.held_out is None else str(source.data.held_out.path),
+            **source.hashes,
             "conversations": row.conversations,
             "held_out": row.held_out,
             "supervised_tokens": row.supervised_tokens,
+            "system": source.system,
         },
         "lora": config.lora.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
@@ -33,6 +35,7 @@ def card_of(config: PersonaConfig, source: Source, row: PersonaResult, base: "Ba
         "metrics": {
             "loss_before": row.before,
             "eval_loss": row.eval_loss,
+            "gain": None if row.gain is None else row.gain.model_dump(mode="json"),
             "best_step": row.best_step,
             "steps": row.steps,
         },

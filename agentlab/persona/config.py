@@ -7,7 +7,10 @@ from pydantic import Field
 
 from agentlab.config.base import EnvText, StrictModel, machine_field
 from agentlab.config.keys import Key
+from agentlab.runs.measured import Basis
 from agentlab.train.config import LoraConfig, TrainingConfig
+
+BASE_NAME = "base"  # in tables, beside the names of personas
 
 PersonaName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -56,8 +59,19 @@ class PersonaConfig(StrictModel):
         names = [persona.name for persona in self.personas]
         if not names:
             yield ("personas",), "there is nobody to train: give --data FILE, or `personas` in a file"
+        folders = [name.lower() for name in names]  # not every disk tells apart by case
         for index, name in enumerate(names):
-            if name in names[:index]:
-                yield ("personas", str(index), "name"), f"two personas are called {name}"
+            key = ("personas", str(index), "name")
+            if folders[index] in folders[:index]:
+                case = "" if name in names[:index] else ", but for case"
+                yield key, f"two personas are called {name}{case}"
+            if folders[index] == BASE_NAME:
+                yield key, f"{name} is what reports call the base model: choose another name (--out gives its folder's)"
         if self.out is not None and len(names) > 1:
             yield ("out",), "names one folder, and several personas are trained; they go to adapters/NAME"
+
+
+MEASURED = Basis(  # the seed draws what is held out
+    keys=("base", "personas", "seed", "training.eval_fraction", "training.max_length", "report.separability"),
+    event=("data.checked", "sha256", "eval_sha256"),
+)

@@ -1,17 +1,21 @@
 """The conversations of each persona: found, read, and looked at before anything is trained."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import os.path
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
-from agentlab.errors import MissingFileError
+from agentlab.errors import MissingFileError, RunMismatchError
 from agentlab.persona.config import Persona, PersonaConfig
+from agentlab.runs.events import Event
 from agentlab.train.masks import Example
 from agentlab.train.prepare import Data, Prepared, prepare, read_data
+
+CHECKED = "data.checked"  # the event that says on what a persona is trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,20 @@ class Source:
         """The persona's."""
         return self.persona.name
 
-    def digest(self) -> str:
-        """SHA-256 of the file that is learnt from."""
-        return f"sha256:{hashlib.sha256(self.data.path.read_bytes()).hexdigest()}"
+    @property
+    def system(self) -> str | None:
+        """The system message of most conversations; None where most have none."""
+        first = (each.turns[0] for each in self.data.learnt.conversations)
+        said = Counter(turn.content if turn.role == "system" else None for turn in first)
+        return said.most_common(1)[0][0]
 
-    def prepared(self, tokenizer: Any, config: PersonaConfig) -> Prepared:
+    @property
+    def hashes(self) -> Mapping[str, str | None]:
+        """SHA-256 of the files as they were read; None where nothing is held out in a file of its own."""
+        held_out = self.data.held_out
+        return {"sha256": self.data.learnt.sha256, "eval_sha256": None if held_out is None else held_out.sha256}
+
+    def prepared(self, tokenizer: Any, config: PersonaConfig, pause: Callable[[], object] = lambda: None) -> Prepared:
         """Examples of it; see `train.prepare.prepare`."""
         training = config.training
         return prepare(
@@ -39,6 +52,7 @@ class Source:
             max_length=training.max_length,
             eval_fraction=training.eval_fraction,
             seed=config.seed,
+            pause=pause,
         )
 
 
@@ -60,9 +74,10 @@ def _there(name: str, workspace: Workspace) -> Path:
     """A data file: from the workspace, or one that is shipped with the presets."""
     path = workspace.resolve(name)
     shipped = shipped_folder().parent / name
-    if not path.is_file() and not Path(name).is_absolute() and shipped.is_file():
+    there = os.path.exists(path)  # noqa: PTH110 - unlike Path.exists, it does not raise where a folder is closed
+    if not there and not Path(name).is_absolute() and shipped.is_file():
         return shipped
-    if not path.is_file():
+    if not there:
         raise MissingFileError(
             f"There is no file of conversations {path}.", hint="One conversation per line: see docs/train-persona.md."
         )
@@ -75,8 +90,25 @@ def summary(source: Source, prepared: Prepared) -> Mapping[str, Any]:
         "conversations": len(prepared.split.train),
         "held_out": len(prepared.split.held_out),
         "supervised": sum(each.learnt for each in prepared.split.train),
-        "sha256": source.digest(),
+        **source.hashes,
     }
+
+
+def check_unchanged(sources: Sequence[Source], events: Sequence[Event]) -> None:
+    """See that a run goes on with the files that its events name.
+
+    Raises:
+        RunMismatchError: one has changed since.
+    """
+    noted = {event.id: event.data for event in events if event.type == CHECKED}
+    for source in sources:
+        before, files = noted.get(source.name, {}), (source.data.learnt, source.data.held_out)
+        for (key, now), file in zip(source.hashes.items(), files, strict=True):
+            if file is not None and before.get(key, now) != now:
+                raise RunMismatchError(
+                    f"{file.path} is not what it was when the training of {source.name} began.",
+                    hint="Put the file back as it was, or begin a new run to train on the new one.",
+                )
 
 
 def held_out(prepared: Mapping[str, Prepared]) -> dict[str, Sequence[Example]]:

@@ -4,9 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from agentlab.persona.config import BASE_NAME
+from agentlab.persona.result import Sample
 from agentlab.stats.control import Interval
+from agentlab.stats.intervals import bootstrap_interval
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.generate import generate
+from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
 
 
@@ -20,6 +26,42 @@ class Scores(Protocol):
     def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
         """The likeliest answer to each question."""
         ...
+
+    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
+        """The likeliest answer of each adapter to its messages."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Loss (nats per learnt token) and learnt tokens of each held-out conversation, in their order."""
+
+    losses: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def loss(self) -> float:
+        """Per learnt token over all conversations."""
+        return sum(loss * count for loss, count in zip(self.losses, self.counts, strict=True)) / sum(self.counts)
+
+
+def held_out_losses(scores: Scores, adapter: str | None, examples: Sequence[Example]) -> HeldOut | None:
+    """Of a persona's held-out conversations under an adapter; None where there are none."""
+    if not examples:
+        return None
+    return HeldOut(tuple(-each for each in scores.logprobs(adapter, examples)), tuple(each.learnt for each in examples))
+
+
+def gain(before: HeldOut, after: HeldOut, rng: np.random.Generator) -> Interval | None:
+    """How much lower the loss is after than before on the same conversations; None with fewer than two of them.
+
+    A paired bootstrap over conversations, each weighted by its learnt tokens.
+    """
+    mean = sum(before.counts) / len(before.counts)
+    weighted = [
+        (old - new) * count / mean for old, new, count in zip(before.losses, after.losses, before.counts, strict=True)
+    ]
+    return bootstrap_interval(weighted, rng) if len(weighted) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +88,7 @@ def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], most
     for own, examples in chosen.items():
         under = {name: scores.logprobs(name, examples) for name in chosen}
         base = scores.logprobs(None, examples)
-        matrix[own] = {name: _mean(values) for name, values in (*under.items(), ("base", base))}
+        matrix[own] = {name: _mean(values) for name, values in (*under.items(), (BASE_NAME, base))}
         for place in range(len(examples)):
             best = max(chosen, key=lambda name: under[name][place])
             hits += best == own
@@ -65,6 +107,36 @@ def forgetting(scores: Scores, names: Sequence[str], items: int) -> dict[str | N
         said = scores.choices(name, questions)
         hits = sum(answer == item.expected["right"] for answer, item in zip(said, asked, strict=True))
         found[name] = wilson_interval(hits, len(asked))
+    return found
+
+
+def samples(
+    scores: Scores, systems: Mapping[str, str | None], questions: Sequence[str], max_tokens: int
+) -> list[Sample]:
+    """What each persona answers, asked as it was trained, and the base: plainly, and with the same system message.
+
+    Args:
+        scores: answers.
+        systems: the system message of each persona, if it was trained with one.
+        questions: to be answered.
+        max_tokens: of an answer.
+    """
+    asked: list[tuple[str | None, Sequence[Turn]]] = []
+    for question in questions:
+        turn = Turn("user", question)
+        asked.append((None, [turn]))
+        for name, system in systems.items():
+            turns = [turn] if system is None else [Turn("system", system), turn]
+            asked += [(name, turns)] if system is None else [(name, turns), (None, turns)]
+    answers = iter(scores.answers(asked, max_tokens))
+    found: list[Sample] = []
+    for question in questions:
+        base, personas, prompted = next(answers), {}, {}
+        for name, system in systems.items():
+            personas[name] = next(answers)
+            if system is not None:
+                prompted[name] = next(answers)
+        found.append(Sample(question=question, base=base, personas=personas, prompted=prompted))
     return found
 
 

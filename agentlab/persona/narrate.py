@@ -20,5 +20,5 @@ def narrate(event: Event) -> Narration | None:
         case "persona.trained":
             return Narration(line=f"  {event.id}: written to {data['adapter']}")
         case "persona.measured":
-            return Narration(detail="comparing the personas")
+            return Narration(detail=f"measuring {event.id}", done=data["done"], total=data["total"])
     return None

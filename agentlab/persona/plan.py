@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agentlab import machine
 from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import Source
@@ -76,19 +77,19 @@ def plan_of(config: PersonaConfig, base: BaseFile, sources: Sequence[Source]) ->
 
 
 def _memory(base: BaseFile, config: PersonaConfig, data: Iterable[DataReport]) -> tuple[str, "TrainingMemory"]:
-    """The precision, and what the training of the longest conversations is estimated to take."""
-    from agentlab import machine
+    """The precision, and what the run is estimated to take."""
     from agentlab.train.base import resolve_precision
-    from agentlab.train.estimate import decide, read_shape
+    from agentlab.train.estimate import read_shape, run_memory
 
-    longest = max((seen.train.tokens.longest for seen in data if seen.train.tokens), default=config.training.max_length)
     precision = resolve_precision(config.training.precision)
-    return precision, decide(
+    return precision, run_memory(
         read_shape(base.path),
         config.lora,
         config.training,
         precision,
-        longest=longest,
+        [seen.train.tokens for seen in data if seen.train.tokens],
+        together=config.together,
+        device=machine.device(),
         memory=machine.gpu_memory() or machine.memory().total,
     )
 

@@ -1,28 +1,16 @@
 """The adapter's folder in the workspace: adapter, card and a page for readers, whole or not at all."""
 
-import json
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from agentlab.errors import UsageError
+from agentlab.config.workspace import Workspace
+from agentlab.errors import StorageError
 from agentlab.models.staging import stage
+from agentlab.persona.place import CARD, PAGE, WEIGHTS, check_place, is_made_by
 from agentlab.runs.atomic import storage_errors, sync_folder, write_bytes, write_json, write_text
-
-CARD = "card.json"
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-
-def check_free(folder: Path, run: str | None) -> None:
-    """See that a folder may be written: it is not there, or this run has made it.
-
-    Raises:
-        UsageError: it belongs to somebody else.
-    """
-    if folder.exists() and (run is None or _made_by(folder) != run):
-        raise UsageError(
-            f"{folder} is there already.", hint=f"Choose another name or --out, or remove it: rm -r {folder}"
-        )
 
 
 def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: str) -> None:
@@ -30,50 +18,61 @@ def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: st
 
     Args:
         trained: a folder in PEFT format.
-        folder: where to; what this run has put there before is replaced.
-        card: what is known about it, plain data.
+        folder: where to; what the same run has put there before is replaced.
+        card: what is known about it, plain data; `run` is the name of the run.
         page: its README.
 
     Raises:
+        UsageError: something is there that this run has not made.
         StorageError: disk full, read-only or not ours; nothing half-written is left.
     """
-    needed = sum((trained / name).stat().st_size for name in _FILES)
+    needed = sum((trained / name).stat().st_size for name in WEIGHTS)
+    check_place(folder, card["run"], needed)
     with stage(folder.parent, needed, f"writing {folder.name}") as place:
         ready = place / folder.name
-        with storage_errors(ready):
+        with _under_its_name(ready, folder):
             ready.mkdir()
-        for name in _FILES:
-            write_bytes(ready / name, (trained / name).read_bytes())
-        write_json(ready / CARD, card)
-        write_text(ready / "README.md", page)
-        with storage_errors(folder):
-            if folder.exists():
+            for name in WEIGHTS:
+                write_bytes(ready / name, (trained / name).read_bytes())
+            write_json(ready / CARD, card)
+            write_text(ready / PAGE, page)
+            if is_made_by(folder, card["run"]):  # asked again: another run may have been faster
                 folder.rename(place / "before")
             ready.rename(folder)
             sync_folder(folder.parent)
 
 
-def _made_by(folder: Path) -> str | None:
-    """The run that a folder's card names."""
+@contextlib.contextmanager
+def _under_its_name(ready: Path, folder: Path) -> Iterator[None]:
+    """What the disk complains of is told of the folder that was to be, not of the hidden one that it is made in."""
     try:
-        found = json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) else None
+        with storage_errors(folder):
+            yield
+    except StorageError as error:
+        raise StorageError(error.message.replace(str(ready), str(folder)), hint=error.hint) from error
 
 
-def page_of(name: str, card: Mapping[str, Any]) -> str:
-    """A README: what it is, and how it is used."""
-    metrics, base = card["metrics"], card["base"]["path"]
+def page_of(folder: Path, workspace: Workspace, card: Mapping[str, Any]) -> str:
+    """A README: what it is, and how it is used where it lies."""
+    metrics, base, name = card["metrics"], card["base"]["path"], card["name"]
+    called = quote(folder.name if folder.parent == workspace.adapters else str(folder))
     return (
         f"# {name}\n\n"
         f"A LoRA adapter for {Path(base).name}, made by `agentlab train-persona`; `{CARD}` says of what.\n\n"
         f"Loss on held-out conversations: {_loss(metrics['loss_before'])} before training, "
         f"{_loss(metrics['eval_loss'])} after.\n\n"
-        f"- `agentlab adapters show {name}`\n"
-        f"- `agentlab adapters merge {name} --out merged` for a checkpoint of its own\n"
-        f"- `agentlab adapters export {name} --format gguf --out {name}.gguf` for llama.cpp\n"
+        f"{_told(card['data']['system'])}"
+        f"- `agentlab adapters show {called}`\n"
+        f"- `agentlab adapters merge {called} --out merged` for a checkpoint of its own\n"
+        f"- `agentlab adapters export {called} --format gguf --out {name}.gguf` for llama.cpp\n"
     )
+
+
+def _told(system: str | None) -> str:
+    if system is None:
+        return ""
+    indented = "".join(f"    {line}\n" for line in system.splitlines())
+    return f"It was trained with this system message, and is itself when it is given:\n\n{indented}\n"
 
 
 def _loss(value: float | None) -> str:

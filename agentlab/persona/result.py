@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from agentlab.persona.config import BASE_NAME
 from agentlab.runs.document import Block, Document, Heading, Table, Text, number
 from agentlab.stats.control import Interval
 
@@ -33,6 +34,24 @@ class Share(Figures):
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
+class Gain(Figures):
+    """How much lower the loss on held-out conversations became, in nats per learnt token, with its interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+    @classmethod
+    def of(cls, interval: Interval) -> "Gain":
+        """As it is stored."""
+        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level)
+
+    def __str__(self) -> str:
+        """For a table."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
 class Point(Figures):
     """A loss at a step."""
 
@@ -41,7 +60,8 @@ class Point(Figures):
 
 
 class PersonaResult(Figures):
-    """One adapter. `before` is the loss of the base on the held-out conversations, `eval_loss` the adapter's."""
+    """One adapter. `before` is the loss of the base on the held-out conversations, `eval_loss` the adapter's, `gain`
+    what lies between them, conversation by conversation."""
 
     name: str
     adapter: str
@@ -54,17 +74,19 @@ class PersonaResult(Figures):
     eval_losses: list[Point]
     before: float | None
     eval_loss: float | None
+    gain: Gain | None
     tokens_per_second: float | None
     seconds: float
     peak_bytes: int | None
 
 
 class Sample(Figures):
-    """What base and personas answer to one question."""
+    """What base and personas answer to one question; `prompted` is the base, told what a persona is told."""
 
     question: str
     base: str
     personas: dict[str, str]
+    prompted: dict[str, str]
 
 
 class PersonasResult(Document):
@@ -89,6 +111,7 @@ class PersonasResult(Document):
                 str(p.held_out),
                 number(p.before, 3),
                 number(p.eval_loss, 3),
+                "–" if p.gain is None else str(p.gain),
                 f"{p.best_step} of {p.steps}",
                 number(p.tokens_per_second, 0),
                 f"{p.seconds:.0f}",
@@ -103,6 +126,7 @@ class PersonasResult(Document):
             "held out",
             "loss before",
             "after",
+            "gain, 95 %",
             "best step",
             "tokens/s",
             "s",
@@ -132,13 +156,17 @@ class PersonasResult(Document):
         """What the report shows besides."""
         found: list[Block] = []
         if self.matrix:
-            names = [*self.matrix, "base"]
+            names = [*self.matrix, BASE_NAME]
             rows = [(own, *(number(under[name], 3) for name in names)) for own, under in self.matrix.items()]
             caption = "Mean log-probability of held-out turns (rows) under each persona (columns)"
             found += [Heading("Who speaks like whom"), Table(("turns of", *names), rows, caption=caption)]
         if self.samples:
             found.append(Heading("Side by side"))
         for sample in self.samples:
-            rows = [("base", sample.base), *sample.personas.items()]
+            rows = [(BASE_NAME, sample.base)]
+            for name, said in sample.personas.items():
+                if name in sample.prompted:
+                    rows.append((f"base, told to be {name}", sample.prompted[name]))
+                rows.append((name, said))
             found.append(Table(("", sample.question), rows))
         return found

@@ -1,31 +1,39 @@
 """`agentlab train-persona`: checks the conversations, trains the adapters, compares them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentlab.errors import Interrupted
+import numpy as np
+
+from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
 from agentlab.persona.card import card_of
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.data import Source, read_sources
-from agentlab.persona.measure import forgetting, separability
+from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
+from agentlab.persona.measure import HeldOut, Scores, forgetting, gain, held_out_losses, samples, separability
+from agentlab.persona.measuring import Measuring
+from agentlab.persona.place import check_place, room_for
 from agentlab.persona.plan import PersonaPlan, plan_of
-from agentlab.persona.product import check_free, page_of, write_product
+from agentlab.persona.product import page_of, write_product
 from agentlab.persona.report import write_persona_report
-from agentlab.persona.result import PersonaResult, PersonasResult, Point, Sample, Share
+from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share
 from agentlab.runs.context import Context
+from agentlab.runs.events import Event
+from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Outcome, Run
 from agentlab.train.prepare import Prepared
 
 if TYPE_CHECKING:
     from agentlab.train.base import Base
-    from agentlab.train.scoring import Scorer
     from agentlab.train.sft import Trained
+
+_BEGUN = "training.begun"
 
 
 @dataclass(frozen=True)
@@ -50,26 +58,32 @@ class PersonaExperiment:
     def run(self, run: Run) -> tuple[PersonasResult, Outcome]:
         """Train and compare, or go on with it."""
         from agentlab.train.base import load_base, load_tokenizer
-        from agentlab.train.scoring import Scorer
+        from agentlab.train.scoring import scorer
 
         path = self._checkpoint(run)
+        self.context.world.call(run.path)
         tokenizer = load_tokenizer(path)
-        prepared = {source.name: source.prepared(tokenizer, self.config) for source in self.sources}
+        prepared: dict[str, Prepared] = {}
         for source in self.sources:
-            self._note(run, "data.checked", source.name, **conversations.summary(source, prepared[source.name]))
-        base = load_base(path, self.config.training.precision, self.config.training.attention)
-        before = self._losses(Scorer(base, {}), prepared, dict.fromkeys(prepared))
+            prepared[source.name] = source.prepared(tokenizer, self.config, self.context.stop.check)
+            self._note(run, CHECKED, source.name, **conversations.summary(source, prepared[source.name]))
+        self.context.stop.check()
+        base = load_base(path, self.config.training.precision, self.config.training.attn_implementation)
+        measuring = Measuring(partial(_measured, run), self.context.stop)
+        with scorer(base, {}, measuring.done) as alone:
+            nobody = dict.fromkeys(prepared)
+            before = measuring.part("losses of the base", alone, lambda by: self._held_out(by, prepared, nobody))
+        self.context.stop.check()
+        self._note(run, _BEGUN, "", processes=self.context.world.size)
+        self.context.world.begin()
         try:
             trained = self._train(run, base, prepared)
         except Interrupted:
             self.context.stop.check()  # says by which signal
             raise
-        run.stream("persona.measured")
-        scorer = Scorer(base, {name: each.adapter for name, each in trained.items()})
-        try:
-            result = self._result(base, prepared, trained, before, scorer)
-        finally:
-            scorer.close()
+        with scorer(base, {name: each.adapter for name, each in trained.items()}, measuring.done) as scores:
+            result = self._result(base, prepared, trained, before, scores, measuring)
+        self.context.stop.check()
         self._write(run, base, trained, result)
         write_persona_report(run, result, [each.report for each in prepared.values()])
         return result, self._outcome(result)
@@ -121,6 +135,7 @@ class PersonaExperiment:
             seed=self.config.seed,
             tell=lambda type_, data: _told(run, name, type_, data),
             stopped=self._stopped,
+            processes=self.context.world.size,
         )
 
     def _stopped(self) -> bool:
@@ -128,47 +143,43 @@ class PersonaExperiment:
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 
-    def _losses(
-        self, scorer: "Scorer", prepared: Mapping[str, Prepared], adapters: Mapping[str, str | None]
-    ) -> dict[str, float | None]:
-        """Loss per supervised token on each persona's held-out conversations, under the adapter named for it."""
-        found: dict[str, float | None] = {}
-        for name, examples in conversations.held_out(prepared).items():
-            means = scorer.logprobs(adapters[name], examples) if examples else []
-            counts = [one.learnt for one in examples]
-            whole = sum(counts)
-            found[name] = -sum(m * c for m, c in zip(means, counts, strict=True)) / whole if whole else None
-        return found
+    def _held_out(
+        self, scores: Scores, prepared: Mapping[str, Prepared], adapters: Mapping[str, str | None]
+    ) -> dict[str, HeldOut | None]:
+        """Losses on each persona's held-out conversations, under the adapter named for it."""
+        return {
+            name: held_out_losses(scores, adapters[name], examples)
+            for name, examples in conversations.held_out(prepared).items()
+        }
 
     def _result(
         self,
         base: "Base",
         prepared: Mapping[str, Prepared],
         trained: "Mapping[str, Trained]",
-        before: Mapping[str, float | None],
-        scorer: "Scorer",
+        before: Mapping[str, HeldOut | None],
+        scores: Scores,
+        measuring: Measuring,
     ) -> PersonasResult:
-        config, names = self.config.report, list(trained)
-        after = self._losses(scorer, prepared, {name: name for name in names})
-        apart = separability(scorer, conversations.held_out(prepared), config.separability)
-        kept = forgetting(scorer, names, config.forgetting)
+        config, names, held_out = self.config.report, list(trained), conversations.held_out(prepared)
+        own, systems = {name: name for name in names}, {source.name: source.system for source in self.sources}
+        part = measuring.part
+        after = part("losses of the personas", scores, lambda by: self._held_out(by, prepared, own))
+        apart = part("who speaks like whom", scores, lambda by: separability(by, held_out, config.separability))
+        kept = part("the base task", scores, lambda by: forgetting(by, names, config.forgetting))
+        said = part("answers", scores, lambda by: samples(by, systems, config.samples, config.sample_tokens))
         return PersonasResult(
             base=base.path.name,
             precision=base.precision,
-            personas=[self._persona(name, each, trained[name], before, after) for name, each in prepared.items()],
+            personas=[
+                self._persona(name, each, trained[name], before[name], after[name]) for name, each in prepared.items()
+            ],
             separability=None if apart is None else Share.of(apart.share, apart.count),
             chance=None if apart is None else apart.chance,
             matrix={} if apart is None else {own: dict(under) for own, under in apart.matrix.items()},
             base_task=Share.of(kept[None], config.forgetting) if kept else None,
             after={name: Share.of(kept[name], config.forgetting) for name in names if kept},
-            samples=[
-                Sample(
-                    question=question,
-                    base=scorer.answer(None, question, config.sample_tokens),
-                    personas={name: scorer.answer(name, question, config.sample_tokens) for name in names},
-                )
-                for question in config.samples
-            ],
+            samples=said,
         )
 
     def _persona(
@@ -176,9 +187,10 @@ class PersonaExperiment:
         name: str,
         each: Prepared,
         trained: "Trained",
-        before: Mapping[str, float | None],
-        after: Mapping[str, float | None],
+        before: HeldOut | None,
+        after: HeldOut | None,
     ) -> PersonaResult:
+        improved = gain(before, after, np.random.default_rng(self.config.seed)) if before and after else None
         return PersonaResult(
             name=name,
             adapter=str(self.folder(name)),
@@ -189,8 +201,9 @@ class PersonaExperiment:
             best_step=trained.best_step,
             train_loss=[Point(step=step, loss=loss) for step, loss in trained.losses],
             eval_losses=[Point(step=step, loss=loss) for step, loss in trained.eval_losses],
-            before=before[name],
-            eval_loss=after[name],
+            before=before.loss if before else None,
+            eval_loss=after.loss if after else None,
+            gain=Gain.of(improved) if improved else None,
             tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
             seconds=trained.seconds,
             peak_bytes=trained.peak_bytes or None,
@@ -206,7 +219,7 @@ class PersonaExperiment:
         for source, row in zip(self.sources, result.personas, strict=True):
             card = card_of(self.config, source, row, base, run)
             folder = self.folder(row.name)
-            write_product(trained[row.name].adapter, folder, card, page_of(row.name, card))
+            write_product(trained[row.name].adapter, folder, card, page_of(folder, self.context.workspace, card))
             self._note(run, "persona.trained", row.name, adapter=str(folder))
 
     def _outcome(self, result: PersonasResult) -> Outcome:
@@ -229,12 +242,45 @@ def _told(run: Run, name: str, type_: str, data: Mapping[str, Any]) -> None:
         run.emit(type_, name, **rest)
 
 
+def _measured(run: Run, part: str, done: int, total: int) -> None:
+    run.stream("persona.measured", part, done=done, total=total)
+
+
+def _check_processes(config: PersonaConfig, context: Context, events: Sequence[Event]) -> None:
+    """See that this training can be done by so many processes: they decide its steps.
+
+    Raises:
+        UsageError: adapters are trained together by one.
+        RunMismatchError: the run was begun by more or fewer.
+    """
+    size = context.world.size
+    if size > 1 and config.together and len(config.personas) > 1:
+        raise UsageError(
+            f"Personas are trained together by one process, and {size} were launched.",
+            hint="Use --set together=false, or start it without a launcher.",
+        )
+    begun = next((event.data["processes"] for event in events if event.type == _BEGUN), size)
+    if begun != size:
+        raise RunMismatchError(
+            f"The training was begun by {begun} process{'es' if begun > 1 else ''}, and here {size} would go on.",
+            hint=f"Launch it with --num_processes {begun}." if begun > 1 else "Start it without a launcher.",
+        )
+
+
 def prepare(config: PersonaConfig, context: Context) -> PersonaExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
-    experiment = PersonaExperiment(
-        config, context, find_base(config.base, context.workspace), read_sources(config, context.workspace)
-    )
+    experiment = read_input(config, context)
+    needed = len(config.personas) * room_for(config, experiment.base)
     resumed = None if context.resumes is None else context.resumes.name
-    for persona in config.personas if not context.planning else ():
-        check_free(experiment.folder(persona.name), resumed)
+    for persona in config.personas:
+        check_place(experiment.folder(persona.name), resumed, needed)
     return experiment
+
+
+def read_input(config: PersonaConfig, context: Context) -> PersonaExperiment:
+    """What is trained on what, in any process that takes part; where the adapters go is not looked at."""
+    events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
+    _check_processes(config, context, events)
+    base, sources = find_base(config.base, context.workspace), read_sources(config, context.workspace)
+    check_unchanged(sources, events)
+    return PersonaExperiment(config, context, base, sources)

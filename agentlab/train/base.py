@@ -208,7 +208,7 @@ def _stored_bytes(path: Path) -> int:
 
 def _library(attention: Attention) -> str:
     if attention == "flash_attention_2":
-        return "Install flash-attn on a machine with a GPU, or use --set training.attention=sdpa."
+        return "Install flash-attn on a machine with a GPU, or use --set training.attn_implementation=sdpa."
     return "Use --set training.precision=bf16, which needs none."
 
 

@@ -8,6 +8,7 @@ import math
 import random
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Literal
 
 Row = tuple[int, ...]  # indices of conversations
@@ -114,8 +115,11 @@ class Batches:
 
 
 def optimizer_steps(batches: int, grad_accum: int, epochs: float) -> int:
-    """Updates of the weights in a training: an epoch ends with one, even if it lacks batches for a whole one."""
-    return math.ceil(epochs * max(1, math.ceil(batches / grad_accum)))
+    """Updates of the weights in a training: an epoch ends with one, even if it lacks batches for a whole one.
+
+    Epochs count as they are written: 1.1 of 50 are 55, though the nearest float to 1.1 lies above it.
+    """
+    return math.ceil(Fraction(str(epochs)) * max(1, math.ceil(batches / grad_accum)))
 
 
 def _generator(seed: int, epoch: int) -> random.Random:

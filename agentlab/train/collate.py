@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentlab.train.batching import Row
+from agentlab.train.config import TrainingConfig
 from agentlab.train.masks import IGNORED, Example
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ class Collator:
 
     pad_token: int
     layout: Literal["padded", "packed", "flat"]
+
+    @classmethod
+    def of(cls, tokenizer: Any, training: TrainingConfig, batching: Literal["packed", "sorted"]) -> Self:
+        """What makes the batches of a training."""
+        token = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        if batching == "sorted":
+            return cls(token or 0, "padded")
+        return cls(token or 0, "flat" if training.attn_implementation == "flash_attention_2" else "packed")
 
     def __call__(self, rows: Sequence[Sequence[Example]]) -> dict[str, "Tensor"]:
         """The batch.

@@ -45,7 +45,7 @@ class TrainingConfig(StrictModel):
         "auto", description="packed: conversations in one row; sorted: rows of like length; auto: sorted on a CPU."
     )
     precision: Precision = machine_field("auto", description="Of the base model; auto: bf16 where it is fast.")
-    attention: Attention = machine_field("sdpa", description="Implementation of attention.")
+    attn_implementation: Attention = machine_field("sdpa", description="How attention is computed, to transformers.")
     gradient_checkpointing: Literal["auto", "on", "off"] = machine_field(
         "auto", description="Compute activations twice to save memory; auto: when an estimate says that it must be."
     )

@@ -7,6 +7,7 @@ The system message may be missing. Beside `messages`, `id` and `tags` are custom
 A message holds its role and content alone: what else it said (a tool call, reasoning) would silently not be learnt.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,16 +41,26 @@ class Conversation:
     turns: tuple[Turn, ...]
 
 
-def read_conversations(path: Path) -> tuple[Conversation, ...]:
-    """All conversations of a file, in its order. Duplicates are kept: the report on the data counts them.
+@dataclass(frozen=True, slots=True)
+class ConversationFile:
+    """All conversations of a file, in its order, and the SHA-256 of the bytes that they were read from."""
+
+    path: Path
+    sha256: str
+    conversations: tuple[Conversation, ...]
+
+
+def read_conversations(path: Path) -> ConversationFile:
+    """Read a file, once. Duplicates are kept: the report on the data counts them.
 
     Raises:
         MissingFileError: there is no such file.
         DataError: what is wrong with it, every problem with `file:line`.
     """
+    digest = hashlib.sha256()
     found: list[Conversation] = []
     problems: list[str] = []
-    for number, value in read_lines(path):
+    for number, value in read_lines(path, digest.update):
         wrong = [f"{path}:{number}: {problem}" for problem in _problems(value)]
         problems += wrong
         if not wrong:
@@ -60,7 +71,7 @@ def read_conversations(path: Path) -> tuple[Conversation, ...]:
     refuse(problems, path, _FORM)
     if not found:
         raise DataError(f"{path} holds no conversation.", hint=_FORM)
-    return tuple(found)
+    return ConversationFile(path, f"sha256:{digest.hexdigest()}", tuple(found))
 
 
 def refuse(problems: Sequence[str], path: Path, hint: str) -> None:

@@ -125,11 +125,12 @@ def _side(conversations: Sequence[Conversation], examples: Sequence[Example] | N
         conversations=len(conversations),
         turns=sum(turn.role == "assistant" for each in conversations for turn in each.turns),
         duplicates=len(conversations) - len({each.turns for each in conversations}),
-        tokens=None if examples is None else _tokens(examples),
+        tokens=None if examples is None else tokens_of(examples),
     )
 
 
-def _tokens(examples: Sequence[Example]) -> Tokens:
+def tokens_of(examples: Sequence[Example]) -> Tokens:
+    """The counts of one side of the data."""
     lengths = [len(each.input_ids) for each in examples] or [0]
     return Tokens(
         total=sum(lengths),

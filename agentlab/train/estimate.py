@@ -15,12 +15,16 @@ Fitted to the peaks of SmolLM2-135M on a CPU with 8 rows of 96 tokens, in float3
 without, which it meets within 3 %.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentlab.errors import ModelFileError
 from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.data_report import Tokens
+from agentlab.train.schedule import resolve_batching, side_by_side
 
 _WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.02, "4bit": 0.52}  # bytes, with the scales of quantised blocks
 _PROCESS_BYTES = 830 << 20  # interpreter, torch, transformers, PEFT and TRL, measured
@@ -122,6 +126,7 @@ def training_memory(
     *,
     longest: int,
     learnt: float = 1.0,
+    adapters: int = 1,
     checkpointing: bool,
 ) -> TrainingMemory:
     """What a training takes at its peak.
@@ -133,18 +138,19 @@ def training_memory(
         precision: of the base: fp32, bf16, 8bit or 4bit.
         longest: tokens of a batch's rows, at most.
         learnt: share of the tokens that are learnt.
+        adapters: that are trained in the same steps; an A that does not learn is there once.
         checkpointing: whether activations are computed twice.
     """
     width = 4 if precision == "fp32" else 2
     tokens = training.batch_size * longest
     layer = int(_BETWEEN * tokens * _kept_per_token(shape, lora.r, width))
-    if training.attention == "eager":
+    if training.attn_implementation == "eager":
         layer += 2 * width * tokens * shape.heads * longest
     outline = tokens * width * shape.hidden * shape.layers
     learning = shape.b_weights(lora.r) if lora.frozen_a else shape.adapter_weights(lora.r)
     return TrainingMemory(
         base=int(shape.linear_weights * _WEIGHT[precision] + shape.table_weights * width),
-        adapter=4 * (shape.adapter_weights(lora.r) + 3 * learning),
+        adapter=4 * (shape.adapter_weights(lora.r) + (4 * adapters - 1) * learning),
         activations=outline + layer if checkpointing else layer * shape.layers,
         head=int(tokens * learnt * shape.vocabulary * (width + 8)),
         process=_PROCESS_BYTES,
@@ -165,6 +171,7 @@ def decide(
     *,
     longest: int,
     learnt: float = 1.0,
+    adapters: int = 1,
     memory: int,
 ) -> TrainingMemory:
     """The memory of a training, with gradient checkpointing as configured; `auto`: when it would not fit without.
@@ -174,12 +181,50 @@ def decide(
         others: see `training_memory`.
     """
 
-    def taken(checkpointing: bool) -> TrainingMemory:
-        return training_memory(
-            shape, lora, training, precision, longest=longest, learnt=learnt, checkpointing=checkpointing
-        )
-
+    taken = partial(
+        training_memory, shape, lora, training, precision, longest=longest, learnt=learnt, adapters=adapters
+    )
     if training.gradient_checkpointing != "auto":
-        return taken(training.gradient_checkpointing == "on")
-    plain = taken(False)
-    return plain if plain.total <= _ROOM * memory else taken(True)
+        return taken(checkpointing=training.gradient_checkpointing == "on")
+    plain = taken(checkpointing=False)
+    return plain if plain.total <= _ROOM * memory else taken(checkpointing=True)
+
+
+def run_memory(
+    shape: ModelShape,
+    lora: LoraConfig,
+    training: TrainingConfig,
+    precision: str,
+    data: Sequence[Tokens],
+    *,
+    together: bool,
+    device: str,
+    memory: int,
+) -> TrainingMemory:
+    """What a run takes at its peak that trains an adapter on each of `data`: plan and run go by the same number.
+
+    Args:
+        data: what each adapter learns from.
+        together: in the same steps, or one after another; then the largest training counts.
+        device: cuda, mps or cpu.
+        memory: bytes of the device.
+        others: see `training_memory`.
+    """
+    if not together:
+        alone = (
+            run_memory(shape, lora, training, precision, [each], together=True, device=device, memory=memory)
+            for each in data
+        )
+        return max(alone, key=lambda each: each.total)
+    at_once = len(data) if side_by_side(training, device) else 1
+    packed = resolve_batching(training, device) == "packed"
+    return decide(
+        shape,
+        lora,
+        training.model_copy(update={"batch_size": training.batch_size * at_once}),
+        precision,
+        longest=training.max_length if packed else max(each.longest for each in data),
+        learnt=sum(each.learnt for each in data) / sum(each.total for each in data),
+        adapters=len(data),
+        memory=memory,
+    )

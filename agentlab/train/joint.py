@@ -2,14 +2,14 @@
 
 Where there is compute to spare (a GPU with the small batches of adapters), batches of all adapters lie side by side in
 one forward pass, and the base model's matrices are read once for all. A CPU is busy with one batch; there the adapters
-take turns, which takes the memory of one and measured as fast.
+take turns, which takes the activations of one and measured as fast.
 """
 
 import contextlib
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -23,15 +23,13 @@ from agentlab.lora.reading import PREFIX
 from agentlab.lora.stacked import Factors, Stack
 from agentlab.train.adapter import attached, trained_weights, write_trained
 from agentlab.train.base import Base
-from agentlab.train.batching import sorted_batches
 from agentlab.train.collate import Collator
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.dataset import Split
-from agentlab.train.learner import Learner, Rows
-from agentlab.train.loop import Tell
-from agentlab.train.loss import learnt_losses
-from agentlab.train.schedule import resolve_batching
+from agentlab.train.loss import learnt_losses, mean_of
+from agentlab.train.schedule import resolve_batching, side_by_side
 from agentlab.train.sft import Trained, memory_needed, origin_of, peak_bytes_so_far, remedies
+from agentlab.train.state import Batch, Tell, TrainingState
 from agentlab.workers import memory
 
 
@@ -71,14 +69,10 @@ def train_adapters(
         raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by accelerate launch
         raise UsageError("Adapters are trained together in one process.", hint="Use --set together=false.")
-    layout = resolve_batching(training)
-    together = len(splits) if side_by_side(training) else 1
-    widened = training.model_copy(update={"batch_size": training.batch_size * together})
-    whole = Split(tuple(chain.from_iterable(split.train for split in splits)), ())
-    checkpointing = memory_needed(base, whole, lora, widened).checkpointing
+    checkpointing = memory_needed(base, splits, lora, training, together=True).checkpointing
     try:
         with torch.random.fork_rng():
-            joint = _Joint(base, splits, lora, training, layout, together, folder, seed, tell, stopped)
+            joint = _Joint(base, splits, lora, training, folder=folder, seed=seed, tell=tell, stopped=stopped)
             with _trainable(base.model, checkpointing):
                 joint.run()
             return joint.written()
@@ -87,11 +81,6 @@ def train_adapters(
             raise
         advice = remedies(lora, training, checkpointing)
         raise AgentlabError("The training ran out of memory.", hint=advice) from error
-
-
-def side_by_side(training: TrainingConfig) -> bool:
-    """Whether the batches of all adapters go through the model at once; flash attention wants all in a single row."""
-    return machine.device() != "cpu" and training.attention != "flash_attention_2"
 
 
 @contextlib.contextmanager
@@ -112,7 +101,7 @@ def _trainable(model: Any, checkpointing: bool) -> Iterator[None]:
 
 
 class _Joint:
-    """The learners, and the one model that answers for all of them."""
+    """The states of all trainings, and the one model that answers for all adapters."""
 
     def __init__(
         self,
@@ -120,15 +109,15 @@ class _Joint:
         splits: Sequence[Split],
         lora: LoraConfig,
         training: TrainingConfig,
-        layout: Any,
-        together: int,
+        *,
         folder: Path,
         seed: int,
         tell: Tell,
         stopped: Callable[[], bool],
     ) -> None:
-        self._base, self._lora, self._training, self._seed = base, lora, training, seed
-        self._together, self._tell, self._stopped = together, tell, stopped
+        self._base, self._splits, self._lora, self._training = base, splits, lora, training
+        self._folders, self._seed, self._stopped = [folder / str(index) for index in range(len(splits))], seed, stopped
+        self._together = len(splits) if side_by_side(training, machine.device()) else 1
         with attached(base, lora, seed) as model:
             start = {name: weight.detach().float().clone() for name, weight in trained_weights(model).items()}
             layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
@@ -138,47 +127,46 @@ class _Joint:
                 if f"{name}.lora_A.weight" not in start
             }
             scale = next(module.scaling["default"] for module in layers.values())
-        self._learners = [
-            Learner(
+        batching = resolve_batching(training, machine.device())
+        self._states = [
+            TrainingState(
                 split,
-                start,
+                {name: torch.nn.Parameter(value.clone()) for name, value in start.items()},
                 training,
-                layout,
-                folder=folder / str(index),
-                seed=seed,
+                batching,
                 origin=origin_of(base, split, lora, training, seed),
+                folder=self._folders[index] / "checkpoints",
+                seed=seed,
+                tell=partial(_told, tell, index),
             )
             for index, split in enumerate(splits)
         ]
-        weights = [{**frozen, **learner.weights} for learner in self._learners]
+        for state in self._states:
+            state.restore()
+        weights = [{**frozen, **state.weights} for state in self._states]
         modules = {name.removeprefix(PREFIX): partial(_stacked, weights, name) for name in layers}
         self._stack = Stack(modules, len(splits), scale=scale, dropout=lora.dropout)
-        tokenizer = base.tokenizer
-        filler = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self._padded = Collator(filler or 0, "padded")
-        packed = Collator(filler or 0, "flat" if training.attention == "flash_attention_2" else "packed")
-        self._collate = packed if layout == "packed" else self._padded
+        self._collate = Collator.of(base.tokenizer, training, batching)
+        self._padded = replace(self._collate, layout="padded")
 
     def run(self) -> None:
         """Train what is left."""
-        self._began = time.perf_counter()
-        self._before = [learner.progress.seconds for learner in self._learners]
-        while active := [index for index, learner in enumerate(self._learners) if not learner.is_over]:
+        while active := [index for index, state in enumerate(self._states) if not state.is_over]:
             for first in range(0, len(active), self._together):
                 self._step(active[first : first + self._together])
-                if self._stopped() and not all(learner.is_over for learner in self._learners):
-                    for learner in self._learners:
-                        learner.save()
+                if self._stopped() and not all(state.is_over for state in self._states):
+                    for state in self._states:
+                        state.save()
                     raise Interrupted("Stopped on request.", hint="Resume the run; it goes on from this step.")
 
     def written(self) -> tuple[Trained, ...]:
         """Write the adapters, once they are trained."""
         with attached(self._base, self._lora, self._seed) as model:
-            return tuple(self._written(model, learner) for learner in self._learners)
+            return tuple(self._written(model, *each) for each in zip(self._states, self._folders, strict=True))
 
-    def _written(self, model: Any, learner: Learner) -> Trained:
-        adapter, progress = learner.folder / "adapter", learner.progress
-        write_trained(model, learner.best(), self._base, adapter, progress.origin)
+    def _written(self, model: Any, state: TrainingState, folder: Path) -> Trained:
+        adapter, progress = folder / "adapter", state.progress
+        write_trained(model, state.best(), self._base, adapter, progress.origin)
         return Trained(
             adapter=adapter,
             losses=progress.losses,
@@ -192,29 +180,27 @@ class _Joint:
     # -- steps --------------------------------------------------------------------------------------------------
 
     def _step(self, group: Sequence[int]) -> None:
-        """One step of some learners: their batches side by side, then an update of each."""
+        """One step of some trainings: their batches side by side, then an update of each."""
         began = time.perf_counter()
-        lead = self._learners[group[0]]
-        # as in train_adapter, dropout draws from a generator of the step's own
-        key = f"{self._seed}/{lead.progress.step}/0"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))
-        batches = [self._learners[index].batches() for index in group]
-        learnt = [sum(_learnt(rows) for rows in each) for each in batches]
+        states = [self._states[index] for index in group]
+        states[0].seed_dropout()
+        batches = [state.batches(state.progress.step) for state in states]
+        learnt = [sum(map(_learnt, each)) for each in batches]
         losses = torch.zeros(len(group), device=self._base.model.device)
-        for side_by_side in zip_longest(*batches):
-            there = [place for place, rows in enumerate(side_by_side) if rows is not None]
-            parts = [(group[place], side_by_side[place]) for place in there]
+        for abreast in zip_longest(*batches):
+            there = [place for place, rows in enumerate(abreast) if rows is not None]
+            parts = [(group[place], abreast[place]) for place in there]
             with self._applied(parts, self._collate) as batch:
                 each = torch.split(self._losses(batch), [_learnt(rows) for _, rows in parts])
                 means = torch.stack([part.sum() / learnt[place] for place, part in zip(there, each, strict=True)])
                 torch.autograd.backward(means.sum())  # inside: with checkpointing, activations are computed again
             losses[there] += means.detach()
-        tokens = [sum(len(example.input_ids) for rows in each for row in rows for example in row) for each in batches]
-        for index, loss, seen in zip(group, losses.tolist(), tokens, strict=True):
-            self._update(index, loss, seen, began)
+        for index, state, loss in zip(group, states, losses.tolist(), strict=True):
+            self._update(state)
+            state.advance(loss, time.perf_counter() - began, partial(self._held_out_loss, index))
 
     @contextlib.contextmanager
-    def _applied(self, parts: Sequence[tuple[int, Rows]], collate: Collator) -> Iterator[dict[str, torch.Tensor]]:
+    def _applied(self, parts: Sequence[tuple[int, Batch]], collate: Collator) -> Iterator[dict[str, torch.Tensor]]:
         """Rows of some adapters as one batch, with the model under these adapters."""
         batch = collate(list(chain.from_iterable(rows for _, rows in parts)))
         owners = [index for index, rows in parts for _ in rows]
@@ -227,43 +213,34 @@ class _Joint:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype is torch.bfloat16):
             return learnt_losses(model, model.get_output_embeddings(), batch)
 
-    def _update(self, index: int, loss: float, tokens: int, began: float) -> None:
-        learner, rate, now = self._learners[index], self._learners[index].lr, time.perf_counter()
-        learner.update(loss, tokens, self._before[index] + now - self._began)
-        speed = tokens / (now - began)
-        step = {"epoch": learner.epoch, "loss": loss, "lr": rate, "tokens": tokens, "tokens_per_second": speed}
-        self._report("train.step", index, **step)
-        if learner.is_scored_now:
-            loss = self._held_out_loss(index)
-            self._report("train.eval", index, loss=loss, best=learner.score(loss))
-        if learner.is_saved_now:
-            learner.save()
+    def _update(self, state: TrainingState) -> None:
+        """Change the weights by their gradients, as TRL's trainer does it."""
+        torch.nn.utils.clip_grad_norm_(state.weights.values(), self._training.max_grad_norm)
+        for settings in state.optimizer.param_groups:
+            settings["lr"] = state.lr(state.progress.step)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
 
-    def _report(self, event: str, index: int, **data: Any) -> None:
-        learner = self._learners[index]
-        self._tell(event, {"adapter": index, "step": learner.progress.step, "steps": learner.steps, **data})
-
-    @torch.no_grad()
     def _held_out_loss(self, index: int) -> float:
         """Mean over the learnt tokens of all held-out conversations of an adapter."""
-        examples = self._learners[index].split.held_out
-        self._base.model.eval()
-        total, count = 0.0, 0
-        for rows in sorted_batches([len(each.input_ids) for each in examples], self._training.batch_size, 0, 0):
-            with self._applied([(index, [(examples[row[0]],) for row in rows])], self._padded) as batch:
-                losses = self._losses(batch)
-            total += losses.double().sum().item()
-            count += len(losses)
-        self._base.model.train()
-        return total / count
+
+        def losses(rows: Batch) -> torch.Tensor:
+            with self._applied([(index, rows)], self._padded) as batch:
+                return self._losses(batch)
+
+        return mean_of(losses, self._base.model, self._splits[index].held_out, self._training.batch_size)
 
 
-def _learnt(rows: Rows) -> int:
+def _told(tell: Tell, adapter: int, event: str, data: Mapping[str, Any]) -> None:
+    tell(event, {"adapter": adapter, **data})
+
+
+def _learnt(rows: Batch) -> int:
     return sum(example.learnt for row in rows for example in row)
 
 
-def _stacked(weights: Sequence[dict[str, torch.Tensor]], layer: str, first: int, count: int) -> Factors:
-    """A layer's factors of some learners, as they are now; gradients go back to each."""
+def _stacked(weights: Sequence[Mapping[str, torch.Tensor]], layer: str, first: int, count: int) -> Factors:
+    """A layer's factors of some adapters, as they are now; gradients go back to each."""
 
     def of(side: str) -> torch.Tensor:
         found = [each[f"{layer}.lora_{side}.weight"] for each in weights[first : first + count]]

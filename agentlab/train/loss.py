@@ -1,6 +1,6 @@
 """The loss of a batch, computed at the tokens that are learnt and nowhere else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch  # noqa: TID253 - this module is only imported by code that trains
@@ -37,7 +37,6 @@ def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]
     return torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="none")
 
 
-@torch.no_grad()
 def mean_loss(model: Any, examples: Sequence[Example], batch_size: int, filler: int) -> float:
     """Mean negative log-likelihood over the learnt tokens of all examples; the model is in training mode afterwards.
 
@@ -47,14 +46,25 @@ def mean_loss(model: Any, examples: Sequence[Example], batch_size: int, filler: 
         batch_size: examples at once.
         filler: token that fills rows up.
     """
-    model.eval()
     collate = Collator(filler, "padded")
+
+    def losses(rows: Sequence[Sequence[Example]]) -> Tensor:
+        on_device = {name: value.to(model.device) for name, value in collate(rows).items()}
+        return learnt_losses(model, model.get_output_embeddings(), on_device)
+
+    return mean_of(losses, model, examples, batch_size)
+
+
+@torch.no_grad()
+def mean_of(
+    losses: Callable[[list[tuple[Example, ...]]], Tensor], model: Any, examples: Sequence[Example], batch_size: int
+) -> float:
+    """As `mean_loss`; `losses` are those of the learnt tokens of a batch, whose rows are one example each."""
+    model.eval()
     total, count = 0.0, 0
     for batch in sorted_batches([len(each.input_ids) for each in examples], batch_size, 0, 0):
-        tensors = collate([[examples[index] for index in row] for row in batch])
-        on_device = {name: value.to(model.device) for name, value in tensors.items()}
-        losses = learnt_losses(model, model.get_output_embeddings(), on_device)
-        total += losses.double().sum().item()
-        count += len(losses)
+        found = losses([(examples[row[0]],) for row in batch])
+        total += found.double().sum().item()
+        count += len(found)
     model.train()
     return total / count

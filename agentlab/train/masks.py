@@ -17,11 +17,17 @@ from agentlab.train.conversations import Conversation, Turn, refuse
 from agentlab.train.spans import SpanError, SpanTokenizer
 
 IGNORED = -100  # label of a token that is not learnt, to torch and transformers
-_HINT = "Change these conversations, raise training.max_length, or choose a base whose template fits them."
 
 
 class UnfitError(ValueError):
-    """Nothing can be learnt from a conversation as it is; the message says why, as a whole clause."""
+    """Nothing can be learnt from a conversation as it is; the message says why, as a whole clause.
+
+    `remedy` is what helps beside changing the conversation, if anything does.
+    """
+
+    def __init__(self, message: str, *, remedy: str | None = "choose a base whose template fits them") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,16 @@ class Example:
         return sum(label != IGNORED for label in self.labels)
 
 
-def examples(conversations: Sequence[Conversation], tokenizer: Any, max_length: int, path: Path) -> tuple[Example, ...]:
+def examples(
+    conversations: Sequence[Conversation],
+    tokenizer: Any,
+    max_length: int,
+    path: Path,
+    pause: Callable[[], object] = lambda: None,
+) -> tuple[Example, ...]:
     """The conversations of the file `path` as tokens, `max_length` of them at most.
+
+    `pause` is called between two conversations; what it raises ends the work.
 
     Raises:
         ModelFileError: the tokenizer's template cannot be used for training at all.
@@ -56,12 +70,15 @@ def examples(conversations: Sequence[Conversation], tokenizer: Any, max_length: 
     encoder = Encoder(tokenizer)
     found: list[Example] = []
     problems: list[str] = []
+    remedies: list[str | None] = []
     for conversation in conversations:
+        pause()
         try:
             found.append(encoder.example(conversation, max_length))
         except UnfitError as error:
             problems.append(f"{path}:{conversation.line}: {error}")
-    refuse(problems, path, _HINT)
+            remedies.append(error.remedy)
+    refuse(problems, path, _advice(remedies))
     return tuple(found)
 
 
@@ -75,7 +92,7 @@ def example(conversation: Conversation, tokenizer: Any, max_length: int) -> Exam
     try:
         return Encoder(tokenizer).example(conversation, max_length)
     except UnfitError as error:
-        raise DataError(f"Line {conversation.line}: {error}.", hint=_HINT) from error
+        raise DataError(f"Line {conversation.line}: {error}.", hint=_advice([error.remedy])) from error
 
 
 class Encoder:
@@ -98,7 +115,7 @@ class Encoder:
         """
         for number, turn in enumerate(conversation.turns, 1):
             if token := self._template.control_in(turn.content):
-                raise UnfitError(f"message {number} spells out the control token {token!r}")
+                raise UnfitError(f"message {number} spells out the control token {token!r}", remedy=None)
         first = 1 if conversation.turns[0].role == "system" else 0
         system, rest = conversation.turns[:first], conversation.turns[first:]
 
@@ -109,7 +126,10 @@ class Encoder:
         pairs = _fewest(len(rest) // 2, lambda pairs: len(without(pairs)[0]) <= max_length)
         if pairs is None:
             length = len(without(len(rest) // 2 - 1)[0])
-            raise UnfitError(f"its last question and answer take {length} tokens, and max_length is {max_length}")
+            raise UnfitError(
+                f"its last question and answer take {length} tokens, and max_length is {max_length}",
+                remedy="raise training.max_length",
+            )
         ids, labels = without(pairs)
         return Example(conversation.line, tuple(ids), tuple(labels), 2 * pairs)
 
@@ -154,6 +174,11 @@ class Encoder:
         if problem is not None:
             raise UnfitError(f"message {index + 1}: the chat template of {template.name} {problem}")
         return len(before), len(after) - len(template.tail) + len(template.end)
+
+
+def _advice(remedies: Sequence[str | None]) -> str:
+    """What to do about conversations with these remedies."""
+    return ", or ".join(["Change these conversations", *sorted({each for each in remedies if each})]) + "."
 
 
 def _fewest(limit: int, fits: Callable[[int], bool]) -> int | None:

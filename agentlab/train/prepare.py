@@ -1,10 +1,11 @@
 """From files of conversations to what a training takes, and the report on it. Needs a tokenizer, and no model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentlab.train.conversations import Conversation, read_conversations
+from agentlab.train.conversations import Conversation, ConversationFile, read_conversations
 from agentlab.train.data_report import DataReport, data_report
 from agentlab.train.dataset import Split, hold_out
 from agentlab.train.masks import examples
@@ -12,22 +13,21 @@ from agentlab.train.masks import examples
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Conversations as they were read; `held_out` where those have a file of their own, `eval_path`."""
+    """Conversations as they were read; `held_out` where those have a file of their own."""
 
-    path: Path
-    conversations: tuple[Conversation, ...]
-    eval_path: Path | None
-    held_out: tuple[Conversation, ...]
+    learnt: ConversationFile
+    held_out: ConversationFile | None
 
     def halves(self, fraction: float, seed: int) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
         """(training, held out). The fraction is that of a single file, and nothing where there are two."""
-        if self.eval_path is not None:
-            return self.conversations, self.held_out
-        return hold_out(self.conversations, fraction, seed)
+        if self.held_out is not None:
+            return self.learnt.conversations, self.held_out.conversations
+        return hold_out(self.learnt.conversations, fraction, seed)
 
     def __str__(self) -> str:
         """The files."""
-        return str(self.path) if self.eval_path is None else f"{self.path}, held out: {self.eval_path}"
+        learnt = str(self.learnt.path)
+        return learnt if self.held_out is None else f"{learnt}, held out: {self.held_out.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,19 @@ def read_data(path: Path, eval_path: Path | None = None) -> Data:
         MissingFileError: a file is absent.
         DataError: what is wrong with one, every problem with `file:line`.
     """
-    return Data(path, read_conversations(path), eval_path, () if eval_path is None else read_conversations(eval_path))
+    return Data(read_conversations(path), None if eval_path is None else read_conversations(eval_path))
 
 
-def prepare(data: Data, tokenizer: Any, *, max_length: int, eval_fraction: float, seed: int) -> Prepared:
-    """Split, tokenise and examine.
+def prepare(
+    data: Data,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    eval_fraction: float,
+    seed: int,
+    pause: Callable[[], object] = lambda: None,
+) -> Prepared:
+    """Split, tokenise and examine; `pause` as in `masks.examples`.
 
     Raises:
         DataError: conversations of which nothing can be learnt, every one with `file:line`.
@@ -58,8 +66,8 @@ def prepare(data: Data, tokenizer: Any, *, max_length: int, eval_fraction: float
     """
     train, held_out = data.halves(eval_fraction, seed)
     split = Split(
-        examples(train, tokenizer, max_length, data.path),
-        examples(held_out, tokenizer, max_length, data.eval_path or data.path),
+        examples(train, tokenizer, max_length, data.learnt.path, pause),
+        examples(held_out, tokenizer, max_length, (data.held_out or data.learnt).path, pause),
     )
     return Prepared(split, held_out, data_report(str(data), train, held_out, split))
 

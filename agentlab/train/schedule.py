@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from agentlab import machine
 from agentlab.train.batching import Batch, Batches, optimizer_steps
 from agentlab.train.config import TrainingConfig
 
@@ -48,11 +47,19 @@ class Steps:
         return found[device :: self._devices]
 
 
-def resolve_batching(training: TrainingConfig) -> Literal["packed", "sorted"]:
-    """What `auto` means here: a CPU gains little from packed rows, whose mask it has to apply in full."""
+def resolve_batching(training: TrainingConfig, device: str) -> Literal["packed", "sorted"]:
+    """What `auto` means on a device: a CPU gains little from packed rows, whose mask it has to apply in full."""
     if training.batching != "auto":
         return training.batching
-    return "packed" if machine.device() == "cuda" else "sorted"
+    return "packed" if device == "cuda" else "sorted"
+
+
+def side_by_side(training: TrainingConfig, device: str) -> bool:
+    """Whether batches of adapters that are trained together go through the model at once, or in turn.
+
+    A CPU is busy with one batch, and flash attention wants all in a single row.
+    """
+    return device != "cpu" and training.attn_implementation != "flash_attention_2"
 
 
 def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:

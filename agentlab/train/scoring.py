@@ -1,68 +1,70 @@
 """What a base model and its adapters make of texts: likelihoods and answers. Nothing is trained here."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - imported by runs that train, when they score
 
+from agentlab.hf.packed import packed
+from agentlab.lora.rowwise import Rowwise, rowwise
+from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, quietly
 from agentlab.train.collate import Collator
+from agentlab.train.conversations import Turn
 from agentlab.train.loss import learnt_losses
 from agentlab.train.masks import IGNORED, Example
 
 _TOKENS_AT_ONCE = 2048  # of a padded batch
+_ROWS_AT_ONCE = 24  # of answers in the making, which grow
+
+Asked = tuple[str | None, Sequence[Turn]]  # an adapter, and the messages up to its answer
+
+
+@contextmanager
+def scorer(
+    base: Base, adapters: Mapping[str, Path], done: Callable[[int], object] = lambda _: None
+) -> Iterator["Scorer"]:
+    """The base with adapters by name, inside the `with` block; afterwards it is as it was.
+
+    Args:
+        base: not in training.
+        adapters: folders in PEFT format, made for this base.
+        done: hears, batch by batch and token by token, of how many more texts the likelihood is known, or how many more
+            tokens are answered (counted up to `max_tokens`, wherever an answer ends). What it raises ends the scoring.
+    """
+    with ExitStack() as stack:
+        with quietly():
+            rows = stack.enter_context(rowwise(base.model, list(adapters.values())))
+        stack.enter_context(packed(base.model))
+        yield Scorer(base, rows, list(adapters), done)
 
 
 class Scorer:
-    """A base model with adapters by name; None is the base itself. Takes its adapters out again at the end."""
+    """A base model with adapters by name; None is the base itself. See `scorer`."""
 
-    def __init__(self, base: Base, adapters: Mapping[str, Path]) -> None:
-        """`adapters` are folders in PEFT format, made for this base."""
-        from peft import PeftModel
-
-        self._base, self._model = base, base.model
-        with quietly():
-            for name, folder in adapters.items():
-                if self._model is base.model:
-                    self._model = PeftModel.from_pretrained(base.model, str(folder), adapter_name=name)
-                else:
-                    self._model.load_adapter(str(folder), adapter_name=name)
-        self._model.eval()
-        self._collate = Collator(base.tokenizer.pad_token_id or 0, "padded")
-
-    def close(self) -> None:
-        """Leave the base model as it was."""
-        if self._model is not self._base.model:
-            with quietly():
-                self._model.unload()  # PEFT has put its layers into the base model, and takes them out there
-            self._model = self._base.model
-
-    @contextmanager
-    def _under(self, adapter: str | None) -> Iterator[None]:
-        if self._model is self._base.model:
-            yield
-        elif adapter is None:
-            with self._model.disable_adapter():
-                yield
-        else:
-            self._model.set_adapter(adapter)
-            yield
+    def __init__(self, base: Base, rows: Rowwise, names: Sequence[str], done: Callable[[int], object]) -> None:
+        self._base, self._model, self._rows, self._done = base, base.model, rows, done
+        self._places: dict[str | None, int] = {None: BASE, **{name: place for place, name in enumerate(names)}}
+        tokenizer = base.tokenizer
+        self._filler = (tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0
+        self._collate = Collator(self._filler, "padded")
 
     @torch.inference_mode()
     def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:
         """Mean log-probability (natural) of the supervised tokens of each example."""
         found: dict[int, float] = {}
         order = sorted(range(len(examples)), key=lambda index: len(examples[index].input_ids))
-        with self._under(adapter):
-            for batch in _batches(order, examples):
-                tensors = self._collate([[examples[index]] for index in batch])
-                on_device = {name: value.to(self._model.device) for name, value in tensors.items()}
+        for batch in _batches(order, examples):
+            tensors = self._collate([[examples[index]] for index in batch])
+            on_device = {name: value.to(self._model.device) for name, value in tensors.items()}
+            with self._rows.applied(self._model, [self._places[adapter]] * len(batch)):
                 losses = learnt_losses(self._model, self._model.get_output_embeddings(), on_device)
-                counts = [examples[index].learnt for index in batch]
-                means = [-part.mean().item() for part in torch.split(losses, counts)]
-                found.update(zip(batch, means, strict=True))
+            counts = [examples[index].learnt for index in batch]
+            means = [-part.mean().item() for part in torch.split(losses, counts)]
+            found.update(zip(batch, means, strict=True))
+            self._done(len(batch))
         return [found[index] for index in range(len(examples))]
 
     def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -80,37 +82,55 @@ class Scorer:
             start += len(answers)
         return chosen
 
+    def answers(self, asked: Sequence[Asked], max_tokens: int) -> list[str]:
+        """The likeliest answer of each adapter to its messages, many at once."""
+        order = sorted(range(len(asked)), key=lambda index: self._places[asked[index][0]])
+        found: dict[int, str] = {}
+        for start in range(0, len(order), _ROWS_AT_ONCE):
+            some = order[start : start + _ROWS_AT_ONCE]
+            found.update(zip(some, self._generated([asked[index] for index in some], max_tokens), strict=True))
+        return [found[index] for index in range(len(asked))]
+
     @torch.inference_mode()
-    def answer(self, adapter: str | None, question: str, max_tokens: int) -> str:
-        """The likeliest answer to a question."""
-        tokenizer = self._base.tokenizer
-        ids = self._ids(self._prompt(question)).unsqueeze(0)
-        with self._under(adapter), quietly():
+    def _generated(self, asked: Sequence[Asked], max_tokens: int) -> list[str]:
+        from transformers import StoppingCriteriaList
+
+        prompts = [self._ids(turns) for _, turns in asked]
+        longest = max(len(each) for each in prompts)
+        ids = torch.tensor([[self._filler] * (longest - len(each)) + each for each in prompts])
+        mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
+        with self._rows.applied(self._model, [self._places[name] for name, _ in asked]), quietly():
             out = self._model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
+                input_ids=ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
                 max_new_tokens=max_tokens,
                 do_sample=False,
                 temperature=None,
                 top_p=None,
                 top_k=None,
-                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+                pad_token_id=self._filler,
+                stopping_criteria=StoppingCriteriaList([self._go_on]),
             )
-        return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+        self._done(len(asked) * (longest + max_tokens - out.shape[1]))
+        texts = self._base.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+        return [str(text).strip() for text in texts]
+
+    def _go_on(self, ids: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+        """A criterion that stops no answer: it tells of every token."""
+        self._done(len(ids))
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
     # -- tokens -------------------------------------------------------------------------------------------------
 
-    def _prompt(self, question: str) -> str:
-        turns = [{"role": "user", "content": question}]
-        return str(self._base.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-
-    def _ids(self, text: str) -> torch.Tensor:
-        ids = self._base.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, device=self._model.device)
+    def _ids(self, turns: Sequence[Turn]) -> list[int]:
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        text = self._base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self._base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def _turn(self, question: str, answer: str) -> Example:
+        before = self._ids([Turn("user", question)])
         tokenize: Any = self._base.tokenizer
-        before = tokenize(self._prompt(question), add_special_tokens=False)["input_ids"]
         after = tokenize(answer, add_special_tokens=False)["input_ids"]
         return Example(0, (*before, *after), (*([IGNORED] * len(before)), *after), 0)
 

@@ -6,7 +6,7 @@ tells what happens.
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from agentlab.train import estimate
 from agentlab.train.adapter import attached, write_trained
 from agentlab.train.base import Base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.data_report import tokens_of
 from agentlab.train.dataset import Split
-from agentlab.train.loop import Tell, TrainingLoop
-from agentlab.train.schedule import resolve_batching
+from agentlab.train.loop import TrainingLoop
+from agentlab.train.ranks import RESUME, lost_another
+from agentlab.train.state import Tell
 from agentlab.workers import memory
 
 
@@ -51,6 +53,7 @@ def train_adapter(
     seed: int,
     tell: Tell,
     stopped: Callable[[], bool],
+    processes: int = 1,
 ) -> Trained:
     """Train one adapter, or go on with it: the base is as before afterwards.
 
@@ -66,7 +69,8 @@ def train_adapter(
         seed: of A, the order and dropout.
         tell: hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step,
             steps, loss, best). After a resume, what came after the checkpoint is told again.
-        stopped: asked after every step.
+        stopped: asked after every step; one process that is stopped stops all of them.
+        processes: how many share this machine's cores.
 
     Raises:
         Interrupted: `stopped` said so; a checkpoint was written.
@@ -75,16 +79,16 @@ def train_adapter(
         RunMismatchError: the folder holds another training.
         DivergedError: a loss is not finite.
         StorageError: the disk is full or not ours.
-        AgentlabError: there is not enough memory.
+        AgentlabError: there is not enough memory, or another process has ended.
     """
     if not split.train:
         raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
     with quietly():
         from agentlab.train.trainer import generators_kept
 
-    needed = memory_needed(base, split, lora, training)
+    needed = memory_needed(base, [split], lora, training, together=False)
     threads = torch.get_num_threads()
-    torch.set_num_threads(machine.threads())
+    torch.set_num_threads(machine.threads(processes))
     try:
         with generators_kept(), attached(base, lora, seed) as model:
             if needed.checkpointing:
@@ -98,6 +102,8 @@ def train_adapter(
                 write_trained(model, best, base, folder / "adapter", origin)
             loop.wait()
     except (RuntimeError, MemoryError) as error:
+        if lost_another(error):
+            raise AgentlabError("Another process of this training has ended.", hint=RESUME) from error
         if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
             raise
         advice = remedies(lora, training, needed.checkpointing)
@@ -128,23 +134,25 @@ def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) ->
     return f"Try, in this order: {'; '.join(ways)}. The run goes on from its last checkpoint where settings are kept."
 
 
-def memory_needed(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig) -> estimate.TrainingMemory:
-    """What the training is estimated to take, and whether activations are computed twice for it."""
-    lengths = [len(each.input_ids) for each in split.train]
-    return estimate.decide(
+def memory_needed(
+    base: Base, splits: Sequence[Split], lora: LoraConfig, training: TrainingConfig, *, together: bool
+) -> estimate.TrainingMemory:
+    """What a training on each split is estimated to take here, and whether activations are computed twice for it."""
+    return estimate.run_memory(
         estimate.ModelShape.of(base.model.config),
         lora,
         training,
         base.precision,
-        longest=training.max_length if resolve_batching(training) == "packed" else max(lengths),
-        learnt=sum(each.learnt for each in split.train) / sum(lengths),
+        [tokens_of(split.train) for split in splits],
+        together=together,
+        device=machine.device(),
         memory=machine.gpu_memory() or machine.memory().total,
     )
 
 
 def origin_of(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig, seed: int) -> str:
     """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
-    apart = {"epochs", "precision", "attention", "gradient_checkpointing"}
+    apart = {"epochs", "precision", "attn_implementation", "gradient_checkpointing"}
     digest = hashlib.sha256()
     examples = [f"{each.input_ids}{each.labels}" for side in (split.train, split.held_out) for each in side]
     how = (lora.model_dump_json(), training.model_dump_json(exclude=apart))

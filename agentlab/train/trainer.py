@@ -110,6 +110,7 @@ def arguments(training: TrainingConfig, folder: Path, *, steps: int, seed: int, 
         report_to=[],
         disable_tqdm=True,
         log_level="error",
+        log_level_replica="error",
     )
     if args.n_gpu > 1:
         args._n_gpu = 1  # several GPUs take `accelerate launch`; TRL refuses to be given them in one process

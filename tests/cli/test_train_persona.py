@@ -1,5 +1,6 @@
 """`agentlab train-persona` from the outside, on a tiny random base: the seed's flags, the adapter, and wrong input."""
 
+import hashlib
 import json
 import os
 import signal
@@ -94,11 +95,23 @@ def _config(personas: list[dict[str, str]]) -> bool:
 
 
 @pytest.mark.usefixtures("base")
-def test_a_folder_that_is_there_is_not_overwritten(agentlab: Call, workspace: Path) -> None:
+@pytest.mark.parametrize("flags", [["--epochs", 1], ["--check"], ["--dry-run"]])
+def test_a_folder_that_is_there_is_not_overwritten(agentlab: Call, workspace: Path, flags: list[object]) -> None:
     (workspace / "adapters" / "a").mkdir(parents=True)
-    answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", "--epochs", 1)
+    answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", *flags)
     assert answer.code == 2
     assert "is there already" in answer.err
+    assert "rm " not in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("out", ["a.jsonl/sub", "dangling"])
+def test_a_place_that_cannot_be_is_refused_before_the_training(agentlab: Call, out: str) -> None:
+    Path("dangling").symlink_to("nowhere")
+    answer = agentlab("train-persona", "--data", talks("a.jsonl"), "--base", "tiny", "--out", out)
+    assert answer.code == 2
+    assert "--out" in answer.err
     assert not Path("runs").exists()
 
 
@@ -155,27 +168,60 @@ def test_wrong_input(agentlab: Call, flags: list[str], code: int, word: str) -> 
     assert not Path("runs").exists()
 
 
-@pytest.mark.usefixtures("base")
-def test_killed_and_resumed_it_ends_in_the_same_bits(agentlab: Call, workspace: Path) -> None:
-    flags = ["--data", talks("a.jsonl", 24), "--base", "tiny", "--r", "4", "--epochs", "16", "--bsz", "2", *SHORT]
-    whole = agentlab("train-persona", *flags, "--out", "whole", "--json")
-    assert whole.code == 0, whole.err
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentlab", "train-persona", *flags, "--out", "killed", "--run-name", "killed"],
+def started(workspace: Path, *flags: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentlab", "train-persona", *flags],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    events = workspace / "runs" / "killed" / "events.jsonl"
+
+
+def wait_for(process: subprocess.Popen[bytes], file: Path, words: str, times: int = 1) -> None:
     deadline = time.monotonic() + 120
-    while not events.exists() or events.read_text().count("train.eval") < 2:
+    while not file.exists() or file.read_text().count(words) < times:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("base")
+def test_killed_and_resumed_it_ends_in_the_same_bits(agentlab: Call, workspace: Path) -> None:
+    flags = ["--data", talks("a.jsonl", 24), "--base", "tiny", "--r", "4", "--epochs", "16", "--bsz", "2", *SHORT]
+    whole = agentlab("train-persona", *flags, "--out", "whole", "--json")
+    assert whole.code == 0, whole.err
+    process = started(workspace, *flags, "--out", "killed", "--run-name", "killed")
+    wait_for(process, workspace / "runs" / "killed" / "events.jsonl", "train.eval", 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     resumed = agentlab("train-persona", "--resume", "killed", "--json")
     assert resumed.code == 0, resumed.err
     weights = [(workspace / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "killed")]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.usefixtures("base")
+def test_stopped_while_it_measures_it_measures_again_with_the_file_it_began_with(
+    agentlab: Call, workspace: Path
+) -> None:
+    """The file that is learnt from is read once: what becomes of it meanwhile changes nothing, but on a resume."""
+    data = Path(talks("a.jsonl")).absolute()
+    content, run = data.read_bytes(), workspace / "runs" / "stopped"
+    flags = ["--data", "a.jsonl", "--base", "tiny", "--r", "4", "--epochs", "1", *SHORT, "--set=report.forgetting=60"]
+    process = started(workspace, *flags, "--run-name", "stopped")
+    wait_for(process, run / "events.jsonl", "data.checked")
+    data.write_text("another\n")
+    wait_for(process, run / "stream.jsonl", "the base task")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert not (workspace / "adapters" / "a").exists()
+    talks("a.jsonl", 13)
+    refused = agentlab("train-persona", "--resume", "stopped")
+    assert refused.code == 2
+    assert "Put the file back" in refused.err
+    data.write_bytes(content)
+    assert agentlab("train-persona", "--resume", "stopped").code == 0
+    card = json.loads((workspace / "adapters" / "a" / "card.json").read_text())
+    assert card["data"]["sha256"] == f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -22,7 +22,7 @@ from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.sft import train_adapter
 from tests.unit.train.tiny_base import tiny_checkpoint, tiny_split
 
-machine.threads = lambda: 1
+machine.threads = lambda *_: 1
 place = Path(sys.argv[1])
 if not (place / "base").exists():
     tiny_checkpoint(place / "making").rename(place / "base")

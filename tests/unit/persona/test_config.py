@@ -30,6 +30,16 @@ def test_names_are_folders_and_differ() -> None:
         PersonaConfig.model_validate({"personas": [{**A, "name": "../up"}]})
 
 
+def test_names_that_differ_by_case_are_one_folder_on_some_disks() -> None:
+    assert "but for case" in problems(personas=[A, {**A, "name": "A"}])["personas.1.name"]
+
+
+@pytest.mark.parametrize("name", ["base", "Base"])
+def test_no_persona_bears_the_name_that_tables_give_the_base_model(name: str) -> None:
+    assert "base model" in problems(personas=[{**A, "name": name}])["personas.0.name"]
+    assert problems(personas=[{**A, "name": f"{name}d"}]) == {}
+
+
 def test_out_is_for_one() -> None:
     assert "several personas" in problems(personas=[A, {**A, "name": "b"}], out="x")["out"]
 

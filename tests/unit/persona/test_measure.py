@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from agentlab.persona.measure import forgetting, separability
+from agentlab.persona.measure import HeldOut, forgetting, gain, held_out_losses, samples, separability
+from agentlab.persona.result import Sample
+from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
 
 
@@ -23,6 +26,9 @@ class Scorer:
             return [-4.0] * len(examples)
         own = self.NAMES.index(adapter)
         return [-1.0 if (each.input_ids[0] == own) == (each.input_ids[1] != 9) else -2.0 for each in examples]
+
+    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
+        return [f"{name}: {' '.join(turn.content for turn in turns)}"[:max_tokens] for name, turns in asked]
 
     def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
         return [answers[0] for _, answers in questions]
@@ -57,3 +63,45 @@ def test_the_base_task_is_asked_before_and_after() -> None:
     assert found[None] == found["a"]
     assert 0 < found[None].estimate < 1
     assert forgetting(Scorer(), ["a"], 0) == {}
+
+
+def test_personas_are_asked_as_they_were_trained_and_the_base_is_told_the_same() -> None:
+    found = samples(Scorer(), {"a": "Doubt.", "b": None}, ["Why?", "How?"], 40)
+    assert found == [
+        Sample(
+            question=question,
+            base=f"None: {question}",
+            personas={"a": f"a: Doubt. {question}", "b": f"b: {question}"},
+            prompted={"a": f"None: Doubt. {question}"},
+        )
+        for question in ("Why?", "How?")
+    ]
+    assert samples(Scorer(), {"a": None}, [], 40) == []
+
+
+def test_a_loss_counts_tokens_and_a_gain_is_paired() -> None:
+    """Conversations differ by far more than training changes each: pairs show it, two means would not."""
+    before = HeldOut((1.0, 4.0, 9.0, 2.0), (10, 30, 20, 40))
+    after = HeldOut(tuple(loss - 0.1 for loss in before.losses), before.counts)
+    assert before.loss == pytest.approx((10 + 120 + 180 + 80) / 100)
+    found = gain(before, after, np.random.default_rng(0))
+    assert found is not None
+    assert found.estimate == pytest.approx(before.loss - after.loss) == pytest.approx(0.1)
+    assert 0 < found.low < 0.1 < found.high < 0.2
+
+
+def test_a_gain_that_chance_explains_has_an_interval_around_nothing() -> None:
+    before = HeldOut((2.0,) * 6, (10,) * 6)
+    found = gain(before, HeldOut((1.8, 2.2, 1.9, 2.1, 2.3, 1.7), (10,) * 6), np.random.default_rng(0))
+    assert found is not None
+    assert found.low < 0 < found.high
+
+
+def test_one_conversation_has_no_interval() -> None:
+    one = HeldOut((2.0,), (10,))
+    assert gain(one, one, np.random.default_rng(0)) is None
+
+
+def test_losses_are_those_of_the_supervised_tokens() -> None:
+    assert held_out_losses(Scorer(), "a", HELD_OUT["a"]) == HeldOut((1.0, 1.0, 2.0), (1, 1, 1))
+    assert held_out_losses(Scorer(), "a", []) is None

@@ -1,18 +1,22 @@
 """The adapter's folder: whole or not at all, and never somebody else's."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentlab.config.workspace import Workspace
 from agentlab.errors import UsageError
-from agentlab.persona.product import check_free, page_of, write_product
+from agentlab.lora.catalogue import find
+from agentlab.persona.product import page_of, write_product
 
 CARD: dict[str, Any] = {
     "name": "a",
     "run": "run-1",
     "base": {"path": "models/base"},
+    "data": {"system": "You are a sceptic.\nYou ask for proof."},
     "metrics": {"loss_before": 3.5, "eval_loss": 2.25},
 }
 
@@ -27,8 +31,8 @@ def trained(folder: Path) -> Path:
 
 
 def test_an_adapter_gets_its_card_and_a_page(tmp_path: Path) -> None:
-    out = tmp_path / "adapters" / "a"
-    write_product(trained(tmp_path / "t"), out, CARD, page_of("a", CARD))
+    out, workspace = tmp_path / "adapters" / "a", Workspace(tmp_path, tmp_path)
+    write_product(trained(tmp_path / "t"), out, CARD, page_of(out, workspace, CARD))
     assert sorted(path.name for path in out.iterdir()) == [
         "README.md",
         "adapter_config.json",
@@ -36,31 +40,48 @@ def test_an_adapter_gets_its_card_and_a_page(tmp_path: Path) -> None:
         "card.json",
     ]
     assert json.loads((out / "card.json").read_text()) == CARD
-    assert "3.500 before training, 2.250 after" in (out / "README.md").read_text()
+    page = (out / "README.md").read_text()
+    assert "3.500 before training, 2.250 after" in page
+    assert "    You are a sceptic.\n    You ask for proof.\n" in page
+    assert "system message" not in page_of(out, workspace, CARD | {"data": {"system": None}})
     assert list((tmp_path / "adapters").iterdir()) == [out]
 
 
-def test_a_run_may_replace_what_it_has_made(tmp_path: Path) -> None:
+def test_the_page_s_commands_find_the_adapter_where_it_lies(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, tmp_path)
+    for out, called in (
+        (workspace.adapters / "terse", "terse"),
+        (tmp_path / "mine" / "a", f"{tmp_path}/mine/a"),
+        (tmp_path / "my own" / "a", f"'{tmp_path}/my own/a'"),
+    ):
+        write_product(trained(tmp_path / f"t-{out.name}-{len(called)}"), out, CARD, page_of(out, workspace, CARD))
+        assert f"`agentlab adapters show {called}`" in (out / "README.md").read_text()
+        assert find(shlex.split(called)[0], workspace) == out
+
+
+def test_a_run_replaces_what_it_has_made(tmp_path: Path) -> None:
     out, source = tmp_path / "a", trained(tmp_path / "t")
     write_product(source, out, CARD, "first")
-    check_free(out, "run-1")
     write_product(source, out, CARD, "second")
     assert (out / "README.md").read_text() == "second"
 
 
-@pytest.mark.parametrize("run", [None, "run-2"])
-def test_but_nobody_else_s(tmp_path: Path, run: str | None) -> None:
-    out = tmp_path / "a"
-    write_product(trained(tmp_path / "t"), out, CARD, "")
+def test_but_never_what_another_run_has_made_in_the_meantime(tmp_path: Path) -> None:
+    out, source = tmp_path / "a", trained(tmp_path / "t")
+    write_product(source, out, CARD, "first")
     with pytest.raises(UsageError, match="is there already"):
-        check_free(out, run)
+        write_product(source, out, CARD | {"run": "run-2"}, "second")
+    assert (out / "README.md").read_text() == "first"
+    assert sorted(tmp_path.iterdir()) == [out, source]
 
 
-def test_a_folder_without_a_card_is_somebody_s(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    with pytest.raises(UsageError):
-        check_free(tmp_path / "a", "run-1")
-    check_free(tmp_path / "b", None)
+def test_nor_a_file_that_somebody_has_put_beside_it(tmp_path: Path) -> None:
+    out, source = tmp_path / "a", trained(tmp_path / "t")
+    write_product(source, out, CARD, "first")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"'notes\.txt'"):
+        write_product(source, out, CARD, "second")
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.lora.card import CARD_FILE
-from agentlab.train.adapter_base import base_of
+from agentlab.train.adapter_base import base_of, same_base
+from agentlab.train.fingerprint import fingerprint_of
 from tests.unit.lora.folders import deltas, write_folder
 
 
@@ -40,3 +41,15 @@ def test_a_base_that_is_not_here_is_said_with_the_remedy(place: Workspace) -> No
     nameless = write_folder(place.adapters / "b", deltas(1), base_model_name_or_path=None)
     with pytest.raises(UsageError, match="does not say"):
         base_of(nameless, None, place)
+
+
+def test_a_base_is_the_same_by_its_fingerprint(place: Workspace) -> None:
+    path, ours = write_folder(place.adapters / "a", deltas(1)), place.models / "ours"
+    assert same_base(path, ours) is None
+    (path / CARD_FILE).write_text(json.dumps({"base": {"fingerprint": fingerprint_of(ours)}}))
+    assert same_base(path, ours) is True
+    (ours / "config.json").write_text('{"changed": true}')
+    with pytest.raises(UsageError, match="another base model") as another:
+        same_base(path, ours)
+    assert "--any-base" in str(another.value.hint)
+    assert same_base(path, ours, any_base=True) is False

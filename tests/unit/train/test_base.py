@@ -149,4 +149,4 @@ def test_flash_attention_without_its_package_says_what_to_install(checkpoint: Pa
 
     with pytest.raises(MissingError) as caught:
         load_base(checkpoint, "bf16", "flash_attention_2")
-    assert "training.attention=sdpa" in (caught.value.hint or "")
+    assert "training.attn_implementation=sdpa" in (caught.value.hint or "")

@@ -1,5 +1,6 @@
 """Which conversations share a batch or a row: every one once an epoch, in an order that seed and epoch decide."""
 
+import math
 import random
 
 import pytest
@@ -82,3 +83,13 @@ def test_what_is_longer_than_a_row_is_refused():
 )
 def test_the_number_of_steps_is_known_beforehand(batches, grad_accum, epochs, steps):
     assert optimizer_steps(batches, grad_accum, epochs) == steps
+
+
+@pytest.mark.parametrize(("batches", "epochs", "steps"), [(100, 0.07, 7), (50, 1.1, 55), (50, 1.11, 56), (3, 1e-5, 1)])
+def test_a_fraction_of_an_epoch_counts_as_it_is_written(batches, epochs, steps):
+    assert optimizer_steps(batches, 1, epochs) == steps
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64), st.integers(1, 4000).map(lambda quarters: quarters / 4))
+def test_halves_and_quarters_are_exact_in_any_arithmetic(batches, grad_accum, epochs):
+    assert optimizer_steps(batches, grad_accum, epochs) == math.ceil(epochs * math.ceil(batches / grad_accum))

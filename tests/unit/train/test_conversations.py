@@ -1,6 +1,10 @@
 """A file of conversations is read whole or refused with all that is wrong with it."""
 
+import gzip
+import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -32,7 +36,8 @@ def refusal(path):
 
 
 def test_turns_are_read_with_the_numbers_of_their_lines(write):
-    found = read_conversations(write(of(S, U, A), b"  \r", of(U, A, U, A, id=7, tags=["x"], source={"other": 1})))
+    path = write(of(S, U, A), b"  \r", of(U, A, U, A, id=7, tags=["x"], source={"other": 1}))
+    found = read_conversations(path).conversations
     assert [each.line for each in found] == [1, 3]
     assert found[0].turns == (
         Turn("system", "system speaks"),
@@ -45,11 +50,11 @@ def test_turns_are_read_with_the_numbers_of_their_lines(write):
 def test_only_a_newline_ends_a_line(write):
     said = "one\u2028two\u2029three\x0cfour\x85five\rsix"
     line = json.dumps(of(U, {"role": "assistant", "content": said}), ensure_ascii=False).encode()
-    assert read_conversations(write(line, of(U, A)))[0].turns[1].content == said
+    assert read_conversations(write(line, of(U, A))).conversations[0].turns[1].content == said
 
 
 def test_duplicates_are_kept(write):
-    assert read_conversations(write(of(U, A), of(U, A))) == tuple(
+    assert read_conversations(write(of(U, A), of(U, A))).conversations == tuple(
         Conversation(line, (Turn(**U), Turn(**A))) for line in (1, 2)
     )
 
@@ -62,11 +67,11 @@ def content(value):
     ("line", "problem"),
     [
         (b"{", "the line is not JSON: Expecting property name"),
-        (b'\xef\xbb\xbf{"messages": []}', "the line is not JSON: Unexpected UTF-8 BOM"),
+        (b'\xef\xbb\xbf{"messages": []}', "the line begins with a byte order mark; save the file as UTF-8 without one"),
         (b'{"messages": "\xff"}', "the line is not UTF-8"),
         (b"[" * 100_000, "the line is nested too deep"),
         (b'{"id": NaN}', "the line is not JSON: it holds NaN"),
-        (b'{"id": ' + b"9" * 5000 + b"}", "the line is not JSON: Exceeds the limit"),
+        (b'{"id": ' + b"9" * 5000 + b"}", "the line holds an integer of 5000 digits"),
         (b'{"messages": 1, "messages": 2}', "the line has a key twice in one object"),
         (b"null", "the line is null"),
         ([], "there are no `messages`"),
@@ -128,12 +133,33 @@ def test_an_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch):
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"x" * 5000)
     with path.open("rb") as file, pytest.raises(DataError, match="is larger than"):
-        list(jsonl._values(file, path))
+        list(jsonl._values(file, path, bytes))
     assert "is larger than" in refusal(path).message
 
 
 def test_a_file_without_conversations_and_no_file_at_all(write, tmp_path):
     assert "holds no conversation" in refusal(write(b"", b" ")).message
-    for path in (tmp_path / "absent.jsonl", tmp_path):
-        with pytest.raises(MissingFileError, match="There is no data file"):
-            read_conversations(path)
+    with pytest.raises(MissingFileError, match="There is no data file"):
+        read_conversations(tmp_path / "absent.jsonl")
+
+
+def test_what_is_there_and_no_plain_file_is_called_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe or device" in refusal(tmp_path / "pipe").message
+    assert "is a pipe or device" in refusal(Path(os.devnull)).message
+    assert "is a folder" in refusal(tmp_path).message
+
+
+def test_a_compressed_file_is_to_be_unpacked(tmp_path):
+    path = tmp_path / "data.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(of(U, A)).encode()))
+    assert "is compressed" in refusal(path).message
+    assert "gunzip" in refusal(path).hint
+
+
+def test_the_hash_is_of_the_bytes_that_were_read(write):
+    path = write(of(U, A), b" ", of(U, A, id=2))
+    content = path.read_bytes()
+    found = read_conversations(path)
+    path.unlink()
+    assert found.sha256 == f"sha256:{hashlib.sha256(content).hexdigest()}"

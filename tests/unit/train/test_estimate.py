@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from agentlab.errors import ModelFileError
 from agentlab.train.config import LoraConfig, TrainingConfig
-from agentlab.train.estimate import ModelShape, TrainingMemory, decide, read_shape, training_memory
+from agentlab.train.data_report import Tokens
+from agentlab.train.estimate import ModelShape, TrainingMemory, decide, read_shape, run_memory, training_memory
 
 from .tiny_base import tiny_checkpoint
 
@@ -62,7 +63,7 @@ def test_checkpointing_saves_where_there_is_much_and_the_rest_grows_with_the_bat
     assert (twice.base, twice.adapter, twice.head) == (plain.base, plain.adapter, plain.head)
     more = taken(lora=lora, training=TrainingConfig(batch_size=batch + 1), longest=longest)
     assert more.total > plain.total
-    eager = taken(lora=lora, training=TrainingConfig(batch_size=batch, attention="eager"), longest=longest)
+    eager = taken(lora=lora, training=TrainingConfig(batch_size=batch, attn_implementation="eager"), longest=longest)
     assert eager.activations > plain.activations
 
 
@@ -75,3 +76,57 @@ def test_auto_computes_twice_only_where_it_must() -> None:
     assert chosen("auto", 4 * GIB)
     assert chosen("on", 64 * GIB)
     assert not chosen("off", 4 * GIB)
+
+
+def tokens(longest: int, learnt: float = 0.5) -> Tokens:
+    """Of ten conversations that are all as long."""
+    total = 10 * longest
+    return Tokens(
+        total=total,
+        shortest=longest,
+        median=longest,
+        longest=longest,
+        learnt=round(learnt * total),
+        truncated=0,
+        dropped_turns=0,
+    )
+
+
+def needed(*longest: int, together: bool = False, device: str = "cpu", **changes: Any) -> TrainingMemory:
+    training = TrainingConfig(gradient_checkpointing="off", **changes)
+    data = [tokens(each) for each in longest]
+    return run_memory(SMOLLM2, LoraConfig(), training, "bf16", data, together=together, device=device, memory=64 * GIB)
+
+
+def of_rows(longest: int, **changes: Any) -> TrainingMemory:
+    """What a training takes with batches of 8 rows of so many tokens."""
+    return taken(**{"precision": "bf16", "longest": longest, "learnt": 0.5, **changes})
+
+
+def test_sorted_rows_are_as_long_as_a_conversation_and_packed_ones_as_they_may_be() -> None:
+    assert needed(100) == of_rows(100)
+    assert needed(100, batching="packed") == of_rows(1024)
+    assert needed(100, device="cuda") == of_rows(1024)  # where auto packs
+    assert needed(100, device="cuda", batching="sorted", max_length=512) == of_rows(100)
+
+
+def test_trainings_in_turn_take_what_the_largest_takes() -> None:
+    assert needed(100, 300, 200) == needed(300)
+
+
+def test_together_a_cpu_takes_one_batch_at_a_time_and_a_gpu_all_of_them() -> None:
+    assert needed(100, 300, 200, together=True) == of_rows(300, adapters=3)
+    wide = of_rows(300, adapters=3, training=TrainingConfig(batch_size=24))
+    assert needed(100, 300, 200, together=True, device="cuda", batching="sorted") == wide
+    one_row = {"device": "cuda", "attn_implementation": "flash_attention_2"}  # which has room for one adapter
+    assert needed(100, 300, together=True, **one_row) == of_rows(1024, adapters=2)
+    assert needed(100, together=True, device="cuda") == needed(100, device="cuda")
+
+
+def test_adapters_that_are_trained_together_have_weights_gradients_and_moments_each() -> None:
+    one, three = taken(), taken(adapters=3)
+    assert three.adapter == 3 * one.adapter
+    assert three.total - one.total == 2 * one.adapter
+    shared = 4 * (SMOLLM2.adapter_weights(16) - SMOLLM2.b_weights(16))
+    frozen = LoraConfig(frozen_a=True)
+    assert taken(lora=frozen, adapters=3).adapter - shared == 3 * (taken(lora=frozen).adapter - shared)

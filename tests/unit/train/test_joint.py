@@ -50,7 +50,7 @@ def base() -> Base:
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "threads", lambda: 1)
+    monkeypatch.setattr(machine, "threads", lambda *_: 1)
 
 
 def examples(persona: int, count: int) -> Iterator[Example]:
@@ -125,7 +125,7 @@ def test_losses_and_weights_are_those_of_separate_runs(
 ) -> None:
     theirs = alone(base, tmp_path / "alone", **changes)
     for side_by_side in (False, True):
-        monkeypatch.setattr(joint, "side_by_side", lambda training, chosen=side_by_side: chosen)
+        monkeypatch.setattr(joint, "side_by_side", lambda training, device, chosen=side_by_side: chosen)
         ours = together(base, tmp_path / str(side_by_side), **changes)
         for a, b in zip(ours, theirs, strict=True):
             assert [step for step, _ in a.losses] == [step for step, _ in b.losses]

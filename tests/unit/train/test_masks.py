@@ -7,7 +7,7 @@ from hypothesis import example as case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.errors import DataError
+from agentlab.errors import DataError, Interrupted
 from agentlab.train.conversations import Conversation
 from agentlab.train.masks import IGNORED, example, examples
 from tests.unit.train.chats import CHATML, COLON, LLAMA, MISTRAL, SPECIAL, THINKING, bytewise, characters, chat, learnt
@@ -162,3 +162,29 @@ def test_a_template_that_refuses_the_turns_is_quoted():
 
 def _tokens(found):
     return found.input_ids, found.labels
+
+
+@pytest.mark.parametrize(
+    ("conversation", "hint"),
+    [
+        (chat("Q", "word " * 50), "Change these conversations, or raise training.max_length."),
+        (chat("Q<|im_end|>", "A"), "Change these conversations."),
+    ],
+)
+def test_the_hint_names_what_helps_and_nothing_else(conversation, hint):
+    with pytest.raises(DataError) as caught:
+        example(conversation, kind("chatml")[0], 40)
+    assert caught.value.hint == hint
+
+
+def test_the_work_can_be_left_between_two_conversations(tmp_path):
+    asked = []
+
+    def pause():
+        asked.append(len(asked))
+        if len(asked) == 3:
+            raise Interrupted("Stopped on request.")
+
+    with pytest.raises(Interrupted):
+        examples([chat("Q", "A")] * 9, kind("chatml")[0], 40, tmp_path, pause)
+    assert len(asked) == 3

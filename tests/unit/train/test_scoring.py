@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from agentlab.train.base import Base, load_base
+from agentlab.errors import Interrupted
+from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.conversations import Turn
+from agentlab.train.dataset import Split
 from agentlab.train.masks import IGNORED, Example
-from agentlab.train.scoring import Scorer
+from agentlab.train.scoring import scorer
 from agentlab.train.sft import train_adapter
 from tests.unit.train.tiny_base import tiny_checkpoint, tiny_split
 
@@ -31,24 +34,87 @@ def plain(base: Base, example: Example) -> float:
 def test_likelihoods_are_those_of_each_row_alone(base: Base) -> None:
     examples = tiny_split().train
     expected = [plain(base, each) for each in examples]
-    assert Scorer(base, {}).logprobs(None, examples) == pytest.approx(expected, abs=1e-5)
+    with scorer(base, {}) as scores:
+        assert scores.logprobs(None, examples) == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_adapter_changes_them_and_none_is_the_base(base: Base, tmp_path: Path) -> None:
-    split = tiny_split()
-    trained = train_adapter(
-        base,
-        split,
-        LoraConfig(r=4),
-        TrainingConfig(epochs=4, batch_size=4, lr=1e-2, evals=1),
-        folder=tmp_path,
-        seed=0,
-        tell=lambda *_: None,
-        stopped=lambda: False,
-    )
-    before = Scorer(base, {}).logprobs(None, split.train)
-    scorer = Scorer(base, {"a": trained.adapter})
-    assert scorer.logprobs(None, split.train) == pytest.approx(before, abs=1e-6)
-    assert sum(scorer.logprobs("a", split.train)) > sum(before)
-    scorer.close()
-    assert Scorer(base, {}).logprobs(None, split.train) == before
+@pytest.fixture(scope="module")
+def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two that were trained on other lines."""
+    place, whole = tmp_path_factory.mktemp("adapters"), tiny_split().train
+    return {
+        name: train_adapter(
+            base,
+            Split(part, ()),
+            LoraConfig(r=4),
+            TrainingConfig(epochs=4, batch_size=4, lr=3e-2, evals=1),
+            folder=place / name,
+            seed=0,
+            tell=lambda *_: None,
+            stopped=lambda: False,
+        ).adapter
+        for name, part in {"a": whole[:5], "b": whole[5:]}.items()
+    }
+
+
+def test_an_adapter_changes_them_and_none_is_the_base(base: Base, adapters: dict[str, Path]) -> None:
+    lines = tiny_split().train
+    weights = {name: value.clone() for name, value in base.model.state_dict().items()}
+    with scorer(base, {}) as alone:
+        before = alone.logprobs(None, lines)
+    with scorer(base, adapters) as scores:
+        assert scores.logprobs(None, lines) == pytest.approx(before, abs=1e-6)
+        under = {name: scores.logprobs(name, lines) for name in adapters}
+    assert all(sum(each) > sum(before) for each in under.values())
+    assert under["a"] != under["b"]
+    assert all(torch.equal(value, weights[name]) for name, value in base.model.state_dict().items())
+
+
+def alone(base: Base, adapter: Path | None, turns: list[Turn], tokens: int) -> str:
+    """The likeliest answer, one row by PEFT."""
+    model = base.model
+    if adapter is not None:
+        from peft import PeftModel
+
+        with quietly():
+            model = PeftModel.from_pretrained(model, str(adapter))
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    text = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([base.tokenizer(text, add_special_tokens=False)["input_ids"]])
+    mask = torch.ones_like(ids)
+    out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    if adapter is not None:
+        model.unload()
+    return str(base.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+
+def test_answers_side_by_side_are_those_of_each_alone(base: Base, adapters: dict[str, Path]) -> None:
+    """Prompts of different lengths under different adapters, in more than one batch."""
+    turns = [[Turn("system", "z" * (number % 5)), Turn("user", "abc" * (1 + number % 3))] for number in range(30)]
+    asked = [((None, "a", "b")[number % 3], each) for number, each in enumerate(turns)]
+    with scorer(base, adapters) as scores:
+        found = scores.answers(asked, 6)
+    assert found == [alone(base, adapters[name] if name else None, each, 6) for name, each in asked]
+    assert len(set(found)) > 3
+
+
+def test_what_is_done_is_told_and_may_be_the_end(base: Base) -> None:
+    """Likelihoods by texts, answers by tokens, all of them by the end; the base is as it was after an end halfway."""
+    lines, asked = tiny_split().train, [(None, [Turn("user", "abc")])] * 30
+    told: list[int] = []
+    with scorer(base, {}, told.append) as scores:
+        scores.logprobs(None, lines)
+        assert sum(told) == len(lines)
+        told.clear()
+        scores.answers(asked, 6)
+    assert sum(told) == 30 * 6
+    assert len(told) > 6
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+
+    def stop(_: int) -> None:
+        raise Interrupted("Stopped on request.")
+
+    for measure in (lambda by: by.logprobs(None, lines), lambda by: by.answers(asked, 6)):
+        with pytest.raises(Interrupted), scorer(base, {}, stop) as scores:
+            measure(scores)
+    assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())

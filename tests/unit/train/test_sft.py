@@ -28,7 +28,7 @@ TRAINING = TrainingConfig(batch_size=2, grad_accum=2, epochs=2, lr=1e-2, evals=2
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "threads", lambda: 1)
+    monkeypatch.setattr(machine, "threads", lambda *_: 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,46 @@
+"""What a process does that a launcher has started beside the one which owns the run: it trains along."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agentlab.config.load import load_resolved
+from agentlab.persona.config import PersonaConfig
+from agentlab.persona.data import check_unchanged
+from agentlab.persona.run import read_input
+from agentlab.runs.context import Context
+from agentlab.runs.journal import read_events
+
+
+def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
+    """Take part in the training of a run, from its config and its checkpoints. Nothing is written.
+
+    Args:
+        run: the folder of the run; its base has been imported.
+        begin: called when everything is loaded; returns when the run's owner begins to train.
+        context: of this process; `world` says how many there are.
+
+    Raises:
+        Interrupted: this process or another one was stopped.
+        AgentlabError: see `train_adapter`.
+    """
+    from agentlab.train.base import load_base
+    from agentlab.train.sft import train_adapter
+
+    config = load_resolved(PersonaConfig, run / "config.yaml", (), env=context.env)
+    experiment = read_input(config, context)
+    base = load_base(experiment.base.path, config.training.precision, config.training.attn_implementation)
+    prepared = [(source.name, source.prepared(base.tokenizer, config)) for source in experiment.sources]
+    begin()
+    check_unchanged(experiment.sources, read_events(run / "events.jsonl"))  # with what the owner has read
+    for name, each in prepared:
+        train_adapter(
+            base,
+            each.split,
+            config.lora,
+            config.training,
+            folder=run / "personas" / name,
+            seed=config.seed,
+            tell=lambda *_: None,
+            stopped=lambda: context.stop.requested,
+            processes=context.world.size,
+        )

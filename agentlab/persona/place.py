@@ -1,0 +1,92 @@
+"""Whether an adapter can be put where it is to go: asked before it is trained, and again before it is published."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from shlex import quote
+
+from agentlab.errors import StorageError, UsageError
+from agentlab.lora.settings import CONFIG_FILE
+from agentlab.persona.base_model import BaseFile
+from agentlab.persona.config import PersonaConfig
+
+CARD, PAGE = "card.json", "README.md"
+WEIGHTS = (CONFIG_FILE, "adapter_model.safetensors")
+PRODUCT = (*WEIGHTS, CARD, PAGE)
+_ELSEWHERE = "Choose another folder with --out, or another name."
+_LATER = "Move it away, or choose another folder with --out; --resume goes on from the adapter as it was trained."
+_FLOAT = 4  # bytes of a stored weight
+_MIB = 1 << 20
+_SLACK = 32 * _MIB  # what staging keeps free
+
+
+def check_place(folder: Path, run: str | None, needed: int) -> None:
+    """See that an adapter can be written to a folder: nothing is there, or only what this run has put there.
+
+    Args:
+        folder: of the adapter.
+        run: that writes; None for one that has not begun.
+        needed: bytes of the adapter.
+
+    Raises:
+        UsageError: something else is there, or no folder can be made there.
+        StorageError: the disk is full or not ours.
+    """
+    is_made_by(folder, run)
+    above = next(each for each in folder.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        raise UsageError(f"{folder} cannot be made: {above} is no folder.", hint=_ELSEWHERE)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StorageError(f"{folder} cannot be made: {above} is not writable.", hint=_ELSEWHERE)
+    free = shutil.disk_usage(above).free
+    if free < needed + _SLACK:
+        raise StorageError(
+            f"{above} has {free / _MIB:.0f} MiB free, and the adapter takes {(needed + _SLACK) / _MIB:.0f} MiB.",
+            hint="Free some space, or choose a folder on another disk with --out.",
+        )
+
+
+def room_for(config: PersonaConfig, base: BaseFile) -> int:
+    """Bytes of an adapter, at most; 0 while the base is not there to tell its shape.
+
+    Raises:
+        ModelFileError: see `read_shape`.
+    """
+    if not base.path.is_dir():
+        return 0
+    from agentlab.train.estimate import read_shape
+
+    return _FLOAT * read_shape(base.path).adapter_weights(config.lora.r)
+
+
+def is_made_by(folder: Path, run: str | None) -> bool:
+    """Whether a run has made a folder and everything in it; False where nothing is there.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    if not os.path.lexists(folder):
+        return False
+    otherwise = _ELSEWHERE if run is None else _LATER
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a link.", hint=otherwise)
+    if run is None or _run_of(folder) != run:
+        remove = f" Or remove it: rm -r {quote(str(folder))}" if (folder / CONFIG_FILE).is_file() else ""
+        raise UsageError(f"{folder} is there already.", hint=f"{otherwise}{remove}")
+    added = sorted({path.name for path in folder.iterdir()} - set(PRODUCT))
+    if added:
+        raise UsageError(
+            f"{folder} holds {added[0]!r}, which agentlab has not put there, and would be replaced.",
+            hint="Move that elsewhere, then go on with --resume.",
+        )
+    return True
+
+
+def _run_of(folder: Path) -> str | None:
+    """The run that a folder's card names."""
+    try:
+        found = json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None

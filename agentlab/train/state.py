@@ -1,0 +1,192 @@
+"""A training between two steps: what is known of it, and what follows from that.
+
+Others compute the steps: `loop` those of one adapter, `joint` those of several. They ask here what comes next, and note
+here what came of it.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch  # noqa: TID253 - this module is only imported by code that trains
+
+from agentlab.errors import DivergedError
+from agentlab.train import schedule
+from agentlab.train.checkpoints import Checkpoint, Progress, Weights, last_checkpoint, save_checkpoint
+from agentlab.train.collate import Rows
+from agentlab.train.config import TrainingConfig
+from agentlab.train.dataset import Split
+from agentlab.train.masks import Example
+from agentlab.train.optimizer import adamw, restore, state_of
+
+Tell = Callable[[str, Mapping[str, Any]], None]
+Batch = list[tuple[Example, ...]]  # rows
+
+
+class TrainingState:
+    """Where the training of one adapter stands; a `Checkpoint` holds all of it.
+
+    Attributes:
+        progress: what happened so far.
+        weights: what is trained, by the names of a PEFT folder.
+        optimizer: AdamW over them; who computes a step lets it change them.
+        steps: of the whole training, if its patience lasts.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        weights: Mapping[str, torch.nn.Parameter],
+        training: TrainingConfig,
+        batching: Literal["packed", "sorted"],
+        *,
+        origin: str,
+        folder: Path,
+        seed: int,
+        tell: Tell,
+        devices: int = 1,
+        leads: bool = True,
+    ) -> None:
+        """Begin, or find the last whole checkpoint; `restore` puts its tensors in place.
+
+        Args:
+            split: what is learnt and what is held out.
+            weights: as they are at the beginning.
+            training: how.
+            batching: as resolved for the device.
+            origin: see `Progress`.
+            folder: for checkpoints.
+            seed: of order and dropout.
+            tell: see `train_adapter`.
+            devices: processes that share the steps.
+            leads: whether this process is the one that tells and saves.
+
+        Raises:
+            RunMismatchError: the folder holds another training.
+        """
+        self.weights, self.optimizer = weights, adamw(weights, training, next(iter(weights.values())).device.type)
+        self._training, self._folder, self._seed = training, folder, seed
+        self._tell, self._devices, self._leads = tell, devices, leads
+        self._rows = Rows(split.train)
+        lengths = [len(each.input_ids) for each in split.train]
+        self._plan = schedule.Steps(lengths, training, batching, seed=seed, devices=devices)
+        self.steps = self._plan.total
+        self._evals = schedule.marks(self.steps, training.evals) if split.held_out else frozenset()
+        self._saves = schedule.marks(self.steps, schedule.CHECKPOINTS) | self._evals
+        self._found = found = last_checkpoint(folder, origin)
+        self.progress = found.progress if found else Progress(origin=origin)
+        self._best: Weights = (found.best or found.adapter) if found and found.progress.best_step else {}
+        self._saved = self.progress.step
+
+    def restore(self) -> None:
+        """Put the weights and the optimiser's moments of the last checkpoint in place; time counts from here.
+
+        That is a step of its own because a trainer may round the weights that it is given.
+        """
+        found, self._found = self._found, None
+        if found is not None:
+            for name, weight in self.weights.items():
+                weight.data.copy_(found.adapter[name])
+            restore(self.optimizer, self.weights, found.optimizer)
+        self._began = time.perf_counter() - self.progress.seconds
+
+    # -- what comes next ----------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """At the end of its steps or of its patience."""
+        return schedule.is_over(self._training, self.progress.step, self.steps, self.progress.eval_losses)
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step, numbered from 0."""
+        return schedule.learning_rate(self._training, step, self.steps)
+
+    def batches(self, step: int, device: int = 0) -> list[Batch]:
+        """The batches whose gradients one device adds up in a step."""
+        return [[self._rows[row] for row in batch] for batch in self._plan.of(step, device)]
+
+    def seed_dropout(self, device: int = 0) -> None:
+        """Dropout draws from a generator of the next step's own, so that a resume has none to restore."""
+        key = f"{self._seed}/{self.progress.step}/{device}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))
+
+    # -- what came of it ----------------------------------------------------------------------------------------
+
+    def advance(self, loss: float, seconds: float, score: Callable[[], float]) -> None:
+        """Note and tell the step that was just done; score and save where it is time.
+
+        Args:
+            loss: of the step.
+            seconds: that it took.
+            score: finds the loss of the held-out conversations under the weights as they are now.
+
+        Raises:
+            DivergedError: the loss is not finite; nothing is noted.
+            StorageError: the disk is full or not ours.
+        """
+        done = self.progress.step
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"The loss of step {done + 1} is {loss}.", hint="Lower training.lr, or raise training.warmup."
+            )
+        tokens = self._tokens(done)
+        self._note(
+            step=done + 1, losses=(*self.progress.losses, (done + 1, loss)), tokens=self.progress.tokens + tokens
+        )
+        self._report(
+            "train.step",
+            epoch=(done + 1) / self._plan.per_epoch,
+            loss=loss,
+            lr=self.lr(done),
+            tokens=tokens,
+            tokens_per_second=tokens / seconds,
+        )
+        if self.progress.step in self._evals:
+            self._scored(score())
+        if self.is_over or self.progress.step in self._saves:
+            self.save()
+
+    def best(self) -> Weights:
+        """The weights of the best scoring, or the last ones where nothing is held out. On the CPU."""
+        return self._best or self._copies()
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the last one is of this step.
+
+        Raises:
+            StorageError: the disk is full or not ours.
+        """
+        if not self._leads or self._saved == self.progress.step:
+            return
+        best = {} if self.progress.best_step == self.progress.step else self._best
+        save_checkpoint(
+            self._folder, Checkpoint(self.progress, self._copies(), best, state_of(self.optimizer, self.weights))
+        )
+        self._saved = self.progress.step
+
+    def _tokens(self, step: int) -> int:
+        """Of a step, on all devices."""
+        batches = (batch for device in range(self._devices) for batch in self.batches(step, device))
+        return sum(len(example.input_ids) for batch in batches for row in batch for example in row)
+
+    def _scored(self, loss: float) -> None:
+        losses = (*self.progress.eval_losses, (self.progress.step, loss))
+        best = loss <= min(each for _, each in losses)
+        if best:
+            self._best = self._copies()
+        self._note(eval_losses=losses, best_step=self.progress.step if best else self.progress.best_step)
+        self._report("train.eval", loss=loss, best=best)
+
+    def _note(self, **changes: Any) -> None:
+        seconds = time.perf_counter() - self._began
+        self.progress = self.progress.model_copy(update={**changes, "seconds": seconds})
+
+    def _report(self, event: str, **data: Any) -> None:
+        if self._leads:
+            self._tell(event, {"step": self.progress.step, "steps": self.steps, **data})
+
+    def _copies(self) -> Weights:
+        return {name: weight.detach().cpu().clone() for name, weight in self.weights.items()}

@@ -1,0 +1,75 @@
+"""Measuring tells how far it is, and ends when somebody asks for it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from agentlab.errors import Interrupted
+from agentlab.persona.measure import forgetting, held_out_losses, samples, separability
+from agentlab.persona.measuring import Measuring
+from agentlab.runs.stop import StopFlag
+from agentlab.train.conversations import Turn
+from agentlab.train.masks import Example
+
+LINES = [Example(1, (1, 2), (-100, 2), 0)] * 3
+
+
+class Scorer:
+    """Likes everything alike, and says after each text, or after each token of all answers, that it is done."""
+
+    def __init__(self, measuring: Measuring) -> None:
+        self._done = measuring.done
+
+    def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:
+        for _ in examples:
+            self._done(1)
+        return [-1.0 if adapter is None else -2.0] * len(examples)
+
+    def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+        for _, answers in questions:
+            self.logprobs(adapter, LINES[:1] * len(answers))
+        return [answers[0] for _, answers in questions]
+
+    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
+        for _ in range(max_tokens):
+            self._done(len(asked))
+        return ["so"] * len(asked)
+
+
+def test_each_part_is_told_from_nothing_to_all_of_it() -> None:
+    told: list[tuple[str, int, int]] = []
+    measuring = Measuring(lambda *each: told.append(each), StopFlag())
+    scores = Scorer(measuring)
+    found = measuring.part("losses", scores, lambda by: held_out_losses(by, None, LINES))
+    assert found == held_out_losses(scores, None, LINES)
+    assert told[:4] == [("losses", done, 3) for done in range(4)]
+    told.clear()
+    measuring.part("apart", scores, lambda by: separability(by, {"a": LINES, "b": LINES[:2]}, 2))
+    measuring.part("task", scores, lambda by: forgetting(by, ["a"], 4))
+    measuring.part("answers", scores, lambda by: samples(by, {"a": "Doubt.", "b": None}, ["Why?", "How?"], 5))
+    last = {name: (done, total) for name, done, total in told}
+    assert set(last) == {"apart", "task", "answers"}
+    assert all(done == total for done, total in last.values())
+    assert last["apart"] == (12, 12)
+    assert last["answers"] == (40, 40)
+
+
+def test_a_part_that_asks_for_nothing_tells_nothing() -> None:
+    measuring = Measuring(lambda *_: pytest.fail("there is nothing to tell"), StopFlag())
+    assert measuring.part("losses", Scorer(measuring), lambda by: held_out_losses(by, "a", [])) is None
+
+
+@pytest.mark.parametrize("texts", [0, 2])
+def test_it_ends_between_two_texts(texts: int) -> None:
+    stop, told = StopFlag(), []
+
+    def tell(_: str, done: int, total: int) -> None:
+        told.append((done, total))
+        if done == texts:
+            stop.request(15)
+
+    measuring = Measuring(tell, stop)
+    with pytest.raises(Interrupted) as caught:
+        measuring.part("losses", Scorer(measuring), lambda by: held_out_losses(by, None, LINES))
+    assert caught.value.exit_code == 143
+    assert told == [(done, 3) for done in range(texts + 1)]
