@@ -1,7 +1,7 @@
 """Batches as tensors: rows padded on the right, or packed with positions that restart at every conversation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -45,10 +45,16 @@ class Collator:
     @classmethod
     def of(cls, tokenizer: Any, training: TrainingConfig, batching: Literal["packed", "sorted"]) -> Self:
         """What makes the batches of a training."""
-        token = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         if batching == "sorted":
-            return cls(token or 0, "padded")
-        return cls(token or 0, "flat" if training.attn_implementation == "flash_attention_2" else "packed")
+            return cls.padded(tokenizer)
+        flat = training.attn_implementation == "flash_attention_2"
+        return replace(cls.padded(tokenizer), layout="flat" if flat else "packed")
+
+    @classmethod
+    def padded(cls, tokenizer: Any) -> Self:
+        """What makes batches of one conversation a row."""
+        token = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        return cls(token or 0, "padded")
 
     def __call__(self, rows: Sequence[Sequence[Example]]) -> dict[str, "Tensor"]:
         """The batch.

@@ -18,7 +18,7 @@ from typing import Any
 import torch  # noqa: TID253 - this module is only imported by code that trains
 
 from agentlab import machine
-from agentlab.errors import AgentlabError, DataError, Interrupted, UsageError
+from agentlab.errors import DataError, Interrupted, UsageError
 from agentlab.lora.reading import PREFIX
 from agentlab.lora.stacked import Factors, Stack
 from agentlab.train.adapter import attached, trained_weights, write_trained
@@ -28,9 +28,8 @@ from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_of
 from agentlab.train.schedule import resolve_batching, side_by_side
-from agentlab.train.sft import Trained, memory_needed, origin_of, peak_bytes_so_far, remedies
+from agentlab.train.sft import Trained, explained, memory_needed, origin_of
 from agentlab.train.state import Batch, Tell, TrainingState
-from agentlab.workers import memory
 
 
 def train_adapters(
@@ -70,17 +69,11 @@ def train_adapters(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by accelerate launch
         raise UsageError("Adapters are trained together in one process.", hint="Use --set together=false.")
     checkpointing = memory_needed(base, splits, lora, training, together=True).checkpointing
-    try:
-        with torch.random.fork_rng():
-            joint = _Joint(base, splits, lora, training, folder=folder, seed=seed, tell=tell, stopped=stopped)
-            with _trainable(base.model, checkpointing):
-                joint.run()
-            return joint.written()
-    except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
-            raise
-        advice = remedies(lora, training, checkpointing)
-        raise AgentlabError("The training ran out of memory.", hint=advice) from error
+    with explained(lora, training, checkpointing), torch.random.fork_rng():
+        joint = _Joint(base, splits, lora, training, folder=folder, seed=seed, tell=tell, stopped=stopped)
+        with _trainable(base.model, checkpointing):
+            joint.run()
+        return joint.written()
 
 
 @contextlib.contextmanager
@@ -165,17 +158,8 @@ class _Joint:
             return tuple(self._written(model, *each) for each in zip(self._states, self._folders, strict=True))
 
     def _written(self, model: Any, state: TrainingState, folder: Path) -> Trained:
-        adapter, progress = folder / "adapter", state.progress
-        write_trained(model, state.best(), self._base, adapter, progress.origin)
-        return Trained(
-            adapter=adapter,
-            losses=progress.losses,
-            eval_losses=progress.eval_losses,
-            best_step=progress.best_step or progress.step,
-            tokens=progress.tokens,
-            seconds=progress.seconds,
-            peak_bytes=peak_bytes_so_far(),
-        )
+        write_trained(model, state.best(), self._base, folder / "adapter", state.progress.origin)
+        return Trained.of(folder / "adapter", state.progress)
 
     # -- steps --------------------------------------------------------------------------------------------------
 

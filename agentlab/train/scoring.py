@@ -47,9 +47,8 @@ class Scorer:
     def __init__(self, base: Base, rows: Rowwise, names: Sequence[str], done: Callable[[int], object]) -> None:
         self._base, self._model, self._rows, self._done = base, base.model, rows, done
         self._places: dict[str | None, int] = {None: BASE, **{name: place for place, name in enumerate(names)}}
-        tokenizer = base.tokenizer
-        self._filler = (tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id) or 0
-        self._collate = Collator(self._filler, "padded")
+        self._collate = Collator.padded(base.tokenizer)
+        self._filler = self._collate.pad_token
 
     @torch.inference_mode()
     def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:

@@ -4,9 +4,10 @@ Works in one process, and in each of those that `accelerate launch` starts; then
 tells what happens.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from agentlab.errors import AgentlabError, DataError
 from agentlab.train import estimate
 from agentlab.train.adapter import attached, write_trained
 from agentlab.train.base import Base, quietly
+from agentlab.train.checkpoints import Progress
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.data_report import tokens_of
 from agentlab.train.dataset import Split
@@ -41,6 +43,19 @@ class Trained:
     tokens: int
     seconds: float
     peak_bytes: int
+
+    @classmethod
+    def of(cls, adapter: Path, progress: Progress) -> "Trained":
+        """Now that the adapter is written."""
+        return cls(
+            adapter=adapter,
+            losses=progress.losses,
+            eval_losses=progress.eval_losses,
+            best_step=progress.best_step or progress.step,
+            tokens=progress.tokens,
+            seconds=progress.seconds,
+            peak_bytes=peak_bytes_so_far(),
+        )
 
 
 def train_adapter(
@@ -90,7 +105,7 @@ def train_adapter(
     threads = torch.get_num_threads()
     torch.set_num_threads(machine.threads(processes))
     try:
-        with generators_kept(), attached(base, lora, seed) as model:
+        with explained(lora, training, needed.checkpointing), generators_kept(), attached(base, lora, seed) as model:
             if needed.checkpointing:
                 base.model.activation_checkpointing_enable({"use_reentrant": False})
             origin = origin_of(base, split, lora, training, seed)
@@ -101,24 +116,27 @@ def train_adapter(
             if loop.first:
                 write_trained(model, best, base, folder / "adapter", origin)
             loop.wait()
+    finally:
+        torch.set_num_threads(threads)
+    return Trained.of(folder / "adapter", progress)
+
+
+@contextlib.contextmanager
+def explained(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> Iterator[None]:
+    """What goes wrong in a training and is no bug, in the words of a user.
+
+    Raises:
+        AgentlabError: there is not enough memory, or another process has ended.
+    """
+    try:
+        yield
     except (RuntimeError, MemoryError) as error:
         if lost_another(error):
             raise AgentlabError("Another process of this training has ended.", hint=RESUME) from error
         if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
             raise
-        advice = remedies(lora, training, needed.checkpointing)
+        advice = remedies(lora, training, checkpointing)
         raise AgentlabError("The training ran out of memory.", hint=advice) from error
-    finally:
-        torch.set_num_threads(threads)
-    return Trained(
-        adapter=folder / "adapter",
-        losses=progress.losses,
-        eval_losses=progress.eval_losses,
-        best_step=progress.best_step or progress.step,
-        tokens=progress.tokens,
-        seconds=progress.seconds,
-        peak_bytes=peak_bytes_so_far(),
-    )
 
 
 def remedies(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> str:

@@ -82,7 +82,7 @@ def read(db: sqlite3.Connection, folder: Path, name: str, stamp: str, store: Sto
         status=manifest.status,
         created=manifest.created,
         born=_born(record.path),
-        seconds=manifest.seconds,
+        seconds=record.seconds,
         parent=manifest.parent,
         error=manifest.error.message if manifest.error else None,
         excerpt=shown(next(iter(inputs.values()), ""), _EXCERPT),
