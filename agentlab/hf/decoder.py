@@ -31,8 +31,12 @@ class Decoder:
             ModelFileError: checkpoint or adapter cannot be loaded, or there is no chat template.
         """
         torch.set_num_threads(threads)
+        self._device = machine.device()
+        self._packing = ExitStack()  # never closed: the process ends with the decoder
         try:
             self._tokenizer, self._model = _load(path, adapter)
+            self._model.to(self._device).eval()
+            self._packing.enter_context(packed(self._model))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, MemoryError) as error:
             where = path if adapter is None else f"{path} with {adapter}"
             raise ModelFileError(
@@ -44,10 +48,6 @@ class Decoder:
                 f"{path} holds no chat template, so it cannot be talked to.",
                 hint="Use an instruct model, for example `agentlab models import smollm2-135m`.",
             )
-        self._device = machine.device()
-        self._model.to(self._device).eval()
-        self._packing = ExitStack()  # never closed: the process ends with the decoder
-        self._packing.enter_context(packed(self._model))
         self._ends = _ends(self._model.generation_config, self._tokenizer)
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
 

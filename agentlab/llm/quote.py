@@ -7,8 +7,9 @@ Tag = Literal["question", "answer", "candidate"]  # what questions here are made
 
 # A text that holds one of the tags has its bracket written out. A model reads `< / answer`, `</answer_A>` and one with
 # invisible characters between its letters as the tag too, so they count as it.
-_NAMES = "|".join(r"[^\w<>]*".join(tag) for tag in get_args(Tag))
-_OWN = re.compile(rf"<(?=[^<>a-z0-9]*(?:{_NAMES}))", re.IGNORECASE)
+_BETWEEN = r"(?:[^\w<>]|_)*"
+_NAMES = "|".join(_BETWEEN.join(tag) for tag in get_args(Tag))
+_OWN = re.compile(rf"[<＜﹤‹〈](?={_BETWEEN}(?:{_NAMES}))", re.IGNORECASE)
 _CUT = "\n[...]\n"
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch  # noqa: TID253 - reached lazily, when adapters are applied to a model
 
 from agentlab.errors import UsageError
-from agentlab.lora.reading import Adapter
-from agentlab.lora.stacked import BASE, Stack, check_rows
+from agentlab.lora.reading import Adapter, union
+from agentlab.lora.stacked import BASE, Stack, check_rows, layer_of
 
 _ALONE = "__base__"  # PEFT's name for no adapter
 
@@ -40,28 +40,14 @@ def rowwise(model: Any, folders: Sequence[Path]) -> Iterator[Rowwise]:
     """
     with ExitStack() as opened:
         adapters = [opened.enter_context(Adapter(folder)) for folder in folders]
-        if all(isinstance(layer, torch.nn.Linear) for layer in _layers(model, adapters)):
-            stack = Stack.of(adapters, device=model.device) if adapters else Stack({}, 0)
-        else:
-            stack = None
-    if stack is not None:
+        changed = list(union(adapters)) if adapters else []
+        linear = all(isinstance(layer_of(model, name), torch.nn.Linear) for name in changed)
+        stack = Stack.of(adapters, device=model.device) if adapters and linear else Stack({}, 0)
+    if linear:
         yield stack
         return
     with _injected(model, folders) as named:
         yield named
-
-
-def _layers(model: Any, adapters: Sequence[Adapter]) -> Iterator[Any]:
-    """Those that the adapters change."""
-    for adapter in adapters:
-        for name in adapter.modules:
-            try:
-                yield model.get_submodule(name)
-            except AttributeError:
-                raise UsageError(
-                    f"The model has no layer {name}, which {adapter.path} changes.",
-                    hint="Apply adapters to the base model that they were trained on, unwrapped by PEFT.",
-                ) from None
 
 
 class _Named:
@@ -90,13 +76,23 @@ def _with_names(names: list[str], _: Any, args: tuple[Any, ...], kwargs: dict[st
 
 @contextmanager
 def _injected(model: Any, folders: Sequence[Path]) -> Iterator[_Named]:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
-    wrapped: Any = PeftModel.from_pretrained(model, str(folders[0]), adapter_name="0")
+    wrapped: Any = PeftModel(model, LoraConfig.from_pretrained(str(folders[0])), adapter_name="0")
     try:
-        for index, folder in enumerate(folders[1:], start=1):
-            wrapped.load_adapter(str(folder), adapter_name=str(index))
-        wrapped.eval()
+        _fill(wrapped, folders)
         yield _Named(len(folders))
     finally:
         wrapped.unload()
+
+
+def _fill(wrapped: Any, folders: Sequence[Path]) -> None:
+    try:
+        for index, folder in enumerate(folders):
+            wrapped.load_adapter(str(folder), adapter_name=str(index))
+    except RuntimeError as error:
+        raise UsageError(
+            f"{folder} does not fit the model: {str(error)[:300]}",
+            hint="Apply adapters to the base model that they were trained on.",
+        ) from error
+    wrapped.eval()

@@ -188,23 +188,32 @@ def _part(a: torch.Tensor, b: torch.Tensor, first: int, count: int) -> Factors:
     return a[first : first + count], b[first : first + count]
 
 
+def layer_of(model: Any, name: str) -> Any:
+    """The layer of that name, of whatever kind.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise UsageError(
+            f"The model has no layer {name}, which an adapter changes.",
+            hint="Apply adapters to the base model that they were trained on, unwrapped by PEFT.",
+        ) from None
+
+
 def _layer(model: Any, name: str, source: Source) -> torch.nn.Linear:
     """The linear layer of that name.
 
     Raises:
         UsageError: there is none, it is of another kind, or its shape is not that of the factors.
     """
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        raise UsageError(
-            f"The model has no layer {name}, which an adapter changes.",
-            hint="Apply adapters to the base model that they were trained on, unwrapped by PEFT.",
-        ) from None
+    module = layer_of(model, name)
     if not isinstance(module, torch.nn.Linear):
         raise UsageError(
             f"{name} is a {type(module).__name__}, not a linear layer: adapters of it cannot be stacked.",
-            hint="Load the adapters with PEFT and pass adapter_names, which knows such layers and is slower.",
+            hint="Use agentlab.lora.rowwise, which applies them through PEFT.",
         )
     a, b = source(0, 1)
     if (module.in_features, module.out_features) != (a.shape[-2], b.shape[-1]):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentlab.errors import ModelFileError, UnknownNameError, UsageError
 from agentlab.gguf import metadata
+from agentlab.hf.clock import stopped_clock
 from agentlab.models.staging import stage
 from agentlab.runs.atomic import sync_folder
 
@@ -101,7 +102,8 @@ def _compare(folder: Path, model: Any, tokenizer: Any) -> None:
 def _render(tokenizer: Any) -> str:
     if not tokenizer.chat_template:
         return _PROMPT[0]["content"]
-    return str(tokenizer.apply_chat_template(_PROMPT, tokenize=False, add_generation_prompt=True))
+    with stopped_clock():
+        return str(tokenizer.apply_chat_template(_PROMPT, tokenize=False, add_generation_prompt=True))
 
 
 def _logits(model: Any, tokenizer: Any, text: str) -> "torch.Tensor":

@@ -72,6 +72,7 @@ class PersonaConfig(StrictModel):
 
 
 MEASURED = Basis(  # the seed draws what is held out
-    keys=("base", "personas", "seed", "training.eval_fraction", "training.max_length", "report.separability"),
+    data_keys=("personas",),
+    keys=("base", "seed", "training.eval_fraction", "training.max_length", "report.separability"),
     event=("data.checked", "sha256", "eval_sha256"),
 )

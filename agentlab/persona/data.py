@@ -35,7 +35,8 @@ class Source:
         """The system message of most conversations; None where most have none."""
         first = (each.turns[0] for each in self.data.learnt.conversations)
         said = Counter(turn.content if turn.role == "system" else None for turn in first)
-        return said.most_common(1)[0][0]
+        ((system, count),) = said.most_common(1)
+        return system if 2 * count > said.total() else None
 
     @property
     def hashes(self) -> Mapping[str, str | None]:

@@ -29,7 +29,9 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     config = load_resolved(PersonaConfig, run / "config.yaml", (), env=context.env)
     experiment = read_input(config, context)
     base = load_base(experiment.base.path, config.training.precision, config.training.attn_implementation)
-    prepared = [(source.name, source.prepared(base.tokenizer, config)) for source in experiment.sources]
+    prepared = [
+        (source.name, source.prepared(base.tokenizer, config, context.stop.check)) for source in experiment.sources
+    ]
     begin()
     check_unchanged(experiment.sources, read_events(run / "events.jsonl"))  # with what the owner has read
     for name, each in prepared:

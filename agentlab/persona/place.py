@@ -1,5 +1,6 @@
 """Whether an adapter can be put where it is to go: asked before it is trained, and again before it is published."""
 
+import errno
 import json
 import os
 import shutil
@@ -38,7 +39,8 @@ def check_place(folder: Path, run: str | None, needed: int) -> None:
     if not above.is_dir():
         raise UsageError(f"{folder} cannot be made: {above} is no folder.", hint=_ELSEWHERE)
     if not os.access(above, os.W_OK | os.X_OK):
-        raise StorageError(f"{folder} cannot be made: {above} is not writable.", hint=_ELSEWHERE)
+        refused = PermissionError(errno.EACCES, "not writable", str(above))
+        raise StorageError(f"{folder} cannot be made: {above} is not writable.", hint=_ELSEWHERE) from refused
     free = shutil.disk_usage(above).free
     if free < needed + _SLACK:
         raise StorageError(

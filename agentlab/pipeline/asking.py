@@ -199,9 +199,8 @@ class Asking:
         if known is None and self._config.cache == "use":
             found = self._store.recall(key_of(asked))
             if found is None and asked == wanted:
-                found = self._store.recall(key_of(_as_ruled(call, wanted))) or self._store.recall(
-                    key_of(self._as_pressed(wanted))
-                )
+                ruled = _as_ruled(call, wanted)
+                found = self._store.recall(key_of(ruled)) or self._store.recall(key_of(self._as_pressed(ruled)))
             known = None if found is None else Known(found[0], found[1], "cache")
         if known is None:
             return None
@@ -217,8 +216,8 @@ class Asking:
             sha = self._store.remember(key_of(asked), asked, answer)
             if asked != wanted:  # an identical run asks nothing, whatever has led to the change
                 changed = asked.numerics != wanted.numerics
-                led = self._as_pressed(wanted) if changed else _as_ruled(call, wanted)
-                self._store.remember(key_of(led), wanted, answer)
+                ruled = _as_ruled(call, wanted)
+                self._store.remember(key_of(self._as_pressed(ruled) if changed else ruled), wanted, answer)
         self._note(call, wanted, asked, answer, sha, "model", change)
         return answer
 

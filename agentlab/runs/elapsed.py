@@ -13,7 +13,8 @@ def elapsed(manifest: Manifest, events: Sequence[Event]) -> float:
 
     A session writes its seconds into the manifest when it ends. One that is under way, or was killed, has only events.
     """
-    if manifest.status != "running":
+    begun = [event.t for event in events if event.type in _BEGINNINGS]
+    sessions = (manifest.started is not None) + len(manifest.resumed)
+    if manifest.status != "running" or not begun or len(begun) < sessions:  # one has begun and not said so yet
         return manifest.seconds
-    begun = next((event.t for event in reversed(events) if event.type in _BEGINNINGS), None)
-    return manifest.seconds if begun is None else round(manifest.seconds + max(0.0, events[-1].t - begun), 3)
+    return round(manifest.seconds + max(0.0, events[-1].t - begun[-1]), 3)

@@ -27,6 +27,7 @@ from agentlab.train.collate import Collator
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_of
+from agentlab.train.ranks import place
 from agentlab.train.schedule import resolve_batching, side_by_side
 from agentlab.train.sft import Trained, explained, memory_needed, origin_of
 from agentlab.train.state import Batch, Tell, TrainingState
@@ -46,7 +47,8 @@ def train_adapters(
     """Train an adapter on each split, or go on with them: the base is as before afterwards.
 
     Each starts from the weights, sees the batches and is scored and stopped as `train_adapter` does it with the same
-    seed; losses are the same but for rounding. It works in one process.
+    seed; losses are the same but for rounding, and for dropout where batches lie side by side: there all adapters draw
+    from one generator. It works in one process.
 
     Args:
         base: from `load_base`.
@@ -66,7 +68,7 @@ def train_adapters(
     """
     if not splits or not all(split.train for split in splits):
         raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by accelerate launch
+    if place(os.environ)[1] > 1:
         raise UsageError("Adapters are trained together in one process.", hint="Use --set together=false.")
     checkpointing = memory_needed(base, splits, lora, training, together=True).checkpointing
     with explained(lora, training, checkpointing), torch.random.fork_rng():

@@ -119,8 +119,13 @@ class TrainingLoop:
         return over or self._interrupted
 
     def _held_out_loss(self) -> float:
-        held_out = self._split.held_out
-        return mean_loss(self._trainer.model, held_out, self._training.batch_size, self._collate.pad_token)
+        """The first process's: on unlike devices last bits differ, and patience has to end for all at once."""
+        model, size = self._trainer.model, self._training.batch_size
+        loss = mean_loss(model, self._split.held_out, size, self._collate.pad_token)
+        if self._trainer.args.world_size == 1:
+            return loss
+        every = self._trainer.accelerator.gather(torch.tensor([loss], device=self._trainer.args.device))
+        return float(every[0])
 
     def _anyone(self, said: bool) -> bool:
         """Processes stop together, or they would wait for each other for ever."""

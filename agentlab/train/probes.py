@@ -9,6 +9,7 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when a merged model is compared
 
 from agentlab.errors import ModelFileError
+from agentlab.hf.clock import stopped_clock
 from agentlab.train.base import Base, quietly
 
 PROMPTS = (
@@ -76,7 +77,8 @@ def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
     text, plain = prompt, tokenizer.chat_template is None
     if not plain:
         turns = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        with stopped_clock():
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)
     with torch.inference_mode():
         found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]

@@ -11,6 +11,7 @@ from agentlab.hf.packed import packed
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, quietly
+from agentlab.train.chat_template import ChatTemplate
 from agentlab.train.collate import Collator
 from agentlab.train.conversations import Turn
 from agentlab.train.loss import learnt_losses
@@ -49,6 +50,7 @@ class Scorer:
         self._places: dict[str | None, int] = {None: BASE, **{name: place for place, name in enumerate(names)}}
         self._collate = Collator.padded(base.tokenizer)
         self._filler = self._collate.pad_token
+        self._template = ChatTemplate(base.tokenizer)
 
     @torch.inference_mode()
     def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:
@@ -122,8 +124,7 @@ class Scorer:
     # -- tokens -------------------------------------------------------------------------------------------------
 
     def _ids(self, turns: Sequence[Turn]) -> list[int]:
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        text = self._base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = self._template.render(turns, prompt=True)
         ids: list[int] = self._base.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -124,14 +124,11 @@ class TrainingState:
             score: finds the loss of the held-out conversations under the weights as they are now.
 
         Raises:
-            DivergedError: the loss is not finite; nothing is noted.
+            DivergedError: the loss is not finite, and nothing is noted; or that of the held-out conversations.
             StorageError: the disk is full or not ours.
         """
         done = self.progress.step
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"The loss of step {done + 1} is {loss}.", hint="Lower training.lr, or raise training.warmup."
-            )
+        _check_finite(f"The loss of step {done + 1}", loss)
         tokens = self._tokens(done)
         self._note(
             step=done + 1, losses=(*self.progress.losses, (done + 1, loss)), tokens=self.progress.tokens + tokens
@@ -173,6 +170,7 @@ class TrainingState:
         return sum(len(example.input_ids) for batch in batches for row in batch for example in row)
 
     def _scored(self, loss: float) -> None:
+        _check_finite(f"The held-out loss after step {self.progress.step}", loss)
         losses = (*self.progress.eval_losses, (self.progress.step, loss))
         best = loss <= min(each for _, each in losses)
         if best:
@@ -190,3 +188,8 @@ class TrainingState:
 
     def _copies(self) -> Weights:
         return {name: weight.detach().cpu().clone() for name, weight in self.weights.items()}
+
+
+def _check_finite(what: str, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"{what} is {loss}.", hint="Lower training.lr, or raise training.warmup.")

@@ -12,10 +12,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentlab.lora.reading import Adapter
+from agentlab.persona.run import PersonaExperiment
 from tests.cli.conftest import Answer
 from tests.cli.test_train_persona import SHORT, talks
 from tests.unit.train.merging import train, write_checkpoint
@@ -127,14 +129,40 @@ def base(workspace: Path) -> None:
     tiny_checkpoint(workspace / "models" / "tiny")
 
 
+def training() -> tuple[Any, ...]:
+    return "train-persona", "--data", talks("a.jsonl"), "--base", "tiny", "--r", 4, "--epochs", 2, "--bsz", 4, *SHORT
+
+
+@pytest.mark.usefixtures("base")
+def test_a_disk_without_room_for_the_adapter_is_found_before_it_is_trained(
+    agentlab: Call, workspace: Path, disk: Disk
+) -> None:
+    disk.fill(left=2 * PAGE)
+    answer = agentlab(*training(), "--run-name", "mine")
+    refused(answer, disk.path / "a", surprise=False)
+    assert "hint: Free some space, or choose a folder on another disk with --out." in answer.err
+    assert not (workspace / "runs" / "mine").exists()
+
+
 @pytest.mark.usefixtures("base")
 @pytest.mark.parametrize("again", [("runs", "resume", "mine"), ("train-persona", "--resume", "mine")])
 def test_an_adapter_that_found_no_room_is_published_on_resume_and_not_trained_again(
-    agentlab: Call, workspace: Path, disk: Disk, surprise: bool, again: tuple[str, ...]
+    agentlab: Call,
+    workspace: Path,
+    disk: Disk,
+    surprise: bool,
+    again: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk.fill(left=2 * PAGE)
-    flags = ("--data", talks("a.jsonl"), "--base", "tiny", "--r", 4, "--epochs", 2, "--bsz", 4, *SHORT)
-    answer = agentlab("train-persona", *flags, "--run-name", "mine")
+    write = PersonaExperiment._write
+
+    def fill_and_write(self: Any, *rest: Any) -> None:
+        disk.fill(left=2 * PAGE)  # others have written to the disk while it was trained
+        write(self, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PersonaExperiment, "_write", fill_and_write)
+        answer = agentlab(*training(), "--run-name", "mine")
     refused(answer, disk.path / "a", surprise)
     assert "hint: Free some space, then: agentlab runs resume mine" in answer.err
     assert disk.names() == []

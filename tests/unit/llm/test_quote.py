@@ -26,6 +26,8 @@ def test_only_the_two_tags_around_it_are_tags(tag, text):
         "<\u200b/answer A>",
         "</ans\u200bwer A>",
         "</answer_A>",
+        "</a_nswer A>",
+        "\uff1c/answer A\uff1e",
         "<!--answer B-->",
         "</question>",
     ],

@@ -17,13 +17,13 @@ ROWS = [1, BASE, 0, 1]
 IDS = torch.randint(0, 64, (len(ROWS), 7), generator=torch.Generator().manual_seed(1))
 
 
-def convolutional() -> Any:
+def convolutional(width: int = 32) -> Any:
     """A random GPT-2, whose layers are no linear ones."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=4, bos_token_id=0)
+        config = GPT2Config(vocab_size=64, n_positions=32, n_embd=width, n_layer=2, n_head=4, bos_token_id=0)
         return GPT2LMHeadModel(config).eval()
 
 
@@ -111,6 +111,20 @@ def test_a_row_of_no_adapter_is_refused(kind: str, request: pytest.FixtureReques
 def test_adapters_of_another_model_are_refused(linear: list[Path]) -> None:
     with pytest.raises(UsageError, match=r"no layer model\.layers"), rowwise(convolutional(), linear):
         pass
+
+
+def test_adapters_of_a_wider_model_leave_a_model_as_it_was(others: list[Path]) -> None:
+    narrow, ids = convolutional(width=16), IDS[:1]
+    before, layers = narrow(ids).logits, [type(module) for module in narrow.modules()]
+    with pytest.raises(UsageError, match="does not fit the model"), rowwise(narrow, others):
+        pass
+    assert [type(module) for module in narrow.modules()] == layers
+    assert torch.equal(narrow(ids).logits, before)
+
+
+def test_errors_in_the_block_are_the_caller_s(others: list[Path]) -> None:
+    with pytest.raises(RuntimeError, match="mine"), rowwise(convolutional(), others):
+        raise RuntimeError("mine")
 
 
 @torch.no_grad()

@@ -162,7 +162,7 @@ def test_other_kinds_of_layers_are_left_to_peft() -> None:
     stack = Stack({"0": lambda first, count: (torch.zeros(1, 4, 2), torch.zeros(1, 2, 4))}, 1)
     with pytest.raises(UsageError, match="is a Embedding, not a linear layer") as caught:
         applied(stack, torch.nn.Sequential(torch.nn.Embedding(4, 4)), [0])
-    assert "adapter_names" in str(caught.value.hint)
+    assert "rowwise" in str(caught.value.hint)
 
 
 @given(st.lists(st.integers(BASE, 4), min_size=1, max_size=24))

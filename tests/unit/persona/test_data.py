@@ -22,6 +22,7 @@ LINE = '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant",
         pytest.param(["Be terse.", "Be terse.", None], "Be terse.", id="most have it"),
         pytest.param([None, None, None, "Be terse.", "Be terse."], None, id="most have none"),
         pytest.param([None], None, id="none has"),
+        pytest.param(["Be terse.", "Be kind.", "Be terse.", "Be loud."], None, id="no one has more than half"),
     ],
 )
 def test_the_system_message_of_most_conversations_is_the_persona_s(said: list[str | None], expected: str) -> None:

@@ -61,6 +61,16 @@ def test_going_on_adds_the_session_that_was_killed(tmp_path: Path) -> None:
     assert shown(tmp_path) == "11.5 s, resumed 1x"
 
 
+def test_a_resume_killed_before_it_could_say_so_counts_nothing_twice(tmp_path: Path) -> None:
+    clock = Clock()
+    path = killed(tmp_path, clock, 7.5)
+    with Run.resume(path, Edge(clock=clock)) as again:
+        again.start({})
+    events = (path / "events.jsonl").read_bytes()
+    (path / "events.jsonl").write_bytes(b"".join(events.splitlines(keepends=True)[:-1]))  # without `run.resumed`
+    assert find(tmp_path, "mine").seconds == 7.5
+
+
 def test_a_run_killed_before_its_first_event_took_no_time(tmp_path: Path) -> None:
     Run.create(tmp_path, SPEC, Edge()).close()
     assert (find(tmp_path, "mine").seconds, shown(tmp_path)) == (0.0, "0.0 s")

@@ -213,7 +213,8 @@ def test_a_training_on_nothing_is_refused(base: Base, tmp_path: Path) -> None:
 
 
 def test_several_processes_are_refused(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)  # as launchers do
     with pytest.raises(UsageError, match="one process") as caught:
         together(base, tmp_path)
     assert "together=false" in str(caught.value.hint)

@@ -118,3 +118,13 @@ def test_what_is_done_is_told_and_may_be_the_end(base: Base) -> None:
         with pytest.raises(Interrupted), scorer(base, {}, stop) as scores:
             measure(scores)
     assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
+
+
+def test_a_template_that_writes_the_date_is_asked_on_the_same_day_as_in_training(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = base.tokenizer.chat_template
+    monkeypatch.setattr(base.tokenizer, "chat_template", "{{ strftime_now('%Y-%m-%d') }}" + template)
+    with scorer(base, {}) as scores:
+        asked = base.tokenizer.decode(scores._ids([Turn("user", "abc")]))
+    assert asked.startswith("2025-01-01")

@@ -141,6 +141,13 @@ def test_a_loss_that_is_no_number_is_not_noted(tmp_path: Path, loss: float) -> N
     assert told == []
 
 
+def test_held_out_conversations_whose_loss_is_no_number_end_the_training(tmp_path: Path) -> None:
+    told: Told = []
+    with pytest.raises(DivergedError, match=r"held-out loss after step .* is nan"):
+        drive(state(tmp_path, told), 20, held_out=lambda _: float("nan"))
+    assert "train.eval" not in [event for event, _ in told]
+
+
 def test_of_several_processes_one_tells_and_saves_and_all_count_the_same(tmp_path: Path) -> None:
     told: Told = []
     leader = state(tmp_path / "first", told, devices=2)
