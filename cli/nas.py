@@ -127,7 +127,7 @@ def _series(
 @app.command(
     cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test"
 )
-@with_contract()
+@with_contract("resume")
 def train(
     ctx: typer.Context,
     contract: Contract,
@@ -140,14 +140,14 @@ def train(
     """Train one configuration, score it and export it, without any search.
 
     CONFIG is a preset, a file, or the config_used.yaml of an earlier trial.
-    A training that was stopped goes on with `agentlab runs resume`.
     """
     from agentlab.config.overrides import Override
 
     from .launch import launch
 
     overrides = contract.overrides(**_series(data, date_column, target, horizon))
-    overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
+    if not contract.resume:  # a run's own config says it already
+        overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
     launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
 
 

@@ -39,7 +39,6 @@ def test_a_flag_is_shown_where_the_config_has_its_key(command: str, name: str, f
         ("train-persona", "demo", "--control", "full"),
         ("train-persona", "demo", "--max-cost", "1"),
         ("nas", "train", "demo", "--control", "full"),
-        ("nas", "train", "demo", "--resume", "last"),
     ],
 )
 def test_an_option_that_a_command_does_not_take_is_unknown_to_it(

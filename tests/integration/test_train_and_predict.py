@@ -59,10 +59,21 @@ def test_training_one_configuration_searches_nothing(workspace: Path, capsys: py
     assert (plan["trials"], plan["searched"]) == (1, [])
 
 
-def test_a_training_goes_on_like_any_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["nas", "train", "--resume=last", *QUICK[2:]]) == 2
-    error = json.loads(capsys.readouterr().out)["error"]
-    assert "agentlab runs resume last" in error["hint"]
+def test_a_training_goes_on_like_any_run(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("agentlab.nas.report.write_study_report", stopped)
+        assert main(["nas", "train", "demo", "--run-name=mine", *QUICK]) == 130
+    capsys.readouterr()
+    assert main(["nas", "train", "--resume=mine", *QUICK[2:]]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["run"]["id"] == "mine"
+    (trial,) = document["result"]["trials"]
+    assert document["result"]["winner"]["run_id"] == trial["run_id"]
 
 
 def test_a_tag_that_is_no_file_name_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
