@@ -57,7 +57,7 @@ Slo = Annotated[float | None, typer.Option(min=0, help="Objective: milliseconds,
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("resume", "max_cost")
+@with_contract("max_cost")
 def run(
     ctx: typer.Context,
     contract: Contract,
@@ -110,7 +110,7 @@ def run(
 
 
 @app.command("check", cls=InOrder, epilog="Example: agentlab llm-bench check --set llm=openrouter")
-@with_contract("resume", "max_cost")
+@with_contract("max_cost")
 def check_(
     ctx: typer.Context,
     contract: Contract,
@@ -122,7 +122,7 @@ def check_(
 
 
 @app.command("quality", cls=InOrder, epilog="Example: agentlab llm-bench quality --set llm=ollama --model local")
-@with_contract("resume", "max_cost")
+@with_contract("max_cost")
 def quality_(ctx: typer.Context, contract: Contract, model: Models = None, save_priors: SavePriors = False) -> None:
     """Ask small tasks whose answers can be checked: how good each model is, by type of task."""
     _launch(ctx, contract, "quality", model, save_priors, {})

@@ -73,7 +73,7 @@ Forecaster = Annotated[
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("resume", "max_cost", "control")
+@with_contract("max_cost", "control")
 def run(
     ctx: typer.Context,
     contract: Contract,
@@ -127,7 +127,7 @@ def _series(
 @app.command(
     cls=InOrder, epilog="Example: agentlab nas train etth1 --data ETTh1.csv --set training.epochs=10 --tag test"
 )
-@with_contract("resume")
+@with_contract()
 def train(
     ctx: typer.Context,
     contract: Contract,

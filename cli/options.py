@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentlab.config.overrides import Override
 
 CONFIG, RUN, OUTPUT = "Config", "Run", "Output"
-Also = Literal["resume", "max_cost", "control"]  # shared options that not every command takes
+Also = Literal["max_cost", "control"]  # shared options that not every command takes
 _ORDER = "agentlab.order"
 
 RunsDir = Annotated[Path | None, typer.Option(help="The folder that holds run folders.", rich_help_panel=RUN)]
@@ -153,8 +153,8 @@ def with_contract(*also: Also) -> Callable[[Callable[..., None]], Callable[..., 
     """Give a capability's command what the contract names; it receives it as `contract`.
 
     Args:
-        also: of the options that not every command takes, those of this one: `resume` where a run can be gone on with,
-            `max_cost` where a paid model can be called, `control` where there is an agent to compare.
+        also: of the options that not every command takes, those of this one: `max_cost` where a paid model can be
+            called, `control` where there is an agent to compare.
     """
     absent = frozenset(get_args(Also)) - frozenset(also)
     return lambda function: _extended(_extended(function, _contract, absent), _output)

@@ -77,7 +77,7 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, a 
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("resume", "max_cost")
+@with_contract("max_cost")
 def run(
     ctx: typer.Context,
     contract: Contract,
@@ -98,7 +98,7 @@ def run(
 
 
 @app.command("plan", cls=InOrder, epilog="Example: agentlab pipeline plan vote")
-@with_contract("resume", "max_cost")
+@with_contract("max_cost")
 def plan(
     ctx: typer.Context,
     contract: Contract,

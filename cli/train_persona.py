@@ -40,7 +40,7 @@ _EXAMPLES = """Examples:
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("resume")
+@with_contract()
 def run(
     ctx: typer.Context,
     contract: Contract,
