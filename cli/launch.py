@@ -163,7 +163,7 @@ def _led(context: Context, screen: Screen) -> Iterator[Context]:
     rank, size = place(context.env)
     if size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
-        stop_with_launcher(context.env)
+        stop_with_launcher(context.env, context.stop)
     if rank > 0:
         from agentlab.persona.follow import take_part
 

@@ -39,10 +39,15 @@ def place(env: Mapping[str, str]) -> tuple[int, int]:
     return (int(rank), int(size)) if launched else (0, 1)
 
 
-def stop_with_launcher(env: Mapping[str, str]) -> None:
-    """Have the kernel send TERM when the launcher is killed and can no longer do so (Linux, torch's launcher)."""
+def stop_with_launcher(env: Mapping[str, str], stop: StopFlag) -> None:
+    """Stop, as after TERM, when the launcher is killed and can no longer say so (Linux, torch's launcher).
+
+    The kernel tells it by a signal of its own: it sends one for each of the launcher's threads, and a second TERM would
+    mean to leave at once.
+    """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in env:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, lambda *_: stop.request(signal.SIGTERM))
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
 
 
 def lost_another(error: BaseException) -> bool:
