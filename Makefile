@@ -26,8 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: setup ## Search an architecture on real data: no key, no GPU, no network service
 	$(BIN)/agentlab nas --max-iterations 20
 
-test: setup check ## Lint, types, layers, then all tests
-	$(BIN)/python -m pytest
+test: setup check ## Lint, types, layers, then all tests in two workers
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-crewai: ## The adapter for CrewAI, in an environment of its own
 	PYTHON=$(PYTHON) bash .ci/test-crewai

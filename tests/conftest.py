@@ -1,14 +1,17 @@
-"""Rules for all tests: no network past loopback, a workspace of one's own, no keys from outside."""
+"""Rules for all tests: no network past loopback, a workspace of one's own, no keys from outside, no file left behind."""
 
 import ipaddress
 import os
 import socket
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NOT_LOOKED_AT = {".git", ".venv", ".venv-peers", ".hypothesis", "__pycache__"}  # and the caches of tools
 os.environ["HF_HUB_OFFLINE"] = "1"
 # A change is judged on the same examples every time; exploring is for the desk.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
@@ -51,6 +54,38 @@ def _no_foreign_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_TOKEN")) or name in ("PLANNER_MODEL", "EVALUATOR_MODEL"):
             monkeypatch.delenv(name)
+
+
+def _files() -> set[str]:
+    found: set[str] = set()
+    for folder, folders, names in os.walk(REPOSITORY):
+        folders[:] = [name for name in folders if name not in NOT_LOOKED_AT and not name.endswith("_cache")]
+        found.update(os.path.join(folder, name) for name in names)  # noqa: PTH118 - a thousand files, after each module
+    return found
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _checkout_stays_as_it_is() -> Iterator[None]:
+    before = _files()
+    yield
+    left = _files() - before
+    assert not left, f"a test left files in the checkout: {sorted(left)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """A report as two workers can exchange it: half a character cannot be sent between processes."""
+    return _sendable((yield))
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_sendable(key): _sendable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_sendable(each) for each in value)
+    return value
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""What the suite promises about itself: two workers can run it, and a test that leaves a file behind fails."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
+
+
+def pytest_on(folder: Path, source: str) -> str:
+    """What two workers say of one module in a checkout with our rules."""
+    (folder / "tests").mkdir()
+    shutil.copy(CONFTEST, folder / "tests")
+    (folder / "tests" / "test_one.py").write_text(source)
+    words = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", "tests"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, errors="replace").stdout
+
+
+def test_half_a_character_in_a_report_does_not_end_two_workers(tmp_path: Path) -> None:
+    said = pytest_on(
+        tmp_path,
+        "import pytest\n"
+        "def test_it():\n    assert 'half \\ud800' == ''\n"
+        "@pytest.mark.parametrize('what', ['\\ud800'])\n"
+        "def test_that(what, record_property):\n    record_property('what', [what])\n",
+    )
+    assert "1 failed, 1 passed" in said
+    assert "half \\ud800" in said
+
+
+def test_a_test_that_leaves_a_file_in_the_checkout_fails(tmp_path: Path) -> None:
+    said = pytest_on(
+        tmp_path, "from pathlib import Path\ndef test_it():\n    Path('a.jsonl').write_text('')\ndef test_that(): pass\n"
+    )
+    assert "1 error" in said
+    assert "left files in the checkout" in said
+    assert "a.jsonl" in said
