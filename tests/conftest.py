@@ -1,4 +1,4 @@
-"""Rules for all tests: no network past loopback, a workspace of one's own, no keys from outside, no file left behind."""
+"""Rules for all tests: no network past loopback, a workspace of one's own, no foreign keys, no file left behind."""
 
 import ipaddress
 import os

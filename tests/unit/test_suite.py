@@ -33,7 +33,8 @@ def test_half_a_character_in_a_report_does_not_end_two_workers(tmp_path: Path) -
 
 def test_a_test_that_leaves_a_file_in_the_checkout_fails(tmp_path: Path) -> None:
     said = pytest_on(
-        tmp_path, "from pathlib import Path\ndef test_it():\n    Path('a.jsonl').write_text('')\ndef test_that(): pass\n"
+        tmp_path,
+        "from pathlib import Path\ndef test_it():\n    Path('a.jsonl').write_text('')\ndef test_that(): pass\n",
     )
     assert "1 error" in said
     assert "left files in the checkout" in said
