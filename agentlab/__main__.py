@@ -4,14 +4,19 @@ The command line lives in `cli/` of a checkout and in `agentlab/cli` of an insta
 the build). This file alone knows both names.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from agentlab import machine
+
 
 def main() -> int:
     """Run the command line on `sys.argv` and return its exit code."""
+    for name, value in machine.worker_environment(machine.threads()).items():
+        os.environ.setdefault(name, value)  # before a library is loaded that reads them once
     if find_spec("agentlab.cli") is not None:
         name = "agentlab.cli.main"
     else:

@@ -3,14 +3,17 @@
 Nothing here may decide what an experiment computes. It says where it runs; results of it go into the manifest.
 """
 
+import contextlib
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Device = Literal["cpu", "cuda", "mps"]
+_VARIABLE = "OMP_NUM_THREADS"  # what OpenMP, torch, NumPy and every launcher understand
 
 
 def cores() -> int:
@@ -24,14 +27,42 @@ def cores() -> int:
     return count
 
 
-def threads(workers: int = 1) -> int:
-    """Threads for each of `workers` concurrent workers. More threads than free cores is ruinous for small models."""
-    return max(1, cores() // max(1, workers))
+def threads(given: int | None = None, *, workers: int = 1) -> int:
+    """Threads of one process, for whatever computes in it: the one place that decides.
+
+    More threads than free cores are ruinous for small models, so the cores are shared: with the processes that a
+    launcher has started here (LOCAL_WORLD_SIZE), and with `workers` that compute at the same time.
+
+    Args:
+        given: what the config says; it is taken as it is. Else OMP_NUM_THREADS is shared, or else the cores.
+        workers: processes of this one that compute at the same time, it may be itself among them.
+    """
+    launched = _count("LOCAL_WORLD_SIZE") or 1
+    return given or max(1, (_count(_VARIABLE) or cores() // launched) // workers)
+
+
+def _count(variable: str) -> int | None:
+    """A positive number in the environment; of a list of nested levels, as OpenMP knows it, the first."""
+    text = os.environ.get(variable, "").partition(",")[0].strip()
+    return int(text) or None if text.isdecimal() and len(text) <= 4 else None
 
 
 def worker_environment(thread_count: int) -> dict[str, str]:
     """Variables for a worker process: fixed threads, and waiting threads that give their core away."""
-    return {"OMP_NUM_THREADS": str(thread_count), "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+    return {_VARIABLE: str(thread_count), "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside the `with` block. They change the last bits of sums."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class EngineConfig:
         gpu_layers: layers on the GPU, -1 for all.
         flash: flash attention.
         kv_type: how the attention cache is kept. What is smaller than f16 needs `flash`.
+        adapter: a GGUF file with a LoRA adapter for this model.
         load_seconds: how long loading may take.
         memory_bytes: private memory (buffers, cache, heap; not the file's mapped weights) that the worker may take
             beyond what it holds when it begins to load. Bounded on Linux only; None: unbounded.
@@ -32,6 +33,7 @@ class EngineConfig:
     gpu_layers: int = 0
     flash: bool = False
     kv_type: KvType = "f16"
+    adapter: Path | None = None
     load_seconds: float = 120.0
     memory_bytes: int | None = None
 

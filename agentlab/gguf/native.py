@@ -10,6 +10,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import llama_cpp  # noqa: TID253 - imported by the decoder alone, in its worker process
@@ -22,6 +23,7 @@ _WARNING, _CONTINUED = 3, 5  # ggml_log_level: debug 1, info 2, warning 3, error
 _PIECE_BYTES = 1024
 _TOP_K, _MIN_P = 40, 0.05  # llama.cpp's own
 _IF_MEMORY = "If memory is what it lacks, use a smaller context, batch or model."
+_OF_THIS_MODEL = "An adapter fits its own base model; `agentlab adapters export NAME --format gguf` makes one."
 _KV_TYPES = {"f16": 1, "q8_0": llama_cpp.GGML_TYPE_Q8_0, "q4_0": llama_cpp.GGML_TYPE_Q4_0}
 _api: Any = llama_cpp  # its functions are typed for pointers that it does not export
 
@@ -44,12 +46,15 @@ class Native:
                 _api.llama_model_load_from_file(os.fsencode(config.path), model_params(config)),
                 f"load {config.path}",
             )
+            adapter = None if config.adapter is None else self._adapter(config.adapter)  # goes before the context
             self._context = self._or_fail(
                 _api.llama_init_from_model(self._model, context_params(config, self.batch)),
                 f"make a context of {config.context} tokens for {config.path}",
             )
         except MemoryError as error:
             raise ModelFileError(f"There is not enough memory to load {config.path}.", hint=_IF_MEMORY) from error
+        if adapter is not None:
+            _api.llama_set_adapters_lora(self._context, adapter, 1, (ctypes.c_float * 1)(1.0))
         self._memory = _api.llama_get_memory(self._context)
         self._vocabulary = _api.llama_model_get_vocab(self._model)
         self._size = _api.llama_vocab_n_tokens(self._vocabulary)
@@ -57,10 +62,15 @@ class Native:
         self._single = _api.llama_batch_get_one(self._token, 1)
         self._pieces: dict[int, bytes | None] = {}  # as tokens come; the vocabulary bounds it
 
-    def _or_fail(self, made: Any, what: str) -> Any:
+    def _adapter(self, path: Path) -> Any:
+        """An array of one LoRA adapter, loaded for the model."""
+        made = _api.llama_adapter_lora_init(self._model, os.fsencode(path))
+        return (_api.llama_adapter_lora_p_ctypes * 1)(self._or_fail(made, f"use the adapter {path}", _OF_THIS_MODEL))
+
+    def _or_fail(self, made: Any, what: str, hint: str = _IF_MEMORY) -> Any:
         if not made:
             said = " ".join(self._log) or "it does not say why."
-            raise ModelFileError(f"llama.cpp cannot {what}: {said}", hint=_IF_MEMORY)
+            raise ModelFileError(f"llama.cpp cannot {what}: {said}", hint=hint)
         return made
 
     def template(self) -> str | None:

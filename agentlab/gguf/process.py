@@ -20,6 +20,11 @@ class WorkerEngine(ChatProcess):
         """Nothing is started or read before the first call."""
 
         def check() -> None:
+            if config.adapter is not None and not config.adapter.is_file():
+                raise MissingFileError(
+                    f"There is no adapter file {config.adapter}.",
+                    hint="`agentlab adapters export NAME --format gguf` makes one.",
+                )
             if not config.path.is_file():
                 raise MissingFileError(
                     f"There is no model file {config.path}.",
@@ -27,7 +32,8 @@ class WorkerEngine(ChatProcess):
                     "embedded model.",
                 )
 
-        fields = asdict(config) | {"path": str(config.path.absolute())}
+        adapter = None if config.adapter is None else str(config.adapter.absolute())
+        fields = asdict(config) | {"path": str(config.path.absolute()), "adapter": adapter}
         del fields["load_seconds"]
         super().__init__(
             ChatWorker(

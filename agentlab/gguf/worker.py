@@ -19,8 +19,8 @@ def _prepare() -> Load:
     ):  # what is wrong with the library is said by the first load
         importlib.import_module("agentlab.gguf.native")
 
-    def load(path: str, **fields: Any) -> Decoder:
-        return decoder.Decoder(EngineConfig(Path(path), **fields))
+    def load(path: str, adapter: str | None = None, **fields: Any) -> Decoder:
+        return decoder.Decoder(EngineConfig(Path(path), adapter=Path(adapter) if adapter else None, **fields))
 
     return load
 

@@ -133,6 +133,9 @@ class LLMConfig(StrictModel):
     defaults: DefaultsConfig = Field(default_factory=DefaultsConfig, description="Clocks, retries and sampling.")
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What it may cost.")
     ledger: LedgerConfig = machine_field(default_factory=LedgerConfig, description="What is remembered between runs.")
+    threads: int | None = machine_field(
+        None, ge=1, le=1024, description="Of each local model; null is half of OMP_NUM_THREADS, or of the cores."
+    )
 
     @model_validator(mode="before")
     @classmethod

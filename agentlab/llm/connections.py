@@ -26,7 +26,7 @@ class Connections:
     ) -> None:
         """`stand_ins` are used instead, by name in `config.models`."""
         self._config = config
-        self._surroundings = providers.Surroundings(env, workspace, config.defaults.timeout)
+        self._surroundings = providers.Surroundings(env, workspace, config.defaults.timeout, config.threads)
         self._redactor = redactor
         self._stand_ins = stand_ins
         self._built: dict[str, ChatModel] = {}

@@ -65,6 +65,7 @@ class GgufProvider(StrictModel):
 
     kind: Literal["gguf"]
     model_path: Name = Field(description="A catalogue name such as smollm2-135m, or the path of a GGUF file.")
+    adapter: Name | None = Field(None, description="A GGUF adapter for it, in `adapters/` or by its path.")
     context: int = Field(2048, ge=128, le=1_048_576, description="Tokens of prompt and answer together.")
     total: float = Field(
         300, gt=0, le=86_400, description="Seconds for one answer. A safety net: the limit of an answer is its tokens."

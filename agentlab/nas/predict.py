@@ -14,6 +14,7 @@ import torch  # noqa: TID253 - this module is only imported by code that has a t
 from numpy.typing import NDArray
 from pydantic import Field
 
+from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError, MissingFileError, UsageError
 from agentlab.nas.artefact import Artefact, read_artefact
@@ -144,13 +145,9 @@ def _since(table: Table, start: np.datetime64) -> Table:
 
 def _run(artefact: Artefact, past: NDArray[np.float32], time: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scaled forecast [horizon, targets] of one window."""
-    network, threads = artefact.network(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            scaled = network(torch.from_numpy(past)[None], torch.from_numpy(time)[None])
-    finally:
-        torch.set_num_threads(threads)
+    network = artefact.network()
+    with machine.torch_threads(1), torch.inference_mode():
+        scaled = network(torch.from_numpy(past)[None], torch.from_numpy(time)[None])
     result: NDArray[np.float64] = scaled[0].double().numpy()
     return result
 

@@ -47,6 +47,9 @@ class PersonaConfig(StrictModel):
     out: EnvText | None = machine_field(
         None, description="The adapter's folder, for one persona; null is adapters/NAME."
     )
+    threads: int | None = machine_field(
+        None, ge=1, le=1024, description="Of each process that trains; null is OMP_NUM_THREADS, or one per core."
+    )
     together: bool = Field(
         False, description="Train all personas in the same steps, their rows side by side in one batch."
     )

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from agentlab import machine
 from agentlab.config.load import load_resolved
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import check_unchanged
-from agentlab.persona.run import read_input
+from agentlab.persona.run import read_input, threads_of
 from agentlab.runs.context import Context
 from agentlab.runs.journal import read_events
 
@@ -33,16 +34,17 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
         (source.name, source.prepared(base.tokenizer, config, context.stop.check)) for source in experiment.sources
     ]
     begin()
-    check_unchanged(experiment.sources, read_events(run / "events.jsonl"))  # with what the owner has read
-    for name, each in prepared:
-        train_adapter(
-            base,
-            each.split,
-            config.lora,
-            config.training,
-            folder=run / "personas" / name,
-            seed=config.seed,
-            tell=lambda *_: None,
-            stopped=lambda: context.stop.requested,
-            processes=context.world.size,
-        )
+    events = read_events(run / "events.jsonl")
+    check_unchanged(experiment.sources, events)  # with what the owner has read
+    with machine.torch_threads(threads_of(config, events)):
+        for name, each in prepared:
+            train_adapter(
+                base,
+                each.split,
+                config.lora,
+                config.training,
+                folder=run / "personas" / name,
+                seed=config.seed,
+                tell=lambda *_: None,
+                stopped=lambda: context.stop.requested,
+            )

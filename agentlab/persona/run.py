@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agentlab import machine
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from agentlab.train.base import Base
     from agentlab.train.sft import Trained
 
-_BEGUN = "training.begun"
+_BEGUN, _THREADS = "training.begun", "threads.chosen"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class PersonaExperiment:
 
     def run(self, run: Run) -> tuple[PersonasResult, Outcome]:
         """Train and compare, or go on with it."""
+        threads = threads_of(self.config, run.events)
+        self._note(run, _THREADS, "", count=threads)
+        with machine.torch_threads(threads):
+            return self._work(run)
+
+    def _work(self, run: Run) -> tuple[PersonasResult, Outcome]:
         from agentlab.train.base import load_base, load_tokenizer
         from agentlab.train.scoring import scorer
 
@@ -135,7 +142,6 @@ class PersonaExperiment:
             seed=self.config.seed,
             tell=lambda type_, data: _told(run, name, type_, data),
             stopped=self._stopped,
-            processes=self.context.world.size,
         )
 
     def _stopped(self) -> bool:
@@ -244,6 +250,12 @@ def _told(run: Run, name: str, type_: str, data: Mapping[str, Any]) -> None:
 
 def _measured(run: Run, part: str, done: int, total: int) -> None:
     run.stream("persona.measured", part, done=done, total=total)
+
+
+def threads_of(config: PersonaConfig, events: Sequence[Event]) -> int:
+    """Threads of a run: those that it was begun with, as they decide last bits, unless its config says otherwise."""
+    begun = next((event.data["count"] for event in events if event.type == _THREADS), None)
+    return machine.threads(config.threads or begun)
 
 
 def _check_processes(config: PersonaConfig, context: Context, events: Sequence[Event]) -> None:

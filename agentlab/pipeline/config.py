@@ -64,7 +64,9 @@ class Resources(StrictModel):
     ram_gib: float | None = machine_field(None, gt=0, le=65_536, description="Main memory in GiB.")
     vram_gib: float | None = machine_field(None, gt=0, le=65_536, description="GPU memory in GiB.")
     ram_safety: float = machine_field(1.05, ge=1, le=4, description="Estimates of main memory are multiplied by this.")
-    threads: int | None = machine_field(None, ge=1, le=1024, description="Of a local model; null is one per core.")
+    threads: int | None = machine_field(
+        None, ge=1, le=1024, description="Of a local model; null is OMP_NUM_THREADS, or one per core."
+    )
     vram_safety: float = machine_field(1.1, ge=1, le=4, description="Estimates of GPU memory are multiplied by this.")
 
 

@@ -165,7 +165,7 @@ class PipelineExperiment:
         residents = Residents(
             self.models,
             sizes=self.sizes,
-            threads=self.config.resources.threads or machine.threads(),
+            threads=machine.threads(self.config.resources.threads),
             make=_engine,
             told=run.emit,
         )

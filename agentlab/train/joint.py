@@ -80,9 +80,7 @@ def train_adapters(
 
 @contextlib.contextmanager
 def _trainable(model: Any, checkpointing: bool) -> Iterator[None]:
-    """The model in training mode, on all cores; afterwards as `load_base` left it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(machine.threads())
+    """The model in training mode; afterwards as `load_base` left it."""
     try:
         model.train()
         if checkpointing:
@@ -92,7 +90,6 @@ def _trainable(model: Any, checkpointing: bool) -> Iterator[None]:
         if model.is_activation_checkpointing:
             model.activation_checkpointing_disable()
         model.eval()
-        torch.set_num_threads(threads)
 
 
 class _Joint:

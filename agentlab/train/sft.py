@@ -68,12 +68,12 @@ def train_adapter(
     seed: int,
     tell: Tell,
     stopped: Callable[[], bool],
-    processes: int = 1,
 ) -> Trained:
     """Train one adapter, or go on with it: the base is as before afterwards.
 
     The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in
-    one go or with any number of resumes. A kill costs at most a tenth of the training.
+    one go or with any number of resumes; the caller sets them (`machine.torch_threads`). A kill costs at most a tenth
+    of the training.
 
     Args:
         base: from `load_base`.
@@ -85,7 +85,6 @@ def train_adapter(
         tell: hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step,
             steps, loss, best). After a resume, what came after the checkpoint is told again.
         stopped: asked after every step; one process that is stopped stops all of them.
-        processes: how many share this machine's cores.
 
     Raises:
         Interrupted: `stopped` said so; a checkpoint was written.
@@ -102,22 +101,17 @@ def train_adapter(
         from agentlab.train.trainer import generators_kept
 
     needed = memory_needed(base, [split], lora, training, together=False)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(machine.threads(processes))
-    try:
-        with explained(lora, training, needed.checkpointing), generators_kept(), attached(base, lora, seed) as model:
-            if needed.checkpointing:
-                base.model.activation_checkpointing_enable({"use_reentrant": False})
-            origin = origin_of(base, split, lora, training, seed)
-            loop = TrainingLoop(
-                base, model, split, training, origin=origin, folder=folder, seed=seed, tell=tell, stopped=stopped
-            )
-            progress, best = loop.run()
-            if loop.first:
-                write_trained(model, best, base, folder / "adapter", origin)
-            loop.wait()
-    finally:
-        torch.set_num_threads(threads)
+    with explained(lora, training, needed.checkpointing), generators_kept(), attached(base, lora, seed) as model:
+        if needed.checkpointing:
+            base.model.activation_checkpointing_enable({"use_reentrant": False})
+        origin = origin_of(base, split, lora, training, seed)
+        loop = TrainingLoop(
+            base, model, split, training, origin=origin, folder=folder, seed=seed, tell=tell, stopped=stopped
+        )
+        progress, best = loop.run()
+        if loop.first:
+            write_trained(model, best, base, folder / "adapter", origin)
+        loop.wait()
     return Trained.of(folder / "adapter", progress)
 
 

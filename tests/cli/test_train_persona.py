@@ -202,6 +202,31 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(agentlab: Call, workspace: 
 
 
 @pytest.mark.usefixtures("base")
+def test_threads_are_as_the_variable_says_and_as_they_were_on_a_resume(
+    agentlab: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from agentlab.persona import run
+
+    counts, told = [], run._told
+    monkeypatch.setattr(run, "_told", lambda *told_: (counts.append(torch.get_num_threads()), told(*told_)))
+    flags = ("--data", talks("a.jsonl"), "--base", "tiny", "--bsz", 8, *SHORT, "--set=report.samples=[]")
+    before = torch.get_num_threads()
+    for variable, words, expected in (
+        ("3", (*flags, "--epochs", 1, "--run-name", "begun"), 3),
+        ("2", ("--resume", "begun", "--set", "training.epochs=2"), 3),
+        ("2", ("--resume", "begun", "--set", "training.epochs=3", "--set", "threads=4"), 4),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+        counts.clear()
+        answer = agentlab("train-persona", *words)
+        assert answer.code == 0, answer.err
+        assert set(counts) == {expected}
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.usefixtures("base")
 def test_stopped_while_it_measures_it_measures_again_with_the_file_it_began_with(
     agentlab: Call, workspace: Path
 ) -> None:

@@ -16,13 +16,11 @@ SCRIPT = """
 import sys
 from pathlib import Path
 
-from agentlab import machine
 from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.sft import train_adapter
 from tests.unit.train.tiny_base import tiny_checkpoint, tiny_split
 
-machine.threads = lambda *_: 1
 place = Path(sys.argv[1])
 if not (place / "base").exists():
     tiny_checkpoint(place / "making").rename(place / "base")

@@ -23,11 +23,12 @@ PROVIDERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a provider may know besides its own config."""
+    """What a provider may know besides its own config; `threads` is the config's, see `machine.threads`."""
 
     env: Mapping[str, str]
     workspace: Workspace
     timeout: Timeout = field(default_factory=Timeout)
+    threads: int | None = None
 
 
 class Factory(Protocol):

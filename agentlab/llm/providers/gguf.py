@@ -1,12 +1,15 @@
-"""A GGUF file as a chat model."""
+"""A GGUF file as a chat model, with a GGUF adapter if one is named."""
+
+from pathlib import Path
 
 from agentlab import machine
-from agentlab.errors import ConfigError
+from agentlab.config.workspace import Workspace
+from agentlab.errors import ConfigError, MissingFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.llm.provider_config import GgufProvider
 from agentlab.llm.providers import Surroundings
-from agentlab.llm.providers.local import LocalModel
+from agentlab.llm.providers.local import LocalModel, adapter_place
 from agentlab.models import store
 
 
@@ -18,6 +21,24 @@ def build(name: str, provider: GgufProvider, surroundings: Surroundings) -> Loca
             f"llm.providers.{name}.model_path: {path} is a folder, not a GGUF file.",
             hint="`agentlab models list` shows the GGUF files that are there; a folder needs `kind: hf`.",
         )
+    adapter = None if provider.adapter is None else _adapter(name, provider.adapter, surroundings.workspace)
     # half of the cores: a thread that waits for a busy core is ruinous, and the other half may be training
-    engine = WorkerEngine(EngineConfig(path, context=provider.context, threads=machine.threads(workers=2)))
+    threads = machine.threads(surroundings.threads, workers=2)
+    engine = WorkerEngine(EngineConfig(path, context=provider.context, threads=threads, adapter=adapter))
     return LocalModel(engine, seconds=provider.total, grammar=True)
+
+
+def _adapter(provider: str, name: str, workspace: Workspace) -> Path:
+    path, where = adapter_place(name, workspace), f"llm.providers.{provider}.adapter"
+    if path.is_dir():
+        raise ConfigError(
+            f"{where}: {path} is a folder, and llama.cpp takes a GGUF file.",
+            hint=f"`agentlab adapters export {name} --format gguf --out FILE` makes one; `kind: hf` takes the folder.",
+        )
+    found = path if path.is_file() else path.with_name(f"{path.name}.gguf")
+    if not found.is_file():
+        raise MissingFileError(
+            f"{where}: there is no adapter file {path}.",
+            hint=f"`agentlab adapters export NAME --format gguf --out {found}` makes one.",
+        )
+    return found

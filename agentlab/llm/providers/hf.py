@@ -8,7 +8,7 @@ from agentlab.errors import ConfigError, MissingFileError
 from agentlab.hf.engine import HfConfig, HfEngine
 from agentlab.llm.provider_config import HfProvider
 from agentlab.llm.providers import Surroundings
-from agentlab.llm.providers.local import LocalModel
+from agentlab.llm.providers.local import LocalModel, adapter_place
 from agentlab.models import store
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -25,14 +25,13 @@ def build(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalM
             "`kind: gguf`.",
         )
     adapter = None if provider.adapter is None else _adapter(where, provider.adapter, surroundings.workspace)
-    # half of the cores, as for a GGUF file
-    engine = HfEngine(HfConfig(path, adapter, threads=machine.threads(workers=2)))
+    threads = machine.threads(surroundings.threads, workers=2)  # half of the cores, as for a GGUF file
+    engine = HfEngine(HfConfig(path, adapter, threads=threads))
     return LocalModel(engine, seconds=provider.total, grammar=False)
 
 
 def _adapter(where: str, name: str, workspace: Workspace) -> Path:
-    is_path = "/" in name or "\\" in name or name.startswith("~")
-    path = workspace.resolve(name) if is_path else workspace.adapters / name
+    path = adapter_place(name, workspace)
     if not (path / "adapter_config.json").is_file():
         raise MissingFileError(
             f"{where}.adapter: there is no adapter {path}.",

@@ -4,8 +4,10 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
+from agentlab.config.workspace import Workspace
 from agentlab.errors import BadRequestError
 from agentlab.llm.types import Delta, Request, Usage
 from agentlab.workers.chat import ChatEngine, ChatRequest, Chunk
@@ -78,6 +80,12 @@ class LocalModel:
     async def close(self) -> None:
         """End the worker process."""
         await asyncio.to_thread(self._engine.close)
+
+
+def adapter_place(name: str, workspace: Workspace) -> Path:
+    """Where an adapter of a config lies: a path, relative ones from the workspace, or a name in `adapters/`."""
+    is_path = "/" in name or "\\" in name or name.startswith("~")
+    return workspace.resolve(name) if is_path else workspace.adapters / name
 
 
 def _delta(chunk: Chunk) -> Delta:

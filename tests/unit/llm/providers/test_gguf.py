@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, MissingFileError
 from agentlab.llm.provider_config import GgufProvider
 from agentlab.llm.providers import Surroundings, build
 
@@ -12,3 +12,33 @@ def test_a_folder_is_no_gguf_file(home):
     (home.models / "checkpoint" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="not a GGUF file"):
         build("here", GgufProvider(kind="gguf", model_path="checkpoint"), Surroundings({}, home))
+
+
+def test_an_adapter_is_a_file_found_by_name_or_path(home):
+    def adapter(name):
+        provider = GgufProvider(kind="gguf", model_path="m.gguf", adapter=name)
+        return build("here", provider, Surroundings({}, home))._engine._worker.load["adapter"]
+
+    (home.adapters / "folder").mkdir(parents=True)
+    home.models.mkdir()
+    for file in (home.models / "m.gguf", home.adapters / "mine.gguf"):
+        file.write_bytes(b"GGUF")
+    for name in ("mine", "mine.gguf", "adapters/mine.gguf"):
+        assert adapter(name) == str(home.adapters / "mine.gguf")
+    with pytest.raises(MissingFileError, match=r"llm\.providers\.here\.adapter: there is no adapter file"):
+        adapter("other")
+    with pytest.raises(ConfigError, match="is a folder") as caught:
+        adapter("folder")
+    assert "agentlab adapters export folder --format gguf" in caught.value.hint
+
+
+def test_threads_are_as_the_config_says_or_half_of_the_variable(home, monkeypatch):
+    def threads(given):
+        provider = GgufProvider(kind="gguf", model_path="m.gguf")
+        return build("here", provider, Surroundings({}, home, threads=given))._engine._worker.load["threads"]
+
+    home.models.mkdir()
+    (home.models / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert threads(None) == 3
+    assert threads(5) == 5
