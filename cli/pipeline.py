@@ -340,29 +340,16 @@ def why(
 def gc(
     ctx: typer.Context,
     days: Annotated[float, typer.Option(min=0, help="Keep what was used in the last days.")] = 30.0,
-    runs_dir: RunsDir = None,
 ) -> None:
-    """Remove kept answers that no run names and nobody used of late.
-
-    Runs count wherever they lie: in the workspace's runs/, in the folders that pipelines of this workspace wrote to,
-    and in --runs-dir.
-    """
+    """Remove kept answers that nobody used of late. Runs lose nothing: each holds its own texts."""
     import time
 
-    from agentlab.pipeline.branches.needed import needed
     from agentlab.pipeline.store import gc as collect
 
-    from .launch import runs_folder
     from .pipeline_history import surrounded
 
-    context, store = surrounded(ctx)
-    folder = runs_folder(context, runs_dir)
-    if runs_dir is not None and not folder.is_dir():
-        raise UsageError(
-            f"There is no folder {folder}.", hint="--runs-dir names a folder of runs; nothing was deleted."
-        )
-    named = needed((context.workspace.runs, folder, *store.users()))
-    screen_of(ctx).answer("pipeline gc", collect(store, named, days * 86_400, time.time()))
+    _, store = surrounded(ctx)
+    screen_of(ctx).answer("pipeline gc", collect(store, days * 86_400, time.time()))
 
 
 def _pipelines(folder: Path) -> list[Any]:

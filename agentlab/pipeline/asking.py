@@ -19,6 +19,7 @@ from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.settings import Engine, engine_of
 from agentlab.pipeline.sizing import LocalModel
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
 
@@ -37,6 +38,7 @@ class Asking:
         residents: Residents,
         router: "Router | None",
         store: Store,
+        texts: Texts,
         memo: Memo,
         run: Run,
         stop: StopFlag,
@@ -44,7 +46,8 @@ class Asking:
     ) -> None:
         """`scrub` masks the secrets of a text: an answer may repeat what it was shown, and it is kept for long."""
         self._config, self._models, self._residents, self._router = config, models, residents, router
-        self._store, self._memo, self._run, self._stop, self._scrub = store, memo, run, stop, scrub
+        self._store, self._texts, self._memo = store, texts, memo
+        self._run, self._stop, self._scrub = run, stop, scrub
         self._engines: dict[str, Engine] = {}  # settings that a failure has changed
 
     def answer(self, call: Call, upcoming: Sequence[str] = ()) -> Answer:
@@ -201,36 +204,32 @@ class Asking:
             if found is None and asked == wanted:
                 ruled = _as_ruled(call, wanted)
                 found = self._store.recall(key_of(ruled)) or self._store.recall(key_of(self._as_pressed(ruled)))
-            known = None if found is None else Known(found[0], found[1], "cache")
+            known = None if found is None else Known(found, "cache")
         if known is None:
             return None
-        answer = replace(known.answer, model=asked.model)
-        self._note(call, wanted, asked, answer, known.sha, known.source, "")
-        return answer
+        return self._noted(call, wanted, asked, replace(known.answer, model=asked.model), known.source, "")
 
     def _answered(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, change: str) -> Answer:
         answer = replace(answer, text=self._scrub(answer.text))
-        if self._config.cache == "off":
-            sha = self._store.put(answer.text)
-        else:
-            sha = self._store.remember(key_of(asked), asked, answer)
+        if self._config.cache != "off":
+            self._store.remember(key_of(asked), asked, answer)
             if asked != wanted:  # an identical run asks nothing, whatever has led to the change
                 changed = asked.numerics != wanted.numerics
                 ruled = _as_ruled(call, wanted)
                 self._store.remember(key_of(self._as_pressed(ruled) if changed else ruled), wanted, answer)
-        self._note(call, wanted, asked, answer, sha, "model", change)
-        return answer
+        return self._noted(call, wanted, asked, answer, "model", change)
 
     def _as_pressed(self, wanted: Asked) -> Asked:
         """The question with the memory that models may take: with more of it the answer may need no change."""
         budget = self._residents.budget
         return replace(wanted, numerics={**wanted.numerics, "ram": budget.ram, "vram": budget.vram})
 
-    def _note(
-        self, call: Call, wanted: Asked, asked: Asked, answer: Answer, sha: str, source: str, change: str
-    ) -> None:
-        data = {"key": key_of(wanted), "sha": sha, "from": source, "asked": asked.summary()}
+    def _noted(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, source: str, change: str) -> Answer:
+        """The answer as it is kept: masked once more, since the store may be older than a secret."""
+        answer = replace(answer, text=self._scrub(answer.text))
+        data = {"key": key_of(wanted), "sha": self._texts.put(answer.text), "from": source, "asked": asked.summary()}
         self._run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
+        return answer
 
     def _failed(self, call: Call, model: str, error: AgentlabError, following: Rung | None) -> None:
         then = "none" if following is None else following.change

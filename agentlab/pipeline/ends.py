@@ -1,7 +1,7 @@
 """How steps ended, as events of the run: what an earlier session has finished is finished."""
 
 from agentlab.pipeline.state import Ended
-from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.runs.run import Run
 
 FINISHED = "stage.finished"
@@ -10,8 +10,8 @@ FINISHED = "stage.finished"
 class Ends:
     """Ends of steps by the id that they have within the run."""
 
-    def __init__(self, run: Run, store: Store) -> None:
-        self._run, self._store = run, store
+    def __init__(self, run: Run, texts: Texts) -> None:
+        self._run, self._texts = run, texts
         self._known = {event.id: event.data for event in run.events if event.type == FINISHED}
 
     def known(self, id_: str) -> Ended | None:
@@ -19,17 +19,17 @@ class Ends:
         data = self._known.get(id_)
         if data is None:
             return None
-        answer, output = self._store.text(data["answer"]), self._store.text(data["sha"])
+        answer, output = self._texts.text(data["answer"]), self._texts.text(data["sha"])
         if answer is None or output is None:
             return None
         return Ended(data["status"], answer, output, data["json"], data["why"])
 
     def note(self, id_: str, end: Ended, seconds: float) -> None:
-        """Write an end down, its texts into the store. May be called from any thread."""
-        output = self._store.put(end.output)
+        """Write an end down, and its texts. May be called from any thread."""
+        output = self._texts.put(end.output)
         data = {
             "sha": output,
-            "answer": output if end.answer == end.output else self._store.put(end.answer),
+            "answer": output if end.answer == end.output else self._texts.put(end.answer),
             "json": end.json,
             "status": end.status,
             "why": dict(end.why),

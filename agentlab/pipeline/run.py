@@ -14,11 +14,11 @@ from agentlab.gguf.process import WorkerEngine
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.ends import FINISHED, Ends
+from agentlab.pipeline.ends import Ends
 from agentlab.pipeline.executor import Executor
 from agentlab.pipeline.graph import Step, unroll
 from agentlab.pipeline.items import Input, read_inputs
-from agentlab.pipeline.memo import ANSWERED, Memo
+from agentlab.pipeline.memo import Memo
 from agentlab.pipeline.parent import Parent, parent_of
 from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
 from agentlab.pipeline.registry import asked, available, require, wanted
@@ -31,6 +31,7 @@ from agentlab.pipeline.settings import engine_of
 from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.pipeline.units import Unit, units
 from agentlab.pipeline.validation import remarks, stretched
 from agentlab.runs.context import Context
@@ -129,12 +130,6 @@ class PipelineExperiment:
             failure = error
         result, outcome = self._result(run, items)
         self._write(run, items, result)
-        self._store.sync(
-            event.data[name]
-            for event in run.events
-            for name in ("sha", "answer")
-            if event.type == FINISHED or (event.type == ANSWERED and name == "sha")
-        )
         run.figures(outcome)
         failed = [item for item in items if item.failed is not None]
         if failure is not None:
@@ -150,7 +145,6 @@ class PipelineExperiment:
         return result, outcome
 
     def _begin(self, run: Run) -> None:
-        self._store.used_by(run.path.parent)
         if not any(event.type == "inputs.taken" for event in run.events):
             run.write_text(inputs_of.COPY, inputs_of.copy_of(self.inputs))
             run.emit("inputs.taken", count=len(self.inputs))
@@ -161,7 +155,13 @@ class PipelineExperiment:
 
     def _work(self, run: Run, items: list[Item]) -> None:
         store, scrub = self._store, Redactor.of(self.context.env).scrub
-        memo = Memo(store, run.events, self.parent.inherited if self.parent else ())
+        texts, parent = Texts(run.path, store), self.parent
+        memo = Memo(
+            texts,
+            run.events,
+            Texts(parent.path, store) if parent else None,
+            parent.inherited if parent else (),
+        )
         residents = Residents(
             self.models,
             sizes=self.sizes,
@@ -177,6 +177,7 @@ class PipelineExperiment:
                 residents=residents,
                 router=router,
                 store=store,
+                texts=texts,
                 memo=memo,
                 run=run,
                 stop=self.context.stop,
@@ -189,7 +190,7 @@ class PipelineExperiment:
                 self.schedule,
                 asking=asking,
                 residents=residents,
-                ends=Ends(run, store),
+                ends=Ends(run, texts),
                 run=run,
                 stop=self.context.stop,
                 scrub=scrub,
@@ -198,6 +199,7 @@ class PipelineExperiment:
             residents.close()
             if router is not None:
                 router.close()
+        texts.sync()
 
     def _router(self, run: Run) -> "Router | None":
         """What asks remote models, if there are any."""

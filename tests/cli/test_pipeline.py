@@ -1,6 +1,7 @@
 """`agentlab pipeline` from the outside: the seed's call, its subcommands, and what is said of wrong input."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -133,35 +134,55 @@ def test_history_refuses_what_cannot_be_meant(agentlab: Call) -> None:
     assert (empty.code, empty.out) == (0, "No pipeline run has the status 'failed'.\n")
 
 
-def test_gc_keeps_what_runs_name(agentlab: Call) -> None:
+def test_gc_takes_nothing_from_a_run(agentlab: Call) -> None:
     agentlab("pipeline", scripted(), "--input", "x", "--run-name", "one")
-    assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["objects"] == 0
-    agentlab("runs", "rm", "one", "--yes")
-    assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["objects"] == 2
+    before = agentlab("pipeline", "history", "show", "one", "--json").json["result"]
+    assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["answers"] == 2
+    assert agentlab("pipeline", "history", "show", "one", "--json").json["result"] == before
+    assert [step["output"] for step in before["steps"]] == ["one", "two"]
 
 
-def test_gc_never_forgets_the_runs_of_the_workspace(agentlab: Call) -> None:
-    agentlab("pipeline", scripted(), "--input", "x", "--run-name", "one")
-    answer = agentlab("pipeline", "gc", "--runs-dir", "typo", "--days", "0")
-    assert answer.code == 2
-    assert "typo" in answer.err
-    Path("other").mkdir()
-    other = agentlab("pipeline", "gc", "--runs-dir", "other", "--days", "0", "--json")
-    assert other.json["result"]["objects"] == 0
+def test_a_copied_run_folder_holds_all_its_texts(
+    agentlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent's answers, the store's and a model's: each text is in the folder, wherever it came from."""
+    path = scripted()
+    agentlab("pipeline", path, "--input", "x", "--run-name", "one")
+    agentlab("pipeline", path, "--input", "x", "--run-name", "same")
+    agentlab("pipeline", "rerun", "one", "--from", "b", "--run-name", "child", "--cache", "refresh")
+    shown = {name: agentlab("pipeline", "history", "show", name, "--json").json["result"] for name in ("same", "child")}
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree("runs", elsewhere / "mine")
+    shutil.rmtree("runs")
+    shutil.rmtree(".agentlab")
+    monkeypatch.setenv("AGENTLAB_HOME", str(elsewhere))
+    there = ("--runs-dir", elsewhere / "mine")
+    for name, before in shown.items():
+        copied = agentlab("pipeline", "history", "show", name, *there, "--json").json["result"]
+        assert (copied["steps"], copied["inputs"]) == (before["steps"], before["inputs"])
+        assert all(step["output"] and all(call["text"] for call in step["calls"]) for step in copied["steps"])
+    assert "└─ child" in agentlab("pipeline", "tree", *there).out
+    assert "+" in agentlab("pipeline", "diff", "one", "child", *there).out
+    assert agentlab("pipeline", "why", "child", "b", *there).code == 0
+    assert agentlab("pipeline", "history", "search", "one", *there).out.count("a\t") >= 1
+    again = agentlab("pipeline", "rerun", "child", "--from", "b", "--run-name", "again", "--json", *there)
+    assert again.json["result"]["reused"] == 1, again.err
 
 
-def test_gc_keeps_what_runs_elsewhere_name(agentlab: Call) -> None:
-
-    agentlab("pipeline", scripted(), "--input", "x", "--runs-dir", "elsewhere")
-    assert agentlab("pipeline", "gc", "--days", "0", "--json").json["result"]["objects"] == 0
-
-
-def test_gc_says_how_to_go_on_without_a_damaged_run(agentlab: Call) -> None:
-    agentlab("pipeline", scripted(), "--input", "x", "--run-name", "one")
-    Path("runs/one/events.jsonl").write_text("damage\n{}\n")
-    answer = agentlab("pipeline", "gc", "--days", "0")
-    assert answer.code == 2
-    assert "agentlab runs rm one" in answer.err
+def test_a_copied_run_that_failed_is_resumed_where_it_stood(
+    agentlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in.jsonl").write_text('"x"\n{"input": "y", "word": "z"}\n')
+    last = {"id": "b", "model": "far", "prompt": "{{ item.word }} of {{ input }}"}
+    path = write("far.yaml", REMOTE, stages({"id": "a", "model": "far", "prompt": "{{ input }}"}, last))
+    assert agentlab("pipeline", path, "--inputs", "in.jsonl", "--run-name", "one").code == 1
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree("runs", elsewhere / "runs")
+    shutil.rmtree(".agentlab")
+    monkeypatch.setenv("AGENTLAB_HOME", str(elsewhere))
+    assert agentlab("pipeline", "--resume", "one").code == 1  # its template still lacks a word
+    kept = [json.loads(line) for line in (elsewhere / "runs" / "one" / "events.jsonl").read_text().splitlines()]
+    assert [event["id"] for event in kept if event["type"] == "call.answered"] == ["0001:a", "0002:a", "0002:b"]
 
 
 def test_a_batch_writes_one_line_per_input(agentlab: Call) -> None:

@@ -18,6 +18,7 @@ from agentlab.bench.mock.serving import in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
 from agentlab.session import FinishedRun, Watch, begin
@@ -133,12 +134,12 @@ def test_texts_do_not_depend_on_what_the_model_read_before(run: Run, workspace: 
     document = "The lighthouse stands on a rock. " * 20
     asks = [stage(f"q{n}", input_from="input", prompt="{{ input }} Question " + str(n)) for n in range(3)]
     together = run(config(*asks, input=document, cache="off"))
-    store = Store(workspace / ".agentlab" / "pipeline")
+    texts = Texts(together.path, Store(workspace / ".agentlab" / "pipeline"))
     read = events(together.path, "call.answered")
     assert [event["data"]["answer"]["reused_tokens"] > 100 for event in read] == [False, True, True]
     for one, event in zip(asks, read, strict=True):
         alone = run(config(one, input=document, cache="off"))
-        assert alone.result.items[0].answer == store.text(event["data"]["sha"])
+        assert alone.result.items[0].answer == texts.text(event["data"]["sha"])
 
 
 def test_samples_differ_and_their_vote_is_counted(run: Run) -> None:

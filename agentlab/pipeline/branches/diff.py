@@ -7,6 +7,7 @@ from typing import Literal
 from agentlab.pipeline.branches.digest import changes, config_of, shown
 from agentlab.pipeline.branches.trace import Step, trace
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.runs.compare import ConfigDifference
 from agentlab.runs.document import Block, Code, Document, Heading, Table, Text
 from agentlab.runs.store import RunRecord
@@ -61,12 +62,12 @@ def diff(first: RunRecord, second: RunRecord, store: Store) -> DiffView:
     """
     ours, theirs = trace(first.events()).steps, trace(second.events()).steps
     stages: list[StageDifference] = []
-    compared = 0
+    kept, compared = (Texts(first.path, store), Texts(second.path, store)), 0
     for name in dict.fromkeys((*ours, *theirs)):
         stage = _stage(name, ours, theirs)
         if stage.state == "changed" and compared < _MOST_TEXTS:
             compared += 1
-            stage = _with_lines(stage, store, (first.id, second.id))
+            stage = _with_lines(stage, kept, (first.id, second.id))
         stages.append(stage)
     return DiffView(
         first=first.id, second=second.id, config=changes(config_of(first), config_of(second)), stages=stages
@@ -86,8 +87,9 @@ def _stage(name: str, ours: Mapping[str, Step], theirs: Mapping[str, Step]) -> S
     )
 
 
-def _with_lines(stage: StageDifference, store: Store, names: tuple[str, str]) -> StageDifference:
-    texts = [store.text(sha) if sha else "" for sha in (stage.first, stage.second)]
+def _with_lines(stage: StageDifference, kept: tuple[Texts, Texts], names: tuple[str, str]) -> StageDifference:
+    shas = (stage.first, stage.second)
+    texts = [run.text(sha) if sha else "" for run, sha in zip(kept, shas, strict=True)]
     if texts[0] is None or texts[1] is None:
         lost = " and ".join(name for name, text in zip(names, texts, strict=True) if text is None)
         return stage.model_copy(update={"note": "; ".join(filter(None, (stage.note, f"its text is lost in {lost}")))})

@@ -10,6 +10,7 @@ from agentlab.errors import RunUnreadableError, UsageError
 from agentlab.pipeline.branches.digest import config_of, inputs_of
 from agentlab.pipeline.branches.trace import Call, Step, number_of, trace
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
 from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html, markdown
@@ -18,7 +19,7 @@ from agentlab.runs.store import RunRecord
 Format = Literal["json", "md", "html"]
 
 SCHEMA = 1
-_LOST = "(its text is no longer in the store)"
+_LOST = "(its text is lost)"
 
 
 class CallShown(Document):
@@ -118,6 +119,7 @@ def show(record: RunRecord, store: Store, most_steps: int | None = 100) -> ShowV
     manifest, config = record.manifest, config_of(record)
     found, inputs = trace(record.events()), inputs_of(record, config)
     steps, calls = list(found.steps.values())[:most_steps], found.calls_by_step()
+    texts = Texts(record.path, store)
     return ShowView(
         id=record.id,
         status=record.status,
@@ -128,7 +130,7 @@ def show(record: RunRecord, store: Store, most_steps: int | None = 100) -> ShowV
         error=f"{manifest.error.kind}: {manifest.error.message}" if manifest.error else None,
         config=config,
         inputs=dict(list(inputs.items())[:most_steps]),
-        steps=[_step(step, calls.get(step.id, []), store) for step in steps],
+        steps=[_step(step, calls.get(step.id, []), texts) for step in steps],
         left_out=len(found.steps) - len(steps),
     )
 
@@ -154,25 +156,25 @@ def _no_figure(name: str) -> bytes:
     raise RunUnreadableError(f"An exported run has no figure {name}.")
 
 
-def _step(step: Step, calls: Sequence[Call], store: Store) -> StepShown:
+def _step(step: Step, calls: Sequence[Call], texts: Texts) -> StepShown:
     return StepShown(
         id=step.id,
         status=step.status,
         seconds=step.seconds,
-        output=_whole(store.text(step.sha)) if step.sha else None,
+        output=_whole(texts.text(step.sha)) if step.sha else None,
         why=dict(step.why),
-        calls=[_call(call, store) for call in calls],
+        calls=[_call(call, texts) for call in calls],
     )
 
 
-def _call(call: Call, store: Store) -> CallShown:
+def _call(call: Call, texts: Texts) -> CallShown:
     taken = [number_of(call.answer.get(name)) for name in ("prefill_seconds", "decode_seconds")]
     known = [seconds for seconds in taken if seconds is not None]
     return CallShown(
         id=call.id,
         source=call.source,
         model=str(call.answer.get("model", "")),
-        text=_whole(store.text(call.sha)),
+        text=_whole(texts.text(call.sha)),
         prompt_tokens=_tokens(call, "prompt_tokens"),
         completion_tokens=_tokens(call, "completion_tokens"),
         seconds=sum(known) if known else None,

@@ -14,6 +14,7 @@ from agentlab.pipeline.branches.digest import config_of, inputs_of, shown
 from agentlab.pipeline.branches.trace import stage_of, step_of, trace
 from agentlab.pipeline.graph import INPUT
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import Texts
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord
 
@@ -28,7 +29,7 @@ _EXCERPT = 200
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step or an input. `text` is set for inputs only: those of stages lie in the store."""
+    """A step or an input. `text` is set for inputs only: those of stages lie in the run."""
 
     step: str
     stage: str
@@ -88,10 +89,11 @@ def read(db: sqlite3.Connection, folder: Path, name: str, stamp: str, store: Sto
         excerpt=shown(next(iter(inputs.values()), ""), _EXCERPT),
         config=json.dumps(config),
     )
+    texts = Texts(record.path, store)
     for place, row in enumerate((*_inputs(inputs), *_steps(record))):
         values = (run, place, row.step, row.stage, row.status, row.sha, row.seconds, row.calls, row.asked)
         db.execute("INSERT INTO stages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-        _learn(db, row, store)
+        _learn(db, row, texts)
 
 
 def forget_lost_texts(db: sqlite3.Connection) -> None:
@@ -128,11 +130,11 @@ def _steps(record: RunRecord) -> Iterator[Row]:
         yield Row(step.id, stage_of(step.id), step.status, step.sha, step.seconds, calls[step.id], asked[step.id])
 
 
-def _learn(db: sqlite3.Connection, row: Row, store: Store) -> None:
+def _learn(db: sqlite3.Connection, row: Row, texts: Texts) -> None:
     """Make a text searchable, unless it is so already."""
     if row.sha is None or db.execute("SELECT 1 FROM texts WHERE sha = ?", (row.sha,)).fetchone():
         return
-    text = store.text(row.sha) if row.text is None else row.text
+    text = texts.text(row.sha) if row.text is None else row.text
     if text:
         id_ = db.execute("INSERT INTO texts (sha) VALUES (?)", (row.sha,)).lastrowid
         db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (id_, _clean(text[:_MOST_CHARS])))

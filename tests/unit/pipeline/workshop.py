@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from agentlab.pipeline.answer import Answer, Asked, key_of
+from agentlab.pipeline.answer import Answer, Asked, key_of, sha_of
 from agentlab.pipeline.items import COPY, Input, copy_of
 from agentlab.pipeline.store import Store
+from agentlab.pipeline.texts import FILE, Texts
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
 from agentlab.runs.store import RunRecord
@@ -40,6 +41,16 @@ class Workshop:
         self.now += 1
         text = yaml.safe_dump(dict(config or {}), sort_keys=False)
         return Run.create(self.runs_dir, RunSpec(command, text, text, "h", 0, name=name), Edge(clock=lambda: self.now))
+
+    def put(self, run: Run, text: str) -> str:
+        """Keep a text of a run."""
+        return Texts(run.path, self.store).put(text)
+
+    def lose(self, run: RunRecord, text: str) -> None:
+        """Tear a text of a run."""
+        path = run.path / FILE
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(line for line in lines if sha_of(text).encode() not in line))
 
     def record(self, name: str) -> RunRecord:
         """A run as a reader sees it."""
@@ -79,12 +90,14 @@ class Workshop:
         asked = self.asked(stage, given)
         key = key_of(asked)
         known = self.store.recall(key) if config["cache"] == "use" else None
-        said = known[0] if known else Answer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
-        sha = known[1] if known else self.store.remember(key, asked, said)
+        said = known or Answer(answer, "stop", stage["model"], 20, 5, 0, 0.25, 0.5)
+        if known is None:
+            self.store.remember(key, asked, said)
+        sha = self.put(run, said.text)
         source = "cache" if known else "model"
         told = {"key": key, "sha": sha, "from": source, "asked": asked.summary(), "answer": said.figures(), "rung": ""}
         run.emit("call.answered", id_, **told)
-        run.emit("stage.finished", id_, sha=self.store.put(said.text), status="done", why={})
+        run.emit("stage.finished", id_, sha=sha, status="done", why={})
         return said.text
 
     @staticmethod

@@ -1,6 +1,5 @@
 """Two runs side by side."""
 
-from agentlab.pipeline.answer import sha_of
 from agentlab.pipeline.branches.diff import diff, unified
 from agentlab.runs.document import Code, Heading, Table
 from tests.unit.pipeline.workshop import Workshop, stages
@@ -34,8 +33,7 @@ def test_a_run_does_not_differ_from_itself(workshop: Workshop) -> None:
 def test_a_text_that_is_lost_is_said_to_be_lost(workshop: Workshop) -> None:
     first = workshop.run("one", {"draft": "d", "final": "f"})
     second = workshop.run("two", {"draft": "e", "final": "g"}, given="the sea")
-    sha = sha_of("d")
-    (workshop.store.objects / sha[:2] / sha).unlink()
+    workshop.lose(first, "d")
     draft = diff(first, second, workshop.store).stages[0]
     assert (draft.state, draft.lines, draft.note) == ("changed", [], "its text is lost in one")
 

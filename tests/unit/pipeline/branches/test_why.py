@@ -104,7 +104,7 @@ def test_attempts_that_failed_are_told(workshop: Workshop) -> None:
     with workshop.open("one", config={"base_pipeline": {"stages": stages()}}) as run:
         run.emit("call.failed", "draft", kind="WorkerDiedError", message="It died.", model="small", rung="batch 64")
         run.emit("call.failed", "draft", kind="LLMTimeoutError", message="Too slow.", model="small", rung="none")
-        run.emit("stage.finished", "draft", sha=workshop.store.put(""), status="skipped", why={})
+        run.emit("stage.finished", "draft", sha=workshop.put(run, ""), status="skipped", why={})
     assert _lines(workshop, "one", "draft") == [
         "draft: skipped",
         "draft: failed",
@@ -135,7 +135,7 @@ def test_an_aggregation_asks_again_because_the_candidates_changed(workshop: Work
         with workshop.open(name, config={"base_pipeline": {"stages": [multi]}}) as run:
             for call, text in (("draft/small", answer), ("draft/large", "the same"), (last, answer)):
                 asked = Asked((("user", f"{call} {answer}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
-                data = {"key": key_of(asked), "sha": workshop.store.put(text), "from": "model"}
+                data = {"key": key_of(asked), "sha": workshop.put(run, text), "from": "model"}
                 run.emit("call.answered", call, **data, asked=asked.summary(), answer={})
     assert _lines(workshop, "two", "draft")[-2:] == [
         f"{last}: miss, asked; compared with one",
@@ -149,7 +149,7 @@ def test_an_aggregation_asks_again_because_it_is_told_otherwise(workshop: Worksh
         multi = {"id": "draft", "models": ["small", "large"], "prompt": "{{ input }}", "aggregation": how}
         with workshop.open(name, config={"base_pipeline": {"stages": [multi]}, "input": given}) as run:
             asked = Asked((("user", f"{given} {criteria}"),), "large", "sha256:large", {}, 0.0, None, 8, 7)
-            data = {"key": key_of(asked), "sha": workshop.store.put("A"), "from": "model"}
+            data = {"key": key_of(asked), "sha": workshop.put(run, "A"), "from": "model"}
             run.emit("call.answered", "draft/=judge.1", **data, asked=asked.summary(), answer={})
     assert _lines(workshop, "two", "draft")[1:] == [
         "  message 1 changed: base_pipeline.stages.draft.aggregation.criteria changed and the input of the run changed"

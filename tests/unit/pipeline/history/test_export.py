@@ -5,7 +5,6 @@ import json
 import pytest
 
 from agentlab.errors import UsageError
-from agentlab.pipeline.answer import sha_of
 from agentlab.pipeline.history.export import export, show
 from agentlab.runs.document import Code
 from agentlab.runs.redact import MASK, Redactor
@@ -69,9 +68,8 @@ def test_half_a_character_is_no_hindrance(workshop: Workshop, form: str) -> None
 
 def test_a_text_that_is_lost_is_said_to_be_lost(workshop: Workshop) -> None:
     run = workshop.run("one", ANSWERS)
-    sha = sha_of(ANSWERS["final"])
-    (workshop.store.objects / sha[:2] / sha).unlink()
-    assert "no longer in the store" in export(run, workshop.store, "md", Redactor())
+    workshop.lose(run, ANSWERS["final"])
+    assert "its text is lost" in export(run, workshop.store, "md", Redactor())
     assert show(run, workshop.store).steps[1].output is None
 
 

@@ -82,7 +82,7 @@ def test_a_run_at_work_is_followed(workshop: Workshop) -> None:
         run.start({})
         with _history(workshop) as history:
             assert [(live.status, live.shares) for live in history.digests()] == [("running", ())]
-            run.emit("stage.finished", "draft", sha=workshop.store.put("rayleigh"), status="done", why={})
+            run.emit("stage.finished", "draft", sha=workshop.put(run, "rayleigh"), status="done", why={})
             history.refresh()
             assert [hit.run for hit in history.search("rayleigh")] == ["live"]
     with _history(workshop) as history:  # its process is gone, and its files are as they were
@@ -190,14 +190,13 @@ def test_a_locked_index_costs_one_warning(workshop: Workshop, monkeypatch: pytes
 
 def test_an_index_that_cannot_be_kept_lives_in_memory(workshop: Workshop) -> None:
     workshop.run("one", ANSWERS)
-    shutil.rmtree(workshop.store.objects)
     shutil.rmtree(workshop.store.answers)
     workshop.index.parent.rmdir()
     workshop.index.parent.write_text("a file is in the way of the folder")
     heard: list[str] = []
     with _history(workshop, heard) as history:
         assert [run.id for run in history.digests()] == ["one"]
-        assert [hit.step for hit in history.search("sky")] == ["input"]
+        assert [hit.step for hit in history.search("sky")] == ["input", "draft"]
     assert len(heard) == 1
     assert "the runs themselves are read" in heard[0]
 
