@@ -17,6 +17,7 @@
     ├── DivergedError                1   a training loss became infinite or not a number
     ├── RemoteError                  4   a language model did not answer usefully
     │   ├── LLMConnectionError       4   refused, reset, name not found
+    │   │   └── HostBusyError        4   the same, while the host served other calls of ours
     │   ├── LLMTimeoutError          4   first token, idle or total clock ran out
     │   ├── LLMTruncatedError        4   the stream ended without a finish reason
     │   ├── RateLimitedError         4   429
@@ -143,6 +144,14 @@ class RemoteError(AgentlabError):
 
 class LLMConnectionError(RemoteError):
     """Refused, reset, or name not found."""
+
+
+class HostBusyError(LLMConnectionError):
+    """No connection came about while the host held `connections` others of ours: it is alive and takes no more."""
+
+    def __init__(self, message: str, *, hint: str | None = None, connections: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.connections = connections
 
 
 class LLMTimeoutError(RemoteError):

@@ -9,6 +9,7 @@ _GROUP_OF: dict[str, Group] = {
     "LLMTimeoutError": "Timeout",
     "RateLimitedError": "Rate Limit",
     "QuotaError": "Rate Limit",
+    "HostBusyError": "Rate Limit",
     "LLMConnectionError": "Model Unavailable",
     "UnknownModelError": "Model Unavailable",
     "WorkerDiedError": "Model Unavailable",

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from agentlab.errors import (
     AgentlabError,
-    AllModelsFailedError,
     BadRequestError,
     BudgetExceededError,
     ContextOverflowError,
+    HostBusyError,
     LLMCancelledError,
     LLMTimeoutError,
     LLMTruncatedError,
@@ -62,7 +62,8 @@ class AttemptLoop:
         self._sink = sink
         self._attempts = list(before)
         self._tries: dict[str, int] = {}
-        self._hint: str | None = None
+        self._crowded = 0  # how often a host had no place
+        self._hint: str | None = None  # the remedy of the first error
         self._committed = False
         self._now = asyncio.get_running_loop().time
         self._turns = Turns(question, means, lambda candidate, error: self._note(candidate, Usage(), error))
@@ -76,15 +77,12 @@ class AttemptLoop:
     async def run(self) -> Outcome:
         """Try the candidates in order. Errors of models and budget come back in the outcome; cancellation is raised."""
         self._means.retry_budget.deposit()
-        overflowed: int | None = None
         pending = list(self._question.candidates)
         while pending:
             candidate = self._turns.next(pending)
             if candidate is None:
                 break
             pending.remove(candidate)
-            if not policy.may_hold(candidate.context, overflowed):
-                continue
             try:
                 return self._known(candidate) or await self._ask(candidate)
             except LLMCancelledError:
@@ -96,10 +94,10 @@ class AttemptLoop:
                 if self._committed or not rule.move_on:
                     return Outcome(self.attempts, error=self._scrubbed(error))
                 if isinstance(error, ContextOverflowError):
-                    overflowed = candidate.context
+                    pending = policy.after_overflow(pending, candidate.context, self._turns.tokens)
                 if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._means.retries:
                     pending.append(candidate)  # its guard knows for how long; the others are asked first
-        return Outcome(self.attempts, error=self._all_failed())
+        return Outcome(self.attempts, error=self._nobody_answered())
 
     def _known(self, candidate: Candidate) -> Outcome | None:
         """The answer of the response cache, if one may be used and still fits."""
@@ -175,14 +173,20 @@ class AttemptLoop:
         return self._question.value(text, finish == "length")
 
     async def _again(self, candidate: Candidate, error: AgentlabError) -> bool:
-        """Whether the same model is asked again, after a moment."""
-        means, tries = self._means, self._tries.get(candidate.name, 0)
-        if self._committed or not policy.rule_for(error).again or not 0 < tries <= means.retries:
+        """Whether the same model is asked again, after a moment. What its host had no place for was no try."""
+        means, busy = self._means, isinstance(error, HostBusyError)
+        if busy:
+            self._tries[candidate.name] -= 1
+            self._crowded += 1
+        tries = self._crowded if busy else self._tries.get(candidate.name, 0)
+        if self._committed or not policy.rule_for(error).again:
+            return False
+        if not 0 < tries <= (policy.BUSY_TRIES if busy else means.retries):
             return False
         wait = policy.backoff(tries, means.random.random())
         if self._turns.left(candidate) <= wait:
             return False
-        if not means.retry_budget.allows():
+        if not (busy or means.retry_budget.allows()):
             return False
         await asyncio.sleep(wait)
         return self._turns.ready(candidate)
@@ -257,9 +261,9 @@ class AttemptLoop:
     def _note(
         self, candidate: Candidate, usage: Usage, error: AgentlabError | None, assumed: float | None = None
     ) -> None:
-        message = ""
-        if error is not None:
-            message, self._hint = self._means.redactor.scrub(error.message)[:_LONGEST_MESSAGE], error.hint or self._hint
+        message = "" if error is None else self._means.redactor.scrub(error.message)[:_LONGEST_MESSAGE]
+        if error is not None and not any(attempt.error for attempt in self._attempts):
+            self._hint = error.hint
         self._attempts.append(Attempt(candidate.name, error.kind if error else None, message, usage, assumed))
 
     def _scrubbed(self, error: AgentlabError) -> AgentlabError:
@@ -267,15 +271,9 @@ class AttemptLoop:
         error.args = (error.message,)
         return error
 
-    def _all_failed(self) -> AllModelsFailedError:
-        lines = tuple(f"{attempt.model}: {attempt.error}: {attempt.message}" for attempt in self._attempts)
-        last = lines[-1] if lines else "none can take the request"
-        return AllModelsFailedError(
-            f"No language model answered {self._question.task}; the last said: {last}",
-            failures=lines,
-            hint=self._hint or "`agentlab llm show` says who is asked, `agentlab llm-bench check` who answers.",
-            retry_after=self._turns.patience(),
-        )
+    def _nobody_answered(self) -> AgentlabError:
+        failed = [attempt for attempt in self._attempts if attempt.error]
+        return policy.verdict(self._question.task, failed, self._hint, self._turns.patience())
 
 
 def _timing(reply: Reply, start: float, now: float) -> Timing:

@@ -5,8 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agentlab.errors import AllModelsFailedError
-from agentlab.llm import judge, structured
+from agentlab.llm import judge, policy, structured
 from agentlab.llm.attempts import AttemptLoop
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.hedge import given_up
@@ -33,7 +32,7 @@ class BestOf:
         attempts = tuple(attempt for loop in loops for attempt in loop.attempts)
         good = [outcome for outcome in outcomes if outcome.error is None]
         if not good:
-            final = next((o for o in outcomes if not isinstance(o.error, AllModelsFailedError)), None)
+            final = next((o for o in outcomes if o.error and not policy.rule_for(o.error).move_on), None)
             if final is not None:  # what one refuses for good is not shopped around
                 return replace(final, attempts=attempts)
             rest = replace(question, candidates=tuple(each for each in question.candidates if each not in several))

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from agentlab.errors import (
     AgentlabError,
-    AllModelsFailedError,
     BadRequestError,
+    HostBusyError,
     LLMCancelledError,
     LLMTimeoutError,
     ServerFaultError,
@@ -17,7 +17,7 @@ from agentlab.llm.budget import estimate, priced
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.question import Candidate, Means, Question, candidate_of
 from agentlab.llm.turns import Turns
-from agentlab.llm.types import Embeddings, Message, Request, Timing, Usage
+from agentlab.llm.types import Attempt, Embeddings, Message, Request, Timing, Usage
 
 MOST_TEXTS = 2048
 
@@ -31,7 +31,7 @@ async def embed(
         UnknownNameError: a name is none of the config.
         BadRequestError: no text, too many, or none of the models makes vectors.
         BudgetExceededError: it would cost too much.
-        AllModelsFailedError: none answered.
+        AllModelsFailedError, BadRequestError: none answered, or all refused.
     """
     if not 0 < len(texts) <= MOST_TEXTS:
         raise BadRequestError(f"There are {len(texts)} texts to embed; 1 to {MOST_TEXTS} can be.")
@@ -44,7 +44,7 @@ async def embed(
     request = Request("", tuple(Message("user", text) for text in texts), max_tokens=0)
     question = Question(task, request, None, tuple(able), asyncio.get_running_loop().time())
     asking = _Asking(question, means)
-    failures: list[str] = []
+    failed: list[Attempt] = []
     hint: str | None = None
     for candidate in able:
         try:
@@ -52,11 +52,9 @@ async def embed(
         except AgentlabError as error:
             if not policy.rule_for(error).move_on:
                 raise
-            hint = error.hint or hint
-            failures.append(f"{candidate.name}: {error.kind}: {means.redactor.scrub(error.message)}")
-    raise AllModelsFailedError(
-        f"No model embedded the texts; the last said: {failures[-1]}", failures=failures, hint=hint
-    )
+            hint = hint if failed else error.hint
+            failed.append(Attempt(candidate.name, error.kind, means.redactor.scrub(error.message)))
+    raise policy.verdict(task, failed, hint)
 
 
 class _Asking:
@@ -68,7 +66,20 @@ class _Asking:
         self._now = asyncio.get_running_loop().time
 
     async def ask(self, candidate: Candidate, texts: Sequence[str]) -> Embeddings:
-        """The vectors of one model. Its cost is reserved before and settled after; unreported, it stays an estimate."""
+        """The vectors of one model. A host that has no place is asked again after a moment."""
+        tries = 0
+        while True:
+            try:
+                return await self._once(candidate, texts)
+            except HostBusyError:
+                tries += 1
+                wait = policy.backoff(tries, self._means.random.random())
+                if tries > policy.BUSY_TRIES or self._turns.left(candidate) <= wait:
+                    raise
+            await asyncio.sleep(wait)
+
+    async def _once(self, candidate: Candidate, texts: Sequence[str]) -> Embeddings:
+        """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
         means = self._means
         if self._turns.left(candidate) <= 0:
             raise LLMTimeoutError("Not asked: the time of the call is over.")

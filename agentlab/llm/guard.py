@@ -7,7 +7,7 @@ between, `leave` when the stream has ended, however it ended.
 import math
 from dataclasses import dataclass
 
-from agentlab.errors import AgentlabError, LLMConnectionError, QuotaError, RateLimitedError
+from agentlab.errors import AgentlabError, HostBusyError, LLMConnectionError, QuotaError, RateLimitedError
 from agentlab.llm import policy
 from agentlab.llm.breaker import Breaker, Pass
 from agentlab.llm.buckets import Bucket
@@ -29,9 +29,9 @@ class Ticket:
 class ProviderGuard:
     """What all models of a provider share: requests and tokens a minute, and how many calls may run at a time.
 
-    Additive increase, multiplicative decrease (Chiu and Jain 1989): a 429 halves `concurrency`; as many answers in a
-    row as are allowed at a time add one. A call that began before the last halving does neither, or one burst would
-    halve it many times over.
+    Additive increase, multiplicative decrease (Chiu and Jain 1989): a 429 halves `concurrency`, and a host that takes
+    no more connections lowers it to those that it holds; as many answers in a row as are allowed at a time add one. A
+    call that began before the last decrease does neither, or one burst would lower it many times over.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -39,7 +39,7 @@ class ProviderGuard:
         self._requests = None if limits.rpm is None else Bucket(limits.rpm)
         self._tokens = None if limits.tpm is None else Bucket(limits.tpm)
         self._clean = 0  # answers since the limit last changed
-        self._halved = -math.inf
+        self._lowered = -math.inf
         self.concurrency = limits.concurrency
 
     def delay(self, now: float, tokens: int) -> float:
@@ -58,10 +58,12 @@ class ProviderGuard:
         """Correct the tokens by what was used (None: unknown, the estimate stays), and adapt the concurrency."""
         if self._tokens is not None and tokens is not None:
             self._tokens.take(now, tokens - ticket.tokens)
-        if ticket.entered < self._halved:
+        if ticket.entered < self._lowered:
             return
-        if isinstance(error, RateLimitedError):
-            self.concurrency, self._clean, self._halved = max(1, self.concurrency // 2), 0, now
+        if isinstance(error, RateLimitedError | HostBusyError):
+            most = error.connections if isinstance(error, HostBusyError) else 0
+            lower = min(self.concurrency - 1, most or self.concurrency // 2)
+            self.concurrency, self._clean, self._lowered = max(1, lower), 0, now
         elif error is None:
             self._clean += 1
             if self._clean >= self.concurrency:

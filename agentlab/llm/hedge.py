@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from agentlab.errors import AllModelsFailedError
+from agentlab.llm import policy
 from agentlab.llm.attempts import AttemptLoop
 from agentlab.llm.question import Means, Outcome, Question
 
@@ -45,26 +45,33 @@ async def hedged(question: Question, means: Means, budget: HedgeBudget, patience
     try:
         await asyncio.wait({running, begun}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if not (running.done() or begun.done()) and budget.allows():
-            return await _race(loop, running, AttemptLoop(rest, means))
+            return await _race(question.task, loop, running, AttemptLoop(rest, means))
         outcome = await running
-        if not isinstance(outcome.error, AllModelsFailedError):
+        if not _may_go_on(outcome):
             return outcome
         return await AttemptLoop(rest, means, before=outcome.attempts).run()
     finally:
         await given_up(running, begun)
 
 
-async def _race(first: AttemptLoop, running: "asyncio.Future[Outcome]", second: AttemptLoop) -> Outcome:
+async def _race(task: str, first: AttemptLoop, running: "asyncio.Future[Outcome]", second: AttemptLoop) -> Outcome:
     """The first good answer, told with what both tried."""
     beside = asyncio.ensure_future(second.run())
     try:
         done, pending = await asyncio.wait({running, beside}, return_when=asyncio.FIRST_COMPLETED)
         outcome = done.pop().result()
-        if isinstance(outcome.error, AllModelsFailedError) and pending:
+        if _may_go_on(outcome) and pending:
             outcome = await pending.pop()
     finally:
         await given_up(running, beside)
-    return replace(outcome, attempts=first.attempts + second.attempts)
+    attempts = first.attempts + second.attempts
+    error = policy.verdict(task, [each for each in attempts if each.error]) if _may_go_on(outcome) else outcome.error
+    return replace(outcome, attempts=attempts, error=error)
+
+
+def _may_go_on(outcome: Outcome) -> bool:
+    """Whether another model may still answer."""
+    return outcome.error is not None and policy.rule_for(outcome.error).move_on
 
 
 async def given_up(*tasks: "asyncio.Future[Any]") -> None:

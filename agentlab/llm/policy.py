@@ -3,12 +3,19 @@
 One table for everything (research: routing). Pure; the clock and chance come in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agentlab import errors
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, AllModelsFailedError
+from agentlab.llm.types import Attempt
+
+if TYPE_CHECKING:
+    from agentlab.llm.question import Candidate
 
 LONGEST_WAIT = 120.0  # seconds; a provider that asks for more is left alone
+BUSY_TRIES = 6  # further tries at a host that has no place; in between the calls wait for one
 _FIRST_WAIT, _CEILING = 0.5, 8.0
 
 
@@ -22,6 +29,8 @@ class Rule:
         trips: counts against the model in its breaker.
         cools: the model asks to be left alone for a while; it may be asked again when that is over.
         disables: the model is of no use before the configuration changes.
+        refuses: the model does not take this request; if no model does, the request is at fault.
+        remedy: what the user can do, where the error itself does not say.
     """
 
     again: bool = False
@@ -29,25 +38,46 @@ class Rule:
     trips: bool = False
     cools: bool = False
     disables: bool = False
+    refuses: bool = False
+    remedy: str = "`agentlab llm show` says who is asked."
 
 
-_FAULT = Rule(again=True, move_on=True, trips=True)
+def _fault(remedy: str) -> Rule:
+    return Rule(again=True, move_on=True, trips=True, remedy=remedy)
+
 
 _RULES: dict[type[AgentlabError], Rule] = {
-    errors.LLMConnectionError: _FAULT,
-    errors.LLMTimeoutError: Rule(move_on=True, trips=True),
-    errors.LLMTruncatedError: Rule(move_on=True, trips=True),
-    errors.RateLimitedError: Rule(move_on=True, cools=True),
-    errors.QuotaError: Rule(move_on=True, cools=True),
-    errors.ServerFaultError: _FAULT,
-    errors.AuthError: Rule(move_on=True, disables=True),
-    errors.UnknownModelError: Rule(move_on=True, disables=True),
-    errors.BadRequestError: Rule(),  # the same body fails elsewhere, too
-    errors.ContextOverflowError: Rule(move_on=True),
-    errors.ContentFilterError: Rule(),  # a refusal is not shopped around
-    errors.MalformedReplyError: _FAULT,
-    errors.SchemaError: Rule(move_on=True),  # was asked again already
-    errors.WorkerDiedError: _FAULT,
+    errors.HostBusyError: Rule(
+        again=True, move_on=True, remedy="Ask less at a time (`providers.NAME.limits.concurrency`)."
+    ),
+    errors.LLMConnectionError: _fault("See that the server runs, and that `base_url` is right."),
+    errors.LLMTimeoutError: Rule(
+        move_on=True,
+        trips=True,
+        remedy="Give it longer (--set llm.defaults.timeout.first_token=60), or see how busy the server is.",
+    ),
+    errors.LLMTruncatedError: Rule(move_on=True, trips=True, remedy="The log of the server may say why it stopped."),
+    errors.RateLimitedError: Rule(
+        move_on=True,
+        cools=True,
+        remedy="Wait, ask less at a time (`providers.NAME.limits`), or see what the account may still use.",
+    ),
+    errors.QuotaError: Rule(move_on=True, cools=True, remedy="See what the account may still use."),
+    errors.ServerFaultError: _fault("The log of the server, or the provider's status page, may say more."),
+    errors.AuthError: Rule(move_on=True, disables=True, remedy="Check the key."),
+    errors.UnknownModelError: Rule(
+        move_on=True, disables=True, remedy="See that the model's `id` is the provider's name for it, and `base_url`."
+    ),
+    errors.BadRequestError: Rule(
+        move_on=True, refuses=True, remedy="See that the model's `id` is right, and that it takes what is asked of it."
+    ),
+    errors.ContextOverflowError: Rule(
+        move_on=True, refuses=True, remedy="Shorten the prompt, or name a model with a larger window."
+    ),
+    errors.ContentFilterError: Rule(),  # what one provider refuses to talk about is not smuggled past it
+    errors.MalformedReplyError: _fault("See that `base_url` leads to a model's API, and ends before its last path."),
+    errors.SchemaError: Rule(move_on=True, remedy="Take a larger model."),  # was asked again already
+    errors.WorkerDiedError: _fault("`agentlab doctor` tries the local model."),
     errors.LLMCancelledError: Rule(),
     errors.BudgetExceededError: Rule(),
     errors.UsageError: Rule(),  # the caller's slip, whatever model is asked
@@ -58,7 +88,18 @@ _OTHERWISE = Rule(move_on=True)
 
 def rule_for(error: AgentlabError) -> Rule:
     """The row of the table for an error."""
-    return next((_RULES[kind] for kind in type(error).__mro__ if kind in _RULES), _OTHERWISE)
+    return rule_of(type(error))
+
+
+def rule_of(kind: type[AgentlabError] | None) -> Rule:
+    """The row of the table for a class of errors; None is one that nobody knows."""
+    return next((_RULES[each] for each in kind.__mro__ if each in _RULES), _OTHERWISE) if kind else _OTHERWISE
+
+
+def kind_of(name: str | None) -> type[AgentlabError] | None:
+    """The class of errors that bears this name; None where there is none, as for a plug-in's own."""
+    kind = getattr(errors, name or "", None)
+    return kind if isinstance(kind, type) and issubclass(kind, AgentlabError) else None
 
 
 def backoff(tries: int, chance: float) -> float:
@@ -66,6 +107,41 @@ def backoff(tries: int, chance: float) -> float:
     return float(min(_CEILING, _FIRST_WAIT * 2 ** (tries - 1)) * (0.5 + 0.5 * chance))
 
 
-def may_hold(context: int | None, overflowed: int | None) -> bool:
-    """Whether a window of `context` tokens may hold what overflowed another one. None is unknown, and worth a try."""
-    return overflowed is None or context is None or context > overflowed
+def after_overflow(pending: Sequence["Candidate"], window: int | None, tokens: int) -> list["Candidate"]:
+    """Who may hold what overflowed a window, larger and unknown windows first; None is unknown.
+
+    A server's window may be smaller than the config says, so whoever should hold `tokens`, the estimate, is tried, too.
+    """
+    if window is None:
+        return list(pending)
+    larger = [each for each in pending if each.context is None or each.context > window]
+    return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]
+
+
+def verdict(
+    task: str, attempts: Sequence[Attempt], hint: str | None = None, retry_after: float | None = None
+) -> AgentlabError:
+    """The error of a call that nobody answered. It tells what the first model said, and a remedy.
+
+    If all models refused the request it is of the class of the first refusal, or else AllModelsFailedError.
+
+    Args:
+        task: what was asked.
+        attempts: all that failed, in their order.
+        hint: the remedy that the first error brought along.
+        retry_after: seconds until a model may be asked again, where all of them asked for patience.
+    """
+    if not attempts:
+        return AllModelsFailedError(f"No language model can take the request of {task}.", hint=Rule.remedy)
+    first, kinds = attempts[0], [kind_of(attempt.error) for attempt in attempts]
+    hint = hint or rule_of(kinds[0]).remedy
+    if kinds[0] is not None and all(rule_of(kind).refuses for kind in kinds):
+        more = " No other model takes it, either." if len({each.model for each in attempts}) > 1 else ""
+        return kinds[0](f"{first.model}: {first.message}{more}", hint=hint)
+    lines = tuple(f"{each.model}: {each.error}: {each.message}" for each in attempts)
+    return AllModelsFailedError(
+        f"No language model answered {task}; the first said: {lines[0]}",
+        failures=lines,
+        hint=hint,
+        retry_after=retry_after,
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentlab import errors
 from agentlab.errors import AgentlabError, RunUnreadableError
+from agentlab.llm import policy
 from agentlab.llm.question import Outcome
 from agentlab.llm.types import Attempt, ToolCall, Usage
 
@@ -111,8 +112,8 @@ def error_from(data: Mapping[str, Any]) -> AgentlabError:
     Raises:
         RunUnreadableError: no such class can have been recorded.
     """
-    kind = getattr(errors, str(data["kind"]), None)
-    if not (isinstance(kind, type) and issubclass(kind, AgentlabError)):
+    kind = policy.kind_of(str(data["kind"]))
+    if kind is None:
         raise RunUnreadableError(f"The run recorded an unknown error, {data['kind']!r}.")
     if issubclass(kind, errors.AllModelsFailedError):
         return kind(data["message"], failures=data["failures"], hint=data["hint"])

@@ -7,6 +7,7 @@ and never for this machine.
 
 import asyncio
 import json
+import math
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,7 +17,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from agentlab import __version__
-from agentlab.errors import LLMConnectionError, LLMTimeoutError, LLMTruncatedError, MalformedReplyError, RemoteError
+from agentlab.errors import (
+    HostBusyError,
+    LLMConnectionError,
+    LLMTimeoutError,
+    LLMTruncatedError,
+    MalformedReplyError,
+    RemoteError,
+)
 from agentlab.llm import hop
 from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
@@ -28,6 +36,8 @@ LARGEST_ERROR = 64 << 10
 _KEEP_ALIVE_SECONDS = 30.0
 _LINGER_SECONDS = 0.2
 _STALE_SECONDS = 0.5  # within which a connection shows that it was closed before
+_SETTLE_SECONDS = 0.02  # after which it shows which connections of a burst came about
+_ALIVE_SECONDS = 1.0  # a host that took a connection or replied so short before a request began was not down then
 _HEADERS = {
     "User-Agent": f"agentlab/{__version__}",
     "Accept": "text/event-stream, application/json",
@@ -76,7 +86,8 @@ class Transport:
         """Send JSON and hand out the reply as soon as its headers are there; leaving closes the connection.
 
         Raises:
-            LLMConnectionError: refused, reset, name not found, or no connection in time.
+            HostBusyError: refused, reset or no connection in time, while the host served other requests of ours.
+            LLMConnectionError: the same from a host that served none, or its name was not found.
             LLMTimeoutError: no headers within the clock of the first token.
             MalformedReplyError: the other side does not speak HTTP, redirects, or compresses.
         """
@@ -108,7 +119,8 @@ class Transport:
 
     @asynccontextmanager
     async def _sent(self, lane: "_Lane", url: str, content: bytes) -> AsyncIterator["Reply"]:
-        until = asyncio.get_running_loop().time() + self._timeout.first_token
+        start = asyncio.get_running_loop().time()
+        until = start + self._timeout.first_token
         try:
             async with asyncio.timeout_at(until):
                 response = await lane.send(url, content)
@@ -117,7 +129,7 @@ class Transport:
         except httpx.InvalidURL as error:
             raise LLMConnectionError(f"No connection can be set up: {error}.") from None
         except httpx.HTTPError as error:
-            raise _connection_error(error, urlsplit(self._base_url).netloc) from None
+            raise await self._explained(error, lane, start) from None
         clock = Clock()
         try:
             _refuse_detours(response)
@@ -125,6 +137,20 @@ class Transport:
         finally:
             clock.stop()
             await response.aclose()
+
+    async def _explained(self, error: httpx.HTTPError, lane: "_Lane", start: float) -> RemoteError:
+        """Why a request that began at `start` had no reply: a host that serves others of ours takes no more of them."""
+        lane.connected = False
+        host = urlsplit(self._base_url).netloc
+        failed = _connection_error(error, host)
+        if not isinstance(failed, LLMConnectionError) or len(self._lanes) - len(self._idle) < 2:
+            return failed
+        await asyncio.sleep(_SETTLE_SECONDS)
+        others = [each for each in self._lanes if each is not lane]
+        held = sum(each.connected for each in others if each not in self._idle)
+        if held or any(each.alive > start - _ALIVE_SECONDS for each in others):
+            return HostBusyError(f"{host} has no place for more of our requests than {held}.", connections=held)
+        return failed
 
     async def close(self) -> None:
         """Close the connections."""
@@ -136,6 +162,8 @@ class _Lane:
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
+        self.connected = False  # a connection stands, as far as is known
+        self.alive = -math.inf  # when the host last took a connection or began a reply, in the loop's time
         self._answered = False  # on the connection that is there now
 
     async def send(self, url: str, content: bytes) -> httpx.Response:
@@ -149,14 +177,27 @@ class _Lane:
         kept, self._answered = self._answered, False
         clock = asyncio.get_running_loop().time
         start = clock()
-        try:
-            response = await self.client.send(request, stream=True)
-        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-            if not kept or clock() - start > _STALE_SECONDS:  # by then the other side may have worked on it
-                raise
-            response = await self.client.send(request, stream=True)
+        if kept:
+            try:
+                return self._there(await self.client.send(request, stream=True))
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if clock() - start > _STALE_SECONDS:  # by then the other side may have worked on it
+                    raise
+        self.connected = False
+        request.extensions["trace"] = self._heard
+        return self._there(await self.client.send(request, stream=True))
+
+    def _there(self, response: httpx.Response) -> httpx.Response:
         self._answered = True
+        self._lives()
         return response
+
+    async def _heard(self, event: str, _: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._lives()
+
+    def _lives(self) -> None:
+        self.connected, self.alive = True, asyncio.get_running_loop().time()
 
 
 class Reply:

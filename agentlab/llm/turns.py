@@ -16,12 +16,12 @@ class Turns:
     """The turns of one question's candidates."""
 
     def __init__(self, question: Question, means: Means, note: Callable[[Candidate, AgentlabError], None]) -> None:
-        """`note` hears why a candidate was passed over for good."""
+        """`note` hears why a candidate was passed over for good. `tokens` are prompt and answer, about."""
         self._question = question
         self._means = means
         self._note = note
         self._now = asyncio.get_running_loop().time
-        self._tokens = tokens_of(question.request.messages) + question.request.max_tokens
+        self.tokens = tokens_of(question.request.messages) + question.request.max_tokens
 
     def left(self, candidate: Candidate) -> float:
         """Seconds until the call has to be over if this model is the one that answers."""
@@ -72,7 +72,7 @@ class Turns:
                 ) from None
             try:
                 if self._delay(candidate) <= 0 or guard.probing_helps:
-                    yield guard.enter(self._now(), self._tokens)
+                    yield guard.enter(self._now(), self.tokens)
                     return
             finally:
                 slots.free()
@@ -114,7 +114,7 @@ class Turns:
         return self._means.guards[candidate.name]
 
     def _delay(self, candidate: Candidate) -> float:
-        return self._guard(candidate).delay(self._now(), self._tokens)
+        return self._guard(candidate).delay(self._now(), self.tokens)
 
 
 def _patience(wait: float) -> RateLimitedError:

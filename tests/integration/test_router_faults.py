@@ -62,6 +62,10 @@ ROWS = [
     Row("401", "AuthError", 1),
     Row("403", "AuthError", 1),
     Row("404", "UnknownModelError", 1),
+    Row("400", "BadRequestError", 1),
+    Row("409", "BadRequestError", 1),
+    Row("422", "BadRequestError", 1),
+    Row("400-context", "ContextOverflowError", 1),
     Row("reset-before", "LLMConnectionError", 2),
     Row("reset-40-of-60", "LLMTruncatedError", 1, live="LLMTruncatedError"),
     Row("close-40-of-60", "LLMTruncatedError", 1, live="LLMTruncatedError"),
@@ -253,15 +257,19 @@ def test_a_key_that_is_refused_is_not_tried_again(mock, route):
 # -- requests that are wrong --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("script", "kind", "first", "second"),
-    [("400", "BadRequestError", 1, 0), ("422", "BadRequestError", 1, 0), ("400-filter", "ContentFilterError", 1, 0)],
-)
-def test_a_bad_request_goes_to_nobody_else(mock, route, script, kind, first, second):
+def test_what_a_provider_refuses_to_talk_about_goes_to_nobody_else(mock, route):
     with pytest.raises(AgentlabError) as failed:
-        route(script, HEALTHY).complete_sync(ASK, "t")
-    assert failed.value.kind == kind
-    assert (count(mock, script), count(mock, HEALTHY)) == (first, second)
+        route("400-filter", HEALTHY).complete_sync(ASK, "t")
+    assert failed.value.kind == "ContentFilterError"
+    assert (count(mock, "400-filter"), count(mock, HEALTHY)) == (1, 0)
+
+
+def test_what_all_refuse_is_told_as_the_first_one_did(mock, route):
+    with pytest.raises(AgentlabError, match=r"^400: HTTP 400") as failed:
+        route("400", "422").complete_sync(ASK, "t")
+    assert failed.value.kind == "BadRequestError"
+    assert failed.value.hint
+    assert (count(mock, "400"), count(mock, "422")) == (1, 1)
 
 
 def test_an_overflow_goes_to_a_larger_window_only(mock, route, home):

@@ -16,8 +16,8 @@ _SPEED_CALL = 0.5 ** (1 / 10)  # the same for speed: at most about 15 calls coun
 # A duration this many standard deviations (of at least so much) off the mean tells of a change: little is kept then.
 _SURPRISE, _LEAST_DEVIATION, _KEPT = 3.0, 0.3, 0.1
 _SHORTEST = 1e-6  # seconds; a clock that stood still has no logarithm
-# These say nothing about the model: the caller gave up, or the request could not have been answered by any.
-_NEUTRAL = frozenset({"LLMCancelledError", "BudgetExceededError", "BadRequestError"})
+# These say nothing about the model: the caller gave up, could not pay, or asked too much at a time.
+_NEUTRAL = frozenset({"LLMCancelledError", "BudgetExceededError", "HostBusyError"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
@@ -11,19 +12,39 @@ from agentlab.llm.providers.untrusted import mapping, shown
 
 _LONGEST_MESSAGE = 300
 
-# Words of providers, as they appear in an error's code, type or text, in lower case.
-_CONTEXT = (
-    "context_length",
-    "context length",
-    "context window",
-    "context limit",
-    "maximum context",
-    "exceed_context",
-    "context size",
-    "prompt is too long",
+# Signs in an error's code, type and text, in lower case, and the statuses with which they count: providers tell most
+# things with 400. The first that fits decides.
+_SIGNS: tuple[tuple[str, tuple[int, ...], type[RemoteError]], ...] = (
+    (
+        r"api[ _]key[ _](not[ _]valid|invalid|expired|is (not valid|invalid))|(invalid|incorrect)[ _]api[ _]key",
+        (400, 422),
+        errors.AuthError,
+    ),
+    # of this request, though it comes with the status of a model that is not there
+    (r"that (can )?(support|handle)|requested parameters|data policy", (404,), errors.BadRequestError),
+    (
+        r"model_not_found|decommissioned|no such model|(unknown|invalid) model( name| id|:|$)|not a valid model|"
+        r"\bmodel\b([: ]+[`'\"]?[^\s`'\"]{1,100}[`'\"]?)? +((is|was|has been) )?"
+        r"(not found|(does not|doesn't|not) exist|unknown|retired|removed|not available|no longer available)",
+        (400, 409, 410, 422),
+        errors.UnknownModelError,
+    ),
+    (
+        r"content[_ ](filter|policy|management)|moderation_blocked|requires moderation|flagged",
+        (400, 403, 422),
+        errors.ContentFilterError,
+    ),
+    (
+        r"context[_ ](length|window|limit|size)|maximum context|exceed_context|prompt is too long",
+        tuple(range(400, 500)),
+        errors.ContextOverflowError,
+    ),
+    (
+        r"insufficient_quota|billing|exceeded your current quota|insufficient credits|credit balance",
+        (400, 403, 429),
+        errors.QuotaError,
+    ),
 )
-_QUOTA = ("insufficient_quota", "billing", "exceeded your current quota", "insufficient credits", "credit balance")
-_FILTER = ("content_filter", "content_policy", "moderation", "flagged")
 
 _BY_STATUS: dict[int, type[RemoteError]] = {
     400: errors.BadRequestError,
@@ -31,6 +52,7 @@ _BY_STATUS: dict[int, type[RemoteError]] = {
     402: errors.QuotaError,
     403: errors.AuthError,
     404: errors.UnknownModelError,
+    410: errors.UnknownModelError,
     408: errors.LLMTimeoutError,
     413: errors.ContextOverflowError,
     422: errors.BadRequestError,
@@ -56,14 +78,13 @@ def error_from(status: int, body: str, headers: Mapping[str, str], *, now: float
     """
     detail, words = _detail(body)
     said = f"HTTP {status}: {shown(detail, _LONGEST_MESSAGE)}" if detail else f"HTTP {status}."
-    if any(word in words for word in _FILTER) and status in (400, 403, 422):
-        return errors.ContentFilterError(said)
-    if any(word in words for word in _CONTEXT) and status < 500:
-        return errors.ContextOverflowError(said)
-    if any(word in words for word in _QUOTA) and status in (400, 403, 429):
-        return errors.QuotaError(said)
+    for sign, statuses, kind in _SIGNS:
+        if status in statuses and re.search(sign, words):
+            return kind(said)
     if status == 429:
         return RateLimitedError(said, retry_after=retry_after(headers, now))
+    if status in (403, 404) and detail and not words:
+        return errors.BadRequestError(said)  # a page of some proxy, which knows nothing of the model
     if status in _BY_STATUS:
         return _BY_STATUS[status](said)
     return errors.ServerFaultError(said) if status >= 500 else errors.BadRequestError(said)

@@ -185,6 +185,18 @@ def test_a_burst_of_refusals_halves_the_concurrency_once():
     assert model.provider.concurrency == 4
 
 
+def test_a_host_without_a_place_lowers_the_concurrency_to_what_it_holds_and_never_trips():
+    model = guard(concurrency=16)
+    for ticket in [model.enter(1, 10) for _ in range(10)]:
+        model.leave(2, ticket, errors.HostBusyError("full", connections=6), None)
+    assert (model.provider.concurrency, model.state(2)) == (6, "closed")
+    call(model, 3, errors.HostBusyError("full", connections=9))
+    assert model.provider.concurrency == 5
+    for now in range(4, 12):
+        call(model, now, errors.HostBusyError("full", connections=0))
+    assert model.provider.concurrency == 1
+
+
 def test_a_clean_window_adds_one():
     model = guard(concurrency=8)
     call(model, 0, limited(0))

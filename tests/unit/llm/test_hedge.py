@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.errors import ContentFilterError, ServerFaultError
+from agentlab.errors import BadRequestError, ContentFilterError, ServerFaultError
 from agentlab.llm.hedge import HedgeBudget
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.ledger.sample import Sample
@@ -73,6 +73,16 @@ def test_a_refusal_is_not_shopped_around(among, speaker, known_to_be_quick):
     with pytest.raises(ContentFilterError):
         router.complete_sync(ASK, "t")
     assert other.requests == []
+
+
+def test_a_request_that_the_first_does_not_take_goes_on_and_if_nobody_does_the_first_is_told(
+    among, speaker, known_to_be_quick
+):
+    refusal = BadRequestError("unknown option")
+    answer = hedging(among, known_to_be_quick, speaker(refusal), speaker("yes")).complete_sync(ASK, "t")
+    assert answer.model == "two"
+    with pytest.raises(BadRequestError, match="one: unknown option"):
+        hedging(among, known_to_be_quick, speaker(refusal), speaker(BadRequestError("no"))).complete_sync(ASK, "t")
 
 
 def test_a_second_that_fails_leaves_the_slow_first(among, speaker, known_to_be_quick):

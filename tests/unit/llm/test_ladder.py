@@ -76,7 +76,7 @@ def test_a_model_is_asked_in_the_strictest_way_that_it_knows_and_that_is_remembe
     assert len(speaks.requests) == tries + 1  # no way is tried in vain twice
 
 
-def test_a_bad_request_without_schema_is_one(among, speaker):
-    router = among({"one": speaker(BadRequestError("no")), "two": speaker("yes")})
-    with pytest.raises(BadRequestError):
-        router.complete_sync(ASK.messages, "t")
+def test_who_refuses_every_way_of_asking_is_replaced(among, speaker):
+    one, options = speaker(BadRequestError("no")), Options(json_schema=SCHEMA)
+    answer = among({"one": one, "two": speaker('{"x": 1}')}).complete_sync(ASK.messages, "t", options=options)
+    assert (answer.model, answer.value, len(one.requests)) == ("two", {"x": 1}, 4)

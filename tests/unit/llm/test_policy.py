@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab import errors
-from agentlab.llm.policy import backoff, may_hold, rule_for
+from agentlab.llm.config import Price
+from agentlab.llm.policy import after_overflow, backoff, rule_for, verdict
+from agentlab.llm.question import Candidate
+from agentlab.llm.types import Attempt
 
 AGAIN = {"LLMConnectionError", "ServerFaultError", "MalformedReplyError", "WorkerDiedError"}
-STOPS = {"BadRequestError", "ContentFilterError", "LLMCancelledError"}
+STOPS = {"ContentFilterError", "LLMCancelledError"}
 TRIPS = AGAIN | {"LLMTimeoutError", "LLMTruncatedError"}
 KINDS = [kind for kind in errors.RemoteError.__subclasses__() if kind.__module__ == "agentlab.errors"]
 
@@ -21,6 +24,14 @@ def test_every_remote_error_has_a_row(kind):
     assert rule.trips == (name in TRIPS)
     assert rule.cools == (name in {"RateLimitedError", "QuotaError"})
     assert rule.disables == (name in {"AuthError", "UnknownModelError"})
+    assert rule.refuses == (name in {"BadRequestError", "ContextOverflowError"})
+    assert rule.remedy
+    assert "llm-bench" not in rule.remedy  # it may be what was just run
+
+
+def test_a_host_without_a_place_is_asked_again_and_never_blamed():
+    rule = rule_for(errors.HostBusyError("full"))
+    assert (rule.again, rule.move_on, rule.trips) == (True, True, False)
 
 
 def test_a_missing_file_leads_to_the_next_model_and_a_spent_budget_to_none():
@@ -34,8 +45,35 @@ def test_backoff_doubles_to_a_ceiling_and_is_spread(tries, chance):
     assert whole / 2 <= backoff(tries, chance) <= whole
 
 
-def test_only_a_window_known_to_be_no_larger_is_passed_over():
-    assert may_hold(8192, 2048)
-    assert not may_hold(2048, 2048)
-    assert may_hold(None, 2048)
-    assert may_hold(2048, None)
+def windows(*contexts):
+    return [Candidate(str(context), "id", "p", context, Price(input=0, output=0), 9.0, ()) for context in contexts]
+
+
+def test_after_an_overflow_larger_and_unknown_windows_come_first_and_those_that_cannot_hold_it_are_left_out():
+    assert after_overflow(windows(2048, None, 1024, 8192), 2048, 1500) == windows(None, 8192, 2048)
+    assert after_overflow(windows(2048, None), None, 1500) == windows(2048, None)
+
+
+def said(*attempts):
+    return verdict("t", [Attempt(*attempt) for attempt in attempts])
+
+
+def test_if_all_refuse_the_first_refusal_is_told_with_its_model_and_a_remedy():
+    error = said(("a", "BadRequestError", "HTTP 400: no."), ("b", "ContextOverflowError", "HTTP 400: long."))
+    assert type(error) is errors.BadRequestError
+    assert error.message == "a: HTTP 400: no. No other model takes it, either."
+    assert "`id`" in error.hint
+    assert said(("a", "ContextOverflowError", "HTTP 413."), ("a", "BadRequestError", "x")).message == "a: HTTP 413."
+
+
+@pytest.mark.parametrize("other", ["ServerFaultError", "UnknownModelError", "OfSomePlugInError"])
+def test_if_only_some_refuse_it_is_a_failure_of_all_and_the_first_is_told(other):
+    error = said(("a", "BadRequestError", "HTTP 400: no."), ("b", other, "x"))
+    assert type(error) is errors.AllModelsFailedError
+    assert error.message == "No language model answered t; the first said: a: BadRequestError: HTTP 400: no."
+    assert error.failures[1] == f"b: {other}: x"
+    assert "`id`" in error.hint
+
+
+def test_when_nobody_could_be_asked_that_is_told():
+    assert type(verdict("t", [])) is errors.AllModelsFailedError

@@ -128,14 +128,23 @@ def test_a_slow_but_steady_answer_may_take_longer_than_its_beginning(serve, rout
     assert route([server]).complete_sync(ASK, "general").text == "slowly"
 
 
-@pytest.mark.parametrize(("status", "kind"), [(400, errors.BadRequestError), (422, errors.BadRequestError)])
-def test_a_bad_request_goes_to_nobody_else(serve, route, status, kind):
+@pytest.mark.parametrize("status", [400, 404, 409, 422])
+def test_what_one_model_refuses_the_next_one_is_asked_once(serve, route, status):
     bad, other = serve(), serve()
     bad(bad.status(status, {"error": {"message": "no"}}))
     other(other.says("Paris"))
-    with pytest.raises(kind):
+    assert route([bad, other]).complete_sync(ASK, "general").model == "m1"
+    assert (len(bad.bodies), len(other.bodies)) == (1, 1)
+
+
+def test_what_all_refuse_is_told_with_the_first_model_and_a_remedy(serve, route):
+    bad, other = serve(), serve()
+    bad(bad.status(400, {"error": {"message": "no such option"}}))
+    other(other.status(422, {"detail": "neither"}))
+    with pytest.raises(errors.BadRequestError, match="m0: HTTP 400: no such option") as caught:
         route([bad, other]).complete_sync(ASK, "general")
-    assert other.bodies == []
+    assert caught.value.hint
+    assert (len(bad.bodies), len(other.bodies)) == (1, 1)
 
 
 def test_an_overflowing_prompt_goes_to_a_larger_window_only(serve, route):
@@ -146,6 +155,16 @@ def test_an_overflowing_prompt_goes_to_a_larger_window_only(serve, route):
     router = route([small, same, large], m0={"context": 2048}, m1={"context": 2048}, m2={"context": 8192})
     assert router.complete_sync(ASK, "general").model == "m2"
     assert same.bodies == []
+
+
+def test_a_window_that_should_hold_the_prompt_is_the_last_resort(serve, route):
+    """The first server's window is smaller than its config says."""
+    misled, down, same = serve(), serve(), serve()
+    misled(misled.status(400, {"error": {"code": "context_length_exceeded"}}))
+    down(down.status(404, {"error": {"message": "No such model"}}))
+    same(same.says("Paris"))
+    router = route([misled, same, down], m0={"context": 2048}, m1={"context": 2048}, m2={"context": 8192})
+    assert router.complete_sync(ASK, "general").model == "m1"
 
 
 def test_when_all_fail_every_attempt_has_a_line(serve, route, refusing_url, key):
@@ -160,7 +179,7 @@ def test_when_all_fail_every_attempt_has_a_line(serve, route, refusing_url, key)
         ["m1", "AuthError"],
     ]
     assert "nas.propose" in caught.value.message
-    assert caught.value.hint == "Check TEST_API_KEY."
+    assert caught.value.hint == "Is the server running, and the address right?"
     assert key not in repr(caught.value) + "".join(lines)
 
 

@@ -44,7 +44,7 @@ def test_a_failure_says_nothing_of_speed_and_cost():
     assert after(sample(5, error="ServerFaultError", usd=1)) == Arm(failures=1, at=5)
 
 
-@pytest.mark.parametrize("error", ["LLMCancelledError", "BudgetExceededError", "BadRequestError"])
+@pytest.mark.parametrize("error", ["LLMCancelledError", "BudgetExceededError", "HostBusyError"])
 def test_what_is_not_the_models_doing_is_not_counted(error):
     assert after(sample(5, error=error)) == Arm()
 

@@ -152,6 +152,18 @@ STATUSES = [
     (503, "", errors.ServerFaultError),
     (529, {"error": {"message": "Overloaded"}}, errors.ServerFaultError),
     (422, {"detail": "no"}, errors.BadRequestError),
+    (409, {"error": {"message": "conflict"}}, errors.BadRequestError),
+    (410, {"error": {"message": "gone"}}, errors.UnknownModelError),
+    (400, {"error": {"message": "The model `x-1` does not exist"}}, errors.UnknownModelError),
+    (400, {"error": {"code": "model_decommissioned", "message": "has been decommissioned"}}, errors.UnknownModelError),
+    (400, {"error": {"message": "x/y is not a valid model ID"}}, errors.UnknownModelError),
+    (400, {"error": {"message": "Model Not Exist"}}, errors.UnknownModelError),
+    (400, {"error": "model 'moderation' not found, try pulling it first"}, errors.UnknownModelError),
+    (400, {"error": {"message": "Invalid model parameters: top_p"}}, errors.BadRequestError),
+    (400, [{"error": {"code": 400, "message": "API key not valid. Please pass a valid one."}}], errors.AuthError),
+    (404, {"error": {"message": "No endpoints found that support tool use."}}, errors.BadRequestError),
+    (404, "<html>404 page not found</html>", errors.BadRequestError),
+    (403, "<html>Request blocked.</html>", errors.BadRequestError),
 ]
 
 

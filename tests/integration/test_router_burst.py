@@ -1,0 +1,157 @@
+"""Many calls at once against a real server that has few places: its refusals are our own load, and no sign of death."""
+
+import asyncio
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agentlab.bench.mock.serving import in_thread
+from agentlab.config.workspace import Workspace
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.router import Router
+from agentlab.llm.types import Message
+
+ASK = (Message("user", "Count."),)
+CALLS, BACKLOG = 50, 5
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    b'data: {"choices": [{"delta": {"content": "yes"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+)
+RESET = struct.pack("ii", 1, 0)
+
+
+def answered(peer: socket.socket, seconds: float) -> None:
+    """Read a request, take so long, answer."""
+    with peer:
+        peer.settimeout(5)
+        received = b""
+        while b"Count." not in received and (block := peer.recv(65536)):
+            received += block
+        if received:
+            time.sleep(seconds)
+            peer.sendall(ANSWER)
+
+
+@contextmanager
+def listening(backlog: int) -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=backlog) as listener:
+        yield listener
+
+
+@contextmanager
+def serving(listener: socket.socket, places: int, seconds: float) -> Iterator[None]:
+    """Answer so many at a time. With one place the others wait in the backlog; with more they are reset."""
+    taken, over = threading.Semaphore(places), threading.Event()
+
+    def one(peer: socket.socket) -> None:
+        try:
+            answered(peer, seconds)
+        except OSError:
+            pass  # the client gave up waiting in the backlog
+        finally:
+            taken.release()
+
+    def serve() -> None:
+        while not over.is_set():
+            if places == 1:
+                taken.acquire()
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            if places > 1 and not taken.acquire(blocking=False):
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                peer.close()
+                continue
+            threading.Thread(target=one, args=(peer,), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def config_of(port: int, spare: str) -> LLMConfig:
+    tree = {
+        "providers": {
+            "busy": {"kind": "openai_compat", "base_url": f"http://127.0.0.1:{port}/v1"},
+            "spare": {"kind": "openai_compat", "base_url": spare},
+        },
+        "models": {"busy": {"provider": "busy", "id": "m"}, "spare": {"provider": "spare", "id": "ok-ttft3000-n1"}},
+        "roles": {"primary": ["busy", "spare"]},
+        "defaults": {"timeout": {"connect": 0.4, "first_token": 5, "total": 60}},
+    }
+    return LLMConfig.model_validate(tree, context={"env": {}})
+
+
+@pytest.fixture(scope="module")
+def spare() -> Iterator[str]:
+    with in_thread() as server:
+        yield server.url
+
+
+def asked(config: LLMConfig, home: Workspace, calls: int) -> tuple[list[str], list[str], str]:
+    """Who answered each of so many calls at once, every error, and the state of the busy model."""
+
+    async def ask() -> tuple[list[str], list[str], str]:
+        async with Router(config, env={}, workspace=home, in_callers_loop=True) as router:
+            answers = await asyncio.gather(*(router.complete(ASK, "t", call_id=str(n)) for n in range(calls)))
+            errors = [attempt.error for answer in answers for attempt in answer.attempts if attempt.error]
+            return [answer.model for answer in answers], errors, router.guards["busy"].state(time.monotonic())
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("places", "seconds"), [(1, 0.03), (6, 0.3)], ids=["a small backlog", "resets beyond six"])
+def test_a_burst_is_served_by_the_server_that_it_was_sent_to(tmp_path, spare, places, seconds):
+    home = Workspace(tmp_path, tmp_path / "cache")
+    with listening(BACKLOG) as listener, serving(listener, places, seconds):
+        models, errors, state = asked(config_of(listener.getsockname()[1], spare), home, CALLS)
+    assert models == ["busy"] * CALLS
+    assert state == "closed"
+    assert errors.count("HostBusyError") >= 0.9 * len(errors)
+
+
+def test_a_dead_host_opens_its_breaker_at_once_however_many_ask(tmp_path, spare):
+    home = Workspace(tmp_path, tmp_path / "cache")
+    with listening(BACKLOG) as listener:
+        port = listener.getsockname()[1]
+    start = time.monotonic()
+    models, errors, state = asked(config_of(port, spare), home, CALLS)
+    assert models == ["spare"] * CALLS
+    assert set(errors) == {"LLMConnectionError"}
+    assert state == "open"
+    assert time.monotonic() - start < 3.0 + 3.0  # the spare takes three seconds
+
+
+def test_a_host_that_dies_under_load_is_left_soon(tmp_path, spare):
+    """The first calls hold connections when it goes: those are cut, and the others find nobody."""
+    home = Workspace(tmp_path, tmp_path / "cache")
+    with listening(BACKLOG) as listener:
+        port = listener.getsockname()[1]
+        peers = []
+
+        def die() -> None:
+            for _ in range(3):
+                peers.append(listener.accept()[0])
+            time.sleep(0.2)
+            listener.close()
+            for peer in peers:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                peer.close()
+
+        threading.Thread(target=die, daemon=True).start()
+        start = time.monotonic()
+        models, _, state = asked(config_of(port, spare), home, CALLS)
+    assert models == ["spare"] * CALLS
+    assert state == "open"
+    assert time.monotonic() - start < 3.0 + 6.0
