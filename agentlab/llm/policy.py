@@ -132,7 +132,7 @@ def verdict(
         retry_after: seconds until a model may be asked again, where all of them asked for patience.
     """
     if not attempts:
-        return AllModelsFailedError(f"No language model can take the request of {task}.", hint=Rule.remedy)
+        return AllModelsFailedError(f"No language model can take the request of {task}.", hint=_OTHERWISE.remedy)
     first, kinds = attempts[0], [kind_of(attempt.error) for attempt in attempts]
     hint = hint or rule_of(kinds[0]).remedy
     if kinds[0] is not None and all(rule_of(kind).refuses for kind in kinds):

@@ -76,4 +76,6 @@ def test_if_only_some_refuse_it_is_a_failure_of_all_and_the_first_is_told(other)
 
 
 def test_when_nobody_could_be_asked_that_is_told():
-    assert type(verdict("t", [])) is errors.AllModelsFailedError
+    error = verdict("t", [])
+    assert type(error) is errors.AllModelsFailedError
+    assert "llm show" in error.hint
