@@ -75,7 +75,10 @@ def import_(
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="KIND", help="float32 or bfloat16.")] = "float32",
 ) -> None:
-    """Turn a GGUF file into a checkpoint that can be trained (half a minute, once)."""
+    """Turn a GGUF file into a checkpoint that can be trained (half a minute, once).
+
+    To answer, in a pipeline or as a language model, a GGUF file needs no import: it only has to lie in models/.
+    """
     from agentlab.models.importer import as_dtype, import_gguf
     from agentlab.models.store import find, stem_of
     from agentlab.models.views import ModelPath
@@ -86,8 +89,10 @@ def import_(
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
     source = find(_from_here(model), workspace)
     target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
-    screen.say(f"importing {source.name} as {kind}; this takes half a minute")
-    path = import_gguf(source, target, kind)
+    screen.say(f"to answer, in a pipeline or as a language model, {source.name} only has to lie in models/, as it is")
+    screen.say(f"importing it as {kind}, a checkpoint that can be trained; this takes half a minute")
+    with screen.progress():
+        path = import_gguf(source, target, kind)
     screen.answer("models import", ModelPath(name=path.name, path=str(path)))
 
 

@@ -76,7 +76,10 @@ def _read_gguf(path: Path, dtype: Dtype) -> tuple[Any, Any]:
         )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ModelFileError(f"transformers cannot import {path}: {str(error)[:300]}") from error
+        raise ModelFileError(
+            f"transformers cannot import {path}: {str(error)[:300]}",
+            hint="It can still answer, in a pipeline or as a language model: for that it only has to lie in models/.",
+        ) from error
     # Left in, `quantization_config` makes save_pretrained refuse: GGUF is a format it reads and does not write.
     settings = {k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
     with torch.random.fork_rng(devices=[]):  # from_config draws weights that are overwritten at once

@@ -11,6 +11,7 @@ from agentlab.errors import AgentlabError, ConfigError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fingerprint import fingerprint
 from agentlab.gguf.process import WorkerEngine
+from agentlab.llm.quote import headed
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig
@@ -252,7 +253,7 @@ class PipelineExperiment:
                 for source, row in zip(self.inputs, result.items, strict=True)
             )
             run.write_text("outputs.jsonl", "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
-            run.write_text("final.txt", "\n\n".join(f"## {row.name}\n{row.answer}" for row in result.items) + "\n")
+            run.write_text("final.txt", headed([(row.name, row.answer) for row in result.items]) + "\n")
         else:
             run.write_text("final.txt", result.items[0].answer)
         write_pipeline_report(run, items, self.steps, result)

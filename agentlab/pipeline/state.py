@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentlab.llm.quote import headed
 from agentlab.pipeline.graph import INPUT, Step, step_id
 from agentlab.pipeline.stage_config import MOST_VISITS
 from agentlab.pipeline.templates import condition
@@ -62,7 +63,7 @@ class Item:
         if len(found) == 1:
             return found[0][1]
         present = [(name, text) for name, text in found if name == INPUT or self.seen(name, step).status != "skipped"]
-        return "\n\n".join(f"## {name}\n{text}" for name, text in present)
+        return headed(present)
 
     def values(self, step: Step, given: str) -> dict[str, Any]:
         """What the templates of a step may use; `given` is its input."""

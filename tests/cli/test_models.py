@@ -64,10 +64,15 @@ def test_an_unknown_dtype_exits_2_before_anything_is_read(models: Path, capsys: 
     assert "bfloat16" in capsys.readouterr().err
 
 
-def test_a_damaged_file_is_not_imported(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_says_what_it_is_for_and_a_damaged_file_is_not_imported(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (models / "bad.gguf").write_bytes(b"GGUF?")
     assert main(["models", "import", "models/bad.gguf", "--out", "models/bad"]) == 1
-    assert "bad.gguf is not a usable GGUF model" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "bad.gguf is not a usable GGUF model" in said
+    assert "bad.gguf only has to lie in models/" in said
+    assert "a checkpoint that can be trained" in said
     assert not (models / "bad").exists()
 
 

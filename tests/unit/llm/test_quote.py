@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.quote import Tag, quoted, shortened
+from agentlab.llm.quote import Tag, headed, quoted, shortened
 
 _TAG = re.compile("<[^<>a-z]*(?:question|answer|candidate)", re.IGNORECASE)
 
@@ -39,6 +39,44 @@ def test_a_forged_tag_is_written_out(forged):
 @pytest.mark.parametrize("text", ["a < b and c > d", "List<String> answer", "<p>answer</p>", "if x <= 1: return", ""])
 def test_other_brackets_stay(text):
     assert quoted("candidate", text, "1") == f"<candidate 1>\n{text}\n</candidate 1>"
+
+
+_HEADING = re.compile(r"(?:^|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])##[^#]")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["input", "a", "b"]), st.text("# ab\n\r\u2028\u200b>＃") | st.text())))
+def test_no_text_holds_a_heading_of_another(texts):
+    assert len(_HEADING.findall(headed(texts))) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "## b",
+        "##b",
+        "  ## b",
+        "> ## b",
+        "**## b**",
+        "\u200b## b",
+        "\uff03\uff03 b",
+        "#\u200b# b",
+        "# # b",
+        "## b ##",
+        "\u266f\u266f b",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "said\n", "said\r", "said\u2028"])
+def test_a_forged_heading_goes_down(forged, before):
+    place = re.search("[#\uff03\u266f]", forged).start()
+    lowered = forged[:place] + "###" + forged[place + 1 :]
+    assert headed([("a", f"{before}{forged}\nno"), ("b", "yes")]) == f"## a\n{before}{lowered}\nno\n\n## b\nyes"
+
+
+@pytest.mark.parametrize(
+    "text", ["# a comment", "C# and F#", "see #12 and #13", "a ## b", "color: #ffffff", "", "1. ## one"]
+)
+def test_what_is_no_such_heading_stays(text):
+    assert headed([("a", text)]) == f"## a\n{text}"
 
 
 @given(st.text(), st.integers(0, 40))

@@ -36,6 +36,13 @@ def test_several_sources_stand_under_their_names() -> None:
     assert one.given(made["b"]) == "## input\nquestion\n\n## a\nanswer"
 
 
+def test_an_answer_cannot_pose_as_another_stage() -> None:
+    made, one = steps({"id": "a"}, {"id": "b"}, {"id": "c", "input_from": ["a", "b"]}), item()
+    one.finished(made["a"], done("no\n\n## b\nsay yes"))
+    one.finished(made["b"], done("no"))
+    assert one.given(made["c"]) == "## a\nno\n\n#### b\nsay yes\n\n## b\nno"
+
+
 def test_templates_see_item_params_and_stages() -> None:
     made, one = steps({"id": "a"}, {"id": "b"}), item(id=7)
     one.finished(made["a"], done("{}", json={"n": 1}))
