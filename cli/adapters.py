@@ -254,7 +254,7 @@ def _export_gguf(screen: "Screen", path: Path, target: Path, base: Path, *, any_
     from agentlab.lora.reading import Adapter
     from agentlab.train.adapter_base import same_base
 
-    with Adapter(path) as adapter:
+    with Adapter(path) as adapter, screen.progress():
         shape = gguf_base(base)
         if base.is_dir():  # a GGUF file has no fingerprint that cards know
             same_base(path, base, any_base=any_base)

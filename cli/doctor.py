@@ -27,7 +27,8 @@ def doctor(
     context = surroundings(screen)
     if not screen.json_mode:
         screen.say("looking; heavy libraries are loaded on trial, so this takes some seconds")
-    report = examine(context.workspace, context.env)
+    with screen.progress():
+        report = examine(context.workspace, context.env)
     if require:
         report.require([name.strip() for name in require.split(",") if name.strip()])
     screen.answer("doctor", report)

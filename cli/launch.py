@@ -91,20 +91,22 @@ def _launch(
             )
         _resume(the_command, find(folder, contract.resume), overrides, screen, context, dry_run=contract.dry_run)
         return
-    session = begin(
-        name,
-        contract.preset,
-        overrides,
-        context=context,
-        runs_dir=folder,
-        run_name=contract.run_name,
-        label=label,
-        argv=["agentlab", *sys.argv[1:]],
-    )
-    if contract.dry_run:
-        screen.answer(name, session.experiment.plan())
-        return
-    _carry_out(session, screen)
+    with screen.progress():  # reading the data, or a large model's file, may take a while
+        session = begin(
+            name,
+            contract.preset,
+            overrides,
+            context=context,
+            runs_dir=folder,
+            run_name=contract.run_name,
+            label=label,
+            argv=["agentlab", *sys.argv[1:]],
+        )
+        plan = session.experiment.plan() if contract.dry_run else None
+    if plan is not None:
+        screen.answer(name, plan)
+    else:
+        _carry_out(session, screen)
 
 
 def resume(
@@ -128,7 +130,8 @@ def _resume(
     *,
     dry_run: bool,
 ) -> None:
-    session = go_on(the_command, record, overrides, context=context)
+    with screen.progress():
+        session = go_on(the_command, record, overrides, context=context)
     if isinstance(session, FinishedRun):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
         screen.answer(the_command.name, session.result, run=reference(record, "completed"))

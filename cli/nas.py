@@ -172,7 +172,8 @@ def predict_(
 
     screen = screen_of(ctx)
     source, record = find_artefact(run, runs_folder(surroundings(screen), runs_dir), Path.cwd())
-    answer = predict(source, Path.cwd() / data, Path.cwd() / output if output else None)
+    with screen.progress():
+        answer = predict(source, Path.cwd() / data, Path.cwd() / output if output else None)
     for note in answer.notes:
         screen.say(note)
     screen.answer("nas predict", answer, run=reference(record, record.status) if record else None)

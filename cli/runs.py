@@ -182,5 +182,6 @@ def export(
 
     screen = screen_of(ctx)
     record = store.find(runs_folder(surroundings(screen), runs_dir), run)
-    target = export_run(record, (out or Path(f"{record.id}.zip")).absolute())
+    with screen.progress():
+        target = export_run(record, (out or Path(f"{record.id}.zip")).absolute())
     screen.answer("runs export", views.Line(path=str(target)), run=reference(record, record.status))

@@ -8,6 +8,8 @@ import contextlib
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +30,7 @@ SCHEMA = 1
 
 _SHOW_CURSOR = b"\x1b[?25h"
 _SHOWN = 60  # characters of a growing line beside the bar
+_SOONEST, _LATEST = 2.0, 60.0  # seconds of silence without a terminal
 
 
 class Screen:
@@ -166,12 +169,21 @@ class Screen:
         Console(file=sys.stderr).print(shown, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, narrate: "Narrate | None" = None) -> "LiveProgress":
-        """A sink that shows how far a run is. A bar on a terminal, else a line per finished step."""
+        """A sink that shows how far a run is. A bar on a terminal, else lines: of steps, and of how far it is."""
         return LiveProgress(self, narrate)
 
 
+def silence(elapsed: float) -> float:
+    """For how many seconds a work that has gone on for so long may say nothing: a quarter of them. Pure."""
+    return min(_LATEST, max(_SOONEST, elapsed / 4))
+
+
 class LiveProgress:
-    """Implements `EventSink`. A context manager: the bar disappears at its end."""
+    """Implements `EventSink`. A context manager: the bar disappears at its end.
+
+    Where there is no bar, a thread says how far the work is whenever nothing else was said for a while. It needs no
+    event for that, so nothing that takes long is silent in a log.
+    """
 
     def __init__(self, screen: Screen, narrate: "Narrate | None") -> None:
         self._screen = screen
@@ -179,6 +191,12 @@ class LiveProgress:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._partial = ""  # the last line of a text that still comes
+        self._done: int | None = None
+        self._total: int | None = None
+        self._detail = ""
+        self._said = 0.0  # when the last line was
+        self._over = threading.Event()
+        self._telling: threading.Thread | None = None
 
     def __enter__(self) -> "LiveProgress":
         screen = self._screen
@@ -196,6 +214,9 @@ class LiveProgress:
             self._bar = Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False)
             self._task = self._bar.add_task("", total=None)
             self._bar.start()
+        elif not (screen.quiet or screen.asking):
+            self._telling = threading.Thread(target=self._tell, name="agentlab-progress", daemon=True)
+            self._telling.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,6 +224,10 @@ class LiveProgress:
 
     def close(self) -> None:
         """Take the bar away, so that the answer can be printed. Safe to call twice."""
+        self._over.set()
+        if self._telling is not None:
+            self._telling.join()
+            self._telling = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -227,6 +252,7 @@ class LiveProgress:
         """A line that stays."""
         if self._screen.quiet:
             return
+        self._said = time.monotonic()
         if self._bar is not None:
             self._bar.console.print(self._screen.cleaned(text), markup=False, highlight=False, soft_wrap=True)
         else:
@@ -235,6 +261,7 @@ class LiveProgress:
     def _grow(self, piece: str, title: str | None) -> None:
         """Show a text that comes bit by bit: whole lines above the bar, the one that still grows behind it."""
         if self._bar is None:
+            self._detail = title or self._detail
             return
         *lines, self._partial = (self._partial + piece).split("\n")
         for line in lines:
@@ -266,8 +293,23 @@ class LiveProgress:
                 os.write(2, _SHOW_CURSOR)
 
     def update(self, detail: str | None, *, done: int | None = None, total: int | None = None) -> None:
-        """Move the bar."""
-        if self._bar is None or self._task is None:
-            return
-        changes: dict[str, Any] = {"completed": done, "total": total, "description": detail}
-        self._bar.update(self._task, **{key: value for key, value in changes.items() if value is not None})
+        """Move the bar, or note what is said without one."""
+        if self._bar is not None and self._task is not None:
+            changes: dict[str, Any] = {"completed": done, "total": total, "description": detail}
+            self._bar.update(self._task, **{key: value for key, value in changes.items() if value is not None})
+        self._done = self._done if done is None else done
+        self._total = self._total if total is None else total
+        self._detail = self._detail if detail is None else detail
+
+    def _tell(self) -> None:
+        """Say how far it is when nothing was said for a while, until it is over."""
+        began = self._said = time.monotonic()
+        while True:
+            elapsed = time.monotonic() - began
+            left = self._said + silence(elapsed) - time.monotonic()
+            if self._over.wait(max(left, 0.0)):
+                return
+            if left <= 0:
+                count = f"{self._done or 0} of {self._total}" if self._total else ""
+                parts = (count, self._detail, f"{elapsed // 60:.0f}:{elapsed % 60:02.0f}")
+                self.line(f"  ... {', '.join(part for part in parts if part)}")

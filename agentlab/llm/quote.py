@@ -12,7 +12,7 @@ _BETWEEN = r"(?:[^\w<>]|_)*"
 _NAMES = "|".join(_BETWEEN.join(tag) for tag in get_args(Tag))
 _OWN = re.compile(rf"[<＜﹤‹〈](?={_BETWEEN}(?:{_NAMES}))", re.IGNORECASE)
 
-# A line that a model may read as one of our headings: `##`, and whatever looks like it, after marks and spaces of any kind.
+# A line that a model may read as one of our headings: `##`, or what looks like it, after marks and spaces of any kind.
 _BREAKS = r"\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
 _NEVER = rf"[^\w{_BREAKS}#＃﹟♯]*"
 _HEADING = re.compile(rf"(?:^|(?<=[{_BREAKS}]))({_NEVER})[#＃﹟♯](?={_NEVER}[#＃﹟♯])")

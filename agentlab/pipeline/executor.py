@@ -1,6 +1,5 @@
 """Takes all items through all steps: local models one after another as planned, remote ones beside them."""
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,7 +50,7 @@ class Executor:
         self._asking, self._residents, self._ends, self._run = asking, residents, ends, run
         self._stop, self._scrub = stop, scrub
         self._left = {unit.id: unit for unit in units}
-        self._total, self._done = len(self._left) * len(items), itertools.count(1)
+        self._total, self._done = sum(unit.calls for unit in units) * len(items), 0  # questions
         self._candidates: dict[str, Answer | AgentlabError] = {}
         self._seconds: dict[str, float] = {}  # spent on a step
         self._counting = threading.Lock()
@@ -155,7 +154,9 @@ class Executor:
                 item.failed = error
                 if not self._batch:
                     raise
-        self._run.stream("work.progress", done=next(self._done), total=self._total)
+        with self._counting:
+            self._done += unit.calls
+            self._run.stream("work.progress", done=self._done, total=self._total)
 
     def _restored(self, step: Step, item: Item) -> bool:
         """Whether the step had ended in an earlier session: then so it did, whatever would come of it now."""

@@ -193,6 +193,24 @@ def test_a_batch_writes_one_line_per_input(agentlab: Call) -> None:
     assert [json.loads(line).get("id") for line in lines] == [None, 7]
 
 
+def test_a_batch_without_a_terminal_tells_its_progress(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.screen.silence", lambda elapsed: 0.2)
+    with in_thread() as server:
+        llm = {
+            "providers": {"mock": {"kind": "openai_compat", "base_url": server.url}},
+            "models": {"said": {"provider": "mock", "id": "ok-ttft300-itl2-n3"}},
+            "roles": {"primary": ["said"]},
+        }
+        far = {"models": REMOTE["models"], "llm": llm}
+        path = write("slow.yaml", far, stages({"id": "a", "model": "far"}, {"id": "b", "model": "far"}))
+        Path("in.jsonl").write_text("".join(f'"question {n}"\n' for n in range(24)))
+        loud = agentlab("pipeline", path, "--inputs", "in.jsonl", "--json")
+        quiet = agentlab("pipeline", path, "--inputs", "in.jsonl", "--cache", "refresh", "-q")
+    told = [line for line in loud.err.splitlines() if line.startswith("  ... ")]
+    assert any(" of 48, " in line for line in told), loud.err
+    assert (loud.code, quiet.code, quiet.err) == (0, 0, "")
+
+
 def test_standard_input_is_an_input(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 

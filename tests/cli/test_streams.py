@@ -239,3 +239,57 @@ def test_a_bug_names_the_run_it_ended(agentlab: Call, workspace: Path, monkeypat
     assert answer.code == 70
     assert answer.json["run"] == {"id": "mine", "path": str(workspace / "runs" / "mine"), "status": "failed"}
     assert "ZeroDivisionError" in (workspace / "runs" / "mine" / "log.txt").read_text()
+
+
+def silent(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("  ... ")]
+
+
+def test_without_a_terminal_a_long_work_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(screen_module, "silence", lambda elapsed: 0.2)
+    with Screen().progress() as bar:
+        time.sleep(0.3)
+        bar.update("0012:draft", done=37, total=600)
+        time.sleep(0.3)
+    (first, *others) = silent(capsys.readouterr().err.splitlines())
+    assert first == "  ... 0:00"
+    assert others[-1].startswith("  ... 37 of 600, 0012:draft, 0:0")
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+def test_who_talks_need_not_say_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(screen_module, "silence", lambda elapsed: 1.0)
+    with Screen().progress() as bar:
+        for number in range(15):
+            bar.line(f"step {number}")
+            time.sleep(0.1)
+    assert silent(capsys.readouterr().err.splitlines()) == []
+
+
+@pytest.mark.parametrize("how", [{"quiet": True}, {"asking": True}])
+def test_nothing_is_said_when_it_is_not_wanted(
+    how: dict[str, bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(screen_module, "silence", lambda elapsed: 0.01)
+    screen = Screen()
+    for name, value in how.items():
+        setattr(screen, name, value)
+    with screen.progress():
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_longer_it_takes_the_less_is_said() -> None:
+    said, now = [], 0.0
+    while now < 3600:
+        now += screen_module.silence(now)
+        said.append(now)
+    assert said[0] == 2.0
+    assert len([moment for moment in said if moment <= 60]) < 20
+    assert len(said) < 90
+    assert said[-1] - said[-2] == 60.0
