@@ -8,7 +8,7 @@ import typer
 
 from agentlab.errors import UnknownNameError, UsageError
 
-from .options import screen_of, with_output
+from .options import from_here, screen_of, with_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,11 +58,6 @@ _EXPORT = """Examples:
 """
 
 
-def _from_here(name: str) -> str:
-    """A path on the command line starts at the current folder; a name stays one."""
-    return str(Path.cwd() / Path(name).expanduser()) if "/" in name else name
-
-
 def _shown(bar: "LiveProgress", what: str) -> "Callable[[int, int, str], None]":
     return lambda done, total, at: bar.update(f"{what} · {at}", done=done, total=total)
 
@@ -94,7 +89,7 @@ def show(ctx: typer.Context, name: Name) -> None:
     from .launch import surroundings
 
     screen = screen_of(ctx)
-    path = find(_from_here(name), surroundings(screen).workspace)
+    path = find(from_here(name), surroundings(screen).workspace)
     card = read_card(path)
     with Adapter(path) as adapter, screen.progress() as bar:
         parts = anatomy(adapter, _shown(bar, "modules"))
@@ -120,7 +115,7 @@ def diff(
 
     screen = screen_of(ctx)
     workspace = surroundings(screen).workspace
-    paths = [find(_from_here(name), workspace) for name in (first, second)]
+    paths = [find(from_here(name), workspace) for name in (first, second)]
     cards = [read_card(path) for path in paths]
     with Adapter(paths[0]) as a, Adapter(paths[1]) as b, screen.progress() as bar:
         types, modules = likenesses(a, b, _shown(bar, "modules"))
@@ -156,7 +151,7 @@ def blend(
 
     screen = screen_of(ctx)
     workspace = surroundings(screen).workspace
-    paths = [find(_from_here(name), workspace) for name in names]
+    paths = [find(from_here(name), workspace) for name in names]
     with ExitStack() as stack:
         parents = [stack.enter_context(Adapter(path)) for path in paths]
         recipe = plan(parents, method, weights=_numbers(weights), rank=rank, density=density, seed=seed)
@@ -189,8 +184,8 @@ def merge(
 
     screen = screen_of(ctx)
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype) if dtype else None
-    path = find(_from_here(name), workspace)
-    model = base_of(path, _from_here(base) if base else None, workspace)
+    path = find(from_here(name), workspace)
+    model = base_of(path, from_here(base) if base else None, workspace)
     screen.say(f"merging {path.name} into {model}")
     with Adapter(path) as adapter, screen.progress() as bar:
         result = merged(adapter, model, Path.cwd() / out, kind, _shown(bar, "merging"), any_base=any_base)
@@ -226,13 +221,13 @@ def export(
     ):
         if given and format_ != owner:
             raise UsageError(f"{flag} belongs to --format {owner}.", hint=f"Drop {flag}.")
-    path, target = find(_from_here(name), workspace), Path.cwd() / out
+    path, target = find(from_here(name), workspace), Path.cwd() / out
     if format_ == "peft":
         _export_peft(screen, path, target, dtype or "float32")
     else:
         from agentlab.train.adapter_base import base_of
 
-        model = base_of(path, _from_here(base) if base else None, workspace)
+        model = base_of(path, from_here(base) if base else None, workspace)
         _export_gguf(screen, path, target, model, any_base=any_base)
 
 

@@ -1,12 +1,58 @@
-"""`agentlab llm`: which language models a config asks, and what they have done."""
+"""`agentlab llm`: talk to models and personas; which of them a config asks, and what they have done."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Set, screen_of, with_output
+from agentlab.errors import UsageError
 
-app = typer.Typer(help="Show who is asked, with which limits, and what it took so far.", no_args_is_help=True)
+from .options import Set, from_here, screen_of, with_output
+
+if TYPE_CHECKING:
+    from agentlab.llm.options import Options
+    from agentlab.persona.talk import Talk
+
+    from .screen import Screen
+
+app = typer.Typer(help="Talk to models and personas; show who is asked, and what it took so far.", no_args_is_help=True)
+_ASK = """Examples:
+
+  # the embedded model
+
+  agentlab llm ask "Name three rivers."
+
+  # two personas, side by side; each with the system message that it was trained with
+
+  agentlab llm ask "Is a heavier stone falling faster?" --adapter persona_a --adapter persona_b
+
+  # a text from another program, and a hosted model for at most 5 cents
+
+  git diff | agentlab llm ask - --system "Summarise." --set llm=openrouter --max-cost 0.05
+"""
+_CHAT = """Examples:
+
+  agentlab llm chat --adapter persona_a
+
+  agentlab llm chat --model models/Qwen3-4B-Instruct-2507 --temperature 0.7
+
+While it runs: /system TEXT, /reset, /help, /exit; Ctrl-C stops an answer, twice leaves.
+"""
+
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", metavar="NAME", help="A persona, by name or path; several answer side by side."),
+]
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A model of the config or of this machine; of adapters the base.")
+]
+System = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="The system message; by default the one a persona was trained with.")
+]
+Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 is the likeliest answer.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of what is drawn at a temperature above 0.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, max=131_072, help="Tokens of an answer, at most.")]
+MaxCost = Annotated[float | None, typer.Option(metavar="USD", min=0, help="Spend at most this on paid models.")]
 
 
 @app.command(
@@ -20,9 +66,9 @@ def show(
     ] = None,
     set_: Set = None,
 ) -> None:
-    """Print the routing of a config: tasks, models, providers, prices, limits, and whether each key is set."""
+    """Print the routing of a config: tasks, models, providers, limits, and whether keys are set and files are there."""
     from agentlab.config.overrides import parse
-    from agentlab.llm.load import DEFAULT, load_llm
+    from agentlab.llm.load import DEFAULT, absent, load_llm
     from agentlab.llm.views import routing
 
     from .launch import surroundings
@@ -30,7 +76,7 @@ def show(
     screen = screen_of(ctx)
     context = surroundings(screen)
     found = load_llm(config, [parse(text) for text in set_ or ()], context)
-    screen.answer("llm show", routing(config or DEFAULT, found, context.env))
+    screen.answer("llm show", routing(config or DEFAULT, found, context.env, absent(found, context)))
 
 
 @app.command(epilog="Examples: agentlab llm stats · agentlab llm stats --json | jq '.result.models[].cost_usd'")
@@ -45,3 +91,110 @@ def stats(ctx: typer.Context) -> None:
     screen = screen_of(ctx)
     path = surroundings(screen).workspace.state / "llm.sqlite"
     screen.answer("llm stats", statistics(str(path), read_statistics(path)))
+
+
+@app.command(epilog=_ASK)
+@with_output
+def ask(
+    ctx: typer.Context,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="The question; - or nothing reads standard input.")
+    ] = None,
+    adapter: Adapters = None,
+    model: Model = None,
+    system: System = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = 0,
+    max_cost: MaxCost = None,
+    set_: Set = None,
+) -> None:
+    """Ask a model or personas once; the answer is printed while it comes."""
+    import asyncio
+
+    from agentlab.llm.options import Options
+    from agentlab.persona.talk import Transcript
+
+    from . import talk as terminal
+
+    screen = screen_of(ctx)
+    text = terminal.prompt(prompt)
+    options = Options(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    with _talk(screen, adapter or (), model, system, options, max_cost, set_ or ()) as talk:
+        turn = asyncio.run(terminal.turn(screen, talk, text))
+    if screen.json_mode:
+        screen.answer("llm ask", Transcript(turns=[turn]))
+
+
+@app.command(epilog=_CHAT)
+@with_output
+def chat(
+    ctx: typer.Context,
+    adapter: Adapters = None,
+    model: Model = None,
+    system: System = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = 0,
+    max_cost: MaxCost = None,
+    set_: Set = None,
+) -> None:
+    """Talk to a model or personas: questions line by line, until /exit or the end of the input."""
+    from agentlab.llm.options import Options
+    from agentlab.persona.talk import Transcript
+
+    from .talk import conversation
+
+    screen = screen_of(ctx)
+    screen.asking = True
+    options = Options(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    with _talk(screen, adapter or (), model, system, options, max_cost, set_ or ()) as talk:
+        turns = list(conversation(screen, talk))
+    if screen.json_mode:
+        screen.answer("llm chat", Transcript(turns=turns))
+
+
+def _talk(
+    screen: "Screen",
+    adapters: Sequence[str],
+    model: str | None,
+    system: str | None,
+    options: "Options",
+    max_cost: float | None,
+    sets: Sequence[str],
+) -> "Talk":
+    """The conversation that the flags mean; `--set llm=NAME` chooses the config, as in every command."""
+    from agentlab.config.overrides import Override, parse
+    from agentlab.llm.load import load_llm
+    from agentlab.persona.cast import cast_of
+    from agentlab.persona.talk import Talk
+
+    from .launch import surroundings
+
+    context, name, overrides = surroundings(screen), None, []
+    for override in map(parse, sets):
+        if override.key != "llm":
+            overrides.append(override)
+        elif isinstance(override.value, str):
+            name = override.value
+        else:
+            raise UsageError(
+                "--set llm= takes the name of a preset here.", hint="`agentlab configs list llm` shows all."
+            )
+    if max_cost is not None:
+        overrides.append(Override("budget.per_run_usd", max_cost, "--max-cost"))
+
+    def importing(base: str) -> None:
+        screen.say(f"importing {base} as a checkpoint, once (half a minute)")
+
+    config = load_llm(name, overrides, context)
+    cast = cast_of(
+        config,
+        [from_here(each) for each in adapters],
+        None if model is None else model if model in config.models else from_here(model),
+        context.workspace,
+        importing,
+    )
+    if not cast.together:
+        screen.say("they do not fit into the memory together: each is loaded for its turn")
+    return Talk(cast, context, options, system)

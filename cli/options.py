@@ -32,6 +32,11 @@ Approve = Annotated[
 ]
 
 
+def from_here(name: str) -> str:
+    """A path on the command line starts at the current folder; a name stays one."""
+    return str(Path.cwd() / Path(name).expanduser()) if "/" in name else name
+
+
 def screen_of(context: typer.Context) -> Screen:
     """The process's screen."""
     screen: Screen = context.find_root().obj

@@ -77,6 +77,12 @@ class Screen:
                 case Table():
                     self._table(out, block)
 
+    def write(self, text: str) -> None:
+        """A piece of an answer while it comes; nothing with --json, whose document holds the answer."""
+        if not self.json_mode:
+            sys.stdout.write(self.cleaned(text))
+            sys.stdout.flush()
+
     def _plain(self, block: "Block") -> list[str]:
         """A block for a pipe: whole lines, and rows whose cells are parted by tabs, so that cut and awk work."""
         from agentlab.runs.document import Figure, Heading, Table

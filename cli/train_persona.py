@@ -7,7 +7,7 @@ import typer
 
 from agentlab.errors import UsageError
 
-from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, screen_of, with_contract
+from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, from_here, screen_of, with_contract
 
 app = typer.Typer(cls=DefaultsToRun, help="Train personas: LoRA adapters of one base model.")
 
@@ -80,7 +80,7 @@ def run(
     flags: dict[str, tuple[str, Any]] = {
         "personas": ("--data", None if data is None else [_persona(data, out)]),
         "out": ("--out", None if out is None else str(Path.cwd() / out)),
-        "base": ("--base", None if base is None else _model(base)),
+        "base": ("--base", None if base is None else from_here(base)),
         "lora.r": ("--r", r),
         "training.epochs": ("--epochs", epochs),
         "training.batch_size": ("--bsz", bsz),
@@ -95,8 +95,3 @@ def _persona(data: Path, out: Path | None) -> dict[str, str]:
     """The one persona that flags describe: called like its folder, or else like its file."""
     name = out.name if out is not None and out.name else data.stem
     return {"name": name, "data": str(Path.cwd() / data)}
-
-
-def _model(base: str) -> str:
-    """A path on the command line starts at the current folder; a name stays one."""
-    return str(Path.cwd() / base) if "/" in base else base

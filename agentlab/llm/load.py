@@ -6,7 +6,10 @@ from pathlib import Path
 
 from agentlab.config.load import load
 from agentlab.config.overrides import Override
+from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import GgufProvider, HfProvider
+from agentlab.llm.providers import Surroundings, build
 from agentlab.runs.context import Context
 
 FOLDER = "llm"  # below configs/
@@ -35,6 +38,18 @@ def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: C
         env=context.env,
         cwd=Path.cwd(),
     ).config
+
+
+def absent(config: LLMConfig, context: Context) -> dict[str, str]:
+    """What is wrong with the local files of a config, model or adapter, by provider; empty when they are there."""
+    around, found = Surroundings(context.env, context.workspace), dict[str, str]()
+    for name, provider in config.providers.items():
+        if isinstance(provider, GgufProvider | HfProvider):
+            try:
+                build(name, provider, around)
+            except AgentlabError as error:
+                found[name] = f"{error.message} {error.hint or ''}".strip()
+    return found
 
 
 def _inside(override: Override) -> Override:

@@ -9,6 +9,7 @@ from agentlab.llm.endpoint import check_base_url, check_key
 
 BaseUrl = Annotated[EnvText, AfterValidator(check_base_url)]
 Name = Annotated[EnvText, Field(min_length=1, max_length=200)]
+Place = Annotated[EnvText, Field(min_length=1, max_length=4096)]  # a name or a path
 
 
 class Limits(StrictModel):
@@ -64,8 +65,8 @@ class GgufProvider(StrictModel):
     """A GGUF file that runs here, in a process of its own."""
 
     kind: Literal["gguf"]
-    model_path: Name = Field(description="A catalogue name such as smollm2-135m, or the path of a GGUF file.")
-    adapter: Name | None = Field(None, description="A GGUF adapter for it, in `adapters/` or by its path.")
+    model_path: Place = Field(description="A catalogue name such as smollm2-135m, or the path of a GGUF file.")
+    adapter: Place | None = Field(None, description="A GGUF adapter for it, in `adapters/` or by its path.")
     context: int = Field(2048, ge=128, le=1_048_576, description="Tokens of prompt and answer together.")
     total: float = Field(
         300, gt=0, le=86_400, description="Seconds for one answer. A safety net: the limit of an answer is its tokens."
@@ -76,8 +77,8 @@ class HfProvider(StrictModel):
     """A checkpoint of transformers that runs here, with a LoRA adapter if one is named."""
 
     kind: Literal["hf"]
-    model_path: Name = Field(description="A folder with config.json and safetensors, in `models/` or by its path.")
-    adapter: Name | None = Field(None, description="A PEFT adapter, in `adapters/` or by its path.")
+    model_path: Place = Field(description="A folder with config.json and safetensors, in `models/` or by its path.")
+    adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or by its path.")
     total: float = Field(600, gt=0, le=86_400, description="Seconds for one answer: a safety net.")
 
 

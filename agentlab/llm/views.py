@@ -12,11 +12,16 @@ OTHERS = "(any other)"
 
 
 class ProviderLine(Document):
-    """One provider. `key` names the variable, never its value; `key_set` is None where no key is needed."""
+    """One provider. `key` names the variable, never its value; `key_set` is None where no key is needed.
+
+    `problem` says what is wrong with its local files, None where all are there.
+    """
 
     name: str
     kind: str
     place: str | None
+    adapter: str | None
+    problem: str | None
     key: str | None
     key_set: bool | None
     rpm: int | None
@@ -74,6 +79,7 @@ class Routing(Document):
             Table(("model", "provider", "id", "roles", "tier", "context", "USD per Mtok", "can"), self._model_rows()),
             Heading("Providers"),
             Table(("provider", "kind", "at", "key", "rpm", "tpm", "at a time"), self._provider_rows()),
+            *(Text(f"Not usable: {line.problem}") for line in self.providers if line.problem),
             Heading("Limits"),
             Text(self._limits()),
         ]
@@ -111,7 +117,7 @@ class Routing(Document):
             (
                 line.name,
                 line.kind,
-                line.place or "–",
+                f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
                 "–" if line.key is None else f"{line.key} ({'set' if line.key_set else 'not set'})",
                 _known(line.rpm),
                 _known(line.tpm),
@@ -128,11 +134,11 @@ class Routing(Document):
         return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD a run, {day}; {memory}."
 
 
-def routing(source: str, config: LLMConfig, env: Mapping[str, str]) -> Routing:
-    """The resolved routing of a config. `env` is asked only whether a key is set."""
+def routing(source: str, config: LLMConfig, env: Mapping[str, str], absent: Mapping[str, str]) -> Routing:
+    """The resolved routing of a config. `env` is asked only whether a key is set; `absent`: see `load.absent`."""
     return Routing(
         source=source,
-        providers=[_provider(name, config, env) for name in config.providers],
+        providers=[_provider(name, config, env, absent.get(name)) for name in config.providers],
         models=[_model(name, config) for name in config.models],
         tasks=[_task(name, config) for name in (*config.tasks, OTHERS)] if config.models else [],
         timeout=config.defaults.timeout.model_dump(),
@@ -144,7 +150,7 @@ def routing(source: str, config: LLMConfig, env: Mapping[str, str]) -> Routing:
     )
 
 
-def _provider(name: str, config: LLMConfig, env: Mapping[str, str]) -> ProviderLine:
+def _provider(name: str, config: LLMConfig, env: Mapping[str, str], problem: str | None) -> ProviderLine:
     provider = config.providers[name]
     reference = getattr(provider, "api_key", None)
     key = None if reference is None else reference.removeprefix("${").removesuffix("}")
@@ -153,6 +159,8 @@ def _provider(name: str, config: LLMConfig, env: Mapping[str, str]) -> ProviderL
         name=name,
         kind=provider.kind,
         place=getattr(provider, "base_url", None) or getattr(provider, "model_path", None),
+        adapter=getattr(provider, "adapter", None),
+        problem=problem,
         key=key,
         key_set=None if key is None else bool(env.get(key, "").strip()),
         rpm=limits.rpm if limits else None,

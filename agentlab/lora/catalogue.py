@@ -4,11 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, MissingFileError, UnknownNameError
 from agentlab.lora.card import Card, read_card
-from agentlab.lora.reading import WEIGHTS_FILE, Adapter
+
+if TYPE_CHECKING:
+    from agentlab.lora.reading import Adapter
 
 _HINT = "`agentlab adapters list` shows all; a path is given with a slash."
 
@@ -66,7 +69,7 @@ def find(name: str, workspace: Workspace) -> Path:
     return found[name]
 
 
-def shape_of(adapter: Adapter) -> Shape:
+def shape_of(adapter: "Adapter") -> Shape:
     """What can be said of an open adapter without reading its numbers."""
     modules = adapter.modules.values()
     ranks, scales = [each.rank for each in modules], [each.scale for each in modules]
@@ -90,6 +93,8 @@ def _folders(workspace: Workspace) -> list[Path]:
 
 
 def _entry(path: Path) -> Entry:
+    from agentlab.lora.reading import Adapter  # loads torch, which a name does not need
+
     shape, card, problem = None, Card(), None
     try:
         with Adapter(path) as adapter:
@@ -105,6 +110,8 @@ def _entry(path: Path) -> Entry:
 
 def _measure(path: Path) -> tuple[int, float | None]:
     """Bytes of the files directly in a folder, and when its weights were written."""
+    from agentlab.lora.reading import WEIGHTS_FILE
+
     try:
         sizes = [part.stat().st_size for part in path.iterdir() if part.is_file()]
         return sum(sizes), (path / WEIGHTS_FILE).stat().st_mtime

@@ -1,16 +1,21 @@
-"""Whether an adapter can be put where it is to go: asked before it is trained, and again before it is published."""
+"""Whether an adapter can be put where it is to go: asked before it is trained, and again at the end."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 
-from agentlab.errors import StorageError, UsageError
+from agentlab.errors import RunLockedError, StorageError, UsageError
 from agentlab.lora.settings import CONFIG_FILE
 from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
+from agentlab.runs.atomic import make_folder
+from agentlab.runs.lock import Lock, is_held
 
 CARD, PAGE = "card.json", "README.md"
 WEIGHTS = (CONFIG_FILE, "adapter_model.safetensors")
@@ -47,6 +52,47 @@ def check_place(folder: Path, run: str | None, needed: int) -> None:
             f"{above} has {free / _MIB:.0f} MiB free, and the adapter takes {(needed + _SLACK) / _MIB:.0f} MiB.",
             hint="Free some space, or choose a folder on another disk with --out.",
         )
+
+
+@contextlib.contextmanager
+def taken(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep other runs from making these folders inside the `with` block. A kill gives the places back.
+
+    Raises:
+        UsageError: another run makes one of them now.
+        StorageError: nothing can be written there.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            path = _lock_of(folder)
+            try:
+                make_folder(path.parent)
+                lock = Lock(path, run_id=folder.name, now=time.time())
+            except RunLockedError:
+                raise _in_the_making(folder) from None
+            except StorageError as error:
+                raise StorageError(f"{folder} cannot be made: {error.message}", hint=_ELSEWHERE) from error
+            stack.callback(lock.release)
+            stack.callback(path.unlink, missing_ok=True)  # first: nobody may take a file that goes
+        yield
+
+
+def check_free(folder: Path) -> None:
+    """See that no other run is making an adapter's folder now.
+
+    Raises:
+        UsageError: one is.
+    """
+    if is_held(_lock_of(folder)):
+        raise _in_the_making(folder)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _in_the_making(folder: Path) -> UsageError:
+    return UsageError(f"Another run is training {folder} now.", hint=f"Wait until it ends. {_ELSEWHERE}")
 
 
 def room_for(config: PersonaConfig, base: BaseFile) -> int:

@@ -18,7 +18,7 @@ from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
 from agentlab.persona.measure import HeldOut, Scores, forgetting, gain, held_out_losses, samples, separability
 from agentlab.persona.measuring import Measuring
-from agentlab.persona.place import check_place, room_for
+from agentlab.persona.place import check_free, check_place, room_for, taken
 from agentlab.persona.plan import PersonaPlan, plan_of
 from agentlab.persona.product import page_of, write_product
 from agentlab.persona.report import write_persona_report
@@ -56,11 +56,16 @@ class PersonaExperiment:
             return self.context.workspace.resolve(self.config.out)
         return self.context.workspace.adapters / name
 
+    @property
+    def folders(self) -> list[Path]:
+        """Where all adapters go."""
+        return [self.folder(persona.name) for persona in self.config.personas]
+
     def run(self, run: Run) -> tuple[PersonasResult, Outcome]:
         """Train and compare, or go on with it."""
         threads = threads_of(self.config, run.events)
         self._note(run, _THREADS, "", count=threads)
-        with machine.torch_threads(threads):
+        with taken(self.folders), machine.torch_threads(threads):
             return self._work(run)
 
     def _work(self, run: Run) -> tuple[PersonasResult, Outcome]:
@@ -284,8 +289,12 @@ def prepare(config: PersonaConfig, context: Context) -> PersonaExperiment:
     experiment = read_input(config, context)
     needed = len(config.personas) * room_for(config, experiment.base)
     resumed = None if context.resumes is None else context.resumes.name
-    for persona in config.personas:
-        check_place(experiment.folder(persona.name), resumed, needed)
+    for folder in experiment.folders:
+        check_place(folder, resumed, needed)
+        check_free(folder)
+    if not context.planning:
+        with taken(experiment.folders):  # for a moment, to see that it can be; `run` takes them for good
+            pass
     return experiment
 
 

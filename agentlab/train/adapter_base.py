@@ -1,6 +1,6 @@
 """Which base model an adapter belongs to, and where it lies on this machine. Nothing is loaded."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
@@ -14,6 +14,8 @@ _HINT = "Say with --base where the base model lies: a name of `agentlab models l
 
 def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
     """The base model of an adapter folder: as given, or else what its card or its config names.
+
+    An adapter that comes from another machine names a path there: then a model of the path's last part is taken.
 
     Args:
         adapter: the folder.
@@ -31,7 +33,7 @@ def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
     names = [name for name in (read_card(adapter).base.path, read_settings(adapter).base[0]) if name]
     if not names:
         raise UsageError(f"{adapter} does not say which base model it belongs to.", hint=_HINT)
-    for name in names:
+    for name in (*names, *(PurePath(name).name for name in names)):
         try:
             return find(name, workspace)
         except (MissingFileError, UnknownNameError):

@@ -1,6 +1,7 @@
 """What is to be known of the data before anything is trained on it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,7 +53,15 @@ class LeakView(BaseModel):
 
     held_out: int
     train: int
+    turns: int = Field(description="From the first question on, that are the same.")
     exact: bool
+
+    @property
+    def same(self) -> str:
+        """What they share."""
+        if self.exact:
+            return "all turns"
+        return "the first question" if self.turns == 1 else f"the first {self.turns} turns"
 
 
 class DataReport(Document):
@@ -79,10 +88,7 @@ class DataReport(Document):
             ]
         blocks: list[Block] = [Table(("", "trained on", "held out"), rows, caption=self.source)]
         if self.leaks:
-            shown = [
-                (str(leak.held_out), str(leak.train), "all turns" if leak.exact else "the last question")
-                for leak in self.leaks[:_SHOWN]
-            ]
+            shown = [(str(leak.held_out), str(leak.train), leak.same) for leak in self.leaks[:_SHOWN]]
             caption = f"Held out and seen in training: {len(self.leaks)} conversations ({self.leaked_share:.0%})"
             blocks.append(Table(("held-out line", "training line", "the same is"), shown, caption=caption))
         return [*blocks, *(Text(f"Warning: {warning}") for warning in self.warnings)]
@@ -115,7 +121,7 @@ def data_report(
         source=source,
         train=sides[0],
         held_out=sides[1],
-        leaks=tuple(LeakView(held_out=leak.held_out, train=leak.train, exact=leak.exact) for leak in leaks),
+        leaks=tuple(LeakView.model_validate(asdict(leak)) for leak in leaks),
         warnings=tuple(_warnings(*sides, len(leaks))),
     )
 

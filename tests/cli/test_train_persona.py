@@ -106,6 +106,34 @@ def test_a_folder_that_is_there_is_not_overwritten(agentlab: Call, workspace: Pa
 
 
 @pytest.mark.usefixtures("base")
+def test_a_place_is_taken_at_the_start(agentlab: Call, workspace: Path) -> None:
+    flags = ["--data", talks("a.jsonl"), "--base", "tiny", "--out", "mine", *SHORT]
+    process = started(workspace, *flags, "--epochs", "500", "--run-name", "first")
+    wait_for(process, workspace / "runs" / "first" / "events.jsonl", "threads.chosen")
+    for more in ([], ["--check"]):
+        answer = agentlab("train-persona", *flags, *more)
+        assert answer.code == 2
+        assert "Another run is training" in answer.err
+    process.kill()
+    process.communicate()
+    assert [each.name for each in (workspace / "runs").iterdir()] == ["first"]
+    assert agentlab("train-persona", *flags, "--epochs", 1, "--set=report.samples=[]").code == 0  # a kill gave it back
+    resumed = agentlab("train-persona", "--resume", "first")
+    assert resumed.code == 2
+    assert "is there already" in resumed.err
+
+
+@pytest.mark.usefixtures("base")
+def test_a_place_that_cannot_be_written_to_is_told_before_a_run_begins(agentlab: Call) -> None:
+    talks("a.jsonl")
+    Path("x.yaml").write_text(json.dumps({"base": "tiny", "personas": [{"name": "a", "data": "a.jsonl"}]}))
+    answer = agentlab("train-persona", "./x.yaml", f"--set=out={'x' * 255}", *SHORT)
+    assert answer.code == 3
+    assert "cannot be made" in answer.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.usefixtures("base")
 @pytest.mark.parametrize("out", ["a.jsonl/sub", "dangling"])
 def test_a_place_that_cannot_be_is_refused_before_the_training(agentlab: Call, out: str) -> None:
     Path("dangling").symlink_to("nowhere")

@@ -9,7 +9,7 @@ import pytest
 from agentlab.errors import StorageError, UsageError
 from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.place import check_place, is_made_by, room_for
+from agentlab.persona.place import check_free, check_place, is_made_by, room_for, taken
 from agentlab.train.config import LoraConfig
 
 
@@ -104,3 +104,20 @@ def test_the_room_is_that_of_the_weights(tmp_path: Path) -> None:
     sides = (64 + 64) + 2 * (64 + 32) + (64 + 64) + 2 * (64 + 128) + (128 + 64)
     assert room_for(config, BaseFile("tiny", tmp_path)) == 4 * 3 * 2 * sides
     assert room_for(config, BaseFile("none", tmp_path / "not-yet")) == 0
+
+
+def test_a_place_is_one_run_s_until_its_block_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet" / "mine"
+    with taken([folder, folder.with_name("other")]):
+        for look in (check_free, lambda place: taken([place]).__enter__()):
+            with pytest.raises(UsageError, match="Another run is training"):
+                look(folder)
+        check_free(folder.with_name("third"))
+    check_free(folder)
+    assert list(folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["x" * 255, "/proc/mine", "/dev/null/mine"])
+def test_a_place_that_nothing_can_be_written_to_is_found_by_writing(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(StorageError, match="cannot be made"), taken([tmp_path / folder]):
+        pytest.fail("it was taken")

@@ -76,6 +76,7 @@ def test_what_to_think_about_is_said(write):
         assert words in said
     page = markdown("Data", report.blocks())
     assert "| 1 | 2 | all turns |" in page
+    assert "| 2 | 4 | the first question |" in page
     assert "Warning: there are 6 assistant turns" in page
 
 

@@ -53,16 +53,30 @@ def test_questions_are_compared_by_their_words():
     assert normalised("🦜") == "🦜"
 
 
-def test_leaks_are_exact_or_of_the_same_last_question():
+def test_leaks_are_exact_or_of_questions_in_their_context():
     train = [chat("a", "b", line=1), chat("x", "y", "Who are you?", "I", line=2), chat("a", "b", line=3)]
     held_out = [
-        chat("who are YOU", "Me", line=10),
+        chat("X!", "Y", "who are YOU", "Me", line=10),
         chat("a", "b", line=11),
         chat("a", "b", system="Be kind", line=12),
         chat("x", "y", line=13),
+        chat("x", "another", "Who are you?", "I", line=14),
+        chat("Who are you?", "I", line=15),
     ]
     assert leakage(train, held_out) == [
-        Leak(11, 1, exact=True),
-        Leak(10, 2, exact=False),
-        Leak(12, 1, exact=False),
+        Leak(11, 1, 2, exact=True),
+        Leak(10, 2, 3, exact=False),
+        Leak(12, 1, 2, exact=False),
+        Leak(13, 2, 2, exact=False),
+        Leak(14, 2, 1, exact=False),
     ]
+
+
+def test_a_question_that_goes_on_is_no_leak_of_another_talk():
+    train = [chat("Tell me of the sea", "It is wide", "And then?", "It goes on", line=1)]
+    assert leakage(train, [chat("Tell me of a hill", "It is high", "And then?", "It goes on", line=2)]) == []
+
+
+def test_of_several_talks_the_one_that_shares_most_is_named():
+    train = [chat("a", "b", line=1), chat("a", "b", "c", "d", line=2), chat("a", "b", "c", "d", "e", "f", line=3)]
+    assert leakage(train, [chat("a", "b", "c", "d", "e", "g", line=9)]) == [Leak(9, 3, 5, exact=False)]
