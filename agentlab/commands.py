@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentlab.errors import UnknownNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from pydantic import BaseModel
 
     from agentlab.runs.context import Context
@@ -36,12 +39,24 @@ class Prepare(Protocol):
         ...
 
 
+class TakePart(Protocol):
+    """What the processes do that a launcher has started beside the one which owns the run. They write nothing."""
+
+    def __call__(self, run: "Path", begin: "Callable[[], object]", context: "Context") -> None:
+        """Work along on the run in this folder, once `begin` returns."""
+        ...
+
+
 class Narrate(Protocol):
     """Turns an event into what the screen shows. Pure."""
 
     def __call__(self, event: "Event") -> "Narration | None":
         """None for an event that nobody needs to see."""
         ...
+
+
+def wait(run: "Path", begin: "Callable[[], object]", context: "Context") -> None:
+    """Take no part: the owner of the run works alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,7 @@ class Command:
     prepare: str
     narrate: str
     measured: str
+    take_part: str = "agentlab.commands:wait"
 
     def config_model(self) -> "type[BaseModel]":
         """The typed config."""
@@ -70,6 +86,10 @@ class Command:
     def narrate_function(self) -> Narrate:
         """The voice."""
         return _load(self.narrate)  # type: ignore[no-any-return] # as above
+
+    def take_part_function(self) -> TakePart:
+        """What others than the owner of a run do."""
+        return _load(self.take_part)  # type: ignore[no-any-return] # as above
 
     def basis(self) -> "Basis":
         """What two of its runs must share for their figures to be compared."""
@@ -107,6 +127,7 @@ COMMANDS: dict[str, Command] = {
             prepare="agentlab.persona.run:prepare",
             narrate="agentlab.persona.narrate:narrate",
             measured="agentlab.persona.config:MEASURED",
+            take_part="agentlab.persona.follow:take_part",
         ),
         Command(
             name="llm-bench",

@@ -60,7 +60,7 @@ def launch(
     label: str | None = None,
 ) -> None:
     """Run a capability as typed. With `approve` a person is asked before each trial; `label` names the run folder."""
-    with _led(surroundings(screen), screen) as context:
+    with _led(command(name), surroundings(screen), screen) as context:
         _launch(name, contract, overrides, screen, context, approve=approve, label=label)
 
 
@@ -117,7 +117,7 @@ def resume(
     context: Context,
 ) -> None:
     """Go on with a run from its own config. Only budget keys may differ."""
-    with _led(context, screen) as led:
+    with _led(the_command, context, screen) as led:
         _resume(the_command, record, overrides, screen, led, dry_run=False)
 
 
@@ -161,16 +161,14 @@ def _carry_out(session: Session, screen: Screen) -> None:
 
 
 @contextmanager
-def _led(context: Context, screen: Screen) -> Iterator[Context]:
+def _led(the_command: Command, context: Context, screen: Screen) -> Iterator[Context]:
     """For the one process that does the command. Others that a launcher has started follow it, and end in here."""
     rank, size = place(context.env)
     if size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
         stop_with_launcher(context.env, context.stop)
     if rank > 0:
-        from agentlab.persona.follow import take_part
-
-        mine = replace(context, world=World(size))
+        mine, take_part = replace(context, world=World(size)), the_command.take_part_function()
         screen.quiet, screen.json_mode = True, False  # the answer is the leader's
         with screen.progress() as progress, _signals(context, progress):
             sys.exit(follow(rank, lambda run, begin: take_part(run, begin, mine), context.stop))
