@@ -22,6 +22,7 @@ from agentlab.errors import AgentlabError, ConfigError, Interrupted, RunMismatch
 from agentlab.runs.context import Context
 from agentlab.runs.debug import DebugLog, printable
 from agentlab.runs.events import Event, EventSink
+from agentlab.runs.folder import check_name
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
 from agentlab.runs.store import RunRecord
@@ -177,10 +178,18 @@ def begin(
         UsageError, MissingError: what is wrong with the input, before anything is written.
     """
     from agentlab.config.base import config_hash
-    from agentlab.config.load import dump_yaml
+    from agentlab.config.load import dump_yaml, resolved, unkept
 
     the_command = command(name)
+    if run_name:
+        check_name(runs_dir, run_name)
     loaded = _loaded(the_command, config, overrides, context)
+    masked = Redactor.of(context.env).scrub_tree(resolved(loaded.config))
+    if keys := unkept(loaded.config, masked, context.env):
+        raise ConfigError(
+            f"{', '.join(keys)}: holds a secret of the environment, which no run folder keeps.",
+            hint="Write something else there, or rename the variable if its value is none.",
+        )
     experiment = the_command.prepare_function()(loaded.config, context)
     spec = RunSpec(
         command=name,

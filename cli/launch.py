@@ -14,7 +14,7 @@ from agentlab.commands import Command, command
 from agentlab.errors import UsageError
 from agentlab.runs.context import Context, World
 from agentlab.runs.redact import Redactor
-from agentlab.runs.store import RunRecord, find
+from agentlab.runs.store import RunRecord, find_to_resume
 from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
 from agentlab.session import surroundings as _surroundings
 from agentlab.train.ranks import follow, leading, place, stop_with_launcher
@@ -89,7 +89,8 @@ def _launch(
                 "--resume goes on in the run's own folder; --run-name cannot be given with it.",
                 hint="Drop --run-name, or drop --resume to start a new run.",
             )
-        _resume(the_command, find(folder, contract.resume), overrides, screen, context, dry_run=contract.dry_run)
+        record = find_to_resume(folder, contract.resume)
+        _resume(the_command, record, overrides, screen, context, dry_run=contract.dry_run)
         return
     with screen.progress():  # reading the data, or a large model's file, may take a while
         session = begin(
@@ -178,7 +179,7 @@ def _led(the_command: Command, context: Context, screen: Screen) -> Iterator[Con
 
 @contextmanager
 def _signals(context: Context, progress: LiveProgress) -> Iterator[None]:
-    """First Ctrl-C or TERM: finish the step. Second: leave now; the folder stays readable, the lock is the kernel's."""
+    """First Ctrl-C, TERM or HUP: finish the step. Second: leave now; the folder stays readable, and the lock goes."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if context.stop.requested:
@@ -187,7 +188,10 @@ def _signals(context: Context, progress: LiveProgress) -> Iterator[None]:
         context.stop.request(number)
         progress.interject("stopping after this step; once more to leave at once")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -11,16 +11,24 @@ from typing import Annotated, Any
 import typer
 
 from agentlab import __version__
-from agentlab.errors import AgentlabError, Interrupted, StorageError, UsageError
+from agentlab.errors import AgentlabError, Interrupted, MissingError, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
 from . import adapters, configs, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve, train_persona
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
+# How the system, its loader and torch say that memory is short.
+_NO_MEMORY = (
+    "cannot allocate memory",
+    "failed to map segment",
+    "can't allocate memory",
+    "can't start new thread",
+    "bad_alloc",
+)
 _EXIT_CODES = (
     "Exit codes: 0 done · 1 failed · 2 usage or config · 3 something is missing · 4 remote service failed · "
-    "5 gate or budget not met · 70 bug · 130/143 interrupted, resumable"
+    "5 gate or budget not met · 70 bug · 129/130/143 interrupted, resumable"
 )
 
 # The order of the help page: what people come for first.
@@ -124,9 +132,9 @@ def _run(argv: Sequence[str], screen: Screen) -> int:
     except OSError as error:
         if isinstance(error, BrokenPipeError) or error.errno == errno.ENOSPC:  # files say so by a StorageError
             raise
-        return _failed(screen, _storage(error) if error.filename else _bug(error), name)
+        return _failed(screen, _storage(error) if error.filename else _surroundings(error) or _bug(error), name)
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is shown as one
-        return _failed(screen, _bug(bug), name)
+        return _failed(screen, _surroundings(bug) or _bug(bug), name)
     return code
 
 
@@ -148,11 +156,35 @@ def _bug(bug: Exception) -> AgentlabError:
     return shown
 
 
+def _surroundings(error: Exception) -> AgentlabError | None:
+    """An error that every part of a program may meet, and that no part of this one has made; None for any other."""
+    told = str(error).lower()
+    if isinstance(error, MemoryError) or any(sign in told for sign in _NO_MEMORY):
+        return MissingError(
+            f"There is not enough memory: {str(error)[:200] or 'a request was refused'}.",
+            hint="Close other programs, or raise the limit that is set for this one (`ulimit -v` shows it).",
+        )
+    if isinstance(error, FileNotFoundError) and not error.filename:
+        return UsageError("The current folder is no longer there.", hint="Change to another one: cd ~")
+    return None
+
+
 def _storage(error: OSError) -> StorageError:
     """A file that the system refuses and nobody has spoken for: no permission, a name that is too long."""
     return StorageError(
         f"Cannot use {str(error.filename)[:200]}: {error.strerror}.", hint="Check the path and its permissions."
     )
+
+
+class _Unfailing(io.FileIO):
+    """For what is said beside the answer: a full disk or a terminal that has gone must not end the work."""
+
+    def write(self, data: Any) -> int:
+        """Write what can be written, and take the rest as said."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
 
 
 def _open_streams() -> None:
@@ -163,6 +195,10 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    said = sys.__stderr__
+    if said is not None and sys.stderr is said:
+        raw = io.BufferedWriter(_Unfailing(said.fileno(), "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, said.encoding, errors="backslashreplace", line_buffering=True)
 
 
 def _discard_answer() -> None:

@@ -34,7 +34,9 @@ Approve = Annotated[
 
 def from_here(name: str) -> str:
     """A path on the command line starts at the current folder; a name stays one."""
-    return str(Path.cwd() / Path(name).expanduser()) if "/" in name else name
+    from agentlab.files import written_path
+
+    return str(Path.cwd() / written_path(name)) if "/" in name else name
 
 
 def screen_of(context: typer.Context) -> Screen:

@@ -91,7 +91,7 @@ def compare(
 @with_output
 def resume_(
     ctx: typer.Context,
-    run: Ref,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its whole name, or last[:COMMAND].")],
     set_: Set = None,
     approve: Approve = False,
     runs_dir: RunsDir = None,
@@ -106,7 +106,7 @@ def resume_(
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    record = store.find(runs_folder(context, runs_dir), run)
+    record = store.find_to_resume(runs_folder(context, runs_dir), run)
     if approve:
         if not _asks(ctx, record.manifest.command):
             raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
@@ -138,11 +138,11 @@ def path(
     screen.answer("runs path", views.Line(path=str(record.path)), run=reference(record, record.status))
 
 
-@app.command(epilog="Example: agentlab runs rm 3f2a9c --yes")
+@app.command(epilog="Example: agentlab runs rm 2026-11-21T14-32-05-nas-3f2a9c --yes")
 @with_output
 def rm(
     ctx: typer.Context,
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The runs to remove, by their whole names.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs_dir: RunsDir = None,
 ) -> None:
@@ -156,7 +156,7 @@ def rm(
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
-    names = list(dict.fromkeys(store.resolve(folder, name) for name in runs))
+    names = list(dict.fromkeys(store.whole(folder, name) for name in runs))
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("Removing runs needs a confirmation.", hint="Add --yes.")

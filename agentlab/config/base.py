@@ -10,9 +10,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    ValidationInfo,
+)
+from pydantic_core import CoreSchema
 
 from agentlab.config.keys import Key, join
+from agentlab.config.secrets import holds_secret
 
 Role = Literal["budget", "machine"]
 
@@ -34,9 +45,29 @@ class StrictModel(BaseModel):
     # Top-level keys that are no fields: each names a file that is laid under the one that holds the key (config.load).
     includes: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """As it is declared, but YAML has typed the numbers and truth values: `true` is no 1, and "3" is text."""
+        schema = handler(source)
+        _make_strict(schema)
+        return schema
+
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What is wrong between the parts of a whole config, each with its place; asked when it is loaded."""
         yield from ()
+
+
+def _make_strict(schema: Any) -> None:
+    """Let no number or truth value in a core schema be made of another kind; a whole number is a decimal one, too."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        for key, part in schema.items():
+            if key not in ("default", "metadata"):
+                _make_strict(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _make_strict(part)
 
 
 def budget_field(default: Any = ..., **kwargs: Any) -> Any:
@@ -59,13 +90,19 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     """Replace `${NAME}`, `${NAME:-default}` and `$$` in a value that was already parsed, so a value cannot add YAML.
 
     Raises:
-        ValueError: a variable without default is not set.
+        ValueError: a variable without default is not set, or it holds a secret: a config that somebody else wrote
+            could send it to any server.
     """
 
     def value(match: re.Match[str]) -> str:
         name = match["name"]
         if name is None:
             return "$"
+        if holds_secret(name, env.get(name, ""), env):
+            raise ValueError(
+                f"${{{name}}} holds a secret, which may stand in `api_key` alone; put what is meant here into a "
+                "variable of another name, such as MY_SERVER_URL"
+            )
         found = env.get(name) or match["default"]
         if found is None:
             raise ValueError(f"the environment variable {name} is not set")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentlab.errors import ConfigError
+from agentlab.files import open_file
 
 MAX_BYTES = 64 * 1024
 
@@ -25,7 +26,7 @@ def read_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     if not path.is_file():  # a folder of that name is somebody's virtual environment
         return dict(environ)
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:

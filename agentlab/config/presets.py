@@ -7,6 +7,7 @@ from pathlib import Path
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text
 from agentlab.errors import ConfigError, UnknownNameError
+from agentlab.files import written_path
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ENDINGS = (".yaml", ".yml")
@@ -44,8 +45,14 @@ def is_path(ref: str) -> bool:
 
 
 def path_file(ref: str, base: Path) -> ConfigFile:
-    """The file a path names; a relative one starts at `base`."""
-    return ConfigFile(base / Path(ref).expanduser(), ref)
+    """The file a path names; a relative one starts at `base`.
+
+    Raises:
+        ConfigError: it leads to no place.
+    """
+    if "\0" in ref:
+        raise ConfigError(f"{ref[:80]!r} is no path: it holds a NUL character.")
+    return ConfigFile(base / written_path(ref), ref)
 
 
 def named_files(folder: str, name: str, workspace: Workspace) -> list[ConfigFile]:

@@ -9,6 +9,7 @@ from agentlab.config.presets import ConfigFile, is_path, named_files, path_file
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text, read_yaml
 from agentlab.errors import ConfigError, UnknownNameError
+from agentlab.files import written_path
 
 MAX_FILES = 8  # in a row, each named by the one before
 
@@ -79,8 +80,9 @@ class Sources:
         """A path from the workspace or, when nothing is there, from the file's own folder."""
         if not isinstance(name, str):
             raise ConfigError(f"{where}: must be the path of a YAML file.")
-        beside = ConfigFile(file.path.parent / Path(name).expanduser(), str(Path(file.label).parent / name))
-        for meant in (path_file(name, self.workspace.root), beside):
+        named = path_file(name, self.workspace.root)
+        beside = ConfigFile(file.path.parent / written_path(name), str(Path(file.label).parent / name))
+        for meant in (named, beside):
             if meant.path.is_file():
                 return meant
         raise ConfigError(

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentlab.files import home, written_path
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -14,10 +16,14 @@ class Workspace:
 
     @classmethod
     def locate(cls, env: Mapping[str, str], cwd: Path) -> "Workspace":
-        """`AGENTLAB_HOME` or the current folder; the cache follows `AGENTLAB_CACHE`, then `XDG_CACHE_HOME`."""
-        root = Path(env.get("AGENTLAB_HOME") or cwd).expanduser().absolute()
-        user = Path(env.get("XDG_CACHE_HOME") or Path(env.get("HOME") or Path.home()) / ".cache")
-        return cls(root=root, cache=Path(env.get("AGENTLAB_CACHE") or user / "agentlab").expanduser().absolute())
+        """`AGENTLAB_HOME` or the current folder; the cache follows `AGENTLAB_CACHE`, then `XDG_CACHE_HOME`.
+
+        Raises:
+            ConfigError: one of them leads to no place.
+        """
+        root = written_path(env.get("AGENTLAB_HOME") or cwd).absolute()
+        user = env.get("XDG_CACHE_HOME") or (home(env) or root) / ".cache"
+        return cls(root=root, cache=written_path(env.get("AGENTLAB_CACHE") or Path(user, "agentlab")).absolute())
 
     @property
     def models(self) -> Path:
@@ -45,6 +51,10 @@ class Workspace:
         return self.root / ".agentlab"
 
     def resolve(self, path: str | Path) -> Path:
-        """A path from a config file: relative ones start at the workspace."""
-        path = Path(path).expanduser()
+        """A path from a config file: relative ones start at the workspace.
+
+        Raises:
+            ConfigError: it leads to no place.
+        """
+        path = written_path(path)
         return path if path.is_absolute() else self.root / path

@@ -14,6 +14,7 @@ import yaml
 
 from agentlab.config.keys import Key, join
 from agentlab.errors import ConfigError
+from agentlab.files import open_file
 
 MAX_BYTES = 256 * 1024  # the reader is pure Python: three seconds at worst
 MAX_NODES = 20_000  # aliases counted as often as they are used
@@ -72,10 +73,12 @@ def read_text(path: Path, label: str) -> str:
         ConfigError: no such file, not readable, too large, or not UTF-8.
     """
     try:
-        if not path.is_file():
-            raise ConfigError(f"There is no config file {label}.", hint="`agentlab configs list` shows the presets.")
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"There is no config file {label}.", hint="`agentlab configs list` shows the presets."
+        ) from error
     except OSError as error:
         raise ConfigError(f"The config file {label[:200]} cannot be read: {error.strerror}.") from error
     if len(content) > MAX_BYTES:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
 from agentlab.errors import DataError
+from agentlab.files import open_file
 from agentlab.lora.settings import CONFIG_FILE
 from agentlab.runs.atomic import read_text
 
@@ -161,6 +162,6 @@ def content_hash(folder: Path) -> str:
 
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        with (folder / name).open("rb") as file:
+        with open_file(folder / name) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from agentlab.errors import ModelFileError
+from agentlab.files import open_file
 from agentlab.models.catalogue import CatalogueRow
 
 _BLOCK = 1 << 20
@@ -21,7 +22,7 @@ def verify(path: Path, row: CatalogueRow) -> None:
     size = path.stat().st_size
     if size != row.bytes:
         raise ModelFileError(f"{path} has {size} bytes instead of {row.bytes}.", hint=_again(row))
-    with path.open("rb") as file:
+    with open_file(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != row.sha256:
         raise ModelFileError(f"{path} has the SHA-256 {digest} instead of {row.sha256}.", hint=_again(row))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agentlab.errors import ModelFileError, RemoteError
+from agentlab.files import home as user_home
+from agentlab.files import written_path
 from agentlab.models.catalogue import CatalogueRow, HubSource, Source, WheelSource
 from agentlab.models.integrity import copy_verified
 
@@ -117,7 +119,7 @@ def _hub_file(source: HubSource, env: Mapping[str, str]) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    home = Path(env.get("HF_HOME") or Path(env.get("HOME") or Path.home()) / ".cache" / "huggingface").expanduser()
+    home = written_path(env.get("HF_HOME") or (user_home(env) or Path.cwd()) / ".cache" / "huggingface")
     offline = env.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     try:
         return Path(

@@ -56,7 +56,7 @@ def run_nas_optimization(
     from agentlab.config.overrides import Override
     from agentlab.errors import UsageError
     from agentlab.runs.redact import Redactor
-    from agentlab.runs.store import find
+    from agentlab.runs.store import find_to_resume
     from agentlab.session import FinishedRun, Lines, Watch, begin, go_on, stderr_line, surroundings
 
     if resume and config is not None:
@@ -70,7 +70,7 @@ def run_nas_optimization(
     if max_iterations is not None:
         given.append(Override("max_iterations", max_iterations, "max_iterations"))
     if resume:
-        record = find(folder, "last:nas" if resume == "last" else resume)
+        record = find_to_resume(folder, "last:nas" if resume == "last" else resume)
         session = go_on(command("nas"), record, given, context=context)
     else:
         session = begin("nas", config, given, context=context, runs_dir=folder, argv=["run_nas_optimization"])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from agentlab.errors import DataError, MissingFileError
+from agentlab.files import open_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +165,7 @@ def _malformed(source: str, reason: str) -> DataError:
 def _text(path: Path, source: str) -> Iterator[IO[bytes]]:
     """The text of a plain or compressed file as bytes that `BoundedText` has passed."""
     try:
-        with path.open("rb") as plain:
+        with open_file(path) as plain:
             start = plain.read(4)
             plain.seek(0)
             for magic, (what, hint) in _OTHER.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
+from agentlab.files import written_path
 from agentlab.nas.artefact import WEIGHTS, read_artefact, write_artefact
 from agentlab.runs.atomic import storage_errors, sync_folder
 from agentlab.runs.document import Block, Code, Document
@@ -48,7 +49,7 @@ def find_artefact(ref: str, runs_dir: Path, cwd: Path) -> tuple[Path, RunRecord 
         UsageError: the run searched no architecture.
         MissingFileError: the run has no winner yet.
     """
-    folder = cwd / Path(ref).expanduser()
+    folder = cwd / written_path(ref)
     if "/" in ref or os.sep in ref:
         return (folder / WINNER if (folder / WINNER).is_dir() else folder), None
     try:

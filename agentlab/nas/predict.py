@@ -17,6 +17,7 @@ from pydantic import Field
 from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.files import open_file
 from agentlab.nas.artefact import Artefact, read_artefact
 from agentlab.nas.config import DataConfig
 from agentlab.nas.table import Table, close_gaps, read_table
@@ -203,7 +204,7 @@ def _expectation(artefact: Artefact) -> str:
 def _header(path: Path) -> list[str]:
     """The names in the first line of a file; none if it cannot be read."""
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        with open_file(path) as plain, gzip.open(plain) if path.suffix.lower() == ".gz" else plain as file:
             line = file.readline(_MAX_HEADER).decode("utf-8-sig")
         return [name.strip() for name in next(csv.reader([line]), [])]
     except (ValueError, EOFError, OSError, zlib.error, csv.Error):

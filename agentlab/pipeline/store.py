@@ -15,6 +15,7 @@ from dataclasses import asdict
 from json import loads
 from pathlib import Path
 
+from agentlab.files import open_file
 from agentlab.pipeline.answer import Answer, Asked, canonical, decoded, encoded, sha_of
 from agentlab.runs.atomic import is_temporary, make_folder, storage_errors
 from agentlab.runs.document import Block, Document, Text
@@ -95,7 +96,7 @@ def _place(folder: Path, name: str, suffix: str = "") -> Path:
 def _read(path: Path) -> bytes | None:
     """The bytes of a file; None when it cannot be read or is larger than anything kept here."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(_MOST_BYTES + 1)
     except OSError:
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.errors import StorageError
+from agentlab.files import open_file
 
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space or choose another folder with --runs-dir."),
@@ -64,10 +65,10 @@ def read_text(path: Path, limit: int) -> str:
     """A UTF-8 file of at most `limit` bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
         ValueError: it is larger, or not UTF-8.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"it is larger than {limit >> 20} MiB")

@@ -1,11 +1,34 @@
 """A folder that one piece of work writes to: a run, a trial of it in this or another process, a product."""
 
+import os
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agentlab.errors import UsageError
 from agentlab.runs.atomic import make_folder, write_bytes, write_json, write_text
 from agentlab.runs.redact import Redactor
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def check_name(runs_dir: Path, name: str) -> None:
+    """See that a run of this name can be made in this folder. Nothing is written.
+
+    Raises:
+        UsageError: it is no file name, or taken.
+    """
+    if not _NAME.fullmatch(name) or name == "last":
+        raise UsageError(
+            f"{name!r} cannot name a run.",
+            hint="Use up to 80 letters, digits, dots, dashes and underscores, not starting with a dot; not `last`.",
+        )
+    if os.path.lexists(runs_dir / name):
+        raise UsageError(
+            f"There already is a run named {name}.",
+            hint=f"Choose another --run-name, or continue it with --resume {name}.",
+        )
 
 
 class Folder:
@@ -37,7 +60,7 @@ class Folder:
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file."""
         path = self.file(name)
-        write_text(path, self._redactor.scrub(text))
+        write_text(path, self._redactor.scrub_file(name, text))
         return path
 
     def write_json(self, name: str, value: Any) -> Path:

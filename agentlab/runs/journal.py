@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentlab.errors import RunUnreadableError
+from agentlab.files import open_file
 from agentlab.runs.atomic import storage_errors
 from agentlab.runs.events import VERSION, Event
 
@@ -49,7 +50,7 @@ def _parse(path: Path) -> tuple[list[Event], int]:
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, however long it is; what follows the last newline is torn, and left out."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             while (line := file.readline(_MAX_LINE)).endswith(b"\n"):
                 yield line
     except OSError as error:

@@ -4,15 +4,16 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from agentlab.errors import RunLockedError
+from agentlab.files import open_file
 from agentlab.runs.atomic import storage_errors
 
 if os.name == "nt":
     import msvcrt
 
-    def _take(file: IO[str]) -> None:
+    def _take(file: IO[Any]) -> None:
         # Locks a byte far behind the text, so that others can still read who holds the lock.
         file.seek(1 << 20)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore] # Windows only
@@ -21,10 +22,10 @@ if os.name == "nt":
 else:
     import fcntl
 
-    def _take(file: IO[str]) -> None:
+    def _take(file: IO[Any]) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _probe(file: IO[str]) -> None:
+    def _probe(file: IO[Any]) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
@@ -61,7 +62,7 @@ class Lock:
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock now. Reading rights are enough to ask."""
     try:
-        file = path.open(encoding="utf-8")
+        file = open_file(path)
     except OSError:
         return False  # no such lock: nobody has opened the run
     with file:

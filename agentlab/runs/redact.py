@@ -1,60 +1,95 @@
-"""Secrets never leave the process: every text that is written or shown passes through `Redactor.scrub`."""
+"""Secrets never leave the process: every text that is written or shown passes through a `Redactor`.
 
+Only text is masked, never the structure around it: a config, an event or a result can be read back whatever the
+environment holds.
+"""
+
+import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from agentlab.config.secrets import SHAPE, is_word, secrets_of
+
+if TYPE_CHECKING:
+    from agentlab.runs.document import Block
 
 MASK = "[redacted]"
 
-# Variables whose values are secrets, by name; a tokenizer and a number of tokens are none.
-_SECRET_NAME = re.compile(r"(?i)(api_?key|(^|_)key$|token(?!iz)|secret|passw(or)?d|credential)")
-_COUNT_NAME = re.compile(
-    r"(?i)((^|_)(max|min|num|n|new|total|input|output|prompt|completion|context)_(\w+_)?tokens$|tokens_(per|limit|max))"
-)
-_NUMBER = re.compile(r"[+-]?\d[\d.,_]*")
-_NUMERIC_SECRET = re.compile(r"(?i)(secret|passw(or)?d|credential)")  # a key or token is never a plain number
-# Shapes of common keys, for values that never were in the environment (a key pasted into the command line).
-_KEY_SHAPE = re.compile(
-    r"""(?x)
-    \b(?: sk-[A-Za-z0-9_-]{16,} | hf_[A-Za-z0-9]{16,} | gh[pousr]_[A-Za-z0-9]{20,} | AKIA[0-9A-Z]{16}
-        | xox[abpr]-[A-Za-z0-9-]{10,} )
-    | (?<=Bearer\ )[A-Za-z0-9._~+/=-]{12,}
-    """
-)
 _SHORTEST = 6  # a shorter value would mask ordinary words
 
 
 class Redactor:
     """Knows the secret values of an environment and the shapes of common keys."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= _SHORTEST}, key=len, reverse=True)
-        self._known = re.compile("|".join(re.escape(s) for s in known)) if known else None
+    def __init__(self, secrets: Iterable[str] = (), words: Iterable[str] = ()) -> None:
+        """`secrets` are masked wherever they stand; `words` may as well be names, and are masked in sentences alone."""
+        self._known = _either(secrets, "{}")
+        self._words = _either(words, r"(?<![\w./-])(?:{})(?![\w/-]|\.\w)")
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> "Redactor":
         """All variables whose name says that they are secret."""
-        return cls(value.strip() for name, value in env.items() if _is_secret(name, value.strip()))
+        found = list(secrets_of(env))
+        return cls((value for value in found if not is_word(value)), filter(is_word, found))
 
     def scrub(self, text: str) -> str:
-        """The text with every secret masked."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
-        return _KEY_SHAPE.sub(MASK, text)
+        """A text for a reader, with every secret masked."""
+        if self._words is not None:
+            text = self._words.sub(MASK, text)
+        return self._strict(text)
 
     def scrub_tree(self, value: Any) -> Any:
-        """`scrub` on every string inside plain data."""
+        """Plain data with the secrets in its texts masked. A text without a blank may be a name, and so is a key."""
         if isinstance(value, str):
-            return self.scrub(value)
+            return self.scrub(value) if any(map(str.isspace, value)) else self._strict(value)
         if isinstance(value, Mapping):
-            return {self.scrub_tree(key): self.scrub_tree(item) for key, item in value.items()}
+            return {
+                self._strict(key) if isinstance(key, str) else key: self.scrub_tree(item) for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.scrub_tree(item) for item in value]
         return value
 
+    def scrub_blocks(self, blocks: "Sequence[Block]") -> "list[Block]":
+        """What a reader sees with its secrets masked, before markup is put around it."""
+        return [
+            replace(block, **{part.name: self.scrub_tree(getattr(block, part.name)) for part in fields(block)})
+            for block in blocks
+        ]
 
-def _is_secret(name: str, value: str) -> bool:
-    """Whether a variable holds a secret. Masking a plain number would mask it in every answer and figure as well."""
-    if not _SECRET_NAME.search(name) or _COUNT_NAME.search(name):
-        return False
-    return not _NUMBER.fullmatch(value) or _NUMERIC_SECRET.search(name) is not None
+    def scrub_file(self, name: str, text: str) -> str:
+        """A file's text with every secret masked, so that what reads such files still can.
+
+        A YAML file that holds one loses its comments.
+        """
+        if name.endswith(".jsonl"):
+            return "\n".join(self._line(line) for line in text.split("\n"))
+        if not name.endswith((".yaml", ".yml")):
+            return self.scrub(text)
+        from agentlab.config.yaml_tree import read_yaml, write_yaml
+
+        tree = read_yaml(text, name).data
+        masked = self.scrub_tree(tree)
+        return text if masked == tree and self._strict(text) == text else write_yaml(masked)
+
+    def _line(self, line: str) -> str:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return self.scrub(line)
+        masked = self.scrub_tree(value)
+        return line if masked == value else json.dumps(masked, ensure_ascii=False)
+
+    def _strict(self, text: str) -> str:
+        """A text with what cannot be but a secret masked."""
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        return SHAPE.sub(MASK, text)
+
+
+def _either(values: Iterable[str], form: str) -> re.Pattern[str] | None:
+    """What finds any of these, the longest first."""
+    known = sorted({value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True)
+    return re.compile(form.format("|".join(map(re.escape, known)))) if known else None

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 def write_report(run: "Run", title: str, blocks: Sequence[Block]) -> None:
-    """Write both reports into the run folder. Figures are read from it."""
-    run.write_text("report.md", markdown(title, blocks))
-    run.write_text("report.html", html(title, blocks, lambda name: run.file(name).read_bytes()))
+    """Write both reports into the run folder, secrets masked. Figures are read from it."""
+    blocks = run.masked(blocks)
+    run.write_bytes("report.md", markdown(title, blocks).encode())
+    run.write_bytes("report.html", html(title, blocks, lambda name: run.file(name).read_bytes()).encode())
 
 
 def markdown(title: str, blocks: Sequence[Block]) -> str:

@@ -1,6 +1,5 @@
 """`Run` owns one run folder: nothing else builds a path below the runs folder, and nothing else writes there."""
 
-import re
 import secrets
 import shutil
 import threading
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import agentlab
-from agentlab.errors import StorageError, UsageError
+from agentlab.errors import StorageError
 from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
+from agentlab.runs.document import Block
 from agentlab.runs.elapsed import elapsed
 from agentlab.runs.events import Event, EventSink
-from agentlab.runs.folder import Folder
+from agentlab.runs.folder import Folder, check_name
 from agentlab.runs.journal import Journal
 from agentlab.runs.leftovers import CREATING, sweep_creations, sweep_run
 from agentlab.runs.lock import Lock
@@ -26,7 +26,6 @@ from agentlab.runs.redact import Redactor
 from agentlab.stats.control import Control
 
 LOCK = "lock"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +89,9 @@ class Run:
             StorageError: disk full, read-only or not ours.
         """
         now = datetime.fromtimestamp(edge.clock(), tz=UTC)
-        run_id = _checked_name(spec.name or _default_name(now, spec.label or spec.command))
+        run_id = spec.name or _default_name(now, spec.label or spec.command)
+        check_name(runs_dir, run_id)
         target, building = runs_dir / run_id, runs_dir / f"{CREATING}{secrets.token_hex(4)}"
-        if target.exists():
-            raise UsageError(
-                f"There already is a run named {run_id}.",
-                hint=f"Choose another --run-name, or continue it with --resume {run_id}.",
-            )
         manifest = Manifest(
             id=run_id,
             command=spec.command,
@@ -113,11 +108,15 @@ class Run:
             with storage_errors(building):
                 building.mkdir()
             write_json(building / "manifest.json", manifest.to_json())
-            write_text(building / "config.yaml", edge.redactor.scrub(spec.config_yaml))
-            write_text(building / "source.yaml", edge.redactor.scrub(spec.source_yaml))
+            write_text(building / "config.yaml", edge.redactor.scrub_file("config.yaml", spec.config_yaml))
+            write_text(building / "source.yaml", edge.redactor.scrub_file("source.yaml", spec.source_yaml))
             write_bytes(building / "events.jsonl", b"")
             with storage_errors(target):
-                building.rename(target)
+                try:
+                    building.rename(target)
+                except OSError:
+                    check_name(runs_dir, run_id)  # another process may have been faster
+                    raise
                 sync_folder(runs_dir)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
@@ -186,6 +185,10 @@ class Run:
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write a binary file of this run, whole or not at all."""
         return self.folder.write_bytes(name, data)
+
+    def masked(self, blocks: Sequence[Block]) -> list[Block]:
+        """What a report shows, secrets masked."""
+        return self._edge.redactor.scrub_blocks(blocks)
 
     def log(self, text: str) -> None:
         """Add a line to `log.txt`: warnings and tracebacks, for a reader in trouble."""
@@ -277,15 +280,6 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
 
 def _default_name(now: datetime, command: str) -> str:
     return f"{now:%Y-%m-%dT%H-%M-%S}-{command}-{secrets.token_hex(3)}"
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name == "last":
-        raise UsageError(
-            f"{name!r} cannot name a run.",
-            hint="Use up to 80 letters, digits, dots, dashes and underscores, not starting with a dot; not `last`.",
-        )
-    return name
 
 
 def _iso(moment: datetime) -> str:

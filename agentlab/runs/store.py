@@ -152,16 +152,34 @@ def match(name: str, names: Sequence[str]) -> str:
     return fitting[0]
 
 
-def resolve(runs_dir: Path, name: str) -> str:
-    """The folder name of the run that `name` means, be the run readable or not."""
-    if _is_last(name):
-        return find(runs_dir, name).id
+def whole(runs_dir: Path, name: str) -> str:
+    """The name itself, if a run folder bears it, be the run readable or not: for what removes or changes a run.
+
+    There a prefix is a trap: the same line, run twice, would mean `exp1` first and `exp10` then.
+
+    Raises:
+        UnknownNameError: no run folder is called that.
+        UsageError: it is short for one, or for several.
+    """
     listing = list_runs(runs_dir)
-    return match(name, [*(run.id for run in listing.runs), *(broken for broken, _ in listing.unreadable)])
+    names = [*(run.id for run in listing.runs), *(broken for broken, _ in listing.unreadable)]
+    if name in names:
+        return name
+    meant = find(runs_dir, name).id if _is_last(name) else match(name, names)
+    raise UsageError(f"{name!r} is short for {meant}; a run is changed by its whole name.", hint=f"Write {meant}.")
+
+
+def find_to_resume(runs_dir: Path, name: str) -> RunRecord:
+    """The run to go on with: by its whole name, or `last`, or `last:COMMAND`.
+
+    Raises:
+        UnknownNameError, UsageError, RunUnreadableError: see `whole` and `find`.
+    """
+    return find(runs_dir, name if _is_last(name) else whole(runs_dir, name))
 
 
 def remove(runs_dir: Path, *run_ids: str) -> None:
-    """Delete run folders, also damaged ones: all of them, or none when one is in use. The ids come from `resolve`.
+    """Delete run folders, also damaged ones: all of them, or none when one is in use. The ids come from `whole`.
 
     Raises:
         RunLockedError: a process works on one of them.

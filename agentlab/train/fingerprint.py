@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from agentlab.errors import MissingFileError
+from agentlab.files import open_file
 
 _DECIDING = ("config.json", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt", "*.jinja", "*_tokens*.json")
 _BLOCK = 1 << 20
@@ -32,7 +33,7 @@ def fingerprint_of(folder: Path) -> str:
 def _of_file(path: Path, size: int, modified: int) -> str:
     del size, modified  # parts of the cache's key
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

@@ -149,7 +149,8 @@ def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> st
         data = redactor.scrub_tree({"schema": SCHEMA, **view.model_dump(mode="json")})
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     blocks = [*view.blocks(), Heading("Configuration"), Code(json.dumps(view.config, indent=2, ensure_ascii=False))]
-    return redactor.scrub(markdown(view.id, blocks) if form == "md" else html(view.id, blocks, _no_figure))
+    shown = redactor.scrub_blocks(blocks)
+    return markdown(view.id, shown) if form == "md" else html(view.id, shown, _no_figure)
 
 
 def _no_figure(name: str) -> bytes:

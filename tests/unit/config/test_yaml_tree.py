@@ -141,7 +141,7 @@ def test_a_file_that_is_no_config_is_explained(tmp_path: Path) -> None:
     for name, words in {"none.yaml": "no config file", "big.yaml": "larger than 256 KiB", "latin.yaml": ":2: "}.items():
         with pytest.raises(ConfigError, match=words):
             read_text(tmp_path / name, name)
-    with pytest.raises(ConfigError, match="no config file"):
+    with pytest.raises(ConfigError, match="it is a folder, not a file"):
         read_text(tmp_path, "folder")
 
 

@@ -1,5 +1,6 @@
 """How a run is named: folder, unique prefix, last six digits, last, last:COMMAND."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_unreadable_run_can_still_be_removed(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     with pytest.raises(RunUnreadableError):
         store.find(tmp_path, "broken")
-    store.remove(tmp_path, store.resolve(tmp_path, "broken"))
+    store.remove(tmp_path, store.whole(tmp_path, "broken"))
     assert not (tmp_path / "broken").exists()
 
 
@@ -70,8 +71,37 @@ def test_no_runs_folder_is_an_empty_list(tmp_path: Path) -> None:
 def test_a_name_that_begins_with_last_is_a_name(tmp_path: Path) -> None:
     _create(tmp_path, "nas", "newest", 2.0)
     (tmp_path / "last-try").mkdir()
-    assert store.resolve(tmp_path, "last-try") == "last-try"
-    assert store.resolve(tmp_path, "last") == "newest"
+    assert store.whole(tmp_path, "last-try") == "last-try"
+    assert store.find_to_resume(tmp_path, "last").id == "newest"
+
+
+@pytest.mark.parametrize("short", ["exp", "exp-abc", "abcdef", "last", "last:nas"])
+def test_what_changes_a_run_takes_its_whole_name(tmp_path: Path, short: str) -> None:
+    _create(tmp_path, "nas", "exp-abcdef", 1.0)
+    with pytest.raises(UsageError, match=r"is short for exp-abcdef; .* whole name") as caught:
+        store.whole(tmp_path, short)
+    assert caught.value.hint == "Write exp-abcdef."
+    assert store.whole(tmp_path, "exp-abcdef") == "exp-abcdef"
+    if short.startswith("last"):
+        assert store.find_to_resume(tmp_path, short).id == "exp-abcdef"
+    else:
+        with pytest.raises(UsageError, match="whole name"):
+            store.find_to_resume(tmp_path, short)
+
+
+def test_what_is_no_run_folder_is_found_without_waiting(tmp_path: Path) -> None:
+    """A pipe in the place of any file of a run would wait for a writer for ever."""
+    _create(tmp_path, "nas", "whole", 1.0)
+    for name in ("manifest.json", "events.jsonl", "lock"):
+        (tmp_path / name[:4]).mkdir()
+        for other in ("manifest.json", "events.jsonl"):
+            (tmp_path / name[:4] / other).write_bytes((tmp_path / "whole" / other).read_bytes())
+        (tmp_path / name[:4] / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / name[:4] / name)
+    assert [name for name, _ in store.list_runs(tmp_path).unreadable] == ["mani"]
+    assert not any(run.active for run in store.list_runs(tmp_path).runs)
+    with pytest.raises(RunUnreadableError, match="it is a pipe, not a file"):
+        store.find(tmp_path, "even").events()
 
 
 def test_of_several_runs_none_is_removed_when_one_is_in_use(tmp_path: Path) -> None:

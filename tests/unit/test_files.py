@@ -1,0 +1,59 @@
+"""What may be opened by a name from outside, and where a written path leads."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import ConfigError
+from agentlab.files import home, open_file, written_path
+
+
+def test_a_regular_file_is_opened_also_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"text")
+    (tmp_path / "link").symlink_to("file")
+    with open_file(tmp_path / "link") as file:
+        assert file.read() == b"text"
+
+
+def test_anything_else_is_named_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for name, kind in {
+            "pipe": "a pipe",
+            "folder": "a folder",
+            "socket": "a socket",
+            "/dev/zero": "a device",
+        }.items():
+            with pytest.raises(OSError, match=f"it is {kind}, not a file"):
+                open_file(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        open_file(tmp_path / "absent")
+    with pytest.raises(OSError, match="NUL"):
+        open_file(tmp_path / "a\0b")
+
+
+@pytest.mark.parametrize("text", ["~nosuchuser", "~nosuchuser/models/x.gguf", "~a\0b/x"])
+def test_a_home_of_nobody_is_no_path(text: str, tmp_path: Path) -> None:
+    for use in (written_path, Workspace(tmp_path, tmp_path).resolve):
+        with pytest.raises(ConfigError, match="home folder that is not known"):
+            use(text)
+    for name in ("AGENTLAB_HOME", "AGENTLAB_CACHE"):
+        with pytest.raises(ConfigError, match="home folder"):
+            Workspace.locate({name: "~nosuchuser", "HOME": "/"}, tmp_path)
+
+
+def test_a_user_without_a_home_keeps_the_cache_in_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert home({}) is None
+    assert Workspace.locate({}, tmp_path).cache == tmp_path / ".cache" / "agentlab"
+    assert Workspace.locate({"HOME": "/home/me"}, tmp_path).cache == Path("/home/me/.cache/agentlab")
