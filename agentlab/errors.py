@@ -35,7 +35,7 @@
     │   └── AllModelsFailedError     4   every candidate failed; holds the attempts
     ├── GateError                    5   a threshold or budget was not met
     │   └── BudgetExceededError      5   the next call would cost more than is allowed
-    └── Interrupted          130, 143   stopped by a signal; the run can be resumed
+    └── Interrupted     129, 130, 143   stopped by a signal; the run can be resumed
 
 A message is data: one sentence without markup. The hint says what to do next. `cli/main.py` alone prints them.
 """

@@ -181,7 +181,7 @@ def begin(
     from agentlab.config.load import dump_yaml, resolved, unkept
 
     the_command = command(name)
-    if run_name:
+    if run_name is not None:
         check_name(runs_dir, run_name)
     loaded = _loaded(the_command, config, overrides, context)
     masked = Redactor.of(context.env).scrub_tree(resolved(loaded.config))

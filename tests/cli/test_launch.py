@@ -43,6 +43,33 @@ def test_a_dry_run_touches_nothing(agentlab: Call, workspace: Path) -> None:
     assert list(workspace.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["last", "../x", ".hidden", "x" * 81, "a b", "", "taken"])
+def test_a_dry_run_refuses_the_names_that_a_run_refuses(agentlab: Call, workspace: Path, name: str) -> None:
+    (workspace / "runs" / "taken").mkdir(parents=True)
+    answers = [agentlab("nas", "demo", f"--run-name={name}", *TINY, *more) for more in ((), ("--dry-run",))]
+    assert answers[0] == answers[1]
+    assert answers[0].code == 2
+    assert [path.name for path in (workspace / "runs").iterdir()] == ["taken"]
+
+
+def test_of_runs_that_take_one_name_at_once_one_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentlab.errors import UsageError
+    from agentlab.runs.run import Edge, Run, RunSpec
+
+    rename = Path.rename
+
+    def raced(self: Path, target: Path) -> Path:
+        """Another process comes first."""
+        monkeypatch.setattr(Path, "rename", rename)
+        Run.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), Edge()).close()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", raced)
+    with pytest.raises(UsageError, match="There already is a run named mine"):
+        Run.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), Edge())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_resuming_a_complete_run(agentlab: Call, workspace: Path) -> None:
     """Without a larger budget its result is printed and nothing is written; with one it goes on."""
     assert agentlab("nas", "demo", "--run-name", "mine", "--max-iterations", "2", *TINY).code == 0

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.config.workspace import Workspace
 from agentlab.errors import Interrupted
+from agentlab.runs.context import Context
 from agentlab.runs.document import Code, Heading, Table, Text
 from cli import screen as screen_module
+from cli.launch import _signals
 from cli.screen import LiveProgress, Screen
 from tests.cli.conftest import TINY, Answer
 
@@ -109,6 +112,45 @@ def test_a_full_disk_under_stdout_exits_3(workspace: Path, unbuffered: str) -> N
     assert done.stderr.decode().splitlines() == ["error: The answer cannot be written: No space left on device."]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_stderr_ends_nothing(workspace: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        for words, code in ((("runs", "list", "--runs-dir", "none"), 0), (("runs", "show", "nowhere", "-v"), 2)):
+            assert shell(*words, stderr=full).returncode == code
+        done = shell("nas", "demo", "--max-iterations", "1", "--json", *TINY, stderr=full)
+    assert (done.returncode, json.loads(done.stdout)["run"]["status"]) == (0, "completed")
+
+
+def test_a_current_folder_that_is_gone_is_no_bug(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, agentlab: Call
+) -> None:
+    (workspace / "gone").mkdir()
+    monkeypatch.chdir(workspace / "gone")
+    (workspace / "gone").rmdir()
+    for words in (("runs", "list", "--runs-dir", "x"), ("nas", "demo", "--dry-run")):
+        answer = agentlab(*words)
+        assert (answer.code, answer.err.splitlines()[0]) == (2, "error: The current folder is no longer there.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_too_little_memory_is_no_bug(agentlab: Call, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def short(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("agentlab.runs.store.list_runs", short)
+    answer = agentlab("runs", "list")
+    assert (answer.code, "There is not enough memory" in answer.err, "ulimit -v" in answer.err) == (3, True, True)
+
+
 def test_closed_streams_are_no_bug(workspace: Path) -> None:
     command = f"{sys.executable} -m agentlab runs show nowhere --json"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -171,6 +213,29 @@ def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(workspace: Pa
     assert b"stopping after this step" in err
     assert agentlab("runs", "show", "mine", "--json").json["run"]["status"] == "interrupted"
     assert agentlab("runs", "resume", "mine", "--set", "max_iterations=1").code == 0
+
+
+def test_the_end_of_the_terminal_stops_a_run_like_term(workspace: Path, agentlab: Call) -> None:
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    words = ["nas", "demo", "--run-name", "mine", "--max-iterations", "500", *TINY]
+    process = subprocess.Popen([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE)
+    events = workspace / "runs" / "mine" / "events.jsonl"
+    while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 129, err
+    assert b"hint: agentlab runs resume mine" in err
+    assert json.loads((workspace / "runs" / "mine" / "manifest.json").read_text())["status"] == "interrupted"
+
+
+def test_what_nohup_lets_live_goes_on_after_a_hangup(workspace: Path) -> None:
+    signals = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _signals(Context(Workspace(workspace, workspace), {}), LiveProgress(Screen(), None)):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signals)
 
 
 def test_ctrl_c_outside_a_run_is_one_document_too(agentlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,3 +315,36 @@ def test_reading_configs_needs_only_pydantic_and_yaml() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: true",
+        'seed: "1"',
+        "seed: 1.5",
+        "workers: true",
+        "max_seconds: true",
+        "model: {distil: 1}",
+        "model: {distil: yes}",
+        "training: {optimizer_params: {lr: true}}",
+        "evaluator: {noise: '0.1'}",
+        "llm: {budget: {per_run_usd: true}}",
+        "llm: {defaults: {timeout: {total: '3'}}}",
+    ],
+)
+def test_a_number_or_truth_value_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
+    from agentlab.nas.config import NasConfig
+
+    (tmp_path / "own.yaml").write_text(text + "\n")
+    with pytest.raises(ConfigError, match=r"must be (a whole number|a number|true or false)"):
+        load(NasConfig, "nas", "./own.yaml", (), workspace=Workspace(tmp_path, tmp_path), env={}, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("text", ['extends: "a\\0b.yaml"', 'extends: "x/~\\0"', "extends: ~nosuchuser/a.yaml"])
+def test_a_path_that_leads_nowhere_is_an_error_of_the_config(tmp_path: Path, text: str) -> None:
+    from agentlab.nas.config import NasConfig
+
+    (tmp_path / "own.yaml").write_text(text + "\n")
+    with pytest.raises(ConfigError):
+        load(NasConfig, "nas", "./own.yaml", (), workspace=Workspace(tmp_path, tmp_path), env={}, cwd=tmp_path)
