@@ -1,7 +1,6 @@
 """A GGUF model that answers: prompt, grammar and token loop. Lives only in the worker process, on one thread."""
 
 import codecs
-import json
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 from agentlab.errors import BadRequestError, ContextOverflowError, MissingExtraError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.prefix import reusable
-from agentlab.gguf.schema import enforceable
+from agentlab.gguf.schema import grammar_of
 from agentlab.workers import memory
 from agentlab.workers.chat import ChatRequest, Chunk
 from agentlab.workers.stops import StopFinder
@@ -132,12 +131,7 @@ class Decoder:
 
 def _grammar(schema: Mapping[str, Any]) -> str:
     """The schema as a grammar for llama.cpp."""
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        grammar: str = json_schema_to_gbnf(json.dumps(enforceable(schema)))
-    except Exception as error:  # the converter raises whatever a hostile schema trips it over
-        raise BadRequestError(f"The schema cannot be turned into a grammar: {error!r:.300}.") from error
+    grammar = grammar_of(schema)
     if len(grammar) > _MAX_GRAMMAR:
         raise BadRequestError(f"The schema makes a grammar of {len(grammar)} characters; bound its repeats.")
     return grammar

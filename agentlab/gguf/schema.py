@@ -1,49 +1,368 @@
-"""JSON schemas in the part of the language that llama.cpp's grammar converter enforces. Pure."""
+"""JSON schemas as grammars for llama.cpp (GBNF). Pure.
 
-from collections.abc import Mapping
+What fits the grammar is JSON and fits the schema, but for what a grammar cannot count or compare: `docs/pipeline.md`
+lists that, and an answer is checked again. Where the choice is between too wide and too narrow, the grammar is narrow:
+it asks for the properties in the order of the schema, for numbers without an exponent where there are bounds, and for
+no property that the schema does not name unless `additionalProperties` is given.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal, localcontext
+from functools import reduce
 from typing import Any
 
-# llama.cpp refuses a grammar with 2,000 repetitions of one rule, and takes minutes before it dies of a billion.
-MAX_REPEATS = 512
-_MAX_VALUES = 256
+from agentlab.errors import BadRequestError
+from agentlab.gguf.pattern import MAX_REPEATS, pattern_rule
+from agentlab.gguf.ranges import MOST_DIGITS, between
+
+_DEEPEST = 64
+_DECIMALS, _MOST_DECIMALS = 3, 12  # after the point: so many more than the bounds of a number have
+_LARGEST = Decimal(10) ** 30
+_NOTES = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$defs", "definitions"}
+_NOTES |= {"$schema", "$id", "$comment"}
+_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+_TELLING = {  # without `type`, the keywords say what is meant
+    "object": ("properties", "required", "additionalProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": ("minLength", "maxLength", "pattern", "format"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+}
+_HEX = "[0-9a-fA-F]"
+_CHAR = (  # no raw control characters, and no half of a character
+    r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" ([0-9a-cA-CefEF] HEX HEX HEX | [dD] [0-7] HEX HEX))'
+).replace("HEX", _HEX)
+_DATE = '[0-9] [0-9] [0-9] [0-9] "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | [12] [0-9] | "3" [01])'
+_CLOCK = '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9]'
+_TIME = f'{_CLOCK} ":" [0-5] [0-9] ("." [0-9] [0-9] [0-9])? ("Z" | [+-] {_CLOCK})'
+_FORMATS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": f'{_DATE} "T" {_TIME}',
+    "uuid": ' "-" '.join(f"{_HEX}{{{count}}}" for count in (8, 4, 4, 4, 12)),
+}
 
 
-def enforceable(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The same schema, narrowed where the converter would ignore or choke on a bound.
+def grammar_of(schema: Mapping[str, Any]) -> str:
+    """The grammar, with the rule `root`.
 
-    An integer with both bounds becomes a list of its values (the converter has no rule for `minimum`), and lengths are
-    cut to `MAX_REPEATS`. Whatever fits the result fits the schema.
+    Raises:
+        BadRequestError: nothing fits the schema, it refers to what is not there, or it is nested too deeply.
     """
-    narrowed = {key: _inside(key, value) for key, value in schema.items()}
-    for key in ("maxLength", "maxItems"):
-        if isinstance(narrowed.get(key), int):
-            narrowed[key] = min(narrowed[key], MAX_REPEATS)
-    values = _integers(schema)
-    if values is not None:
-        narrowed = {"enum": list(values)}
-    return narrowed
+    rules = _Rules(schema)
+    try:
+        with localcontext(prec=100):  # digits: the largest bound with all its decimals
+            root = rules.of(schema)
+    except _NothingFits as error:
+        raise BadRequestError(f"The schema cannot be turned into a grammar: {error}.") from None
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError, RecursionError) as error:
+        raise BadRequestError(f"The schema cannot be turned into a grammar: {error!r:.200}.") from error
+    return "\n".join([f"root ::= {root}", *(f"{name} ::= {body}" for name, body in rules.bodies.items())])
 
 
-def _inside(key: str, value: Any) -> Any:
-    """Narrow the schemas below a keyword; under `properties` and `$defs` the keys are names, not keywords."""
-    if key in ("properties", "$defs", "definitions") and isinstance(value, Mapping):
-        return {name: enforceable(one) if isinstance(one, Mapping) else one for name, one in value.items()}
-    if key in ("items", "additionalProperties") and isinstance(value, Mapping):
-        return enforceable(value)
-    if key in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(value, list):
-        return [enforceable(one) if isinstance(one, Mapping) else one for one in value]
-    return value
+def literal(text: str) -> str:
+    """A text as GBNF matches it."""
+    return '"' + "".join({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\x7f": "\\x7F"}.get(c, c) for c in text) + '"'
 
 
-def _integers(schema: Mapping[str, Any]) -> range | None:
-    if schema.get("type") != "integer" or "enum" in schema or "const" in schema:
-        return None
-    low = schema.get("minimum", _plus(schema.get("exclusiveMinimum"), 1))
-    high = schema.get("maximum", _plus(schema.get("exclusiveMaximum"), -1))
-    if not isinstance(low, int) or not isinstance(high, int) or not 0 <= high - low < _MAX_VALUES:
-        return None
-    return range(low, high + 1)
+def repeated(rule: str, least: int, most: int | None) -> str:
+    """So many of a rule, as far as llama.cpp can count: `least` and `most` are cut to `MAX_REPEATS`."""
+    least = min(least, MAX_REPEATS)
+    bound = "" if most is None else str(min(max(most, least), MAX_REPEATS))
+    return "" if bound == "0" else f"{rule}{{{least},{bound}}}"
 
 
-def _plus(bound: Any, step: int) -> int | None:
-    return bound + step if isinstance(bound, int) else None
+class _NothingFits(ValueError):  # noqa: N818 - a state, not a fault
+    """No value fits this part of the schema."""
+
+
+class _Rules:
+    """Collects rules: each schema becomes an expression of them."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self.bodies: dict[str, str] = {"space": '" "?', "comma": 'space "," space'}
+        self._root, self._names, self._references = root, dict[str, str](), dict[str, str]()
+        self._depth = 0
+
+    def of(self, schema: Any) -> str:
+        """The expression of a schema."""
+        self._depth += 1
+        try:
+            if self._depth > _DEEPEST:
+                raise ValueError("it is nested too deeply")
+            return self._of(schema)
+        finally:
+            self._depth -= 1
+
+    def _of(self, schema: Any) -> str:
+        if schema is True or (isinstance(schema, Mapping) and _is_free(schema)):
+            return self._any()
+        if not isinstance(schema, Mapping):
+            raise _NothingFits("nothing fits false")
+        if "$ref" in schema:
+            rest = {key: value for key, value in schema.items() if key != "$ref"}
+            return self._referred(schema["$ref"]) if _is_free(rest) else self.of(merged(self._target(schema), rest))
+        for keyword in ("allOf", "anyOf", "oneOf"):
+            if keyword in schema:
+                rest = {key: value for key, value in schema.items() if key != keyword}
+                if keyword == "allOf":
+                    return self.of(reduce(merged, map(self._resolved, schema[keyword]), rest))
+                alone = _is_free(rest)
+                return self._either([part if alone else merged(rest, self._resolved(part)) for part in schema[keyword]])
+        if "enum" in schema or "const" in schema:
+            return self._values(schema)
+        types = _types(schema)
+        if len(types) != 1:
+            return self._any() if types == list(_TYPES) else self._either([{**schema, "type": kind} for kind in types])
+        return self._typed(types[0], schema)
+
+    def _typed(self, kind: str, schema: Mapping[str, Any]) -> str:
+        make: dict[str, Callable[[Mapping[str, Any]], str]] = {
+            "object": self._object,
+            "array": self._array,
+            "string": self._string,
+            "number": self._number,
+            "integer": self._number,
+        }
+        return make[kind](schema) if kind in make else {"null": '"null"', "boolean": '("true" | "false")'}[kind]
+
+    # -- rules --------------------------------------------------------------------------------------------------
+
+    def _named(self, body: str) -> str:
+        """A rule with this body, made once."""
+        if body not in self._names:
+            self._names[body] = f"r{len(self._names)}"
+            self.bodies[self._names[body]] = body
+        return self._names[body]
+
+    def _any(self) -> str:
+        if "any" not in self.bodies:
+            char = self._char()
+            self.bodies["text"] = f'"\\"" {char}* "\\""'
+            self.bodies["pair"] = 'text space ":" space any'
+            self.bodies["any"] = (
+                '"{" space (pair (comma pair)*)? space "}" | "[" space (any (comma any)*)? space "]" | text | '
+                f'{self._number({})} | "true" | "false" | "null"'
+            )
+        return "any"
+
+    def _char(self) -> str:
+        self.bodies["char"] = _CHAR
+        return "char"
+
+    # -- schemas of schemas -------------------------------------------------------------------------------------
+
+    def _either(self, parts: Sequence[Any]) -> str:
+        found: list[str] = []
+        for part in parts:
+            try:
+                found.append(self.of(part))
+            except _NothingFits:
+                continue
+        if not found:
+            raise _NothingFits("nothing fits any of its alternatives")
+        return f"({' | '.join(dict.fromkeys(found))})"
+
+    def _referred(self, reference: str) -> str:
+        """A rule for what a reference leads to: it may contain itself."""
+        if reference not in self._references:
+            name = self._references[reference] = f"d{len(self._references)}"
+            self.bodies[name] = self.of(self._target({"$ref": reference}))
+        return self._references[reference]
+
+    def _target(self, schema: Mapping[str, Any]) -> Any:
+        place: Any = self._root
+        reference = str(schema["$ref"])
+        if reference != "#" and not reference.startswith("#/"):
+            raise ValueError(f"it refers to {reference[:80]!r}")
+        for part in reference.split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            place = place[int(key)] if isinstance(place, list) else place[key]
+        return place
+
+    def _resolved(self, schema: Any) -> Any:
+        """A part of `allOf` or `anyOf` without a reference at its top, so that it can be merged."""
+        for _ in range(_DEEPEST):
+            if not isinstance(schema, Mapping) or "$ref" not in schema:
+                return schema
+            schema = merged({key: value for key, value in schema.items() if key != "$ref"}, self._target(schema))
+        raise ValueError("it refers to itself")
+
+    # -- values -------------------------------------------------------------------------------------------------
+
+    def _values(self, schema: Mapping[str, Any]) -> str:
+        values = schema["enum"] if "enum" in schema else [schema["const"]]
+        if "enum" in schema and "const" in schema:
+            values = [value for value in values if _text(value) == _text(schema["const"])]
+        fitting = [value for value in values if "type" not in schema or _kinds(value) & {*_types(schema)}]
+        if not fitting:
+            raise _NothingFits("none of its values is of its type")
+        return f"({' | '.join(dict.fromkeys(literal(_text(value)) for value in fitting))})"
+
+    def _string(self, schema: Mapping[str, Any]) -> str:
+        form, least, most = str(schema.get("format")), schema.get("minLength", 0), schema.get("maxLength")
+        _ordered(least, most)
+        inner = pattern_rule(schema["pattern"], self._named) if "pattern" in schema else _FORMATS.get(form)
+        if inner is None:
+            inner = repeated(self._char(), int(least), None if most is None else int(most))
+        return self._named(f'"\\"" {inner} "\\""')
+
+    def _number(self, schema: Mapping[str, Any]) -> str:
+        low, high, places = _bounds(schema)
+        if low is None and high is None:
+            fraction = "" if schema.get("type") == "integer" else ' ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?'
+            return self._named(f'"-"? ("0" | [1-9] [0-9]{{0,{MOST_DIGITS - 1}}}){fraction}')
+        found = between(low, high, places)
+        if not found:
+            raise _NothingFits("no number lies between its bounds")
+        return self._named(" | ".join(found))
+
+    def _other(self, names: Sequence[str]) -> str:
+        """What stands between the quotes of a string that is none of these names: letter by letter another one."""
+        if not names:
+            return f"{self._char()}*"
+        following: dict[str, list[str]] = {}
+        for name in names:
+            if name:
+                following.setdefault(name[0], []).append(name[1:])
+        codes = "".join(f"\\U{ord(letter):08X}" for letter in following)
+        ways = [f'[^"\\\\\\x7F\\x00-\\x1F{codes}] {self._char()}*']  # no escapes: they could write a name otherwise
+        ways += [f"{literal(_text(letter)[1:-1])} {self._other(rest)}" for letter, rest in following.items()]
+        return f"({' | '.join(ways)}){'' if '' in names else '?'}"
+
+    def _array(self, schema: Mapping[str, Any]) -> str:
+        least, most = int(schema.get("minItems", 0)), schema.get("maxItems")
+        _ordered(least, most)
+        most = MAX_REPEATS if most is None else int(most)  # without a bound a small model may never end it
+        first = [self.of(part) for part in schema.get("prefixItems", [])][:most]
+        try:
+            item = self.of(schema.get("items", True)) if most > len(first) else None
+        except _NothingFits:
+            item = None
+        if item is None and len(first) < least:
+            raise _NothingFits("its array cannot be long enough")
+        inner = ""
+        if item is not None:
+            more = self._named(f"comma {self._named(item)}")
+            if first:
+                inner = repeated(more, max(0, least - len(first)), most - len(first))
+            else:
+                inner = f"{self._named(item)} {repeated(more, max(0, least - 1), most - 1)}"
+                inner = inner if least else f"({inner})?"
+        for place in reversed(range(len(first))):
+            inner = f"{'comma ' if place else ''}{first[place]} {inner}".rstrip()
+            inner = inner if place < least else f"({inner})?"
+        return self._named(f'"[" space {inner} space "]"')
+
+    def _object(self, schema: Mapping[str, Any]) -> str:
+        """Pairs in the order of the schema: a rule for what may follow each of them."""
+        properties, required = dict(schema.get("properties", {})), list(schema.get("required", []))
+        other = schema.get("additionalProperties", not properties and not required)
+        properties |= {name: True if other is False else other for name in required if name not in properties}
+        pairs: list[tuple[str, bool]] = []
+        starts: list[str] = []  # what may come first
+        for name, part in properties.items():
+            try:
+                pairs.append((f'{literal(_text(name))} space ":" space {self.of(part)}', name in required))
+            except _NothingFits:
+                if name in required:
+                    raise
+        rest = ""
+        if other is not False:
+            key = self._named(f'"\\"" {self._other(list(properties))} "\\""')
+            pair = self._named(f'{key} space ":" space {self.of(other)}')
+            rest = f"(comma {pair})*"
+            starts.append(f"{pair} {rest}")
+        for pair, needed in reversed(pairs):
+            starts = [f"{pair} {rest}", *([] if needed else starts)]
+            rest = self._named(f"comma {pair} {rest}" if needed else f"(comma {pair})? {rest}")
+        optional = "" if any(needed for _, needed in pairs) else "?"
+        inner = f"({' | '.join(starts)}){optional}" if starts else ""
+        return self._named(f'"{{" space {inner} space "}}"')
+
+
+def merged(first: Any, second: Any) -> Any:
+    """What fits both schemas, as far as keywords can be put together; of others the first one's stays."""
+    if not isinstance(first, Mapping) or not isinstance(second, Mapping):
+        return first and second if isinstance(first, bool) else second and first
+    both, all_of = {**second, **first}, [*first.get("allOf", []), *second.get("allOf", [])]
+    for key in first.keys() & second.keys():
+        one, other = first[key], second[key]
+        match key:
+            case "properties":
+                both[key] = {**one, **{k: merged(one[k], v) if k in one else v for k, v in other.items()}}
+            case "required":
+                both[key] = list(dict.fromkeys([*one, *other]))
+            case "type":
+                both[key] = _common(_types(first), _types(second))
+            case "enum":
+                both[key] = [value for value in one if _text(value) in map(_text, other)]
+            case "minimum" | "exclusiveMinimum" | "minLength" | "minItems":
+                both[key] = max(one, other)
+            case "maximum" | "exclusiveMaximum" | "maxLength" | "maxItems":
+                both[key] = min(one, other)
+            case "items" | "additionalProperties":
+                both[key] = merged(one, other)
+            case "anyOf" | "oneOf" if one != other:
+                all_of += [{key: both.pop(key)}, {key: other}]
+    return both | ({"allOf": all_of} if all_of else {})
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """The types that two lists allow: an integer is a number."""
+    found = [kind for kind in first if kind in second or (kind == "integer" and "number" in second)]
+    return found + [kind for kind in second if kind == "integer" and "number" in first and kind not in first]
+
+
+def _bounds(schema: Mapping[str, Any]) -> tuple[Decimal | None, Decimal | None, int]:
+    """The least and the largest number, and how many decimals it is written with."""
+    given = {key: Decimal(str(schema[key])) for key in _TELLING["number"] if _kinds(schema.get(key)) & {"number"}}
+    exponents = [int(bound.normalize().as_tuple().exponent) for bound in given.values()]
+    places = (
+        0 if schema.get("type") == "integer" else min(_MOST_DECIMALS, max([0, *(-e for e in exponents)]) + _DECIMALS)
+    )
+    unit = Decimal(10) ** places
+    lows, highs = [], []
+    for key, bound in given.items():
+        if key.endswith("inimum") and bound > -_LARGEST:
+            least = (bound * unit).to_integral_value("ROUND_FLOOR" if key[0] == "e" else "ROUND_CEILING")
+            lows.append((least + (key[0] == "e")) / unit)
+        elif key.endswith("aximum") and bound < _LARGEST:
+            most = (bound * unit).to_integral_value("ROUND_CEILING" if key[0] == "e" else "ROUND_FLOOR")
+            highs.append((most - (key[0] == "e")) / unit)
+    low, high = max(lows, default=None), min(highs, default=None)
+    if max((abs(bound) for bound in (low, high) if bound is not None), default=Decimal(0)) > _LARGEST:
+        raise _NothingFits("no number that can be written lies between its bounds")
+    return low, high, places
+
+
+def _types(schema: Mapping[str, Any]) -> list[str]:
+    kind = schema.get("type")
+    if kind is None:
+        told = [kind for kind, keywords in _TELLING.items() if any(keyword in schema for keyword in keywords)]
+        return told or list(_TYPES)
+    return [kind] if isinstance(kind, str) else list(kind)
+
+
+def _kinds(value: Any) -> set[str]:
+    """The types that a value is of."""
+    if value is None or isinstance(value, bool):
+        return {"null" if value is None else "boolean"}
+    if isinstance(value, int | float):
+        return {"number", "integer"} if value == int(value) else {"number"}
+    return {"string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"}
+
+
+def _ordered(least: int, most: int | None) -> None:
+    if most is not None and most < least:
+        raise _NothingFits(f"at least {least} are more than at most {most}")
+
+
+def _is_free(schema: Mapping[str, Any]) -> bool:
+    return not schema.keys() - _NOTES
+
+
+def _text(value: Any) -> str:
+    """A value as JSON; half a character, which UTF-8 does not have, is written out."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value) if any("\ud800" <= c <= "\udfff" for c in text) else text

@@ -1,47 +1,71 @@
-"""Narrowing a schema to what the grammar converter enforces."""
+"""Schemas that have no grammar, and grammars of a bounded size. What grammars match is in `test_gguf_grammar`."""
 
-from typing import Literal
+import json
+from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+import pytest
 
-from agentlab.gguf.schema import MAX_REPEATS, enforceable
-
-
-class Vote(BaseModel):
-    choice: Literal["A", "B"]
-    score: int = Field(ge=1, le=5)
+from agentlab.errors import BadRequestError
+from agentlab.gguf.schema import grammar_of, literal, merged
 
 
-class Ballot(BaseModel):
-    votes: list[Vote] = Field(max_length=100_000)
-    note: str = Field(max_length=10**9)
-    maximum: str = "a property may bear the name of a keyword"
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": []},
+        {"type": "integer", "enum": ["a"]},
+        {"type": "integer", "minimum": 2, "maximum": 1},
+        {"type": "number", "exclusiveMinimum": 1, "exclusiveMaximum": 1},
+        {"type": "string", "minLength": 3, "maxLength": 2},
+        {"type": "array", "prefixItems": [{}], "items": False, "minItems": 2},
+        {"anyOf": [False, {"enum": []}]},
+        {"allOf": [{"type": "string"}, {"type": "integer"}]},
+        {"type": "object", "properties": {"a": False}, "required": ["a"]},
+        {"type": "no such type"},
+        {"$ref": "#/$defs/Nothing", "$defs": {}},
+        {"$ref": "https://example.com/schema.json"},
+        {"allOf": [{"$ref": "#"}]},
+        {"type": "string", "pattern": "^[a-z]{100000}$"},
+        {"properties": 5},
+        {"enum": [float("nan")]},
+        {"type": "array", "maxItems": "many"},
+        {"anyOf": 7},
+    ],
+)
+def test_a_schema_that_nothing_fits_or_that_is_none_is_refused(schema: Any) -> None:
+    with pytest.raises(BadRequestError, match="cannot be turned into a grammar"):
+        grammar_of(schema)
 
 
-def test_bounds_of_a_pydantic_schema_become_enforceable_at_every_depth() -> None:
-    narrowed = enforceable(Ballot.model_json_schema())
-    assert narrowed["$defs"]["Vote"]["properties"]["score"] == {"enum": [1, 2, 3, 4, 5]}
-    assert narrowed["properties"]["votes"]["maxItems"] == MAX_REPEATS
-    assert narrowed["properties"]["note"]["maxLength"] == MAX_REPEATS
-    assert narrowed["properties"]["maximum"]["type"] == "string"
-
-
-@given(st.integers(-1000, 1000), st.integers(-10, 300), st.booleans(), st.booleans())
-def test_an_integer_range_is_listed_exactly_or_left_alone(
-    low: int, width: int, open_low: bool, open_high: bool
-) -> None:
-    schema = {
-        "type": "integer",
-        "exclusiveMinimum" if open_low else "minimum": low - open_low,
-        "exclusiveMaximum" if open_high else "maximum": low + width + open_high,
-    }
-    expected = {"enum": list(range(low, low + width + 1))} if 0 <= width < 256 else schema
-    assert enforceable(schema) == expected
+def test_a_schema_that_is_too_deep_is_refused() -> None:
+    deep: Any = {"type": "null"}
+    for _ in range(2000):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(BadRequestError):
+        grammar_of(deep)
 
 
 def test_the_given_schema_is_not_changed() -> None:
-    schema = {"type": "array", "maxItems": 9999, "items": {"type": "string", "maxLength": 9999}}
-    enforceable(schema)
-    assert schema == {"type": "array", "maxItems": 9999, "items": {"type": "string", "maxLength": 9999}}
+    schema = {"allOf": [{"properties": {"a": {"minLength": 1}}}, {"properties": {"a": {"maxLength": 9999}}}]}
+    before = json.dumps(schema)
+    grammar_of(schema)
+    assert json.dumps(schema) == before
+
+
+def test_equal_parts_are_one_rule() -> None:
+    item = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}, "required": ["a"]}
+    many = {"type": "object", "properties": {f"p{n}": item for n in range(200)}}
+    assert len(grammar_of(many)) < 20_000
+
+
+def test_what_fits_both_schemas() -> None:
+    assert merged({"minimum": 1, "type": ["integer", "null"]}, {"minimum": 2, "type": "number"}) == {
+        "minimum": 2,
+        "type": ["integer"],
+    }
+    assert merged(True, {"minLength": 1}) == {"minLength": 1}
+    assert merged({"minLength": 1}, False) is False
+
+
+def test_a_literal_holds_no_character_that_ends_it() -> None:
+    assert literal('a"b\\c\nd\x7f') == '"a\\"b\\\\c\\nd\\x7F"'

@@ -1,0 +1,133 @@
+"""Regular expressions as grammars of the JSON strings that they match. Pure."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+MAX_REPEATS = 512  # llama.cpp refuses a grammar with 2,000 repetitions of one rule
+_LAST = 0x10FFFF
+_ASCII = (0x20, 0x7E)
+_CLASSES = {  # of the many characters that a class holds those of ASCII
+    "CATEGORY_DIGIT": [(0x30, 0x39)],
+    "CATEGORY_WORD": [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)],
+    "CATEGORY_SPACE": [(0x09, 0x0A), (0x0D, 0x0D), (0x20, 0x20)],
+}
+_ESCAPED = [(0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F)]  # not as they are in a JSON string
+_NEVER = (0xD800, 0xDFFF)
+
+Spans = list[tuple[int, int]]
+
+
+class _NotHeld(Exception):  # noqa: N818 - a state, not a fault
+    """A grammar cannot say it."""
+
+
+def pattern_rule(pattern: str, named: Callable[[str], str]) -> str | None:
+    """What stands between the quotes of a JSON string that matches; None where a grammar cannot say it.
+
+    A grammar has no assertions but `^` at the beginning and `$` at the end, no back references and no flags. `named`
+    makes a rule of an expression.
+
+    Raises:
+        ValueError: it repeats something more often than llama.cpp can count.
+    """
+    try:
+        parsed: Any = re._parser.parse(pattern)  # type: ignore[attr-defined] # the one parser there is
+        if parsed.state.flags & ~re.UNICODE:
+            return None
+        nodes = list(parsed)
+        starts = bool(nodes) and _is(nodes[0], "AT_BEGINNING", "AT_BEGINNING_STRING")
+        ends = bool(nodes) and _is(nodes[-1], "AT_END", "AT_END_STRING")
+        inner = nodes[1 if starts else 0 : -1 if ends else None]
+        anything = named(_characters([(0, _LAST)])) + "*"
+        parts = ["" if starts else anything, _sequence(inner, named), "" if ends else anything]
+    except (re.error, _NotHeld, RecursionError, OverflowError):
+        return None
+    return " ".join(part for part in parts if part)
+
+
+def _is(node: Any, *places: str) -> bool:
+    return str(node[0]) == "AT" and str(node[1]) in places
+
+
+def _sequence(nodes: Iterable[Any], named: Callable[[str], str]) -> str:
+    return " ".join(_node(str(op), value, named) for op, value in nodes)
+
+
+def _node(op: str, value: Any, named: Callable[[str], str]) -> str:
+    match op:
+        case "LITERAL":
+            return _characters([(value, value)])
+        case "NOT_LITERAL":
+            return _characters(_without([(value, value)], (0, _LAST)))
+        case "ANY":
+            return _characters(_without([(0x0A, 0x0A)], (0, _LAST)))
+        case "IN":
+            return _characters(_set(value))
+        case "BRANCH":
+            return named(" | ".join(_sequence(branch, named) or '""' for branch in value[1]))
+        case "SUBPATTERN" if not value[1] and not value[2]:
+            return named(_sequence(value[3], named) or '""')
+        case "MAX_REPEAT" | "MIN_REPEAT":
+            least, most, body = value
+            bound = None if most == re._constants.MAXREPEAT else int(most)  # type: ignore[attr-defined] # as above
+            if max(least, bound or 0) > MAX_REPEATS:
+                raise ValueError(f"it repeats more than {MAX_REPEATS} times")
+            return f"{named(_sequence(body, named) or chr(34) * 2)}{{{least},{'' if bound is None else bound}}}"
+    raise _NotHeld
+
+
+def _set(items: Iterable[Any]) -> Spans:
+    """The characters of `[...]`. A negated set with a class holds those of ASCII, as a class does."""
+    spans: Spans = []
+    negated = classes = False
+    for op, value in items:
+        match str(op):
+            case "NEGATE":
+                negated = True
+            case "LITERAL":
+                spans.append((value, value))
+            case "RANGE":
+                spans.append((value[0], value[1]))
+            case "CATEGORY":
+                classes, name = True, str(value).replace("_NOT_", "_")
+                spans += _CLASSES[name] if name == str(value) else _without(_CLASSES[name], _ASCII)
+            case _:
+                raise _NotHeld
+    return _without(spans, _ASCII if classes else (0, _LAST)) if negated else spans
+
+
+def _without(taken: Spans, room: tuple[int, int]) -> Spans:
+    """What is left of a room."""
+    left, place = [], room[0]
+    for first, last in [*sorted(taken), (room[1] + 1, room[1] + 1)]:
+        if place < first:
+            left.append((place, min(first - 1, room[1])))
+        place = max(place, last + 1)
+    return left
+
+
+def _characters(spans: Spans) -> str:
+    """One of these characters, as JSON writes it."""
+    plain = [
+        span for first, last in spans for span in _without([*_ESCAPED, _NEVER], (first, last)) if span[0] <= span[1]
+    ]
+    parts = ["[" + "".join(f"{_code(first)}-{_code(last)}" for first, last in plain) + "]"] if plain else []
+    parts += [_quoted(json.dumps(chr(code))[1:-1]) for code in _special(spans)]
+    if not parts:
+        raise _NotHeld
+    return parts[0] if len(parts) == 1 else f"({' | '.join(parts)})"
+
+
+def _special(spans: Spans) -> Iterator[int]:
+    for first, last in _ESCAPED:
+        yield from (code for code in range(first, last + 1) if any(a <= code <= b for a, b in spans))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\x7f", "\\x7F") + '"'
+
+
+def _code(point: int) -> str:
+    return f"\\U{point:08X}"
