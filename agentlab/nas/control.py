@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from agentlab.nas.state import TrialState
+from agentlab.search.types import meaning
 from agentlab.stats.control import Comparison, Control
 from agentlab.stats.studies import light_study
 
@@ -38,7 +39,7 @@ def light_control(trials: Sequence[TrialState], seed: int, base: str) -> tuple[C
         return None, "No language model took part, so there is no agent to compare."
     what = Comparison(
         agent="language model as proposer",
-        control=f"{base} alone",
+        control=f"{meaning(base)} ({base}) alone",
         metric="improvement of the best validation MSE per trial",
         unit="share of the best before",
         direction="higher",

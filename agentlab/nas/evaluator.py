@@ -1,7 +1,8 @@
 """Is a trial better than what we have? Rules decide beyond the measured noise; within it, training again does.
 
-A language model that can do more than pick letters says whether a near tie is worth a second training. Neither it nor
-a rule sees a test figure, and nothing is ever accepted on the word of a model.
+A language model that can do more than pick letters says of a near tie whether the gain will last. All that its word
+can do is to add one training to the one that follows anyway: it can neither accept nor reject. What the trainings then
+show is held against what it said. Neither it nor a rule sees a test figure.
 """
 
 import math
@@ -13,7 +14,7 @@ from pydantic import Field
 from agentlab.config.base import StrictModel
 from agentlab.llm.types import Message
 from agentlab.nas.noise import Noise
-from agentlab.nas.state import Decision, TrialState
+from agentlab.nas.state import Decision, Opinion, TrialState
 from agentlab.search.llm_proposer import LLM_FAILURES, one_line
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ TASK = "nas.evaluate"
 
 
 class Judgement(StrictModel):
-    """The model's answer."""
+    """The model's answer: `repeat` expects the gain to last, `reject` that it was luck."""
 
     reason: str = Field(max_length=200, description="One short sentence.")
     decision: Literal["repeat", "reject"]
@@ -31,11 +32,11 @@ class Judgement(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Train the trial again, with so many other seeds, before deciding."""
+    """Train the trial again, with so many other seeds, before deciding. `opinion` is what a model said, if asked."""
 
     reason: str
-    by: str = "rule"
     count: int = 1
+    opinion: Opinion | None = None
 
 
 def by_rule(
@@ -75,25 +76,27 @@ def decide(
     noise_of_best: Noise | None = None,
     scope: str = "",
 ) -> Decision | Repeat:
-    """Judge a trial that has ended. `scope` tells the calls of parallel studies apart."""
+    """Judge a trial that has ended; a near tie is trained again, whatever a model says of it.
+
+    `scope` tells the calls of parallel studies apart.
+    """
     ruled = by_rule(trial, best, noise, noise_of_best)
     if ruled is not None:
         return ruled
     if best is None or best.value is None or trial.value is None:
         raise AssertionError("by_rule decides while there are not two finished trials")
-    fallback = Repeat("lower, but within the noise")
-    if router is None or router.tier(TASK) in (None, "pick"):  # a model that can only pick letters rejects everything
-        return fallback
+    reason = "lower, but within the noise"
+    if router is None or router.tier(TASK) in (None, "pick"):  # a model that can only pick letters says one thing only
+        return Repeat(reason)
     try:
         answer = router.complete_sync(
             question(trial, best), task=TASK, schema=Judgement, call_id=f"{scope}{trial.id}/evaluate"
         )
     except LLM_FAILURES as error:
-        return Repeat(f"{fallback.reason}; no judgement: {error.message[:120]}")
-    reason = one_line(answer.value.reason)
-    if answer.value.decision == "repeat":
-        return Repeat(reason, by=answer.model)
-    return Decision(False, reason, by=answer.model)
+        return Repeat(f"{reason}; no judgement: {error.message[:120]}")
+    lasts, said = answer.value.decision == "repeat", one_line(answer.value.reason)
+    expects = f"{answer.model} expects it to {'last' if lasts else 'vanish'}: {said}"
+    return Repeat(f"{reason}; {expects}", 1 + lasts, Opinion(answer.model, lasts, best.value))
 
 
 def weights(trial: TrialState) -> int:
@@ -111,12 +114,12 @@ def question(trial: TrialState, best: TrialState) -> list[Message]:
     return [
         Message(
             "system",
-            "You decide whether a new forecasting model is worth a second training. Lower error is better; "
-            "at equal error fewer weights are better. Answer in JSON.",
+            "You judge whether a new forecasting model is really better. Lower error is better. Answer in JSON.",
         ),
         Message(
             "user",
             f"{line('current', best)}\n{line('new', trial)}\n"
-            "The difference is within measurement noise. Repeat the new model's training, or reject it?",
+            "The difference is within measurement noise, so the new model is trained again. Say repeat if you expect "
+            "its lower error to last, which adds one more training; say reject if you expect it to vanish.",
         ),
     ]

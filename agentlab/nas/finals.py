@@ -1,11 +1,13 @@
-"""The last round of a study: the best few trials once more, at full budget and with several seeds.
+"""The last round of a study: the best few trials once more, at full budget and with several fresh seeds.
 
-The search compares trials by one rough training each, and the lowest of many is low by luck, too. Training the best
-few again, with seeds that the search has not used, takes the luck out; the winner is the lowest mean.
+The search compares trials by one rough training each, and the lowest of many is low by luck, too. So whoever leads is
+trained with seeds that the search has not used. Where its mean then lies above what another trial has shown, that one
+enters, too, until the lead holds or no more trials may enter. The winner is the lowest mean of fresh trainings.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 
 from agentlab.nas.config import FinalsConfig
@@ -34,14 +36,40 @@ class Finalist:
         return len(self.results) - len(self.values)
 
     @property
+    def missing(self) -> list[Training]:
+        """Trainings that have not ended."""
+        return [training for training in self.trainings if training.name not in self.results]
+
+    @property
     def mean(self) -> float | None:
-        """Mean validation MSE; None if all trainings failed."""
+        """Mean validation MSE; None if no training has finished."""
         return fmean(self.values.values()) if self.values else None
+
+    @property
+    def standing(self) -> tuple[int, float]:
+        """Lower is better: failures first, since a lucky seed is no evidence; then the error, as far as it is known.
+
+        That is the mean of the fresh trainings, or until all of them have ended what the search has measured.
+        """
+        known = self.trial.value if self.missing else self.mean
+        return self.failed, inf if known is None else known
+
+
+def most(count: int, trials: int) -> int:
+    """How many trials may enter a last round of `count`: the more were tried, the more were low by luck. Pure."""
+    return min(trials, count + trials // 2) if count else 0
 
 
 def finalists(state: StudyState, config: FinalsConfig) -> list[Finalist]:
-    """The trials of the last round, best of the search first; none with `count` 0."""
-    return [_finalist(trial, state, config) for trial in state.ranked[: config.count]]
+    """All that could win, the best evidence first; of equal ones the better one of the search.
+
+    The best `count` of the search may always enter, which matters when it was extended; others while there is room.
+    """
+    field = [_finalist(trial, state, config) for trial in state.ranked]
+    entered = [f for place, f in enumerate(field) if f.results or place < config.count]
+    room = max(0, most(config.count, len(field)) - len(entered))
+    others = [f for place, f in enumerate(field) if not f.results and place >= config.count]
+    return sorted(entered + others[:room], key=lambda finalist: finalist.standing)
 
 
 def _finalist(trial: TrialState, state: StudyState, config: FinalsConfig) -> Finalist:
@@ -60,20 +88,25 @@ def as_it_stands(state: StudyState) -> Finalist | None:
     return Finalist(best, (Training(best.id, 0, best.proposal.params),), {best.id: best.result})
 
 
-def missing(rounds: list[Finalist]) -> list[Training]:
-    """Trainings of the last round that have not ended."""
-    return [t for finalist in rounds for t in finalist.trainings if t.name not in finalist.results]
+def missing(rounds: list[Finalist], count: int) -> list[Training]:
+    """What to train next: first whoever leads, until the leader and `count` finalists in all have all their trainings.
+
+    Ask again after each training, since it may change the lead.
+    """
+    waiting = [finalist for finalist in rounds if finalist.missing]
+    lacking = count - (len(rounds) - len(waiting))
+    if not waiting or (rounds[0] is not waiting[0] and lacking <= 0):
+        return []
+    return [training for finalist in waiting[: max(1, lacking)] for training in finalist.missing]
 
 
 def winner(state: StudyState, config: FinalsConfig) -> Finalist | None:
-    """The lowest mean validation error of the last round, the better one of the search among equals.
+    """The best evidence of the last round.
 
-    A finalist that failed with fewer seeds comes before one that failed with more: a lucky seed is no evidence. If all
-    of them failed, or there is no last round, it is the accepted trial as it stands; None if no trial finished.
+    If all of it failed, or there is no last round, it is the accepted trial as it stands; None if no trial finished.
     """
     finished = [finalist for finalist in finalists(state, config) if finalist.values]
-    best = min(finished, key=lambda finalist: (finalist.failed, finalist.mean), default=None)
-    return best or as_it_stands(state)
+    return finished[0] if finished else as_it_stands(state)
 
 
 def exported(finalist: Finalist) -> Training:

@@ -9,6 +9,7 @@ ASSUMED = 0.02  # where nothing could be measured: between the 0.5 % and 4 % tha
 # A difference counts beyond the 97.5 % quantile of Student's t with the freedom of the noise: 2 trainings say little.
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 _NORMAL = 1.96
+_UNSTABLE = 0.1  # a deviation from seed to seed beyond which one training says little about the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,11 @@ class Noise:
             f"The seed alone moves a validation error by {self.deviation:.2%} (one standard deviation), "
             f"measured on {self.trainings} trainings."
         )
+
+
+def unstable(errors: Sequence[float]) -> bool:
+    """Whether trainings that differ by the seed alone scatter so much that one of them says little about the next."""
+    return len(errors) > 1 and measure([errors]).deviation > _UNSTABLE
 
 
 def measure(groups: Iterable[Sequence[float]], assumed: float = ASSUMED) -> Noise:

@@ -14,6 +14,7 @@ from agentlab.nas.study import Bench, search
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Run
 from agentlab.search.budget import Budget
+from agentlab.search.types import meaning
 from agentlab.stats.control import Comparison, Control
 from agentlab.stats.studies import full_study
 
@@ -69,8 +70,8 @@ def full_control(pairs: Sequence[Pair], trials: int, base: str, seed: int) -> Co
     """The control record of paired studies. A pair with a study in which every trial failed is left out."""
     whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     what = Comparison(
-        agent="language model as proposer of about half of the trials, and as judge of near ties",
-        control=f"{base} alone",
+        agent="language model as proposer of about half of the trials, and asked about near ties",
+        control=f"{meaning(base)} ({base}) alone",
         metric="lowest validation MSE of a study",
         unit="scaled",
         direction="lower",

@@ -2,6 +2,7 @@
 
 from agentlab.nas.config import NasConfig
 from agentlab.nas.evaluator import TASK as EVALUATE
+from agentlab.nas.finals import most
 from agentlab.nas.series import Series
 from agentlab.runs.document import Block, Document, Table
 from agentlab.search.screen import Estimate
@@ -19,6 +20,7 @@ class NasPlan(Document):
     memory_bytes: int
     repeats: int
     finals: int
+    finals_at_most: int
     paired_studies: int
     language_model: str
     proposals: int
@@ -28,10 +30,13 @@ class NasPlan(Document):
     def blocks(self) -> list[Block]:
         """One fact a row."""
         at_a_time = f", {self.workers} at a time" if self.workers > 1 else ""
+        more = (
+            f", at most {self.finals_at_most} where its lead does not hold" if self.finals_at_most > self.finals else ""
+        )
         rows = [
             ("series", self.series),
             ("trials", f"{self.trials}{at_a_time}"),
-            ("further trainings", f"{self.repeats} to measure the noise, {self.finals} in the last round"),
+            ("further trainings", f"{self.repeats} to measure the noise, {self.finals} in the last round{more}"),
             ("proposers", self.proposers),
             ("searched", ", ".join(self.searched) or "nothing"),
             ("trial 0", f"{self.parameters:,} weights, about {self.memory_bytes / 2**20:.0f} MiB to train"),
@@ -65,6 +70,7 @@ def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Estima
         memory_bytes=cost.memory_bytes,
         repeats=config.evaluator.repeats if config.evaluator.noise is None else 0,
         finals=min(finals.count, trials) * finals.seeds,
+        finals_at_most=most(finals.count, trials) * finals.seeds,
         paired_studies=paired,
         language_model=describe_models(config),
         proposals=with_agent * ((trials - 1) // 2) if agent else 0,

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from agentlab.llm.recorder import CALLED, usage_from
 from agentlab.llm.types import Usage
 from agentlab.nas.evaluator import TASK as EVALUATE
 from agentlab.nas.result import ModelRow, Planner
+from agentlab.nas.state import Opinion
 from agentlab.nas.study import PROPOSE
 from agentlab.runs.events import Event
 
@@ -22,6 +24,8 @@ class _Tally:
     answered: int = 0
     usable: int = 0
     trials: set[str] = field(default_factory=set)
+    checked: int = 0
+    agreed: int = 0
     usage: Usage = field(default_factory=Usage)
 
 
@@ -60,7 +64,27 @@ def model_rows(events: Sequence[Event]) -> list[ModelRow]:
             asked = None
         elif event.type == "decision.made" and data["accepted"]:
             accepted.add(event.id)
+    for opinion, measured in opinions(events):
+        tally = tallies.setdefault((opinion.model, EVALUATE), _Tally())
+        tally.checked += 1
+        tally.agreed += opinion.lasts == (measured < opinion.beat)
     return [_row(model, task, tally, proposed, accepted) for (model, task), tally in tallies.items()]
+
+
+def opinions(events: Iterable[Event]) -> list[tuple[Opinion, float]]:
+    """What models said of near ties, each with the mean error of the trainings that followed; those alone were fresh.
+
+    An opinion of which every further training failed is left out: nothing has tested it.
+    """
+    said: dict[str, Opinion] = {}
+    measured: dict[str, list[float]] = {}
+    for event in events:
+        if event.type == "repeat.wanted" and event.data.get("opinion"):  # absent in runs of earlier versions
+            said[event.id] = Opinion(**event.data["opinion"])
+        elif event.type == "trial.finished" and "-r" in (name := event.id.rpartition("/")[2]):
+            study = event.id.removesuffix(name)
+            measured.setdefault(study + name.partition("-r")[0], []).append(event.data["value"])
+    return [(opinion, fmean(measured[name])) for name, opinion in said.items() if name in measured]
 
 
 def _called(tallies: dict[tuple[str, str], _Tally], data: dict[str, Any]) -> _Tally | None:
@@ -88,6 +112,8 @@ def _row(model: str, task: str, tally: _Tally, proposed: set[str], accepted: set
         usable=tally.usable,
         share=len(tally.trials) / len(proposed) if proposes and proposed else None,
         accepted=len(tally.trials & accepted) if proposes else None,
+        checked=tally.checked,
+        agreed=tally.agreed,
         input_tokens=tally.usage.input_tokens,
         output_tokens=tally.usage.output_tokens,
         cost_usd=tally.usage.cost_usd,

@@ -70,7 +70,7 @@ def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> li
 def _quality(result: NasResult) -> list[Block]:
     shown: list[Block] = [
         Text(tables.headline(result)),
-        *tables.advice(result),
+        *map(Text, tables.advice(result)),
         Text(result.series),
         Heading("How good is it"),
         Text(
@@ -99,7 +99,7 @@ def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     shown.append(tables.source_table(result))
     if result.models:
         shown.append(tables.model_table(result))
-    return shown
+    return [*shown, *tables.opinion_note(result)]
 
 
 def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:

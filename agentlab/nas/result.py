@@ -1,5 +1,7 @@
 """The answer of `agentlab nas`, as data. `tables.py` turns it into what a reader sees."""
 
+from pydantic import Field
+
 from agentlab.runs.document import Block, Document
 from agentlab.search.types import Value
 from agentlab.stats.control import Control
@@ -57,8 +59,8 @@ class FinalistRow(Document):
 class Winner(Document):
     """The finalist with the lowest mean validation error. Its errors are means over its `trainings`.
 
-    A spread is the sample standard deviation over them, None of a single one. `exported` is the training whose weights
-    lie in `winner/`.
+    A spread is the sample standard deviation over them, None of a single one. `unstable` says that they scatter so much
+    that one says little about the next. `exported` is the training whose weights lie in `winner/`.
     """
 
     run_id: str
@@ -67,6 +69,8 @@ class Winner(Document):
     changes: dict[str, Value]
     trainings: int
     val_mse: float
+    val_mse_spread: float | None = None
+    unstable: bool = False
     test_mse: float
     test_mae: float
     test_mse_spread: float | None
@@ -104,7 +108,8 @@ class SourceRow(Document):
 class ModelRow(Document):
     """What one language model was asked in one role, what came of it, and what it cost. None is unknown, never zero.
 
-    `usable` answers became a trial (proposing) or a judgement; `accepted` of those trials were improvements.
+    `usable` answers became a trial (proposing) or an opinion on a near tie; `accepted` of those trials were
+    improvements. Of `checked` opinions, which further trainings have tested, `agreed` said what these showed.
     """
 
     model: str
@@ -114,6 +119,8 @@ class ModelRow(Document):
     usable: int
     share: float | None  # of the trials that it could have proposed
     accepted: int | None
+    checked: int = 0
+    agreed: int = 0
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
@@ -138,9 +145,10 @@ class PairRow(Document):
 
 
 class NasResult(Document):
-    """A finished study."""
+    """A finished study. `advice` says what speaks against the winner, in sentences; empty if nothing does."""
 
     series: str
+    advice: list[str] = Field(default_factory=list)
     winner: Winner
     references: list[ReferenceRow]
     published: list[PublishedRow]

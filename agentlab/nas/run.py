@@ -175,7 +175,7 @@ class OpenStudy:
     def _last_round(self) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
         config, state = self.bench.config.finals, self.study.state
-        while trainings := missing(finalists(state, config)):
+        while trainings := missing(finalists(state, config), config.count):
             self.bench.context.stop.check()
             state = steps.train(self.study, trainings)
         found = winner(state, config)

@@ -31,8 +31,17 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a model said of a near tie: whether its gain over the mean error `beat` will last when trained again."""
+
+    model: str
+    lasts: bool
+    beat: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """What the evaluator made of a trial. `by` is `rule`, or the model that was asked in the unclear middle."""
+    """What the evaluator made of a trial. `by` is `rule`; in runs of earlier versions it may be a model."""
 
     accepted: bool
     reason: str
@@ -49,7 +58,6 @@ class TrialState:
     probability: float  # of the agent's arm, when the draw was made
     result: TrialResult | None = None
     wanted: int = 0
-    wanted_by: str = ""  # the model that asked for the repetition in the unclear middle; empty if a rule did
     repeats: Mapping[str, TrialResult] = field(default_factory=dict)
     decision: Decision | None = None
 
@@ -200,7 +208,7 @@ class _Builder:
             case "trial.failed":
                 self._end(event.id, TrialResult("failed", metrics=data["metrics"], error=data["error"]))
             case "repeat.wanted":
-                self._change(event.id, wanted=data["count"], wanted_by=data["by"])
+                self._change(event.id, wanted=data["count"])
             case "decision.made":
                 self._change(event.id, decision=Decision(data["accepted"], data["reason"], data["by"]))
                 self.judged[event.id] = None

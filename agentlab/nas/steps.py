@@ -7,7 +7,7 @@ for whichever ends first.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -170,7 +170,8 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
         trial = state.judgeable[0]
         verdict = _verdict(study, state, trial)
         if isinstance(verdict, Repeat):
-            study.run.emit("repeat.wanted", trial.id, count=verdict.count, reason=verdict.reason, by=verdict.by)
+            opinion = asdict(verdict.opinion) if verdict.opinion else None
+            study.run.emit("repeat.wanted", trial.id, count=verdict.count, reason=verdict.reason, opinion=opinion)
         else:
             study.run.emit(
                 "decision.made",

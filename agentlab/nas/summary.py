@@ -8,6 +8,7 @@ from agentlab.nas import steps
 from agentlab.nas.config import NasConfig
 from agentlab.nas.control import full_sentence, light_control
 from agentlab.nas.finals import Finalist, exported, finalists, winner
+from agentlab.nas.noise import unstable
 from agentlab.nas.paired import Pair, full_control
 from agentlab.nas.plan import describe_series
 from agentlab.nas.planner import model_rows, totals
@@ -26,6 +27,7 @@ from agentlab.nas.result import (
 )
 from agentlab.nas.series import Series
 from agentlab.nas.state import Scores, StudyState, TrialState, changes
+from agentlab.nas.tables import advice
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.importance import importances
@@ -43,7 +45,7 @@ def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequ
     rows = [_trial_row(trial, study.default) for trial in state.trials]
     reviewed = any(event.type == "study.opened" and event.data["reviewed"] for event in events)
     control, note = _control(config, state, pairs, reviewed=reviewed)
-    return NasResult(
+    result = NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, study.default),
         references=[ReferenceRow.model_validate(dict(line)) for line in state.references],
@@ -54,7 +56,7 @@ def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequ
         test_looks=sum(event.type == "winner.scored" for event in events),
         by_step=list(state.scores.mse_by_step),
         by_channel=_channels(series, state.scores),
-        finalists=[_finalist_row(finalist) for finalist in finalists(state, config.finals)],
+        finalists=[_finalist_row(finalist) for finalist in finalists(state, config.finals) if finalist.results],
         noise=NoiseRow(deviation=noise.deviation, trainings=noise.trainings, note=noise.sentence()),
         trials=rows,
         sources=source_rows(rows),
@@ -65,14 +67,16 @@ def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequ
         control=control,
         control_note=note,
     )
+    return result.model_copy(update={"advice": advice(result)})
 
 
 def outcome(result: NasResult) -> Outcome:
     """The headline for the manifest."""
+    w = result.winner
     return Outcome(
         metrics={
-            "val_mse": Metric(value=result.winner.val_mse, unit="scaled", direction="lower"),
-            "test_mse": Metric(value=result.winner.test_mse, unit="scaled", direction="lower"),
+            "val_mse": Metric(value=w.val_mse, spread=w.val_mse_spread, unit="scaled", direction="lower"),
+            "test_mse": Metric(value=w.test_mse, spread=w.test_mse_spread, unit="scaled", direction="lower"),
         },
         control=result.control,
         tokens=Tokens(input=result.planner.input_tokens, output=result.planner.output_tokens),
@@ -117,7 +121,7 @@ def _trial_row(trial: TrialState, default: Params) -> TrialRow:
         trainings=len(trial.values),
         accepted=bool(trial.decision and trial.decision.accepted),
         reason=trial.decision.reason if trial.decision else "",
-        judge=trial.wanted_by if trial.wanted_by not in ("", "rule") else trial.decision.by if trial.decision else "",
+        judge=trial.decision.by if trial.decision else "",
         parameters=metrics.get("parameters"),
         seconds=metrics.get("seconds"),
         changes=changes(trial.proposal.params, default),
@@ -127,21 +131,28 @@ def _trial_row(trial: TrialState, default: Params) -> TrialRow:
 
 
 def _winner(first: Finalist, scores: Scores, default: Params) -> Winner:
-    chosen = exported(first)
+    chosen, errors = exported(first), list(first.values.values())
     return Winner(
         run_id=first.trial.id,
         source=first.trial.proposal.source,
         params=dict(first.trial.proposal.params),
         changes=changes(first.trial.proposal.params, default),
         trainings=len(scores.names),
-        val_mse=fmean(first.values.values()),
+        val_mse=fmean(errors),
+        val_mse_spread=_spread(errors),
+        unstable=unstable(errors),
         test_mse=fmean(scores.mse),
         test_mae=fmean(scores.mae),
-        test_mse_spread=stdev(scores.mse) if len(scores.mse) > 1 else None,
-        test_mae_spread=stdev(scores.mae) if len(scores.mae) > 1 else None,
+        test_mse_spread=_spread(scores.mse),
+        test_mae_spread=_spread(scores.mae),
         parameters=int(first.results[chosen.name].metrics["parameters"]),
         exported=chosen.name,
     )
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None of a single value."""
+    return stdev(values) if len(values) > 1 else None
 
 
 def _finalist_row(finalist: Finalist) -> FinalistRow:

@@ -1,14 +1,16 @@
 """A study's result for a reader: sentences and tables. Pure."""
 
-from agentlab.nas.result import NasResult
-from agentlab.runs.document import Block, Table, Text, number
+from agentlab.nas.result import NasResult, Winner
+from agentlab.runs.document import Block, Table, Text, number, with_spread
+from agentlab.search.types import legend, meaning
 
 _STEPS = 12  # forecast steps a table lists; the picture and the JSON have them all
 
 
 def summary(result: NasResult) -> list[Block]:
     """What the terminal shows."""
-    return [Text(headline(result)), *advice(result), comparison(result), Text(result.control_note)]
+    sentences = [headline(result), *advice(result)]
+    return [*map(Text, sentences), comparison(result), Text(result.control_note)]
 
 
 def headline(result: NasResult) -> str:
@@ -16,34 +18,47 @@ def headline(result: NasResult) -> str:
     w, best = result.winner, min(result.references, key=lambda r: r.test_mse)
     count = "1 trial" if len(result.trials) == 1 else f"{len(result.trials)} trials"
     return (
-        f"Winner {w.run_id} of {count} ({w.source}): test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
+        f"Winner {w.run_id} of {count} ({w.source}, {meaning(w.source)}): "
+        f"test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
         f"{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
         f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}), "
         f"{w.parameters:,} weights."
     )
 
 
-def advice(result: NasResult) -> list[Block]:
-    """What to do when a simple forecast is better than the winner by more than the seeds scatter."""
-    w = result.winner
-    if w.test_mse - (w.test_mse_spread or 0.0) <= min(line.test_mse for line in result.references):
-        return []
-    return [Text("The simple forecast is better; use it, or start a new search with more training or trials.")]
+def advice(result: NasResult) -> list[str]:
+    """What speaks against the winner: a simple forecast that is better, trainings that scatter."""
+    w, simple = result.winner, min(line.test_mse for line in result.references)
+    found: list[str] = []
+    if simple < w.test_mse:
+        little = ", if by less than the winner's trainings scatter" if simple >= w.test_mse - _known_spread(w) else ""
+        found.append(
+            f"The simple forecast is better{little}; use it, or start a new search with more training or trials."
+        )
+    if w.unstable:
+        found.append(
+            f"The winner is unstable: the seed alone moves its validation MSE of {number(w.val_mse)} by "
+            f"{number(w.val_mse_spread)} (one standard deviation of {w.trainings} trainings), so another training of "
+            "it may be much worse. The one with the lowest validation error is kept."
+        )
+    return found
+
+
+def _known_spread(winner: Winner) -> float:
+    return winner.test_mse_spread or 0.0
 
 
 def comparison(result: NasResult) -> Table:
     """Winner, references and published figures, best test error first. Errors are on standardised data."""
     w = result.winner
-    rows: list[tuple[str, float | None, float, float, str]] = [
-        (r.name, r.val_mse, r.test_mse, r.test_mae, number(r.test_mse)) for r in result.references
+    rows: list[tuple[float, tuple[str, str, str, str]]] = [
+        (r.test_mse, (r.name, number(r.val_mse), number(r.test_mse), number(r.test_mae))) for r in result.references
     ]
-    rows += [(f"{p.model}, published", None, p.mse, p.mae, number(p.mse, 3)) for p in result.published]
-    rows.append((f"winner {w.run_id}", w.val_mse, w.test_mse, w.test_mae, with_spread(w.test_mse, w.test_mse_spread)))
-    rows.sort(key=lambda row: row[2])
-    return Table(
-        ("forecast", "validation MSE", "test MSE", "test MAE"),
-        [(name, number(val), mse, number(mae)) for name, val, _, mae, mse in rows],
-    )
+    rows += [(p.mse, (f"{p.model}, published", "–", number(p.mse, 3), number(p.mae))) for p in result.published]
+    mine = with_spread(w.val_mse, w.val_mse_spread), with_spread(w.test_mse, w.test_mse_spread), number(w.test_mae)
+    rows.append((w.test_mse, (f"winner {w.run_id}", *mine)))
+    rows.sort(key=lambda row: row[0])
+    return Table(("forecast", "validation MSE", "test MSE", "test MAE"), [row for _, row in rows])
 
 
 def published_table(result: NasResult) -> Table:
@@ -72,7 +87,10 @@ def finalist_note(result: NasResult) -> str:
     """Whether the last round decided."""
     if all(row.mean is None for row in result.finalists):
         return "Every training of the last round failed; the winner is the accepted trial as the search has trained it."
-    return "The winner has the lowest mean; a finalist of which a training failed comes after those without failures."
+    return (
+        "The winner has the lowest mean; a finalist of which a training failed comes after those without failures. "
+        "While the lowest mean lies above what another trial showed in the search, that one enters, too."
+    )
 
 
 def test_note(result: NasResult) -> str:
@@ -131,14 +149,14 @@ def trial_table(result: NasResult) -> Table:
         "note",
         "reason of the verdict",
     )
-    return Table(columns, rows)
+    return Table(columns, rows, f"Source, who proposed the trial: {legend(t.source for t in result.trials)}")
 
 
 def source_table(result: NasResult) -> Table:
     """How each kind of proposal did."""
     rows = [(s.source, str(s.trials), str(s.failed), str(s.accepted), number(s.best_val_mse)) for s in result.sources]
     columns = ("source", "trials", "failed", "accepted", "best validation MSE")
-    return Table(columns, rows, "Trials by where they came from")
+    return Table(columns, rows, f"Trials by who proposed them: {legend(s.source for s in result.sources)}")
 
 
 def model_table(result: NasResult) -> Table:
@@ -170,7 +188,19 @@ def model_table(result: NasResult) -> Table:
         "tokens out",
         "cost",
     )
-    return Table(columns, rows, "Language models; an answer is usable if a trial or a judgement came of it")
+    return Table(columns, rows, "Language models; an answer is usable if a trial or an opinion came of it")
+
+
+def opinion_note(result: NasResult) -> list[Block]:
+    """What language models said of near ties, held against what the further trainings showed."""
+    return [
+        Text(
+            f"Asked whether the gain of a near tie would last, {m.model} said what the further trainings then showed "
+            f"in {m.agreed} of {m.checked} cases. Near ties are trained again whatever a model says."
+        )
+        for m in result.models
+        if m.checked
+    ]
 
 
 def pair_table(result: NasResult) -> Table:
@@ -183,13 +213,6 @@ def pair_table(result: NasResult) -> Table:
 def importance_table(result: NasResult) -> Table:
     """How much of the differences between trials each searched key explains."""
     return Table(("key", "share"), [(key, f"{share:.0%}") for key, share in result.importances.items()])
-
-
-def with_spread(value: float, spread: float | None) -> str:
-    """`0.3251 ± 0.0012`."""
-    if spread is None:
-        return number(value)
-    return f"{number(value)} ± {f'{spread:.4f}' if spread >= 1e-4 else number(spread)}"
 
 
 def _beside(ratio: float) -> str:

@@ -1,13 +1,14 @@
 """Two runs side by side: what was configured differently, what came out differently."""
 
 from collections.abc import Mapping
+from math import hypot
 from typing import Any
 
 from pydantic import Field
 
 from agentlab.config.base import flatten
 from agentlab.config.yaml_tree import read_yaml
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Document, Heading, Table, Text, with_spread
 from agentlab.runs.manifest import Metric
 from agentlab.runs.measured import Basis, Measured, differences, other_figures
 from agentlab.runs.store import RunRecord
@@ -22,15 +23,21 @@ class ConfigDifference(Document):
 
 
 class MetricDifference(Document):
-    """A headline figure in both runs. `change` is second minus first; None, as `better`, if they are not comparable."""
+    """A headline figure in both runs. `change` is second minus first; None, as `better`, if they are not comparable.
+
+    A change that the spreads explain makes neither better: it is `within_spread`.
+    """
 
     name: str
     unit: str
     direction: str
     first: float | None
     second: float | None
+    first_spread: float | None = None
+    second_spread: float | None = None
     change: float | None
     better: str | None
+    within_spread: bool = False
 
 
 class Comparison(Document):
@@ -48,10 +55,10 @@ class Comparison(Document):
         figures = [
             (
                 m.name,
-                number(m.first),
-                number(m.second),
+                with_spread(m.first, m.first_spread),
+                with_spread(m.second, m.second_spread),
                 "–" if m.change is None else f"{m.change:+.4g}",
-                m.better or "–",
+                m.better or ("within the spread" if m.within_spread and m.change is not None else "–"),
             )
             for m in self.metrics
         ]
@@ -115,6 +122,8 @@ def metric_differences(
         if known is None:
             continue
         change = b.value - a.value if a and b else None
+        spreads = a.spread if a else None, b.spread if b else None
+        within = change is not None and 0 < abs(change) <= hypot(*(spread or 0.0 for spread in spreads))
         rows.append(
             MetricDifference(
                 name=key,
@@ -122,8 +131,11 @@ def metric_differences(
                 direction=known.direction,
                 first=a.value if a else None,
                 second=b.value if b else None,
+                first_spread=spreads[0],
+                second_spread=spreads[1],
                 change=change,
-                better=None if not change else names[int((change < 0) == (known.direction == "lower"))],
+                better=None if not change or within else names[int((change < 0) == (known.direction == "lower"))],
+                within_spread=within,
             )
         )
     return rows

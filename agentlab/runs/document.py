@@ -62,3 +62,10 @@ def number(value: float | None, digits: int = 4) -> str:
     if value is None:
         return "–"
     return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{digits - 1}e}"
+
+
+def with_spread(value: float | None, spread: float | None) -> str:
+    """A measured figure and the standard deviation of what it is the mean of: `0.3251 ± 0.0012`."""
+    if value is None or spread is None:
+        return number(value)
+    return f"{number(value)} ± {f'{spread:.4f}' if spread >= 1e-4 else number(spread)}"

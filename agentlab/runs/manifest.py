@@ -17,11 +17,12 @@ Status = Literal["created", "running", "completed", "failed", "interrupted"]
 
 
 class Metric(BaseModel):
-    """A headline figure."""
+    """A headline figure; `spread` is the standard deviation of what it is the mean of, None if not known."""
 
     model_config = ConfigDict(frozen=True)
 
     value: float
+    spread: float | None = None
     unit: str = ""
     direction: Literal["lower", "higher"]
 

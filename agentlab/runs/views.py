@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number, with_spread
 from agentlab.runs.manifest import Manifest
 from agentlab.runs.store import Listing, RunRecord
 
@@ -118,7 +118,8 @@ class RunView(Document):
         if manifest.error:
             facts.insert(1, ("error", f"{manifest.error.kind}: {manifest.error.message}"))
         facts += [
-            (name, f"{number(m.value)} {m.unit} ({m.direction} is better)") for name, m in manifest.metrics.items()
+            (name, f"{with_spread(m.value, m.spread)} {m.unit} ({m.direction} is better)")
+            for name, m in manifest.metrics.items()
         ]
         return [Heading(manifest.id), Table(("", ""), facts), *(self.details.blocks() if self.details else [])]
 

@@ -1,6 +1,6 @@
 """The seams of a search: who proposes, who measures, and what is remembered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -9,6 +9,30 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str
 Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional parameters are absent
+
+_SOURCES = {
+    "default": "the config as it stands",
+    "lhs": "a start point, spread over the space by Latin hypercube",
+    "gp": "Gaussian process",
+    "tpe": "tree-structured Parzen estimator",
+    "random": "random search",
+    "llm": "the language model",
+    "human": "a proposal that a person changed",
+}
+
+
+def meaning(source: str) -> str:
+    """What a proposal's source says, for a reader; an unknown one says itself. Pure."""
+    asked, _, stand_in = source.partition("->")
+    if stand_in:
+        return f"{stand_in} in place of {asked}, which gave no usable answer"
+    return _SOURCES.get(source, source)
+
+
+def legend(sources: Iterable[str]) -> str:
+    """The meaning of each source, and of what stood in for another, once. Pure."""
+    words = [word for source in sources for word in (source, *source.split("->")[1:])]
+    return "; ".join(f"{word}: {meaning(word)}" for word in dict.fromkeys(words))
 
 
 @dataclass(frozen=True, slots=True)

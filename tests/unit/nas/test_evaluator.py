@@ -12,7 +12,7 @@ from agentlab.errors import AllModelsFailedError, BudgetExceededError, LLMTimeou
 from agentlab.llm.types import Attempt, Completion, Usage
 from agentlab.nas.evaluator import Judgement, Repeat, by_rule, decide, question
 from agentlab.nas.noise import Noise
-from agentlab.nas.state import Decision, TrialState
+from agentlab.nas.state import Decision, Opinion, TrialState
 from agentlab.search.types import Proposal, TrialResult
 
 NOISE = Noise(0.01)
@@ -155,18 +155,20 @@ def test_a_near_tie_is_trained_again_without_a_model() -> None:
     assert decide(NEAR, BEST, NOISE, None) == Repeat("lower, but within the noise")
 
 
-@pytest.mark.parametrize(
-    ("answer", "verdict"), [("repeat", Repeat("because", "tiny")), ("reject", Decision(False, "because", "tiny"))]
-)
-def test_a_model_says_whether_a_near_tie_is_worth_a_training(answer: str, verdict: Decision | Repeat) -> None:
+@pytest.mark.parametrize(("answer", "lasts", "count"), [("repeat", True, 2), ("reject", False, 1)])
+def test_whatever_a_model_says_a_near_tie_is_trained_again(answer: str, lasts: bool, count: int) -> None:
+    """Its word can add a training; none of its words can take away the one that follows without it."""
     router = Router(answer)
-    assert decide(NEAR, BEST, NOISE, router, scope="agent-1/") == verdict  # type: ignore[arg-type]
+    verdict = decide(NEAR, BEST, NOISE, router, scope="agent-1/")  # type: ignore[arg-type]
+    assert isinstance(verdict, Repeat)
+    assert (verdict.count, verdict.opinion) == (count, Opinion("tiny", lasts, 0.5))
+    assert f"tiny expects it to {'last' if lasts else 'vanish'}: because" in verdict.reason
     assert router.calls == ["agent-1/run_0001/evaluate"]
 
 
 @pytest.mark.parametrize("tier", ["pick", None])
 def test_a_model_that_can_only_pick_letters_has_no_say(tier: str | None) -> None:
-    """It rejects whatever it is shown, so a near tie would never get its second training."""
+    """It says the same of whatever it is shown."""
     router = Router("reject", tier=tier)
     assert decide(NEAR, BEST, NOISE, router) == Repeat("lower, but within the noise")  # type: ignore[arg-type]
     assert router.asked == []
@@ -187,7 +189,7 @@ def test_a_model_that_fails_costs_one_training_and_decides_nothing(error: Except
     verdict = decide(NEAR, BEST, NOISE, Router(error))  # type: ignore[arg-type]
     assert isinstance(verdict, Repeat)
     assert "too slow" in verdict.reason
-    assert verdict.by == "rule"
+    assert (verdict.count, verdict.opinion) == (1, None)
 
 
 def test_the_question_shows_validation_and_size_only() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.noise import ASSUMED, Noise, measure
+from agentlab.nas.noise import ASSUMED, Noise, measure, unstable
 
 errors = st.floats(1e-3, 1e3)
 groups = st.lists(st.lists(errors, max_size=6), max_size=6)
@@ -102,3 +102,10 @@ def test_two_seeds_of_a_chance_difference_are_rarely_taken_for_one() -> None:
     pairs = np.exp(0.02 * rng.standard_normal((4000, 2)))
     beyond = np.abs(np.log(pairs[:, 0] / pairs[:, 1])) > Noise(0.02).limit(1, 1)
     assert 0.03 < beyond.mean() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("errors", "shaky"), [([0.45, 0.63], True), ([0.45, 0.46, 0.44], False), ([0.45], False), ([], False)]
+)
+def test_trainings_that_scatter_are_told_from_those_that_do_not(errors: list[float], shaky: bool) -> None:
+    assert unstable(errors) is shaky

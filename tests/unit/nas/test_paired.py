@@ -197,8 +197,8 @@ def test_an_agent_that_wins_every_pair_has_helped() -> None:
     control = full_control(pairs, 20, "gp", 0)
     assert control.verdict == "helped"
     assert control.estimate == pytest.approx(0.1, abs=0.01)
-    assert (control.direction, control.control, control.n) == ("lower", "gp alone", 5)
-    assert "judge of near ties" in control.agent
+    assert (control.direction, control.control, control.n) == ("lower", "Gaussian process (gp) alone", 5)
+    assert "asked about near ties" in control.agent
     assert "20 trials in each study" in control.budget
 
 

@@ -56,8 +56,11 @@ def test_a_model_proposes_about_half_of_the_trials(planned: Callable[..., NasPla
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "2 to measure the noise, 9 in the last round"),
-        ({"evaluator": {"noise": 0.05}}, "0 to measure the noise, 9 in the last round"),
+        ({}, "2 to measure the noise, 9 in the last round, at most 24 where its lead does not hold"),
+        (
+            {"evaluator": {"noise": 0.05}, "max_iterations": 3},
+            "0 to measure the noise, 9 in the last round",
+        ),
         ({"evaluator": {"repeats": 0}, "finals": {"count": 0}}, "0 to measure the noise, 0 in the last round"),
         ({"max_iterations": 2, "finals": {"seeds": 4}}, "2 to measure the noise, 8 in the last round"),
     ],

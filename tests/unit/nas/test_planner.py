@@ -58,6 +58,27 @@ def rows(story: Story) -> dict[tuple[str, str], ModelRow]:
     return {(row.model, row.task): row for row in model_rows(story.events)}
 
 
+def test_an_opinion_is_held_against_the_trainings_that_followed() -> None:
+    """The first training is no witness: it was looked at before the question. A study beside the main one counts."""
+
+    def asked(story: Story, name: str, lasts: bool, *again: float | None) -> None:
+        story.add("trial.finished", name, value=0.45)
+        story.called("judge", task="nas.evaluate")
+        story.add("repeat.wanted", name, count=1, reason="", opinion={"model": "judge", "lasts": lasts, "beat": 0.5})
+        for turn, value in enumerate(again, 1):
+            kind = "failed" if value is None else "finished"
+            story.add(f"trial.{kind}", f"{name}-r{turn}", value=value)
+
+    story = Story()
+    asked(story, "run_0001", True, 0.48, 0.49)
+    asked(story, "run_0002", False, 0.4)
+    asked(story, "agent-1/run_0001", False, 0.52)
+    asked(story, "run_0003", False, None)  # nothing has tested it
+    story.add("repeat.wanted", "run_0004", count=1, reason="", by="rule")  # of an earlier version
+    row = rows(story)["judge", "nas.evaluate"]
+    assert (row.calls, row.checked, row.agreed) == (4, 3, 2)
+
+
 def shared() -> Story:
     return Story().proposed("run_0000", "default", "shared").judged("run_0000", True)
 

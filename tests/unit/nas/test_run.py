@@ -166,3 +166,41 @@ def test_a_kill_in_the_last_round_costs_the_training_it_was_in(tmp_path: Path, r
     assert resumed.winner == whole.winner
     assert resumed.finalists == whole.finalists
     assert started == ["run_0000", "run_0000-f0", "run_0000-f1", "run_0000-f1", "run_0000-f2"]
+
+
+def asked(judge: str) -> dict[str, Any]:
+    """A fake that proposes, and near ties shown to it, or to another one that rejects whatever it sees."""
+    return {
+        "providers": {
+            "first": {"kind": "scripted", "mode": "first"},
+            "last": {"kind": "scripted", "mode": "adversarial"},
+        },
+        "models": {
+            "planner": {"provider": "first", "id": "planner", "tier": "pick"},
+            "contrary": {"provider": "last", "id": "contrary", "tier": "edit"},
+        },
+        "roles": {"primary": ["planner"], "reserve": ["contrary"]},
+        "tasks": {"nas.propose": {"roles": ["primary"]}, "nas.evaluate": {"roles": [judge]}},
+    }
+
+
+def test_a_model_that_rejects_everything_costs_no_gain(tmp_path: Path) -> None:
+    """Same trials, same trainings, same winner, same test error; only the opinions are new, and are counted."""
+    found = []
+    for name, judge in (("alone", "primary"), ("judged", "reserve")):
+        experiment = make(tmp_path, max_iterations=5, llm=asked(judge), evaluator={"noise": 0.5}, space=SPACE)
+        with Run.create(tmp_path / "runs", RunSpec("nas", "", "", "h", 0, name=name), Edge()) as run:
+            found.append(experiment.run(run)[0])
+    alone, judged = found
+    assert judged.winner == alone.winner
+    measured = [[(t.run_id, t.val_mse, t.trainings, t.accepted) for t in result.trials] for result in found]
+    assert measured[0] == measured[1]
+    assert not any(row.task == "nas.evaluate" for row in alone.models)
+    (row,) = [row for row in judged.models if row.task == "nas.evaluate"]
+    assert row.checked == row.usable > 0
+
+
+SPACE = {
+    "data.input_length": {"type": "categorical", "choices": [8, 16]},
+    "training.optimizer_params.lr": {"type": "float", "low": 0.0001, "high": 0.02, "log": True},
+}

@@ -121,9 +121,48 @@ def test_a_mean_over_seeds_says_so_and_shows_its_spread() -> None:
 def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
     assert tables.advice(scored(0.4)) == []
     (advice,) = tables.advice(scored(0.5))
-    assert isinstance(advice, Text)
-    assert "with more training or trials" in advice.text
-    assert tables.advice(scored(0.5, test_mse_spread=0.2)) == []  # the seeds scatter by more than that
+    assert advice.startswith("The simple forecast is better; use it")
+    assert "with more training or trials" in advice
+    (advice,) = tables.advice(scored(0.5, test_mse_spread=0.2))
+    assert advice.startswith("The simple forecast is better, if by less than the winner's trainings scatter;")
+
+
+def test_a_winner_whose_trainings_scatter_is_said_to_be_unstable() -> None:
+    shaky = scored(0.3, trainings=2, val_mse=0.54, val_mse_spread=0.1273, unstable=True)
+    (said,) = tables.advice(shaky)
+    assert "unstable: the seed alone moves its validation MSE of 0.5400 by 0.1273" in said
+    shown = [block.text for block in tables.summary(shaky) if isinstance(block, Text)]
+    assert said in shown
+    assert "0.5400 ± 0.1273" in {row[1] for row in tables.comparison(shaky).rows}
+
+
+def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
+    asked = ModelRow(
+        model="judge",
+        task="nas.evaluate",
+        calls=4,
+        answered=4,
+        usable=4,
+        share=None,
+        accepted=None,
+        checked=3,
+        agreed=1,
+        input_tokens=1,
+        output_tokens=1,
+        cost_usd=0.0,
+    )
+    (note,) = tables.opinion_note(result(models=[asked]))
+    assert isinstance(note, Text)
+    assert "judge said what the further trainings then showed in 1 of 3 cases" in note.text
+    assert tables.opinion_note(result(models=[asked.model_copy(update={"checked": 0})])) == []
+
+
+def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
+    shown = result(trials=[trial(source="lhs"), trial(source="llm->gp")])
+    for words in ("lhs: a start point", "llm->gp: gp in place of llm", "gp: Gaussian process"):
+        assert words in tables.trial_table(shown).caption
+    assert "gp: Gaussian process" in tables.source_table(shown).caption
+    assert "(gp, Gaussian process)" in tables.headline(result())
 
 
 def test_the_test_part_was_scored_once_or_the_reader_is_told() -> None:
@@ -257,5 +296,5 @@ def test_text_of_a_model_cannot_break_a_table() -> None:
     hostile = "a | b\n| c |<script>alert(1)</script>"
     table = tables.trial_table(result(trials=[trial(note=hostile, reason=hostile)]))
     lines = markdown("t", [table]).splitlines()
-    assert len(lines) == 5  # title, blank, header, rule, one row
+    assert len(lines) == 7  # title, blank, caption, blank, header, rule, one row
     assert "<script>" not in html("t", [table], lambda name: b"")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from agentlab.nas.config import MEASURED as NAS
-from agentlab.runs.compare import compare, config_differences, metric_differences
-from agentlab.runs.document import Text
+from agentlab.runs.compare import Comparison, compare, config_differences, metric_differences
+from agentlab.runs.document import Table, Text
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
 from agentlab.runs.store import RunRecord, find
@@ -27,6 +27,22 @@ def test_better_follows_the_metric_direction() -> None:
 def test_equal_figures_have_no_better_side() -> None:
     same = {"mse": Metric(value=0.5, direction="lower")}
     assert metric_differences(same, same, ("one", "two"))[0].better is None
+
+
+def test_a_change_within_the_spreads_makes_neither_better_and_both_are_shown() -> None:
+    def metrics(value: float, spread: float | None) -> dict[str, Metric]:
+        return {"mse": Metric(value=value, spread=spread, direction="lower")}
+
+    (near,) = metric_differences(metrics(0.5, 0.06), metrics(0.42, 0.08), ("one", "two"))
+    (far,) = metric_differences(metrics(0.5, 0.01), metrics(0.4, None), ("one", "two"))
+    assert (near.better, near.within_spread) == (None, True)
+    assert (far.better, far.within_spread) == ("two", False)
+    shown = Comparison(first="one", second="two", config=[], metrics=[near, far], not_comparable=[]).blocks()[-1]
+    assert isinstance(shown, Table)
+    assert list(shown.rows) == [
+        ("mse", "0.5000 ± 0.0600", "0.4200 ± 0.0800", "-0.08", "within the spread"),
+        ("mse", "0.5000 ± 0.0100", "0.4000", "-0.1", "two"),
+    ]
 
 
 def test_a_figure_of_one_run_keeps_its_row() -> None:
