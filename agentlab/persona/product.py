@@ -62,6 +62,7 @@ def page_of(folder: Path, workspace: Workspace, card: Mapping[str, Any]) -> str:
         f"Loss on held-out conversations: {_loss(metrics['loss_before'])} before training, "
         f"{_loss(metrics['eval_loss'])} after.\n\n"
         f"{_told(card['data']['system'])}"
+        f"- `agentlab llm chat --adapter {called}` to talk to it\n"
         f"- `agentlab adapters show {called}`\n"
         f"- `agentlab adapters merge {called} --out merged` for a checkpoint of its own\n"
         f"- `agentlab adapters export {called} --format gguf --out {name}.gguf` for llama.cpp\n"

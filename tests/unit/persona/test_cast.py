@@ -1,0 +1,113 @@
+"""Who answers: from the names of adapters and models to a config of language models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentlab import machine
+from agentlab.config.workspace import Workspace
+from agentlab.errors import MissingFileError, UnknownNameError, UsageError
+from agentlab.llm.config import LLMConfig
+from agentlab.persona.cast import Cast, cast_of
+from agentlab.train.fingerprint import fingerprint_of
+from tests.unit.lora.folders import deltas, write_folder
+
+CONFIG = LLMConfig.model_validate(
+    {
+        "providers": {"here": {"kind": "gguf", "model_path": "small"}},
+        "models": {"own": {"provider": "here", "id": "own"}},
+        "roles": {"primary": ["own"]},
+        "defaults": {"max_tokens": 77},
+    }
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """Two checkpoints, a GGUF file, a persona with a card and one that is a GGUF file."""
+    root = tmp_path / "sp ${ace}"
+    for name in ("ours", "theirs"):
+        (root / "models" / name).mkdir(parents=True)
+        (root / "models" / name / "config.json").write_text(json.dumps({"name": name}))
+        (root / "models" / name / "model.safetensors").write_bytes(b"")
+    (root / "models" / "small.gguf").write_bytes(b"GGUF")
+    ours = root / "models" / "ours"
+    folder = write_folder(root / "adapters" / "mine", deltas(1), base_model_name_or_path=None)
+    card = {"base": {"path": str(ours), "fingerprint": fingerprint_of(ours)}, "data": {"system": "Be mine."}}
+    (folder / "card.json").write_text(json.dumps(card))
+    (root / "adapters" / "gguf.gguf").write_bytes(b"GGUF")
+    return Workspace(root, tmp_path / "cache")
+
+
+def cast(place: Workspace, *adapters: str, model: str | None = None, config: LLMConfig = CONFIG) -> Cast:
+    return cast_of(config, adapters, model, place, lambda name: pytest.fail(f"{name} is imported"))
+
+
+def providers(found: Cast) -> dict[str, tuple[str, str, str | None]]:
+    """Kind, file of the model and file of the adapter, by speaker."""
+    return {
+        name: (each.kind, Path(each.model_path).name, Path(each.adapter).name if each.adapter else None)  # type: ignore[union-attr]
+        for name, each in found.config.providers.items()
+    }
+
+
+def test_without_names_the_config_is_asked_and_a_model_of_it_may_be_named(place: Workspace) -> None:
+    assert cast(place).config is CONFIG
+    assert [each.model for each in cast(place).speakers] == [None]
+    assert [each.model for each in cast(place, model="own").speakers] == ["own"]
+
+
+def test_a_model_of_this_machine_is_one_as_well(place: Workspace) -> None:
+    assert providers(cast(place, model="small")) == {"small": ("gguf", "small.gguf", None)}
+    assert providers(cast(place, model=str(place.models / "ours"))) == {"ours": ("hf", "ours", None)}
+    with pytest.raises(UnknownNameError, match="'smal'"):
+        cast(place, model="smal")
+
+
+def test_personas_bring_their_base_and_their_system_message(place: Workspace) -> None:
+    found = cast(place, "mine", "gguf", "mine")
+    assert providers(found) == {"mine": ("hf", "ours", "mine"), "gguf": ("gguf", "small.gguf", "gguf.gguf")}
+    assert [(each.name, each.model, each.system) for each in found.speakers] == [
+        ("mine", "mine", "Be mine."),
+        ("gguf", "gguf", None),
+    ]
+    assert found.config.defaults == CONFIG.defaults
+
+
+def test_a_base_that_lies_elsewhere_is_found_by_its_name_and_has_to_be_the_same(place: Workspace) -> None:
+    card = place.adapters / "mine" / "card.json"
+    card.write_text(card.read_text().replace(str(place.models / "ours"), "/home/somebody/models/ours"))
+    assert providers(cast(place, "mine"))["mine"][1] == "ours"
+    with pytest.raises(UsageError, match="another base model") as caught:
+        cast(place, "mine", model="theirs")
+    assert "--model" in str(caught.value.hint)
+    (place.models / "ours").rename(place.models / "gone")
+    with pytest.raises(MissingFileError, match="not on this machine"):
+        cast(place, "mine")
+
+
+def test_what_cannot_be_meant(place: Workspace) -> None:
+    with pytest.raises(UnknownNameError, match="adapter named 'mien'") as caught:
+        cast(place, "mien")
+    assert "mine" in str(caught.value.hint)
+    write_folder(place.root / "elsewhere" / "mine", deltas(2), base_model_name_or_path="models/ours")
+    with pytest.raises(UsageError, match="Two adapters are called mine"):
+        cast(place, "mine", "elsewhere/mine")
+    with pytest.raises(UsageError, match="does not say which model") as said:
+        cast(place, "gguf", config=LLMConfig())
+    assert "--model" in str(said.value.hint)
+
+
+def test_together_they_share_the_threads_and_have_to_fit_into_the_memory(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(1 << 40, 1 << 40))
+    both = cast(place, "mine", "gguf")
+    assert (both.together, both.config.threads) == (True, 3)
+    assert cast(place, "mine").config.threads == 6
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(1 << 40, 1 << 29))
+    in_turn = cast(place, "mine", "gguf")
+    assert (in_turn.together, in_turn.config.threads) == (False, 6)
+    assert cast(place, "mine").together  # there is nothing to be gained by a turn
