@@ -4,6 +4,7 @@ Nothing here may decide what an experiment computes. It says where it runs; resu
 """
 
 import contextlib
+import hashlib
 import os
 import platform
 import sys
@@ -162,6 +163,11 @@ def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; torch computes it everywhere, only slower."""
     flags = _cpu_flags().get("flags", "").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def processor() -> str:
+    """The processor's name with a digest of what it can do, such as "AMD EPYC 3f2a9c01": what decides its kernels."""
+    return f"{_processor_name()} {hashlib.sha256(_cpu_flags().get('flags', '').encode()).hexdigest()[:8]}"
 
 
 def _processor_name() -> str:

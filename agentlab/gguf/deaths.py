@@ -1,4 +1,4 @@
-"""What went wrong in a worker that ran llama.cpp, in words, and whether it was for want of memory."""
+"""What went wrong in a worker that ran llama.cpp, in words, and what it was for want of."""
 
 import re
 import signal
@@ -6,18 +6,27 @@ import signal
 from agentlab.errors import AgentlabError, ModelFileError, WorkerDiedError
 from agentlab.workers import deaths
 
+# Without `native` no instruction is used that only this processor's family has: AMX and AVX512 among them. pip keeps
+# built wheels without regard to CMAKE_ARGS, so the cache is passed by.
+REBUILD = (
+    "CMAKE_ARGS=-DGGML_NATIVE=off pip install --force-reinstall --no-cache-dir --no-deps "
+    "--no-binary llama-cpp-python llama-cpp-python"
+)
 _LESS = "Use a smaller context (`context`), a smaller model, or close other programs."
-_REBUILD = "Rebuild it here: `pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python`."
+_DOCTOR = f"`agentlab doctor` tries the engine by itself. If that dies too, a build for any processor helps: {REBUILD}"
+_FILE = "Leave the file alone while it is in use; `agentlab models list` shows where it lies."
 
 _CAUSES: deaths.Causes = {
     signal.SIGABRT: ("a check inside llama.cpp failed, most often for want of memory", _LESS),
-    signal.SIGSEGV: ("llama.cpp crashed", None),
-    signal.SIGBUS: ("the model file changed or became unreadable while it was in use", None),
-    signal.SIGILL: ("llama.cpp was built for another processor", _REBUILD),
-    signal.SIGFPE: ("llama.cpp crashed in its arithmetic", None),
+    signal.SIGSEGV: ("llama.cpp crashed", _DOCTOR),
+    signal.SIGBUS: ("the model file changed or became unreadable while it was in use", _FILE),
+    signal.SIGILL: ("llama.cpp was built for another processor, or by a compiler that gets this one wrong", _DOCTOR),
+    signal.SIGFPE: ("llama.cpp crashed in its arithmetic", _DOCTOR),
     signal.SIGKILL: ("it was killed, most likely by the system for want of memory", _LESS),
-    signal.SIGTERM: ("somebody stopped it", None),
+    signal.SIGTERM: ("somebody stopped it", "Ask again: the next call starts a new one."),
 }
+_FAULTS = {signal.SIGILL, signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT}
+_FAULTY = re.compile(rf"died.*: .*\(({'|'.join(sorted(fault.name for fault in _FAULTS))})\)")
 # How the system, C++, Python, ggml and its CUDA part say it.
 _MEMORY = re.compile(
     r"cannot allocate memory|can't allocate memory|unable to allocate|failed to allocate|insufficient memory"
@@ -30,6 +39,18 @@ _KILLED_LOADING = re.compile(r"died while it loaded the model: .*\((SIGKILL|SIGA
 def describe(status: int) -> tuple[str, str | None]:
     """(cause, hint); see `workers.deaths.describe`."""
     return deaths.describe(status, _CAUSES)
+
+
+def fault(status: int, log: str) -> str | None:
+    """The signal's name where the library itself is at fault: not for want of memory, nor by somebody's hand."""
+    number = -status if status < 0 else status - 128
+    return signal.Signals(number).name if number in _FAULTS and not _MEMORY.search(log) else None
+
+
+def at_fault(error: AgentlabError) -> bool:
+    """Whether an engine's error is a death of which `fault` knows the signal."""
+    said = error.message if isinstance(error, WorkerDiedError) else ""
+    return bool(_FAULTY.search(said)) and not _MEMORY.search(said.partition("\n")[2])
 
 
 def out_of_memory(error: AgentlabError) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import machine
-from agentlab.gguf.memory import Buffers, Shape
+from agentlab.gguf.memory import COPIES, Buffers, Shape
 from agentlab.gguf.records import Records
 from agentlab.workers.channel import Channel
 
@@ -27,14 +27,14 @@ def dry_run(path: Path, shape: Shape, key: str, cache_file: Path) -> Buffers | N
         key: of the file and the engine's build; see `fingerprint`. Answers are kept under it.
         cache_file: where they are kept.
     """
-    records = Records(cache_file)
-    known = _buffers(records.get(key, shape))
+    records, name = Records(cache_file), f"{key} {shape}"
+    known = _buffers(records.get(name))
     if known is not None:
         return known
     said = _ask(path, shape)
     found = _buffers(said)
     if found is not None:
-        records.put(key, shape, said)
+        records.put(name, said)
     return found
 
 
@@ -64,4 +64,4 @@ def _buffers(value: object) -> Buffers | None:
     found = Buffers(**value)
     counts = (found.cache, found.compute, found.compute_gpu, 0 if found.process is None else found.process)
     sound = all(type(count) is int and 0 <= count < _MAX_BYTES for count in counts)
-    return found if sound and type(found.repacks) is bool and found.compute + found.compute_gpu > 0 else None
+    return found if sound and found.copies in COPIES and found.compute + found.compute_gpu > 0 else None

@@ -1,7 +1,7 @@
 """Asks llama.cpp what a model would take: `python -m agentlab.gguf.dry_run_worker PARENT_PID`.
 
-    {"path", "context", "batch", "flash", "kv_type", "gpu_layers"}                          in, once
-    {"cache", "compute", "compute_gpu", "process", "repacks"}                               out; see `memory.Buffers`
+    {"path", "context", "batch", "flash", "kv_type", "gpu_layers", "repack"}                in, once
+    {"cache", "compute", "compute_gpu", "process", "copies"}                                out; see `memory.Buffers`
 
 The model is loaded with `no_alloc`: header and vocabulary are read, buffers are planned and not made. Sizes come from
 llama.cpp's log, which it has instead of a function for them. It changes the library's global state, so it has a process
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.memory import COPIES
 from agentlab.workers import child, memory
 
 _HEADROOM = 2 << 30  # a vocabulary is far smaller
@@ -25,8 +26,8 @@ _CACHE = re.compile(r"^llama_(?:kv_cache|memory_recurrent)\S* size = +([\d.]+) M
 _COMPUTE = re.compile(r"^\w+: +(\S+) compute buffer size = +([\d.]+) MiB", re.MULTILINE)
 
 
-def sizes(log: str) -> dict[str, int | bool]:
-    """Bytes by what llama.cpp logs while it loads: "cache", "compute", "compute_gpu"; and "repacks"."""
+def sizes(log: str) -> dict[str, int | str]:
+    """Bytes by what llama.cpp logs while it loads: "cache", "compute", "compute_gpu"; and "copies"."""
     compute = {True: 0, False: 0}
     for device, mib in _COMPUTE.findall(log):
         compute[device == "CPU" or device.endswith("_Host")] += _bytes(mib)
@@ -34,7 +35,7 @@ def sizes(log: str) -> dict[str, int | bool]:
         "cache": sum(_bytes(mib) for mib in _CACHE.findall(log)),
         "compute": compute[True],
         "compute_gpu": compute[False],
-        "repacks": "CPU_REPACK" in log,
+        "copies": next((name for name in COPIES if f" {name} model buffer" in log), ""),
     }
 
 

@@ -11,7 +11,9 @@ KvType = Literal["f16", "q8_0", "q4_0"]
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How a model is loaded. `flash`, `kv_type` and `batch` change the last bits of logits: fix them per run.
+    """How a model is loaded. `flash`, `repack`, `kv_type` and `batch` change the last bits of logits: fix them per run.
+
+    `flash` and `repack` are what is wished for: an engine that has a `proof.Proofs` uses what it found to be sound.
 
     Attributes:
         context: tokens of prompt and answer together.
@@ -19,6 +21,7 @@ class EngineConfig:
             quarter of the buffers.
         gpu_layers: layers on the GPU, -1 for all.
         flash: flash attention.
+        repack: weights copied into a layout that the processor multiplies faster (llama.cpp's extra buffers).
         kv_type: how the attention cache is kept. What is smaller than f16 needs `flash`.
         adapter: a GGUF file with a LoRA adapter for this model.
         load_seconds: how long loading may take.
@@ -32,6 +35,7 @@ class EngineConfig:
     batch: int = 128
     gpu_layers: int = 0
     flash: bool = False
+    repack: bool = False
     kv_type: KvType = "f16"
     adapter: Path | None = None
     load_seconds: float = 120.0

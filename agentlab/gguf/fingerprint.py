@@ -1,30 +1,31 @@
 """Which model file, and which build of llama.cpp: what decides an answer besides the question. Neither is loaded."""
 
+import errno
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import platform
 from functools import lru_cache
 from pathlib import Path
 
-from agentlab.errors import MissingFileError
+from agentlab.errors import MissingFileError, ModelFileError
+from agentlab.gguf.records import Records
 
-_HEAD = 16 << 20
-_BLOCK, _BLOCKS = 1 << 20, 16
+_BLOCK = 1 << 20
+_NOTHING = bytes(_BLOCK)
 _LIBRARIES = ("*.so", "*.dylib", "*.dll")
 
 
-def fingerprint(path: Path) -> str:
-    """The digest ("sha256:...") of a file's size, its first 16 MiB, and 16 blocks of 1 MiB evenly spread over the rest.
+def fingerprint(path: Path, kept: Path | None = None) -> str:
+    """The digest ("sha256:...") of a file's size and of all its bytes; of a model in several files, of this one.
 
-    The first part holds a GGUF file's keys, vocabulary and tensor list; a file of up to 32 MiB is read whole. It takes
-    milliseconds where a digest of all bytes takes seconds per GB, and tells apart models, quantisations, fine-tunings
-    (they change every block) and files that were cut or damaged at the end. It does not see a change that keeps the
-    size and stays between the blocks, nor the other parts of a model in several files. Remembered per process for as
-    long as size and modification time stay.
+    It takes a second for 1.5 GB, and no time for the holes of a sparse file. Remembered for as long as size,
+    modification time and inode stay: in this process, and in the file `kept` (see `Records`) for all others.
 
     Raises:
         MissingFileError: there is no such file.
+        ModelFileError: it cannot be read.
     """
     try:
         found = path.stat()
@@ -32,27 +33,51 @@ def fingerprint(path: Path) -> str:
         raise MissingFileError(
             f"There is no model file {path}.", hint="`agentlab models list` shows what is there."
         ) from error
-    return _sampled(path.absolute(), found.st_size, found.st_mtime_ns)
+    return _remembered(path.resolve(), found.st_size, found.st_mtime_ns, found.st_ino, kept)
 
 
 @lru_cache(maxsize=1024)
-def _sampled(path: Path, size: int, modified: int) -> str:
-    del modified  # a part of the cache's key
-    digest = hashlib.sha256(size.to_bytes(8, "big"))
-    with path.open("rb") as file:
-        for start, length in _spans(size):
-            file.seek(start)
-            digest.update(file.read(length))
+def _remembered(path: Path, size: int, modified: int, inode: int, kept: Path | None) -> str:
+    records, name = None if kept is None else Records(kept), f"{path} {size} {modified} {inode}"
+    known = None if records is None else records.get(name)
+    if isinstance(known, str) and known.startswith("sha256:"):
+        return known
+    try:
+        digest = _whole(path, size)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.", hint="Check its permissions.") from error
+    if records is not None:
+        records.put(name, digest)
+    return digest
+
+
+def _whole(path: Path, size: int) -> str:
+    """Over the size, and over each block of 1 MiB: its digest, or for blocks of nothing but zeros their number."""
+    digest, zeros, at = hashlib.sha256(size.to_bytes(8, "big")), 0, 0
+    with path.open("rb", buffering=0) as file:
+        while at < size:
+            hole = (_data(file.fileno(), at, size) - at) // _BLOCK
+            zeros, at = zeros + hole, at + hole * _BLOCK
+            file.seek(at)
+            block = file.read(_BLOCK)
+            if block == _NOTHING[: len(block)]:
+                zeros += bool(block)
+            else:
+                digest.update(b"%d" % zeros + hashlib.sha256(block).digest())
+                zeros = 0
+            at += _BLOCK
+    digest.update(b"%d" % zeros)
     return f"sha256:{digest.hexdigest()}"
 
 
-def _spans(size: int) -> list[tuple[int, int]]:
-    """(where, how long) of the parts that are read."""
-    rest = size - _HEAD
-    if rest <= _BLOCK * _BLOCKS:
-        return [(0, size)]
-    last = rest - _BLOCK
-    return [(0, _HEAD), *((_HEAD + last * index // (_BLOCKS - 1), _BLOCK) for index in range(_BLOCKS))]
+def _data(file: int, at: int, size: int) -> int:
+    """Where a sparse file's next bytes begin, `size` if there are none; `at` where the system does not say."""
+    if not hasattr(os, "SEEK_DATA"):
+        return at
+    try:
+        return os.lseek(file, at, os.SEEK_DATA)
+    except OSError as error:
+        return size if error.errno == errno.ENXIO else at  # ENXIO: nothing but a hole follows
 
 
 @lru_cache(maxsize=1)

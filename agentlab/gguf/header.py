@@ -15,6 +15,7 @@ from typing import IO, Any
 from agentlab.gguf.constants import constants
 
 _MAX_KEYS, _MAX_TENSORS, _MAX_NAME, _MAX_STRING, _MAX_ARRAY = 65_536, 1 << 20, 1024, 4 << 20, 1 << 24
+_MAX_BYTES, _MAX_TEXTS = 256 << 20, 1 << 22  # of a whole header: the largest known vocabularies take 30 MB, 1 M texts
 KEPT_ARRAY = 4096  # per-layer values are kept, vocabularies are skipped
 _STRING, _ARRAY = 8, 9
 _BLOCK = 1 << 20
@@ -78,6 +79,7 @@ class _Reader:
         self._file = file
         self._block, self._at = b"", 0  # what was read, and how far it was used
         self._before = 0  # bytes of the file before the block
+        self._texts = 0  # in arrays, so far
 
     def position(self) -> int:
         """Bytes from the start of the file."""
@@ -92,6 +94,8 @@ class _Reader:
         """See that so many bytes follow in the block."""
         if self._at + count > len(self._block):
             self._before += self._at
+            if self._before > _MAX_BYTES:
+                raise ValueError(f"its header is longer than {_MAX_BYTES >> 20} MiB")
             self._block = self._block[self._at :] + self._file.read(max(_BLOCK, count))
             self._at = 0
             if count > len(self._block):
@@ -99,6 +103,9 @@ class _Reader:
 
     def _skip_texts(self, count: int) -> None:
         """Pass over texts: a vocabulary has a hundred thousand of them, so this loop calls nothing it can avoid."""
+        self._texts += count
+        if self._texts > _MAX_TEXTS:
+            raise ValueError(f"it claims more than {_MAX_TEXTS} texts")
         unpack, block, at = _LENGTH.unpack_from, self._block, self._at
         for _ in range(count):
             if at + 8 > len(block):

@@ -24,7 +24,7 @@ class History:
             estimated: the same, as it was planned with: for readers of the file.
         """
         loads = [*self._loads(key, shape), [measured, estimated]]
-        self._records.put(key, shape, loads[-_KEPT:])
+        self._records.put(f"{key} {shape}", loads[-_KEPT:])
 
     def learned(self, key: str, shape: Shape) -> int | None:
         """The 95th percentile (nearest rank) of what loads of this model in this shape took; None: never measured."""
@@ -32,7 +32,7 @@ class History:
         return peaks[-(-len(peaks) * 95 // 100) - 1] if peaks else None
 
     def _loads(self, key: str, shape: Shape) -> list[list[int]]:
-        found = self._records.get(key, shape)
+        found = self._records.get(f"{key} {shape}")
         return [load for load in found if _is_load(load)] if isinstance(found, list) else []
 
 

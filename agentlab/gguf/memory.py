@@ -17,12 +17,14 @@ Sliding windows save nothing: the engine keeps every position of those layers to
 (MLA) keep one row per cell and layer; recurrent layers keep 4((conv - 1)(inner + 2 groups * state) + state * inner)
 bytes whatever the context.
 
-Without flash attention the CPU takes another 2un * heads for the attention weights in float16. Some types of weights
-are copied into a layout that suits the CPU, besides the file's pages. What goes to a GPU is counted by its share of
-the layers; that part is arithmetic, not measured.
+Without flash attention the CPU takes another 2un * heads for the attention weights in float16. Where weights are
+repacked, those of some types are copied into a layout that suits the CPU, besides the file's pages: a few types in the
+size they have (measured), or on processors with AMX most types, some with a few bytes more per block (from llama.cpp's
+source, ggml-cpu/amx/mmq.cpp; the one measurement, 294 MiB where 212 were planned without, agrees). What goes to a GPU
+is counted by its share of the layers; that part is arithmetic, not measured.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 from agentlab.gguf.engine import KvType
@@ -31,7 +33,12 @@ from agentlab.gguf.metadata import GgufMetadata
 _BLOCKS = {"f16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}  # elements, bytes
 _PADDING = 256
 _ROTATED = 64  # a quantised cache's heads are rotated where their length is a multiple of this
-_REPACKED = ("Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4")  # on CPUs with AVX2 or AVX512
+# Types that are copied into a buffer of that name when weights are repacked, and the copy's size over the original's.
+# AMX goes first where a processor and a build have it; it leaves the others' types to them.
+_REPACKED = {"Q4_0": 1.0, "Q4_K": 1.0, "Q2_K": 1.0, "IQ4_NL": 1.0, "MXFP4": 1.0}  # on CPUs with AVX2 or AVX512
+_AMX = {"Q4_0": 1.0, "Q4_1": 1.0, "Q6_K": 1.0, "F16": 1.0}
+_AMX |= {"Q8_0": 38 / 34, "Q4_K": 148 / 144, "Q5_K": 180 / 176, "IQ4_XS": 138 / 136}
+COPIES = {"AMX": _REPACKED | _AMX, "CPU_REPACK": _REPACKED, "": {}}
 _PROCESS_BYTES = 42 << 20  # interpreter, numpy and llama_cpp, measured
 _VOCABULARY_BYTES = 420  # per token, with its merges, measured
 _GRAPH_BYTES = 8 * 30 * 2 * 368  # per tensor: llama.cpp makes room for 8 nodes with 30 inputs each, twice
@@ -46,6 +53,11 @@ class Shape:
     flash: bool
     kv_type: KvType = "f16"
     gpu_layers: int = 0
+    repack: bool = True
+
+    def __str__(self) -> str:
+        """As it stands in the name of a record."""
+        return " ".join(str(value) for value in astuple(self))
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no engine can be made with."""
@@ -66,14 +78,14 @@ class Buffers:
         compute: compute buffers in main memory.
         compute_gpu: compute buffers on GPUs.
         process: the worker with the vocabulary, before it holds any of these; None where that cannot be measured.
-        repacks: whether it copies weights into another layout.
+        copies: which buffer it copies weights into when they are repacked; see `COPIES`.
     """
 
     cache: int
     compute: int
     compute_gpu: int
     process: int | None
-    repacks: bool
+    copies: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +151,7 @@ def estimate(metadata: GgufMetadata, shape: Shape, said: Buffers | None = None) 
         process = said.process
     return MemoryEstimate(
         weights=metadata.weight_bytes,
-        repacked=_repacked(metadata) if said is None or said.repacks else 0,
+        repacked=_repacked(metadata, "CPU_REPACK" if said is None else said.copies) if shape.repack else 0,
         cache=_cache(metadata, shape, cells) if said is None else said.cache,
         compute=compute if said is None else said.compute,
         work=0 if shape.flash else 2 * tokens * cells * metadata.heads,
@@ -204,5 +216,5 @@ def _cache(metadata: GgufMetadata, shape: Shape, cells: int) -> int:
     return attention + metadata.state_bytes
 
 
-def _repacked(metadata: GgufMetadata) -> int:
-    return sum(metadata.multiplied.get(kind, 0) for kind in _REPACKED)
+def _repacked(metadata: GgufMetadata, copies: str) -> int:
+    return int(sum(size * COPIES[copies].get(kind, 0) for kind, size in metadata.multiplied.items()))

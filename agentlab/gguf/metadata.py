@@ -13,6 +13,7 @@ from agentlab.gguf.header import KEPT_ARRAY, Header, Tensor, read_header
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _MAX_PARTS = 1000
+_AGAIN = "Get the file again; `agentlab models list` shows the ones that are here."
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 # Rows of such a model cannot be cut into the 256s that a type with K needs; llama.cpp then takes the other.
 _STAND_INS = {
@@ -91,9 +92,12 @@ def read(path: Path) -> GgufMetadata:
 
     Raises:
         MissingFileError: the file or a part of it is not there.
-        ModelFileError: it is not a GGUF model, or damaged, or cut off.
-        OSError: it cannot be read.
+        ModelFileError: it is not a GGUF model, or damaged, or cut off, or cannot be read.
     """
+    if path.is_dir():
+        raise ModelFileError(
+            f"{path} is a folder, not a GGUF file.", hint="Name the file in it; of a model in parts, the first."
+        )
     if not path.is_file():
         raise MissingFileError(f"There is no model file {path}.", hint="`agentlab models list` shows what is there.")
     files = parts(path)
@@ -110,11 +114,13 @@ def read(path: Path) -> GgufMetadata:
             headers.append(read_header(file))
             _check_part(headers[-1], number, len(files))
         except ValueError as error:
-            raise ModelFileError(f"{file} is not a usable GGUF model: {error}.") from error
+            raise ModelFileError(f"{file} is not a usable GGUF model: {error}.", hint=_AGAIN) from error
+        except OSError as error:
+            raise ModelFileError(f"{file} cannot be read: {error.strerror}.") from error
     try:
         return _describe(headers)
     except ValueError as error:
-        raise ModelFileError(f"{path} is not a usable GGUF model: {error}.") from error
+        raise ModelFileError(f"{path} is not a usable GGUF model: {error}.", hint=_AGAIN) from error
 
 
 def agrees(declared: str, metadata: GgufMetadata) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from agentlab.gguf.engine import EngineConfig
 
 _WARNING, _CONTINUED = 3, 5  # ggml_log_level: debug 1, info 2, warning 3, error 4, continuation of the last one 5
 _PIECE_BYTES = 1024
+_BUFFER = re.compile(rb"(\S+) model buffer size")
 _TOP_K, _MIN_P = 40, 0.05  # llama.cpp's own
 _IF_MEMORY = "If memory is what it lacks, use a smaller context, batch or model."
 _OF_THIS_MODEL = "An adapter fits its own base model; `agentlab adapters export NAME --format gguf` makes one."
@@ -29,7 +31,7 @@ _api: Any = llama_cpp  # its functions are typed for pointers that it does not e
 
 
 class Native:
-    """A loaded model and its context, which holds the tokens of one sequence. Not thread-safe; never freed."""
+    """A loaded model and its context, which holds the tokens of one sequence. Not thread-safe."""
 
     def __init__(self, config: EngineConfig) -> None:
         """Load the model.
@@ -38,7 +40,8 @@ class Native:
             ModelFileError: it cannot be loaded, or there is not enough memory for its context.
         """
         self._log: collections.deque[str] = collections.deque(maxlen=5)
-        self._log_callback = _log_to_stderr(self._log)  # kept: the library holds a bare pointer to it
+        self.buffers: set[str] = set()  # names of those that hold weights, such as CPU_Mapped, CPU_REPACK and AMX
+        self._log_callback = _listen(self._log, self.buffers)  # kept: the library holds a bare pointer to it
         _api.llama_backend_init()
         self.batch = min(config.batch, config.context)
         try:
@@ -139,13 +142,18 @@ class Native:
         """Return when the logits are there: a GPU computes while we go on."""
         _api.llama_synchronize(self._context)
 
-    def _logits(self) -> Any:
+    def free(self) -> None:
+        """Give the memory back; the object is of no more use."""
+        _api.llama_free(self._context)
+        _api.llama_model_free(self._model)
+
+    def logits(self) -> Any:
         """Of the last token evaluated: float32 of shape (vocabulary,), valid until the next one is."""
         return np.ctypeslib.as_array(_api.llama_get_logits_ith(self._context, -1), shape=(self._size,))
 
     def logprob(self, token: int) -> float:
         """Natural logarithm of the probability that the raw logits give a token."""
-        row = self._logits()
+        row = self.logits()
         top = row.max()
         return float(row[token] - top) - math.log(float(np.exp(row - top).sum(dtype=np.float64)))
 
@@ -176,7 +184,7 @@ class Native:
         vocabulary saves a quarter of the time that a token takes (measured with SmolLM2: 14.9 against 20.2 ms).
         """
         if bound is not None:
-            row = self._logits()
+            row = self.logits()
             likeliest = _api.llama_token_data(int(row.argmax()), float(row.max()), 0.0)
             alone = _api.llama_token_data_array(ctypes.pointer(likeliest), 1, -1, False)
             _api.llama_sampler_apply(bound, ctypes.byref(alone))
@@ -202,6 +210,7 @@ def model_params(config: EngineConfig) -> Any:
     """How llama.cpp is told to load a model."""
     params = _api.llama_model_default_params()
     params.n_gpu_layers = 0x7FFFFFFF if config.gpu_layers == -1 else config.gpu_layers
+    params.use_extra_bufts = config.repack
     return params
 
 
@@ -217,14 +226,16 @@ def context_params(config: EngineConfig, batch: int) -> Any:
     return params
 
 
-def _log_to_stderr(recent: collections.deque[str]) -> Any:
-    """Send llama.cpp's warnings and errors to stderr and to `recent`."""
+def _listen(recent: collections.deque[str], buffers: set[str]) -> Any:
+    """Send llama.cpp's warnings and errors to stderr and to `recent`, and what it calls its buffers to `buffers`."""
     level = 0
 
     @_api.llama_log_callback  # type: ignore[untyped-decorator] # ctypes
     def callback(said: int, text: bytes, _: object) -> None:
         nonlocal level
         level = level if said == _CONTINUED else said
+        if found := _BUFFER.search(text):
+            buffers.add(found[1].decode(errors="replace"))
         if level >= _WARNING and level != _CONTINUED:
             os.write(2, text)
             recent.append(text.decode(errors="replace").strip()[:300])

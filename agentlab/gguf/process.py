@@ -4,45 +4,58 @@ llama.cpp is not thread-safe, cannot be stopped while it reads a prompt, and som
 they end the worker.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from agentlab import machine
 from agentlab.errors import MissingFileError
 from agentlab.gguf import deaths
 from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.proof import Proofs, name_of, plain
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
 
 class WorkerEngine(ChatProcess):
     """A `ChatEngine` for one GGUF file."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        """Nothing is started or read before the first call."""
-
-        def check() -> None:
-            if config.adapter is not None and not config.adapter.is_file():
-                raise MissingFileError(
-                    f"There is no adapter file {config.adapter}.",
-                    hint="`agentlab adapters export NAME --format gguf` makes one.",
-                )
-            if not config.path.is_file():
-                raise MissingFileError(
-                    f"There is no model file {config.path}.",
-                    hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
-                    "embedded model.",
-                )
-
-        adapter = None if config.adapter is None else str(config.adapter.absolute())
-        fields = asdict(config) | {"path": str(config.path.absolute()), "adapter": adapter}
-        del fields["load_seconds"]
+    def __init__(self, config: EngineConfig, proofs: Proofs | None = None) -> None:
+        """Nothing is started or read before the first call. Without `proofs` the config is taken at its word."""
+        self._config, self._proofs = config, proofs
+        self.used = config  # how it is loaded
         super().__init__(
             ChatWorker(
                 name=config.path.name,
                 module="agentlab.gguf.worker",
                 variables={**machine.worker_environment(config.threads), "GGML_NO_BACKTRACE": "1"},
-                load=fields,
+                load=self._fields,
                 load_seconds=config.load_seconds,
-                check=check,
-                death=deaths.describe,
+                death=self._died,
             )
         )
+
+    def _fields(self, cancelled: Callable[[], bool]) -> dict[str, Any]:
+        config = self._config
+        if config.adapter is not None and not config.adapter.is_file():
+            raise MissingFileError(
+                f"There is no adapter file {config.adapter}.",
+                hint="`agentlab adapters export NAME --format gguf` makes one.",
+            )
+        if not config.path.is_file():
+            raise MissingFileError(
+                f"There is no model file {config.path}.",
+                hint="`agentlab models list` shows what is there; `agentlab models pull smollm2-135m` brings the "
+                "embedded model.",
+            )
+        self.used = config if self._proofs is None else self._proofs.settle(config, cancelled)
+        adapter = None if config.adapter is None else str(config.adapter.absolute())
+        fields = asdict(self.used) | {"path": str(config.path.absolute()), "adapter": adapter}
+        del fields["load_seconds"]
+        return fields
+
+    def _died(self, status: int, log: str) -> tuple[str, str | None]:
+        cause, hint = deaths.describe(status)
+        if self._proofs is None or self.used == plain(self.used) or not (signal := deaths.fault(status, log)):
+            return cause, hint
+        self._proofs.distrust(self.used, f"it died in use ({signal})")
+        return cause, f"Ask again: it had {name_of(self.used)}, and will have plain settings from now on."

@@ -2,19 +2,17 @@
 
 import contextlib
 import json
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from agentlab.errors import StorageError
-from agentlab.gguf.memory import Shape
 from agentlab.runs.atomic import make_folder, read_text, write_json
 
 _MAX_RECORDS, _MAX_BYTES = 512, 4 << 20
 
 
 class Records:
-    """A fact per model and shape; of more than 512 the oldest go.
+    """Facts by name; of more than 512 the oldest go.
 
     The file is replaced whole: of two processes that write at once the last one wins, and nobody reads half a file.
     Nothing depends on it: a damaged file is an empty one, and a disk that cannot be written is none of a user's worry.
@@ -23,13 +21,13 @@ class Records:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def get(self, key: str, shape: Shape) -> Any:
+    def get(self, name: str) -> Any:
         """What was put last, as JSON; None when there is nothing."""
-        return self._all().get(_name(key, shape))
+        return self._all().get(name)
 
-    def put(self, key: str, shape: Shape, value: Any) -> None:
+    def put(self, name: str, value: Any) -> None:
         """Keep a value that JSON can hold."""
-        known, name = self._all(), _name(key, shape)
+        known = self._all()
         known.pop(name, None)
         known[name] = value
         with contextlib.suppress(StorageError):
@@ -42,7 +40,3 @@ class Records:
         except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
-
-
-def _name(key: str, shape: Shape) -> str:
-    return " ".join([key, *(str(value) for value in astuple(shape))])

@@ -3,8 +3,10 @@
 torch takes hundreds of megabytes and seconds to import, and want of memory ends a process: both happen in the worker.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agentlab import machine
 from agentlab.errors import MissingFileError
@@ -28,21 +30,22 @@ class HfEngine(ChatProcess):
     def __init__(self, config: HfConfig) -> None:
         """Nothing is started or read before the first call."""
 
-        def check() -> None:
+        adapter = None if config.adapter is None else str(config.adapter.absolute())
+
+        def load(_: Callable[[], bool]) -> dict[str, Any]:
             for folder in (config.path, config.adapter):
                 if folder is not None and not folder.is_dir():
                     raise MissingFileError(f"There is no folder {folder}.", hint="`agentlab models list` shows all.")
+            return {"path": str(config.path.absolute()), "adapter": adapter, "threads": config.threads}
 
-        adapter = None if config.adapter is None else str(config.adapter.absolute())
         super().__init__(
             ChatWorker(
                 name=config.path.name,
                 module="agentlab.hf.worker",
                 # without the last, a local checkpoint would be looked up on the network as well
                 variables={**machine.worker_environment(config.threads), "HF_HUB_OFFLINE": "1"},
-                load={"path": str(config.path.absolute()), "adapter": adapter, "threads": config.threads},
+                load=load,
                 load_seconds=config.load_seconds,
-                check=check,
-                death=deaths.describe,
+                death=lambda status, _: deaths.describe(status),
             )
         )

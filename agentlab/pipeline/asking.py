@@ -16,7 +16,7 @@ from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.ladder import Failure, Rung, next_rung
 from agentlab.pipeline.memo import ANSWERED, Known, Memo
 from agentlab.pipeline.residents import Residents
-from agentlab.pipeline.settings import Engine, engine_of
+from agentlab.pipeline.settings import Engine
 from agentlab.pipeline.sizing import LocalModel
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
@@ -150,13 +150,13 @@ class Asking:
     # -- questions ----------------------------------------------------------------------------------------------
 
     def _rung(self, call: Call, model: str) -> Rung:
-        settings = self._engines.get(model) or engine_of(self._config, model)
+        settings = self._engines.get(model) or self._models[model].usable
         return Rung(settings, call.drawings[model].max_tokens)
 
     def _first(self, call: Call, model: str) -> Asked:
         """The question as the config puts it, whatever failures have changed since."""
         local = self._config.models[model].provider == "gguf"
-        rung = Rung(engine_of(self._config, model), call.drawings[model].max_tokens) if local else None
+        rung = Rung(self._models[model].engine, call.drawings[model].max_tokens) if local else None
         return self._asked(call, model, rung)
 
     def _asked(self, call: Call, model: str, rung: Rung | None) -> Asked:
@@ -169,6 +169,7 @@ class Asking:
             numerics = {
                 "batch": rung.engine.batch,
                 "flash": rung.engine.flash,
+                "repack": rung.engine.repack,
                 "kv_type": rung.engine.kv_type,
                 "gpu_layers": rung.engine.gpu_layers,
                 "engine": engine_build(),

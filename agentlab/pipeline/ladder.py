@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from agentlab.errors import AgentlabError, ContextOverflowError, SchemaError, WorkerDiedError
-from agentlab.gguf.deaths import out_of_memory
+from agentlab.gguf.deaths import at_fault, out_of_memory
 from agentlab.pipeline.settings import Engine
 from agentlab.pipeline.stage_config import Stage
 
@@ -59,6 +59,8 @@ def next_rung(rung: Rung, failure: Failure, stage: Stage) -> Rung | None:
             return replace(rung, max_tokens=2 * rung.max_tokens, tries=1, change="twice the tokens")
         case SchemaError() if rung.tries < 2 and not failure.greedy:
             return replace(rung, tries=rung.tries + 1, change="a new seed")
+        case WorkerDiedError() if at_fault(failure.error) and rung.engine != rung.engine.plain():
+            return _with(rung, rung.engine.plain(), "plain engine settings")
         case WorkerDiedError() if not rung.crashed:
             return replace(rung, crashed=True, change="a new process")
     return None
@@ -75,7 +77,7 @@ def _smaller(rung: Rung, failure: Failure) -> Rung | None:
         batch = max(_LEAST_BATCH, engine.batch // 2)
         return _with(rung, replace(engine, batch=batch), f"batches of {batch}")
     if engine.kv_type == "f16":
-        return _with(rung, replace(engine, kv_type="q8_0", flash=True), "an attention cache of 8 bits")
+        return _with(rung, replace(engine, kv_type="q8_0", flash=True, repack=False), "an attention cache of 8 bits")
     if engine.context > _LEAST_CONTEXT:
         context = max(_LEAST_CONTEXT, ceil(engine.context / 2 / _PADDING) * _PADDING)
         return _with(rung, replace(engine, context=context), f"a context of {context}")

@@ -22,6 +22,8 @@ def narrate(event: Event) -> Narration | None:
         case "model.loaded":
             size = f"{data['resident_bytes'] / _MIB:.0f} MiB" if data["resident_bytes"] else "size unknown"
             return Narration(line=f"  loaded {event.id} in {data['seconds']:.2f} s, {size}")
+        case "engine.settled":
+            return Narration(line=f"  {event.id} runs with plainer settings: {data['why']}") if data["why"] else None
         case "parent.gone":
             return Narration(line=f"  the run {event.id} is gone; its answers are looked for in the store")
         case "model.evicted":

@@ -103,7 +103,7 @@ def _local(name: str, entry: ModelEntry, config: PipelineConfig, workspace: Work
     path = metadata = None
     try:
         path = _find(entry.file or "", config, workspace)
-        metadata = _read(path)
+        metadata = read(path)
         _check(path, metadata, entry)
     except AgentlabError as error:
         return Availability(name, "gguf", wanted, path, metadata, error)
@@ -136,15 +136,6 @@ def _find(file: str, config: PipelineConfig, workspace: Workspace) -> Path:
         except UnknownNameError as error:
             hint = error.hint
     raise MissingFileError(f"There is no model file {path}.", hint=hint)
-
-
-def _read(path: Path) -> GgufMetadata:
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, not a GGUF file.", hint="`file` names a file; of parts, the first.")
-    try:
-        return read(path)
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _check(path: Path, metadata: GgufMetadata, entry: ModelEntry) -> None:

@@ -78,18 +78,7 @@ class Residents:
             )
         self._make_room(needed, upcoming)
         model = self._models[name]
-        engine = self._make(
-            EngineConfig(
-                model.path,
-                context=settings.context,
-                threads=self._threads,
-                batch=settings.batch,
-                gpu_layers=settings.gpu_layers,
-                flash=settings.flash,
-                kv_type=settings.kv_type,
-                memory_bytes=self.budget.ram,  # a model must not take the machine down with it
-            )
-        )
+        engine = self._make(settings.config(model.path, threads=self._threads, memory_bytes=self.budget.ram))
         try:
             loaded = engine.load(cancelled=cancelled)
         except BaseException:

@@ -1,7 +1,7 @@
 """`agentlab pipeline`: checks, plans and carries out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from agentlab import machine
 from agentlab.errors import AgentlabError, ConfigError
 from agentlab.gguf.engine import EngineConfig
-from agentlab.gguf.fingerprint import fingerprint
 from agentlab.gguf.process import WorkerEngine
+from agentlab.gguf.proof import Proofs
 from agentlab.llm.quote import headed
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
@@ -29,13 +29,15 @@ from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, 
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
-from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds
+from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds, settle
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
 from agentlab.pipeline.units import Unit, units
 from agentlab.pipeline.validation import remarks, stretched
 from agentlab.runs.context import Context
+from agentlab.runs.events import Event
+from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Outcome, Run
@@ -54,6 +56,7 @@ class PipelineExperiment:
     models: dict[str, LocalModel]
     sizes: Sizes
     parent: Parent | None
+    proofs: Proofs
 
     @cached_property
     def _store(self) -> Store:
@@ -80,7 +83,7 @@ class PipelineExperiment:
         Raises:
             NoRoomError: a model alone does not fit.
         """
-        sizes = {name: self.sizes(name, engine_of(self.config, name)) for name in self.models}
+        sizes = {name: self.sizes(name, model.usable) for name, model in self.models.items()}
         seconds = {name: load_seconds(model) for name, model in self.models.items()}
         return schedule([unit.job() for unit in units], Room(sizes, seconds, self.sizes.budget.ram))
 
@@ -99,7 +102,7 @@ class PipelineExperiment:
         )
 
     def _planned(self, model: LocalModel) -> PlannedModel:
-        engine = engine_of(self.config, model.name)
+        engine = model.usable
         found = self.sizes.estimate(model.name, engine)
         return PlannedModel(
             model=model.name,
@@ -149,6 +152,11 @@ class PipelineExperiment:
         if not any(event.type == "inputs.taken" for event in run.events):
             run.write_text(inputs_of.COPY, inputs_of.copy_of(self.inputs))
             run.emit("inputs.taken", count=len(self.inputs))
+        recorded = _recorded(run.events)
+        for model in self.models.values():
+            if model.name not in recorded:
+                chosen = model.engine
+                run.emit("engine.settled", model.name, flash=chosen.flash, repack=chosen.repack, why=model.why)
         if self.parent is not None:
             run.derive(self.parent.run)
             if self.parent.gone:
@@ -167,7 +175,7 @@ class PipelineExperiment:
             self.models,
             sizes=self.sizes,
             threads=machine.threads(self.config.resources.threads),
-            make=_engine,
+            make=lambda config: WorkerEngine(config, self.proofs),
             told=run.emit,
         )
         router = self._router(run)
@@ -259,8 +267,10 @@ class PipelineExperiment:
         write_pipeline_report(run, items, self.steps, result)
 
 
-def _engine(config: EngineConfig) -> WorkerEngine:
-    return WorkerEngine(config)
+def _recorded(events: Iterable[Event]) -> dict[str, dict[str, bool]]:
+    """The settings of each local model by which the answers of a run go."""
+    settled = (event for event in events if event.type == "engine.settled")
+    return {event.id: {name: event.data[name] for name in ("flash", "repack")} for event in settled}
 
 
 def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
@@ -271,8 +281,22 @@ def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
     resumed = context.resumes is not None
     parent = parent_of(config, context.env, resumed=resumed) if config.branch is not None else None
     kept = context.resumes or (parent.inputs if parent is not None else None)
+    before = context.resumes or (parent.path if parent is not None else None)
+    recorded = _recorded(read_events(before / "events.jsonl") if before is not None else ())
+    budget, threads = budget_of(config.resources), machine.threads(config.resources.threads)
+
+    def tried(wished: EngineConfig) -> EngineConfig:
+        return proofs.known(wished) if context.planning else proofs.settle(wished, context.stop.asked)
+
+    proofs = Proofs.of(context.workspace)
     models = {
-        name: LocalModel(name, found.path, found.metadata, fingerprint(found.path))
+        name: settle(
+            found,
+            engine_of(config, name).config(found.path, threads=threads, memory_bytes=budget.ram),
+            proofs,
+            recorded.get(name, {}),
+            tried,
+        )
         for name, found in models_there.items()
         if name in needed and found.path is not None and found.metadata is not None and found.error is None
     }
@@ -283,8 +307,9 @@ def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
         context=context,
         inputs=tuple(each.scrubbed(redactor) for each in inputs),
         models=models,
-        sizes=Sizes(models, config.resources, budget_of(config.resources), context.workspace.state / "gguf"),
+        sizes=Sizes(models, config.resources, budget, context.workspace.state / "gguf"),
         parent=parent,
+        proofs=proofs,
     )
     _ = experiment.schedule  # a model that does not fit is refused here
     return experiment

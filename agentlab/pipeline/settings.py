@@ -1,9 +1,10 @@
 """What holds for a model in a stage: the stage's word, then the model's overrides, then `defaults`, then ours. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from agentlab.gguf.engine import KvType
+from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.pipeline.config import EngineOptions, PipelineConfig
 from agentlab.pipeline.stage_config import Stage
 
@@ -22,13 +23,32 @@ _OURS = EngineOptions(
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How a local model is loaded. `gpu_layers` -1 is all."""
+    """How a local model is loaded. `gpu_layers` -1 is all; `flash` and `repack` are wishes until `settle`."""
 
     context: int
     batch: int
     gpu_layers: int
     flash: bool
     kv_type: KvType
+    repack: bool = True
+
+    def config(self, path: Path, *, threads: int, memory_bytes: int) -> EngineConfig:
+        """The same for the engine. A model must not take the machine down with it: `memory_bytes` bounds it."""
+        return EngineConfig(
+            path,
+            context=self.context,
+            threads=threads,
+            batch=self.batch,
+            gpu_layers=self.gpu_layers,
+            flash=self.flash,
+            repack=self.repack,
+            kv_type=self.kv_type,
+            memory_bytes=memory_bytes,
+        )
+
+    def plain(self) -> "Engine":
+        """Without what may be at fault when the engine dies."""
+        return replace(self, flash=self.kv_type != "f16", repack=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,22 @@
 """How much memory each model is planned with, and what there is."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentlab import machine
 from agentlab.gguf.dry_run import dry_run
+from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fingerprint import engine_build
 from agentlab.gguf.history import History
 from agentlab.gguf.memory import MemoryEstimate, Shape, estimate
 from agentlab.gguf.metadata import GgufMetadata
+from agentlab.gguf.proof import Proofs
 from agentlab.pipeline.config import Resources
+from agentlab.pipeline.registry import Availability
 from agentlab.pipeline.settings import Engine
 
+Tried = Callable[[EngineConfig], EngineConfig]
 _GIB = 1 << 30
 _SHARE = 0.8  # of the machine's memory, for models
 _START_SECONDS, _BYTES_PER_SECOND = 0.4, 1.5e9  # a worker's start, and reading a file that the system has cached
@@ -20,12 +24,51 @@ _START_SECONDS, _BYTES_PER_SECOND = 0.4, 1.5e9  # a worker's start, and reading 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
-    """A usable GGUF file."""
+    """A usable GGUF file.
+
+    Attributes:
+        engine: how this run's answers are computed with it, as far as their keys go.
+        usable: the same without what is not sound on this machine; see `settle`.
+        why: what is against the settings that the config and our defaults wish for.
+    """
 
     name: str
     path: Path
     metadata: GgufMetadata
     fingerprint: str
+    engine: Engine
+    usable: Engine
+    why: str = ""
+
+
+def settle(
+    model: Availability, wished: EngineConfig, proofs: Proofs, recorded: Mapping[str, bool], tried: Tried
+) -> LocalModel:
+    """A model with the engine settings that can be trusted here.
+
+    Args:
+        model: one that is there.
+        wished: of the config and our defaults.
+        proofs: what is known about them.
+        recorded: `flash` and `repack` of the run that is gone on with or taken over: its answers go by these. Where
+            they are not sound here, plainer ones are used, and every answer says so.
+        tried: `proofs.settle` or `proofs.known`.
+    """
+    assert model.metadata is not None
+    here = tried(wished)
+    path, verdicts = wished.path, proofs.verdicts(wished) if here != wished else {}
+    engine = Engine(here.context, here.batch, here.gpu_layers, here.flash, here.kv_type, here.repack)
+    if recorded:
+        engine = replace(engine, flash=recorded["flash"], repack=recorded["repack"])
+    return LocalModel(
+        model.name,
+        path,
+        model.metadata,
+        proofs.fingerprint(path),
+        engine,
+        replace(engine, flash=engine.flash and here.flash, repack=engine.repack and here.repack),
+        "; ".join(f"{way}: {why}" for way, why in verdicts.items() if why),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +135,7 @@ class Sizes:
 
 def shape_of(engine: Engine) -> Shape:
     """What of the settings decides memory."""
-    return Shape(engine.context, engine.batch, engine.flash, engine.kv_type, engine.gpu_layers)
+    return Shape(engine.context, engine.batch, engine.flash, engine.kv_type, engine.gpu_layers, engine.repack)
 
 
 def load_seconds(model: LocalModel) -> float:

@@ -18,6 +18,11 @@ class StopFlag:
         """Whether somebody asked."""
         return self.signal is not None
 
+    def asked(self) -> bool:
+        """False, for who waits and asks again and again; see `check`."""
+        self.check()
+        return False
+
     def check(self) -> None:
         """Stop here if asked to.
 

@@ -30,19 +30,18 @@ class ChatWorker:
         name: of the model, for messages.
         module: the worker, run as `python -m MODULE PARENT_PID`; see `chat_server`.
         variables: added to its environment.
-        load: the fields of the first message, which loads the model.
-        load_seconds: how long that may take.
-        check: raises what is wrong before a process is started.
-        death: (cause, hint) for the exit status of a worker that ended by itself.
+        load: makes the fields of the first message, which loads the model, or raises what is wrong before a process is
+            started. It is handed `cancelled`.
+        load_seconds: how long loading may take.
+        death: (cause, hint) for the exit status and the log of a worker that ended by itself.
     """
 
     name: str
     module: str
     variables: Mapping[str, str]
-    load: Mapping[str, Any]
+    load: Callable[[Callable[[], bool]], Mapping[str, Any]]
     load_seconds: float
-    check: Callable[[], None]
-    death: Callable[[int], tuple[str, str | None]]
+    death: Callable[[int, str], tuple[str, str | None]]
 
 
 def _never() -> bool:
@@ -143,11 +142,11 @@ class ChatProcess:
     def _load(self, cancelled: Callable[[], bool]) -> Loaded:
         if self._loaded is not None and self.loaded:
             return self._loaded
-        began, worker = time.monotonic(), self._worker
-        worker.check()
+        worker = self._worker
+        job = {**worker.load(cancelled), "op": "load"}
+        began = time.monotonic()
         self._spawn()
         try:
-            job = {**worker.load, "op": "load"}
             list(self._exchange(job, worker.load_seconds, f"Loading {worker.name}", cancelled))
         except BaseException:
             self._discard()  # a worker without a model is of no use
@@ -216,7 +215,7 @@ class ChatProcess:
         status, log = self._discard()
         if closed:
             raise LLMCancelledError("The engine was closed during the call.")
-        cause, hint = self._worker.death(status)
+        cause, hint = self._worker.death(status, log)
         tail = last_words(log)
         message = f"The process that holds {self._worker.name} died{moment}: {cause}."
         raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)

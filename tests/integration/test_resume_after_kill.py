@@ -53,7 +53,6 @@ def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
         env={
             **os.environ,
             "AGENTLAB_HOME": str(workspace),
-            "AGENTLAB_CACHE": str(REPOSITORY),
             "PYTHONPATH": str(REPOSITORY),
         },
         stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from agentlab.errors import AgentlabError, LLMTimeoutError, ModelFileError, WorkerDiedError
-from agentlab.gguf.deaths import describe, out_of_memory
+from agentlab.gguf.deaths import at_fault, describe, fault, out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,22 @@ def test_a_signal_is_named_however_it_is_reported(number: signal.Signals, word: 
 
 def test_a_binary_for_another_processor_is_to_be_rebuilt() -> None:
     assert "--no-binary llama-cpp-python" in (describe(132)[1] or "")
+
+
+@pytest.mark.parametrize("number", [4, 6, 7, 8, 9, 11, 15])
+def test_every_death_by_a_signal_names_a_remedy(number: int) -> None:
+    assert describe(-number)[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(4, "SIGILL"), (11, "SIGSEGV"), (6, "SIGABRT"), (9, None), (15, None)]
+)
+def test_the_library_is_at_fault_unless_somebody_or_memory_was(number: int, expected: str | None) -> None:
+    assert fault(-number, "GGML_ASSERT failed") == fault(128 + number, "") == expected
+    assert fault(-number, "std::bad_alloc") is None
+    said = f"The process that holds m died: {describe(-number)[0]}."
+    assert at_fault(WorkerDiedError(said)) is (expected is not None)
+    assert not at_fault(WorkerDiedError(f"{said}\nfailed to allocate"))
 
 
 @pytest.mark.parametrize("status", [0, 1, 70, 255, -64])

@@ -40,9 +40,11 @@ def test_sizes_are_read_from_the_log() -> None:
         "cache": 24.5 * MIB,
         "compute": 9.5 * MIB,
         "compute_gpu": 70 * MIB,
-        "repacks": False,
+        "copies": "",
     }
-    assert sizes("load_tensors:   CPU_REPACK model buffer size =     0.00 MiB")["repacks"]
+    assert sizes("load_tensors:   CPU_REPACK model buffer size =     0.00 MiB")["copies"] == "CPU_REPACK"
+    both = "load_tensors: CPU_REPACK model buffer size = 0.00 MiB\nload_tensors: AMX model buffer size = 0.00 MiB"
+    assert sizes(both)["copies"] == "AMX"
 
 
 @pytest.mark.model
@@ -105,13 +107,13 @@ def test_an_engine_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     "change",
-    [{"cache": -1}, {"compute": 1.5}, {"compute": True}, {"repacks": 1}, {"process": "much"}, {"more": 1}],
+    [{"cache": -1}, {"compute": 1.5}, {"compute": True}, {"copies": "all"}, {"process": "much"}, {"more": 1}],
     ids=str,
 )
 def test_a_kept_answer_that_is_none_is_not_believed(tmp_path: Path, change: dict[str, object]) -> None:
-    answer = {"cache": 5, "compute": 5, "compute_gpu": 0, "process": None, "repacks": False}
+    answer = {"cache": 5, "compute": 5, "compute_gpu": 0, "process": None, "copies": ""}
     kept, shape = tmp_path / "known.json", Shape(512, 64, flash=True)
-    kept.write_text(json.dumps({"key 512 64 True f16 0": answer}))
+    kept.write_text(json.dumps({"key 512 64 True f16 0 True": answer}))
     assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) is not None
-    kept.write_text(json.dumps({"key 512 64 True f16 0": answer | change}))
+    kept.write_text(json.dumps({"key 512 64 True f16 0 True": answer | change}))
     assert dry_run(tmp_path / "gone.gguf", shape, "key", kept) is None

@@ -1,8 +1,9 @@
-"""A file's fingerprint: what changes it, and what it costs nothing to ask twice."""
+"""A file's fingerprint: every byte changes it, and it costs nothing to ask twice."""
 
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from agentlab.gguf import fingerprint as module
 from agentlab.gguf.fingerprint import engine_build, fingerprint
 
 BLOCK = 1 << 20
-SIZE = 80 * BLOCK  # beyond what is read whole
+SIZE = 80 * BLOCK
 
 
 @pytest.fixture
@@ -35,21 +36,36 @@ def changed(path: Path, place: int) -> str:
     return found
 
 
-@pytest.mark.parametrize("place", [0, 5 * BLOCK, 16 * BLOCK - 1, 16 * BLOCK + 7, SIZE - 1], ids=str)
-def test_a_changed_byte_at_the_beginning_in_a_block_or_at_the_end_changes_it(model: Path, place: int) -> None:
+@pytest.mark.parametrize("place", [0, 5 * BLOCK, 16 * BLOCK - 1, 18 * BLOCK, 50 * BLOCK + 7, SIZE - 1], ids=str)
+def test_a_changed_byte_anywhere_changes_it(model: Path, place: int) -> None:
     before = fingerprint(model)
     assert before.startswith("sha256:")
     assert changed(model, place) != before
 
 
-def test_a_changed_byte_between_the_blocks_does_not(model: Path) -> None:
-    assert changed(model, 18 * BLOCK) == fingerprint(model)
+def test_a_byte_that_moves_to_another_place_changes_it(tmp_path: Path) -> None:
+    found = set()
+    for place in (0, 1, BLOCK, 2 * BLOCK, SIZE - BLOCK):
+        path = tmp_path / f"{place}.gguf"
+        with path.open("wb") as file:
+            file.seek(place)
+            file.write(b"x")
+            file.truncate(SIZE)
+        found.add(fingerprint(path))
+    assert len(found) == 5
 
 
-def test_every_byte_of_a_small_file_counts(tmp_path: Path) -> None:
-    path = tmp_path / "small.gguf"
-    path.write_bytes(bytes(3 * BLOCK))
-    assert changed(path, 2 * BLOCK + 5) != fingerprint(path)
+def test_holes_are_zeros_that_nobody_reads(model: Path, tmp_path: Path) -> None:
+    full = tmp_path / "full.gguf"
+    full.write_bytes(bytes(SIZE))
+    assert fingerprint(full) == fingerprint(model)
+    with full.open("r+b") as file:
+        file.seek(7)
+        file.write(b"GGUF")
+        file.truncate(1 << 40)
+    began = time.monotonic()
+    assert fingerprint(full) != fingerprint(model)
+    assert time.monotonic() - began < 2
 
 
 def test_the_size_changes_it_and_the_name_does_not(model: Path, tmp_path: Path) -> None:
@@ -62,14 +78,24 @@ def test_the_size_changes_it_and_the_name_does_not(model: Path, tmp_path: Path) 
     assert fingerprint(copy) != before
 
 
-def test_a_file_is_read_once_as_long_as_it_stays(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint(model)
+def test_a_file_is_read_once_as_long_as_it_stays(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "kept" / "fingerprints.json"
+    before = fingerprint(model, kept)
+    module._remembered.cache_clear()  # as in another process
 
-    def unread(_: int) -> list[tuple[int, int]]:
+    def unread(*_: object) -> str:
         raise AssertionError("it was read again")
 
-    monkeypatch.setattr(module, "_spans", unread)
-    assert fingerprint(model) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_whole", unread)
+        assert fingerprint(model, kept) == before
+    copy = tmp_path / "copy"  # same size and time, another inode
+    with copy.open("wb") as file:
+        file.write(b"other")
+        file.truncate(SIZE)
+    os.utime(copy, ns=(model.stat().st_atime_ns, model.stat().st_mtime_ns))
+    copy.replace(model)
+    assert fingerprint(model, kept) != before
 
 
 def test_an_empty_file_has_one_and_a_missing_one_is_an_error(tmp_path: Path) -> None:

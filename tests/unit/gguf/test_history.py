@@ -50,7 +50,7 @@ def test_old_loads_are_forgotten(file: Path) -> None:
 
 def test_only_so_many_models_are_kept_and_the_oldest_goes(file: Path) -> None:
     file.parent.mkdir()
-    names = [f"model{number} 2048 128 True f16 0" for number in range(600)]
+    names = [f"model{number} 2048 128 True f16 0 True" for number in range(600)]
     file.write_text(json.dumps({name: [[5, 5]] for name in names}))
     History(file).add("new", SHAPE, 7, 7)
     kept = json.loads(file.read_text())
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_an_empty_one(file: Path, content: bytes) -> None:
 @pytest.mark.parametrize("value", [7, "x", None, {}, [7], [[1]], [[1, "2"]], [[True, 2]], [[-1, 2]], [[1.5, 2]]])
 def test_what_is_no_load_is_left_out(file: Path, value: object) -> None:
     file.parent.mkdir()
-    file.write_text(json.dumps({"a 2048 128 True f16 0": value}))
+    file.write_text(json.dumps({"a 2048 128 True f16 0 True": value}))
     assert History(file).learned("a", SHAPE) is None
 
 

@@ -152,12 +152,30 @@ def test_some_weights_are_copied_into_another_layout() -> None:
     shape = Shape(2048, 128, flash=True)
     assert estimate(SMOLLM2, shape).repacked == 0
     assert estimate(q4, shape).repacked == 60 * MIB
-    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, repacks=False)
+    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="")
     assert estimate(q4, shape, said).repacked == 0  # this engine's build knows better
 
 
+def test_plain_settings_copy_no_weights_and_amx_copies_most() -> None:
+    mixed = replace(
+        SMOLLM2, multiplied={"Q4_1": 60 * MIB, "Q8_0": 34 * MIB, "Q4_K": 144 * MIB, "MXFP4": MIB, "F32": MIB}
+    )
+    shape = Shape(2048, 128, flash=True)
+    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="AMX")
+    assert estimate(mixed, shape, said).repacked == (60 + 38 + 148 + 1) * MIB
+    assert estimate(mixed, replace(shape, repack=False), said).repacked == 0
+    assert estimate(mixed, replace(shape, repack=False)).repacked == 0
+
+
+def test_the_embedded_model_in_amx_buffers_takes_what_was_seen() -> None:
+    """294 MiB at the peak, on a processor with AMX, where 212 were planned (193 without the safety of 1.1)."""
+    smollm2 = replace(SMOLLM2, multiplied={"Q8_0": 30_081_024, "Q4_1": 66_355_200, "F32": 140_544})
+    said = Buffers(cache=45 * MIB, compute=4 * MIB, compute_gpu=0, process=61 * MIB, copies="AMX")
+    assert estimate(smollm2, Shape(2048, 128, flash=True), said).resident / MIB == pytest.approx(294, abs=16)
+
+
 def test_the_engine_has_the_last_word() -> None:
-    said = Buffers(cache=7 * MIB, compute=3 * MIB, compute_gpu=0, process=50 * MIB, repacks=True)
+    said = Buffers(cache=7 * MIB, compute=3 * MIB, compute_gpu=0, process=50 * MIB, copies="CPU_REPACK")
     found = estimate(SMOLLM2, Shape(2048, 128, flash=True), said)
     assert found.source == "dry run"
     assert found.resident == SMOLLM2.weight_bytes + (7 + 3 + 50) * MIB
@@ -176,7 +194,7 @@ def test_layers_on_a_gpu(layers: int, share: float) -> None:
 
 def test_layers_stay_here_when_the_engine_plans_nothing_on_a_gpu() -> None:
     asked = Shape(2048, 128, flash=True, gpu_layers=-1)
-    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, repacks=False)
+    said = Buffers(cache=MIB, compute=MIB, compute_gpu=0, process=50 * MIB, copies="")
     found = estimate(SMOLLM2, asked, said)
     assert found.vram == 0
     assert found.resident == SMOLLM2.weight_bytes + 52 * MIB

@@ -71,6 +71,13 @@ def test_a_crash_is_tried_once_more() -> None:
     assert climbed(WorkerDiedError("it crashed"), Rung(engine(), 64)) == ["a new process"]
 
 
+def test_a_fault_of_the_engine_is_answered_by_its_plain_settings() -> None:
+    died = WorkerDiedError("The process that holds m died: llama.cpp crashed (SIGSEGV).")
+    assert climbed(died, Rung(engine(), 64)) == ["plain engine settings", "a new process"]
+    killed = WorkerDiedError("The process that holds m died: it was killed (SIGKILL).")
+    assert climbed(killed, Rung(engine(), 64)) == ["a new process"]
+
+
 @pytest.mark.parametrize("error", [LLMTimeoutError("late"), ContextOverflowError("long")])
 def test_what_would_fail_again_is_not_tried_again(error: AgentlabError) -> None:
     assert climbed(error, Rung(engine(), 64)) == []

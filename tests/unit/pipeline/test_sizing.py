@@ -17,7 +17,7 @@ ENGINE = Engine(context=512, batch=64, gpu_layers=0, flash=True, kv_type="f16")
 
 def sizes(folder: Path, budget: Budget, **resources: float) -> Sizes:
     path = write_model(folder / "tiny.gguf")
-    model = LocalModel("tiny", path, read(path), "sha256:0")
+    model = LocalModel("tiny", path, read(path), "sha256:0", ENGINE, ENGINE)
     return Sizes({"tiny": model}, Resources.model_validate(resources), budget, folder / "state")
 
 

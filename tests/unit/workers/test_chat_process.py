@@ -1,7 +1,7 @@
 """A worker process that says what its script says: how the two ends of a chat agree, without a model."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,13 +47,14 @@ def process(tmp_path: Path) -> Iterator[ChatProcess]:
     (tmp_path / "scripted_worker.py").write_text(WORKER)
     (tmp_path / "model").touch()
 
-    def check() -> None:
+    def load(_: Callable[[], bool]) -> dict[str, str]:
         if not (tmp_path / "model").exists():
             raise MissingFileError("There is no model.")
+        return {"name": "hello"}
 
     variables = {"PYTHONPATH": str(tmp_path)}
     process = ChatProcess(
-        ChatWorker("scripted", "scripted_worker", variables, {"name": "hello"}, 20.0, check, deaths.describe)
+        ChatWorker("scripted", "scripted_worker", variables, load, 20.0, lambda status, _: deaths.describe(status))
     )
     yield process
     process.close()

@@ -2,9 +2,10 @@
 
 import pytest
 
-from agentlab.errors import ConfigError, MissingFileError
+from agentlab.errors import ConfigError, MissingFileError, ModelFileError
 from agentlab.llm.provider_config import GgufProvider
 from agentlab.llm.providers import Surroundings, build
+from tests.unit.pipeline.tiny_model import write_model
 
 
 def test_a_folder_is_no_gguf_file(home):
@@ -14,17 +15,24 @@ def test_a_folder_is_no_gguf_file(home):
         build("here", GgufProvider(kind="gguf", model_path="checkpoint"), Surroundings({}, home))
 
 
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"garbage"], ids=["empty", "cut", "other"])
+def test_a_broken_file_is_said_before_any_work(home, content):
+    home.models.mkdir()
+    (home.models / "m.gguf").write_bytes(content)
+    with pytest.raises(ModelFileError, match="not a usable GGUF model"):
+        build("here", GgufProvider(kind="gguf", model_path="m.gguf"), Surroundings({}, home))
+
+
 def test_an_adapter_is_a_file_found_by_name_or_path(home):
     def adapter(name):
         provider = GgufProvider(kind="gguf", model_path="m.gguf", adapter=name)
-        return build("here", provider, Surroundings({}, home))._engine._worker.load["adapter"]
+        return build("here", provider, Surroundings({}, home))._engine.used.adapter
 
     (home.adapters / "folder").mkdir(parents=True)
-    home.models.mkdir()
-    for file in (home.models / "m.gguf", home.adapters / "mine.gguf"):
-        file.write_bytes(b"GGUF")
+    write_model(home.models / "m.gguf")
+    (home.adapters / "mine.gguf").write_bytes(b"GGUF")
     for name in ("mine", "mine.gguf", "adapters/mine.gguf"):
-        assert adapter(name) == str(home.adapters / "mine.gguf")
+        assert adapter(name) == home.adapters / "mine.gguf"
     with pytest.raises(MissingFileError, match=r"llm\.providers\.here\.adapter: there is no adapter file"):
         adapter("other")
     with pytest.raises(ConfigError, match="is a folder") as caught:
@@ -35,10 +43,9 @@ def test_an_adapter_is_a_file_found_by_name_or_path(home):
 def test_threads_are_as_the_config_says_or_half_of_the_variable(home, monkeypatch):
     def threads(given):
         provider = GgufProvider(kind="gguf", model_path="m.gguf")
-        return build("here", provider, Surroundings({}, home, threads=given))._engine._worker.load["threads"]
+        return build("here", provider, Surroundings({}, home, threads=given))._engine.used.threads
 
-    home.models.mkdir()
-    (home.models / "m.gguf").write_bytes(b"GGUF")
+    write_model(home.models / "m.gguf")
     monkeypatch.setenv("OMP_NUM_THREADS", "6")
     assert threads(None) == 3
     assert threads(5) == 5
