@@ -69,7 +69,7 @@ def _requests(config: BenchConfig, llm: LLMConfig, stages: list[Stage], targets:
         case "load":
             return sum(stage.requests for stage in stages) + config.load.warmup * targets
         case "check":
-            return config.check.requests * targets
+            return (config.check.requests + 1) * targets
         case "quality":
             return plan_quality(config.quality, llm, config.chosen()).requests
 

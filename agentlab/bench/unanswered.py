@@ -4,15 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentlab.bench.failures import Group, group_of
 from agentlab.errors import AllModelsFailedError
-
-_REMEDIES: dict[Group, str] = {
-    "Timeout": "Give it longer (--set llm.defaults.timeout.first_token=60), or see how busy the server is.",
-    "Rate Limit": "Wait, ask less at a time (--concurrency 1), or see what the account may still use.",
-    "Model Unavailable": "See that the server runs, and that `base_url` and the model's `id` are right.",
-    "API Error": "`agentlab llm-bench check` asks each model once and says what each of them needs.",
-}
+from agentlab.llm import policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +27,7 @@ def unanswered(failures: Sequence[Failed], report: str) -> AllModelsFailedError:
     kind, most = counts.most_common(1)[0]
     worst = max((failed for failed in failures if failed.kind == kind), key=lambda failed: failed.count)
     told = f" {worst.message}" if worst.message else ""
-    remedy = worst.remedy or _REMEDIES[group_of(kind)]
+    remedy = worst.remedy or policy.rule_of(policy.kind_of(kind)).remedy
     return AllModelsFailedError(
         f"No request was answered. {most} of {counts.total()} failed with {kind}, such as {worst.target}:{told}",
         failures=tuple(f"{failed.target}: {failed.kind}: {failed.message}" for failed in failures),

@@ -30,6 +30,7 @@ from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
 from agentlab.llm.endpoint import check_base_url, host_of, is_loopback
 from agentlab.llm.sse import SseDecoder
+from agentlab.llm.types import WIRE, Wire
 
 LARGEST_REPLY = 32 << 20  # bytes
 LARGEST_ERROR = 64 << 10
@@ -165,6 +166,8 @@ class _Lane:
         self.connected = False  # a connection stands, as far as is known
         self.alive = -math.inf  # when the host last took a connection or began a reply, in the loop's time
         self._answered = False  # on the connection that is there now
+        self._wire: Wire | None = None
+        self._stamped: Any = None  # the connection whose reads are told
 
     async def send(self, url: str, content: bytes) -> httpx.Response:
         """The response as soon as its headers are there.
@@ -174,6 +177,9 @@ class _Lane:
         """
         headers = {"Content-Type": "application/json", **hop.headers()}
         request = self.client.build_request("POST", url, content=content, headers=headers)
+        self._wire = WIRE.get()
+        if self._wire is not None:
+            request.extensions["trace"] = self._heard
         kept, self._answered = self._answered, False
         clock = asyncio.get_running_loop().time
         start = clock()
@@ -190,11 +196,30 @@ class _Lane:
     def _there(self, response: httpx.Response) -> httpx.Response:
         self._answered = True
         self._lives()
+        if self._wire is not None:
+            self._wire.came = self.alive
+            self._stamp(response.extensions["network_stream"])
         return response
+
+    def _stamp(self, stream: Any) -> None:
+        """Tell the wire of each read; the pieces of a body come one by one, however many were read at once."""
+        if self._stamped is stream:
+            return
+        self._stamped, read, now = stream, stream.read, asyncio.get_running_loop().time
+
+        async def stamping(*given: Any, **named: Any) -> bytes:
+            data: bytes = await read(*given, **named)
+            if self._wire is not None:
+                self._wire.came = now()
+            return data
+
+        stream.read = stamping
 
     async def _heard(self, event: str, _: Mapping[str, Any]) -> None:
         if event == "connection.connect_tcp.complete":
             self._lives()
+        elif event == "http11.send_request_body.complete" and self._wire is not None:
+            self._wire.sent = asyncio.get_running_loop().time()
 
     def _lives(self) -> None:
         self.connected, self.alive = True, asyncio.get_running_loop().time()

@@ -1,6 +1,7 @@
 """Plain data that crosses the language-model seam."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -149,6 +150,22 @@ class Attempt:
     message: str = ""
     usage: Usage = field(default_factory=Usage)
     assumed_usd: float | None = None
+
+
+@dataclass(slots=True)
+class Wire:
+    """When bytes went over the wire, in the loop's seconds: what a benchmark counts from and to. None: not known.
+
+    Attributes:
+        sent: the latest request was handed to the system, to its last byte.
+        came: the latest bytes of the reply were read. Pieces that were read together have the same.
+    """
+
+    sent: float | None = None
+    came: float | None = None
+
+
+WIRE: ContextVar[Wire | None] = ContextVar("agentlab.llm.wire", default=None)  # filled in by requests of this task
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,28 @@ def test_when_nobody_answers_the_report_is_there_and_the_exit_code_is_4(
     assert "LLMConnectionError" in answer.json["error"]["message"]
     folder = Path(answer.json["run"]["path"])
     assert str(folder / "report.md") in answer.json["error"]["hint"]
+    assert "agentlab llm-bench" not in answer.json["error"]["hint"]  # that is what was just run
     report = (folder / "report.md").read_text(encoding="utf-8")
     assert ("No item was answered" if measure == "quality" else "Model Unavailable") in report
+
+
+@pytest.mark.parametrize("status", ["400", "401", "402", "404", "422", "500", "html"])
+def test_no_remedy_names_the_command_that_was_just_run(agentlab: Call, status: str) -> None:
+    flags = ("--set", f"mock=['{status}', ok-n1]", "--set", "llm.defaults.retries=0", "--requests", "1")
+    answer = agentlab("llm-bench", "check", "demo", *flags, "--json")
+    assert answer.code == 0
+    row = answer.json["result"]["check"]["models"][0]
+    assert (row["successes"], bool(row["remedy"])) == (0, True)
+    assert "llm-bench" not in row["remedy"]
+
+
+def test_what_speaks_against_a_figure_is_marked_on_the_screen(agentlab: Call) -> None:
+    """All tokens come in one piece, and the stage is over in a moment."""
+    answer = agentlab("llm-bench", "demo", *FAST, "--set", "mock=[ok-n20]", "--concurrency", "2")
+    assert answer.code == 0
+    assert "2 at a time *" in answer.out
+    assert "of the pieces arrived together with the one before" in " ".join(answer.out.split())
+    assert "short: 6 requests in" in " ".join(answer.out.split())
 
 
 def test_a_check_that_may_cost_nothing_exits_5(agentlab: Call, workspace: Path) -> None:

@@ -65,6 +65,7 @@ class _Tally:
     """What one model's requests came to."""
 
     asked: int = 0
+    warm: bool = False  # it has answered before it was timed
     firsts: list[float] = field(default_factory=list)
     totals: list[float] = field(default_factory=list)
     error: AgentlabError | None = None
@@ -74,7 +75,7 @@ async def _check(
     target: Target, config: CheckConfig, llm: LLMConfig, router: "Router", checked: Callable[[ModelCheck], None]
 ) -> ModelCheck:
     tally = _Tally()
-    for turn in range(config.requests):
+    for turn in range(-1, config.requests):  # the first loads the model and opens the connection: it counts if it fails
         tally.asked += 1
         began = time.perf_counter()
         try:
@@ -91,7 +92,10 @@ async def _check(
             if _hopeless(tally):
                 break
         else:
-            _note(tally, answer, time.perf_counter() - began)
+            if turn < 0:
+                tally.asked, tally.warm = 0, True
+            else:
+                _note(tally, answer, time.perf_counter() - began)
     row = _row(target.name, llm, tally)
     checked(row)
     return row
@@ -107,7 +111,7 @@ def _note(tally: _Tally, answer: Completion[str], elapsed: float) -> None:
 def _hopeless(tally: _Tally) -> bool:
     """Whether asking again would only spend the model's clocks again."""
     assert tally.error is not None
-    return not tally.totals or issubclass(cause_of(tally.error), LLMTimeoutError)
+    return not (tally.warm or tally.totals) or issubclass(cause_of(tally.error), LLMTimeoutError)
 
 
 def _row(name: str, llm: LLMConfig, tally: _Tally) -> ModelCheck:

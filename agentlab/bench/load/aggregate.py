@@ -23,6 +23,8 @@ _SLIP = 0.1  # of the p50 of the time to the first token
 _BUSY = 0.9  # share of a core from which on the client may have been the bottleneck
 _DISAGREE = 0.05
 _HALF = 0.5  # of the client's ceiling
+_TOGETHER = 0.1  # of the mean gap: a shorter one is none; and the share of such gaps that is told
+_LEAST_SECONDS, _LEAST_ROUNDS = 1.0, 4.0  # of a stage, and in times of an answer
 
 _ENDINGS = {
     "saturated": "saturated: open requests and time to the first token kept rising",
@@ -36,7 +38,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What the records of a stage do not say. `exact` tells that the usage comes from the model's own tokenizer."""
+    """What the records of a stage do not say.
+
+    `exact` tells that the usage comes from the model's own tokenizer; `client_lag` is in seconds, see `StageRow`.
+    """
 
     stage: Stage
     ended: Ended
@@ -44,6 +49,7 @@ class StageFacts:
     file: str
     exact: bool
     price: Price | None
+    client_lag: float | None = None
 
 
 def row_of(
@@ -60,6 +66,7 @@ def row_of(
     seconds = max(over - min(record.sent for record in records), 1e-9)
     counts, counted = counts_of(whole, exact=facts.exact)
     good = sum(is_good(record, tokens, slo) for record, tokens in zip(whole, counts, strict=True))
+    gaps = _gaps(whole)
     pieces = sum(len(record.stamps) for record in whole)
     usages = [priced(record.usage, facts.price) for record in records]
     row = StageRow(
@@ -81,7 +88,8 @@ def row_of(
         output=_requests(_outputs(whole), rng),
         ttft_sent=_requests(((r.stamps[0] - r.sent) for r in whole), rng),
         tpot=_requests(_tpots(whole, counts), rng),
-        itl=_plain(_gaps(whole)),
+        itl=_plain(gaps),
+        together=float(np.mean(gaps <= _TOGETHER * gaps.mean())) if gaps.size else None,
         e2e=_requests(((r.stamps[-1] - r.scheduled) for r in whole), rng),
         e2e_sent=_requests(((r.stamps[-1] - r.sent) for r in whole), rng),
         slip=spread([(record.sent - record.scheduled) * _MS for record in records], rng=None),
@@ -93,6 +101,7 @@ def row_of(
         cost_usd=_sum([usage.cost_usd for usage in usages]),
         errors=dict(Counter(record.error for record in failed if record.error).most_common()),
         client_cpu=facts.client_cpu,
+        client_lag=None if facts.client_lag is None else facts.client_lag * _MS,
         ended=facts.ended,
         file=facts.file,
         marks=[],
@@ -206,8 +215,12 @@ def _marks(row: StageRow, whole: Sequence[Record], ceiling: CeilingRow | None) -
         yield f"client-bound: sent up to {row.slip.p99:.1f} ms late (p99), over 10 % of the time to the first token"
     if row.client_cpu > _BUSY:
         yield f"client-bound: the client kept {row.client_cpu:.0%} of a core busy"
+    if row.ttft is not None and row.client_lag is not None and row.client_lag > _SLIP * row.ttft.p50:
+        yield f"client-bound: it came to its work up to {row.client_lag:.1f} ms late (p99); the machine may be busy"
     if ceiling is not None and row.request_rate > _HALF * ceiling_at(ceiling, row.output_tokens or 1.0):
         yield "above half of what this client can do"
+    if row.e2e is not None and row.seconds < max(_LEAST_SECONDS, _LEAST_ROUNDS * row.e2e.p50 / _MS):
+        yield f"short: {row.requests} requests in {row.seconds:.2g} s; its beginning and its end weigh much"
     yield from _disagreement(row, whole)
 
 
@@ -223,7 +236,12 @@ def ceiling_at(ceiling: CeilingRow, tokens: float) -> float:
 
 
 def _disagreement(row: StageRow, whole: Sequence[Record]) -> Iterable[str]:
-    """Two counts of the same answers that differ: the server's and the tokenizer's, or tokens and pieces."""
+    """Two counts of the same answers that differ: the server's and the tokenizer's, or tokens, pieces and reads."""
+    if row.together is not None and row.together > _TOGETHER and row.tpot is not None:
+        yield (
+            f"{row.together:.0%} of the pieces arrived together with the one before: gaps are no time per token, which "
+            f"is {row.tpot.p50:.3g} ms (p50)"
+        )
     exact = _sum([record.exact for record in whole])
     reported = _sum([record.usage.output_tokens for record in whole])
     if exact and reported and abs(reported / exact - 1) > _DISAGREE:

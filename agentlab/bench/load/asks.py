@@ -14,7 +14,7 @@ from agentlab.bench.targets import Target
 from agentlab.llm import providers
 from agentlab.llm.budget import Budget, estimate, priced
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.types import ChatModel, Delta, Request, Usage
+from agentlab.llm.types import WIRE, ChatModel, Delta, Request, Usage
 from agentlab.runs.context import Context
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Asks:
         router, limit = self._open_router(), self._config.load.output_tokens
 
         async def ask(index: int) -> AsyncIterator[Delta]:
+            WIRE.set(None)  # several requests may be sent: the caller's time is what counts
             options = target.options(max_tokens=limit, seed=prompts.seed(index))
             live = router.stream(prompts.of(index), TASK, options=options)
             async for delta in live:

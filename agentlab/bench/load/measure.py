@@ -2,7 +2,7 @@
 
 All times are seconds of one monotonic clock. The first piece is the first that holds text, reasoning or a part of a
 tool call, never the empty piece that only names the role; the last piece is the last of that kind. A piece is stamped
-as soon as it is handed over, before anything is done with it.
+with the moment when its bytes were read, where they came over a wire, or else as soon as it is handed over.
 """
 
 from array import array
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from agentlab.bench.causes import cause_of
 from agentlab.errors import LLMTruncatedError, RemoteError
-from agentlab.llm.types import Delta, Usage
+from agentlab.llm.types import Delta, Usage, Wire
 
 Clock = Callable[[], float]
 
@@ -25,8 +25,8 @@ class Reading:
 
     Attributes:
         index: its number within the stage; prompt and seed follow from it.
-        scheduled: when it was to be sent.
-        sent: when it was sent.
+        scheduled: when it was to be sent; without a schedule, when it was sent.
+        sent: when it was sent, to its last byte if it went over a wire.
         stamps: when each piece of content arrived.
         output: when the first piece arrived that is no reasoning.
         ended: when the stream ended, or broke.
@@ -58,13 +58,13 @@ class Reading:
         self.ended = now
 
 
-async def take(reading: Reading, deltas: AsyncIterator[Delta], clock: Clock) -> None:
+async def take(reading: Reading, deltas: AsyncIterator[Delta], clock: Clock, wire: Wire) -> None:
     """Fill in the reading from the stream of its request. An error of the router's kinds is part of the reading."""
     finished = False
     stamp = reading.stamps.append
     try:
         async for delta in deltas:
-            now = clock()
+            now = clock() if wire.came is None else wire.came
             if delta.text or delta.tools:
                 stamp(now)
                 if reading.output is None:

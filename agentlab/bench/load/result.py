@@ -37,14 +37,17 @@ class StageRow(Document):
         seconds: from the first send to the last end.
         request_rate, token_rate: whole answers, and their tokens, per second.
         good: answers that met the objective; goodput of them per second. Without objective every answer is good.
-        ttft, e2e: from the scheduled send to the first and to the last piece of content.
+        ttft, e2e: from the scheduled send to the first and to the last piece of content; in a closed loop, which has no
+            schedule, from the sending.
         ttft_sent, e2e_sent: the same from the moment of sending.
         output: from the scheduled send to the first piece that is no reasoning; None where nothing was reasoned.
         tpot: (last piece - first piece) / (tokens - 1) of each request.
         itl: gaps between pieces of content; a piece holds `tokens_per_piece` tokens.
         slip: how late the client sent.
         in_flight: mean number of open requests.
+        together: share of the gaps that are next to nothing: their pieces arrived with the one before.
         client_cpu: share of one core that this process used.
+        client_lag: ms by which this process came late to its work, at the 99 % quantile; None: not measured.
         errors: requests by kind of error.
         ended: whole, by the time limit, with too many requests open, with a queue that kept growing, or out of budget.
         file: one JSON line per request, in the run folder.
@@ -80,7 +83,9 @@ class StageRow(Document):
     tokens_per_piece: float | None
     cost_usd: float | None
     errors: dict[str, int]
+    together: float | None = None
     client_cpu: float
+    client_lag: float | None = None
     ended: Ended
     file: str
     marks: list[str]

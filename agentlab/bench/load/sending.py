@@ -5,6 +5,7 @@ a slow answer cannot hide behind the requests that wait for it.
 """
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ from agentlab.bench.load.measure import Clock, Reading, take
 from agentlab.bench.load.result import Ended
 from agentlab.bench.load.schedule import Stage, offsets
 from agentlab.errors import GateError, LLMTimeoutError
-from agentlab.llm.types import Delta
+from agentlab.llm.types import WIRE, Delta, Wire
 
 _POLL_SECONDS = 0.2
+_BEAT_SECONDS = 0.01
 _ISSUING = 0.85  # share of a stage's time in which requests are sent; the rest is for those that are still open
 
 Ask = Callable[[int], AsyncIterator[Delta]]  # the answer to the request of this number, piece by piece
@@ -33,11 +35,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a stage did. Times of readings and `began` are of one clock."""
+    """What a stage did. Times of readings and `began` are of one clock; `lags` are in seconds, see `_lags`."""
 
     readings: list[Reading]
     began: float
     seconds: float
+    lags: "array[float]"
     ended: Ended
     error: GateError | None  # for which nothing more may be sent
 
@@ -50,13 +53,16 @@ class _Sender:
         self.open = 0
         self._ask, self._seconds, self._clock, self._keep_text = ask, seconds, clock, keep_text
 
-    async def send(self, index: int, scheduled: float) -> None:
-        reading = Reading(index, scheduled, self._clock(), text=[] if self._keep_text else None)
+    async def send(self, index: int, scheduled: float | None = None) -> None:
+        """Send one request. Without a schedule it counts from the moment of sending."""
+        now = self._clock()
+        reading = Reading(index, now if scheduled is None else scheduled, now, text=[] if self._keep_text else None)
         self.readings.append(reading)
         self.open += 1
+        WIRE.set(wire := Wire())
         try:
             async with asyncio.timeout(self._seconds):
-                await take(reading, self._ask(index), self._clock)
+                await take(reading, self._ask(index), self._clock, wire)
         except GateError:  # it was not sent
             self.readings.remove(reading)
             raise
@@ -64,6 +70,8 @@ class _Sender:
             reading.fail(LLMTimeoutError("The total time of the call ran out."), self._clock())
         finally:
             self.open -= 1
+            reading.sent = reading.sent if wire.sent is None else wire.sent
+            reading.scheduled = reading.sent if scheduled is None else scheduled
 
 
 async def run_stage(
@@ -80,6 +88,8 @@ async def run_stage(
     until = began + _ISSUING * bounds.stage
     driver = _closed if stage.arrivals == "closed" else _open
     work = asyncio.ensure_future(driver(stage, sender, clock, began, until))
+    lags = array("d")
+    beating = asyncio.ensure_future(_lags(lags, clock))
     early: Ended | None = None
     try:
         while not work.done() and early is None:
@@ -92,13 +102,24 @@ async def run_stage(
                 early = "full"
     finally:
         work.cancel()
-        found = (await asyncio.gather(work, return_exceptions=True))[0]
+        beating.cancel()
+        found = (await asyncio.gather(work, beating, return_exceptions=True))[0]
     error = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else found
     if isinstance(error, Exception) and not isinstance(error, GateError):
         raise error
     gate = error if isinstance(error, GateError) else None
     rest: Ended = "whole" if len(sender.readings) == stage.requests else "time"
-    return Taken(sender.readings, began, clock() - began, "budget" if gate else early or rest, gate)
+    return Taken(sender.readings, began, clock() - began, lags, "budget" if gate else early or rest, gate)
+
+
+async def _lags(found: "array[float]", clock: Clock) -> None:
+    """How late this client comes to its work: each wake-up's seconds after its time, a hundred times a second."""
+    due = clock() + _BEAT_SECONDS
+    while True:
+        await asyncio.sleep(max(0.0, due - clock()))
+        now = clock()
+        found.append(max(0.0, now - due))
+        due = max(due, now) + _BEAT_SECONDS
 
 
 async def _closed(stage: Stage, sender: _Sender, clock: Clock, began: float, until: float) -> None:
@@ -108,10 +129,9 @@ async def _closed(stage: Stage, sender: _Sender, clock: Clock, began: float, unt
 
     async def worker() -> None:
         for index in numbers:
-            now = clock()
-            if now >= until:
+            if clock() >= until:
                 return
-            await sender.send(index, now)
+            await sender.send(index)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(int(stage.value), stage.requests)):

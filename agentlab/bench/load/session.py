@@ -31,6 +31,7 @@ from agentlab.runs.run import Run
 _LEAST_SECONDS = 0.5  # left for a stage to be worth its start
 _WARM_SHARE = 0.2  # of the seconds that are left, for a warm-up
 _TELL_SECONDS = 0.5
+_LATE = 0.99  # the quantile of the client's lag that is told
 _FOLDER = "requests"
 _LARGEST = 1 << 30  # bytes of a file of requests
 
@@ -137,7 +138,13 @@ class Session:
         file = f"{_FOLDER}/{stage.id}.jsonl"
         self._run.write_text(file, to_lines(records))
         ended = self._ending(stage, taken)
-        facts = {"ended": ended, "client_cpu": round(cpu, 4), "seconds": round(taken.seconds + warmed, 4), "file": file}
+        facts = {
+            "ended": ended,
+            "client_cpu": round(cpu, 4),
+            "client_lag": round(float(np.quantile(taken.lags, _LATE)), 6) if taken.lags else None,
+            "seconds": round(taken.seconds + warmed, 4),
+            "file": file,
+        }
         row = self._add(stage, facts, records)
         told = {
             "target": row.target,
@@ -160,6 +167,7 @@ class Session:
                 stage=stage,
                 ended=facts["ended"],
                 client_cpu=facts["client_cpu"],
+                client_lag=facts.get("client_lag"),
                 file=facts["file"],
                 exact=local,
                 price=model.price if model else None,

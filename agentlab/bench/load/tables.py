@@ -37,11 +37,11 @@ def speed_table(result: LoadResult) -> Table:
     rows = [
         (
             row.target,
-            row.label,
+            f"{row.label} *" if row.marks else row.label,
             f"{row.answered} of {row.requests}",
             f"{row.request_rate:.4g}",
             _pair(row.ttft),
-            _pair(row.itl),
+            _pair(row.tpot),
             _pair(row.e2e),
             f"{row.token_rate:.4g}",
             f"{row.good_share:.0%}",
@@ -54,12 +54,13 @@ def speed_table(result: LoadResult) -> Table:
         "answered",
         "answers/s",
         "first token ms, p50 / p99",
-        "between pieces ms, p50 / p99",
+        "per further token ms, p50 / p99",
         "last token ms, p50 / p99",
         "tokens/s",
         "good",
     )
-    return Table(columns, rows, f"Latencies from the scheduled send, of whole answers; good: {result.objective}")
+    told = "; * see below what speaks against the figures" if any(row.marks for row in result.stages) else ""
+    return Table(columns, rows, f"Latencies from the scheduled send, of whole answers; good: {result.objective}{told}")
 
 
 def latency_table(result: LoadResult) -> Table:

@@ -47,5 +47,5 @@ def test_a_sweep_says_that_its_stages_are_not_known_yet() -> None:
 
 
 def test_a_check_and_a_quality_run_count_their_requests() -> None:
-    assert plan(measure="check", check={"requests": 2}, targets=["free", "dear", "strategy:single"]).requests == 4
+    assert plan(measure="check", check={"requests": 2}, targets=["free", "dear", "strategy:single"]).requests == 6
     assert plan(measure="quality", quality={"types": ["exact"], "per_type": 3}, targets=["free", "dear"]).requests == 6

@@ -30,7 +30,7 @@ def check(llm, router, **config):
 
 
 def test_one_models_failure_does_not_hide_anothers_result(router_of):
-    flaky = iter(["OK", ServerFaultError("Internal error."), "OK"])
+    flaky = iter(["warm", "OK", ServerFaultError("Internal error."), "OK"])
     models = {
         "good": Model(lambda _: "OK"),
         "flaky": Model(lambda _: next(flaky)),
@@ -53,6 +53,19 @@ def test_one_models_failure_does_not_hide_anothers_result(router_of):
     }
     assert (rows["locked"].error, rows["locked"].remedy) == ("Bad key.", "Check the key.")
     assert rows["good"].first_seconds <= rows["good"].total_seconds <= rows["good"].slowest_seconds
+
+
+def test_what_a_model_needs_to_start_is_not_charged_to_it(router_of):
+    class Starting(Model):
+        async def stream(self, request):
+            await asyncio.sleep(0.0 if self.requests else 0.5)
+            async for delta in super().stream(request):
+                yield delta
+
+    models = {"m": Starting(lambda _: "OK")}
+    (row,) = check(llm_of(models), router_of(llm_of(models), models), requests=1).models
+    assert (row.asked, row.successes, len(models["m"].requests)) == (1, 1, 2)
+    assert row.total_seconds < 0.3
 
 
 def test_models_are_asked_at_the_same_time_but_not_all_at_once(router_of):

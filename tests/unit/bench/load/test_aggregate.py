@@ -1,6 +1,8 @@
 """From requests to figures."""
 
+from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +114,29 @@ def test_a_server_that_counts_differently_is_flagged(record: Make) -> None:
 def test_a_client_that_is_late_or_busy_says_so(record: Make) -> None:
     assert any("client-bound" in mark for mark in row([record(ttft=0.1, late=0.02)]).marks)
     assert any("client-bound" in mark for mark in row([record()], client_cpu=0.95).marks)
-    assert row([record(ttft=0.1, late=0.005)]).marks == []
+    assert any("client-bound" in mark for mark in row([record(ttft=0.1)], client_lag=0.02).marks)
+    prompt = [record(sent=0.2 * number, ttft=0.1, late=0.005) for number in range(10)]
+    assert row(prompt, client_lag=0.002).marks == []
+
+
+def test_a_stage_that_is_mostly_beginning_and_end_is_marked(record: Make) -> None:
+    long = [record(sent=number, ttft=1.0) for number in range(9)]
+    assert not any("short" in mark for mark in row(long).marks)
+    assert any(mark.startswith("short: 3 requests in 3") for mark in row(long[:3]).marks)
+    quick = [record(sent=0.01 * number, ttft=0.01, itl=0.001) for number in range(50)]
+    assert any("short" in mark for mark in row(quick).marks)
+
+
+def test_pieces_that_arrive_together_are_marked_and_the_time_per_token_is_told(record: Make) -> None:
+    def read(*stamps: float) -> Record:
+        return replace(record(pieces=len(stamps), tokens=len(stamps), ttft=stamps[0]), stamps=array("d", stamps))
+
+    found = row([read(0.1, 0.1, 0.1, 0.106, 0.106, 0.106, 0.112)])
+    assert found.together == pytest.approx(4 / 6)
+    (told,) = [mark for mark in found.marks if "together" in mark]
+    assert told.startswith("67% of the pieces arrived together")
+    assert "2 ms" in told
+    assert row([record(pieces=8, itl=0.002)]).together == 0
 
 
 def test_a_rate_above_half_of_the_clients_own_is_marked(record: Make) -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from agentlab.bench.load.measure import Reading, take
 from agentlab.errors import AllModelsFailedError, RateLimitedError
-from agentlab.llm.types import Delta, ToolPiece, Usage
+from agentlab.llm.types import Delta, ToolPiece, Usage, Wire
 
 
 def read(virtually: Callable[..., Any], stream: AsyncIterator[Delta]) -> Reading:
     async def measure() -> Reading:
         clock = asyncio.get_running_loop().time
         reading = Reading(0, clock(), clock())
-        await take(reading, stream, clock)
+        await take(reading, stream, clock, Wire())
         return reading
 
     found: Reading = virtually(measure())
@@ -30,6 +30,20 @@ def test_the_first_token_is_the_first_piece_with_content_and_not_the_role(
     assert reading.output == pytest.approx(0.2)
     assert reading.usage == Usage(7, 3)
     assert reading.answered
+
+
+def test_pieces_that_were_read_together_arrived_together(virtually: Callable[..., Any]) -> None:
+    wire, reading = Wire(), Reading(0, 0.0, 0.0)
+
+    async def reads() -> AsyncIterator[Delta]:
+        for came in (0.5, 0.5, 0.7):
+            wire.came = came
+            await asyncio.sleep(1)  # the client is slow: that is not the server's time
+            yield Delta(text="x")
+        yield Delta(finish="stop")
+
+    virtually(take(reading, reads(), lambda: 9.0, wire))
+    assert reading.stamps.tolist() == [0.5, 0.5, 0.7]
 
 
 async def _thinking() -> AsyncIterator[Delta]:
