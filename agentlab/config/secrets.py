@@ -61,9 +61,10 @@ def holds_secret(name: str, value: str, env: Mapping[str, str]) -> bool:
     return any(value.strip() == secret if is_word(secret) else secret in value for secret in secrets_of(env))
 
 
+@cache
 def _is_ours(value: str) -> bool:
     """Whether agentlab's sources and presets use this text as a word: a key, a choice, a model's name."""
-    return re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", _own_text()) is not None
+    return value in _own_text() and re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", _own_text()) is not None
 
 
 @cache

@@ -19,6 +19,7 @@ from agentlab.files import open_file
 MAX_BYTES = 256 * 1024  # the reader is pure Python: three seconds at worst
 MAX_NODES = 20_000  # aliases counted as often as they are used
 MAX_DEPTH = 32
+_LONGEST_NUMBER = 100  # digits; Python refuses to show some thousands, and no float holds more than 309
 
 _TAG = "tag:yaml.org,2002:"
 _FLOAT = re.compile(
@@ -235,6 +236,8 @@ class _Builder:
             match node.tag.removeprefix(_TAG):
                 case "str":
                     return self._encodable(node)
+                case "int" | "float" if len(text) > _LONGEST_NUMBER:
+                    raise ValueError("too long")
                 case "int":
                     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
                 case "float":

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -65,6 +66,15 @@ def data(workspace: Path) -> Path:
 
 def expected(winner: Artefact, data: Path) -> str:
     return forecast(winner, read_input(winner, data)).to_csv()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["pipe", "pipe.csv", "pipe.csv.gz", "/dev/zero", "runs"])
+def test_an_input_that_is_no_file_is_refused_at_once(agentlab: Call, run: Run, workspace: Path, name: str) -> None:
+    if name.startswith("pipe"):
+        os.mkfifo(workspace / name)
+    answer = agentlab("nas", "predict", "mine", "--input", name)
+    assert (answer.code, "is a " in answer.err) == (2, True)
 
 
 @pytest.mark.parametrize("flag", ["--output", "--out"])
