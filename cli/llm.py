@@ -170,6 +170,7 @@ def _talk(
     from agentlab.persona.talk import Talk
 
     from .launch import surroundings
+    from .talk import typed
 
     context, name, overrides = surroundings(screen), None, []
     for override in map(parse, sets):
@@ -197,4 +198,4 @@ def _talk(
     )
     if not cast.together:
         screen.say("they do not fit into the memory together: each is loaded for its turn")
-    return Talk(cast, context, options, system)
+    return Talk(cast, context, options, None if system is None else typed(system))

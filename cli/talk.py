@@ -96,7 +96,7 @@ def _line(screen: Screen) -> str | None:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives `input` keys to edit and recall a line
         try:
-            return _text(input("> ").encode(errors="surrogateescape"))
+            return typed(input("> "))
         except EOFError:
             screen.write("\n")
             return None
@@ -109,7 +109,7 @@ def _line(screen: Screen) -> str | None:
 def prompt(given: str | None) -> str:
     """The question of `ask`: as typed, or else all of standard input."""
     if given is not None and given != "-":
-        text = _text(given.encode(errors="surrogateescape"))
+        text = typed(given)
     elif sys.stdin is None or (given is None and sys.stdin.isatty()):
         text = ""
     else:
@@ -129,8 +129,17 @@ def _read(read: Callable[[int], bytes]) -> str:
     return _text(data)
 
 
+def typed(text: str) -> str:
+    """What was typed, if it is text: Python hides bytes that are not UTF-8 in it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    return _text(text.encode(errors="surrogateescape"))
+
+
 def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise UsageError("The question is not UTF-8.", hint="Convert it, for example with iconv.") from error
+        raise UsageError("What is asked is not UTF-8.", hint="Convert it, for example with iconv.") from error

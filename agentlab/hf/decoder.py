@@ -103,7 +103,10 @@ class Decoder:
             )
         except (TemplateError, ValueError, TypeError, KeyError) as error:
             raise BadRequestError(f"The model's chat template refuses the messages: {error}.") from error
-        tokens: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        try:
+            tokens: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        except (TypeError, UnicodeError) as error:  # the first is how tokenizers say it
+            raise BadRequestError("The prompt holds half of a character (a lone surrogate).") from error
         if not tokens:
             raise BadRequestError("The model's chat template makes an empty prompt of the messages.")
         return tokens

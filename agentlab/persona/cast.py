@@ -76,7 +76,7 @@ def cast_of(
         if model is None or model in config.models:
             return Cast(config, (Speaker(model or "", model),))
         path = store.find(model, workspace)
-        return _cast(config, [_voice(store.stem_of(path.name), path, None, None)])
+        return _cast(config, [_voice(store.stem_of(path.name) or str(path), path, None, None)])
     voices: dict[str, _Voice] = {}
     for name in dict.fromkeys(adapters):
         voice = _with_adapter(name, model, config, workspace, importing)
@@ -90,8 +90,8 @@ def _with_adapter(
     name: str, model: str | None, config: LLMConfig, workspace: Workspace, importing: Callable[[str], object]
 ) -> _Voice:
     place = adapter_place(name, workspace)
-    file = place if place.suffix == _ENDING else place.with_name(f"{place.name}{_ENDING}")
-    if file.is_file() and not place.is_dir():
+    file = place if place.suffix == _ENDING or place.is_dir() else place.with_name(f"{place.name}{_ENDING}")
+    if file.is_file():
         return _voice(file.stem, store.find(model or _gguf_of(config, file), workspace), file, None)
     folder = find_adapter(name, workspace)
     base = find_base(str(base_of(folder, model, workspace)), workspace)
@@ -116,11 +116,12 @@ def _gguf_of(config: LLMConfig, file: Path) -> str:
 
 
 def _voice(name: str, base: Path, adapter: Path | None, system: str | None) -> _Voice:
-    kind = "gguf" if base.is_file() else "hf"
+    kind, weights = ("gguf", [base]) if base.is_file() else ("hf", list(base.glob("*.safetensors")))
     provider = {"kind": kind, "model_path": escape(str(base))}
     if adapter is not None:
         provider["adapter"] = escape(str(adapter))
-    return _Voice(Speaker(name, name, system, store.size_of(base) + _LIBRARIES[kind]), provider)
+    needed = sum(part.stat().st_size for part in weights) + _LIBRARIES[kind]
+    return _Voice(Speaker(name, name, system, needed), provider)
 
 
 def _cast(config: LLMConfig, voices: Sequence[_Voice]) -> Cast:
@@ -131,7 +132,7 @@ def _cast(config: LLMConfig, voices: Sequence[_Voice]) -> Cast:
     tree = {
         **config.model_dump(include={"defaults", "budget", "ledger"}),
         "providers": {voice.speaker.name: voice.provider for voice in voices},
-        "models": {name: {"provider": name, "id": name, "price": {"input": 0, "output": 0}} for name in names},
+        "models": {name: {"provider": name, "id": "local", "price": {"input": 0, "output": 0}} for name in names},
         "roles": {"primary": names},
         "threads": machine.threads(config.threads, workers=len(names) if together else 1),
     }

@@ -81,10 +81,11 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
     closed = subprocess.run(["sh", "-c", script], capture_output=True, cwd=workspace, check=False, env=_env())
     assert closed.returncode == 2
     assert b"no question" in closed.stderr
-    odd = subprocess.run(
-        [sys.executable, "-m", "agentlab", "llm", "ask", b"a \xff"], capture_output=True, check=False, env=_env()
-    )
-    assert (odd.returncode, b"not UTF-8" in odd.stderr) == (2, True)
+    for words in ([b"a \xff"], ["a", "--system", b"\xff"]):
+        odd = subprocess.run(
+            [sys.executable, "-m", "agentlab", "llm", "ask", *words], capture_output=True, check=False, env=_env()
+        )
+        assert (odd.returncode, b"not UTF-8" in odd.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,13 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
     [
         (["ask", "hi", "--adapter", "nobody"], 2, "no adapter named 'nobody'"),
         (["ask", "hi", "--adapter", "./nobody"], 3, "no adapter folder"),
+        (["ask", "hi", "--adapter", ""], 2, "no adapter named ''"),
+        (["ask", "hi", "--adapter", ".."], 2, "no adapter named '..'"),
+        (["ask", "hi", "--adapter", "/"], 3, "adapter_config.json"),
+        (["ask", "hi", "--adapter", "./" + "x" * 300], 3, "Cannot use"),
+        (["ask", "hi", "--adapter", "~nosuchuser/x"], 2, "home folder"),
+        (["ask", "hi", "--model", "/"], 2, "no checkpoint folder"),
+        (["ask", "hi", "--model", "/dev/zero"], 2, "no checkpoint folder"),
         (["ask", "hi", "--model", "nobody"], 2, "no model named 'nobody'"),
         (["ask", "hi", "--set", "llm=nobody"], 2, "'nobody'"),
         (["ask", "hi", "--set", "llm={}"], 2, "name of a preset"),

@@ -153,3 +153,9 @@ def test_an_adapter_changes_the_answer(folder, tmp_path, decoder):
     given = decoder._tokenize(HI)
     assert not torch.allclose(adapted._forward(given, None)[0], decoder._forward(given, None)[0], atol=1e-3)
     assert ask(adapted, max_tokens=3)[1].completion_tokens == 3
+
+
+def test_half_a_character_is_refused_and_the_next_question_answered(decoder):
+    with pytest.raises(BadRequestError, match="half of a character"):
+        ask(decoder, [{"role": "user", "content": "w1 \ud800"}])
+    assert ask(decoder)[1].completion_tokens == 8

@@ -60,7 +60,9 @@ def test_without_names_the_config_is_asked_and_a_model_of_it_may_be_named(place:
 
 def test_a_model_of_this_machine_is_one_as_well(place: Workspace) -> None:
     assert providers(cast(place, model="small")) == {"small": ("gguf", "small.gguf", None)}
-    assert providers(cast(place, model=str(place.models / "ours"))) == {"ours": ("hf", "ours", None)}
+    long = place.models / ("ours" * 60)
+    (place.models / "ours").rename(long)
+    assert providers(cast(place, model=str(long))) == {long.name: ("hf", long.name, None)}
     with pytest.raises(UnknownNameError, match="'smal'"):
         cast(place, model="smal")
 
