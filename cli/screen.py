@@ -93,7 +93,7 @@ class Screen:
             case Figure(file, alt):
                 return [self.cleaned(f"{alt}: {file}")]
             case Table():
-                rows = (block.columns, *block.rows)
+                rows = (block.columns, *block.rows) if any(block.columns) else block.rows
                 return ["\t".join(" ".join(self.cleaned(cell).split()) for cell in row) for row in rows]
         return [self.cleaned(block.text)]
 
@@ -118,7 +118,13 @@ class Screen:
         from agentlab.runs.report import numeric_columns
 
         right = numeric_columns(table)
-        grid = RichTable(box=box.SIMPLE_HEAD, caption=table.caption or None, caption_justify="left", pad_edge=False)
+        grid = RichTable(
+            box=box.SIMPLE_HEAD,
+            caption=table.caption or None,
+            caption_justify="left",
+            pad_edge=False,
+            show_header=any(table.columns),
+        )
         for index, column in enumerate(table.columns):
             side: Literal["left", "right"] = "right" if index in right else "left"
             grid.add_column(RichText(self.cleaned(column)), justify=side, overflow="fold")
@@ -317,5 +323,5 @@ class LiveProgress:
                 return
             if left <= 0:
                 count = f"{self._done or 0} of {self._total}" if self._total else ""
-                parts = (count, self._detail, f"{elapsed // 60:.0f}:{elapsed % 60:02.0f}")
-                self.line(f"  ... {', '.join(part for part in parts if part)}")
+                told = ", ".join(part for part in (count, self._detail) if part) or "working"
+                self.line(f"  ... {told}, {elapsed // 60:.0f}:{elapsed % 60:02.0f}")

@@ -58,7 +58,11 @@ def comparison(result: NasResult) -> Table:
     mine = with_spread(w.val_mse, w.val_mse_spread), with_spread(w.test_mse, w.test_mse_spread), number(w.test_mae)
     rows.append((w.test_mse, (f"winner {w.run_id}", *mine)))
     rows.sort(key=lambda row: row[0])
-    return Table(("forecast", "validation MSE", "test MSE", "test MAE"), [row for _, row in rows])
+    return Table(
+        ("forecast", "validation MSE", "test MSE", "test MAE"),
+        [row for _, row in rows],
+        "The winner beside simple forecasts and published figures, lowest test error first",
+    )
 
 
 def published_table(result: NasResult) -> Table:
@@ -107,19 +111,22 @@ def step_table(result: NasResult) -> Table:
     """Test MSE by forecast step, at most a dozen of them evenly spread."""
     last = len(result.by_step) - 1
     shown = sorted({round(last * i / (_STEPS - 1)) for i in range(_STEPS)}) if last >= _STEPS else range(last + 1)
-    return Table(("step ahead", "test MSE"), [(str(i + 1), number(result.by_step[i])) for i in shown])
+    rows = [(str(i + 1), number(result.by_step[i])) for i in shown]
+    return Table(("step ahead", "test MSE"), rows, "Test error of the winner by forecast step")
 
 
 def channel_table(result: NasResult) -> Table:
     """Test error by column."""
     rows = [(c.name, number(c.mse), number(c.rmse)) for c in result.by_channel]
-    return Table(("column", "test MSE", "root mean square error in its units"), rows)
+    columns = ("column", "test MSE", "root mean square error in its units")
+    return Table(columns, rows, "Test error of the winner by column")
 
 
 def configuration(result: NasResult) -> Table:
     """The winner's searched keys; a star marks what differs from trial 0."""
     w = result.winner
-    return Table(("key", "value", "changed"), [(k, str(v), "*" if k in w.changes else "") for k, v in w.params.items()])
+    rows = [(k, str(v), "*" if k in w.changes else "") for k, v in w.params.items()]
+    return Table(("key", "value", "changed"), rows, "The winner's searched keys; * differs from trial 0")
 
 
 def trial_table(result: NasResult) -> Table:
@@ -212,7 +219,8 @@ def pair_table(result: NasResult) -> Table:
 
 def importance_table(result: NasResult) -> Table:
     """How much of the differences between trials each searched key explains."""
-    return Table(("key", "share"), [(key, f"{share:.0%}") for key, share in result.importances.items()])
+    rows = [(key, f"{share:.0%}") for key, share in result.importances.items()]
+    return Table(("key", "share"), rows, "Share of the differences between trials that each key explains")
 
 
 def _beside(ratio: float) -> str:

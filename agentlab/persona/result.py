@@ -133,7 +133,8 @@ class PersonasResult(Document):
             "MiB",
             "adapter",
         )
-        return [Table(columns, rows), *self._told_apart(), *self._forgotten()]
+        caption = "Conversations, losses on the held-out ones, speed and memory of each training"
+        return [Table(columns, rows, caption), *self._told_apart(), *self._forgotten()]
 
     def _told_apart(self) -> list[Block]:
         if self.separability is None or self.chance is None:
@@ -168,5 +169,5 @@ class PersonasResult(Document):
                 if name in sample.prompted:
                     rows.append((f"base, told to be {name}", sample.prompted[name]))
                 rows.append((name, said))
-            found.append(Table(("", sample.question), rows))
+            found.append(Table(("who", "answer"), rows, caption=sample.question))
         return found

@@ -46,7 +46,7 @@ def _why(why: Mapping[str, Any]) -> Iterator[Block]:
     if "tally" in why:
         rows = [(each["vote"], f"{each['weight']:g}", str(len(each["candidates"]))) for each in why["tally"]]
         rows += [("(no vote)", "", str(why["abstained"]))] if why["abstained"] else []
-        yield Table(("vote", "weight", "answers"), rows)
+        yield Table(("vote", "weight", "answers"), rows, "What the answers voted for")
     rest = {key: value for key, value in why.items() if key not in ("method", "tally", "abstained", "chosen")}
     if any(value not in (False, [], {}) for value in rest.values()):
         yield Text(json.dumps(rest, ensure_ascii=False)[:500])

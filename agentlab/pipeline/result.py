@@ -71,7 +71,14 @@ class PipelineResult(Document):
             return [Code(self.items[0].answer)]
         failed = [item for item in self.items if item.error is not None]
         said = f"{len(self.items) - len(failed)} of {len(self.items)} inputs were answered; see outputs.jsonl."
-        return [Text(said), *([Table(("input", "error"), [(i.name, i.error or "") for i in failed])] if failed else [])]
+        return [
+            Text(said),
+            *(
+                [Table(("input", "error"), [(i.name, i.error or "") for i in failed], "Inputs that failed")]
+                if failed
+                else []
+            ),
+        ]
 
     def tables(self) -> list[Block]:
         """What it took."""
@@ -101,7 +108,13 @@ class PipelineResult(Document):
             )
             for m in self.models
         ]
-        found: list[Block] = [Table(_STAGES, stages, caption="Stages: answers, those a model was asked for, tokens")]
+        found: list[Block] = [
+            Table(
+                _STAGES,
+                stages,
+                caption="Each stage: its answers, for how many a model was asked, tokens and tokens per second",
+            )
+        ]
         return [*found, Table(_MODELS, models, caption="Local models")] if models else found
 
 

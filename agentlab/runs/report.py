@@ -1,6 +1,7 @@
 """Renders blocks as `report.md` and as a self-contained `report.html` (pictures inlined, no script, no request)."""
 
 import base64
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,10 @@ from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from agentlab.runs.run import Run
+
+_COLUMNS = 100  # of a line of code or an answer in Markdown, whose readers do not fold it
+_PHONE = 40  # characters that a page of 400 px shows beside each other
+_LONGEST_WORD = 24  # that is left whole
 
 
 def write_report(run: "Run", title: str, blocks: Sequence[Block]) -> None:
@@ -29,7 +34,7 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
                 parts.append(_escape(text))
             case Code(text):
                 fence = "`" * max(3, _longest_fence(text) + 1)
-                parts.append(f"{fence}\n{text.rstrip()}\n{fence}")
+                parts.append(f"{fence}\n{_folded(text.rstrip())}\n{fence}")
             case Figure(file, alt):
                 parts.append(f"![{_line(alt)}]({file})")
             case Table():
@@ -37,14 +42,36 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
     return visible("\n\n".join(parts) + "\n")
 
 
+def _folded(text: str) -> str:
+    """The same text with its long lines folded, under their own indent: at spaces, else anywhere."""
+    return "\n".join(line for long in text.split("\n") for line in _lines(long))
+
+
+def _lines(line: str) -> list[str]:
+    if len(line) <= _COLUMNS:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())][: _COLUMNS // 2]
+    return textwrap.wrap(
+        line,
+        _COLUMNS,
+        subsequent_indent=indent,
+        expand_tabs=False,
+        replace_whitespace=False,
+        break_on_hyphens=False,
+    )
+
+
 def _markdown_table(table: Table) -> str:
+    caption = f"{_escape(table.caption)}\n\n" if table.caption else ""
+    if not any(table.columns):  # a table has to have a header, and this one would be a blank row
+        return caption + "\n".join(f"- {': '.join(_line(cell) for cell in row if cell)}" for row in table.rows)
     right = numeric_columns(table)
     lines = [
         "| " + " | ".join(_line(column) for column in table.columns) + " |",
         "| " + " | ".join("---:" if i in right else "---" for i in range(len(table.columns))) + " |",
         *("| " + " | ".join(_line(cell) for cell in row) + " |" for row in table.rows),
     ]
-    return (f"{_escape(table.caption)}\n\n" if table.caption else "") + "\n".join(lines)
+    return caption + "\n".join(lines)
 
 
 def numeric_columns(table: Table) -> set[int]:
@@ -95,11 +122,24 @@ _PAGE = """<!doctype html>
 body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--rule); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+h1, h2, p, pre, caption { overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: 1rem 0;
+  min-width: min(100%, 22rem); }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
-th { color: var(--faint); font-weight: 600; } td.n, th.n { text-align: right; white-space: nowrap; }
+th { color: var(--faint); font-weight: 600; } .n { text-align: right; } td.n { white-space: nowrap; }
+.long { overflow-wrap: anywhere; min-width: 8rem; }
 caption { caption-side: top; text-align: left; color: var(--faint); padding-bottom: .4rem; }
-img { max-width: 100%; height: auto; } pre { background: var(--band); padding: .8rem; overflow-x: auto; }
+img { max-width: 100%; height: auto; }
+pre { background: var(--band); padding: .8rem; white-space: pre-wrap; }
+@media (max-width: 48rem) {
+  body { margin: 1rem auto; } th, td { padding: .25rem .4rem; }
+  .wide, .wide caption, .wide tbody, .wide tr { display: block; } .wide thead { display: none; }
+  .wide tr { border-top: 1px solid var(--rule); padding: .4rem 0; }
+  .wide td { display: grid; grid-template-columns: 9rem 1fr; gap: .8rem; border: 0; padding: .1rem 0;
+    text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 0; }
+  .wide td::before { content: attr(data-label); color: var(--faint); }
+  .wide td:first-child { font-weight: 600; } .wide td:empty { display: none; }
+}
 </style>
 </head>
 <body>
@@ -107,12 +147,15 @@ img { max-width: 100%; height: auto; } pre { background: var(--band); padding: .
 {% for block in blocks %}{% if block.kind == "Heading" %}<h2>{{ block.text }}</h2>
 {% elif block.kind == "Text" %}<p>{{ block.text }}</p>
 {% elif block.kind == "Code" %}<pre>{{ block.text }}</pre>
-{% elif block.kind == "Figure" %}<p><img src="data:image/png;base64,{{ block.data }}" alt="{{ block.alt }}"></p>
-{% else %}<div class="scroll"><table>{% if block.caption %}<caption>{{ block.caption }}</caption>{% endif %}
-<tr>{% for c in block.columns %}<th{% if loop.index0 in block.right %} class="n"{% endif %}>{{ c }}</th>{% endfor %}</tr>
-{% for row in block.rows %}<tr>{% for c in row -%}
-<td{% if loop.index0 in block.right %} class="n"{% endif %}>{{ c }}</td>{% endfor %}</tr>
-{% endfor %}</table></div>
+{% elif block.kind == "Figure" -%}
+<p><img src="data:image/png;base64,{{ block.data }}" alt="{{ block.alt }}"></p>
+{% else %}<table{% if block.wide %} class="wide"{% endif %}>
+{%- if block.caption %}<caption>{{ block.caption }}</caption>{% endif %}
+{% if block.columns | select | list %}<thead><tr>{% for c in block.columns -%}
+<th scope="col" class="{{ block.kinds[loop.index0] }}">{{ c }}</th>{% endfor %}</tr></thead>
+{% endif %}<tbody>{% for row in block.rows %}<tr>{% for c in row -%}
+<td class="{{ block.kinds[loop.index0] }}" data-label="{{ block.columns[loop.index0] }}">{{ c }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
 {% endif %}{% endfor %}</body>
 </html>
 """
@@ -135,4 +178,20 @@ def _html_block(block: Block, read: Callable[[str], bytes]) -> dict[str, object]
             return {"kind": kind, "alt": alt, "data": base64.b64encode(read(file)).decode()}
         case Table(columns, rows, caption):
             right = numeric_columns(block)
-            return {"kind": kind, "columns": columns, "rows": rows, "caption": caption, "right": right}
+            kinds = [
+                "n" if i in right else "long" if _word(block, i) > _LONGEST_WORD else "" for i in range(len(columns))
+            ]
+            wide = sum(_width(block, i, number=i in right) + 2 for i in range(len(columns))) > _PHONE
+            return {"kind": kind, "columns": columns, "rows": rows, "caption": caption, "kinds": kinds, "wide": wide}
+
+
+def _word(table: Table, column: int) -> int:
+    """The length of a column's longest word."""
+    return max((len(word) for row in table.rows for word in row[column].split()), default=0)
+
+
+def _width(table: Table, column: int, *, number: bool) -> int:
+    """Characters that a column needs to be read with ease."""
+    longest = max((len(row[column]) for row in table.rows), default=0)
+    heading = max(map(len, table.columns[column].split()), default=0)
+    return max(heading, longest if number else min(longest, _LONGEST_WORD))

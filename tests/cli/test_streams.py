@@ -319,7 +319,7 @@ def test_without_a_terminal_a_long_work_says_how_far_it_is(
         bar.update("0012:draft", done=37, total=600)
         time.sleep(0.3)
     (first, *others) = silent(capsys.readouterr().err.splitlines())
-    assert first == "  ... 0:00"
+    assert first == "  ... working, 0:00"
     assert others[-1].startswith("  ... 37 of 600, 0012:draft, 0:0")
     time.sleep(0.3)
     assert capsys.readouterr().err == ""

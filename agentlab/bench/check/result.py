@@ -58,7 +58,11 @@ class CheckResult(Document):
         if failed := [row for row in self.models if row.error_group]:
             shown += [Heading("What went wrong"), _errors(failed)]
         advice = [(row.model, row.role or "none", row.why) for row in self.recommendations]
-        return [*shown, Heading("Recommendation"), Table(("model", "role", "why"), advice)]
+        return [
+            *shown,
+            Heading("Recommendation"),
+            Table(("model", "role", "why"), advice, "Roles by what was measured"),
+        ]
 
     def _availability(self) -> Table:
         rows = [
@@ -91,4 +95,4 @@ class CheckResult(Document):
 
 def _errors(failed: list[ModelCheck]) -> Table:
     rows = [(row.model, row.error_group or "", row.error_kind, row.error, row.remedy or "–") for row in failed]
-    return Table(("model", "group", "error", "message", "remedy"), rows)
+    return Table(("model", "group", "error", "message", "remedy"), rows, "The last error of each model")

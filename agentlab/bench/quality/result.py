@@ -154,7 +154,8 @@ class QualityResult(Document):
             for row in self.targets
             for part in row.by_type
         ]
-        return Table(("target", "type", f"quality, {self.level:.0%} interval", "scored", "failed", "valid JSON"), rows)
+        columns = ("target", "type", f"quality, {self.level:.0%} interval", "scored", "failed", "valid JSON")
+        return Table(columns, rows, "Quality by type of task")
 
 
 def _interval(row: TypeScore | TargetQuality) -> str:

@@ -1,10 +1,16 @@
 """Reports: the same blocks in Markdown and HTML; text from outside cannot become markup."""
 
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.runs.document import Code, Figure, Heading, Table, Text, number
+from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, number
 from agentlab.runs.report import html, markdown, numeric_columns
+from cli.screen import Screen
 
 PNG = b"\x89PNG"
 
@@ -61,3 +67,62 @@ def test_numbers_are_aligned_right() -> None:
 
 def test_number_shows_unknown_as_a_dash_and_small_as_power() -> None:
     assert [number(v) for v in (None, 0.12345, 0.0, 1.5e-7)] == ["–", "0.1235", "0.0000", "1.500e-07"]
+
+
+def page(*blocks: Block) -> str:
+    return html("T", blocks, lambda _: PNG)
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="`") | st.sampled_from("  \t-{("), max_size=600))
+def test_long_lines_of_an_answer_are_folded_in_markdown_and_lose_no_letter(text: str) -> None:
+    lines = markdown("T", [Code(f"    {text}\nend")]).split("\n")
+    assert all(len(line) <= 100 for line in lines[2:])
+    assert "".join("".join(lines[2:]).strip("`").split()) == "".join(f"{text}end".split())
+
+
+def test_code_keeps_its_indent_and_short_lines_are_left_alone() -> None:
+    code = "def f():\n\treturn 1\n    " + "call(argument, " * 12
+    first, second, third, *others = markdown("T", [Code(code)]).split("```")[1].strip("\n").split("\n")
+    assert (first, second) == ("def f():", "\treturn 1")
+    assert all(line.startswith("    call(") for line in (third, *others))
+
+
+def test_answers_wrap_on_a_page() -> None:
+    assert "white-space: pre-wrap" in page(Code("x" * 500))
+    assert "h1, h2, p, pre, caption { overflow-wrap: anywhere; }" in page()
+
+
+def test_a_table_that_a_phone_cannot_show_has_cards_there() -> None:
+    """Every cell bears the name of its column, which stands before it when the header is gone."""
+    columns = ("stage", "answers", "asked", "failed", "read", "reused", "written", "seconds")
+    shown = page(Table(columns, [("draft", "3", "1", "0", "120", "0", "40", "1.23")], "Stages"))
+    assert '<table class="wide"><caption>Stages</caption>' in shown
+    assert [f'data-label="{column}"' in shown for column in columns] == [True] * len(columns)
+    assert '<table><caption>Two' in page(Table(("step ahead", "test MSE"), [("1", "0.1499")], "Two"))
+
+
+def test_a_word_that_never_ends_may_be_broken_and_no_other() -> None:
+    shown = page(Table(("who", "answer"), [("base", "x" * 300), ("other", "plain words " * 30)]))
+    assert shown.count('class="long"') == 3  # the header and two cells
+    assert 'class="long"' not in page(Table(("who", "answer"), [("base", "plain words " * 30)]))
+
+
+def test_a_table_without_headings_has_no_blank_row(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = Table(("", ""), [("status", "completed"), ("error", "")], "Facts")
+    assert "<thead>" not in page(facts)
+    assert markdown("T", [facts]) == "# T\n\nFacts\n\n- status: completed\n- error\n"
+    Screen().blocks([facts])
+    assert capsys.readouterr().out == "status\tcompleted\nerror\t\n"
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["nas.tables", "bench.load.tables", "bench.check.result", "bench.quality.result", "persona.result"]
+    + ["train.data_report", "pipeline.report", "pipeline.result"],
+)
+def test_every_table_of_a_report_has_a_caption(module: str) -> None:
+    source = Path(importlib.import_module(f"agentlab.{module}").__file__ or "").read_text()
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    tables = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Table"]
+    assert tables
+    assert [call.lineno for call in tables if len(call.args) < 3 and not call.keywords] == []
