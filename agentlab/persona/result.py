@@ -125,12 +125,12 @@ class PersonasResult(Document):
             "trained on",
             "held out",
             "loss before",
-            "after",
+            "loss after",
             "gain, 95 %",
             "best step",
             "tokens/s",
-            "s",
-            "MiB",
+            "seconds",
+            "peak MiB",
             "adapter",
         )
         caption = "Conversations, losses on the held-out ones, speed and memory of each training"

@@ -181,7 +181,8 @@ def _html_block(block: Block, read: Callable[[str], bytes]) -> dict[str, object]
             kinds = [
                 "n" if i in right else "long" if _word(block, i) > _LONGEST_WORD else "" for i in range(len(columns))
             ]
-            wide = sum(_width(block, i, number=i in right) + 2 for i in range(len(columns))) > _PHONE
+            needed = sum(_width(block, i, number=i in right) + 2 for i in range(len(columns)))
+            wide = len(columns) > 2 and needed > _PHONE  # two columns share the page
             return {"kind": kind, "columns": columns, "rows": rows, "caption": caption, "kinds": kinds, "wide": wide}
 
 

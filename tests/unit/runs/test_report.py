@@ -98,6 +98,7 @@ def test_a_table_that_a_phone_cannot_show_has_cards_there() -> None:
     shown = page(Table(columns, [("draft", "3", "1", "0", "120", "0", "40", "1.23")], "Stages"))
     assert '<table class="wide"><caption>Stages</caption>' in shown
     assert [f'data-label="{column}"' in shown for column in columns] == [True] * len(columns)
+    assert '<table>' in page(Table(("who", "answer"), [("base, told to be kind", "plain words " * 30)]))
     assert '<table><caption>Two' in page(Table(("step ahead", "test MSE"), [("1", "0.1499")], "Two"))
 
 
