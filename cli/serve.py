@@ -102,9 +102,8 @@ def serve(
     from agentlab.config.overrides import Override, parse
     from agentlab.llm.endpoint import is_loopback
     from agentlab.llm.load import load_llm
-    from agentlab.llm.serve.run import Place
+    from agentlab.llm.serve.run import Place, Served
     from agentlab.llm.serve.run import serve as run
-    from agentlab.llm.serve.view import Served
 
     from .launch import surroundings
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from agentlab.errors import BadRequestError, ContextOverflowError, MissingExtraError, ModelFileError
+from agentlab.errors import BadRequestError, MissingExtraError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.prefix import reusable
 from agentlab.gguf.schema import grammar_of
@@ -61,16 +61,11 @@ class Decoder:
 
         Raises:
             BadRequestError: the template refuses the messages, or the schema has no grammar.
-            ContextOverflowError: prompt and `max_tokens` together exceed the context.
+            ContextOverflowError: prompt and answer do not fit the context.
             WorkerDiedError: llama.cpp cannot go on; the worker has to end.
         """
         prompt = self._tokenize(request.messages)
-        if len(prompt) + request.max_tokens > self._capacity:
-            raise ContextOverflowError(
-                f"The prompt has {len(prompt)} tokens and the answer may have {request.max_tokens}, but the context "
-                f"holds {self._capacity}.",
-                hint="Shorten the prompt, lower max_tokens, or load the model with a larger context.",
-            )
+        most = request.tokens_within(self._capacity, len(prompt))
         grammar = None if request.schema is None else _grammar(request.schema)
         top_p = _TOP_P if request.top_p is None else request.top_p
         with self._native.sampling(grammar, request.temperature, top_p, request.seed) as draw:
@@ -85,7 +80,7 @@ class Decoder:
                     logprob += self._native.logprob(token)
                 if piece := stops.feed(text.decode(data)):
                     yield Chunk(text=piece)
-                if stops.found or count == request.max_tokens:
+                if stops.found or count == most:
                     break
                 self._native.evaluate([token])
         yield Chunk(

@@ -8,7 +8,7 @@ from typing import Any
 import torch  # noqa: TID253 - imported in the worker process only
 
 from agentlab import machine
-from agentlab.errors import BadRequestError, ContextOverflowError, ModelFileError
+from agentlab.errors import BadRequestError, ModelFileError
 from agentlab.hf.clock import stop_clock
 from agentlab.hf.detokenizer import Detokenizer
 from agentlab.hf.packed import packed
@@ -56,19 +56,14 @@ class Decoder:
 
         Raises:
             BadRequestError: the template refuses the messages.
-            ContextOverflowError: prompt and `max_tokens` together exceed the context.
+            ContextOverflowError: prompt and answer do not fit the context.
         """
         prompt = self._tokenize(request.messages)
-        if self._context is not None and len(prompt) + request.max_tokens > self._context:
-            raise ContextOverflowError(
-                f"The prompt has {len(prompt)} tokens and the answer may have {request.max_tokens}, but the context "
-                f"holds {self._context}.",
-                hint="Shorten the prompt, or lower max_tokens.",
-            )
+        most = request.max_tokens if self._context is None else request.tokens_within(self._context, len(prompt))
         generator = torch.Generator(self._device).manual_seed(request.seed % (1 << 63))
         text, stops = Detokenizer(self._decode), StopFinder(request.stop)
         cache, tokens, count, ended = None, prompt, 0, False
-        while count < request.max_tokens and not stops.found:
+        while count < most and not stops.found:
             logits, cache = self._forward(tokens, cache)
             token = pick(logits, request.temperature, request.top_p, generator)
             ended = token in self._ends

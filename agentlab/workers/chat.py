@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agentlab.errors import ContextOverflowError
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
@@ -15,6 +17,7 @@ class ChatRequest:
         stop: texts that end the answer; they are not part of it.
         top_p: share of the probability that is sampled from; None leaves it to the engine.
         logprob: whether `Chunk.logprob` is wanted.
+        clamp: `max_tokens` may be more than the prompt leaves room for; the answer is as long as there is room.
     """
 
     messages: Sequence[Mapping[str, str]]
@@ -26,6 +29,22 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     top_p: float | None = None
     logprob: bool = False
+    clamp: bool = False
+
+    def tokens_within(self, context: int, prompt: int) -> int:
+        """How many tokens the answer may have beside a prompt of `prompt` tokens in a context of `context`.
+
+        Raises:
+            ContextOverflowError: there is no room for it.
+        """
+        room = context - prompt
+        if room < (1 if self.clamp else self.max_tokens):
+            raise ContextOverflowError(
+                f"The prompt has {prompt} tokens and the answer may have {self.max_tokens}, but the context holds "
+                f"{context}.",
+                hint="Shorten the prompt, lower max_tokens, or load the model with a larger context.",
+            )
+        return min(self.max_tokens, room)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ WEATHER = {
     },
 }
 
+LOOK = {"type": "function", **WEATHER["function"], "strict": False}  # the same for responses
+
 
 class City(BaseModel):
     name: str
@@ -178,6 +180,68 @@ class TestStructured:
             assert isinstance(stream.get_final_completion().choices[0].message.parsed, City)
 
 
+class TestResponses:
+    def test_an_answer_and_a_conversation(self, client):
+        first = client.responses.create(model="ok", input="Count.", instructions="Be brief.", max_output_tokens=99)
+        assert (first.output_text, first.status, first.model) == ("0 1 2 3 4 5 6 7", "completed", "ok")
+        assert first.usage.output_tokens == 8
+        again = client.responses.create(model="ok", input=[*ASK, *first.output, *ASK], store=False)
+        assert again.output_text == first.output_text
+
+    def test_one_that_is_cut(self, client):
+        answer = client.responses.create(model="ok", input="Count.", max_output_tokens=3)
+        assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+    def test_a_stream(self, client):
+        with client.responses.stream(model="ok", input="Count.") as stream:
+            kinds = [event.type for event in stream]
+            assert stream.get_final_response().output_text == "0 1 2 3 4 5 6 7"
+        assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+
+    def test_a_stream_that_breaks_has_failed(self, client):
+        events = list(client.responses.create(model="close-4-of-8", input="Count.", stream=True))
+        assert events[-1].type == "response.failed"
+        assert "broke off" in events[-1].response.error.message
+
+    @pytest.mark.parametrize("model", ["tool", "tool-calls2"])
+    def test_calls_of_tools_whole_and_streamed(self, client, model):
+        whole = client.responses.create(model=model, input="Rain?", tools=[LOOK], tool_choice="auto")
+        with client.responses.stream(model=model, input="Rain?", tools=[LOOK]) as stream:
+            streamed = stream.get_final_response()
+        for answer in (whole, streamed):
+            calls = [item for item in answer.output if item.type == "function_call"]
+            assert {call.name for call in calls} == {"weather"}
+            assert len({call.call_id for call in calls}) == (2 if model == "tool-calls2" else 1)
+        one = client.responses.create(model=model, input="Rain?", tools=[LOOK], parallel_tool_calls=False)
+        assert len(one.output) == 1
+        results = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in calls]
+        said = [{"role": "user", "content": "Rain?"}, *whole.output, *results]
+        assert client.responses.create(model="ok", input=said, tools=[LOOK]).output_text
+
+    def test_a_pydantic_model(self, client):
+        assert isinstance(client.responses.parse(model="ok", input="A city", text_format=City).output_parsed, City)
+        with client.responses.stream(model="ok", input="A city", text_format=City) as stream:
+            assert isinstance(stream.get_final_response().output_parsed, City)
+
+    def test_nothing_is_stored(self, client):
+        with pytest.raises(openai.BadRequestError, match="nothing is stored"):
+            client.responses.create(model="ok", input="Count.", previous_response_id="resp_1")
+        with pytest.raises(openai.NotFoundError):
+            client.responses.retrieve("resp_1")
+
+
+class TestCompletions:
+    def test_an_answer_and_a_stream(self, client):
+        answer = client.completions.create(model="ok", prompt="Count.", max_tokens=99, stop=["END"])
+        assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("0 1 2 3 4 5 6 7", "stop")
+        chunks = client.completions.create(model="ok", prompt=["Count."], stream=True)
+        assert "".join(chunk.choices[0].text for chunk in chunks) == "0 1 2 3 4 5 6 7"
+
+    def test_what_cannot_be_done_is_said(self, client):
+        with pytest.raises(openai.BadRequestError, match="echo"):
+            client.completions.create(model="ok", prompt="Count.", echo=True)
+
+
 class TestVectors:
     @pytest.mark.parametrize("encoding", ["float", "base64", openai.NOT_GIVEN])
     def test_one_for_each_text(self, client, encoding):
@@ -189,6 +253,12 @@ class TestVectors:
             assert found == pytest.approx(plain.data[1].embedding, rel=1e-6)
         else:
             assert isinstance(found, str)
+
+    def test_fewer_dimensions(self, client):
+        whole = client.embeddings.create(model="ok", input="a").data[0].embedding
+        short = client.embeddings.create(model="ok", input="a", dimensions=2).data[0].embedding
+        length = (whole[0] ** 2 + whole[1] ** 2) ** 0.5
+        assert short == pytest.approx([whole[0] / length, whole[1] / length], rel=1e-5)
 
 
 class TestModels:

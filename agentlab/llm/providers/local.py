@@ -75,6 +75,7 @@ class LocalModel:
             seconds=self._seconds,
             stop=request.stop,
             top_p=request.top_p,
+            clamp=True,
         )
 
     async def close(self) -> None:

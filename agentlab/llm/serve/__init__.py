@@ -1,11 +1,15 @@
 """`agentlab serve`: an OpenAI-compatible gateway over the router.
 
 names       what a client may call `model`
-requests    OpenAI's request documents, checked and translated; pure
-replies     answers, pieces of answers and vectors as OpenAI's documents and events; pure
+call        what the dialects share: strict documents in, one kind of call to the router, JSON and events out; pure
+chat        chat completions and legacy completions; pure
+responses   responses (`responses_reply`: the answer); pure
+embeddings  vectors; pure
 faults      errors as HTTP statuses and OpenAI's error document; pure
 metrics     counters in Prometheus' text format
-gate        who is let in: browsers' pages, tokens, circles, and how many at a time
+connection  uvicorn's connection, with deadlines and a bound on their number
+body        bodies within bounds, before anything is made of them
+gate        who is let in: browsers' pages, tokens, circles, bodies, and how many at a time
 app         the routes
 run         the socket, the checks before the start, the signals
 """

@@ -1,12 +1,13 @@
-"""The routes: OpenAI's chat completions, models and embeddings, health, and metrics."""
+"""The routes: OpenAI's chat completions, completions, responses, embeddings and models; health, and metrics."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -15,19 +16,24 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, LLMCancelledError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
-from agentlab.llm.serve import names, replies
-from agentlab.llm.serve.connection import EventStream, body_of, unless_gone
+from agentlab.llm.serve import names
+from agentlab.llm.serve.call import Call, Reply, encoded, text_of
+from agentlab.llm.serve.chat import read_chat, read_completion
+from agentlab.llm.serve.embeddings import document, read_embedding
 from agentlab.llm.serve.faults import RefusedError, fault_of
 from agentlab.llm.serve.gate import HEALTH, Gate, Rules, fault_response
 from agentlab.llm.serve.metrics import CONTENT_TYPE, OK, Endpoint, Metrics
-from agentlab.llm.serve.requests import ChatRequest, chat_request, embedding_request
-from agentlab.llm.types import Completion, Delta, Usage
+from agentlab.llm.serve.responses import read_response
+from agentlab.llm.types import Completion, Delta, ToolPiece, Usage
 from agentlab.runs.redact import Redactor
+
+T = TypeVar("T")
 
 TASK = "serve"  # what `tasks` of a config, and the statistics, call the gateway's questions
 SERVED_BY = "X-Agentlab-Model"
@@ -40,7 +46,9 @@ def create_app(config: LLMConfig, router: Router, rules: Rules, redactor: Redact
     gateway = Gateway(config, router, metrics, redactor)
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", gateway.chat, methods=["POST"]),
+            Route("/v1/chat/completions", partial(gateway.answer, "chat", read_chat), methods=["POST"]),
+            Route("/v1/completions", partial(gateway.answer, "completions", read_completion), methods=["POST"]),
+            Route("/v1/responses", partial(gateway.answer, "responses", read_response), methods=["POST"]),
             Route("/v1/embeddings", gateway.embeddings, methods=["POST"]),
             Route("/v1/models", gateway.models),
             Route("/v1/models/{name:path}", gateway.model),
@@ -73,57 +81,62 @@ class Gateway:
         self._redactor = redactor
         self._started = int(time.time())
 
-    async def chat(self, request: Request) -> Response:
-        """POST /v1/chat/completions."""
-        with self._counted("chat") as count:
-            call = chat_request(await body_of(request))
-            options = call.options(*names.meaning(call.model, self._config))
+    async def answer(self, endpoint: Endpoint, read: Callable[[Any], Call], request: Request) -> Response:
+        """POST /v1/chat/completions, /v1/completions and /v1/responses, which `read` understands."""
+        with self._counted(endpoint) as count:
+            call = read(request.state.tree)
+            strategy, model = names.meaning(call.model, self._config)
+            call = replace(call, options=replace(call.options, strategy=strategy, model=model))
+            reply = call.reply(secrets.token_hex(12), int(time.time()))
             count.model = call.model
             if call.stream:
                 count.later = True
-                return EventStream(self._events(call, options))
-            asked = self._router.complete(call.conversation(), TASK, options=options)
-            answer = await unless_gone(request.receive, asked)
+                return EventStream(self._events(endpoint, call, reply))
+            answer = await unless_gone(request.receive, self._whole(call))
             count.model, count.usage = answer.model, answer.usage
-            return _json(replies.completion(answer, _chat_id(), int(time.time())), answer.model)
+            return _json(reply.whole(answer), answer.model)
 
-    async def _events(self, call: ChatRequest, options: Options) -> AsyncGenerator[bytes, None]:
+    async def _events(self, endpoint: Endpoint, call: Call, reply: Reply) -> AsyncGenerator[bytes, None]:
         """A streamed answer. One that breaks off ends with an error, and without the word that it is complete."""
-        pieces = replies.Pieces(_chat_id(), int(time.time()), call.model, call.include_usage)
         begun = False
         try:
-            with self._counted("chat") as count:
+            with self._counted(endpoint) as count:
                 count.model = call.model
-                async with aclosing(self._pieces(call, options)) as answer:
+                async with aclosing(self._pieces(call)) as answer:
                     async for piece in answer:
-                        opening, begun = b"" if begun else pieces.opening(), True
+                        begun = True
                         if isinstance(piece, Delta):
-                            yield opening + pieces.piece(piece)
+                            yield reply.piece(piece)
                         else:
                             count.model, count.usage = piece.model, piece.usage
-                            yield opening + pieces.closing(piece)
+                            yield reply.closing(piece)
         except AgentlabError as error:
             if not begun:
                 raise
-            yield replies.event(fault_of(error, self._redactor).document)
+            yield reply.broken(fault_of(error, self._redactor).document)
 
-    async def _pieces(self, call: ChatRequest, options: Options) -> AsyncGenerator[Delta | Completion[Any], None]:
+    async def _pieces(self, call: Call) -> AsyncGenerator[Delta | Completion[Any], None]:
         """The pieces of an answer, then the answer. One that has to be JSON is checked before any of it is shown."""
-        if options.json_only or options.json_schema is not None:
-            answer = await self._router.complete(call.conversation(), TASK, options=options)
-            yield replies.whole(answer)
+        if call.options.json_only or call.options.json_schema is not None:
+            answer = await self._whole(call)
+            tools = (ToolPiece(i, each.id, each.name, each.arguments) for i, each in enumerate(answer.tool_calls))
+            yield Delta(text=text_of(answer), tools=tuple(tools))
             yield answer
             return
-        live = self._router.stream(call.conversation(), TASK, options=options)
+        live = self._router.stream(call.messages, TASK, options=call.options)
         async with aclosing(aiter(live)) as deltas:
             async for delta in deltas:
-                yield delta
-        yield live.completion
+                first = tuple(piece for piece in delta.tools if piece.index == 0)
+                yield replace(delta, tools=first) if call.one_tool else delta
+        yield _kept(call, live.completion)
+
+    async def _whole(self, call: Call) -> Completion[Any]:
+        return _kept(call, await self._router.complete(call.messages, TASK, options=call.options))
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
         with self._counted("embeddings") as count:
-            call = embedding_request(await body_of(request))
+            call = read_embedding(request.state.tree)
             strategy, model = names.meaning(call.model, self._config)
             if strategy is not None and model is None:
                 raise RefusedError("model: vectors are not compared; name a model, or `agentlab`.", param="model")
@@ -131,18 +144,21 @@ class Gateway:
             asked = self._router.embed(call.input, options=Options(model=model))
             served_by, found = await unless_gone(request.receive, asked)
             count.model, count.usage = served_by, found.usage
-            document = replies.embeddings(found, served_by, as_base64=call.encoding_format == "base64")
-            return _json(document, served_by)
+            return _json(document(found, served_by, call), served_by)
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
-        return _json(replies.models(names.known(self._config), self._started))
+        listed = [self._model(name, owner) for name, owner in names.known(self._config).items()]
+        return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
         name = request.path_params["name"]
         names.meaning(name, self._config)
-        return _json(replies.model(name, names.known(self._config)[name], self._started))
+        return _json(self._model(name, names.known(self._config)[name]))
+
+    def _model(self, name: str, owner: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._started, "owned_by": owner}
 
     async def health(self, _: Request) -> Response:
         """GET /health: the process answers; who asks needs no token, and learns nothing else."""
@@ -175,11 +191,63 @@ class Gateway:
                 self._metrics.count(endpoint, count.model, outcome, time.monotonic() - start, count.usage)
 
 
-def _chat_id() -> str:
-    return f"chatcmpl-{secrets.token_hex(12)}"
+def _kept(call: Call, answer: Completion[Any]) -> Completion[Any]:
+    return replace(answer, tool_calls=answer.tool_calls[:1]) if call.one_tool else answer
 
 
-def _json(document: Mapping[str, Any], served_by: str | None = None) -> Response:
+def _json(said: Mapping[str, Any], served_by: str | None = None) -> Response:
     # a name of the config may hold what no header can
     headers = {} if served_by is None else {SERVED_BY: quote(served_by, safe="/:@ ")}
-    return Response(replies.encoded(document), headers=headers, media_type="application/json")
+    return Response(encoded(said), headers=headers, media_type="application/json")
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client leaves. The body has been read before.
+
+    Raises:
+        LLMCancelledError: the client left.
+    """
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_departure(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise LLMCancelledError("The client left.")
+    finally:
+        task.cancel()
+        watch.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+        del task  # an error holds this frame: the two would keep the question in memory
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events as they come. Nothing is sent before the first, so that an error up to there is a status."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
+        )
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        """Send the events while the client is there."""
+        await unless_gone(receive, self._pump(send))
+
+    async def _pump(self, send: Send) -> None:
+        begun = False
+        async with aclosing(self._events) as events:
+            async for event in events:
+                if not event:
+                    continue  # nothing that this dialect has a word for
+                if not begun:
+                    begun = True
+                    head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                    await send(head)
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

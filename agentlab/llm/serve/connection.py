@@ -1,103 +1,153 @@
-"""One request's connection: its body comes in within limits, and work for a client that has left is given up."""
+"""The server's end of a connection: uvicorn's, with deadlines for what a client owes, and a bound on their number.
+
+uvicorn waits for ever for a request's head, for its body, and for a client to take its answer.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from agentlab.errors import LLMCancelledError
-from agentlab.llm.serve.faults import RefusedError
+from agentlab.llm.serve.call import encoded
+from agentlab.llm.serve.faults import document
 
-T = TypeVar("T")
-
-LARGEST_BODY = 32 << 20  # bytes
-_BODY_SECONDS = 60.0  # for a client to send its request
-_TAKE_SECONDS = 60.0  # for a client to take a piece of its answer
-_LEFT = "The client left."
+KEEP_ALIVE = 65  # seconds; longer than clients keep a connection, so that it is they who close it
+# Seconds for a head (from its first byte, or from the connection's first moment), a body, a further request, and for
+# taking what is left of an answer.
+SECONDS = {"head": 10.0, "body": 60.0, "idle": KEEP_ALIVE, "take": 60.0}
+_HEAD_BYTES = 16 << 10
+_FREE_PIECES, _PIECE_BYTES = 512, 256  # a body may come in so many pieces, and one more for each so many bytes
 
 
-async def body_of(request: Request) -> bytes:
-    """The body.
+class _Stream(h11.Connection):
+    """h11's connection. A chunk costs as much work as kilobytes do, so that chunks of a byte each are no body."""
 
-    Raises:
-        RefusedError: it is larger than 32 MiB, or does not come within a minute.
-        LLMCancelledError: the client left.
-    """
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS), aclosing(request.stream()) as stream:
-            async for block in stream:
-                body += block
-                if len(body) > LARGEST_BODY:
-                    raise RefusedError(
-                        f"The body is larger than {LARGEST_BODY >> 20} MiB.",
-                        status=413,
-                        code="too_large",
-                        headers={"Connection": "close"},
-                    )
-    except TimeoutError:
-        raise RefusedError("The body did not come in time.", status=408, code="timeout") from None
-    except ClientDisconnect:
-        raise LLMCancelledError(_LEFT) from None
-    return bytes(body)
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, _HEAD_BYTES)
+        self.status = 400  # of what is wrong with the request
+        self._pieces = self._bytes = 0
 
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled as soon as the client leaves. The body has been read before.
-
-    Raises:
-        LLMCancelledError: the client left.
-    """
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(_departure(receive))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise LLMCancelledError(_LEFT)
-    finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+    def next_event(self) -> Any:
+        """The next event; an error keeps its status."""
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.status = error.error_status_hint
+            raise
+        if isinstance(event, h11.Request):
+            self._pieces = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._pieces, self._bytes = self._pieces + 1, self._bytes + len(event.data)
+            if self._pieces > _FREE_PIECES + self._bytes // _PIECE_BYTES:
+                self.status = 413
+                raise h11.RemoteProtocolError("too many pieces")
+        return event
 
 
-async def _departure(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class Connection(H11Protocol):
+    """One connection. What the client owes (a head, a body, room for an answer) it owes until a deadline."""
 
+    def __init__(self, *args: Any, most: int, waiting: dict["Connection", None], **more: Any) -> None:
+        """`most` connections may be open; beyond, the one that has let us wait longest makes room.
 
-class EventStream(Response):
-    """Server-sent events as they come. Nothing is sent before the first, so that an error up to there is a status."""
+        `waiting` is shared by all of them: those whose client owes something, the longest first.
+        """
+        super().__init__(*args, **more)
+        self.conn: _Stream = _Stream()
+        self._most, self._waiting = most, waiting
+        self._owed: str | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Make room if there are too many."""
+        if len(self.connections) >= self._most:
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                transport.abort()
+            else:
+                del self._waiting[longest]
+                self.connections.discard(longest)
+                longest.transport.abort()
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadlines."""
+        super().connection_lost(exc)
+        self._waiting.pop(self, None)
+        for timer in (self._deadline, self._stuck):
+            if timer is not None:
+                timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """See what is owed after it."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """See what is owed after it."""
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The client does not take what waits for it."""
+        super().pause_writing()
+        self._stuck = self.loop.call_later(SECONDS["take"], self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
+        """Refuse what is no HTTP."""
+        self._refuse(self.conn.status, "invalid_http", "The request is no HTTP that is understood here.")
+
+    def _watch(self) -> None:
+        """Set the deadline of what the client owes now, if that has changed."""
+        owed = self._owes()
+        if owed == self._owed:
+            return
+        self._owed = owed
+        self._waiting.pop(self, None)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if owed is not None:
+            self._waiting[self] = None
+            self._deadline = self.loop.call_later(SECONDS[owed], self._late)
+
+    def _owes(self) -> str | None:
+        theirs = self.conn.their_state
+        if theirs is h11.SEND_BODY:
+            return "body"
+        if theirs is h11.IDLE:
+            return "head" if self.cycle is None or self.conn.trailing_data[0] else "idle"
+        return None if self.cycle is not None and not self.cycle.response_complete else "take"
+
+    def _late(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self.transport.abort()  # it has not said a word
+        else:
+            self._refuse(408, "timeout", "The request did not come in time.")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer in place of the routes, if no answer has begun, and close."""
+        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if self.transport.is_closing() or begun or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        if self.cycle is not None:  # what still runs for it learns that nobody listens
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = encoded(document(message, status, code))
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        head = h11.Response(
+            status_code=status, headers=[*headers, (b"connection", b"close")], reason=STATUS_PHRASES[status]
         )
-        del self.headers["content-length"]
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
-        """Send the events while the client is there."""
-        await unless_gone(receive, self._pump(send))
-
-    async def _pump(self, send: Send) -> None:
-        begun = False
-        async with aclosing(self._events) as events:
-            async for event in events:
-                if not begun:
-                    begun = True
-                    head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-                    await _send(send, head)
-                await _send(send, {"type": "http.response.body", "body": event, "more_body": True})
-        await _send(send, {"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _send(send: Send, message: Message) -> None:
-    try:
-        async with asyncio.timeout(_TAKE_SECONDS):
-            await send(message)
-    except TimeoutError:
-        raise LLMCancelledError("The client takes nothing.") from None
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+        self._watch()

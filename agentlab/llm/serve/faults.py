@@ -25,6 +25,7 @@ from agentlab.runs.redact import Redactor
 
 # The router has tried again already: a client that does so too would multiply the tries. Official clients obey this.
 _ENOUGH = {"X-Should-Retry": "false"}
+_TOO_LONG = "This model's maximum context length is exceeded."  # clients know the error by these words
 _SOON = 1  # seconds; where nobody knows when it is worth another try
 
 # The first class that fits; a provider's 401 or 404 is no fault of who asks the gateway, and becomes 502.
@@ -42,6 +43,7 @@ _STATUSES: tuple[tuple[type[AgentlabError], int, str, str], ...] = (
     (LLMTruncatedError, 502, "upstream_error", "broken_off"),
     (RemoteError, 502, "upstream_error", "no_answer"),
 )
+_TYPES = {401: "authentication_error", 403: "permission_error", 503: "server_error", 508: "server_error"}
 
 
 class RefusedError(UsageError):
@@ -75,15 +77,16 @@ class Fault:
 def fault_of(error: AgentlabError, redactor: Redactor) -> Fault:
     """The status, headers and document of an error."""
     if isinstance(error, RefusedError):
-        document = _document(redactor.scrub(error.message), _type_of(error.status), error.code, error.param)
-        return Fault(error.status, document, error.headers)
+        said = document(redactor.scrub(error.message), error.status, error.code, error.param)
+        return Fault(error.status, said, error.headers)
     kind = _cause(error)
     rows = (row for row in _STATUSES if issubclass(kind, row[0]))
     _, status, type_, code = next(rows, (AgentlabError, 500, "server_error", "internal_error"))
     message = f"{error.message} {error.hint}" if isinstance(error, UnknownNameError) and error.hint else error.message
+    if code == "context_length_exceeded":
+        message = f"{_TOO_LONG} {message}"
     param = "model" if isinstance(error, UnknownNameError) else None
-    document = _document(redactor.scrub(message), type_, code, param)
-    return Fault(status, document, _retry_headers(status, error))
+    return Fault(status, _document(redactor.scrub(message), type_, code, param), _retry_headers(status, error))
 
 
 def internal() -> Fault:
@@ -94,14 +97,14 @@ def internal() -> Fault:
 
 
 def _cause(error: AgentlabError) -> type[AgentlabError]:
-    """What an error comes to: models that all ask for patience, or were all too slow, say more than that all failed."""
+    """What an error comes to: what all models said alike tells more than that all failed."""
     if not isinstance(error, AllModelsFailedError):
         return type(error)
     if error.retry_after is not None:
         return RateLimitedError
     shared = (
         kind
-        for kind in (RateLimitedError, LLMTimeoutError)
+        for kind in (RateLimitedError, LLMTimeoutError, ContextOverflowError, ContentFilterError, BadRequestError)
         if error.failures and all(f": {kind.__name__}: " in line for line in error.failures)
     )
     return next(shared, type(error))
@@ -114,10 +117,9 @@ def _retry_headers(status: int, error: AgentlabError) -> Mapping[str, str]:
     return {"Retry-After": str(_SOON if after is None else max(1, math.ceil(after)))}
 
 
-def _type_of(status: int) -> str:
-    return {401: "authentication_error", 403: "permission_error", 503: "server_error", 508: "server_error"}.get(
-        status, "invalid_request_error"
-    )
+def document(message: str, status: int, code: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error document of a refusal."""
+    return _document(message, _TYPES.get(status, "invalid_request_error"), code, param)
 
 
 def _document(message: str, type_: str, code: str, param: str | None) -> dict[str, Any]:

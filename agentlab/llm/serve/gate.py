@@ -1,4 +1,4 @@
-"""Who is let in. Everything that reaches the routes has passed here, and every error ends here."""
+"""Who is let in, and with what. Everything that reaches the routes has passed here, and every error ends here."""
 
 import asyncio
 import hmac
@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, LLMCancelledError
 from agentlab.llm import hop
 from agentlab.llm.endpoint import is_loopback
+from agentlab.llm.serve.body import Bodies
+from agentlab.llm.serve.call import encoded
 from agentlab.llm.serve.faults import Fault, RefusedError, fault_of, internal
 from agentlab.llm.serve.metrics import Metrics
-from agentlab.llm.serve.replies import encoded
 from agentlab.runs.redact import Redactor
 
 LOG = logging.getLogger("agentlab.llm.serve")
@@ -50,13 +52,17 @@ def fault_response(fault: Fault) -> Response:
 
 
 class Gate:
-    """ASGI middleware: origin, token, circle, capacity; and the boundary of errors."""
+    """ASGI middleware: origin, token, circle, body, capacity; and the boundary of errors.
+
+    The routes find what a body holds as `request.state.tree`.
+    """
 
     def __init__(self, app: ASGIApp, rules: Rules, metrics: Metrics, redactor: Redactor) -> None:
         self._app = app
         self._rules = rules
         self._metrics = metrics
         self._redactor = redactor
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or say why not."""
@@ -94,6 +100,12 @@ class Gate:
             await self._app(scope, receive, send)
             return
         self._check_circle(headers)
+        # before it counts as a request: whoever sends slowly holds nothing but a connection
+        async with self._bodies.tree(Request(scope, receive)) as tree:
+            scope["state"]["tree"] = tree
+            await self._answered(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._metrics.in_flight >= self._rules.at_once:
             raise RefusedError(
                 f"{self._rules.at_once} requests are being answered, which is the limit.",

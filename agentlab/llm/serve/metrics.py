@@ -12,7 +12,7 @@ OK = "ok"
 STATES = ("closed", "open", "half-open", "cooling", "disabled")
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # upper ends of the buckets
 
-Endpoint = Literal["chat", "embeddings"]
+Endpoint = Literal["chat", "completions", "responses", "embeddings"]
 _Labels = tuple[tuple[str, str], ...]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -19,14 +21,18 @@ from agentlab.llm.endpoint import is_loopback
 from agentlab.llm.router import Router
 from agentlab.llm.serve import names
 from agentlab.llm.serve.app import create_app
+from agentlab.llm.serve.connection import KEEP_ALIVE, Connection
 from agentlab.llm.serve.gate import Rules
 from agentlab.runs.context import Context
+from agentlab.runs.document import Block, Document, Text
 from agentlab.runs.redact import Redactor
 
 TOKEN = "AGENTLAB_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 _GRACE_SECONDS = 10  # for requests in flight when the server is told to stop
-_KEEP_ALIVE_SECONDS = 65  # longer than clients keep a connection, so that it is they who close it
-_WAITING = 128  # connections that the system holds until they are accepted
+_WAITING = 512  # connections that the system holds until they are accepted
+_AT_A_TIME = 32  # connections that are accepted before others are heard: fewer than would push one out unheard
+_IDLE = 256  # connections besides those of requests that are answered
+_OWN_FILES = 64  # of the process itself
 _MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
@@ -54,6 +60,22 @@ class Place:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+class Served(Document):
+    """Where the gateway listens, and what a client may write into `model`."""
+
+    url: str
+    models: list[str]
+
+    @classmethod
+    def of(cls, url: str, config: LLMConfig) -> Self:
+        """The view of a config at a base URL."""
+        return cls(url=url, models=list(names.known(config)))
+
+    def blocks(self) -> list[Block]:
+        """The address first: programs read it."""
+        return [Text(f"Listening at {self.url}"), Text(f"Models: {', '.join(self.models)}")]
 
 
 # Told of the server before it starts, and how it is brought to its end.
@@ -112,20 +134,27 @@ def in_thread(config: LLMConfig, place: Place, context: Context) -> Iterator[str
 def _run(config: LLMConfig, place: Place, context: Context, ready: Callable[[str], None], guide: Guide) -> None:
     names.check(config)
     token = token_of(place, context)
+    most = most_connections(place.at_once, open_files(_OWN_FILES + _AT_A_TIME + _IDLE + 4 * place.at_once))
     with listen(place) as listener:
         here = replace(place, port=listener.getsockname()[1])
         refuse_circles(config, here)
         rules = Rules(token, is_loopback(f"http://{_bracketed(listener.getsockname()[0])}"), place.at_once)
-        asyncio.run(_serve(config, rules, context, listener, lambda: ready(here.url), guide))
+        asyncio.run(_serve(config, rules, context, listener, most, lambda: ready(here.url), guide))
 
 
 async def _serve(
-    config: LLMConfig, rules: Rules, context: Context, listener: socket.socket, ready: Callable[[], None], guide: Guide
+    config: LLMConfig,
+    rules: Rules,
+    context: Context,
+    listener: socket.socket,
+    most: int,
+    ready: Callable[[], None],
+    guide: Guide,
 ) -> None:
     redactor = Redactor.of({**context.env, TOKEN: rules.token or ""})
     async with Router(config, env=context.env, workspace=context.workspace, in_callers_loop=True) as router:
         router.check()
-        server = _Server(create_app(config, router, rules, redactor), ready)
+        server = _Server(create_app(config, router, rules, redactor), most, ready)
         with guide(server):
             await server.serve(sockets=[listener])
 
@@ -133,11 +162,12 @@ async def _serve(
 class _Server(uvicorn.Server):
     """uvicorn, with signals that are ours, so that a clean end is one."""
 
-    def __init__(self, app: object, ready: Callable[[], None]) -> None:
+    def __init__(self, app: object, most: int, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type] # an ASGI application by another name
-                http="h11",
+                http=partial(Connection, most=most, waiting={}),  # type: ignore[arg-type] # makes them, as a class does
+                backlog=_AT_A_TIME,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -145,7 +175,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
@@ -153,6 +183,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_WAITING)  # asyncio takes one figure for both
         self._ready()
 
     @contextlib.contextmanager
@@ -205,6 +237,28 @@ def token_of(place: Place, context: Context) -> str | None:
     return None
 
 
+def open_files(wanted: int) -> int:
+    """How many files the process may have open: what it may now, or `wanted` as far as the system lets it have more."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        now = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now, most))
+    return wanted if now == resource.RLIM_INFINITY else now
+
+
+def most_connections(at_once: int, files: int) -> int:
+    """How many connections there may be, where each request that is answered needs two more files for its models.
+
+    Raises:
+        UsageError: there are not enough files.
+    """
+    left = files - _OWN_FILES - _AT_A_TIME
+    most = max(left - 2 * at_once, left // 3)
+    if most < 1:
+        raise UsageError(f"The system allows {files} open files, which are too few.", hint="Allow more: ulimit -n 1024")
+    return min(most, _IDLE + 2 * at_once)
+
+
 def listen(place: Place) -> socket.socket:
     """A listening socket.
 
@@ -215,7 +269,7 @@ def listen(place: Place) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(address[:2], family=family, backlog=_WAITING)
+        listener = socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no name of a host"
         raise UsageError(

@@ -28,6 +28,8 @@ def fault(error):
         (errors.LLMTimeoutError("x"), 504),
         (errors.AllModelsFailedError("x", failures=["a: LLMTimeoutError: x"]), 504),
         (errors.AllModelsFailedError("x"), 502),
+        (errors.AllModelsFailedError("x", failures=["a: ContextOverflowError: x", "b: ContextOverflowError: y"]), 400),
+        (errors.AllModelsFailedError("x", failures=["a: BadRequestError: x"]), 400),
         (errors.LLMTruncatedError("x"), 502),
         (errors.AuthError("x"), 502),  # the provider's 401 is not the client's
         (errors.UnknownModelError("x"), 502),
@@ -54,6 +56,12 @@ def test_the_document():
     assert fault(RefusedError("n: only 1.", param="n")).document == {
         "error": {"message": "n: only 1.", "type": "invalid_request_error", "param": "n", "code": "invalid_value"}
     }
+
+
+def test_a_prompt_that_does_not_fit_is_told_in_words_that_clients_know():
+    said = fault(errors.AllModelsFailedError("Too long.", failures=["a: ContextOverflowError: x"])).document["error"]
+    assert said["code"] == "context_length_exceeded"
+    assert said["message"] == "This model's maximum context length is exceeded. Too long."
 
 
 def test_a_secret_never_leaves():

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from agentlab.llm.serve.connection import LARGEST_BODY
+from agentlab.llm.serve.body import LARGEST
 
 
 def events(reply: httpx.Response) -> list:
@@ -62,7 +62,7 @@ class TestFailures:
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize(
         ("script", "status"),
-        [("500", 502), ("429-ra60", 429), ("400", 400), ("400-context", 502), ("401", 502), ("stall-after-0", 504)],
+        [("500", 502), ("429-ra60", 429), ("400", 400), ("400-context", 400), ("401", 502), ("stall-after-0", 504)],
     )
     def test_a_failure_is_a_status(self, gateway, script, status, stream, ask, key):
         reply = ask(gateway(script), stream=stream)
@@ -95,7 +95,7 @@ class TestFailures:
 
     def test_a_body_without_measure(self, gateway, ask):
         client = gateway("ok")
-        reply = client.post("/chat/completions", content=b" " * (LARGEST_BODY + 1))
+        reply = client.post("/chat/completions", content=b" " * (LARGEST + 1))
         assert (reply.status_code, reply.json()["error"]["code"]) == (413, "too_large")
         assert ask(client).status_code == 200
 

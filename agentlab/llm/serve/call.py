@@ -1,0 +1,289 @@
+"""What the dialects share: strict documents in, one kind of call to the router, JSON and events out. Pure.
+
+A parameter that would change the answer and cannot be kept is refused by name; labels and wishes that change nothing of
+what is asked are taken and ignored.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from agentlab.llm.options import Options
+from agentlab.llm.serve.faults import RefusedError
+from agentlab.llm.types import Completion, Delta, Message, Tool, Usage
+
+DONE = b"data: [DONE]\n\n"
+_CHOICES = ("auto", "none", "required")
+_ANY_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
+_MOST_KEYS = 100  # of a part of a request; each that is not known costs an error
+_MOST_SCHEMA = (
+    500  # objects and lists of an answer's schema; holding it against the rules takes half a millisecond for each
+)
+_MOST_TOKENS = 131_072  # of an answer; more is asked for by clients that mean "as many as there are"
+
+
+class Reply(Protocol):
+    """An answer in a client's dialect: as one document, or as events."""
+
+    def whole(self, answer: Completion[Any]) -> dict[str, Any]:
+        """The document of an answer."""
+        ...
+
+    def piece(self, delta: Delta) -> bytes:
+        """The events of a piece, the first with what comes before it."""
+        ...
+
+    def closing(self, answer: Completion[Any]) -> bytes:
+        """The events after the last piece: how the answer ended, who gave it, what it took, and that it is complete."""
+        ...
+
+    def broken(self, document: Mapping[str, Any]) -> bytes:
+        """The last event of an answer that broke off, from OpenAI's error document."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client asks, whatever its dialect.
+
+    Attributes:
+        model: as the client names it; `options` leave it open.
+        one_tool: no more than one tool may be called.
+        reply: makes the answer's form, from its random identity (hexadecimal) and the UNIX time in seconds.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    options: Options
+    stream: bool
+    one_tool: bool
+    reply: Callable[[str, int], Reply]
+
+
+# -- documents in -----------------------------------------------------------------------------------------------------
+
+
+def only(*values: Any, why: str = "") -> AfterValidator:
+    """A parameter that is understood, of which nothing but what everybody means without it can be kept."""
+    listed = " or ".join(f"{value!r}" for value in values)
+
+    def check(given: Any) -> Any:
+        if given not in values:
+            raise PydanticCustomError("unsupported", "{why}", {"why": why or f"only {listed} is supported"})
+        return given
+
+    return AfterValidator(check)
+
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Nothing = Annotated[Any, only(None)]  # a parameter that cannot be kept
+TAG = "<"  # begins the name of a kind of element, which is no part of where the element stands
+Texts = BeforeValidator(_list)  # one text is a list of one
+
+
+class Document(BaseModel):
+    """A part of a request. What is neither a field nor ignored is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    ignored: ClassVar[frozenset[str]] = frozenset()  # labels and wishes: the question is the same without them
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_labels(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        if len(given) > _MOST_KEYS:
+            raise PydanticCustomError("keys", "too many parameters")
+        return {key: value for key, value in given.items() if key not in cls.ignored}
+
+
+LABELS = frozenset(
+    {"user", "metadata", "store", "service_tier", "safety_identifier"}
+    | {"prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
+)
+
+
+class _StreamOptions(Document):
+    ignored = frozenset({"include_obfuscation"})  # padding
+    include_usage: bool | None = None
+
+
+class Request(Document):
+    """What chat completions, completions and responses share."""
+
+    ignored = LABELS
+    model: str
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+
+
+class Sampled(Request):
+    """What chat completions and completions share besides."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=4, fail_fast=True), Texts] = None
+    n: Annotated[int | None, only(1, None)] = None
+    frequency_penalty: Annotated[float | None, only(0, None)] = None
+    presence_penalty: Annotated[float | None, only(0, None)] = None
+    logit_bias: Annotated[dict[str, Any] | None, only({}, None)] = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with what it consumed."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def sampling(self) -> Options:
+        """How to sample, as the router takes it.
+
+        Raises:
+            RefusedError: `stream_options` without a stream.
+        """
+        if self.stream_options is not None and not self.stream:
+            raise refused("stream_options", "only a request with stream: true has them")
+        return Options(
+            temperature=self.temperature,
+            max_tokens=clamped(self.max_tokens),
+            seed=self.seed or 0,
+            top_p=self.top_p,
+            stop=tuple(self.stop or ()),
+        )
+
+
+def clamped(tokens: int | None) -> int | None:
+    """Tokens of an answer as the router takes them; the room that a prompt leaves is the model's to know."""
+    return None if tokens is None else min(tokens, _MOST_TOKENS)
+
+
+def bounded(schema: Mapping[str, Any] | None, place: str) -> Mapping[str, Any] | None:
+    """The schema of an answer.
+
+    Raises:
+        RefusedError: it is too large.
+    """
+    parts: list[Any] = [schema]
+    for count, part in enumerate(parts):
+        if count > _MOST_SCHEMA:
+            raise refused(place, f"a schema may have {_MOST_SCHEMA} objects and lists")
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        parts += [each for each in inner if isinstance(each, dict | list)]
+    return schema
+
+
+class Function(Document):
+    """What a model may call. `strict` is a wish to the model: who runs a tool has to check its arguments anyway."""
+
+    ignored = frozenset({"strict", "cache_control"})
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    def ours(self) -> Tool:
+        """The tool, as the router takes it."""
+        return Tool(self.name, self.description or "", self.parameters or _ANY_ARGUMENTS)
+
+
+def chosen_tool(choice: Any, name: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """A choice as a word: auto, none, required, or what `name` finds in `{"type": "function", ...}`."""
+    if choice is None or choice in _CHOICES:
+        return choice
+    named = name(choice) if isinstance(choice, dict) and choice.get("type") == "function" else None
+    if not isinstance(named, str):
+        raise PydanticCustomError("choice", "auto, none, required or a function by its name")
+    return named
+
+
+def checked_tools(tools: Sequence[Function], choice: str | None, place: str) -> tuple[Tool, ...]:
+    """The tools, as the router takes them. `place` is where the name of tool {0} stands.
+
+    Raises:
+        RefusedError: two have one name, or the choice is none of them.
+    """
+    names = [tool.name for tool in tools]
+    for index, name in enumerate(names):
+        if name in _CHOICES or name in names[:index]:
+            raise refused(place.format(index), f"{name!r} is taken")
+    if choice is not None and (choice not in _CHOICES or (choice == "required" and not names)) and choice not in names:
+        raise refused("tool_choice", "no tool of the request can be called so")
+    return tuple(tool.ours() for tool in tools)
+
+
+D = TypeVar("D", bound=Document)
+
+
+def checked(model: type[D], tree: Any) -> D:
+    """A request's document.
+
+    Raises:
+        RefusedError: a parameter is unknown, unsupported or wrong; it names the first one.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        # the input is left out: it is the client's, and may be long
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = _place(first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise refused(place, "unknown or unsupported parameter", "unsupported_parameter") from None
+        if first["type"] == "missing":
+            raise refused(place, "this parameter is required", "missing_required_parameter") from None
+        raise refused(place, first["msg"]) from None
+
+
+def refused(param: str, problem: str, code: str = "invalid_value") -> RefusedError:
+    """The refusal of a parameter."""
+    return RefusedError(f"{param or 'body'}: {problem}.", param=param or None, code=code)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """`("messages", 0, "content")` as `messages[0].content`; a client's own key is cut."""
+    named = (part for part in location if isinstance(part, int) or not part.startswith(TAG))
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in named)
+    return text.removeprefix(".")
+
+
+# -- documents out ----------------------------------------------------------------------------------------------------
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """JSON; half a character, which a model may write, becomes a question mark."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def event(document: Mapping[str, Any], name: str | None = None) -> bytes:
+    """A server-sent event."""
+    return (b"" if name is None else b"event: %b\n" % name.encode()) + b"data: " + encoded(document) + b"\n\n"
+
+
+def usage(consumed: Usage) -> dict[str, Any] | None:
+    """OpenAI's usage, with the cost where it is known; None where tokens are unknown, as there is no word for that."""
+    if consumed.input_tokens is None or consumed.output_tokens is None:
+        return None
+    known = {
+        "prompt_tokens": consumed.input_tokens,
+        "completion_tokens": consumed.output_tokens,
+        "total_tokens": consumed.input_tokens + consumed.output_tokens,
+    }
+    return known if consumed.cost_usd is None else {**known, "cost": consumed.cost_usd}
+
+
+def text_of(answer: Completion[Any]) -> str:
+    """What was checked, without the words that a model may have put around it."""
+    return answer.text if isinstance(answer.value, str) else json.dumps(answer.value, ensure_ascii=False)

@@ -1,0 +1,266 @@
+"""OpenAI's chat completions, and the legacy completions, which differ in a prompt and in the form of a choice. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from agentlab.llm.options import Options
+from agentlab.llm.serve.call import (
+    DONE,
+    LABELS,
+    Call,
+    Document,
+    Function,
+    Nothing,
+    Sampled,
+    Texts,
+    bounded,
+    checked,
+    checked_tools,
+    chosen_tool,
+    clamped,
+    event,
+    only,
+    refused,
+    text_of,
+    usage,
+)
+from agentlab.llm.types import Completion, Delta, Message, ToolCall, ToolPiece
+
+# what answers bear, from here or from elsewhere, that are sent back as they came
+_DECORATION = frozenset(
+    {"annotations", "cache_control", "extra_content", "id", "index", "parsed", "parsed_arguments"}
+    | {"provider_specific_fields", "reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"}
+)
+
+
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class _Part(Document):
+    ignored = _DECORATION
+    type: Annotated[str, only("text", "refusal")]
+    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
+
+
+class _CalledFunction(Document):
+    ignored = _DECORATION
+    name: str
+    arguments: str
+
+
+class _Call(Document):
+    ignored = _DECORATION - {"id"}
+    id: str
+    type: Annotated[str | None, only("function", None)] = None
+    function: _CalledFunction
+
+
+class _Message(Document):
+    ignored = _DECORATION | {"name"}
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[list[_Part] | None, Field(fail_fast=True), BeforeValidator(_parts)] = None
+    tool_calls: list[_Call] | None = Field(None, fail_fast=True)
+    tool_call_id: str | None = None
+    refusal: str | None = None
+    audio: Nothing = None
+    function_call: Nothing = None
+
+    @model_validator(mode="after")
+    def _fits_its_role(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("role", "only an assistant's message has tool_calls")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise PydanticCustomError("role", "tool_call_id belongs to a tool's message, and only there")
+        if self.content is None and self.role != "assistant":
+            raise PydanticCustomError("role", "content is missing")
+        return self
+
+    def ours(self) -> Message:
+        calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls or ())
+        text = self.refusal or "" if self.content is None else "\n".join(part.text for part in self.content)
+        role = "system" if self.role == "developer" else self.role
+        return Message(role, text, calls, self.tool_call_id or "")
+
+
+class _Tool(Document):
+    ignored = frozenset({"cache_control"})
+    type: Literal["function"]
+    function: Function
+
+
+class _Schema(Document):
+    ignored = frozenset({"strict"})  # the router checks every answer
+    name: str = ""
+    description: str | None = None
+    definition: dict[str, Any] = Field(alias="schema")
+
+
+class _Format(Document):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _Schema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise PydanticCustomError("format", "type json_schema and json_schema belong together")
+        return self
+
+
+def _named(choice: Mapping[str, Any]) -> Any:
+    function = choice.get("function")
+    return function.get("name") if isinstance(function, dict) else None
+
+
+class ChatRequest(Sampled):
+    """The body of POST /v1/chat/completions. A prediction makes an answer faster, effort and verbosity are wishes."""
+
+    ignored = LABELS | {"prediction", "reasoning_effort", "verbosity"}
+    messages: list[_Message] = Field(min_length=1, fail_fast=True)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    tools: list[_Tool] | None = Field(None, max_length=128, fail_fast=True)
+    tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_named))] = None
+    parallel_tool_calls: bool | None = None
+    response_format: _Format | None = None
+    logprobs: Annotated[bool | None, only(False, None)] = None
+    top_logprobs: Annotated[int | None, only(0, None)] = None
+    modalities: Annotated[Any, only(["text"], None)] = None
+    audio: Nothing = None
+    functions: Nothing = None
+    function_call: Nothing = None
+    web_search_options: Nothing = None
+
+    def options(self) -> Options:
+        """Everything but the messages, as the router takes it."""
+        if None not in (self.max_tokens, self.max_completion_tokens):
+            raise refused("max_tokens", "max_completion_tokens means the same; send one of them")
+        sampling, format_ = self.sampling(), self.response_format
+        schema = format_.json_schema.definition if format_ and format_.json_schema else None
+        functions = [tool.function for tool in self.tools or ()]
+        return replace(
+            sampling,
+            max_tokens=clamped(self.max_completion_tokens) or sampling.max_tokens,
+            tools=checked_tools(functions, self.tool_choice, "tools[{}].function.name"),
+            tool_choice=self.tool_choice or "auto",
+            json_only=format_ is not None and format_.type == "json_object",
+            json_schema=bounded(schema, "response_format.json_schema.schema"),
+        )
+
+
+class CompletionRequest(Sampled):
+    """The body of POST /v1/completions. The models are chat models: the prompt is put to them as a user's message."""
+
+    prompt: Annotated[list[str], Field(min_length=1, max_length=1), Texts]
+    best_of: Annotated[int | None, only(1, None)] = None
+    echo: Annotated[bool | None, only(False, None)] = None
+    logprobs: Nothing = None
+    suffix: Annotated[str | None, only("", None)] = None
+
+
+def read_chat(tree: Any) -> Call:
+    """A chat request.
+
+    Raises:
+        RefusedError: it names the first parameter that is unknown, unsupported or wrong.
+    """
+    request = checked(ChatRequest, tree)
+    messages = tuple(message.ours() for message in request.messages)
+    reply = partial(ChatReply, model=request.model, include_usage=request.include_usage)
+    one = request.parallel_tool_calls is False
+    return Call(request.model, messages, request.options(), request.stream is True, one, reply)
+
+
+def read_completion(tree: Any) -> Call:
+    """A legacy request; errors as in `read_chat`."""
+    request = checked(CompletionRequest, tree)
+    reply = partial(CompletionReply, model=request.model, include_usage=request.include_usage)
+    messages = (Message("user", request.prompt[0]),)
+    return Call(request.model, messages, request.sampling(), request.stream is True, False, reply)
+
+
+class ChatReply:
+    """An answer as chat completions have it. `model` is what was asked for, until it is known who answered."""
+
+    prefix, object, chunk = "chatcmpl-", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, identity: str, created: int, model: str, include_usage: bool) -> None:
+        self._frame = {"id": self.prefix + identity, "object": self.chunk, "created": created, "model": model}
+        self._include_usage = include_usage
+        self._begun = False
+
+    def whole(self, answer: Completion[Any]) -> dict[str, Any]:
+        """`model` is the one of the config that gave it."""
+        choice = {"index": 0, **self._said(answer), "logprobs": None, "finish_reason": answer.finish}
+        changed = {"object": self.object, "model": answer.model}
+        return {**self._frame, **changed, "choices": [choice], "usage": usage(answer.usage)}
+
+    def _said(self, answer: Completion[Any]) -> dict[str, Any]:
+        text = text_of(answer)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if answer.tool_calls:
+            message |= {"content": text or None, "tool_calls": [_call(call) for call in answer.tool_calls]}
+        return {"message": message}
+
+    def piece(self, delta: Delta) -> bytes:
+        """An event; before the first, one that says who speaks."""
+        said: dict[str, Any] = {}
+        if delta.text:
+            said["content"] = delta.text
+        if delta.reasoning:
+            said["reasoning_content"] = delta.reasoning
+        if delta.tools:
+            said["tool_calls"] = [_tool_piece(piece) for piece in delta.tools]
+        return self._opening() + (self._event({"delta": said}) if said else b"")
+
+    def _opening(self) -> bytes:
+        opening, self._begun = not self._begun, True
+        return self._event({"delta": {"role": "assistant", "content": ""}}) if opening else b""
+
+    _last: Mapping[str, Any] = {"delta": {}}
+
+    def closing(self, answer: Completion[Any]) -> bytes:
+        """How it ended; what it took, if that was asked for; and that it is complete."""
+        opening = self._opening()
+        self._frame["model"] = answer.model
+        used = {**self._frame, "choices": [], "usage": usage(answer.usage)}
+        return opening + self._event(self._last, answer.finish) + (event(used) if self._include_usage else b"") + DONE
+
+    def broken(self, document: Mapping[str, Any]) -> bytes:
+        """The error, and no word that it is complete."""
+        return event(document)
+
+    def _event(self, said: Mapping[str, Any], finish: str | None = None) -> bytes:
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+        return event({**self._frame, "choices": [choice], **({"usage": None} if self._include_usage else {})})
+
+
+class CompletionReply(ChatReply):
+    """An answer as legacy completions have it: text and nothing else."""
+
+    prefix, object, chunk = "cmpl-", "text_completion", "text_completion"
+    _last: Mapping[str, Any] = {"text": ""}
+
+    def _said(self, answer: Completion[Any]) -> dict[str, Any]:
+        return {"text": text_of(answer)}
+
+    def _opening(self) -> bytes:
+        return b""
+
+    def piece(self, delta: Delta) -> bytes:
+        """An event; empty if there is no text."""
+        return self._event({"text": delta.text}) if delta.text else b""
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _tool_piece(piece: ToolPiece) -> dict[str, Any]:
+    """Id and name come once, with the first piece of a call."""
+    function = {"arguments": piece.arguments} | ({"name": piece.name} if piece.name else {})
+    return {"index": piece.index, "function": function} | ({"id": piece.id, "type": "function"} if piece.id else {})
