@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from agentlab import __version__
-from agentlab.errors import AgentlabError, Interrupted, MissingError, StorageError, UsageError
+from agentlab.errors import AgentlabError, DataError, Interrupted, MissingError, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
 from . import adapters, configs, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve, train_persona
@@ -122,6 +123,11 @@ def _run(argv: Sequence[str], screen: Screen) -> int:
         if code == INTERRUPTED:  # Typer's answer to a Ctrl-C that no run has caught
             raise Interrupted("Stopped on request.")
     except AgentlabError as error:
+        if isinstance(error, DataError) and error.settings and error.hint:
+            from agentlab.config.overrides import typed
+
+            said = typed(error.settings)  # a hint is typed as a whole
+            error.hint = error.hint.replace(said, f"{shlex.join(['agentlab', *argv])} {said}")
         return _failed(screen, error, name)
     except typer.TyperException as error:
         return _usage(screen, error, name)

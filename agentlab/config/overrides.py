@@ -1,12 +1,16 @@
 """`--set a.b=value` and the flags that are short for it, applied to a config's tree. Pure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from agentlab.config.keys import Key, join, split, split_prefix
 from agentlab.config.yaml_tree import MAX_DEPTH, read_value
 from agentlab.errors import ConfigError
+
+_RESERVED = ("%", "@", "`")  # no YAML value starts with one of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,42 @@ def parse(text: str) -> Override:
     key = join(parts)
     if len(parts) > MAX_DEPTH:
         raise ConfigError(f"--set {key[:40]}... is nested deeper than {MAX_DEPTH} levels.")
-    return Override(key=key, value=read_value(rest[1:], f"--set {key}"))
+    return Override(key=key, value=_value(rest[1:], f"--set {key}"))
+
+
+def _value(text: str, label: str) -> Any:
+    """A YAML value. What starts with a mark that YAML keeps for itself, as `%d.%m.%Y` does, can only mean text."""
+    return text if text.startswith(_RESERVED) else read_value(text, label)
+
+
+def typed(settings: Mapping[str, Any]) -> str:
+    """`--set key=value ...` as it is typed into a shell: behind the shell's quotes, `parse` reads the same values."""
+    return " ".join(f"--set {_quoted(f'{key}={_written(value)}')}" for key, value in settings.items())
+
+
+def _written(value: Any) -> str:
+    """A value as `parse` reads it, plain where that is unambiguous. JSON is YAML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_written_item(item) for item in value)}]"
+    return value if isinstance(value, str) and _reads(value, value) else json.dumps(value, ensure_ascii=False)
+
+
+def _written_item(value: Any) -> str:
+    return value if isinstance(value, str) and _reads(f"[{value}]", [value]) else json.dumps(value, ensure_ascii=False)
+
+
+def _reads(text: str, value: Any) -> bool:
+    try:
+        found = _value(text, "--set")
+    except ConfigError:
+        return False
+    return type(found) is type(value) and bool(found == value)
+
+
+def _quoted(text: str) -> str:
+    """For a shell; in double quotes where that is easier to read than what `quote` makes of an apostrophe."""
+    simple = "'" in text and not any(mark in text for mark in '"$`\\!')
+    return f'"{text}"' if simple else quote(text)
 
 
 def apply(tree: Mapping[str, Any], override: Override) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 The dotted names of these fields (`model.d_model`, `training.optimizer_params.lr`) are the names a search space uses.
 """
 
+import codecs
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -51,6 +52,11 @@ class DataConfig(StrictModel):
         None,
         description="CSV or CSV.GZ file with one row per time step; null is the embedded New York weather of 2013.",
     )
+    separator: Literal[",", ";", "\t", "|"] = Field(",", description="What stands between two fields of the file.")
+    decimal: Literal[".", ","] = Field(
+        ".", description="Decimal mark of its numbers. With a comma, points may stand between thousands: 1.234,5."
+    )
+    encoding: str = Field("utf-8", max_length=40, description="Its encoding, such as windows-1252 or latin-1.")
     date_column: str = Field("date", min_length=1, description="Column with the time of each row.")
     date_format: str | None = Field(
         None, description="strptime pattern such as %d/%m/%Y %H:%M; null expects ISO 8601 (2013-01-31 06:00)."
@@ -61,6 +67,9 @@ class DataConfig(StrictModel):
     target: str | None = Field(None, description="Target column for S and MS; null is the last column.")
     columns: tuple[str, ...] | None = Field(
         None, min_length=1, max_length=512, description="Columns to use, in this order; null is all but the date."
+    )
+    ignore: tuple[str, ...] = Field(
+        (), max_length=512, description="Columns to leave out, such as remarks; an empty name is a column without one."
     )
     frequency: str | None = Field(
         None, description="Time step: 15min, h, 2h, D, W or MS (month start); null infers it from the dates."
@@ -76,6 +85,19 @@ class DataConfig(StrictModel):
         0.5, ge=0, le=1, description="Share of the input that the decoder sees again before the forecast."
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Windows per training step.")
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_like_ascii(cls, name: str) -> str:
+        """Line ends and separators are looked for as bytes, so they have to be those of ASCII."""
+        plain = bytes(range(128))
+        try:
+            alike = codecs.lookup(name)._is_text_encoding and plain.decode(name) == plain.decode("ascii")
+        except (LookupError, ValueError):
+            alike = False
+        if not alike:
+            raise ValueError(f"{name!r} is no encoding that can be read; use utf-8, windows-1252 or latin-1")
+        return name
 
     @property
     def label_length(self) -> int:
@@ -315,6 +337,10 @@ MEASURED = Basis(
         f"data.{key}"
         for key in (
             "path",
+            "separator",
+            "decimal",
+            "encoding",
+            "ignore",
             "date_column",
             "date_format",
             "features",

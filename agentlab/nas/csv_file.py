@@ -14,6 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from agentlab.errors import DataError, MissingFileError
 from agentlab.files import open_file
+from agentlab.nas.config import DataConfig
+from agentlab.nas.remedy import refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +25,13 @@ MAX_LINE = 1 << 20  # bytes
 MAX_ROWS = 2_000_000
 MAX_CELLS = 50_000_000
 MAX_COLUMNS = 512
-EXPECTED = "Expected: a header line, then one row per time step with a date and numbers, separated by commas."
+EXPECTED = "Expected: a header line, then one row per time step with a date and numbers, separated by data.separator."
 _FIRST_LINE = 2  # line 1 of the file is the header
 _CUT = "Write the rows and columns you need to a smaller file."
 _ETT = {"ETTh1.csv", "ETTh2.csv", "ETTm1.csv", "ETTm2.csv"}
 _GZIP = b"\x1f\x8b"
-_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_WINDOWS = "windows-1252"  # what Excel writes in western Europe
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 _OTHER = {
     b"PK\x03\x04": ("an Excel workbook or a ZIP archive", "Save the sheet as CSV (UTF-8), or unpack the archive."),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "Save the sheet as CSV (UTF-8)."),
@@ -97,32 +100,44 @@ def _where(path: Path) -> str:
     return "Name the file: --data FILE (data.path in a config starts at the workspace)."
 
 
-def read_csv(path: Path, source: str, text: str) -> CsvFile:
-    """All rows of a file, less the empty ones at its end. Columns named `text` keep their characters.
+def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
+    """All rows of a file, less the empty ones at its end. The date column keeps its characters.
 
     Raises:
-        DataError: it is not UTF-8 text in the form of a CSV, is too large, or has no rows.
+        DataError: it is not text in the form of a CSV, is too large, or has no rows.
     """
     import pandas as pd
 
     try:
-        with _text(path, source) as stream:
-            header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        with _text(path, source, config.encoding) as stream:
+            header = pd.read_csv(
+                stream,
+                header=None,
+                nrows=1,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                sep=config.separator,
+                encoding=config.encoding,
+            )
         names = tuple(str(name).strip() for name in header.iloc[0])
-        _require_commas(names, source)
+        _require_separator(names, source, config.separator)
         if len(names) > MAX_COLUMNS:
             raise DataError(f"{source} has {len(names)} columns; at most {MAX_COLUMNS} are read.", hint=_CUT)
         rows = min(MAX_ROWS, MAX_CELLS // len(names))
-        with _text(path, source) as stream:
+        with _text(path, source, config.encoding) as stream:
             frame = pd.read_csv(
                 stream,
                 header=0,
                 names=range(len(names)),
-                dtype={position: "string" for position, name in enumerate(names) if name == text},
+                dtype={position: "string" for position, name in enumerate(names) if name == config.date_column},
                 nrows=rows + 1,
                 low_memory=False,
                 skip_blank_lines=False,
                 skipinitialspace=True,
+                sep=config.separator,
+                decimal=config.decimal,
+                encoding=config.encoding,
             )
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{source} is empty, or its line 1 is.", hint=EXPECTED) from error
@@ -138,13 +153,14 @@ def read_csv(path: Path, source: str, text: str) -> CsvFile:
     return CsvFile(source, names, frame.iloc[: filled[-1] + 1])
 
 
-def _require_commas(names: tuple[str, ...], source: str) -> None:
+def _require_separator(names: tuple[str, ...], source: str, separator: str) -> None:
     """Refuse a header that other marks separate: without this, every later message would mislead."""
-    for mark, words in _DELIMITERS.items():
-        if mark in names[0] and (len(names) == 1 or mark != "|"):
-            raise DataError(
-                f"{source} is separated by {words}, not by commas.",
-                hint="Save it with commas between fields and points in numbers (1.5).",
+    for mark, words in _SEPARATORS.items():
+        if mark != separator and mark in names[0] and (len(names) == 1 or mark in ";\t"):
+            raise refusal(
+                f"{source} is separated by {words}, not by {_SEPARATORS[separator]}.",
+                "Say so:",
+                {"data.separator": mark},
             )
 
 
@@ -162,7 +178,7 @@ def _malformed(source: str, reason: str) -> DataError:
 
 
 @contextmanager
-def _text(path: Path, source: str) -> Iterator[IO[bytes]]:
+def _text(path: Path, source: str, encoding: str) -> Iterator[IO[bytes]]:
     """The text of a plain or compressed file as bytes that `BoundedText` has passed."""
     try:
         with open_file(path) as plain:
@@ -170,10 +186,10 @@ def _text(path: Path, source: str) -> Iterator[IO[bytes]]:
             plain.seek(0)
             for magic, (what, hint) in _OTHER.items():
                 if start.startswith(magic):
-                    raise DataError(f"{source} is {what}, not CSV text in UTF-8.", hint=hint)
+                    raise DataError(f"{source} is {what}, not CSV text.", hint=hint)
             packed = start.startswith(_GZIP) or path.suffix.lower() == ".gz"
             raw: io.BufferedIOBase = gzip.GzipFile(fileobj=plain) if packed and start else plain
-            with io.BufferedReader(BoundedText(raw, source), 1 << 18) as stream:
+            with io.BufferedReader(BoundedText(raw, source, encoding=encoding), 1 << 18) as stream:
                 yield stream
     except PermissionError as error:
         raise _forbidden(source) from error
@@ -182,17 +198,18 @@ def _text(path: Path, source: str) -> Iterator[IO[bytes]]:
 
 
 class BoundedText(io.RawIOBase):
-    """Passes bytes on as long as they are UTF-8 text, in lines of bounded length and within a bound in all.
+    """Passes bytes on as long as they are text, in lines of bounded length and within a bound in all.
 
     Reading raises `DataError` as soon as they are not, so a small file that unpacks to terabytes costs one buffer.
     """
 
-    def __init__(self, raw: io.BufferedIOBase, source: str, limit: int = MAX_BYTES) -> None:
+    def __init__(self, raw: io.BufferedIOBase, source: str, limit: int = MAX_BYTES, encoding: str = "utf-8") -> None:
         super().__init__()
         self._raw = raw
         self._source = source
         self._limit = limit
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._encoding = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
         self._bytes = 0
         self._lines = 1
         self._line_bytes = 0
@@ -219,9 +236,11 @@ class BoundedText(io.RawIOBase):
             self._decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             line = self._lines + error.object.count(b"\n", 0, error.start)
-            raise DataError(
-                f"{self._source} is not UTF-8 text (line {line}).",
-                hint="Save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW",
+            other = "latin-1" if codecs.lookup(self._encoding) == codecs.lookup(_WINDOWS) else _WINDOWS
+            raise refusal(
+                f"{self._source} is not {self._encoding.upper()} text (line {line}).",
+                "Say what it is, or save it as UTF-8:",
+                {"data.encoding": other},
             ) from error
         ends = block.count(b"\n") + (0 if b"\n" in block else block.count(b"\r"))
         last = max(block.rfind(b"\n"), block.rfind(b"\r"))

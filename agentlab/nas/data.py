@@ -5,10 +5,12 @@ import numpy as np
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig, SplitConfig
+from agentlab.nas.remedy import refusal, remedied, without
 from agentlab.nas.series import Rows, Scaler, Series, Split, window_starts
 from agentlab.nas.table import Table, close_gaps, read_table
 from agentlab.nas.time_features import time_features
 
+_QUICK = 64 << 20  # bytes of a file that is read again to find out how it can be read
 _ROUNDING = 1e-12  # changes below this share of a column's largest value are what arithmetic leaves behind
 
 
@@ -19,12 +21,21 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
         MissingFileError: there is no such file.
         DataError: the file cannot be used; the message names it, and where it applies the column and line.
     """
+    try:
+        return _load_series(config, workspace)
+    except DataError as error:
+        if not error.settings or (workspace.resolve(config.path or ".")).stat().st_size > _QUICK:
+            raise
+        raise remedied(error, config, lambda other: _load_series(other, workspace)) from error
+
+
+def _load_series(config: DataConfig, workspace: Workspace) -> Series:
     known = read_table(config, workspace)
     table = close_gaps(known, config)
     split = split_rows(config.split, len(table.values), table.source)
     require_windows(split, config, table.source)
-    _require_training_values(known, table.dates[split.train[1] - 1], split)
-    scaler, values = scale(table, split)
+    _require_training_values(known, table.dates[split.train[1] - 1], split, config)
+    scaler, values = scale(table, split, config)
     channels = len(table.names)
     return Series(
         source=table.source,
@@ -40,17 +51,19 @@ def load_series(config: DataConfig, workspace: Workspace) -> Series:
     )
 
 
-def _require_training_values(known: Table, last: np.datetime64, split: Split) -> None:
+def _require_training_values(known: Table, last: np.datetime64, split: Split, config: DataConfig) -> None:
     """Refuse a column that has nothing up to the last training date: its scale would come from later values."""
     empty = np.flatnonzero(np.isnan(known.values[known.dates <= last]).all(axis=0))
     if empty.size:
-        raise DataError(
-            f"{known.source}: column {known.names[empty[0]]!r} has no value in the {split.train[1]} training rows.",
-            hint="Leave it out: list the other columns in data.columns; or begin the series later.",
+        name = known.names[empty[0]]
+        raise refusal(
+            f"{known.source}: column {name!r} has no value in the {split.train[1]} training rows.",
+            "Begin the series later, or leave it out:",
+            without(config, name),
         )
 
 
-def scale(table: Table, split: Split) -> tuple[Scaler, Rows]:
+def scale(table: Table, split: Split, config: DataConfig) -> tuple[Scaler, Rows]:
     """The scaler of the training rows, and all rows scaled by it.
 
     Raises:
@@ -71,10 +84,7 @@ def scale(table: Table, split: Split) -> tuple[Scaler, Rows]:
         elif not usable[column]:
             found = "holds numbers that are too large or too small to be scaled"
         if found:
-            raise DataError(
-                f"{table.source}: column {name!r} {found}.",
-                hint="Leave it out: list the other columns in data.columns.",
-            )
+            raise refusal(f"{table.source}: column {name!r} {found}.", "Leave it out:", without(config, name))
     return scaler, values
 
 
@@ -88,9 +98,10 @@ def split_rows(split: SplitConfig, rows: int, source: str) -> Split:
     ends = [sum(parts[: count + 1]) for count in range(3)]
     train, val, test = (int(end if isinstance(split.train, int) else rows * end + 1e-6) for end in ends)
     if test > rows:
-        raise DataError(
+        raise refusal(
             f"{source}: data.split asks for {test} rows and there are {rows}.",
-            hint="Use shares: --set data.split.train=0.6 --set data.split.val=0.2 --set data.split.test=0.2",
+            "Use shares:",
+            {"data.split.train": 0.6, "data.split.val": 0.2, "data.split.test": 0.2},
         )
     return Split(train=(0, train), val=(train, val), test=(val, test))
 

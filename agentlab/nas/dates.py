@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agentlab.config.overrides import typed
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import CsvFile
+from agentlab.nas.remedy import date_format, refusal
 from agentlab.nas.time_features import Frequency, Times
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def read_dates(file: CsvFile, position: int, config: DataConfig) -> Times:
     except ValueError as error:
         raise DataError(
             f"{file.source}: data.date_format {config.date_format!r} cannot be used: {error}.",
-            hint="It takes the directives of strptime: --set data.date_format='%d.%m.%Y %H:%M'",
+            hint=f"It takes the directives of strptime: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}",
         ) from error
     bad = np.flatnonzero(parsed.isna().to_numpy())
     if bad.size:
@@ -62,10 +64,13 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
     if file.frame.iloc[row].isna().all():
         return DataError(f"{file.source}: line {line} is empty.", hint="Remove it.")
     shown = "empty" if pd.isna(value) else repr(str(value)[:40])
+    message = f"{file.source}: column {column!r}, line {line} is not a date: {shown}."
+    if (found := date_format(text)) is not None:
+        return refusal(message, "Its dates are read with", {"data.date_format": found})
     expected = (
         f"It has to follow data.date_format {pattern!r}."
         if pattern
-        else "ISO 8601 is expected (2013-01-31 06:00); or say: --set data.date_format='%d.%m.%Y %H:%M'"
+        else f"ISO 8601 is expected (2013-01-31 06:00); or say: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}"
     )
     if last:
         hint = "All lines before it have one. Remove it if it holds totals or a remark."
@@ -73,7 +78,7 @@ def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, patte
         hint = f"The lines before it have one, and all have to be of one form. {expected}"
     else:
         hint = expected
-    return DataError(f"{file.source}: column {column!r}, line {line} is not a date: {shown}.", hint=hint)
+    return DataError(message, hint=hint)
 
 
 def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
@@ -110,7 +115,8 @@ def find_frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency
         what = "data.frequency" if config.frequency else "the time step cannot be inferred"
         raise DataError(
             f"{file.source}: {what}: {error}.",
-            hint="Say it: --set data.frequency=h (15min, h, 2h, D, W, MS); uneven rows have to be resampled first.",
+            hint=f"Say it: {typed({'data.frequency': 'h'})} (15min, h, 2h, D, W, MS); uneven rows have to be resampled "
+            "first.",
         ) from error
     if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - MAX_MISSING):
         raise DataError(

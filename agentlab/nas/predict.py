@@ -73,7 +73,7 @@ def read_input(artefact: Artefact, path: Path) -> Table:
     try:
         return read_table(config, workspace)
     except DataError as error:
-        if header := _header(path):
+        if header := _header(path, config):
             _require_columns(artefact, header, path.name)
         if step := _inferred(config, workspace):
             _require_frequency(artefact, step, path.name)
@@ -201,12 +201,12 @@ def _expectation(artefact: Artefact) -> str:
     )
 
 
-def _header(path: Path) -> list[str]:
+def _header(path: Path, config: DataConfig) -> list[str]:
     """The names in the first line of a file; none if it cannot be read."""
     try:
         with open_file(path) as plain, gzip.open(plain) if path.suffix.lower() == ".gz" else plain as file:
-            line = file.readline(_MAX_HEADER).decode("utf-8-sig")
-        return [name.strip() for name in next(csv.reader([line]), [])]
+            line = file.readline(_MAX_HEADER).decode(config.encoding).removeprefix("\ufeff")
+        return [name.strip() for name in next(csv.reader([line], delimiter=config.separator), [])]
     except (ValueError, EOFError, OSError, zlib.error, csv.Error):
         return []
 

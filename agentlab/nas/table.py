@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,14 @@ from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import EXPECTED, CsvFile, locate, read_csv
 from agentlab.nas.dates import MAX_MISSING, find_frequency, read_dates
+from agentlab.nas.remedy import GROUPED, has_decimal_commas, looks_like_dates, refusal, without
 from agentlab.nas.time_features import Frequency, Times
-
-if TYPE_CHECKING:
-    pass
 
 Column = NDArray[np.float64]
 EMBEDDED = "new_york_weather.csv.gz"
 MAX_NAME = 200  # characters of a column's name
 _SHOWN = 8  # columns that a note speaks of
-_OTHERS = "List the other columns in data.columns."
+_LEAVE_OUT = "Leave it out:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +50,11 @@ def read_table(config: DataConfig, workspace: Workspace) -> Table:
     else:
         path = workspace.resolve(config.path)
         source = locate(path)
-    file = read_csv(path, source, text=config.date_column)
+    file = read_csv(path, source, config)
     date = _position(file, config.date_column, "data.date_column")
     names = _columns(file, config)
     dates = read_dates(file, date, config)
-    values = np.stack([_numbers(file, name, _position(file, name, "data.columns")) for name in names], axis=1)
+    values = np.stack([_numbers(file, name, _position(file, name, "data.columns"), config) for name in names], axis=1)
     frequency = find_frequency(file, dates, config)
     return Table(source, names, frequency.align(dates), values, frequency)
 
@@ -73,21 +71,26 @@ def _position(file: CsvFile, name: str, key: str) -> int:
         return found[0]
     known = ", ".join(known[:40] or "(no name)" for known in file.names[:12])
     hint = f"Its columns are {known}."
-    if key == "data.date_column":
-        hint += f" Line 1 has to name the one with the time: --set data.date_column={file.names[0][:40] or 'NAME'}"
-    raise DataError(f"{file.source} has no column {name!r} ({key}).", hint=hint)
+    message = f"{file.source} has no column {name!r} ({key})."
+    if key != "data.date_column":
+        raise DataError(message, hint=hint)
+    dated = [known for place, known in enumerate(file.names) if known and looks_like_dates(file.frame[place])]
+    settings = {key: dated[0]} if dated and file.names.count(dated[0]) == 1 else {}
+    raise refusal(message, f"{hint} Line 1 has to name the one with the time:", settings)
 
 
 def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
     source = file.source
     names = config.columns or tuple(name for name in file.names if name != config.date_column)
+    names = tuple(name for name in names if name not in config.ignore)
     if not names:
         raise DataError(f"{source} has no column besides the date.", hint=EXPECTED)
     for name in names:
         if not name:
-            raise DataError(
+            raise refusal(
                 f"{source}: column {file.names.index('') + 1} has no name in line 1.",
-                hint="Name it or remove it (pandas writes its row numbers so: index=False), or list data.columns.",
+                "Name it or remove it (pandas writes its row numbers so: index=False), or leave it out:",
+                without(config, ""),
             )
         _position(file, name, "data.columns")
         if len(name) > MAX_NAME or not name.replace("\u00a0", " ").isprintable():
@@ -107,31 +110,44 @@ def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
     return names if config.features == "M" else (*(name for name in names if name != target), target)
 
 
-def _numbers(file: CsvFile, name: str, position: int) -> Column:
+def _numbers(file: CsvFile, name: str, position: int, config: DataConfig) -> Column:
     import pandas as pd
 
-    column: pd.Series[float] = file.frame[position]
+    column: pd.Series[Any] = file.frame[position]
+    if config.decimal == "," and pd.api.types.is_string_dtype(column):
+        text = column.astype("string").str.strip()
+        text = text.mask(text.str.fullmatch(GROUPED).fillna(value=False), text.str.replace(".", "", regex=False))
+        column = text.mask(~text.str.contains(".", regex=False), text.str.replace(",", ".", regex=False))
     try:
         numbers = pd.to_numeric(column, errors="coerce")
         values: Column = numbers.to_numpy(dtype=np.float64)
     except OverflowError as error:  # a whole number beyond all floats
-        raise DataError(f"{file.source}: column {name!r} holds a number that is too large.", hint=_OTHERS) from error
+        large = f"{file.source}: column {name!r} holds a number that is too large."
+        raise refusal(large, _LEAVE_OUT, without(config, name)) from error
     wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(values))
     if wrong.size:
-        row = int(wrong[0])
-        value = str(column.iloc[row])[:40]
-        hint = "List the numeric columns in data.columns."
-        if "," in value:
-            hint = "Numbers are written with a point and without separators between thousands: 1234.5"
-        elif wrong.size < len(column) / 2:
-            more = f" and {_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
-            hint = f"Correct it{more}; a missing number is an empty field. Or leave the column out: data.columns."
-        raise DataError(
-            f"{file.source}: column {name!r}, line {file.line(row)} is not a finite number: {value!r}.", hint=hint
-        )
+        raise _no_number(file, name, position, wrong, config)
     if (share := np.isnan(values).mean()) > MAX_MISSING:
-        raise DataError(f"{file.source}: column {name!r} is missing in {share:.0%} of the rows.", hint=_OTHERS)
+        missing = f"{file.source}: column {name!r} is missing in {share:.0%} of the rows."
+        raise refusal(missing, _LEAVE_OUT, without(config, name))
     return values
+
+
+def _no_number(file: CsvFile, name: str, position: int, wrong: NDArray[np.intp], config: DataConfig) -> DataError:
+    column, row = file.frame[position], int(wrong[0])
+    value = str(column.iloc[row])[:40]
+    message = f"{file.source}: column {name!r}, line {file.line(row)} is not a finite number: {value!r}."
+    if config.decimal == "." and has_decimal_commas(column):
+        return refusal(message, "Its numbers have decimal commas:", {"data.decimal": ","})
+    if "," in value and any(letter.isdigit() for letter in value):
+        written = "1.234,5" if config.decimal == "," else "1234.5"
+        advice = f"With data.decimal {config.decimal!r}, numbers are written {written}. Or leave the column out:"
+    elif wrong.size < len(column) / 2:
+        more = f" and {_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
+        advice = f"Correct it{more}; a missing number is an empty field. Or leave the column out:"
+    else:
+        advice = _LEAVE_OUT
+    return refusal(message, advice, without(config, name))
 
 
 def close_gaps(table: Table, config: DataConfig) -> Table:
@@ -150,10 +166,11 @@ def close_gaps(table: Table, config: DataConfig) -> Table:
     longest = _longest(table.names, grid, holes)
     if config.gaps == "error":
         row, column = (int(index[0]) for index in np.nonzero(holes))
-        raise DataError(
+        raise refusal(
             f"{table.source} misses {_counts(absent, cells)}, the first at {grid[row]} in column "
             f"{table.names[column]!r}; the {longest}.",
-            hint="Choose how to fill them: --set data.gaps=ffill (or interpolate)",
+            "Choose how to fill them (ffill or interpolate):",
+            {"data.gaps": "ffill"},
         )
     fill = fill_forward if config.gaps == "ffill" else fill_straight
     filled = np.stack([fill(values[:, index]) for index in range(values.shape[1])], axis=1)

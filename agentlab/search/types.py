@@ -12,7 +12,7 @@ Params = Mapping[str, Value]  # dotted config key -> value; inactive conditional
 
 _SOURCES = {
     "default": "the config as it stands",
-    "lhs": "a start point, spread over the space by Latin hypercube",
+    "lhs": "a start point of a Latin hypercube",
     "gp": "Gaussian process",
     "tpe": "tree-structured Parzen estimator",
     "random": "random search",

@@ -1,13 +1,15 @@
 """`--set key=value`: what it means, what it changes, and how a wrong one is explained."""
 
 import copy
+import shlex
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.config.keys import join
-from agentlab.config.overrides import Override, address, apply, parse
+from agentlab.config.overrides import Override, address, apply, parse, typed
 from agentlab.errors import ConfigError
 
 TREE = {
@@ -106,3 +108,38 @@ def test_a_key_is_no_deeper_than_a_config() -> None:
     assert parse(".".join("a" * 32) + "=1").value == 1
     with pytest.raises(ConfigError, match="nested deeper than 32 levels"):
         parse(".".join("a" * 33) + "=1")
+
+
+settings = st.dictionaries(
+    st.sampled_from(["a", "data.date_format", 'space."x.y".low']),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]))
+    | st.integers()
+    | st.booleans()
+    | st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]))),
+    min_size=1,
+)
+
+
+@given(settings)
+def test_settings_are_typed_so_that_a_shell_and_the_parser_read_the_same(settings: dict[str, Any]) -> None:
+    words = shlex.split(typed(settings))
+    assert words[::2] == ["--set"] * len(settings)
+    assert {o.key: o.value for o in map(parse, words[1::2])} == settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"data.date_format": "%d.%m.%Y"}, "--set data.date_format=%d.%m.%Y"),
+        ({"data.date_format": "%d.%m.%Y %H:%M"}, "--set 'data.date_format=%d.%m.%Y %H:%M'"),
+        ({"data.ignore": ["Wetter", "1"]}, """--set 'data.ignore=[Wetter, "1"]'"""),
+        ({"data.separator": ";", "data.gaps": "ffill"}, "--set 'data.separator=;' --set data.gaps=ffill"),
+        ({"data.split.train": 0.6}, "--set data.split.train=0.6"),
+    ],
+)
+def test_settings_are_typed_as_a_person_would(settings: dict[str, Any], text: str) -> None:
+    assert typed(settings) == text
+
+
+def test_a_pattern_is_text_as_a_shell_passes_it_on() -> None:
+    assert parse("data.date_format=%d.%m.%Y").value == "%d.%m.%Y"

@@ -115,7 +115,7 @@ def test_names_that_are_not_used_may_be_anything(workspace):
     [
         (
             [f'{line[:16]},"1,5",{index}' for index, line in enumerate(rows())],
-            "'1,5'. Numbers are written with a point",
+            """'1,5'. Its numbers have decimal commas: --set 'data.decimal=","'""",
         ),
         ([f"{line[:16]},1,5,{index}" for index, line in enumerate(rows())], "decimals take a point"),
         (changed(20, "2024-01-01T20:00,1,5,2"), "line 22 has 4 fields and the header 3"),
@@ -190,7 +190,7 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_while_it_is_read(tmp
         for _ in range(40):
             file.write(block * (1 << 20 if len(block) == 1 else 1 << 16))
     with pytest.raises(DataError, match=says):
-        read_csv(path, "bomb.csv.gz", text="date")
+        read_csv(path, "bomb.csv.gz", DataConfig())
 
 
 def test_no_more_than_the_limit_is_unpacked():

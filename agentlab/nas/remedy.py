@@ -1,0 +1,99 @@
+"""How a file that was refused can be read: each error names the setting that mends it, and together they are tried.
+
+A CSV of another country differs in several things at once (`;`, decimal commas, 31.01.2024, a column of remarks,
+Windows text). So what one error proposes is applied and the file is read again, until it can be read; the hint then
+names all settings, and they are known to work.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agentlab.config.overrides import Override, apply, typed
+from agentlab.errors import DataError
+from agentlab.nas.config import DataConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROUNDS = 24  # settings that are tried together
+_DAYS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d")
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %H.%M", "T%H:%M", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %H:%M Uhr", "%H%M")
+_DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(\D|$)")
+_WITH_COMMA = r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?"  # 1.234,5 and 1234,5
+GROUPED = r"[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d+)?"
+
+
+def date_format(text: "pd.Series[str]") -> str | None:
+    """The strptime pattern that reads all of these as rising dates; where day and month can be either, the closest."""
+    import pandas as pd
+
+    found: dict[str, Any] = {}
+    for pattern in (day + time for day in _DAYS for time in _TIMES):
+        if pd.isna(pd.to_datetime(text.iloc[0], format=pattern, errors="coerce")):
+            continue
+        dates = pd.to_datetime(text, format=pattern, errors="coerce")
+        if dates.notna().all() and dates.is_monotonic_increasing:
+            found[pattern] = dates.iloc[-1] - dates.iloc[0]
+    return min(found, key=lambda pattern: found[pattern], default=None)
+
+
+def looks_like_dates(column: "pd.Series[Any]") -> bool:
+    """Whether a column begins with what only dates look like."""
+    values = column.dropna().head(20).astype(str).str.strip()
+    return bool(len(values)) and all(_DATE.match(value) for value in values)
+
+
+def has_decimal_commas(column: "pd.Series[Any]") -> bool:
+    """Whether a column is all numbers, of which some are written with a comma: 1.234,5."""
+    text = column.dropna().astype(str).str.strip()
+    return bool(text.str.fullmatch(_WITH_COMMA).all() and text.str.contains(",").any())
+
+
+def without(config: DataConfig, name: str) -> dict[str, Any]:
+    """The setting that leaves a column out; none for the target."""
+    if config.target == name:
+        return {}
+    if config.columns:
+        rest = [column for column in config.columns if column != name]
+        return {"data.columns": rest} if rest else {}
+    return {"data.ignore": [*config.ignore, name]}
+
+
+def refusal(message: str, advice: str, settings: Mapping[str, Any], otherwise: str = "") -> DataError:
+    """An error whose hint is the advice with the settings as they are typed, or something else if there are none."""
+    if not settings:
+        return DataError(message, hint=otherwise or f"{advice.rstrip(': ')}.")
+    return DataError(message, hint=f"{advice} {typed(settings)}", settings=settings)
+
+
+def remedied(error: DataError, config: DataConfig, read: Callable[[DataConfig], object]) -> DataError:
+    """The error with all the settings under which the file can be read, if that can be found out.
+
+    Args:
+        error: why it was refused.
+        config: under which it was refused.
+        read: reads the file under another config, or raises `DataError`.
+    """
+    settings: dict[str, Any] = {}
+    tried, last = config, error
+    for _ in range(_ROUNDS):
+        if not last.settings:
+            return error
+        settings |= last.settings
+        tried = changed(tried, last.settings)
+        try:
+            read(tried)
+        except DataError as problem:
+            last = problem
+        else:
+            return refusal(error.message, "It can be read with", settings)
+    return error
+
+
+def changed(config: DataConfig, settings: Mapping[str, Any]) -> DataConfig:
+    """The config with dotted keys such as `data.decimal` replaced."""
+    tree: dict[str, Any] = {"data": config.model_dump()}
+    for key, value in settings.items():
+        tree = apply(tree, Override(key, value))
+    return DataConfig.model_validate(tree["data"])

@@ -1,0 +1,193 @@
+"""What a hint prints can be typed: through a shell's quotes, the option parser and the config, to the end."""
+
+import ast
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from agentlab.config.overrides import parse
+from agentlab.nas.config import NasConfig
+from cli.main import app
+from tests.cli.conftest import Answer
+
+Call = Callable[..., Answer]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GROUP: Any = typer.main.get_command(app)
+START = datetime.fromisoformat("2023-01-01")
+VALUE = "1"  # stands where a message fills something in
+ENDS = re.compile(r"[.;:,)`]+$")
+
+
+# -- files as Excel writes them where decimals have a comma ---------------------------------------------------------
+
+
+def german(separator: str = ";", dates: str = "%d.%m.%Y %H:%M", grouped: bool = False) -> str:
+    """Hours of a load, with a column of words and a separator at the end of each line."""
+    lines = ["Datum und Uhrzeit;Last [MW];Grad;Wetter;Störung".replace(";", separator)]
+    for number in range(400):
+        when = START + timedelta(hours=number)
+        load = 1200.5 + number * number % 97
+        text = f"{load:,.2f}".translate(str.maketrans(",.", ".,")) if grouped else f"{load:.2f}".replace(".", ",")
+        grad = f"{number % 24 / 2:.1f}".replace(".", ",")
+        fields = [when.strftime(dates), text, grad, "trüb" if number % 3 else "schön", ""]
+        lines.append(separator.join(f'"{field}"' if separator == "," else field for field in fields))
+    return "\r\n".join(lines) + "\r\n"
+
+
+FILES = {
+    "windows": german().encode("windows-1252"),
+    "byte order mark": german().encode("utf-8-sig"),
+    "thousands": german(grouped=True).encode(),
+    "tabs, days with a slash": german("\t", "%d/%m/%Y %H:%M:%S").encode(),
+    "bars, two-digit years": german("|", "%d.%m.%y %H:%M").encode(),
+    "commas and quotes": german(",").encode("latin-1"),
+    "american": german(dates="%m/%d/%Y %I:%M %p").encode(),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_error_names_the_whole_command_that_reads_the_file(agentlab: Call, workspace: Path, name: str) -> None:
+    path = workspace / "die last.csv"
+    path.write_bytes(FILES[name])
+    typed = ["nas", "demo", "--data", path, "--set=llm=none", "--horizon", "2", "--dry-run"]
+    refused = agentlab(*typed)
+    assert refused.code == 2, refused.err
+    command = shlex.split(refused.err.partition("hint: It can be read with ")[2])
+    assert command[: len(typed) + 1] == ["agentlab", *map(str, typed)]
+    answer = agentlab(*command[1:])
+    assert answer.code == 0, answer.err
+    assert "400 rows, 2 columns (Last [MW], Grad), one row per h, 2023-01-01T00:00" in answer.out
+
+
+def test_a_file_that_differs_in_one_thing_gets_one_setting(agentlab: Call, workspace: Path) -> None:
+    lines = [f"{START + timedelta(hours=n)},{n % 17},{n % 5}" for n in range(400) if n != 9]
+    (workspace / "s.csv").write_text("date,a,b\n" + "\n".join(lines) + "\n")
+    refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=data.gaps=error", "--set=llm=none")
+    (hint,) = [line for line in refused.err.splitlines() if line.startswith("hint: ")]
+    assert hint.endswith("--set=llm=none --set data.gaps=ffill")
+    assert agentlab(*shlex.split(hint.partition("with agentlab ")[2]), "--dry-run").code == 0
+
+
+def test_a_forecast_is_made_from_a_file_of_the_same_kind(agentlab: Call, workspace: Path) -> None:
+    (workspace / "last.csv").write_bytes(FILES["windows"])
+    tiny = ["--set=training.train_fraction=0.1", "--set=model.d_model=4", "--set=model.n_heads=1", "--horizon=2"]
+    refused = agentlab("nas", "train", "demo", "--data", "last.csv", *tiny, "--tag", "de")
+    assert refused.code == 2
+    done = agentlab(*shlex.split(refused.err.partition("with agentlab ")[2]))
+    assert done.code == 0, done.err
+    answer = agentlab("nas", "predict", "last", "--input", "last.csv")
+    assert answer.code == 0, answer.err
+    assert answer.out.splitlines()[0] == "Datum und Uhrzeit,Last [MW],Grad"
+    assert answer.out.splitlines()[1].startswith("17.01.2023 16:00,")
+
+
+# -- every hint in the source ---------------------------------------------------------------------------------------
+
+
+def texts(path: Path) -> Iterator[str]:
+    """What a module says: its strings, with a value where a message fills something in; no docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (docs | inside):
+            yield node.value
+
+
+def settings() -> list[tuple[str, str]]:
+    """Every `--set KEY=...` that a message or an example prints, with the rest of its line."""
+    found = []
+    for path in sorted([*(REPOSITORY / "agentlab").rglob("*.py"), *(REPOSITORY / "cli").glob("*.py")]):
+        for text in texts(path):
+            for match in re.finditer(r"--set[ =]([\w.'\"%\[{][^\n]*=[^\n]*)", text):
+                found.append((f"{path.relative_to(REPOSITORY)}", match[1].split(" --set")[0]))
+    return found
+
+
+def test_every_setting_that_is_printed_passes_a_shell_and_the_parser() -> None:
+    assert len(settings()) > 15
+    for where, text in settings():
+        token = next(iter(shlex.split(re.split(r" \(|`", text)[0])))
+        parse(ENDS.sub("", token))  # raises what a user would see
+        assert "=" in token, (where, text)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands that a text prints, each as a shell splits it; prose after a command is cut where it is told."""
+    found = []
+    for match in re.finditer(r"agentlab ((?:[a-z][a-z-]*)(?: [^\n`;()]*)?)", text):
+        words = match[1].split()
+        if words and words[0] in GROUP.commands:
+            found.append(words)
+    return found
+
+
+def test_every_command_that_nas_prints_exists_with_its_options() -> None:
+    printed = [
+        words
+        for path in [*(REPOSITORY / "agentlab" / "nas").rglob("*.py"), REPOSITORY / "cli" / "nas.py"]
+        for text in texts(path)
+        for words in commands(text)
+    ]
+    assert len(printed) > 8
+    for words in printed:
+        _known(words)
+
+
+def _known(words: list[str]) -> None:
+    """Whether a command and its long options exist."""
+    command, rest = GROUP.commands[words[0]], words[1:]
+    if hasattr(command, "commands"):
+        chosen = rest[0] if rest and ENDS.sub("", rest[0]) in command.commands else None
+        command = command.commands[ENDS.sub("", chosen) if chosen else "run"]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    for word in rest:
+        option = ENDS.sub("", word.partition("=")[0])
+        if option.startswith("--"):
+            assert option in known | {"--help"}, (words, option)
+
+
+def readme() -> list[str]:
+    """The command lines of the README."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith("agentlab ")]
+
+
+def test_the_readmes_lines_are_parsed_as_they_are_typed() -> None:
+    lines = [shlex.split(line, comments=True) for line in readme()]
+    assert sum(words[1] == "nas" for words in lines) >= 8
+    for words in lines:
+        _known(words[1:])
+        for flag, value in pairwise(words):
+            if flag == "--set":
+                parse(value)
+
+
+def test_the_readmes_searches_are_planned(agentlab: Call, workspace: Path) -> None:
+    """Those that need no run and no file of the reader's."""
+    for line in readme():
+        words = shlex.split(line, comments=True)[1:]
+        if words[0] == "nas" and not {"predict", "export", "--resume", "--data", "--approve"} & set(words):
+            plan = agentlab(*words, "--dry-run", "--set", "llm=none")
+            assert plan.code == 0, (line, plan.err)
+
+
+def test_the_readme_says_for_every_shell_how_the_command_is_found() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for way in (".venv/bin/activate", "activate.fish", "Activate.ps1", "activate.bat", ".venv/bin/agentlab"):
+        assert way in text
+
+
+def test_the_config_keys_of_a_csv_are_those_that_errors_name() -> None:
+    data = NasConfig().data
+    assert (data.separator, data.decimal, data.encoding, data.ignore) == (",", ".", "utf-8", ())
