@@ -152,7 +152,6 @@ class Attempt:
     assumed_usd: float | None = None
 
 
-@dataclass(slots=True)
 class Wire:
     """When bytes went over the wire, in the loop's seconds: what a benchmark counts from and to. None: not known.
 
@@ -161,8 +160,11 @@ class Wire:
         came: the latest bytes of the reply were read. Pieces that were read together have the same.
     """
 
-    sent: float | None = None
-    came: float | None = None
+    __slots__ = ("came", "sent")
+
+    def __init__(self) -> None:
+        self.sent: float | None = None
+        self.came: float | None = None
 
 
 WIRE: ContextVar[Wire | None] = ContextVar("agentlab.llm.wire", default=None)  # filled in by requests of this task

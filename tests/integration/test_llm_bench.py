@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,16 @@ import pytest
 
 from agentlab.bench.config import BenchConfig
 from agentlab.bench.endpoint import mock_models
+from agentlab.bench.load.ceiling import client
 from agentlab.bench.load.result import LoadResult
+from agentlab.bench.load.schedule import Stage
+from agentlab.bench.load.sending import Bounds, Taken, run_stage
 from agentlab.bench.mock.serving import in_process
 from agentlab.bench.run import BenchExperiment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BudgetExceededError, Interrupted
 from agentlab.llm.config import LLMConfig
+from agentlab.llm.types import Delta, Message, Request
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run, RunSpec
@@ -239,3 +243,28 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(
     stages = json.loads(done.stdout)["result"]["load"]["stages"]
     assert [(row["value"], row["answered"]) for row in stages] == [(8, 40), (1, 40)]
     assert stage.read_bytes() == before
+
+
+def test_what_this_client_does_before_it_sends_is_not_the_servers_time(tmp_path: Path) -> None:
+    """Eight at once, and for each the client has 20 ms of work before: the last one is sent 140 ms late."""
+    stage, busy = Stage("s", "m", "closed", 8, 8, 0), 0.02
+
+    async def measure(url: str) -> Taken:
+        model = client(url, Workspace(root=tmp_path, cache=tmp_path))
+        request = Request("ok-ttft100-itl5-n4", (Message("user", "Count."),))
+
+        def ask(_: int) -> AsyncIterator[Delta]:
+            time.sleep(busy)
+            return model.stream(request)
+
+        clock = asyncio.get_running_loop().time
+        try:
+            return await run_stage(stage, ask, Bounds(30, 20), lambda _readings, _now: None, clock)
+        finally:
+            await model.close()
+
+    with in_process() as url:
+        taken = asyncio.run(measure(url))
+    firsts = [reading.stamps[0] - reading.scheduled for reading in taken.readings]
+    assert 0.099 <= statistics.median(firsts) < 0.1 + 3 * busy
+    assert max(taken.lags) > 3 * busy  # that it was late is told instead

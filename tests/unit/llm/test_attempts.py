@@ -5,7 +5,14 @@ import time
 
 import pytest
 
-from agentlab.errors import AllModelsFailedError, AuthError, BadRequestError, ServerFaultError, UsageError
+from agentlab.errors import (
+    AllModelsFailedError,
+    AuthError,
+    BadRequestError,
+    HostBusyError,
+    ServerFaultError,
+    UsageError,
+)
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
 from agentlab.llm.types import Message, Tool, ToolPiece, Usage
@@ -134,6 +141,15 @@ def test_what_all_said_is_told_whatever_the_strategy(among, speaker, strategy):
     with pytest.raises(AllModelsFailedError) as failed:
         router.complete_sync(ASK, "t", options=Options(strategy=strategy))
     assert [line.split(":")[0] for line in failed.value.failures] == ["one", "two", "judge"]
+
+
+def test_a_host_without_a_place_is_waited_for_and_its_model_not_blamed(among, speaker):
+    ledger, full = MemoryLedger(), HostBusyError("no place", connections=2)
+    router = among({"one": speaker(full, full, "yes"), "two": speaker("spare")}, ledger=ledger, defaults={"retries": 0})
+    answer = router.complete_sync(ASK, "t")
+    assert [attempt.error for attempt in answer.attempts] == ["HostBusyError", "HostBusyError", None]
+    assert answer.model == "one"
+    assert ledger.arm("t", "one", time.time()).failures == 0
 
 
 def test_what_an_answer_without_usage_is_taken_to_have_cost_is_told(among, speaker):

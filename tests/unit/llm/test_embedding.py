@@ -58,6 +58,25 @@ def test_the_next_model_steps_in(router_of):
     assert (name, found.vectors, found.usage.input_tokens) == ("good", ((1.0,),), 4)
 
 
+def test_a_host_without_a_place_is_asked_again(router_of):
+    class Crowded(Embedder):
+        async def embed(self, model, texts):
+            self.fault = errors.HostBusyError("no place", connections=3) if self.asked == 0 else None
+            return await super().embed(model, texts)
+
+    models = {"busy": Crowded(), "spare": Embedder()}
+    assert embed(router_of(models))[0] == "busy"
+    assert (models["busy"].asked, models["spare"].asked) == (2, 0)
+
+
+def test_texts_that_nobody_takes_are_told_as_the_first_one_did(router_of):
+    models = {name: Embedder(fault=errors.BadRequestError(f"{name} takes no text")) for name in "ab"}
+    with pytest.raises(errors.BadRequestError, match="a: a takes no text") as caught:
+        embed(router_of(models))
+    assert caught.value.hint
+    assert (models["a"].asked, models["b"].asked) == (1, 1)
+
+
 def test_one_clock_runs_for_all_models_and_blames_only_those_that_were_asked(router_of):
     ledger, models = Kinds(), {name: Embedder(pause=9) for name in "abc"}
     router = router_of(models, ledger=ledger, defaults={"timeout": {"total": 0.3}})
