@@ -6,6 +6,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY agentlab agentlab
 COPY cli cli
 COPY configs configs
+# For any x86-64 processor with AVX2, not for the one that builds the image.
+ENV CMAKE_ARGS=-DGGML_NATIVE=off
 RUN python -m venv /opt/agentlab && /opt/agentlab/bin/pip install --no-cache-dir -c constraints.txt .
 
 FROM python:3.11-slim

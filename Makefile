@@ -5,6 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Threads that wait burn a core that another needs; small models are fastest on one thread.
 export OMP_WAIT_POLICY ?= passive
+# GCC 12 gets AMX wrong (llama.cpp PR 26954): llama-cpp-python is built without it, where the compiler knows of it.
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+NO_AMX := $(shell echo | $(or $(CC),cc) $(NO_AMX) -E - >/dev/null 2>&1 && echo $(NO_AMX))
+export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
+export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-crewai test-langchain check format docs wheel-check clean nas train-persona pipeline llm-bench llm serve adapters runs configs models doctor init

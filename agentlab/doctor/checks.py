@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from agentlab.doctor.probes import Found
 from agentlab.doctor.report import Row, Status
+from agentlab.gguf.deaths import REBUILD
 
 PYTHON = (3, 11)
 KEYS = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -26,6 +27,8 @@ _ENOUGH_DISK, _LITTLE_DISK = 3 << 30, 400 << 20
 # The largest step between NF4 levels on [-1, 1] is 0.30, so a sound round trip is off by at most half of it.
 _NF4_ERROR = 0.16
 _REBUILD_LLAMA = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+# Takes as long as the first install. Nothing needs it: what was found out is remembered, and answers are right.
+_FASTER = f"Answers are right, only slower. A build for any processor may use more of this one: {REBUILD}"
 
 
 def python(version: tuple[int, int, int]) -> Row:
@@ -94,6 +97,24 @@ def llama_cpp(found: Found) -> Row:
     if found.error:
         return Row(name="llama.cpp", status="missing", detail=found.error, remedy=_REBUILD_LLAMA)
     return Row(name="llama.cpp", status="ok", detail=f"{found.values['version']}; {found.values['features']}")
+
+
+def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str], problem: str | None) -> Row:
+    """Whether the embedded model answers, and with which settings.
+
+    Args:
+        model: its name; None where it is not on this machine.
+        used: settings by who uses them.
+        against: why settings are not used, by their name.
+        problem: why it does not answer; None if it does.
+    """
+    if model is None:
+        return Row(name="engine", status="missing", detail="no model to try it with", remedy="agentlab models pull")
+    if problem:
+        return Row(name="engine", status="missing", detail=f"{model} does not answer: {problem}", remedy=REBUILD)
+    said = "; ".join([f"{model} answers", *(f"{who} with {way}" for who, way in used.items())])
+    said += "".join(f"; not {way}: {why}" for way, why in against.items())
+    return Row(name="engine", status="warn" if against else "ok", detail=said, remedy=_FASTER if against else None)
 
 
 def gpu_offload(llama: Found, hardware: Found) -> Row:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,16 +14,22 @@ from agentlab.config.workspace import Workspace
 from agentlab.doctor import checks
 from agentlab.doctor.probes import ask
 from agentlab.doctor.report import DoctorReport, Row
-from agentlab.errors import MissingFileError, ModelFileError
+from agentlab.errors import AgentlabError, MissingFileError, ModelFileError
+from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.process import WorkerEngine
+from agentlab.gguf.proof import Proofs, name_of
 from agentlab.models import catalogue, store
 from agentlab.models.integrity import verify
+from agentlab.workers.chat import ChatRequest
 
 
 def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
-    """All rows. Writes nothing that stays; takes some seconds, because heavy libraries are loaded on trial."""
+    """All rows. It takes some seconds: heavy libraries are loaded and the model is asked. Only what is found out about
+    the engine stays, where every command that uses it looks; see `gguf.proof`.
+    """
     with ThreadPoolExecutor(max_workers=2) as pool:
         hardware, llama, quantised = pool.map(ask, ("hardware", "llama_cpp", "bitsandbytes"))
-    memory = machine.memory()
+    memory, embedded = machine.memory(), _embedded_model(workspace)
     folders = {path.name: path for path in (workspace.models, workspace.runs, workspace.adapters, workspace.state)}
     return DoctorReport(
         rows=[
@@ -34,12 +41,36 @@ def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
             checks.llama_cpp(llama),
             checks.gpu_offload(llama, hardware),
             checks.bitsandbytes(quantised),
-            checks.model(*_embedded_model(workspace)),
+            checks.model(*embedded),
+            _engine(workspace, embedded),
             checks.keys(env),
             checks.folders({name: write_problem(path) for name, path in folders.items()}),
             _disk(workspace),
         ]
     )
+
+
+def _engine(workspace: Workspace, embedded: tuple[str, str | None, str | None]) -> Row:
+    """Ask the embedded model for a token, as `llm: embedded` and as a pipeline does."""
+    name, path, problem = embedded
+    if path is None or problem:
+        return checks.engine(None, {}, {}, None)
+    proofs, used, against = Proofs.of(workspace), dict[str, str](), dict[str, str]()
+    plainest = EngineConfig(Path(path), context=512, repack=True)
+    for who, config in (("nas and llm", plainest), ("pipeline", replace(plainest, flash=True))):
+        engine, problem = WorkerEngine(config, proofs), None
+        for _ in range(2):  # an engine that dies has plain settings the second time
+            try:
+                list(engine.chat(ChatRequest([{"role": "user", "content": "Say yes."}], max_tokens=1)))
+                break
+            except AgentlabError as error:
+                problem = error.message
+        else:
+            return checks.engine(name, {}, {}, problem)
+        engine.close()
+        used[who] = name_of(engine.used)
+        against |= {way: why for way, why in proofs.verdicts(config).items() if why}
+    return checks.engine(name, used, against, None)
 
 
 def write_problem(folder: Path) -> str | None:

@@ -26,6 +26,7 @@ class _Tally:
     trials: set[str] = field(default_factory=set)
     checked: int = 0
     agreed: int = 0
+    reason: str = ""  # of its last failure
     usage: Usage = field(default_factory=Usage)
 
 
@@ -92,6 +93,7 @@ def _called(tallies: dict[tuple[str, str], _Tally], data: dict[str, Any]) -> _Ta
     for attempt in data["attempts"]:
         tally = tallies.setdefault((attempt["model"], data["task"]), _Tally())
         tally.calls += 1
+        tally.reason = attempt.get("message") or attempt.get("error") or tally.reason
         tally.usage = tally.usage + usage_from(attempt["usage"])
     if data["error"] is not None:
         return None
@@ -114,6 +116,7 @@ def _row(model: str, task: str, tally: _Tally, proposed: set[str], accepted: set
         accepted=len(tally.trials & accepted) if proposes else None,
         checked=tally.checked,
         agreed=tally.agreed,
+        reason=tally.reason,
         input_tokens=tally.usage.input_tokens,
         output_tokens=tally.usage.output_tokens,
         cost_usd=tally.usage.cost_usd,

@@ -109,7 +109,8 @@ class ModelRow(Document):
     """What one language model was asked in one role, what came of it, and what it cost. None is unknown, never zero.
 
     `usable` answers became a trial (proposing) or an opinion on a near tie; `accepted` of those trials were
-    improvements. Of `checked` opinions, which further trainings have tested, `agreed` said what these showed.
+    improvements. Of `checked` opinions, which further trainings have tested, `agreed` said what these showed. `reason`
+    is its last failure's.
     """
 
     model: str
@@ -121,6 +122,7 @@ class ModelRow(Document):
     accepted: int | None
     checked: int = 0
     agreed: int = 0
+    reason: str = ""
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None

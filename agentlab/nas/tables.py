@@ -1,7 +1,9 @@
 """A study's result for a reader: sentences and tables. Pure."""
 
-from agentlab.nas.result import NasResult, Winner
-from agentlab.runs.document import Block, Table, Text, number, with_spread
+from collections.abc import Sequence
+
+from agentlab.nas.result import ModelRow, NasResult, Winner
+from agentlab.runs.document import Block, Table, Text, number, silence, with_spread
 from agentlab.search.types import legend, meaning
 
 _STEPS = 12  # forecast steps a table lists; the picture and the JSON have them all
@@ -27,7 +29,7 @@ def headline(result: NasResult) -> str:
 
 
 def advice(result: NasResult) -> list[str]:
-    """What speaks against the winner: a simple forecast that is better, trainings that scatter."""
+    """What speaks against the winner (a simple forecast that is better, trainings that scatter), and silent models."""
     w, simple = result.winner, min(line.test_mse for line in result.references)
     found: list[str] = []
     if simple < w.test_mse:
@@ -41,7 +43,17 @@ def advice(result: NasResult) -> list[str]:
             f"{number(w.val_mse_spread)} (one standard deviation of {w.trainings} trainings), so another training of "
             "it may be much worse. The one with the lowest validation error is kept."
         )
-    return found
+    return [*found, *_silent(result.models)]
+
+
+def _silent(rows: Sequence[ModelRow]) -> list[str]:
+    """Models that answered none of their calls, whatever they were asked for."""
+    by_model = {row.model: [other for other in rows if other.model == row.model] for row in rows}
+    return [
+        silence(model, sum(row.calls for row in of_it), of_it[-1].reason)
+        for model, of_it in by_model.items()
+        if any(row.calls for row in of_it) and not any(row.answered for row in of_it)
+    ]
 
 
 def _known_spread(winner: Winner) -> float:

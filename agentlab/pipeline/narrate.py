@@ -24,6 +24,8 @@ def narrate(event: Event) -> Narration | None:
             return Narration(line=f"  loaded {event.id} in {data['seconds']:.2f} s, {size}")
         case "engine.settled":
             return Narration(line=f"  {event.id} runs with plainer settings: {data['why']}") if data["why"] else None
+        case "model.silent":
+            return Narration(line=f"  {data['said']}")
         case "parent.gone":
             return Narration(line=f"  the run {event.id} is gone; its answers are looked for in the store")
         case "model.evicted":

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from agentlab.pipeline.branches.trace import stage_of
 from agentlab.pipeline.memo import ANSWERED
-from agentlab.runs.document import Block, Code, Document, Table, Text, number
+from agentlab.runs.document import Block, Code, Document, Table, Text, number, silence
 from agentlab.runs.events import Event
 
 _MIB = 1 << 20
@@ -64,6 +64,7 @@ class PipelineResult(Document):
     models: list[ModelResult]
     loads: int
     reused: int
+    silent: list[str] = Field(default_factory=list)
 
     def blocks(self) -> list[Block]:
         """The answer alone, for one input; for several, how many there are."""
@@ -73,6 +74,7 @@ class PipelineResult(Document):
         said = f"{len(self.items) - len(failed)} of {len(self.items)} inputs were answered; see outputs.jsonl."
         return [
             Text(said),
+            *map(Text, self.silent),
             *(
                 [Table(("input", "error"), [(i.name, i.error or "") for i in failed], "Inputs that failed")]
                 if failed
@@ -109,11 +111,12 @@ class PipelineResult(Document):
             for m in self.models
         ]
         found: list[Block] = [
+            *map(Text, self.silent),
             Table(
                 _STAGES,
                 stages,
                 caption="Each stage: its answers, for how many a model was asked, tokens and tokens per second",
-            )
+            ),
         ]
         return [*found, Table(_MODELS, models, caption="Local models")] if models else found
 
@@ -178,6 +181,18 @@ def model_results(events: Iterable[Event]) -> list[ModelResult]:
         elif event.type == "model.evicted" and before is not None and data["peak_bytes"] is not None:
             rows[event.id] = before.model_copy(update={"peak_bytes": max(data["peak_bytes"], before.peak_bytes or 0)})
     return list(rows.values())
+
+
+def silent(events: Iterable[Event]) -> list[str]:
+    """Sentences on models that were asked and never answered."""
+    failed: dict[str, list[str]] = {}
+    answered: set[str] = set()
+    for event in events:
+        if event.type == "call.failed":
+            failed.setdefault(event.data["model"], []).append(event.data["message"])
+        elif event.type == ANSWERED:
+            answered.add(event.data["answer"]["model"])
+    return [silence(model, len(why), why[-1]) for model, why in failed.items() if model not in answered]
 
 
 def _count(count: int | None) -> str:

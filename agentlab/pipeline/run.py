@@ -25,7 +25,7 @@ from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
 from agentlab.pipeline.registry import asked, available, require, wanted
 from agentlab.pipeline.report import write_pipeline_report
 from agentlab.pipeline.residents import Residents
-from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, stage_results
+from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, silent, stage_results
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
@@ -241,7 +241,10 @@ class PipelineExperiment:
             models=models,
             loads=sum(model.loads for model in models),
             reused=sum(stage.answers - stage.asked for stage in stages),
+            silent=silent(run.events),
         )
+        for sentence in result.silent:
+            run.stream("model.silent", said=sentence)
         answered = sum(item.failed is None for item in items)
         costs = [stage.cost_usd for stage in stages if stage.cost_usd is not None]
         metrics = {

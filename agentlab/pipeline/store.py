@@ -97,7 +97,7 @@ def _read(path: Path) -> bytes | None:
     """The bytes of a file; None when it cannot be read or is larger than anything kept here."""
     try:
         with open_file(path) as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(min(_MOST_BYTES, os.fstat(file.fileno()).st_size) + 1)  # room is made for all of it
     except OSError:
         return None
     return content if len(content) <= _MOST_BYTES else None

@@ -57,6 +57,11 @@ class Document(BaseModel):
         raise NotImplementedError
 
 
+def silence(model: str, calls: int, reason: str) -> str:
+    """The sentence on a model that answered none of its calls; of the reason, which may be a log, the first line."""
+    return f"The model {model} answered 0 of {calls}: {(reason.splitlines() or ['no reason is known'])[0][:300]}"
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A measured figure for a table; what was not measured is a dash."""
     if value is None:

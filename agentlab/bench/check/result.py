@@ -2,7 +2,7 @@
 
 from agentlab.bench.failures import Group
 from agentlab.llm.config import RoleName
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence
 
 
 class ModelCheck(Document):
@@ -55,6 +55,7 @@ class CheckResult(Document):
         """Availability and times; what went wrong and what to do; the recommendation."""
         working = sum(row.available for row in self.models)
         shown: list[Block] = [Text(f"{working} of {len(self.models)} models answered."), self._availability()]
+        shown[1:1] = [Text(silence(row.model, row.asked, row.error)) for row in self.models if not row.available]
         if failed := [row for row in self.models if row.error_group]:
             shown += [Heading("What went wrong"), _errors(failed)]
         advice = [(row.model, row.role or "none", row.why) for row in self.recommendations]

@@ -29,7 +29,7 @@ def write_load_report(run: Run, result: LoadResult, records: Mapping[str, Sequen
 
 def blocks(result: LoadResult, *, drawn: bool) -> list[Block]:
     """What the report says, in the order a reader asks."""
-    shown: list[Block] = [Text(tables.headline(result)), tables.speed_table(result)]
+    shown: list[Block] = [Text(tables.headline(result)), *map(Text, tables.silent(result)), tables.speed_table(result)]
     if result.capacities:
         shown += [Heading("How much it carries"), tables.capacity_table(result)]
     if drawn:

@@ -3,19 +3,30 @@
 from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.result import CeilingRow, LoadResult, Spread, StageRow
-from agentlab.runs.document import Block, Table, Text
+from agentlab.runs.document import Block, Table, Text, silence
 
 _SECOND = 1000.0
 
 
 def summary(result: LoadResult) -> list[Block]:
     """What the terminal shows."""
-    shown: list[Block] = [Text(headline(result)), speed_table(result)]
+    shown: list[Block] = [Text(headline(result)), *map(Text, silent(result)), speed_table(result)]
     if any(row.failed for row in result.stages):
         shown.append(error_table(result))
     if result.capacities:
         shown.append(capacity_table(result))
     return [*shown, *(Text(note) for note in (*marks(result), *result.notes)), Text(ceiling_note(result.ceiling))]
+
+
+def silent(result: LoadResult) -> list[str]:
+    """Sentences on targets of which no stage had an answer; the reason is the kinds of their errors."""
+    found = []
+    for target in dict.fromkeys(row.target for row in result.stages):
+        rows = [row for row in result.stages if row.target == target]
+        kinds = sorted({kind for row in rows for kind in row.errors})
+        if kinds and not any(row.answered for row in rows):
+            found.append(silence(target, sum(row.requests for row in rows), ", ".join(kinds)))
+    return found
 
 
 def headline(result: LoadResult) -> str:

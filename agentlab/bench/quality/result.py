@@ -1,6 +1,6 @@
 """The answer of `agentlab llm-bench quality`, and one line of its `answers.jsonl`."""
 
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence
 from agentlab.tasks.items import TaskType
 
 ANSWERS_FILE = "answers.jsonl"
@@ -69,6 +69,7 @@ class TargetQuality(Document):
     cost_usd: float | None
     per_second: float | None
     per_dollar: float | None
+    reason: str = ""  # of its first failure
 
     def priors(self) -> dict[TaskType, tuple[float, int]]:
         """Mean score and number of scored items by type of task: what is known before a model's first real call."""
@@ -101,8 +102,17 @@ class QualityResult(Document):
 
     def blocks(self) -> list[Block]:
         """Totals, then types, then the judge."""
-        shown: list[Block] = [Text(self._headline()), self._totals(), Heading("By type of task"), self._types()]
+        shown: list[Block] = [
+            Text(self._headline()),
+            *self._silent(),
+            self._totals(),
+            Heading("By type of task"),
+            self._types(),
+        ]
         return [*shown, Heading("The judge"), Text(_judge(self.judge))]
+
+    def _silent(self) -> list[Text]:
+        return [Text(silence(row.target, row.items, row.reason)) for row in self.targets if row.failed == row.items]
 
     def _headline(self) -> str:
         known = [row for row in self.targets if row.quality is not None]

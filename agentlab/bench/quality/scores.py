@@ -26,6 +26,7 @@ def summarise(target: str, answers: Sequence[Answer]) -> TargetQuality:
         items=len(answers),
         scored=len(scored),
         failed=sum(bool(answer.error) for answer in answers),
+        reason=next((answer.message or answer.error for answer in answers if answer.error), ""),
         quality=quality and quality.estimate,
         low=quality and quality.low,
         high=quality and quality.high,

@@ -91,3 +91,16 @@ def test_the_model_is_there_broken_or_absent() -> None:
     assert checks.model("m", "/models/m.gguf", None).status == "ok"
     for row in (checks.model("m", None, None), checks.model("m", "/models/m.gguf", "wrong size")):
         assert (row.status, row.remedy) == ("missing", "agentlab models pull m")
+
+
+def test_the_engine_says_which_settings_it_has_and_why_not_others() -> None:
+    used = {"nas and llm": "repacked weights", "pipeline": "repacked weights and flash attention"}
+    row = checks.engine("m", used, {}, None)
+    assert (row.status, row.remedy) == ("ok", None)
+    assert "pipeline with repacked weights and flash attention" in row.detail
+    row = checks.engine("m", {"nas and llm": "plain settings"}, {"repacked weights": "it dies (SIGILL)"}, None)
+    assert row.status == "warn"
+    assert "nas and llm with plain settings; not repacked weights: it dies (SIGILL)" in row.detail
+    for remedy in (row.remedy, checks.engine("m", {}, {}, "it died (SIGILL)").remedy):
+        assert "CMAKE_ARGS=-DGGML_NATIVE=off" in (remedy or "")
+    assert checks.engine(None, {}, {}, None).status == "missing"

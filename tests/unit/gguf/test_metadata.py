@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -267,3 +268,35 @@ def test_damage_anywhere_in_the_header_never_raises_anything_else(
     path.write_bytes(damaged)
     with contextlib.suppress(ModelFileError):  # harmless damage, in a name for instance, is not noticed
         assert read(path).file_bytes == len(model)
+
+
+def test_a_sparse_file_of_any_size_is_refused_at_once(tmp_path: Path) -> None:
+    """Its keys are arrays of 16 MiB, one after the other, over 10 GB of nothing."""
+    stride, path = (1 << 24) + 25, tmp_path / "sparse.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, 600))
+        for number in range(600):
+            file.seek(24 + number * stride)
+            file.write(struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 0, 1 << 24))
+        file.truncate(10 << 30)
+    began = time.monotonic()
+    with pytest.raises(ModelFileError, match="header is longer than 256 MiB"):
+        read(path)
+    assert time.monotonic() - began < 5
+
+
+def test_so_is_one_of_a_hundred_million_empty_texts(tmp_path: Path) -> None:
+    path = tmp_path / "texts.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, 60) + struct.pack("<Q", 1) + b"k")
+        file.write(struct.pack("<IIQ", 9, 8, 1 << 24))
+        file.truncate(10 << 30)
+    began = time.monotonic()
+    with pytest.raises(ModelFileError, match="more than 4194304 texts"):
+        read(path)
+    assert time.monotonic() - began < 2
+
+
+def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="is a folder"):
+        read(tmp_path)

@@ -298,3 +298,15 @@ def test_text_of_a_model_cannot_break_a_table() -> None:
     lines = markdown("t", [table]).splitlines()
     assert len(lines) == 7  # title, blank, caption, blank, header, rule, one row
     assert "<script>" not in html("t", [table], lambda name: b"")
+
+
+def test_a_model_that_never_answered_is_told_with_the_reason_before_any_verdict_on_its_help() -> None:
+    silent = {"answered": 0, "usable": 0, "share": None, "accepted": None, "cost_usd": None}
+    silent |= {"input_tokens": None, "output_tokens": None, "reason": "The process died: it crashed (SIGILL).\nlog"}
+    proposing = ModelRow(model="embedded", task="nas.propose", calls=8, **silent)
+    judging = proposing.model_copy(update={"task": "nas.evaluate", "calls": 2})
+    said = "The model embedded answered 0 of 10: The process died: it crashed (SIGILL)."
+    shown = [block.text for block in tables.summary(result(models=[proposing, judging])) if isinstance(block, Text)]
+    assert said in shown[:-1]
+    answering = judging.model_copy(update={"answered": 1})
+    assert said not in tables.advice(result(models=[proposing, answering]))

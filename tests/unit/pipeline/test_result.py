@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentlab.pipeline.narrate import narrate
-from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, stage_results
+from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, silent, stage_results
 from agentlab.runs.document import Code, Text
 from agentlab.runs.events import Event
 
@@ -90,3 +90,17 @@ def test_text_is_passed_on_as_it_comes() -> None:
     assert told is not None
     assert told.piece == "The "
     assert narrate(event("call.text", "0001:draft", text="The ")) is None
+
+
+def test_a_model_that_never_answered_is_told_with_the_reason() -> None:
+    events = [event("call.failed", "a", model="m", message="it died (SIGILL)\nlog", kind="", rung="none")] * 3
+    assert silent(events) == ["The model m answered 0 of 3: it died (SIGILL)"]
+    assert silent([*events, answered("a")]) == []
+    result = PipelineResult(items=[], stages=[], models=[], loads=0, reused=0, silent=silent(events))
+    assert Text(silent(events)[0]) in result.blocks()
+    assert Text(silent(events)[0]) in result.tables()
+    told = narrate(event("model.silent", "", said=silent(events)[0]))
+    assert told is not None
+    assert "0 of 3" in (told.line or "")
+    settled = event("engine.settled", "m", flash=False, repack=False, why="repacked weights: it dies (SIGILL)")
+    assert "plainer settings" in (getattr(narrate(settled), "line", None) or "")

@@ -1,7 +1,8 @@
 """Which model for which role, from how they answered."""
 
 from agentlab.bench.check.recommend import recommend
-from agentlab.bench.check.result import ModelCheck
+from agentlab.bench.check.result import CheckResult, ModelCheck
+from agentlab.runs.document import Text
 
 
 def row(model: str, **changes) -> ModelCheck:
@@ -36,3 +37,9 @@ def test_the_fastest_steady_model_is_primary_and_another_provider_stands_by():
 def test_a_single_model_is_primary_and_an_unsteady_one_never():
     assert roles(row("only", local=True)) == {"only": "primary"}
     assert roles(row("shaky", successes=1)) == {"shaky": "reserve"}
+
+
+def test_a_model_that_never_answered_is_told_with_the_reason():
+    silent = row("gone", successes=0, total_seconds=None, error_group="Timeout", error="The process died.")
+    shown = CheckResult(models=[row("here"), silent], recommendations=[]).blocks()
+    assert Text("The model gone answered 0 of 3: The process died.") in shown

@@ -118,3 +118,12 @@ def test_tables_are_as_wide_as_their_heads(measured: Any) -> None:
     for block in blocks(measured[0], drawn=True):
         if isinstance(block, Table):
             assert {len(row) for row in block.rows} == {len(block.columns)}
+
+
+def test_a_target_without_any_answer_is_told_with_the_reason(measured: Any) -> None:
+    result = measured[0]
+    dead = [row.model_copy(update={"answered": 0, "errors": {"WorkerDiedError": 7}}) for row in result.stages]
+    mixed = [row if row.target == "model" else other for row, other in zip(result.stages, dead, strict=True)]
+    text = markdown("t", BenchResult(measure="load", load=result.model_copy(update={"stages": mixed})).blocks())
+    assert "answered 0 of 14: WorkerDiedError" in text
+    assert "answered 0 of" not in markdown("t", BenchResult(measure="load", load=result).blocks())
