@@ -184,7 +184,7 @@ class AttemptLoop:
         if not 0 < tries <= (policy.BUSY_TRIES if busy else means.retries):
             return False
         wait = policy.backoff(tries, means.random.random())
-        if self._turns.left(candidate) <= wait:
+        if (self._turns.patience_with(candidate) if busy else self._turns.left(candidate)) <= wait:
             return False
         if not (busy or means.retry_budget.allows()):
             return False

@@ -74,7 +74,7 @@ class _Asking:
             except HostBusyError:
                 tries += 1
                 wait = policy.backoff(tries, self._means.random.random())
-                if tries > policy.BUSY_TRIES or self._turns.left(candidate) <= wait:
+                if tries > policy.BUSY_TRIES or self._turns.patience_with(candidate) <= wait:
                     raise
             await asyncio.sleep(wait)
 

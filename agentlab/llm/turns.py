@@ -27,6 +27,11 @@ class Turns:
         """Seconds until the call has to be over if this model is the one that answers."""
         return self._question.start + candidate.total - self._now()
 
+    def patience_with(self, candidate: Candidate) -> float:
+        """Seconds for which a place at this model may be waited for: half of the call's, so that others can answer."""
+        last = candidate == self._question.candidates[-1]
+        return self.left(candidate) - (0.0 if last else candidate.total / 2)
+
     def next(self, pending: list[Candidate]) -> Candidate | None:
         """The first that may be asked now; else one whose breaker wants a probe; else the one due soonest, if in time.
 
@@ -64,11 +69,11 @@ class Turns:
         while True:
             await self._until_ready(candidate)
             try:
-                async with asyncio.timeout_at(self._question.start + candidate.total):
+                async with asyncio.timeout(max(0.0, patience := self.patience_with(candidate))):
                     await slots.take()
             except TimeoutError:
                 raise self._noted(
-                    candidate, LLMTimeoutError(f"No place became free within {candidate.total:g} seconds.")
+                    candidate, LLMTimeoutError(f"No place became free within {patience:.3g} seconds.")
                 ) from None
             try:
                 if self._delay(candidate) <= 0 or guard.probing_helps:

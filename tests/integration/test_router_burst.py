@@ -155,3 +155,16 @@ def test_a_host_that_dies_under_load_is_left_soon(tmp_path, spare):
     assert models == ["spare"] * CALLS
     assert state == "open"
     assert time.monotonic() - start < 3.0 + 6.0
+
+
+def test_who_waits_too_long_for_a_place_is_answered_by_the_spare(tmp_path):
+    """One place, a second and a half for each answer, four seconds for a call: the third and fourth would be lost."""
+    with in_thread() as mock:
+        tree = config_of(1, mock.url).model_dump()
+        tree["providers"]["busy"] |= {"base_url": mock.url, "limits": {"concurrency": 1}}
+        tree["models"]["busy"]["id"], tree["models"]["spare"]["id"] = "ok-ttft1500-n1", "ok-n1"
+        tree["defaults"]["timeout"]["total"] = 4
+        config = LLMConfig.model_validate(tree, context={"env": {}})
+        models, errors, _ = asked(config, Workspace(tmp_path, tmp_path / "cache"), 4)
+    assert set(models) == {"busy", "spare"}
+    assert set(errors) == {"LLMTimeoutError"}
