@@ -1,5 +1,6 @@
 """`agentlab llm ask` and `agentlab llm chat` through pipes and at a terminal, with a scripted model."""
 
+import contextlib
 import json
 import os
 import pty
@@ -163,7 +164,7 @@ class Terminal:
     def __init__(self, workspace: Path, *words: str) -> None:
         self._handle, other = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "agentlab", "llm", "chat", "--set=llm=scripted", *words],
+            [sys.executable, "-m", "agentlab", "llm", "chat", *words],
             stdin=other,
             stdout=other,
             stderr=other,
@@ -181,19 +182,28 @@ class Terminal:
         """What comes after the last thing that was waited for."""
         deadline = time.monotonic() + 60
         while text.encode() not in self._seen:
-            assert time.monotonic() < deadline, self._seen
+            if time.monotonic() > deadline:
+                self.close()
+                pytest.fail(f"{text!r} does not come: {self._seen!r}")
             if select.select([self._handle], [], [], 0.2)[0]:
                 self._seen += os.read(self._handle, 65536)
         self._seen = self._seen.partition(text.encode())[2]
 
     def end(self) -> int:
-        code = self.process.wait(timeout=30)
-        os.close(self._handle)
-        return code
+        try:
+            return self.process.wait(timeout=60)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
 
 
 def test_ctrl_c_stops_an_answer_and_twice_leaves(workspace: Path) -> None:
-    chat = Terminal(workspace, "--set=providers.script={kind: scripted, mode: stuck}")
+    chat = Terminal(workspace, "--set=llm=scripted", "--set=providers.script={kind: scripted, mode: stuck}")
     chat.wait_for("> ")
     chat.type("Who?\n")
     chat.wait_for("Who?")
@@ -211,8 +221,32 @@ def test_ctrl_c_stops_an_answer_and_twice_leaves(workspace: Path) -> None:
     assert chat.end() == 130
 
 
+@pytest.mark.model
+def test_a_real_answer_is_stopped_in_its_middle_and_the_same_worker_answers_on(workspace: Path) -> None:
+    chat = Terminal(workspace, "--max-tokens", "900")
+    chat.wait_for("> ")
+    chat.type("Tell me a long story about a lighthouse.\n")
+    chat.wait_for("lighthouse.")
+    chat.wait_for(" the ")
+    chat.process.send_signal(signal.SIGINT)
+    chat.wait_for("once more leaves")
+    chat.wait_for("> ")
+    chat.type("What is the capital of France?\n")
+    chat.wait_for("France?")
+    chat.wait_for(".")
+    chat.process.send_signal(signal.SIGINT)
+    chat.wait_for("> ")
+    chat.type("/exit\n")
+    assert chat.end() == 0
+
+
 def test_at_a_terminal_a_failure_is_told_and_the_end_of_the_input_leaves(workspace: Path) -> None:
-    chat = Terminal(workspace, "--set=providers.script={kind: scripted, mode: refuse}", "--set=defaults.retries=0")
+    chat = Terminal(
+        workspace,
+        "--set=llm=scripted",
+        "--set=providers.script={kind: scripted, mode: refuse}",
+        "--set=defaults.retries=0",
+    )
     chat.wait_for("> ")
     chat.type("Who?\n")
     chat.wait_for("refuses the connection")
