@@ -155,8 +155,9 @@ class PipelineExperiment:
         recorded = _recorded(run.events)
         for model in self.models.values():
             if model.name not in recorded:
-                chosen = model.engine
-                run.emit("engine.settled", model.name, flash=chosen.flash, repack=chosen.repack, why=model.why)
+                chosen, wished = model.engine, engine_of(self.config, model.name).flash
+                settled = {"flash": chosen.flash, "repack": chosen.repack, "wished": wished, "why": model.why}
+                run.emit("engine.settled", model.name, **settled)
         if self.parent is not None:
             run.derive(self.parent.run)
             if self.parent.gone:
@@ -273,7 +274,7 @@ class PipelineExperiment:
 def _recorded(events: Iterable[Event]) -> dict[str, dict[str, bool]]:
     """The settings of each local model by which the answers of a run go."""
     settled = (event for event in events if event.type == "engine.settled")
-    return {event.id: {name: event.data[name] for name in ("flash", "repack")} for event in settled}
+    return {event.id: {name: event.data[name] for name in ("flash", "repack", "wished")} for event in settled}
 
 
 def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:

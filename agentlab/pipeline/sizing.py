@@ -50,15 +50,16 @@ def settle(
         model: one that is there.
         wished: of the config and our defaults.
         proofs: what is known about them.
-        recorded: `flash` and `repack` of the run that is gone on with or taken over: its answers go by these. Where
-            they are not sound here, plainer ones are used, and every answer says so.
+        recorded: `flash` and `repack` of the run that is gone on with or taken over, and its wish for flash attention:
+            where that is ours, answers go by these. Where they are not sound here, plainer ones are used, and every
+            answer says so.
         tried: `proofs.settle` or `proofs.known`.
     """
     assert model.metadata is not None
     here = tried(wished)
     path, verdicts = wished.path, proofs.verdicts(wished) if here != wished else {}
     engine = Engine(here.context, here.batch, here.gpu_layers, here.flash, here.kv_type, here.repack)
-    if recorded:
+    if recorded and recorded["wished"] == wished.flash:
         engine = replace(engine, flash=recorded["flash"], repack=recorded["repack"])
     return LocalModel(
         model.name,

@@ -1,14 +1,17 @@
 """How much room a model is planned with: estimate, experience and safety, of main and of GPU memory."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agentlab.gguf.metadata import read
+from agentlab.gguf.proof import Proofs
 from agentlab.pipeline.config import Resources
+from agentlab.pipeline.registry import Availability
 from agentlab.pipeline.settings import Engine
-from agentlab.pipeline.sizing import Budget, LocalModel, Sizes, budget_of
+from agentlab.pipeline.sizing import Budget, LocalModel, Sizes, budget_of, settle
 from tests.unit.pipeline.tiny_model import write_model
 
 GIB = 1 << 30
@@ -52,3 +55,33 @@ def test_without_a_gpu_nothing_that_needs_one_fits(tmp_path: Path) -> None:
 def test_a_budget_is_what_was_said_or_most_of_the_machine() -> None:
     assert budget_of(Resources(ram_gib=2, vram_gib=1)) == Budget(2 * GIB, GIB)
     assert budget_of(Resources()).ram > 0
+
+
+def settled(folder: Path, found: str, *, flash: bool = True, recorded: Mapping[str, bool] | None = None) -> LocalModel:
+    """The model on a machine where this way of computing was found to be sound."""
+    path, proofs = write_model(folder / "tiny.gguf"), Proofs(folder / "kept")
+    wished = replace(ENGINE, flash=flash).config(path, threads=1, memory_bytes=GIB)
+    ways = ("repacked weights and flash attention", "repacked weights", "flash attention")
+    proofs._keep(wished, {way: "" if way == found else "no" for way in ways})
+    return settle(Availability("tiny", "gguf", True, path, read(path)), wished, proofs, recorded or {}, proofs.known)
+
+
+def test_the_fastest_sound_settings_are_used_and_why_not_others_is_told(tmp_path: Path) -> None:
+    model = settled(tmp_path, "repacked weights")
+    assert (model.engine.flash, model.engine.repack) == (False, True)
+    assert model.usable == model.engine
+    assert "repacked weights and flash attention: no" in model.why
+    without = settled(tmp_path, "flash attention", flash=False)
+    assert without.engine == without.engine.plain()  # flash_attn: false is respected
+
+
+def test_a_resumed_run_goes_by_its_own_settings_and_computes_with_what_is_sound_here(tmp_path: Path) -> None:
+    before = {"flash": True, "repack": True, "wished": True}
+    model = settled(tmp_path, "repacked weights", recorded=before)
+    assert (model.engine.flash, model.engine.repack) == (True, True)  # of the key of every question
+    assert (model.usable.flash, model.usable.repack) == (False, True)
+    slower = {"flash": False, "repack": False, "wished": True}
+    faster_here = settled(tmp_path, "repacked weights and flash attention", recorded=slower)
+    assert faster_here.usable == faster_here.engine == faster_here.engine.plain()
+    other_wish = settled(tmp_path, "repacked weights", flash=False, recorded=before)
+    assert not other_wish.engine.flash
