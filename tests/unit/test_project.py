@@ -1,6 +1,9 @@
 """Promises of the project files that nothing else would notice if they broke."""
 
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -42,3 +45,22 @@ def test_ignore_rules_are_anchored() -> None:
 def test_readme_never_says_to_install_the_strangers_package() -> None:
     for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]:
         assert not re.search(r"pip install agentlab(?!-toolkit)\b", page.read_text()), page
+
+
+def test_llama_cpp_is_built_without_amx_where_the_compiler_knows_of_it() -> None:
+    """GCC 12 makes code of AMX that dies; an image is built for other processors than the one that builds it."""
+    flags = ["-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16"]
+    compiler = [shutil.which("cc") or "cc", *flags, "-E", "-"]
+    known = subprocess.run(compiler, input=b"", capture_output=True, check=False).returncode == 0
+    show = [
+        "make",
+        "-C",
+        str(REPOSITORY),
+        "--no-print-directory",
+        "--eval=show:;@echo $$CFLAGS; echo $$CXXFLAGS",
+        "show",
+    ]
+    env = {**os.environ, "CFLAGS": "-O2", "CXXFLAGS": "-O1"}
+    said = subprocess.run(show, capture_output=True, text=True, check=True, env=env).stdout.splitlines()
+    assert said == [" ".join([given, *(flags if known else [])]) for given in ("-O2", "-O1")]
+    assert "CMAKE_ARGS=-DGGML_NATIVE=off" in (REPOSITORY / "Dockerfile").read_text()
