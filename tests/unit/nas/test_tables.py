@@ -310,3 +310,9 @@ def test_a_model_that_never_answered_is_told_with_the_reason_before_any_verdict_
     assert said in shown[:-1]
     answering = judging.model_copy(update={"answered": 1})
     assert said not in tables.advice(result(models=[proposing, answering]))
+
+
+def test_a_result_of_an_earlier_version_is_still_read() -> None:
+    document = result().model_dump(mode="json")
+    del document["advice"], document["winner"]["val_mse_spread"], document["winner"]["unstable"]
+    assert NasResult.model_validate(document).winner.unstable is False
