@@ -102,8 +102,8 @@ def test_an_answer_costs_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     store = Store(tmp_path)
     store.remember(KEY, ASKED, ANSWER)
     opened: list[Path] = []
-    original = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *how: (opened.append(path), original(path, *how))[1])
+    original = module.open_file
+    monkeypatch.setattr(module, "open_file", lambda path: (opened.append(path), original(path))[1])
     assert store.recall(KEY) is not None
     assert opened == [store.answers / KEY[:2] / f"{KEY}.json"]
 
