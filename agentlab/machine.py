@@ -6,7 +6,6 @@ Nothing here may decide what an experiment computes. It says where it runs; resu
 import contextlib
 import hashlib
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -132,6 +131,8 @@ def device() -> Device:
 
 def describe() -> Hardware:
     """Ask everything once. Imports torch where there may be a GPU."""
+    import platform  # every command imports this module, and few ask this
+
     kind = device()
     name, device_memory, bf16 = platform.processor() or platform.machine(), None, _cpu_has_bf16()
     if kind == "cuda":
@@ -171,4 +172,6 @@ def processor() -> str:
 
 
 def _processor_name() -> str:
+    import platform
+
     return _cpu_flags().get("model name") or platform.processor() or platform.machine()
