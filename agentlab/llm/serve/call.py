@@ -7,10 +7,11 @@ what is asked are taken and ignored.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,9 +29,7 @@ DONE = b"data: [DONE]\n\n"
 _CHOICES = ("auto", "none", "required")
 _ANY_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _MOST_KEYS = 100  # of a part of a request; each that is not known costs an error
-_MOST_SCHEMA = (
-    500  # objects and lists of an answer's schema; holding it against the rules takes half a millisecond for each
-)
+_MOST_SCHEMA = 500  # objects and lists of an answer's schema; checking it takes half a millisecond for each
 _MOST_TOKENS = 131_072  # of an answer; more is asked for by clients that mean "as many as there are"
 
 
@@ -172,19 +171,50 @@ def clamped(tokens: int | None) -> int | None:
     return None if tokens is None else min(tokens, _MOST_TOKENS)
 
 
-def bounded(schema: Mapping[str, Any] | None, place: str) -> Mapping[str, Any] | None:
-    """The schema of an answer.
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
-    Raises:
-        RefusedError: it is too large.
-    """
-    parts: list[Any] = [schema]
-    for count, part in enumerate(parts):
-        if count > _MOST_SCHEMA:
-            raise refused(place, f"a schema may have {_MOST_SCHEMA} objects and lists")
-        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-        parts += [each for each in inner if isinstance(each, dict | list)]
-    return schema
+
+class Part(Document):
+    """A part of a message: text, in one dialect's words or another's."""
+
+    ignored = frozenset({"annotations", "cache_control", "logprobs", "prompt_cache_breakpoint"})
+    type: Annotated[str, only("text", "input_text", "output_text", "refusal")]
+    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
+
+
+Parts = BeforeValidator(_parts)  # a text is a list of one part
+
+
+def joined(parts: Sequence[Part]) -> str:
+    """What parts say together."""
+    return "\n".join(part.text for part in parts)
+
+
+class Format(Document):
+    """The form that an answer has to have, which the router checks."""
+
+    ignored = frozenset({"strict"})
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
+    definition: dict[str, Any] | None = Field(None, alias="schema")
+
+    def bounded(self, place: str) -> Mapping[str, Any] | None:
+        """The schema, if there is one. `place` is where the format stands.
+
+        Raises:
+            RefusedError: it is missing, or too large.
+        """
+        if (self.type == "json_schema") != (self.definition is not None):
+            raise refused(place, "type json_schema and a schema belong together")
+        parts: list[Any] = [self.definition]
+        for count, part in enumerate(parts):
+            if count > _MOST_SCHEMA:
+                raise refused(place, f"a schema may have {_MOST_SCHEMA} objects and lists")
+            inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+            parts += [each for each in inner if isinstance(each, dict | list)]
+        return self.definition
 
 
 class Function(Document):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agentlab.llm.options import Options
@@ -14,16 +14,19 @@ from agentlab.llm.serve.call import (
     LABELS,
     Call,
     Document,
+    Format,
     Function,
     Nothing,
+    Part,
+    Parts,
     Sampled,
     Texts,
-    bounded,
     checked,
     checked_tools,
     chosen_tool,
     clamped,
     event,
+    joined,
     only,
     refused,
     text_of,
@@ -36,16 +39,6 @@ _DECORATION = frozenset(
     {"annotations", "cache_control", "extra_content", "id", "index", "parsed", "parsed_arguments"}
     | {"provider_specific_fields", "reasoning", "reasoning_content", "reasoning_details", "thinking_blocks"}
 )
-
-
-def _parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-class _Part(Document):
-    ignored = _DECORATION
-    type: Annotated[str, only("text", "refusal")]
-    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
 class _CalledFunction(Document):
@@ -64,7 +57,7 @@ class _Call(Document):
 class _Message(Document):
     ignored = _DECORATION | {"name"}
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[_Part] | None, Field(fail_fast=True), BeforeValidator(_parts)] = None
+    content: Annotated[list[Part] | None, Field(fail_fast=True), Parts] = None
     tool_calls: list[_Call] | None = Field(None, fail_fast=True)
     tool_call_id: str | None = None
     refusal: str | None = None
@@ -83,7 +76,7 @@ class _Message(Document):
 
     def ours(self) -> Message:
         calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in self.tool_calls or ())
-        text = self.refusal or "" if self.content is None else "\n".join(part.text for part in self.content)
+        text = self.refusal or "" if self.content is None else joined(self.content)
         role = "system" if self.role == "developer" else self.role
         return Message(role, text, calls, self.tool_call_id or "")
 
@@ -94,22 +87,10 @@ class _Tool(Document):
     function: Function
 
 
-class _Schema(Document):
-    ignored = frozenset({"strict"})  # the router checks every answer
-    name: str = ""
-    description: str | None = None
-    definition: dict[str, Any] = Field(alias="schema")
-
-
-class _Format(Document):
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _Schema | None = None
-
-    @model_validator(mode="after")
-    def _has_its_schema(self) -> Self:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise PydanticCustomError("format", "type json_schema and json_schema belong together")
-        return self
+def _flat(given: Any) -> Any:
+    """`{"type": ..., "json_schema": {"schema": ...}}` with its schema at the top."""
+    inner = given.get("json_schema") if isinstance(given, dict) else None
+    return {**inner, **{key: given[key] for key in given if key != "json_schema"}} if isinstance(inner, dict) else given
 
 
 def _named(choice: Mapping[str, Any]) -> Any:
@@ -126,7 +107,7 @@ class ChatRequest(Sampled):
     tools: list[_Tool] | None = Field(None, max_length=128, fail_fast=True)
     tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_named))] = None
     parallel_tool_calls: bool | None = None
-    response_format: _Format | None = None
+    response_format: Annotated[Format | None, BeforeValidator(_flat)] = None
     logprobs: Annotated[bool | None, only(False, None)] = None
     top_logprobs: Annotated[int | None, only(0, None)] = None
     modalities: Annotated[Any, only(["text"], None)] = None
@@ -140,7 +121,6 @@ class ChatRequest(Sampled):
         if None not in (self.max_tokens, self.max_completion_tokens):
             raise refused("max_tokens", "max_completion_tokens means the same; send one of them")
         sampling, format_ = self.sampling(), self.response_format
-        schema = format_.json_schema.definition if format_ and format_.json_schema else None
         functions = [tool.function for tool in self.tools or ()]
         return replace(
             sampling,
@@ -148,7 +128,7 @@ class ChatRequest(Sampled):
             tools=checked_tools(functions, self.tool_choice, "tools[{}].function.name"),
             tool_choice=self.tool_choice or "auto",
             json_only=format_ is not None and format_.type == "json_object",
-            json_schema=bounded(schema, "response_format.json_schema.schema"),
+            json_schema=format_.bounded("response_format") if format_ else None,
         )
 
 

@@ -47,28 +47,20 @@ class Metrics:
         return "".join(f"{line}\n" for line in self._lines(states))
 
     def _lines(self, states: Mapping[str, str]) -> Iterator[str]:
-        yield from _family("agentlab_requests_in_flight", "gauge", "Requests being answered.", {(): self.in_flight})
-        yield from _family("agentlab_requests_total", "counter", "Requests that have ended.", self._requests)
-        yield from _family(
-            "agentlab_tokens_total", "counter", "Tokens of answers, where providers report them.", self._tokens
+        standing: Mapping[_Labels, float] = {
+            (("model", model), ("state", state)): int(state == now) for model, now in states.items() for state in STATES
+        }
+        in_flight: Mapping[_Labels, float] = {(): self.in_flight}
+        families: tuple[tuple[str, str, str, Mapping[_Labels, float]], ...] = (
+            ("requests_in_flight", "gauge", "Requests being answered.", in_flight),
+            ("requests_total", "counter", "Requests that have ended.", self._requests),
+            ("tokens_total", "counter", "Tokens of answers, where providers report them.", self._tokens),
+            ("spend_usd_total", "counter", "USD of answers whose cost is known.", self._spend),
+            ("unpriced_requests_total", "counter", "Answers whose cost is unknown, not free.", self._unpriced),
+            ("model_state", "gauge", "1 for the state in which a model's circuit breaker is.", standing),
         )
-        yield from _family("agentlab_spend_usd_total", "counter", "USD of answers whose cost is known.", self._spend)
-        yield from _family(
-            "agentlab_unpriced_requests_total",
-            "counter",
-            "Answers whose cost is unknown, which is not free.",
-            self._unpriced,
-        )
-        yield from _family(
-            "agentlab_model_state",
-            "gauge",
-            "1 for the state in which a model's circuit breaker is.",
-            {
-                (("model", model), ("state", state)): int(state == now)
-                for model, now in states.items()
-                for state in STATES
-            },
-        )
+        for name, kind, about, samples in families:
+            yield from _family(f"agentlab_{name}", kind, about, samples)
         yield from self._histogram()
 
     def _histogram(self) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from agentlab.llm.options import Options
 from agentlab.llm.serve.call import (
@@ -15,34 +15,26 @@ from agentlab.llm.serve.call import (
     TAG,
     Call,
     Document,
+    Format,
     Function,
+    Part,
+    Parts,
     Request,
-    bounded,
     checked,
     checked_tools,
     chosen_tool,
     clamped,
+    joined,
     only,
     refused,
 )
 from agentlab.llm.serve.responses_reply import ResponseReply
 from agentlab.llm.types import Message, ToolCall
 
-_PARTS = ("input_text", "output_text", "text", "refusal")
 _LOGPROBS = "message.output_text.logprobs"
 
 
-def _parts(content: Any) -> Any:
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
-
-
-class _Part(Document):
-    ignored = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint"})
-    type: Annotated[str, only(*_PARTS)]
-    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
-
-
-_Content = Annotated[list[_Part], Field(fail_fast=True), BeforeValidator(_parts)]
+_Content = Annotated[list[Part], Field(fail_fast=True), Parts]
 
 
 class _Item(Document):
@@ -100,17 +92,9 @@ class _Tool(Function):
     type: Literal["function"]
 
 
-class _Format(Document):
-    ignored = frozenset({"strict"})  # the router checks every answer
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    description: str | None = None
-    definition: dict[str, Any] | None = Field(None, alias="schema")
-
-
 class _Text(Document):
     ignored = frozenset({"verbosity"})
-    format: _Format | None = None
+    format: Format | None = None
 
 
 _Stored = Annotated[Any, only(None, why="nothing is stored here; send the whole conversation as `input`")]
@@ -150,8 +134,6 @@ class ResponseRequest(Request):
         if _LOGPROBS in (self.include or ()):
             raise refused("include", f"{_LOGPROBS} is not supported")
         format_ = self.text.format if self.text else None
-        if format_ and (format_.type == "json_schema") != (format_.definition is not None):
-            raise refused("text.format", "type json_schema and a schema belong together")
         return Options(
             temperature=self.temperature,
             max_tokens=clamped(self.max_output_tokens),
@@ -159,7 +141,7 @@ class ResponseRequest(Request):
             tools=checked_tools(self.tools or (), self.tool_choice, "tools[{}].name"),
             tool_choice=self.tool_choice or "auto",
             json_only=format_ is not None and format_.type == "json_object",
-            json_schema=bounded(format_.definition, "text.format.schema") if format_ else None,
+            json_schema=format_.bounded("text.format") if format_ else None,
         )
 
     def conversation_so_far(self) -> Iterator[Message]:
@@ -179,17 +161,13 @@ class ResponseRequest(Request):
                 yield turn
             turn = None
             if isinstance(item, _Result):
-                yield Message("tool", _joined(item.output), (), item.call_id)
+                yield Message("tool", joined(item.output), (), item.call_id)
             elif item.role == "assistant":
-                turn = Message("assistant", _joined(item.content))
+                turn = Message("assistant", joined(item.content))
             else:
-                yield Message("user" if item.role == "user" else "system", _joined(item.content))
+                yield Message("user" if item.role == "user" else "system", joined(item.content))
         if turn is not None:
             yield turn
-
-
-def _joined(parts: list[_Part]) -> str:
-    return "\n".join(part.text for part in parts)
 
 
 def read_response(tree: Any) -> Call:

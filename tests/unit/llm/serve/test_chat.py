@@ -147,7 +147,7 @@ class TestOptions:
             ({"top_logprobs": 2}, "top_logprobs"),
             (
                 {"response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": [[]] * 1000}}}},
-                "response_format.json_schema.schema",
+                "response_format",
             ),
             ({"stream_options": {"include_usage": True}}, "stream_options"),
             ({"stream": "yes"}, "stream"),

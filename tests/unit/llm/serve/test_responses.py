@@ -107,7 +107,7 @@ class TestRequest:
             ({"tools": [TOOL, TOOL]}, "tools[1].name"),
             ({"tool_choice": "required"}, "tool_choice"),
             ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format"),
-            ({"text": {"format": {"type": "json_schema", "schema": {"a": [[]] * 999}}}}, "text.format.schema"),
+            ({"text": {"format": {"type": "json_schema", "schema": {"a": [[]] * 999}}}}, "text.format"),
             ({"top_logprobs": 2}, "top_logprobs"),
             ({"stop": "x"}, "stop"),
         ],
