@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FILES = 512  # that the process may have open
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 GOOD = json.dumps({"model": "agentlab", "messages": [{"role": "user", "content": "hi"}]}).encode()
-EMPTY_LISTS = b'{"model":"agentlab","messages":[' + b"[]," * (7 << 18) + b"[]]}"  # 5.25 MiB
+EMPTY_LISTS = b'{"model":"agentlab","messages":[' + b"[]," * (5 << 18) + b"[]]}"  # 3.75 MiB
 
 
 class Gateway:
@@ -148,7 +148,7 @@ def test_bodies_that_never_end_hold_no_place(gateway):
     with ExitStack() as stack, Watch(gateway) as watch:
         for _ in range(100):  # 64 may be answered at a time
             peer = stack.enter_context(gateway.connect())
-            peer.sendall(HEAD + b"Content-Length: 7000000\r\n\r\n" + b'"' * 200_000)
+            peer.sendall(HEAD + b"Content-Length: 3500000\r\n\r\n" + b'"' * 200_000)
         assert gateway.answers()
     assert watch.slowest < 1
     assert gateway.most_memory < 200

@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from agentlab.errors import LLMCancelledError
 from agentlab.llm.serve.faults import RefusedError
 
-LARGEST = 8 << 20  # bytes of a body: some two million tokens
+LARGEST = 4 << 20  # bytes of a body: some million tokens
 MOST_PARTS = 50_000  # values, keys and strings of a body; each becomes an object of some 50 to 500 bytes
 _SMALL = 128 << 10  # bytes of a body that are always taken
-_ROOM = 16 << 20  # bytes of all other bodies together
+_ROOM = 8 << 20  # bytes of all other bodies together
 _CLOSE = {"Connection": "close"}  # the rest of a body that is refused is not read
 _BUSY_SECONDS = 1
 
@@ -50,6 +50,7 @@ class Bodies:
                 tree = _parsed(body)
             body.clear()
             yield tree
+            del tree
         finally:
             self._left += taken
 

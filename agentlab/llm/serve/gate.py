@@ -103,7 +103,10 @@ class Gate:
         # before it counts as a request: whoever sends slowly holds nothing but a connection
         async with self._bodies.tree(Request(scope, receive)) as tree:
             scope["state"]["tree"] = tree
-            await self._answered(scope, receive, send)
+            try:
+                await self._answered(scope, receive, send)
+            finally:
+                del scope["state"]["tree"], tree  # the connection keeps the scope until its next request
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._metrics.in_flight >= self._rules.at_once:
