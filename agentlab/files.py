@@ -6,6 +6,7 @@ import stat
 from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
+from typing import IO, Any
 
 from agentlab.errors import ConfigError
 
@@ -35,6 +36,32 @@ def open_file(path: Path) -> BufferedReader:
         file.close()
         raise
     return file
+
+
+def open_to_write(path: Path, mode: str) -> IO[Any]:
+    """Open a file of ours that may have come with a copied folder: no link is followed out of it, and no pipe waits.
+
+    Args:
+        path: of the file.
+        mode: as of `open`, "ab" say; bytes are not buffered, text is UTF-8.
+
+    Raises:
+        OSError: it cannot be opened, or is a link or no regular file.
+    """
+    binary = "b" in mode
+    return open(
+        path, mode, buffering=0 if binary else -1, encoding=None if binary else "utf-8", opener=_without_surprise
+    )
+
+
+def _without_surprise(name: str, flags: int) -> int:
+    number = os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    try:
+        _require_regular(Path(name), os.fstat(number))
+    except OSError:
+        os.close(number)
+        raise
+    return number
 
 
 def written_path(text: str | Path) -> Path:

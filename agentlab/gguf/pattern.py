@@ -74,6 +74,8 @@ def _node(op: str, value: Any, named: Callable[[str], str]) -> str:
             bound = None if most == re._constants.MAXREPEAT else int(most)  # type: ignore[attr-defined] # as above
             if max(least, bound or 0) > MAX_REPEATS:
                 raise ValueError(f"it repeats more than {MAX_REPEATS} times")
+            if body.getwidth()[0] == 0 and bound != 1:  # llama.cpp tries every way to count what may be empty
+                least, bound = 0, None
             return f"{named(_sequence(body, named) or chr(34) * 2)}{{{least},{'' if bound is None else bound}}}"
     raise _NotHeld
 

@@ -17,6 +17,7 @@ from agentlab.gguf.pattern import MAX_REPEATS, pattern_rule
 from agentlab.gguf.ranges import MOST_DIGITS, between
 
 _DEEPEST = 64
+_MOST_PARTS = 20_000  # a fraction of a second; references with keywords beside them are written out wherever they stand
 _DECIMALS, _MOST_DECIMALS = 3, 12  # after the point: so many more than the bounds of a number have
 _LARGEST = Decimal(10) ** 30
 _NOTES = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$defs", "definitions"}
@@ -27,6 +28,11 @@ _TELLING = {  # without `type`, the keywords say what is meant
     "array": ("items", "prefixItems", "minItems", "maxItems"),
     "string": ("minLength", "maxLength", "pattern", "format"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+}
+_NEVER = r"[\x7F]"  # stands nowhere outside of a string
+_STRICTER: Mapping[str, Callable[[Any, Any], Any]] = {
+    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems"), max),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems"), min),
 }
 _HEX = "[0-9a-fA-F]"
 _CHAR = (  # no raw control characters, and no half of a character
@@ -81,15 +87,18 @@ class _Rules:
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self.bodies: dict[str, str] = {"space": '" "?', "comma": 'space "," space'}
-        self._root, self._names, self._references = root, dict[str, str](), dict[str, str]()
-        self._depth = 0
+        self._root, self._names, self._references = root, dict[str, str](), dict[str, str | None]()
+        self._depth = self._parts = 0
 
     def of(self, schema: Any) -> str:
         """The expression of a schema."""
         self._depth += 1
+        self._parts += 1
         try:
             if self._depth > _DEEPEST:
                 raise ValueError("it is nested too deeply")
+            if self._parts > _MOST_PARTS:
+                raise ValueError("it has too many parts and combinations of them")
             return self._of(schema)
         finally:
             self._depth -= 1
@@ -167,8 +176,15 @@ class _Rules:
         """A rule for what a reference leads to: it may contain itself."""
         if reference not in self._references:
             name = self._references[reference] = f"d{len(self._references)}"
-            self.bodies[name] = self.of(self._target({"$ref": reference}))
-        return self._references[reference]
+            try:
+                self.bodies[name] = self.of(self._target({"$ref": reference}))
+            except _NothingFits:
+                self.bodies[name], self._references[reference] = _NEVER, None  # a rule inside it may have its name
+                raise
+        known = self._references[reference]
+        if known is None:
+            raise _NothingFits(f"nothing fits {reference[:80]}")
+        return known
 
     def _target(self, schema: Mapping[str, Any]) -> Any:
         place: Any = self._root
@@ -297,15 +313,24 @@ def merged(first: Any, second: Any) -> Any:
                 both[key] = _common(_types(first), _types(second))
             case "enum":
                 both[key] = [value for value in one if _text(value) in map(_text, other)]
-            case "minimum" | "exclusiveMinimum" | "minLength" | "minItems":
-                both[key] = max(one, other)
-            case "maximum" | "exclusiveMaximum" | "maxLength" | "maxItems":
-                both[key] = min(one, other)
+            case _ if key in _STRICTER:
+                both[key] = _STRICTER[key](one, other)
             case "items" | "additionalProperties":
                 both[key] = merged(one, other)
-            case "anyOf" | "oneOf" if one != other:
+            case "const" if _text(one) != _text(other):
+                both["enum"] = []
+            case "$ref" if one != other:
                 all_of += [{key: both.pop(key)}, {key: other}]
+            case "anyOf" | "oneOf" if one != other:
+                both[key] = _pairs(one, other)
     return both | ({"allOf": all_of} if all_of else {})
+
+
+def _pairs(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+    """What fits one of each of two lists of schemas."""
+    if len(first) * len(second) > _MOST_PARTS:
+        raise ValueError("it has too many combinations")
+    return [{"allOf": [one, other]} for one in first for other in second]
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> list[str]:

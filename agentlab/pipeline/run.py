@@ -274,7 +274,9 @@ class PipelineExperiment:
 def _recorded(events: Iterable[Event]) -> dict[str, dict[str, bool]]:
     """The settings of each local model by which the answers of a run go."""
     settled = (event for event in events if event.type == "engine.settled")
-    return {event.id: {name: event.data[name] for name in ("flash", "repack", "wished")} for event in settled}
+    return {
+        event.id: {name: event.data.get(name) is True for name in ("flash", "repack", "wished")} for event in settled
+    }
 
 
 def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:

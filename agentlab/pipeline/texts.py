@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from agentlab.errors import StorageError
+from agentlab.files import open_to_write
 from agentlab.pipeline.answer import decoded, encoded, sha_of
 from agentlab.pipeline.store import Store
 from agentlab.runs.atomic import storage_errors, sync_folder
@@ -63,13 +64,13 @@ class Texts:
             StorageError: the disk refuses.
         """
         if self._places:
-            with storage_errors(self._path), self._path.open("r+b") as file:
+            with storage_errors(self._path), open_to_write(self._path, "r+b") as file:
                 os.fsync(file.fileno())
                 sync_folder(self._path.parent)
 
     def _append(self, sha: str, text: str) -> None:
         line = encoded(json.dumps({"sha": sha, "text": text}, ensure_ascii=False, separators=(",", ":")) + "\n")
-        with storage_errors(self._path), self._path.open("ab", buffering=0) as file:
+        with storage_errors(self._path), open_to_write(self._path, "ab") as file:
             mend = b"\n" if self._torn else b""
             place, self._torn = file.tell() + len(mend), True
             if file.write(mend + line) < len(mend) + len(line):

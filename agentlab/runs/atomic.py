@@ -25,6 +25,7 @@ _REASONS = {
     errno.ENOTDIR: ("a part of the path is a file", "Choose another folder with --runs-dir."),
     errno.EEXIST: ("a file is in the way", "Move it or choose another folder."),
     errno.ENOTEMPTY: ("a folder is in the way", "Move it or choose another name."),
+    errno.ELOOP: ("it is a link", "Put the file itself in its place."),
     errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentlab.errors import RunUnreadableError
-from agentlab.files import open_file
+from agentlab.files import open_file, open_to_write
 from agentlab.runs.atomic import storage_errors
 from agentlab.runs.events import VERSION, Event
 
@@ -65,7 +65,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.events, self._size = _parse(path)
         with storage_errors(path):
-            self._file = path.open("r+b", buffering=0)
+            self._file = open_to_write(path, "r+b")
             self._file.truncate(self._size)
             self._file.seek(self._size)
         self._path = path

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agentlab.errors import RunLockedError
-from agentlab.files import open_file
+from agentlab.files import open_file, open_to_write
 from agentlab.runs.atomic import storage_errors
 
 if os.name == "nt":
@@ -38,7 +38,7 @@ class Lock:
 
     def __init__(self, path: Path, *, run_id: str, now: float) -> None:
         with storage_errors(path):
-            self._file = path.open("a+", encoding="utf-8")
+            self._file = open_to_write(path, "a+")
         try:
             _take_patiently(self._file)
         except OSError as error:

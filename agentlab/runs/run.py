@@ -12,6 +12,7 @@ from typing import Any
 
 import agentlab
 from agentlab.errors import StorageError
+from agentlab.files import open_to_write
 from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
 from agentlab.runs.document import Block
@@ -155,7 +156,7 @@ class Run:
         """Append a passing detail (a token, a step) to `stream.jsonl`; may be lost, is never resumed from."""
         event = Event(seq=-1, t=self._edge.clock(), type=type, id=id, data=self._edge.redactor.scrub_tree(data))
         with self._telling:
-            with storage_errors(self.path), (self.path / "stream.jsonl").open("a", encoding="utf-8") as file:
+            with storage_errors(self.path), open_to_write(self.path / "stream.jsonl", "a") as file:
                 file.write(event.to_json() + "\n")
             self._show(event)
 
@@ -193,7 +194,7 @@ class Run:
     def log(self, text: str) -> None:
         """Add a line to `log.txt`: warnings and tracebacks, for a reader in trouble."""
         stamp = _iso(datetime.fromtimestamp(self._edge.clock(), tz=UTC))
-        with storage_errors(self.path), (self.path / "log.txt").open("a", encoding="utf-8") as file:
+        with storage_errors(self.path), open_to_write(self.path / "log.txt", "a") as file:
             file.write(f"{stamp} {self._edge.redactor.scrub(text)}\n")
 
     # -- the life of a run --------------------------------------------------------------------------------------

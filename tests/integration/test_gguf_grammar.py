@@ -147,6 +147,19 @@ HELD: list[tuple[dict[str, Any], list[str], list[str]]] = [
         ['{"a":1}'],
         ['{"a":0}', '{"a":1.5}', "{}"],
     ),
+    (
+        {"allOf": [{"anyOf": [{"type": "string"}, {"enum": [1, 2]}]}, {"anyOf": [{"const": 2}, {"type": "null"}]}]},
+        ["2"],
+        ["1", "null", '"a"'],
+    ),
+    (
+        {"$defs": {"none": False}, "properties": {name: {"$ref": "#/$defs/none"} for name in "ab"}},
+        ["{}"],
+        ['{"a":1}', '{"b":1}'],
+    ),
+    # llama.cpp would try every way to count parts that may be empty, and never end
+    ({"type": "string", "pattern": "^([a-z]{0,20} ?){0,20}$"}, ['""', '"ab cd ef"'], ['"AB"']),
+    ({"type": "string", "pattern": "^(((a?){0,512}b?){0,512}c?){0,512}$"}, ['"abcab"'], ['"d"']),
     ({"type": "string", "maxLength": 10**9}, ['"' + "a" * MAX_REPEATS + '"'], ['"' + "a" * (MAX_REPEATS + 1) + '"']),
 ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError
-from agentlab.files import home, open_file, written_path
+from agentlab.files import home, open_file, open_to_write, written_path
 
 
 def test_a_regular_file_is_opened_also_through_a_link(tmp_path: Path) -> None:
@@ -35,6 +35,27 @@ def test_anything_else_is_named_at_once(tmp_path: Path) -> None:
         open_file(tmp_path / "absent")
     with pytest.raises(OSError, match="NUL"):
         open_file(tmp_path / "a\0b")
+
+
+def test_what_is_written_in_a_copied_folder_stays_there(tmp_path: Path) -> None:
+    """A link would lead out of it, and a pipe would wait for a reader."""
+    (tmp_path / "outside").write_text("keep")
+    (tmp_path / "run").mkdir()
+    for name in ("lock", "events.jsonl", "stream.jsonl", "texts.jsonl"):
+        path = tmp_path / "run" / name
+        for mode in ("ab", "a", "a+", "r+b"):
+            path.symlink_to(tmp_path / "outside")
+            with pytest.raises(OSError, match="symbolic links"):
+                open_to_write(path, mode)
+            path.unlink()
+            os.mkfifo(path)
+            with pytest.raises(OSError, match=r"a pipe|No such device"):
+                open_to_write(path, mode)
+            path.unlink()
+    assert (tmp_path / "outside").read_text() == "keep"
+    with open_to_write(tmp_path / "run" / "log.txt", "a") as file:
+        file.write("é")
+    assert (tmp_path / "run" / "log.txt").read_text(encoding="utf-8") == "é"
 
 
 @pytest.mark.parametrize("text", ["~nosuchuser", "~nosuchuser/models/x.gguf", "~a\0b/x"])

@@ -45,6 +45,25 @@ def test_a_schema_that_is_too_deep_is_refused() -> None:
         grammar_of(deep)
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {  # each definition is written out twice
+            "$defs": {
+                f"d{n}": {"properties": {k: {"$ref": f"#/$defs/d{n + 1}", "minProperties": 1} for k in "ab"}}
+                for n in range(18)
+            }
+            | {"d18": {"type": "null"}},
+            "$ref": "#/$defs/d0",
+        },
+        {"allOf": [{"anyOf": [{"minLength": n}, {"maxLength": n}]} for n in range(40)]},
+    ],
+)
+def test_a_schema_of_exponential_size_is_refused_at_once(schema: Any) -> None:
+    with pytest.raises(BadRequestError, match="combinations"):
+        grammar_of(schema)
+
+
 def test_the_given_schema_is_not_changed() -> None:
     schema = {"allOf": [{"properties": {"a": {"minLength": 1}}}, {"properties": {"a": {"maxLength": 9999}}}]}
     before = json.dumps(schema)
@@ -65,6 +84,8 @@ def test_what_fits_both_schemas() -> None:
     }
     assert merged(True, {"minLength": 1}) == {"minLength": 1}
     assert merged({"minLength": 1}, False) is False
+    assert merged({"const": 1}, {"const": 2})["enum"] == []
+    assert merged({"$ref": "#/a"}, {"$ref": "#/b"}) == {"allOf": [{"$ref": "#/a"}, {"$ref": "#/b"}]}
 
 
 def test_a_literal_holds_no_character_that_ends_it() -> None:

@@ -181,7 +181,7 @@ def test_outcome_is_in_the_manifest(tmp_path: Path) -> None:
         run.complete(Outcome(metrics={"test_mse": Metric(value=0.3, direction="lower")}))
         stored = json.loads((run.path / "manifest.json").read_text())
     assert stored["status"] == "completed"
-    assert stored["metrics"] == {"test_mse": {"value": 0.3, "unit": "", "direction": "lower"}}
+    assert stored["metrics"] == {"test_mse": {"value": 0.3, "spread": None, "unit": "", "direction": "lower"}}
     assert [e.type for e in find(tmp_path, "last").events()] == ["run.started", "run.completed"]
 
 
