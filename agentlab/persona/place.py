@@ -39,6 +39,11 @@ def check_place(folder: Path, run: str | None, needed: int) -> None:
         UsageError: something else is there, or no folder can be made there.
         StorageError: the disk is full or not ours.
     """
+    try:
+        _lock_of(folder).lstat()  # asked of its lock, whose name is longer
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise UsageError(f"{folder} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from error
     is_made_by(folder, run)
     above = next(each for each in folder.absolute().parents if os.path.lexists(each))
     if not above.is_dir():

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from agentlab.runs.run import Run
 
 _COLUMNS = 100  # of a line of code or an answer in Markdown, whose readers do not fold it
+_PAGE_OF = 100 * _COLUMNS  # characters
 _PHONE = 40  # characters that a page of 400 px shows beside each other
 _LONGEST_WORD = 24  # that is left whole
 
@@ -43,8 +44,12 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
 
 
 def _folded(text: str) -> str:
-    """The same text with its long lines folded, under their own indent: at spaces, else anywhere."""
-    return "\n".join(line for long in text.split("\n") for line in _lines(long))
+    """The same text with its long lines folded, under their own indent: at spaces, else anywhere.
+
+    A line of more than a page is cut into pages first: `textwrap` takes time that grows as the square of a word.
+    """
+    pages = (long[at : at + _PAGE_OF] for long in text.split("\n") for at in range(0, len(long) or 1, _PAGE_OF))
+    return "\n".join(line for page in pages for line in _lines(page))
 
 
 def _lines(line: str) -> list[str]:

@@ -33,6 +33,12 @@ def test_a_run_s_own_folder_is_its_own(tmp_path: Path) -> None:
     assert is_made_by(tmp_path / "a", "run-1")
 
 
+@pytest.mark.parametrize("length", [250, 300])
+def test_a_name_that_the_disk_refuses_is_none_of_a_plan_either(tmp_path: Path, length: int) -> None:
+    with pytest.raises(UsageError, match="File name too long"):
+        check_place(tmp_path / ("a" * length), None, 0)
+
+
 @pytest.mark.parametrize("run", [None, "run-2"])
 def test_but_nobody_else_s(tmp_path: Path, run: str | None) -> None:
     with pytest.raises(UsageError, match="is there already") as caught:

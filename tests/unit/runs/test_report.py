@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,13 @@ def test_long_lines_of_an_answer_are_folded_in_markdown_and_lose_no_letter(text:
     lines = markdown("T", [Code(f"    {text}\nend")]).split("\n")
     assert all(len(line) <= 100 for line in lines[2:])
     assert "".join("".join(lines[2:]).strip("`").split()) == "".join(f"{text}end".split())
+
+
+def test_a_line_of_many_megabytes_is_folded_in_a_moment() -> None:
+    began = time.process_time()
+    folded = markdown("T", [Code("x" * 10_000_000)])
+    assert time.process_time() - began < 10  # the square of its length took over 20 s
+    assert folded.count("x") == 10_000_000
 
 
 def test_code_keeps_its_indent_and_short_lines_are_left_alone() -> None:
