@@ -39,7 +39,7 @@ class WorkerEngine(ChatProcess):
         if config.adapter is not None and not config.adapter.is_file():
             raise MissingFileError(
                 f"There is no adapter file {config.adapter}.",
-                hint="`agentlab adapters export NAME --format gguf` makes one.",
+                hint="`agentlab adapters export NAME --format gguf --out NAME.gguf` makes one.",
             )
         if not config.path.is_file():
             raise MissingFileError(

@@ -145,7 +145,7 @@ def test_every_command_that_is_printed_exists_with_its_options() -> None:
 
 
 def _known(words: list[str]) -> None:
-    """Whether a command and its long options exist."""
+    """Whether a command and its long options exist, and those that it cannot do without stand there."""
     command, rest = GROUP.commands[words[0]], words[1:]
     while hasattr(command, "commands"):
         named = ENDS.sub("", rest[0]) if rest else ""
@@ -157,6 +157,9 @@ def _known(words: list[str]) -> None:
         option = ENDS.sub("", word.partition("=")[0])
         if option.startswith("--"):
             assert option in known | {"--help"}, (words, option)
+    given = {ENDS.sub("", word.partition("=")[0]) for word in rest if word.startswith("--")}
+    needed = [each.opts for each in command.params if each.required and each.opts[0].startswith("--")]
+    assert not given or all(given & set(options) for options in needed), (words, needed)
 
 
 def readme() -> list[str]:

@@ -1,6 +1,7 @@
 """A GGUF file as a chat model, with a GGUF adapter if one is named."""
 
 from pathlib import Path
+from shlex import quote
 
 from agentlab import machine
 from agentlab.config.workspace import Workspace
@@ -37,12 +38,13 @@ def _adapter(provider: str, name: str, workspace: Workspace) -> Path:
     if path.is_dir():
         raise ConfigError(
             f"{where}: {path} is a folder, and llama.cpp takes a GGUF file.",
-            hint=f"`agentlab adapters export {name} --format gguf --out FILE` makes one; `kind: hf` takes the folder.",
+            hint=f"`agentlab adapters export {quote(name)} --format gguf --out FILE` makes one; `kind: hf` takes the "
+            "folder.",
         )
-    found = path if path.is_file() else path.with_name(f"{path.name}.gguf")
+    found = path if path.suffix == ".gguf" or path.is_file() else path.with_name(f"{path.name}.gguf")
     if not found.is_file():
         raise MissingFileError(
             f"{where}: there is no adapter file {path}.",
-            hint=f"`agentlab adapters export NAME --format gguf --out {found}` makes one.",
+            hint=f"`agentlab adapters export NAME --format gguf --out {quote(str(found))}` makes one.",
         )
     return found

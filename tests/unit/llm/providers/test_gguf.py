@@ -33,8 +33,9 @@ def test_an_adapter_is_a_file_found_by_name_or_path(home):
     (home.adapters / "mine.gguf").write_bytes(b"GGUF")
     for name in ("mine", "mine.gguf", "adapters/mine.gguf"):
         assert adapter(name) == home.adapters / "mine.gguf"
-    with pytest.raises(MissingFileError, match=r"llm\.providers\.here\.adapter: there is no adapter file"):
-        adapter("other")
+    with pytest.raises(MissingFileError, match=r"llm\.providers\.here\.adapter: there is no adapter file") as caught:
+        adapter("other.gguf")
+    assert f"--out {home.adapters / 'other.gguf'}`" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="is a folder") as caught:
         adapter("folder")
     assert "agentlab adapters export folder --format gguf" in caught.value.hint
