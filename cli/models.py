@@ -125,7 +125,7 @@ def rm(
 
     screen = screen_of(ctx)
     if not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError("Removing a model needs a confirmation.", hint="Add --yes.")
         if not typer.confirm(f"Remove {name}?", err=True):
             raise AgentlabError("Nothing was removed.")

@@ -158,7 +158,7 @@ def rm(
     folder = runs_folder(surroundings(screen), runs_dir)
     names = list(dict.fromkeys(store.whole(folder, name) for name in runs))
     if not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError("Removing runs needs a confirmation.", hint="Add --yes.")
         if not typer.confirm(f"Remove {', '.join(names)}?", err=True):
             raise AgentlabError("Nothing was removed.")

@@ -8,19 +8,23 @@ from functools import cache
 from pathlib import Path
 
 # Variables whose values are secrets, by name; a tokenizer and a number of tokens are none.
-_NAME = re.compile(r"(?i)(api_?key|(^|_)key$|token(?!iz)|secret|passw(or)?d|passphrase|_pwd$|_pat$|credential)")
+_NAME = re.compile(
+    r"(?i)(api_?key|(^|_)(key|pass|auth|jwt|cookie)$|_(pwd|pat)$|token(?!iz)|secret|passw(or)?d|passphrase|credential"
+    r"|authorization|connection_?string)"
+)
 _COUNT_NAME = re.compile(
     r"(?i)((^|_)(max|min|num|n|new|total|input|output|prompt|completion|context)_(\w+_)?tokens$|tokens_(per|limit|max))"
 )
 _NUMBER = re.compile(r"[+-]?\d[\d.,_]*")
-_NUMERIC = re.compile(r"(?i)(secret|passw(or)?d|passphrase|credential)")  # a key or token is never a plain number
+# a key or token is never a plain number
+_NUMERIC = re.compile(r"(?i)(secret|passw(or)?d|(^|_)pass$|_pwd$|passphrase|credential)")
 # Shapes of common keys, for values that never were in the environment (a key pasted into the command line).
 SHAPE = re.compile(
     r"""(?x)
     \b(?: sk-[A-Za-z0-9_-]{16,} | hf_[A-Za-z0-9]{16,} | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,}
         | AKIA[0-9A-Z]{16} | xox[abpr]-[A-Za-z0-9-]{10,} )
     | (?<=Bearer\ )[A-Za-z0-9._~+/=-]{12,}
-    | (?<=://)[^\s:/@]+:[^\s/@]+(?=@)
+    | (?<=://)[^\s:/@"]*:[^\s/"]+(?=@)
     """
 )
 _SHORTEST = 6  # a shorter value would mask ordinary words

@@ -358,3 +358,13 @@ def test_the_longer_it_takes_the_less_is_said() -> None:
     assert len([moment for moment in said if moment <= 60]) < 20
     assert len(said) < 90
     assert said[-1] - said[-2] == 60.0
+
+
+@pytest.mark.parametrize("words", [("runs", "rm", "mine"), ("models", "rm", "mine")])
+def test_nobody_is_asked_through_a_closed_stdin(
+    agentlab: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (workspace / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.setattr("sys.stdin", None)  # what Python makes of a closed one
+    refused = agentlab(*words)
+    assert (refused.code, "needs a confirmation" in refused.err) == (2, True)

@@ -22,6 +22,7 @@ class ResponseReply:
         self._done: list[dict[str, Any]] = []  # items that are complete
         self._item: dict[str, Any] | None = None  # the one that is being written
         self._written = ""  # of it
+        self._late = ""  # text that came while a call was written
 
     def whole(self, answer: Completion[Any]) -> dict[str, Any]:
         """A message, unless there are calls alone; then the calls."""
@@ -44,10 +45,11 @@ class ResponseReply:
         """The end of the item that is being written, what has waited, and `response.completed` or `.incomplete`."""
         status, text = _status(answer), text_of(answer)
         events = self._opening() + self._end(status)
-        said = "".join(item["content"][0]["text"] for item in self._done if item["type"] == "message")
+        said = any(item["type"] == "message" for item in self._done)
         called = sum(item["type"] == "function_call" for item in self._done)
-        if text != said or not (text or answer.tool_calls):
-            events += self._say(text.removeprefix(said), late=True) + self._end(status)
+        late = self._late if said or self._late else text
+        if late or not (said or answer.tool_calls):
+            events += self._say(late, late=True) + self._end(status)
         for call in answer.tool_calls[called:]:
             events += self._ask(call) + self._end("completed")
         return events + self._event(f"response.{status}", response=self._document(status, self._done, answer))
@@ -73,6 +75,7 @@ class ResponseReply:
             events = self._begin({**self._item, "content": []})
             events += self._event("response.content_part.added", **self._where(), content_index=0, part=part)
         if self._item is None or self._item["type"] != "message":
+            self._late += text
             return events
         self._written += text
         where = {**self._where(), "content_index": 0}

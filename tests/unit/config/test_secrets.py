@@ -21,12 +21,22 @@ SECRET = "q7Rk2mZp9xVt4LwB"
 ENV = {"GITHUB_TOKEN": SECRET, "AWS_SECRET_ACCESS_KEY": "s3cr3tXYZ12345", "DATABASE": f"x-{SECRET}-y", "PLAIN": "plain"}
 
 
-@pytest.mark.parametrize("name", ["GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "A_KEY", "GH_PAT", "DB_PWD"])
+NAMES = (
+    "GITHUB_TOKEN AWS_SECRET_ACCESS_KEY PGPASSWORD A_KEY GH_PAT DB_PWD SMTP_PASS PASS API_JWT NPM_CONFIG__AUTH "
+    "PROXY_AUTHORIZATION SESSION_COOKIE AZURE_STORAGE_CONNECTION_STRING"
+)
+OTHERS = "PWD OLDPWD HOME MAX_TOKENS TOKENIZER OLLAMA_BASE_URL BYPASS XAUTHORITY SSH_AUTH_SOCK"
+
+
+@pytest.mark.parametrize("name", NAMES.split())
 def test_names_that_tell(name: str) -> None:
     assert has_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "HOME", "MAX_TOKENS", "TOKENIZER", "OLLAMA_BASE_URL"])
+@pytest.mark.parametrize(
+    "name",
+    ["PWD", "OLDPWD", "HOME", "MAX_TOKENS", "TOKENIZER", "OLLAMA_BASE_URL", "BYPASS", "XAUTHORITY", "SSH_AUTH_SOCK"],
+)
 def test_names_that_tell_nothing(name: str) -> None:
     assert not has_secret_name(name)
 
@@ -35,6 +45,8 @@ def test_a_variable_that_repeats_a_secret_is_one() -> None:
     assert holds_secret("DATABASE", ENV["DATABASE"], ENV)
     assert holds_secret("LINK", "postgres://me:pa55word@db.example/x", {})
     assert holds_secret("PASTED", "ghp_abcdefghijklmnopqrstuvwx", {})
+    assert holds_secret("CACHE", "redis://:pa55word@cache.example/0", {})
+    assert not holds_secret("SERVER", "https://127.0.0.1:8484/v1", {})
     assert not holds_secret("PLAIN", "plain", ENV)
 
 

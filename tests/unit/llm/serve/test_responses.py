@@ -180,6 +180,15 @@ class TestEvents:
         done = [event for event in said if event["type"] == "response.function_call_arguments.done"]
         assert [event["arguments"] for event in done] == ['{"a":1}', "{}"]
 
+    def test_what_was_said_is_not_said_again_where_the_whole_answer_reads_otherwise(self):
+        """A secret is masked in the whole answer, and half a character mended."""
+        pieces = reply()
+        content = pieces.piece(Delta(text="Ask post")) + pieces.piece(Delta(text="gres \ud800"))
+        masked = "Ask [redacted] ?"
+        said = events(content + pieces.closing(answer(text=masked, value=masked)))
+        (item,) = said[-1]["response"]["output"]
+        assert item["content"][0]["text"] == "Ask postgres ?"
+
     def test_an_empty_answer_is_an_item_all_the_same(self):
         said = events(reply().closing(answer(text="", value="")))
         assert said[-1]["response"]["output"][0]["content"][0]["text"] == ""
