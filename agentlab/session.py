@@ -251,7 +251,7 @@ def where(run: Run | RunRecord | FinishedRun[Any], context: Context) -> str:
 
 def way_on(run: Run | RunRecord, context: Context, *, approve: bool) -> str:
     """The command to type next that goes on with the run. With `approve` a person is asked again before each trial."""
-    return f"agentlab runs resume {run.id}{where(run, context)}{' --approve' if approve else ''}"
+    return f"agentlab runs resume {quote(run.id)}{where(run, context)}{' --approve' if approve else ''}"
 
 
 def reference(run: Run | RunRecord | FinishedRun[Any], status: str) -> dict[str, str]:

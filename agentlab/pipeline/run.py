@@ -41,6 +41,7 @@ from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Outcome, Run
+from agentlab.session import where
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -136,15 +137,16 @@ class PipelineExperiment:
         self._write(run, items, result)
         run.figures(outcome)
         failed = [item for item in items if item.failed is not None]
+        resume = f"agentlab pipeline --resume {run.id}{where(run, self.context)}"
         if failure is not None:
             if not isinstance(failure, ConfigError):
-                again = f"agentlab pipeline --resume {run.id} asks again, and keeps what was answered."
+                again = f"{resume} asks again, and keeps what was answered."
                 failure.hint = f"{failure.hint} {again}" if failure.hint else again
             raise failure
         if failed:
             raise AgentlabError(
                 f"{len(failed)} of {len(items)} inputs failed, first {failed[0].name}: {failed[0].failed}",
-                hint=f"agentlab pipeline --resume {run.id} asks for these again; the others are in outputs.jsonl.",
+                hint=f"{resume} asks for these again; the others are in outputs.jsonl.",
             )
         return result, outcome
 

@@ -131,7 +131,7 @@ def find(runs_dir: Path, name: str) -> RunRecord:
     chosen = match(name, [*(run.id for run in listing.runs), *broken])
     if chosen in broken:
         raise RunUnreadableError(
-            broken[chosen], hint=f"Remove it with `agentlab runs rm {chosen} --runs-dir {quote(str(runs_dir))}`."
+            broken[chosen], hint=f"Remove it with `agentlab runs rm {quote(chosen)} --runs-dir {quote(str(runs_dir))}`."
         )
     return next(run for run in listing.runs if run.id == chosen)
 

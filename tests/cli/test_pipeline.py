@@ -1,6 +1,8 @@
 """`agentlab pipeline` from the outside: the seed's call, its subcommands, and what is said of wrong input."""
 
 import json
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -398,6 +400,7 @@ def test_a_failing_remote_model_exits_4_and_can_be_gone_on_with(agentlab: Call) 
     content = json.loads(Path(path).read_text())
     content["llm"]["providers"]["script"] = {"kind": "scripted", "mode": "refuse"}
     Path(path).write_text(json.dumps(content))
-    answer = agentlab("pipeline", path, "--input", "x", "--run-name", "broken")
+    answer = agentlab("pipeline", path, "--input", "x", "--run-name", "broken", "--runs-dir", "else where")
     assert answer.code == 4
-    assert "runs resume broken" in answer.err or "--resume broken" in answer.err
+    (line,) = re.findall(r"agentlab (pipeline --resume .*) asks", answer.err)
+    assert agentlab(*shlex.split(line)).code == 4

@@ -1,6 +1,7 @@
 """Two finished benchmarks, or two targets of one, against each other: figure by figure, with intervals and verdicts."""
 
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def _side(path: Path) -> Side:
     if record.status != "completed":
         raise UsageError(
             f"The run {record.id} is {record.status}; only finished ones are compared.",
-            hint=f"agentlab runs resume {record.id}",
+            hint=f"agentlab runs resume {quote(record.id)} --runs-dir {quote(str(path.parent))}",
         )
     return Side(record, read_result(record, BenchResult))
 

@@ -1,6 +1,8 @@
 """How a run is named: folder, unique prefix, last six digits, last, last:COMMAND."""
 
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,13 @@ def test_last_is_the_newest_and_can_be_limited_to_a_command(tmp_path: Path) -> N
 
 
 def test_unreadable_run_can_still_be_removed(tmp_path: Path) -> None:
-    (tmp_path / "broken").mkdir()
-    with pytest.raises(RunUnreadableError):
+    (tmp_path / "broken (copy)").mkdir()
+    with pytest.raises(RunUnreadableError) as caught:
         store.find(tmp_path, "broken")
-    store.remove(tmp_path, store.whole(tmp_path, "broken"))
-    assert not (tmp_path / "broken").exists()
+    (line,) = re.findall("`agentlab runs rm (.*)`", caught.value.hint or "")
+    name, _, folder = shlex.split(line)
+    store.remove(Path(folder), store.whole(tmp_path, name))
+    assert not (tmp_path / "broken (copy)").exists()
 
 
 def test_no_runs_folder_is_an_empty_list(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_a_body_in_too_many_pieces(peer, size, status):
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000, 431),
         (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 501),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET, 400),
     ],
 )
 def test_what_is_no_http_is_told_in_the_same_document(peer, request_, status):
