@@ -69,7 +69,7 @@ class Turns:
         while True:
             await self._until_ready(candidate)
             try:
-                async with asyncio.timeout(max(0.0, patience := self.patience_with(candidate))):
+                async with asyncio.timeout(patience := max(0.0, self.patience_with(candidate))):
                     await slots.take()
             except TimeoutError:
                 raise self._noted(

@@ -50,14 +50,26 @@ def has_decimal_commas(column: "pd.Series[Any]") -> bool:
     return bool(text.str.fullmatch(_WITH_COMMA).all() and text.str.contains(",").any())
 
 
-def without(config: DataConfig, name: str) -> dict[str, Any]:
-    """The setting that leaves a column out; none for the target."""
-    if config.target == name:
+def holds_no_number(column: "pd.Series[Any]") -> bool:
+    """Whether a column is words, or empty."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column) or has_decimal_commas(column):
+        return bool(column.isna().all())
+    try:
+        return bool(pd.to_numeric(column.dropna(), errors="coerce").isna().all())
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def without(config: DataConfig, *names: str) -> dict[str, Any]:
+    """The setting that leaves columns out; none for the target."""
+    if config.target in names:
         return {}
     if config.columns:
-        rest = [column for column in config.columns if column != name]
+        rest = [column for column in config.columns if column not in names]
         return {"data.columns": rest} if rest else {}
-    return {"data.ignore": [*config.ignore, name]}
+    return {"data.ignore": [*config.ignore, *names]}
 
 
 def refusal(message: str, advice: str, settings: Mapping[str, Any], otherwise: str = "") -> DataError:
@@ -87,7 +99,8 @@ def remedied(error: DataError, config: DataConfig, read: Callable[[DataConfig], 
         except DataError as problem:
             last = problem
         else:
-            return refusal(error.message, "It can be read with", settings)
+            advice = (error.hint or "").partition(" --set ")[0].rpartition(". ")[0]  # what else can be done about it
+            return refusal(error.message, f"{advice}. It can be read with".removeprefix(". "), settings)
     return error
 
 

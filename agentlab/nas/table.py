@@ -13,7 +13,7 @@ from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import EXPECTED, CsvFile, locate, read_csv
 from agentlab.nas.dates import MAX_MISSING, find_frequency, read_dates
-from agentlab.nas.remedy import GROUPED, has_decimal_commas, looks_like_dates, refusal, without
+from agentlab.nas.remedy import GROUPED, has_decimal_commas, holds_no_number, looks_like_dates, refusal, without
 from agentlab.nas.time_features import Frequency, Times
 
 Column = NDArray[np.float64]
@@ -54,7 +54,7 @@ def read_table(config: DataConfig, workspace: Workspace) -> Table:
     date = _position(file, config.date_column, "data.date_column")
     names = _columns(file, config)
     dates = read_dates(file, date, config)
-    values = np.stack([_numbers(file, name, _position(file, name, "data.columns"), config) for name in names], axis=1)
+    values = np.stack([_numbers(file, name, names, config) for name in names], axis=1)
     frequency = find_frequency(file, dates, config)
     return Table(source, names, frequency.align(dates), values, frequency)
 
@@ -110,10 +110,11 @@ def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
     return names if config.features == "M" else (*(name for name in names if name != target), target)
 
 
-def _numbers(file: CsvFile, name: str, position: int, config: DataConfig) -> Column:
+def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfig) -> Column:
+    """The values of a column, one of `names`."""
     import pandas as pd
 
-    column: pd.Series[Any] = file.frame[position]
+    column: pd.Series[Any] = file.frame[_position(file, name, "data.columns")]
     if config.decimal == "," and pd.api.types.is_string_dtype(column):
         text = column.astype("string").str.strip()
         text = text.mask(text.str.fullmatch(GROUPED).fillna(value=False), text.str.replace(".", "", regex=False))
@@ -126,28 +127,33 @@ def _numbers(file: CsvFile, name: str, position: int, config: DataConfig) -> Col
         raise refusal(large, _LEAVE_OUT, without(config, name)) from error
     wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(values))
     if wrong.size:
-        raise _no_number(file, name, position, wrong, config)
+        raise _no_number(file, name, names, wrong, config)
     if (share := np.isnan(values).mean()) > MAX_MISSING:
         missing = f"{file.source}: column {name!r} is missing in {share:.0%} of the rows."
         raise refusal(missing, _LEAVE_OUT, without(config, name))
     return values
 
 
-def _no_number(file: CsvFile, name: str, position: int, wrong: NDArray[np.intp], config: DataConfig) -> DataError:
-    column, row = file.frame[position], int(wrong[0])
+def _no_number(
+    file: CsvFile, name: str, names: tuple[str, ...], wrong: NDArray[np.intp], config: DataConfig
+) -> DataError:
+    column, row = file.frame[file.names.index(name)], int(wrong[0])
     value = str(column.iloc[row])[:40]
     message = f"{file.source}: column {name!r}, line {file.line(row)} is not a finite number: {value!r}."
     if config.decimal == "." and has_decimal_commas(column):
         return refusal(message, "Its numbers have decimal commas:", {"data.decimal": ","})
+    written = "1.234,5" if config.decimal == "," else "1234.5"
+    plain = f"With data.decimal {config.decimal!r}, numbers are written {written}, and nothing beside them."
     if "," in value and any(letter.isdigit() for letter in value):
-        written = "1.234,5" if config.decimal == "," else "1234.5"
-        advice = f"With data.decimal {config.decimal!r}, numbers are written {written}. Or leave the column out:"
+        advice = f"{plain} Or leave the column out:"
     elif wrong.size < len(column) / 2:
         more = f" and {_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
         advice = f"Correct it{more}; a missing number is an empty field. Or leave the column out:"
     else:
         advice = _LEAVE_OUT
-    return refusal(message, advice, without(config, name))
+    # all such columns at once: there may be hundreds; none where nothing would be left
+    words = [other for other in names if other == name or holds_no_number(file.frame[file.names.index(other)])]
+    return refusal(message, advice, without(config, *words) if len(words) < len(names) else {}, plain)
 
 
 def close_gaps(table: Table, config: DataConfig) -> Table:

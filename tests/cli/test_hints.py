@@ -76,6 +76,28 @@ def test_a_file_that_differs_in_one_thing_gets_one_setting(agentlab: Call, works
     assert agentlab(*shlex.split(hint.partition("with agentlab ")[2]), "--dry-run").code == 0
 
 
+def test_all_columns_of_words_are_left_out_at_once(agentlab: Call, workspace: Path) -> None:
+    names = [f"w{number}" for number in range(40)]
+    lines = [f"{START + timedelta(hours=n)},{','.join(['word'] * 40)},{n % 17}" for n in range(400)]
+    (workspace / "s.csv").write_text(f"date,{','.join(names)},a\n" + "\n".join(lines) + "\n")
+    refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=llm=none")
+    assert agentlab(*shlex.split(refused.err.partition("with agentlab ")[2]), "--dry-run").code == 0
+
+
+def test_the_only_column_is_never_to_be_left_out(agentlab: Call, workspace: Path) -> None:
+    lines = [f"{START + timedelta(hours=n)},{n % 17}%" for n in range(400)]
+    (workspace / "s.csv").write_text("date,a\n" + "\n".join(lines) + "\n")
+    refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=llm=none")
+    assert "hint: With data.decimal '.', numbers are written 1234.5, and nothing beside them." in refused.err
+
+
+def test_words_among_numbers_can_also_be_corrected(agentlab: Call, workspace: Path) -> None:
+    lines = [f"{START + timedelta(hours=n)},{n % 17},{n % 5 or 'none'}" for n in range(400)]
+    (workspace / "s.csv").write_text("date,a,b\n" + "\n".join(lines) + "\n")
+    refused = agentlab("nas", "demo", "--data", "s.csv", "--horizon=2", "--set=llm=none")
+    assert "a missing number is an empty field. It can be read with agentlab nas demo" in refused.err
+
+
 def test_a_forecast_is_made_from_a_file_of_the_same_kind(agentlab: Call, workspace: Path) -> None:
     (workspace / "last.csv").write_bytes(FILES["windows"])
     tiny = ["--set=training.train_fraction=0.1", "--set=model.d_model=4", "--set=model.n_heads=1", "--horizon=2"]

@@ -116,9 +116,7 @@ class ResponseRequest(Request):
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     tools: list[_Tool] | None = Field(None, max_length=128, fail_fast=True)
-    tool_choice: Annotated[
-        str | None, BeforeValidator(partial(chosen_tool, name=lambda choice: choice.get("name")))
-    ] = None
+    tool_choice: Annotated[str | None, BeforeValidator(partial(chosen_tool, name=_named))] = None
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
     # nothing is stored, and nothing runs on when the client has left
