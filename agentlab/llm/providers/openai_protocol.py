@@ -74,9 +74,10 @@ class ChatReader:
         arguments = function.get("arguments")
         if isinstance(arguments, dict):  # as some servers send them
             arguments = json.dumps(arguments)
-        return ToolPiece(
-            self._place(call.get("index"), identity), identity, name, text_of(arguments, "tool call's arguments")
-        )
+        calls, place = len(self._ids), self._place(call.get("index"), identity)
+        if place == calls:  # its first piece: who calls the tool has to name the call, even if the server does not
+            identity = identity or f"call_{place}"
+        return ToolPiece(place, identity, name, text_of(arguments, "tool call's arguments"))
 
     def _place(self, index: object, identity: str) -> int:
         """Our index of a call. Some servers leave theirs out, or give each call the same: then the id tells."""

@@ -131,6 +131,11 @@ def test_calls_that_are_not_numbered_are_told_by_their_ids(index):
     assert joined(deltas) == [("a", "look", '{"a": 1}'), ("b", "look", '{"b": 2}')]
 
 
+def test_a_call_without_an_id_gets_one_with_its_first_piece():
+    deltas = read(event(tool_calls=[call('{"a":', name="look", index=0)]), event(tool_calls=[call(" 1}", index=0)]))
+    assert [piece.id for delta in deltas for piece in delta.tools] == ["call_0", ""]
+
+
 def test_calls_within_a_whole_document():
     calls = [call('{"a": 1}', name="look", id="a"), call({"b": 2}, name="look", id="b")]
     document = {"choices": [{"message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"}]}
