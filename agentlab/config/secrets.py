@@ -28,7 +28,8 @@ SHAPE = re.compile(
     """
 )
 _SHORTEST = 6  # a shorter value would mask ordinary words
-_WORD = re.compile(r"[A-Za-z]+(?:[._-][A-Za-z]+)*[._-]?\d{0,4}")
+# One or two words; more are a passphrase, and a longer one is a key that happens to have no digit.
+_WORD = re.compile(r"[A-Za-z]{1,15}(?:[._-][A-Za-z]{1,15})?[._-]?\d{0,4}")
 _TOKEN = re.compile(r"[\w.-]{1,32}")  # what a key, a name or a word of a config may look like; longer ones are keys
 
 

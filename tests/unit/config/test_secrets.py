@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from agentlab.bench.config import BenchConfig
 from agentlab.config.base import StrictModel, expand
 from agentlab.config.fields import fitting_models
-from agentlab.config.secrets import has_secret_name, holds_secret, secrets_of
+from agentlab.config.secrets import has_secret_name, holds_secret, is_word, secrets_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider, OpenAICompatProvider
 from agentlab.nas.config import NasConfig
@@ -26,6 +26,11 @@ NAMES = (
     "PROXY_AUTHORIZATION SESSION_COOKIE AZURE_STORAGE_CONNECTION_STRING"
 )
 OTHERS = "PWD OLDPWD HOME MAX_TOKENS TOKENIZER OLLAMA_BASE_URL BYPASS XAUTHORITY SSH_AUTH_SOCK"
+
+
+def test_a_passphrase_is_no_name() -> None:
+    assert all(map(is_word, ("default", "wind_speed", "run_0001")))
+    assert not any(map(is_word, ("correct-horse-battery-staple", "abcdefghijklmnop", "planted-secret-value")))
 
 
 @pytest.mark.parametrize("name", NAMES.split())
