@@ -42,6 +42,7 @@ A message is data: one sentence without markup. The hint says what to do next. `
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 _MAX_KNOWN = 20  # names in a hint
@@ -77,9 +78,7 @@ class ConfigError(UsageError):
 class DataError(UsageError):
     """A data file was read and cannot be used. `settings` are config keys, and values of them that would help."""
 
-    def __init__(self, message: str, *, hint: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.settings = dict(settings or {})
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 class UnknownNameError(UsageError):

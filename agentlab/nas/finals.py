@@ -6,7 +6,7 @@ enters, too, until the lead holds or no more trials may enter. The winner is the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from statistics import fmean
 
@@ -40,6 +40,11 @@ class Finalist:
         """Trainings that have not ended."""
         return [training for training in self.trainings if training.name not in self.results]
 
+    def with_results(self, known: Mapping[str, TrialResult]) -> "Finalist":
+        """The same with those of these results that are its own."""
+        own = {training.name: known[training.name] for training in self.trainings if training.name in known}
+        return replace(self, results={**self.results, **own})
+
     @property
     def mean(self) -> float | None:
         """Mean validation MSE; None if no training has finished."""
@@ -61,23 +66,46 @@ def most(count: int, trials: int) -> int:
 
 
 def finalists(state: StudyState, config: FinalsConfig) -> list[Finalist]:
-    """All that could win, the best evidence first; of equal ones the better one of the search.
+    """All that could win, the best evidence first; of equal ones the better one of the search."""
+    return _last_round(state, config)[0]
 
-    The best `count` of the search may always enter, which matters when it was extended; others while there is room.
+
+def missing(state: StudyState, config: FinalsConfig) -> list[Training]:
+    """What to train next; none when the lead holds or no more trials may enter."""
+    return _last_round(state, config)[1]
+
+
+def _last_round(state: StudyState, config: FinalsConfig) -> tuple[list[Finalist], list[Training]]:
+    """The last round from its beginning as far as its trainings have ended, and the trainings that it waits for.
+
+    It is played with what is known, so what a kill left half done, or the last round of a shorter search left over,
+    changes nothing.
     """
-    field = [_finalist(trial, state, config) for trial in state.ranked]
-    entered = [f for place, f in enumerate(field) if f.results or place < config.count]
-    room = max(0, most(config.count, len(field)) - len(entered))
-    others = [f for place, f in enumerate(field) if not f.results and place >= config.count]
-    return sorted(entered + others[:room], key=lambda finalist: finalist.standing)
+    field = [_finalist(trial, config) for trial in state.ranked]
+    rounds = field[: most(config.count, len(field))]
+    while step := _next(rounds, config.count):
+        if lacking := [training for training in step if training.name not in state.finals]:
+            return rounds, lacking
+        known = {training.name: state.finals[training.name] for training in step}
+        rounds = sorted((finalist.with_results(known) for finalist in rounds), key=lambda finalist: finalist.standing)
+    return rounds, []
 
 
-def _finalist(trial: TrialState, state: StudyState, config: FinalsConfig) -> Finalist:
+def _next(rounds: list[Finalist], count: int) -> list[Training]:
+    """First whoever leads is trained, until the leader and `count` finalists in all have all their trainings."""
+    waiting = [finalist for finalist in rounds if finalist.missing]
+    lacking = count - (len(rounds) - len(waiting))
+    if not waiting or (rounds[0] is not waiting[0] and lacking <= 0):
+        return []
+    return [training for finalist in waiting[: max(1, lacking)] for training in finalist.missing]
+
+
+def _finalist(trial: TrialState, config: FinalsConfig) -> Finalist:
     params: Params = {**trial.proposal.params, "training.train_fraction": config.train_fraction}
     if config.epochs is not None:
         params = {**params, "training.epochs": config.epochs}
     trainings = tuple(Training(f"{trial.id}-f{number}", _FIRST_TURN + number, params) for number in range(config.seeds))
-    return Finalist(trial, trainings, {t.name: state.finals[t.name] for t in trainings if t.name in state.finals})
+    return Finalist(trial, trainings, {})
 
 
 def as_it_stands(state: StudyState) -> Finalist | None:
@@ -86,18 +114,6 @@ def as_it_stands(state: StudyState) -> Finalist | None:
     if best is None or best.result is None:
         return None
     return Finalist(best, (Training(best.id, 0, best.proposal.params),), {best.id: best.result})
-
-
-def missing(rounds: list[Finalist], count: int) -> list[Training]:
-    """What to train next: first whoever leads, until the leader and `count` finalists in all have all their trainings.
-
-    Ask again after each training, since it may change the lead.
-    """
-    waiting = [finalist for finalist in rounds if finalist.missing]
-    lacking = count - (len(rounds) - len(waiting))
-    if not waiting or (rounds[0] is not waiting[0] and lacking <= 0):
-        return []
-    return [training for finalist in waiting[: max(1, lacking)] for training in finalist.missing]
 
 
 def winner(state: StudyState, config: FinalsConfig) -> Finalist | None:

@@ -76,7 +76,9 @@ def refusal(message: str, advice: str, settings: Mapping[str, Any], otherwise: s
     """An error whose hint is the advice with the settings as they are typed, or something else if there are none."""
     if not settings:
         return DataError(message, hint=otherwise or f"{advice.rstrip(': ')}.")
-    return DataError(message, hint=f"{advice} {typed(settings)}", settings=settings)
+    error = DataError(message, hint=f"{advice} {typed(settings)}")
+    error.settings = dict(settings)
+    return error
 
 
 def remedied(error: DataError, config: DataConfig, read: Callable[[DataConfig], object]) -> DataError:

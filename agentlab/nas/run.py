@@ -12,7 +12,7 @@ from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
 from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.estimate import estimate
-from agentlab.nas.finals import Finalist, exported, finalists, missing, winner
+from agentlab.nas.finals import Finalist, exported, missing, winner
 from agentlab.nas.paired import MIN_PAIRED_TRIALS, run_pairs
 from agentlab.nas.plan import NasPlan, describe_series, plan_of
 from agentlab.nas.result import NasResult
@@ -175,7 +175,7 @@ class OpenStudy:
     def _last_round(self) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
         config, state = self.bench.config.finals, self.study.state
-        while trainings := missing(finalists(state, config), config.count):
+        while trainings := missing(state, config):
             self.bench.context.stop.check()
             state = steps.train(self.study, trainings)
         found = winner(state, config)

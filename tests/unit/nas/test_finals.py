@@ -46,7 +46,7 @@ def test_the_best_few_of_the_search_enter_best_first() -> None:
     state, settings = study(0.5, 0.3, None, 0.4, 0.9), config(count=3, seeds=2)
     rounds = finalists(state, settings)
     assert names(rounds) == ["run_0001", "run_0003", "run_0000", "run_0004"]  # the last one only if a lead falls
-    assert [(t.name, t.turn) for t in missing(rounds, 3)] == [
+    assert [(t.name, t.turn) for t in missing(state, settings)] == [
         ("run_0001-f0", 1000),
         ("run_0001-f1", 1001),
         ("run_0003-f0", 1000),
@@ -60,10 +60,11 @@ def test_the_best_few_of_the_search_enter_best_first() -> None:
 def test_there_are_no_more_finalists_than_trials_that_finished(
     values: list[float | None], count: int, seeds: int
 ) -> None:
-    rounds = finalists(study(*values), config(count=count, seeds=seeds))
+    state, settings = study(*values), config(count=count, seeds=seeds)
+    rounds = finalists(state, settings)
     finished = [value for value in values if value is not None]
     assert [finalist.trial.value for finalist in rounds] == sorted(finished)[: most(count, len(finished))]
-    assert len(missing(rounds, count)) == min(count, len(finished)) * seeds
+    assert len(missing(state, settings)) == min(count, len(finished)) * seeds
 
 
 def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
@@ -79,7 +80,7 @@ def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
 
 def test_what_has_ended_is_not_missing() -> None:
     state = study(0.5, 0.4, finals={"run_0001-f0": 0.3, "run_0000-f1": None})
-    assert [t.name for t in missing(finalists(state, config(count=2, seeds=2)), 2)] == ["run_0001-f1", "run_0000-f0"]
+    assert [t.name for t in missing(state, config(count=2, seeds=2))] == ["run_0001-f1", "run_0000-f0"]
 
 
 def test_the_lowest_mean_wins_not_the_lowest_training() -> None:
@@ -109,15 +110,15 @@ def test_an_error_of_zero_is_the_best_and_not_a_failure() -> None:
 def test_a_longer_search_keeps_the_trainings_of_an_earlier_last_round() -> None:
     ended: dict[str, float | None] = {"run_0000-f0": 0.45, "run_0001-f0": 0.4}
     settings = config(count=2, seeds=1)
-    assert missing(finalists(study(0.5, 0.4, finals=ended), settings), 2) == []
-    assert [t.name for t in missing(finalists(study(0.5, 0.4, 0.3, finals=ended), settings), 2)] == ["run_0002-f0"]
+    assert missing(study(0.5, 0.4, finals=ended), settings) == []
+    assert [t.name for t in missing(study(0.5, 0.4, 0.3, finals=ended), settings)] == ["run_0002-f0"]
 
 
 def held(search: list[float], truth: list[float], count: int = 1, seeds: int = 2) -> tuple[StudyState, FinalsConfig]:
     """A last round to its end: each fresh training of trial n gives `truth[n]`."""
     settings = config(count=count, seeds=seeds)
     ended: dict[str, float | None] = {}
-    while left := missing(finalists(study(*search, finals=ended), settings), count):
+    while left := missing(study(*search, finals=ended), settings):
         ended[left[0].name] = truth[int(left[0].name[4:8])]
     return study(*search, finals=ended), settings
 
@@ -148,7 +149,7 @@ def test_more_trials_do_not_end_at_a_worse_winner() -> None:
         fresh = truth[:, None] * np.exp(scatter[:, None] * rng.standard_normal((12, 2)))
         for trials, winners in found.items():
             ended: dict[str, float | None] = {}
-            while left := missing(finalists(study(*search[:trials], finals=ended), settings), 1):
+            while left := missing(study(*search[:trials], finals=ended), settings):
                 ended[left[0].name] = float(fresh[int(left[0].name[4:8]), int(left[0].name[-1])])
             best = winner(study(*search[:trials], finals=ended), settings)
             assert best is not None
@@ -177,8 +178,24 @@ def test_the_lead_holds_in_the_end_or_there_was_no_more_room(
 
 def test_the_best_of_a_longer_search_enters_although_the_room_was_used_up() -> None:
     full: dict[str, float | None] = {f"run_000{number}-f0": 0.9 for number in range(3)}
-    (left,) = missing(finalists(study(0.5, 0.4, 0.3, 0.2, finals=full), config(count=1, seeds=1)), 1)
+    (left,) = missing(study(0.5, 0.4, 0.3, 0.2, finals=full), config(count=1, seeds=1))
     assert left.name == "run_0003-f0"
+
+
+def test_a_search_in_two_parts_ends_as_one_in_one_part_does() -> None:
+    """The shorter one trained run_0000, which the whole one never does: that is no evidence in its last round."""
+    parts: dict[str, float | None] = {"run_0000-f0": 0.2, "run_0001-f0": 0.3}
+    whole: dict[str, float | None] = {"run_0001-f0": 0.3}
+    settings = config(count=1, seeds=1)
+    first, second = (study(0.5, 0.35, finals=ended) for ended in (parts, whole))
+    assert missing(first, settings) == missing(second, settings) == []
+    assert finalists(first, settings) == finalists(second, settings)
+
+
+def test_a_kill_within_a_step_leaves_the_rest_of_that_step() -> None:
+    """The first of two seeds failed, which puts another trial ahead; the step it belongs to is ended all the same."""
+    (left,) = missing(study(0.5, 0.4, finals={"run_0001-f0": None}), config(count=1, seeds=2))
+    assert left.name == "run_0001-f1"
 
 
 def test_the_last_round_uses_no_seed_of_the_search() -> None:
@@ -218,7 +235,7 @@ def test_a_finalist_whose_trainings_all_failed_loses_to_any_other() -> None:
 def test_without_a_last_round_or_anything_left_of_it_the_accepted_trial_wins_as_it_stands(count: int) -> None:
     ended = {f"run_000{number}-f{seed}": None for number in range(3) for seed in range(2)}
     state, settings = study(0.5, 0.4, 0.39, finals=ended, accepted=1), config(count=count, seeds=2)
-    assert missing(finalists(state, settings), count) == []
+    assert missing(state, settings) == []
     found = winner(state, settings)
     assert found is not None
     assert found == as_it_stands(state)

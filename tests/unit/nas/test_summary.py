@@ -104,7 +104,7 @@ def summarised(run: Run, make_series: Callable[..., Series]) -> Summarised:
         study = study_in(run, **changes)
         run.emit("study.opened", reviewed=study.reviewer is not None)
         state = search(study, lambda: None)
-        while left := missing(finalists(state, CONFIG.finals), CONFIG.finals.count):
+        while left := missing(state, CONFIG.finals):
             state = steps.train(study, left)
         first = winner(state, CONFIG.finals)
         assert first is not None
