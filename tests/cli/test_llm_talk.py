@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Answer
+from tests.unit.gguf.test_metadata import write_model
 
 Call = Callable[..., Answer]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -126,8 +127,9 @@ def test_show_tells_what_is_not_there(agentlab: Call, workspace: Path) -> None:
     )
     small = workspace / "models" / "small"
     small.mkdir(parents=True)
-    for file in (small / "config.json", small / "model.safetensors", workspace / "models" / "m.gguf"):
+    for file in (small / "config.json", small / "model.safetensors"):
         file.write_bytes(b"{}")
+    write_model(workspace / "models" / "m.gguf")
     answer = agentlab("llm", "show", "./mine.yaml")
     assert answer.code == 0
     assert answer.out.count("Not usable:") == 3

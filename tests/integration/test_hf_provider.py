@@ -90,8 +90,10 @@ def test_a_stop_text_ends_the_answer(model: LocalModel) -> None:
 def test_what_does_not_fit_is_refused_and_keeps_the_worker(model: LocalModel) -> None:
     read(model, replace(FRANCE, max_tokens=1))
     pid = model._engine.worker_pid  # type: ignore[attr-defined] # of the process
+    long = replace(FRANCE, messages=(Message("user", "Paris " * 9000),))
     with pytest.raises(ContextOverflowError, match="8192"):
-        read(model, replace(FRANCE, max_tokens=9000))
+        read(model, long)
+    assert read(model, replace(FRANCE, max_tokens=9000))[-1].finish == "stop"  # is cut to the room there is
     assert model._engine.worker_pid == pid  # type: ignore[attr-defined] # as above
 
 

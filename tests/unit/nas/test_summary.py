@@ -10,7 +10,7 @@ import pytest
 from agentlab.llm.types import Usage
 from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, TrialConfig
-from agentlab.nas.finals import finalists, missing, winner
+from agentlab.nas.finals import missing, winner
 from agentlab.nas.paired import Pair
 from agentlab.nas.report import blocks
 from agentlab.nas.result import NasResult
