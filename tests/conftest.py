@@ -88,20 +88,21 @@ def _sendable(value: Any) -> Any:
     return value
 
 
-@pytest.fixture(scope="session")
-def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkout's models, and what is found out about them, once for all tests."""
+@pytest.fixture(autouse=True, scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The checkout's models, and what is found out about them, once for all tests and the processes they start."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "models").symlink_to(REPOSITORY / "models")
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGENTLAB_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, user_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty workspace, current folder included. The embedded model is found through the cache folder."""
     root = tmp_path / "workspace"
     root.mkdir()
     monkeypatch.setenv("AGENTLAB_HOME", str(root))
-    monkeypatch.setenv("AGENTLAB_CACHE", str(user_cache))
     monkeypatch.chdir(root)
     return root

@@ -20,8 +20,6 @@ THINGS = ("the sea", "a clock", "rain", "bread", "a bridge", "snow", "a violin",
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the persona `pirate`, and the same as a GGUF file `exported`."""
     home = tmp_path_factory.mktemp("home")
-    (home / "cache").mkdir()
-    (home / "cache" / "models").symlink_to(REPOSITORY / "models")
     turns = [
         [
             {"role": "user", "content": f"What do you think of {thing}?"},
@@ -40,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def agentlab(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    own = {"AGENTLAB_HOME": str(home), "AGENTLAB_CACHE": str(home / "cache"), "PYTHONPATH": str(REPOSITORY)}
+    own = {"AGENTLAB_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         [sys.executable, "-m", "agentlab", *words],
         cwd=home,
@@ -88,7 +86,7 @@ def test_a_file_that_is_no_adapter_of_the_model_is_said_to_be_none(home: Path) -
 
 
 def test_a_chat_remembers_and_an_answer_is_the_same_again(home: Path) -> None:
-    own = {"AGENTLAB_HOME": str(home), "AGENTLAB_CACHE": str(home / "cache"), "PYTHONPATH": str(REPOSITORY)}
+    own = {"AGENTLAB_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         [sys.executable, "-m", "agentlab", "llm", "chat", "--adapter", "exported", "--max-tokens=16", "--json"],
         input=f"{TEA}\nWhat do you think of coffee?\n/reset\n{TEA}\n",
