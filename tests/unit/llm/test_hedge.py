@@ -19,7 +19,9 @@ ASK = (Message("user", "Which?"),)
 def known_to_be_quick():
     ledger = MemoryLedger()
     for index in range(40):
-        first = 0.02 * (1 + index % 5)  # scattered, so that the warm-up below is neither slow nor another kind of server
+        first = 0.02 * (
+            1 + index % 5
+        )  # scattered, so that the warm-up below is neither slow nor another kind of server
         ledger.record(Sample(time.time() - 40 + index, "t", "one", "one", None, Usage(10, 10), first, first + 0.01))
     return ledger
 
