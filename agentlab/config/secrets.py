@@ -27,7 +27,7 @@ SHAPE = re.compile(
     | (?<=://)[^\s:/@"]*:[^\s/"]+(?=@)
     """
 )
-_SHORTEST = 6  # a shorter value would mask ordinary words
+SHORTEST = 6  # a shorter value would mask ordinary words
 # One or two words; more are a passphrase, and a longer one is a key that happens to have no digit.
 _WORD = re.compile(r"[A-Za-z]{1,15}(?:[._-][A-Za-z]{1,15})?[._-]?\d{0,4}")
 _TOKEN = re.compile(r"[\w.-]{1,32}")  # what a key, a name or a word of a config may look like; longer ones are keys
@@ -51,7 +51,7 @@ def secrets_of(env: Mapping[str, str]) -> Iterator[str]:
     """
     for name, raw in env.items():
         value = raw.strip()
-        if len(value) < _SHORTEST or not has_secret_name(name) or not any(map(str.isalnum, value)):
+        if len(value) < SHORTEST or not has_secret_name(name) or not any(map(str.isalnum, value)):
             continue
         if _NUMBER.fullmatch(value) and not _NUMERIC.search(name):
             continue

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from agentlab.config.secrets import SHAPE, is_word, secrets_of
+from agentlab.config.secrets import SHAPE, SHORTEST, is_word, secrets_of
 
 if TYPE_CHECKING:
     from agentlab.runs.document import Block
 
 MASK = "[redacted]"
 
-_SHORTEST = 6  # a shorter value would mask ordinary words
 
 
 class Redactor:
@@ -91,5 +90,5 @@ class Redactor:
 
 def _either(values: Iterable[str], form: str) -> re.Pattern[str] | None:
     """What finds any of these, the longest first."""
-    known = sorted({value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True)
+    known = sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
     return re.compile(form.format("|".join(map(re.escape, known)))) if known else None
