@@ -1,10 +1,10 @@
 """The commands that run experiments: a table of import strings, so that naming them costs nothing."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentlab.errors import UnknownNameError
+from agentlab.plugins import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,32 +73,27 @@ class Command:
 
     def config_model(self) -> "type[BaseModel]":
         """The typed config."""
-        return _load(self.config)  # type: ignore[no-any-return] # what a string names is known at run time
+        return imported(self.config)  # type: ignore[no-any-return] # what a string names is known at run time
 
     def result_model(self) -> "type[Document]":
         """The typed answer."""
-        return _load(self.result)  # type: ignore[no-any-return] # as above
+        return imported(self.result)  # type: ignore[no-any-return] # as above
 
     def prepare_function(self) -> Prepare:
         """The way in."""
-        return _load(self.prepare)  # type: ignore[no-any-return] # as above
+        return imported(self.prepare)  # type: ignore[no-any-return] # as above
 
     def narrate_function(self) -> Narrate:
         """The voice."""
-        return _load(self.narrate)  # type: ignore[no-any-return] # as above
+        return imported(self.narrate)  # type: ignore[no-any-return] # as above
 
     def take_part_function(self) -> TakePart:
         """What others than the owner of a run do."""
-        return _load(self.take_part)  # type: ignore[no-any-return] # as above
+        return imported(self.take_part)  # type: ignore[no-any-return] # as above
 
     def basis(self) -> "Basis":
         """What two of its runs must share for their figures to be compared."""
-        return _load(self.measured)  # type: ignore[no-any-return] # as above
-
-
-def _load(where: str) -> Any:
-    module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+        return imported(self.measured)  # type: ignore[no-any-return] # as above
 
 
 COMMANDS: dict[str, Command] = {

@@ -3,7 +3,8 @@
 import ipaddress
 import os
 import socket
-from collections.abc import Generator, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,23 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AGENTLAB_HOME", str(root))
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """Installs a package of one module for the test: `plug_in(group, "name = module:attribute", source)`."""
+    modules: list[str] = []
+
+    def install(group: str, entry: str, source: str) -> None:
+        module = entry.partition("=")[2].partition(":")[0].strip()
+        modules.append(module)
+        (tmp_path / "packages" / f"{module}-1.0.dist-info").mkdir(parents=True)
+        (tmp_path / "packages" / f"{module}.py").write_text(source)
+        about = {"METADATA": f"Name: {module}\nVersion: 1.0\n", "entry_points.txt": f"[{group}]\n{entry}\n"}
+        for name, text in about.items():
+            (tmp_path / "packages" / f"{module}-1.0.dist-info" / name).write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Protocol, cast
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import BadRequestError, UnknownNameError
+from agentlab.errors import BadRequestError
 from agentlab.llm.config import Timeout
 from agentlab.llm.types import ChatModel, EmbeddingModel
+from agentlab.plugins import Registry
 
 GROUP = "agentlab.providers"
 
@@ -44,6 +44,9 @@ class Factory(Protocol):
         ...
 
 
+FACTORIES: Registry[Factory] = Registry("provider kind", GROUP, PROVIDERS)
+
+
 def build(name: str, provider: Any, surroundings: Surroundings) -> ChatModel:
     """The model of a provider of the config.
 
@@ -51,7 +54,7 @@ def build(name: str, provider: Any, surroundings: Surroundings) -> ChatModel:
         UnknownNameError: no such kind, here or in a plug-in.
         MissingError: its key, file or package is not there.
     """
-    return _factory(provider.kind)(name, provider, surroundings)
+    return FACTORIES.load(provider.kind)(name, provider, surroundings)
 
 
 def embedder(model: ChatModel) -> EmbeddingModel:
@@ -66,15 +69,3 @@ def embedder(model: ChatModel) -> EmbeddingModel:
             hint="Use a model of a provider of kind openai_compat, such as nomic-embed-text of an Ollama server.",
         )
     return cast(EmbeddingModel, model)
-
-
-def _factory(kind: str) -> Factory:
-    if kind in PROVIDERS:
-        module, _, attribute = PROVIDERS[kind].partition(":")
-        return getattr(import_module(module), attribute)  # type: ignore[no-any-return] # named by a string
-    from importlib.metadata import entry_points  # slow to import, and seldom needed
-
-    plugins = entry_points(group=GROUP)
-    if kind not in plugins.names:
-        raise UnknownNameError("provider kind", kind, sorted({*PROVIDERS, *plugins.names}))
-    return plugins[kind].load()  # type: ignore[no-any-return] # as above

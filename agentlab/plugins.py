@@ -1,0 +1,52 @@
+"""Things of one kind by name: a table of import strings, and an entry-point group for those of other packages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Generic, TypeVar, cast
+
+from agentlab.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+def imported(where: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Registry(Generic[T]):
+    """One seam. Nothing is imported before it is asked for by its name; a shipped name hides a plug-in's.
+
+    Attributes:
+        kind: what a message calls a thing of this kind.
+        group: the entry points that packages may declare.
+        table: name -> `module:name`, in the order in which they are shown.
+    """
+
+    kind: str
+    group: str
+    table: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """All that there are, those of installed packages behind ours."""
+        from importlib.metadata import entry_points  # slow to import, and seldom needed
+
+        return [*self.table, *sorted(entry_points(group=self.group).names - self.table.keys())]
+
+    def load(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises:
+            UnknownNameError: there is none, here or in a package.
+        """
+        if name in self.table:
+            return cast(T, imported(self.table[name]))
+        from importlib.metadata import entry_points
+
+        if name not in (names := self.names):
+            raise UnknownNameError(self.kind, name, names)
+        return cast(T, entry_points(group=self.group)[name].load())
