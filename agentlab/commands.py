@@ -7,7 +7,7 @@ from agentlab.errors import UnknownNameError
 from agentlab.plugins import imported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pydantic import BaseModel
@@ -69,7 +69,10 @@ class Command:
     prepare: str
     narrate: str
     measured: str
+    foresee: str | None = None  # as `prepare`, for a dry run: without what takes long or holds anything
     take_part: str = "agentlab.commands:wait"
+    reviewed: str | None = None  # of a run's events: whether its latest session asked a person before each trial
+    details: str | None = None  # makes what tells with --debug what an event changes; it hears all of them
 
     def config_model(self) -> "type[BaseModel]":
         """The typed config."""
@@ -79,13 +82,21 @@ class Command:
         """The typed answer."""
         return imported(self.result)  # type: ignore[no-any-return] # as above
 
-    def prepare_function(self) -> Prepare:
-        """The way in."""
-        return imported(self.prepare)  # type: ignore[no-any-return] # as above
+    def prepare_function(self, *, planning: bool = False) -> Prepare:
+        """What checks an experiment before it begins; with `planning` it will only be told."""
+        return imported(self.foresee if planning and self.foresee else self.prepare)  # type: ignore[no-any-return] # as above
 
     def narrate_function(self) -> Narrate:
-        """The voice."""
+        """What says on the screen what an event means."""
         return imported(self.narrate)  # type: ignore[no-any-return] # as above
+
+    def was_reviewed(self, events: "Sequence[Event]") -> bool:
+        """Whether the latest session of a run asked a person before each trial."""
+        return bool(self.reviewed and imported(self.reviewed)(events))
+
+    def details_function(self) -> "Callable[[Event], str | None]":
+        """What the log of --debug says of an event; it remembers those before. None: nothing."""
+        return imported(self.details)() if self.details else lambda _: None
 
     def take_part_function(self) -> TakePart:
         """What others than the owner of a run do."""
@@ -105,6 +116,8 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.nas.result:NasResult",
             prepare="agentlab.nas.run:prepare",
             narrate="agentlab.nas.narrate:narrate",
+            reviewed="agentlab.nas.narrate:reviewed",
+            details="agentlab.nas.narrate:Proposals",
             measured="agentlab.nas.config:MEASURED",
         ),
         Command(
@@ -112,6 +125,7 @@ COMMANDS: dict[str, Command] = {
             config="agentlab.pipeline.config:PipelineConfig",
             result="agentlab.pipeline.result:PipelineResult",
             prepare="agentlab.pipeline.run:prepare",
+            foresee="agentlab.pipeline.run:foresee",
             narrate="agentlab.pipeline.narrate:narrate",
             measured="agentlab.pipeline.config:MEASURED",
         ),
@@ -120,6 +134,7 @@ COMMANDS: dict[str, Command] = {
             config="agentlab.persona.config:PersonaConfig",
             result="agentlab.persona.result:PersonasResult",
             prepare="agentlab.persona.run:prepare",
+            foresee="agentlab.persona.run:foresee",
             narrate="agentlab.persona.narrate:narrate",
             measured="agentlab.persona.config:MEASURED",
             take_part="agentlab.persona.follow:take_part",

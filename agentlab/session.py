@@ -117,7 +117,7 @@ class Session:
         """The run folder at work, for `finish`. An error in here is recorded as the run's end, and raised."""
         from agentlab import machine
 
-        debug = DebugLog(watch.line) if watch.debug else None
+        debug = DebugLog(watch.line, self.command.details_function()) if watch.debug else None
         edge = Edge(redactor=watch.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
         with self.open(edge) as run, debug.listening(run) if debug else nullcontext():
             if self.changed:
@@ -161,6 +161,7 @@ def begin(
     run_name: str | None = None,
     label: str | None = None,
     argv: Sequence[str] = (),
+    planning: bool = False,
 ) -> Session:
     """A new run of a command.
 
@@ -173,6 +174,7 @@ def begin(
         run_name: the run folder's name; None is one made of time, label and a short id.
         label: None is the command.
         argv: what the manifest says the run was started with.
+        planning: it will not be carried out; see `Command.foresee`.
 
     Raises:
         UsageError, MissingError: what is wrong with the input, before anything is written.
@@ -190,7 +192,7 @@ def begin(
             f"{', '.join(keys)}: holds a secret of the environment, which no run folder keeps.",
             hint="Write something else there, or rename the variable if its value is none.",
         )
-    experiment = the_command.prepare_function()(loaded.config, context)
+    experiment = the_command.prepare_function(planning=planning)(loaded.config, context)
     spec = RunSpec(
         command=name,
         config_yaml=dump_yaml(loaded.config),
@@ -205,7 +207,12 @@ def begin(
 
 
 def go_on(
-    the_command: Command, record: RunRecord, overrides: "Sequence[Override]", *, context: Context
+    the_command: Command,
+    record: RunRecord,
+    overrides: "Sequence[Override]",
+    *,
+    context: Context,
+    planning: bool = False,
 ) -> Session | FinishedRun[Any]:
     """Another session of a run, from its own config; the stored result if it is complete and gets no larger budget.
 
@@ -237,7 +244,7 @@ def go_on(
 
         return FinishedRun(read_result(record, the_command.result_model()), record.path)
     context = replace(context, resumes=record.path)
-    experiment = the_command.prepare_function()(new, context)
+    experiment = the_command.prepare_function(planning=planning)(new, context)
     return Session(
         the_command, experiment, context, lambda edge: Run.resume(record.path, edge), changed, dump_yaml(new)
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentlab.commands import Command, command
 from agentlab.errors import UsageError
-from agentlab.runs.context import Context, World
+from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
 from agentlab.runs.store import RunRecord, find_to_resume
 from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
@@ -60,7 +60,8 @@ def launch(
     label: str | None = None,
 ) -> None:
     """Run a capability as typed. With `approve` a person is asked before each trial; `label` names the run folder."""
-    with _led(command(name), surroundings(screen), screen) as context:
+    context = surroundings(screen)
+    with _led(command(name), context, screen):
         _launch(name, contract, overrides, screen, context, approve=approve, label=label)
 
 
@@ -76,7 +77,6 @@ def _launch(
 ) -> None:
     if approve:
         context = approving(context, screen)
-    context = replace(context, planning=contract.dry_run)
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
     if contract.resume:
         if contract.preset:
@@ -102,6 +102,7 @@ def _launch(
             run_name=contract.run_name,
             label=label,
             argv=["agentlab", *sys.argv[1:]],
+            planning=contract.dry_run,
         )
         plan = session.experiment.plan() if contract.dry_run else None
     if plan is not None:
@@ -118,8 +119,8 @@ def resume(
     context: Context,
 ) -> None:
     """Go on with a run from its own config. Only budget keys may differ."""
-    with _led(the_command, context, screen) as led:
-        _resume(the_command, record, overrides, screen, led, dry_run=False)
+    with _led(the_command, context, screen):
+        _resume(the_command, record, overrides, screen, context, dry_run=False)
 
 
 def _resume(
@@ -132,14 +133,14 @@ def _resume(
     dry_run: bool,
 ) -> None:
     with screen.progress():
-        session = go_on(the_command, record, overrides, context=context)
+        session = go_on(the_command, record, overrides, context=context, planning=dry_run)
     if isinstance(session, FinishedRun):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
         screen.answer(the_command.name, session.result, run=reference(record, "completed"))
     elif dry_run:
         screen.answer(the_command.name, session.experiment.plan(), run=reference(record, record.status))
     else:
-        if context.reviewer is None and record.reviewed:
+        if context.reviewer is None and the_command.was_reviewed(record.known_events()):
             screen.say(f"nobody is asked before the trials of {record.id} any more; --approve asks as before")
         _carry_out(session, screen)
 
@@ -162,19 +163,19 @@ def _carry_out(session: Session, screen: Screen) -> None:
 
 
 @contextmanager
-def _led(the_command: Command, context: Context, screen: Screen) -> Iterator[Context]:
+def _led(the_command: Command, context: Context, screen: Screen) -> Iterator[None]:
     """For the one process that does the command. Others that a launcher has started follow it, and end in here."""
     rank, size = place(context.env)
     if size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns past Python of what is as it should be
         stop_with_launcher(context.env, context.stop)
     if rank > 0:
-        mine, take_part = replace(context, world=World(size)), the_command.take_part_function()
+        take_part = the_command.take_part_function()
         screen.quiet, screen.json_mode = True, False  # the answer is the leader's
         with screen.progress() as progress, _signals(context, progress):
-            sys.exit(follow(rank, lambda run, begin: take_part(run, begin, mine), context.stop))
-    with leading(size) as world:
-        yield replace(context, world=world)
+            sys.exit(follow(rank, lambda run, begin: take_part(run, begin, context), context.stop))
+    with leading(size):
+        yield
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def show(
     runs_dir: RunsDir = None,
 ) -> None:
     """Show a run: status, headline figures, result."""
-    from agentlab.commands import command
+    from agentlab.commands import COMMANDS, command
     from agentlab.runs import store, views
     from agentlab.runs.results import read_result
 
@@ -62,7 +62,9 @@ def show(
     result = read_result(record, command(record.manifest.command).result_model()) if done else None
     screen.answer("runs show", views.RunView.of(record, result), run=reference(record, status))
     if not screen.json_mode and status in ("interrupted", "failed"):
-        screen.hint(way_on(record, context, approve=record.reviewed))
+        known = COMMANDS.get(record.manifest.command)
+        approve = known is not None and known.was_reviewed(record.known_events())
+        screen.hint(way_on(record, context, approve=approve))
 
 
 @app.command(epilog="Example: agentlab runs compare last 3f2a9c")

@@ -152,7 +152,7 @@ class BenchExperiment:
         from agentlab.llm.ledger.sample import Sample
         from agentlab.llm.ledger.sqlite import open_ledger
 
-        if any(event.type == "priors.saved" for event in run.events):
+        if run.has("priors.saved"):
             return
         ledger = open_ledger(self.context.workspace.state / "llm.sqlite", self.config.llm.ledger.keep_days, run.log)
         told = 0

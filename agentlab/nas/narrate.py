@@ -1,9 +1,10 @@
 """What a study says while it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from agentlab.runs.debug import as_json, indented
 from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
 
@@ -78,3 +79,43 @@ def _call(name: str, data: Mapping[str, Any]) -> str:
     asked, said = ("?" if usage[key] is None else usage[key] for key in ("input_tokens", "output_tokens"))
     before = f", after {len(failed)} failed: {failed[-1]['message']}" if failed else ""
     return f"  {name}: {data['model']} answered, {asked} + {said} tokens{before}"
+
+
+def reviewed(events: Sequence[Event]) -> bool:
+    """Whether the latest session of a run asked a person before each trial."""
+    opened = [event.data for event in events if event.type == "study.opened"]
+    return bool(opened) and bool(opened[-1].get("reviewed"))
+
+
+class Proposals:
+    """What `--debug` tells of proposals: who made one and why, and what it changes on the best of its study so far."""
+
+    def __init__(self) -> None:
+        self._tried: dict[str, Mapping[str, Any]] = {}  # params by trial
+        self._best: dict[str, Mapping[str, Any]] = {}  # params by what stands before the slash: the study
+
+    def __call__(self, event: Event) -> str | None:
+        """The text for a proposal; None for any other event, from which the best is learnt."""
+        study = event.id.rpartition("/")[0]
+        if event.type == "trial.proposed":
+            self._tried[event.id] = event.data["params"]
+            return _proposal(event, self._best.get(study))
+        if event.type == "decision.made" and event.data["accepted"] and event.id in self._tried:
+            self._best[study] = self._tried[event.id]
+        return None
+
+
+def _proposal(event: Event, best: Mapping[str, Any] | None) -> str:
+    data, params = event.data, event.data["params"]
+    head = f"{event.id} proposed by {data['source']}"
+    if data.get("note"):
+        head += f": {data['note']}"
+    if best is None:
+        return indented(head, [f"{name}: {as_json(value)}" for name, value in params.items()])
+    names = [name for name in dict.fromkeys([*best, *params]) if best.get(name) != params.get(name)]
+    lines = [f"{name}: {_of(best, name)} -> {_of(params, name)}" for name in names]
+    return indented(f"{head}; against the best so far:", lines or ["no difference"])
+
+
+def _of(params: Mapping[str, Any], name: str) -> str:
+    return as_json(params[name]) if name in params else "(inactive)"

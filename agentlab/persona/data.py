@@ -11,7 +11,7 @@ from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, RunMismatchError
 from agentlab.persona.config import Persona, PersonaConfig
-from agentlab.runs.events import Event
+from agentlab.runs.events import Event, noted, require_unchanged
 from agentlab.train.masks import Example
 from agentlab.train.prepare import Data, Prepared, prepare, read_data
 
@@ -101,15 +101,15 @@ def check_unchanged(sources: Sequence[Source], events: Sequence[Event]) -> None:
     Raises:
         RunMismatchError: one has changed since.
     """
-    noted = {event.id: event.data for event in events if event.type == CHECKED}
     for source in sources:
-        before, files = noted.get(source.name, {}), (source.data.learnt, source.data.held_out)
+        before, files = noted(events, CHECKED, source.name), (source.data.learnt, source.data.held_out)
         for (key, now), file in zip(source.hashes.items(), files, strict=True):
-            if file is not None and before.get(key, now) != now:
-                raise RunMismatchError(
+            if file is not None:
+                error = RunMismatchError(
                     f"{file.path} is not what it was when the training of {source.name} began.",
                     hint="Put the file back as it was, or begin a new run to train on the new one.",
                 )
+                require_unchanged(before, error, **{key: now})
 
 
 def held_out(prepared: Mapping[str, Prepared]) -> dict[str, Sequence[Example]]:

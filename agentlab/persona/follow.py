@@ -18,7 +18,7 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     Args:
         run: the folder of the run; its base has been imported.
         begin: called when everything is loaded; returns when the run's owner begins to train.
-        context: of this process; `world` says how many there are.
+        context: of this process.
 
     Raises:
         Interrupted: this process or another one was stopped.

@@ -24,10 +24,11 @@ from agentlab.persona.product import page_of, write_product
 from agentlab.persona.report import write_persona_report
 from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event
+from agentlab.runs.events import Event, noted
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Outcome, Run
+from agentlab.train import ranks
 from agentlab.train.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class PersonaExperiment:
     def run(self, run: Run) -> tuple[PersonasResult, Outcome]:
         """Train and compare, or go on with it."""
         threads = threads_of(self.config, run.events)
-        self._note(run, _THREADS, "", count=threads)
+        run.emit_once(_THREADS, count=threads)
         with taken(self.folders), machine.torch_threads(threads):
             return self._work(run)
 
@@ -73,12 +74,12 @@ class PersonaExperiment:
         from agentlab.train.scoring import scorer
 
         path = self._checkpoint(run)
-        self.context.world.call(run.path)
+        ranks.call(run.path)
         tokenizer = load_tokenizer(path)
         prepared: dict[str, Prepared] = {}
         for source in self.sources:
             prepared[source.name] = source.prepared(tokenizer, self.config, self.context.stop.check)
-            self._note(run, CHECKED, source.name, **conversations.summary(source, prepared[source.name]))
+            run.emit_once(CHECKED, source.name, **conversations.summary(source, prepared[source.name]))
         self.context.stop.check()
         base = load_base(path, self.config.training.precision, self.config.training.attn_implementation)
         measuring = Measuring(partial(_measured, run), self.context.stop)
@@ -86,8 +87,8 @@ class PersonaExperiment:
             nobody = dict.fromkeys(prepared)
             before = measuring.part("losses of the base", alone, lambda by: self._held_out(by, prepared, nobody))
         self.context.stop.check()
-        self._note(run, _BEGUN, "", processes=self.context.world.size)
-        self.context.world.begin()
+        run.emit_once(_BEGUN, processes=ranks.place(self.context.env)[1])
+        ranks.begin()
         try:
             trained = self._train(run, base, prepared)
         except Interrupted:
@@ -106,13 +107,8 @@ class PersonaExperiment:
         began = time.monotonic()
         path = imported(self.base)
         if self.base.source is not None:
-            self._note(run, "base.imported", self.base.name, seconds=round(time.monotonic() - began, 1))
+            run.emit_once("base.imported", self.base.name, seconds=round(time.monotonic() - began, 1))
         return path
-
-    def _note(self, run: Run, type_: str, id_: str, **data: Any) -> None:
-        """An event that a resume does not repeat."""
-        if not any(event.type == type_ and event.id == id_ for event in run.events):
-            run.emit(type_, id_, **data)
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -231,7 +227,7 @@ class PersonaExperiment:
             card = card_of(self.config, source, row, base, run)
             folder = self.folder(row.name)
             write_product(trained[row.name].adapter, folder, card, page_of(folder, self.context.workspace, card))
-            self._note(run, "persona.trained", row.name, adapter=str(folder))
+            run.emit_once("persona.trained", row.name, adapter=str(folder))
 
     def _outcome(self, result: PersonasResult) -> Outcome:
         metrics = {
@@ -259,8 +255,7 @@ def _measured(run: Run, part: str, done: int, total: int) -> None:
 
 def threads_of(config: PersonaConfig, events: Sequence[Event]) -> int:
     """Threads of a run: those that it was begun with, as they decide last bits, unless its config says otherwise."""
-    begun = next((event.data["count"] for event in events if event.type == _THREADS), None)
-    return machine.threads(config.threads or begun)
+    return machine.threads(config.threads or noted(events, _THREADS).get("count"))
 
 
 def _check_processes(config: PersonaConfig, context: Context, events: Sequence[Event]) -> None:
@@ -270,13 +265,13 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
         UsageError: adapters are trained together by one.
         RunMismatchError: the run was begun by more or fewer.
     """
-    size = context.world.size
+    size = ranks.place(context.env)[1]
     if size > 1 and config.together and len(config.personas) > 1:
         raise UsageError(
             f"Personas are trained together by one process, and {size} were launched.",
             hint="Use --set together=false, or start it without a launcher.",
         )
-    begun = next((event.data["processes"] for event in events if event.type == _BEGUN), size)
+    begun = noted(events, _BEGUN).get("processes", size)
     if begun != size:
         raise RunMismatchError(
             f"The training was begun by {begun} process{'es' if begun > 1 else ''}, and here {size} would go on.",
@@ -286,15 +281,19 @@ def _check_processes(config: PersonaConfig, context: Context, events: Sequence[E
 
 def prepare(config: PersonaConfig, context: Context) -> PersonaExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
+    experiment = foresee(config, context)
+    with taken(experiment.folders):  # for a moment, to see that it can be; `run` takes them for good
+        return experiment
+
+
+def foresee(config: PersonaConfig, context: Context) -> PersonaExperiment:
+    """The same for a plan: another process may be writing to the adapters' folders."""
     experiment = read_input(config, context)
     needed = len(config.personas) * room_for(config, experiment.base)
     resumed = None if context.resumes is None else context.resumes.name
     for folder in experiment.folders:
         check_place(folder, resumed, needed)
         check_free(folder)
-    if not context.planning:
-        with taken(experiment.folders):  # for a moment, to see that it can be; `run` takes them for good
-            pass
     return experiment
 
 

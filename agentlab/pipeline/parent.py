@@ -15,7 +15,7 @@ from agentlab.pipeline.registry import asked
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Judge, Stage, Vote
 from agentlab.pipeline.templates import Condition, Template, compiled, condition
-from agentlab.runs.events import Event
+from agentlab.runs.events import Event, noted
 from agentlab.runs.journal import read_events
 
 _INPUTS = ("input", "input_file", "inputs")
@@ -65,7 +65,7 @@ def parent_of(config: PipelineConfig, env: Mapping[str, str], *, resumed: bool =
     check_unchanged(before, config, first)
     events = tuple(read_events(path / "events.jsonl"))
     inherited = tuple(event for event in events if stage_of(event.id) not in again)
-    count = next((event.data.get("count", 0) for event in events if event.type == "inputs.taken"), 0)
+    count = noted(events, "inputs.taken").get("count", 0)
     same = all(getattr(before, name) == getattr(config, name) for name in _INPUTS)
     return Parent(path.name, path, inherited, _ended(inherited, before.stages, count), path if same else None)
 

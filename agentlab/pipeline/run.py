@@ -1,7 +1,7 @@
 """`agentlab pipeline`: checks, plans and carries out."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ from agentlab.pipeline.texts import Texts
 from agentlab.pipeline.units import Unit, units
 from agentlab.pipeline.validation import remarks, stretched
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event
+from agentlab.runs.events import noted
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.redact import Redactor
@@ -151,15 +151,13 @@ class PipelineExperiment:
         return result, outcome
 
     def _begin(self, run: Run) -> None:
-        if not any(event.type == "inputs.taken" for event in run.events):
+        if not run.has("inputs.taken"):
             run.write_text(inputs_of.COPY, inputs_of.copy_of(self.inputs))
             run.emit("inputs.taken", count=len(self.inputs))
-        recorded = _recorded(run.events)
         for model in self.models.values():
-            if model.name not in recorded:
-                chosen, wished = model.engine, engine_of(self.config, model.name).flash
-                settled = {"flash": chosen.flash, "repack": chosen.repack, "wished": wished, "why": model.why}
-                run.emit("engine.settled", model.name, **settled)
+            chosen, wished = model.engine, engine_of(self.config, model.name).flash
+            settled = {"flash": chosen.flash, "repack": chosen.repack, "wished": wished, "why": model.why}
+            run.emit_once("engine.settled", model.name, **settled)
         if self.parent is not None:
             run.derive(self.parent.run)
             if self.parent.gone:
@@ -273,15 +271,12 @@ class PipelineExperiment:
         write_pipeline_report(run, items, self.steps, result)
 
 
-def _recorded(events: Iterable[Event]) -> dict[str, dict[str, bool]]:
-    """The settings of each local model by which the answers of a run go."""
-    settled = (event for event in events if event.type == "engine.settled")
-    return {
-        event.id: {name: event.data.get(name) is True for name in ("flash", "repack", "wished")} for event in settled
-    }
+def foresee(config: PipelineConfig, context: Context) -> PipelineExperiment:
+    """The same for a plan: no engine is tried, and there may be no input yet."""
+    return prepare(config, context, planning=True)
 
 
-def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
+def prepare(config: PipelineConfig, context: Context, *, planning: bool = False) -> PipelineExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
     needed = asked(config.stages, config)
     models_there = available(sorted(wanted(config) | needed), config, context.workspace, context.env)
@@ -290,11 +285,11 @@ def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
     parent = parent_of(config, context.env, resumed=resumed) if config.branch is not None else None
     kept = context.resumes or (parent.inputs if parent is not None else None)
     before = context.resumes or (parent.path if parent is not None else None)
-    recorded = _recorded(read_events(before / "events.jsonl") if before is not None else ())
+    events = read_events(before / "events.jsonl") if before is not None else ()
     budget, threads = budget_of(config.resources), machine.threads(config.resources.threads)
 
     def tried(wished: EngineConfig) -> EngineConfig:
-        return proofs.known(wished) if context.planning else proofs.settle(wished, context.stop.asked)
+        return proofs.known(wished) if planning else proofs.settle(wished, context.stop.asked)
 
     proofs = Proofs.of(context.workspace)
     models = {
@@ -302,13 +297,13 @@ def prepare(config: PipelineConfig, context: Context) -> PipelineExperiment:
             found,
             engine_of(config, name).config(found.path, threads=threads, memory_bytes=budget.ram),
             proofs,
-            recorded.get(name, {}),
+            noted(events, "engine.settled", name),
             tried,
         )
         for name, found in models_there.items()
         if name in needed and found.path is not None and found.metadata is not None and found.error is None
     }
-    inputs = read_inputs(config, context.workspace, kept, needed=not context.planning)
+    inputs = read_inputs(config, context.workspace, kept, needed=not planning)
     redactor = Redactor.of(context.env)
     experiment = PipelineExperiment(
         config=config,

@@ -59,8 +59,8 @@ def settle(
     here = tried(wished)
     path, verdicts = wished.path, proofs.verdicts(wished) if here != wished else {}
     engine = Engine(here.context, here.batch, here.gpu_layers, here.flash, here.kv_type, here.repack)
-    if recorded and recorded["wished"] == wished.flash:
-        engine = replace(engine, flash=recorded["flash"], repack=recorded["repack"])
+    if recorded and (recorded.get("wished") is True) == wished.flash:
+        engine = replace(engine, flash=recorded.get("flash") is True, repack=recorded.get("repack") is True)
     return LocalModel(
         model.name,
         path,

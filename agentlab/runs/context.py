@@ -31,28 +31,11 @@ class Reviewer(Protocol):
         ...
 
 
-class World:
-    """The processes that a launcher has started for one run: `size` of them, of which the first owns the run.
-
-    This is one that has nobody to call; `train.ranks` has the other.
-    """
-
-    def __init__(self, size: int = 1) -> None:
-        self.size = size
-
-    def call(self, run: Path) -> None:
-        """Let the others load what this run's config names; all of it is there."""
-
-    def begin(self) -> None:
-        """Let the others come to the training."""
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """The workspace, the environment (with the workspace's `.env` below it), the request to stop, and a reviewer.
 
-    `resumes` is the folder of the run that is gone on with; None for a new one. `planning`: nothing will be carried
-    out. `world`: the processes that work on it.
+    `resumes` is the folder of the run that is gone on with; None for a new one.
     """
 
     workspace: Workspace
@@ -60,5 +43,3 @@ class Context:
     stop: StopFlag = field(default_factory=StopFlag)
     reviewer: Reviewer | None = None
     resumes: Path | None = None
-    planning: bool = False
-    world: World = field(default_factory=World)

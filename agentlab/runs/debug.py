@@ -32,19 +32,20 @@ def printable(text: str) -> str:
 class DebugLog:
     """Implements `EventSink`. Deaf outside of `listening`."""
 
-    def __init__(self, line: Callable[[str], None]) -> None:
-        """`line` shows a text to whoever watches; it masks secrets itself, as log.txt does."""
-        self._line = line
+    def __init__(self, line: Callable[[str], None], details: Callable[[Event], str | None] = lambda _: None) -> None:
+        """`line` shows a text to whoever watches; it masks secrets itself, as log.txt does.
+
+        `details` says what a command's own events change; it hears those of earlier sessions, too.
+        """
+        self._line, self._details = line, details
         self._run: Run | None = None
         self._lock = threading.Lock()  # models answer in another thread
-        self._tried: dict[str, Mapping[str, Any]] = {}  # params by trial
-        self._best: dict[str, Mapping[str, Any]] = {}  # params by study
 
     @contextmanager
     def listening(self, run: Run) -> Iterator[None]:
         """Write down what happens to this run meanwhile."""
         for event in run.events:
-            self._remember(event)
+            self._details(event)
         self._run = run
         logger, ear = logging.getLogger(LLM_LOG), _Ear(self._say)
         before = logger.level
@@ -59,22 +60,14 @@ class DebugLog:
 
     def emit(self, event: Event) -> None:
         """Write down what the event holds."""
-        if event.type == "trial.proposed":
-            self._say(_proposal(event, self._best.get(_study(event.id))))
-        elif event.type == "llm.called":
-            self._say(_call(event))
-        self._remember(event)
+        text = _call(event) if event.type == "llm.called" else self._details(event)
+        if text is not None:
+            self._say(text)
 
     def resumed(self, changed: "Sequence[Difference]") -> None:
         """Write down what another session of the run does differently."""
-        lines = [f"{d.key}: {_value(d.old)} -> {_value(d.new)}" for d in changed]
-        self._say(_indented("resumed with another budget", lines) if lines else "resumed with the same config")
-
-    def _remember(self, event: Event) -> None:
-        if event.type == "trial.proposed":
-            self._tried[event.id] = event.data["params"]
-        elif event.type == "decision.made" and event.data["accepted"] and event.id in self._tried:
-            self._best[_study(event.id)] = self._tried[event.id]
+        lines = [f"{d.key}: {as_json(d.old)} -> {as_json(d.new)}" for d in changed]
+        self._say(indented("resumed with another budget", lines) if lines else "resumed with the same config")
 
     def _say(self, text: str) -> None:
         if self._run is None:
@@ -99,33 +92,15 @@ class _Ear(logging.Handler):
         self._say(record.getMessage())
 
 
-def _study(trial: str) -> str:
-    """What stands before the slash: a study beside the main one has a best configuration of its own."""
-    return trial.rpartition("/")[0]
-
-
-def _proposal(event: Event, best: Mapping[str, Any] | None) -> str:
-    """Who proposed a trial and why, and what it changes: on the best so far, or everything if there is none."""
-    data, params = event.data, event.data["params"]
-    head = f"{event.id} proposed by {data['source']}"
-    if data.get("note"):
-        head += f": {data['note']}"
-    if best is None:
-        return _indented(head, [f"{name}: {_value(value)}" for name, value in params.items()])
-    names = [name for name in dict.fromkeys([*best, *params]) if best.get(name) != params.get(name)]
-    lines = [f"{name}: {_of(best, name)} -> {_of(params, name)}" for name in names]
-    return _indented(f"{head}; against the best so far:", lines or ["no difference"])
-
-
 def _call(event: Event) -> str:
     """What came of a question to language models, attempt by attempt."""
     data = event.data
     lines = [f"attempt {n}, {_attempt(attempt)}" for n, attempt in enumerate(data["attempts"], start=1)]
     if data["error"]:
-        return _indented(
+        return indented(
             f"{event.id}: no answer to {data['task']}", [*lines, f"{data['error']['kind']}: {data['error']['message']}"]
         )
-    return _indented(f"{event.id}: {data['model']} answered {data['task']}", [*lines, f"answer: {data['text']}"])
+    return indented(f"{event.id}: {data['model']} answered {data['task']}", [*lines, f"answer: {data['text']}"])
 
 
 def _attempt(attempt: Mapping[str, Any]) -> str:
@@ -140,13 +115,11 @@ def _known(count: int | None) -> str:
     return "?" if count is None else str(count)
 
 
-def _of(params: Mapping[str, Any], name: str) -> str:
-    return _value(params[name]) if name in params else "(inactive)"
-
-
-def _value(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """A value as the log shows it."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def _indented(head: str, lines: Sequence[str]) -> str:
+def indented(head: str, lines: Sequence[str]) -> str:
+    """A text of the log: a head, and lines of any number below it."""
     return "\n".join([head, *(f"  {part}" for line in lines for part in line.split("\n"))])

@@ -2,8 +2,11 @@
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from agentlab.errors import AgentlabError
 
 VERSION = 1
 
@@ -39,6 +42,23 @@ class Event:
             return event
         except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not an event: {error}") from error
+
+
+def noted(events: Iterable[Event], type: str, id: str = "") -> Mapping[str, Any]:  # noqa: A002 - the event's field
+    """What the first event of this type and id says; empty where there is none yet."""
+    return next((event.data for event in events if event.type == type and event.id == id), {})
+
+
+def require_unchanged(noted: Mapping[str, Any], error: AgentlabError, **now: object) -> None:
+    """See that a run goes on with the input that it was begun with, or raise `error`.
+
+    Args:
+        noted: what the event says that describes the input; what it leaves out is not compared.
+        error: for input that is another.
+        now: the same, as it is now.
+    """
+    if any(noted.get(key, value) != value for key, value in now.items()):
+        raise error
 
 
 class EventSink(Protocol):

@@ -152,6 +152,15 @@ class Run:
             self._show(event)
         return event
 
+    def emit_once(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
+        """Append one event that a resume does not repeat: none, if the run has one of this type and id."""
+        if not self.has(type, id):
+            self.emit(type, id, **data)
+
+    def has(self, type: str, id: str = "") -> bool:  # noqa: A002 - the field's name in the file
+        """Whether there is an event of this type and id."""
+        return any(event.type == type and event.id == id for event in self.events)
+
     def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
         """Append a passing detail (a token, a step) to `stream.jsonl`; may be lost, is never resumed from."""
         event = Event(seq=-1, t=self._edge.clock(), type=type, id=id, data=self._edge.redactor.scrub_tree(data))

@@ -46,12 +46,6 @@ class RunRecord:
         """Wall time of all its sessions as far as it is known: see `elapsed`."""
         return elapsed(self.manifest, self.known_events() if self.manifest.status == "running" else ())
 
-    @property
-    def reviewed(self) -> bool:
-        """Whether its latest session asked a person before each trial."""
-        opened = [event for event in self.known_events() if event.type == "study.opened"]
-        return bool(opened) and bool(opened[-1].data.get("reviewed"))
-
     def events(self) -> list[Event]:
         """Everything that happened so far."""
         return read_events(self.path / "events.jsonl")

@@ -12,12 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from agentlab.errors import AgentlabError, Interrupted
-from agentlab.runs.context import World
 from agentlab.runs.stop import StopFlag
 
 _RUN, _BEGIN, _END, _LEFT = "run", "begin", "end", "left"
@@ -30,6 +30,7 @@ _PR_SET_PDEATHSIG = 1
 RESUME = "Its own lines say why. Go on with --resume, in as many processes."
 
 TakePart = Callable[[Path, Callable[[], object]], object]
+_leader: ContextVar["_Leader | None"] = ContextVar("leader", default=None)  # a launch is this process's own
 
 
 def place(env: Mapping[str, str]) -> tuple[int, int]:
@@ -58,19 +59,33 @@ def lost_another(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def leading(size: int) -> Iterator[World]:
+def leading(size: int) -> Iterator[None]:
     """What the process of rank 0 does inside the `with` block is all that is done; the others end with it."""
     if size == 1:
-        yield World()
+        yield
         return
-    world, code = _Leader(size), 0
+    leader, code = _Leader(size), 0
+    before = _leader.set(leader)
     try:
-        yield world
+        yield
     except BaseException as error:
         code = getattr(error, "exit_code", _FAILED)
         raise
     finally:
-        world.dismiss(code)
+        _leader.reset(before)
+        leader.dismiss(code)
+
+
+def call(run: Path) -> None:
+    """Let the followers, if there are any, load what the config of the run in this folder names; all of it is there."""
+    if leader := _leader.get():
+        leader.say(_RUN, str(run))
+
+
+def begin() -> None:
+    """Let the followers, if there are any, begin the training."""
+    if leader := _leader.get():
+        leader.say(_BEGIN)
 
 
 def follow(rank: int, take_part: TakePart, stop: StopFlag) -> int:
@@ -105,25 +120,21 @@ def follow(rank: int, take_part: TakePart, stop: StopFlag) -> int:
     return code
 
 
-class _Leader(World):
+class _Leader:
     """Speaks to the followers."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self._store = _store()
+        self._size, self._store = size, _store()
 
-    def call(self, run: Path) -> None:
-        self._store.set(_RUN, str(run))
-
-    def begin(self) -> None:
-        self._store.set(_BEGIN, "")
+    def say(self, word: str, what: str = "") -> None:
+        self._store.set(word, what)
 
     def dismiss(self, code: int) -> None:
         """Say how it ended, and let the others leave first: they may be hearing it from this very process."""
         until = time.monotonic() + _PATIENCE_SECONDS
         with contextlib.suppress(RuntimeError):  # the launcher has gone, and the store with it
             self._store.set(_END, str(code))
-            while not self._store.check([f"{_LEFT}/{rank}" for rank in range(1, self.size)]):
+            while not self._store.check([f"{_LEFT}/{rank}" for rank in range(1, self._size)]):
                 if time.monotonic() > until:
                     return
                 time.sleep(_PAUSE_SECONDS)

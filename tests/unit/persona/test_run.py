@@ -8,14 +8,15 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, RunMismatchError, UsageError
 from agentlab.persona.config import Persona, PersonaConfig
 from agentlab.persona.run import prepare
-from agentlab.runs.context import Context, World
+from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 
 TWO = PersonaConfig(base="none", personas=(Persona(name="a", data="a.jsonl"), Persona(name="b", data="b.jsonl")))
 
 
 def context(place: Path, size: int, *, resumes: Path | None = None) -> Context:
-    return Context(Workspace(place, place), {}, resumes=resumes, world=World(size))
+    launch = {"RANK": "0", "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    return Context(Workspace(place, place), launch, resumes=resumes)
 
 
 def test_several_processes_train_in_turn_only(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.config.differences import Difference
+from agentlab.nas.narrate import Proposals
 from agentlab.runs.debug import LLM_LOG, DebugLog
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Edge, Run, RunSpec
@@ -22,7 +23,7 @@ def seen() -> list[str]:
 
 @pytest.fixture
 def debug(seen: list[str]) -> DebugLog:
-    return DebugLog(seen.append)
+    return DebugLog(seen.append, Proposals())
 
 
 @pytest.fixture

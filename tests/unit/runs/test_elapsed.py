@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.commands import COMMANDS
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
 from agentlab.runs.store import find, list_runs
@@ -81,7 +82,7 @@ def test_a_run_whose_events_tell_nothing_is_listed_all_the_same(tmp_path: Path, 
     path = killed(tmp_path, Clock(), 5.0)
     (path / "events.jsonl").write_bytes(damage)
     assert [line.seconds for line in RunList.of(list_runs(tmp_path), command=None, status=None).runs] == [0.0]
-    assert not find(tmp_path, "mine").reviewed
+    assert not COMMANDS["nas"].was_reviewed(find(tmp_path, "mine").known_events())
 
 
 def test_a_clock_that_was_put_back_takes_nothing_away(tmp_path: Path) -> None:

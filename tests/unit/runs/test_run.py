@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.errors import RunLockedError, RunUnreadableError, StorageError, UsageError
+from agentlab.errors import DataError, RunLockedError, RunUnreadableError, StorageError, UsageError
 from agentlab.runs import journal as journal_module
-from agentlab.runs.events import Event
+from agentlab.runs.events import Event, noted, require_unchanged
 from agentlab.runs.manifest import Metric
 from agentlab.runs.redact import MASK, Redactor
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
@@ -322,3 +322,23 @@ def test_a_kill_before_any_write_reaches_the_disk_leaves_a_readable_run(tmp_path
         if not killed:
             break
     assert moments > 20
+
+
+def test_an_event_that_a_resume_does_not_repeat(tmp_path: Path) -> None:
+    with Run.create(tmp_path, SPEC, Edge()) as run:
+        run.emit_once("data.read", "a", rows=1)
+        path = run.path
+    with Run.resume(path, Edge()) as run:
+        run.emit_once("data.read", "a", rows=2)
+        run.emit_once("data.read", "b", rows=3)
+        assert run.has("data.read", "b")
+        assert not run.has("data.read")
+        assert [noted(run.events, "data.read", id_).get("rows") for id_ in ("a", "b", "c")] == [1, 3, None]
+
+
+def test_a_run_goes_on_with_the_input_it_was_begun_with() -> None:
+    error, before = DataError("another series"), {"sha256": "1"}
+    require_unchanged(before, error, sha256="1", unsaid="x")
+    require_unchanged({}, error, sha256="2")
+    with pytest.raises(DataError, match="another series"):
+        require_unchanged(before, error, sha256="2")

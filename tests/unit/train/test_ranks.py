@@ -8,7 +8,6 @@ import pytest
 from torch.distributed import HashStore
 
 from agentlab.errors import AgentlabError, DataError, Interrupted
-from agentlab.runs.context import World
 from agentlab.runs.stop import StopFlag
 from agentlab.train import ranks
 from agentlab.train.ranks import follow, leading, lost_another, place
@@ -49,9 +48,9 @@ class Follower:
 
 def lead(error: Exception, *, called: bool = True, until: threading.Event | None = None) -> None:
     """A leader that fails."""
-    with leading(2) as world:
+    with leading(2):
         if called:
-            world.call(Path("run"))
+            ranks.call(Path("run"))
         assert until is None or until.wait(5)
         raise error
 
@@ -64,11 +63,10 @@ def test_launchers_say_who_is_who() -> None:
 
 
 def test_one_process_has_nobody_to_call() -> None:
-    with leading(1) as world:
-        world.call(Path("run"))
-        world.begin()
-    assert type(world) is World
-    assert world.size == 1
+    with leading(1):
+        ranks.call(Path("run"))
+        ranks.begin()
+    assert ranks._store().num_keys() == 0
 
 
 def test_followers_load_when_called_train_when_it_begins_and_end_with_the_leader() -> None:
@@ -83,12 +81,12 @@ def test_followers_load_when_called_train_when_it_begins_and_end_with_the_leader
         trained.set()
 
     follower = Follower(take_part)
-    with leading(2) as world:
+    with leading(2):
         assert not loaded.wait(0.05)
-        world.call(Path("/runs/one"))
+        ranks.call(Path("/runs/one"))
         assert loaded.wait(5)
         assert not trained.wait(0.05)
-        world.begin()
+        ranks.begin()
         assert trained.wait(5)
         assert not follower.ends_within(0.05), "it stays until the leader has ended"
     assert follower.ends_within(5)
@@ -124,8 +122,8 @@ def test_what_befalls_a_follower_alone_is_told_by_it() -> None:
         raise AgentlabError("The training ran out of memory.")
 
     follower = Follower(take_part)
-    with leading(2) as world:
-        world.call(Path("run"))
+    with leading(2):
+        ranks.call(Path("run"))
         assert follower.ends_within(5)
     assert isinstance(follower.error, AgentlabError)
     assert follower.error.message == "Process 1: The training ran out of memory."
@@ -143,8 +141,8 @@ def test_a_stopped_follower_does_not_wait_for_a_silent_leader() -> None:
 
 
 def test_a_leader_does_not_wait_for_followers_that_are_dead() -> None:
-    with leading(2) as world:
-        world.begin()
+    with leading(2):
+        ranks.begin()
 
 
 def test_a_lost_process_is_told_from_other_errors() -> None:
