@@ -84,13 +84,11 @@ def show(
 def stats(ctx: typer.Context) -> None:
     """Print what each model of this workspace has done: last answer, successes, errors by kind, tokens, spend."""
     from agentlab.llm.ledger.statistics import read_statistics
-    from agentlab.llm.views import statistics
 
     from .launch import surroundings
 
     screen = screen_of(ctx)
-    path = surroundings(screen).workspace.state / "llm.sqlite"
-    screen.answer("llm stats", statistics(str(path), read_statistics(path)))
+    screen.answer("llm stats", read_statistics(surroundings(screen).workspace.state / "llm.sqlite"))
 
 
 @app.command(epilog=_ASK)

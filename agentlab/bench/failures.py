@@ -1,6 +1,12 @@
-"""The kinds of error of the router, in four groups that a reader knows. Pure."""
+"""What went wrong: the kinds of error of the router, in four groups, and what lies behind them. Pure."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+from agentlab.errors import AgentlabError, AllModelsFailedError
+from agentlab.llm import policy
 
 Group = Literal["Timeout", "Rate Limit", "Model Unavailable", "API Error"]
 GROUPS: tuple[Group, ...] = ("Timeout", "Rate Limit", "Model Unavailable", "API Error")
@@ -23,3 +29,49 @@ _GROUP_OF: dict[str, Group] = {
 def group_of(kind: str) -> Group:
     """The group of a kind of error (a class name of `agentlab.errors`); every other kind is an API error."""
     return _GROUP_OF.get(kind, "API Error")
+
+
+def cause_of(error: AgentlabError) -> type[AgentlabError]:
+    """The class of an error; of `AllModelsFailedError`, that of the last failure."""
+    return _last_failure(error)[0]
+
+
+def message_of(error: AgentlabError) -> str:
+    """The message of an error; of `AllModelsFailedError`, that of the last failure."""
+    return _last_failure(error)[1]
+
+
+def _last_failure(error: AgentlabError) -> tuple[type[AgentlabError], str]:
+    if isinstance(error, AllModelsFailedError) and error.failures:
+        words = error.failures[-1].split(": ")  # model: kind: message
+        for place, word in enumerate(words):
+            if (found := policy.kind_of(word)) is not None:
+                return found, ": ".join(words[place + 1 :])
+    return type(error), error.message
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What went wrong `count` times at a target. `kind` is the error's class; `remedy` is empty where none is known."""
+
+    target: str
+    kind: str
+    message: str
+    count: int = 1
+    remedy: str = ""
+
+
+def unanswered(failures: Sequence[Failed], report: str) -> AllModelsFailedError:
+    """The error of a finished run in which every request failed; it says what to do, and where the `report` is."""
+    counts = Counter[str]()
+    for failed in failures:
+        counts[failed.kind] += failed.count
+    kind, most = counts.most_common(1)[0]
+    worst = max((failed for failed in failures if failed.kind == kind), key=lambda failed: failed.count)
+    told = f" {worst.message}" if worst.message else ""
+    remedy = worst.remedy or policy.rule_of(policy.kind_of(kind)).remedy
+    return AllModelsFailedError(
+        f"No request was answered. {most} of {counts.total()} failed with {kind}, such as {worst.target}:{told}",
+        failures=tuple(f"{failed.target}: {failed.kind}: {failed.message}" for failed in failures),
+        hint=f"{remedy} The report is {report}; then start a new run.",
+    )

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentlab.bench import endpoint
 from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.config import BenchConfig
+from agentlab.bench.failures import Failed, unanswered
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.session import Measured, Session, answer_counter
 from agentlab.bench.load.stages import capacities
@@ -21,9 +22,9 @@ from agentlab.bench.quality.plan import plan_quality
 from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
 from agentlab.bench.targets import targets_of
-from agentlab.bench.unanswered import Failed, unanswered
 from agentlab.llm import providers
-from agentlab.llm.config import LLMConfig
+from agentlab.llm.config import LLMConfig, ModelConfig, Price, RolesConfig
+from agentlab.llm.provider_config import OpenAICompatProvider
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.runs.context import Context
@@ -34,6 +35,8 @@ from agentlab.runs.run import Outcome, Run
 if TYPE_CHECKING:
     from agentlab.llm.ledger.sample import Quality, Sample
     from agentlab.llm.router import Router
+
+_NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: stands for a server that has not started
 
 
 class BenchExperiment:
@@ -47,7 +50,7 @@ class BenchExperiment:
             MissingKeyError, MissingFileError: what a target needs is not there.
         """
         self.config, self.context = config, context
-        llm = endpoint.described(config)
+        llm = described(config)
         targets = targets_of(config.chosen(), llm)
         if config.measure == "check":
             return  # what is missing is what a check tells
@@ -61,7 +64,7 @@ class BenchExperiment:
 
     def plan(self) -> BenchPlan:
         """What it would do and cost."""
-        return plan_of(self.config, endpoint.described(self.config))
+        return plan_of(self.config, described(self.config))
 
     def run(self, run: Run) -> tuple[BenchResult, Outcome]:
         """Measure, or go on measuring, and report.
@@ -71,7 +74,7 @@ class BenchExperiment:
             BudgetExceededError: the next request would cost more than is allowed.
             AllModelsFailedError: all is over and reported, and nobody has answered.
         """
-        with endpoint.opened(self.config) as llm:
+        with opened(self.config) as llm:
             match self.config.measure:
                 case "load":
                     return self._load(run, llm)
@@ -150,11 +153,11 @@ class BenchExperiment:
     def _save(self, run: Run, evidence: "Iterable[Sample | Quality]") -> None:
         """Tell the workspace's ledger; once, however often the run is gone on with."""
         from agentlab.llm.ledger.sample import Sample
-        from agentlab.llm.ledger.sqlite import open_ledger
+        from agentlab.llm.ledger.sqlite import SqliteLedger
 
         if run.has("priors.saved"):
             return
-        ledger = open_ledger(self.context.workspace.state / "llm.sqlite", self.config.llm.ledger.keep_days, run.log)
+        ledger = SqliteLedger(self.context.workspace.state / "llm.sqlite", self.config.llm.ledger.keep_days, run.log)
         told = 0
         try:
             for each in evidence:
@@ -221,5 +224,33 @@ def _tokens(means: list[tuple[float | None, int]]) -> int | None:
 
 
 def prepare(config: BenchConfig, context: Context) -> BenchExperiment:
-    """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
+    """Check everything that can be wrong with the input, before a run folder exists."""
     return BenchExperiment(config, context)
+
+
+def described(config: BenchConfig) -> LLMConfig:
+    """The models as they can be told before anything is started."""
+    return mock_models(config, _NOWHERE) if config.mock else config.llm
+
+
+@contextmanager
+def opened(config: BenchConfig) -> Iterator[LLMConfig]:
+    """The models, with the mock server running while they are in use."""
+    if not config.mock:
+        yield config.llm
+        return
+    from agentlab.bench.mock.serving import in_process
+
+    with in_process(seed=config.seed) as url:
+        yield mock_models(config, url)
+
+
+def mock_models(config: BenchConfig, url: str) -> LLMConfig:
+    """A model for each script at this address; clocks and budget are those of the config."""
+    return LLMConfig(
+        providers={"mock": OpenAICompatProvider(kind="openai_compat", base_url=url)},
+        models={name: ModelConfig(provider="mock", id=name, price=Price(input=0, output=0)) for name in config.mock},
+        roles=RolesConfig(primary=config.mock),
+        defaults=config.llm.defaults,
+        budget=config.llm.budget,
+    )

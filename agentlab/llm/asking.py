@@ -12,16 +12,8 @@ from agentlab.llm import structured
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import Cap, LLMConfig, Strategy
 from agentlab.llm.options import Options
-from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of
-from agentlab.llm.recorder import (
-    CallRecorder,
-    attempt_from,
-    error_from,
-    key_of,
-    outcome_data,
-    tool_call_from,
-    usage_from,
-)
+from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of, key_of
+from agentlab.llm.recorder import CallRecorder, attempt_from, error_from, outcome_data, tool_call_from, usage_from
 from agentlab.llm.structured import Rejected
 from agentlab.llm.types import Completion, Message, Request
 
@@ -63,7 +55,8 @@ def asked(
     Raises:
         AllModelsFailedError: no model is configured for the task.
         UnknownNameError: `options.model` is none of the config.
-        BadRequestError: no model of the task can do what is asked; the schema is none.
+        BadRequestError: no model of the task can do what is asked; the schema is not valid; the temperature is negative
+            or not finite.
         ContextOverflowError: the prompt cannot fit into any of their windows.
     """
     if options.temperature is not None and not 0 <= options.temperature < math.inf:

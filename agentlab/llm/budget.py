@@ -9,6 +9,8 @@ from agentlab.llm.types import Message, Usage
 _CHARACTERS_PER_TOKEN = 2.5  # fewer than in English prose (about 4), so that an estimate errs upwards
 _TOKENS_PER_MESSAGE = 8
 _MILLION = 1e6
+_PRICE = 5  # first requests that pay for one retry
+_FIRST, _MOST = 3, 20  # retries that are free at the start, and that can be saved up
 
 
 def tokens_of(messages: Sequence[Message]) -> int:
@@ -100,3 +102,24 @@ class Budget:
     def _assumed_today(self) -> float:
         day, cost = self._assumed_on
         return cost if day == self._today() else 0.0
+
+
+class RetryBudget:
+    """How many retries an outage may cause: at most a fifth more calls than were asked for, lest they make it worse.
+
+    One per process. Counts in fifths of a retry.
+    """
+
+    def __init__(self) -> None:
+        self._saved = _FIRST * _PRICE
+
+    def deposit(self) -> None:
+        """A first request was sent."""
+        self._saved = min(_MOST * _PRICE, self._saved + 1)
+
+    def allows(self) -> bool:
+        """Whether a retry may be sent now; if so, it is paid."""
+        if self._saved < _PRICE:
+            return False
+        self._saved -= _PRICE
+        return True

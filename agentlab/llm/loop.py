@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from agentlab.errors import LLMCancelledError, UsageError
 
@@ -16,26 +16,6 @@ Release = Callable[[], Awaitable[None]]
 
 _CLOSE_SECONDS = 5.0
 _CLOSED = "The router is closed."
-
-
-class Home(Protocol):
-    """A loop that coroutines are sent to."""
-
-    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it there. Who waits may be in any loop."""
-        ...
-
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run it there, for a caller without a loop. Cancelling the future cancels it."""
-        ...
-
-    def close(self, release: Release) -> None:
-        """Cancel what runs and await `release`."""
-        ...
-
-    async def aclose(self, release: Release) -> None:
-        """`close` for a caller in a loop."""
-        ...
 
 
 class LoopThread:
@@ -48,7 +28,7 @@ class LoopThread:
         self._closed = False
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there, and wait here."""
+        """Run a coroutine there, and wait here. Who waits may be in any loop."""
         return await asyncio.wrap_future(self._send(coroutine))
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
@@ -153,7 +133,7 @@ class CallersLoop:
             "This router lives in the loop of its caller.", hint="Use `await router.complete(...)` and `aclose`."
         )
 
-    def close(self, release: Release) -> None:  # noqa: ARG002 - as agreed in `Home`
+    def close(self, release: Release) -> None:  # noqa: ARG002 - as of `LoopThread`
         """As `submit`: closing needs the loop.
 
         Raises:

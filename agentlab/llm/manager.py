@@ -15,12 +15,9 @@ from typing import Self
 
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig, Strategy
-from agentlab.llm.ledger.memory import MemoryLedger
-from agentlab.llm.ledger.sqlite import open_ledger
 from agentlab.llm.load import load_llm
-from agentlab.llm.logged import LOG
 from agentlab.llm.router import Options, Router
-from agentlab.llm.tally import ModelTally, TallyingLedger, fastest
+from agentlab.llm.tally import ModelTally, Tallies, fastest
 from agentlab.llm.types import Message
 from agentlab.session import surroundings
 
@@ -62,11 +59,8 @@ class LLMManager:
         """
         context = surroundings(os.environ, Path.cwd())
         self.config: LLMConfig = load_llm(None if path is None else str(path), (), context)
-        kept = self.config.ledger
-        place = context.workspace.state / "llm.sqlite"
-        inner = open_ledger(place, kept.keep_days, LOG.warning) if kept.enabled else MemoryLedger()
-        self._ledger = TallyingLedger(inner, self.config.models)
-        self.router = Router(self.config, env=context.env, workspace=context.workspace, ledger=self._ledger)
+        self._tallies = Tallies(self.config.models)
+        self.router = Router(self.config, env=context.env, workspace=context.workspace, told=self._tallies.count)
         atexit.register(self.close)
 
     async def generate_response(self, prompt: str, use_fastest: bool = True, use_parallel: bool = False) -> Response:
@@ -94,20 +88,16 @@ class LLMManager:
 
     def statistics(self) -> dict[str, ModelTally]:
         """What every model of the config did in this process, by its name there."""
-        return self._ledger.tallies()
+        return self._tallies.all()
 
     def close(self) -> None:
         """Cancel calls in flight, free connections and processes, write down what the ledger holds."""
         self.router.close()
-        self._closed()
+        atexit.unregister(self.close)
 
     async def aclose(self) -> None:
         """`close`, without holding up the loop."""
         await self.router.aclose()
-        self._closed()
-
-    def _closed(self) -> None:
-        self._ledger.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:

@@ -1,16 +1,19 @@
 """What the parts of the router hand to each other: a question, who may answer it, with what means, and the outcome."""
 
+import hashlib
+import json
 import random
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from agentlab.errors import AgentlabError
-from agentlab.llm.budget import Budget
+from agentlab.llm.budget import Budget, RetryBudget
 from agentlab.llm.config import Cap, LLMConfig, Price
 from agentlab.llm.guard import ModelGuard
-from agentlab.llm.ledger.sample import CachedAnswer
-from agentlab.llm.retry_budget import RetryBudget
+from agentlab.llm.ledger import Ledger
+from agentlab.llm.ledger.sample import CachedAnswer, Sample
 from agentlab.llm.slots import Slots
 from agentlab.llm.structured import Rejected
 from agentlab.llm.types import Attempt, ChatModel, Delta, EmbeddingModel, Request, Timing, ToolCall, ToolPiece, Usage
@@ -20,6 +23,8 @@ from agentlab.runs.redact import Redactor
 Value = Callable[[str, bool], Any | Rejected]
 # Hears an answer piece by piece while it comes, and who gives it.
 Sink = Callable[[str, Delta], None]
+# What a provider's entry says about money, patience and keys has no part in what it answers.
+_NO_PART = {"limits", "api_key", "total"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +60,55 @@ class Question:
     cached: bool = False
 
 
-class Remember(Protocol):
-    """The response cache, as a loop sees it."""
+class ResponseCache:
+    """The same question, to the same model of the same provider, need not be paid for twice.
+
+    Answers are found in the ledger by everything that was sent, and where to.
+    """
+
+    def __init__(self, config: LLMConfig, ledger: Ledger) -> None:
+        self._config = config
+        self._ledger = ledger
 
     def known(self, question: Question, candidate: Candidate) -> CachedAnswer | None:
         """What this model answered to this request before."""
-        ...
+        return self._ledger.answer(self._key(question, candidate))
 
     def keep(self, question: Question, candidate: Candidate, answer: CachedAnswer) -> None:
         """Remember an answer."""
-        ...
+        self._ledger.remember(self._key(question, candidate), answer)
+
+    def _key(self, question: Question, candidate: Candidate) -> str:
+        """SHA-256 of the whole request and of the provider it goes to."""
+        provider = self._config.providers[candidate.provider].model_dump(mode="json")
+        return key_of(
+            {
+                "provider": {name: value for name, value in provider.items() if name not in _NO_PART},
+                "request": asdict(replace(question.request, model=candidate.id)),
+            }
+        )
 
 
-class Observe(Protocol):
-    """Learns from every attempt, and from every judgement of an answer's quality in [0, 1]."""
+class Observer:
+    """What the router's loops learn goes into the ledger."""
+
+    def __init__(self, ledger: Ledger, *, run: str, told: Callable[[Sample], None] | None) -> None:
+        """`run` is the id of the run that asks, empty without one; `told` hears of every attempt as well."""
+        self._ledger = ledger
+        self._run = run
+        self._told = told
 
     def attempt(self, task: str, candidate: Candidate, error: str | None, usage: Usage, timing: Timing) -> None:
         """One attempt is over."""
-        ...
+        name, provider = candidate.name, candidate.provider
+        sample = Sample(time.time(), task, name, provider, error, usage, timing.first, timing.total, self._run)
+        self._ledger.record(sample)
+        if self._told is not None:
+            self._told(sample)
 
     def quality(self, task: str, model: str, value: float) -> None:
-        """How good an answer was."""
-        ...
+        """How good an answer was, 0 to 1."""
+        self._ledger.quality(time.time(), task, model, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +124,8 @@ class Means:
     retries: int
     retry_budget: RetryBudget
     random: random.Random  # spreads waiting times, draws for `adaptive`; never enters an answer
-    observe: Observe
-    cache: Remember
+    observe: Observer
+    cache: ResponseCache
     rungs: dict[str, int] = field(default_factory=dict)  # how far down its ladder a model had to go
     out_of_use: dict[str, AgentlabError] = field(default_factory=dict)  # why a model is not asked any more
 
@@ -122,6 +154,12 @@ class Outcome:
         """An answer that was not heard while it came, in one piece."""
         pieces = tuple(ToolPiece(i, call.id, call.name, call.arguments) for i, call in enumerate(self.tool_calls))
         return Delta(text=self.text, tools=pieces)
+
+
+def key_of(question: Mapping[str, Any]) -> str:
+    """SHA-256 of a question in canonical JSON: all that decides its answer."""
+    text = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def candidate_of(config: LLMConfig, name: str) -> Candidate:

@@ -1,7 +1,5 @@
 """Every answer and every failure is an event of the run, so that a resumed run hears exactly what it heard before."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
@@ -77,12 +75,6 @@ def _spent(data: Mapping[str, Any]) -> Usage:
 def _stands(data: Mapping[str, Any]) -> bool:
     """A call that was refused for its cost is asked again when the budget was raised; all others stand."""
     return not data["error"] or data["error"]["kind"] != errors.BudgetExceededError.__name__
-
-
-def key_of(question: Mapping[str, Any]) -> str:
-    """SHA-256 of a question in canonical JSON: task, call id, candidates, messages, schema, sampling."""
-    text = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def outcome_data(task: str, outcome: Outcome) -> dict[str, Any]:

@@ -1,21 +1,12 @@
 """One answer, put together from its pieces as they come."""
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable
 
 from agentlab.errors import LLMTruncatedError, MalformedReplyError
 from agentlab.llm.types import ChatModel, Delta, Request, ToolCall, ToolPiece, Usage
 
 LONGEST_ANSWER = 262_144  # characters; whatever is used is recorded whole, so it has to be bounded
 _MOST_TOOL_CALLS, _LONGEST_NAME = 128, 200
-
-
-class Heard(Protocol):
-    """Is told each piece that holds something."""
-
-    def __call__(self, delta: Delta) -> None:
-        """A piece has come."""
-        ...
 
 
 class Reply:
@@ -47,8 +38,10 @@ class Reply:
         """Whether nothing came that could be used."""
         return not self._calls and not any(part.strip() for part in self._parts)
 
-    async def receive(self, model: ChatModel, request: Request, now: "Clock", heard: Heard | None) -> None:
-        """Read an answer to its end.
+    async def receive(
+        self, model: ChatModel, request: Request, now: Callable[[], float], heard: Callable[[Delta], None] | None
+    ) -> None:
+        """Read an answer to its end. `now` is in seconds; `heard` is told each piece that holds something.
 
         Raises:
             RemoteError: the stream broke, is too long, has no end, or holds nothing.
@@ -82,14 +75,6 @@ class Reply:
             self._length += len(piece.arguments) + len(piece.name)
         if self._length > LONGEST_ANSWER or len(self._calls) > _MOST_TOOL_CALLS:
             raise MalformedReplyError(f"The answer is longer than {LONGEST_ANSWER} characters.")
-
-
-class Clock(Protocol):
-    """Seconds of a monotonic clock."""
-
-    def __call__(self) -> float:
-        """Now."""
-        ...
 
 
 def _joined(index: int, pieces: list[ToolPiece]) -> ToolCall:

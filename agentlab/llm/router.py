@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import replace
 from functools import cached_property
@@ -19,22 +19,20 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import LLMCancelledError
 from agentlab.llm import asking
 from agentlab.llm.asking import Asked
-from agentlab.llm.budget import Budget
-from agentlab.llm.cache import ResponseCache
+from agentlab.llm.budget import Budget, RetryBudget
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
 from agentlab.llm.guard import ModelGuard, ProviderGuard
 from agentlab.llm.hedge import HedgeBudget
+from agentlab.llm.ledger import Ledger
 from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.protocol import Ledger
+from agentlab.llm.ledger.sample import Sample
 from agentlab.llm.live import Live
-from agentlab.llm.loop import CallersLoop, Home, LoopThread
-from agentlab.llm.observer import Observer
+from agentlab.llm.loop import CallersLoop, LoopThread
 from agentlab.llm.options import PLAIN, Options
 from agentlab.llm.provider_config import Limits
-from agentlab.llm.question import Means, Outcome, Question, Sink
+from agentlab.llm.question import Means, Observer, Outcome, Question, ResponseCache, Sink
 from agentlab.llm.recorder import CallRecorder
-from agentlab.llm.retry_budget import RetryBudget
 from agentlab.llm.slots import Slots
 from agentlab.llm.strategies import Strategist
 from agentlab.llm.structured import M
@@ -65,6 +63,7 @@ class Router:
         stop: StopFlag | None = None,
         models: Mapping[str, ChatModel] | None = None,
         ledger: Ledger | None = None,
+        told: Callable[[Sample], None] | None = None,
         rng: random.Random | None = None,
         in_callers_loop: bool = False,
     ) -> None:
@@ -78,6 +77,7 @@ class Router:
             stop: asked while `complete_sync` waits, so that a stop need not wait for a language model.
             models: stand-ins by name in `config.models`, for tests.
             ledger: what is remembered between processes; by default the workspace's, if the config wants one.
+            told: hears of every attempt when it is over, whatever the ledger.
             rng: draws for `adaptive` and spreads waiting times.
             in_callers_loop: send from the loop of the caller, who then has one loop and closes with `aclose`. By
                 default there is a thread with a loop, and callers from anywhere.
@@ -89,8 +89,9 @@ class Router:
         self._stop = stop
         self._path = workspace.state / "llm.sqlite"
         self._given_ledger = ledger
+        self._told = told
         self._rng = rng or random.Random()  # noqa: S311 - who is asked, and when; no secret
-        self._home: Home = CallersLoop() if in_callers_loop else LoopThread()
+        self._home: LoopThread | CallersLoop = CallersLoop() if in_callers_loop else LoopThread()
         limits = {name: getattr(provider, "limits", Limits()) for name, provider in config.providers.items()}
         providers = {name: ProviderGuard(limit) for name, limit in limits.items()}
         self.guards = {name: ModelGuard(providers[model.provider]) for name, model in config.models.items()}
@@ -112,9 +113,9 @@ class Router:
             from agentlab.llm.ledger.memory import MemoryLedger
 
             return MemoryLedger()
-        from agentlab.llm.ledger.sqlite import open_ledger
+        from agentlab.llm.ledger.sqlite import SqliteLedger
 
-        return open_ledger(self._path, self.config.ledger.keep_days, LOG.warning)
+        return SqliteLedger(self._path, self.config.ledger.keep_days, LOG.warning)
 
     @cached_property
     def _strategist(self) -> Strategist:
@@ -128,7 +129,7 @@ class Router:
             retries=self.config.defaults.retries,
             retry_budget=RetryBudget(),
             random=self._rng,
-            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else ""),
+            observe=Observer(self.ledger, run=self._recorder.run if self._recorder else "", told=self._told),
             cache=ResponseCache(self.config, self.ledger),
         )
         return Strategist(self.config, means, self.arm, HedgeBudget(self.config.defaults.hedge))

@@ -4,9 +4,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.protocol import Ledger
-from agentlab.llm.ledger.sample import CachedAnswer, Sample
+from agentlab.llm.ledger.sample import Sample
 from agentlab.llm.types import Usage
 
 
@@ -36,48 +34,22 @@ class ModelTally:
         return replace(self, error_count=self.error_count + 1, errors=errors, usage=usage)
 
 
-class TallyingLedger:
-    """Implements `Ledger`: hands everything on to another one, and counts attempts per model on the way."""
+class Tallies:
+    """Every model by name, also those that were never asked."""
 
-    def __init__(self, inner: Ledger, models: Iterable[str]) -> None:
-        self._inner = inner
+    def __init__(self, models: Iterable[str]) -> None:
         self._lock = threading.Lock()
-        self._tallies = {name: ModelTally(name) for name in models}
+        self._models = {name: ModelTally(name) for name in models}
 
-    def tallies(self) -> dict[str, ModelTally]:
-        """Every model by name, also those that were never asked."""
+    def all(self) -> dict[str, ModelTally]:
+        """As they stand."""
         with self._lock:
-            return dict(self._tallies)
+            return dict(self._models)
 
-    def record(self, sample: Sample) -> None:
-        """As of `Ledger`."""
+    def count(self, sample: Sample) -> None:
+        """One more attempt."""
         with self._lock:
-            self._tallies[sample.model] = self._tallies[sample.model].with_sample(sample)
-        self._inner.record(sample)
-
-    def quality(self, at: float, task: str, model: str, value: float) -> None:
-        """As of `Ledger`."""
-        self._inner.quality(at, task, model, value)
-
-    def arm(self, task: str, model: str, now: float) -> Arm:
-        """As of `Ledger`."""
-        return self._inner.arm(task, model, now)
-
-    def spent_since(self, when: float) -> float | None:
-        """As of `Ledger`."""
-        return self._inner.spent_since(when)
-
-    def answer(self, key: str) -> CachedAnswer | None:
-        """As of `Ledger`."""
-        return self._inner.answer(key)
-
-    def remember(self, key: str, answer: CachedAnswer) -> None:
-        """As of `Ledger`."""
-        self._inner.remember(key, answer)
-
-    def close(self) -> None:
-        """As of `Ledger`."""
-        self._inner.close()
+            self._models[sample.model] = self._models[sample.model].with_sample(sample)
 
 
 def fastest(tallies: Iterable[ModelTally]) -> ModelTally | None:

@@ -1,13 +1,11 @@
-"""What `agentlab llm` answers: the routing that a config means, and what the models have done. Pure."""
+"""What `agentlab llm show` answers: the routing that a config means. Pure."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
 from agentlab.llm.config import ROLES, LLMConfig
-from agentlab.llm.ledger.statistics import ModelStatistics
+from agentlab.llm.ledger.statistics import UNKNOWN, known
 from agentlab.runs.document import Block, Document, Heading, Table, Text
 
-UNKNOWN = "unknown"
 OTHERS = "(any other)"
 
 
@@ -105,7 +103,7 @@ class Routing(Document):
                 line.id,
                 ", ".join(line.roles) or "none: never asked",
                 line.tier,
-                _known(line.context),
+                known(line.context),
                 UNKNOWN if line.price_input is None else f"{line.price_input:g} in, {line.price_output:g} out",
                 ", ".join(line.caps) or "plain text",
             )
@@ -119,8 +117,8 @@ class Routing(Document):
                 line.kind,
                 f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
                 "–" if line.key is None else f"{line.key} ({'set' if line.key_set else 'not set'})",
-                _known(line.rpm),
-                _known(line.tpm),
+                known(line.rpm),
+                known(line.tpm),
                 "–" if line.concurrency is None else str(line.concurrency),
             )
             for line in self.providers
@@ -195,102 +193,3 @@ def _task(name: str, config: LLMConfig) -> TaskLine:
         max_tokens=max_tokens,
         cache=cache,
     )
-
-
-class StatisticsLine(Document):
-    """What one model has done. Seconds; None is unknown. `unpriced` attempts are missing from `cost_usd`."""
-
-    model: str
-    provider: str
-    last_at: str | None
-    last_seconds: float | None
-    answered: int
-    failed: int
-    errors: dict[str, int]
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
-    unpriced: int
-    first_p50: float | None
-    first_p90: float | None
-    total_p50: float | None
-    total_p90: float | None
-
-
-class Statistics(Document):
-    """What the workspace's ledger remembers of its models, since it was made."""
-
-    ledger: str
-    models: list[StatisticsLine]
-
-    def blocks(self) -> list[Block]:
-        """A table, or a sentence when nothing was asked yet."""
-        if not self.models:
-            return [Text("No language model was asked in this workspace yet.")]
-        columns = (
-            "model",
-            "last answer",
-            "took",
-            "answers",
-            "errors",
-            "tokens in",
-            "tokens out",
-            "spent USD",
-            "first token s, p50 / p90",
-            "whole answer s, p50 / p90",
-        )
-        note = "Took: the last answer. p50 / p90: median and 90th percentile over the answers. Times are UTC."
-        return [Table(columns, [_statistics_row(line) for line in self.models], note)]
-
-
-def statistics(ledger: str, models: Sequence[ModelStatistics]) -> Statistics:
-    """The answer of `agentlab llm stats`."""
-    return Statistics(ledger=ledger, models=[_statistics_line(each) for each in models])
-
-
-def _statistics_line(each: ModelStatistics) -> StatisticsLine:
-    first, total = each.first or (None, None), each.total or (None, None)
-    return StatisticsLine(
-        model=each.model,
-        provider=each.provider,
-        last_at=None if each.last_at is None else f"{datetime.fromtimestamp(each.last_at, tz=UTC):%Y-%m-%d %H:%M:%S}",
-        last_seconds=each.last_seconds,
-        answered=each.answered,
-        failed=sum(each.errors.values()),
-        errors=dict(each.errors),
-        input_tokens=each.usage.input_tokens,
-        output_tokens=each.usage.output_tokens,
-        cost_usd=each.usage.cost_usd,
-        unpriced=each.unpriced,
-        first_p50=first[0],
-        first_p90=first[1],
-        total_p50=total[0],
-        total_p90=total[1],
-    )
-
-
-def _statistics_row(line: StatisticsLine) -> tuple[str, ...]:
-    kinds = ", ".join(f"{kind} {count}" for kind, count in line.errors.items())
-    spent = UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f}"
-    if line.cost_usd is not None and line.unpriced:
-        spent += f" and {line.unpriced} calls of unknown cost"
-    return (
-        line.model,
-        line.last_at or "never",
-        UNKNOWN if line.last_seconds is None else f"{line.last_seconds:.2f} s",
-        str(line.answered),
-        kinds or "0",
-        _known(line.input_tokens),
-        _known(line.output_tokens),
-        spent,
-        _pair(line.first_p50, line.first_p90),
-        _pair(line.total_p50, line.total_p90),
-    )
-
-
-def _known(value: int | None) -> str:
-    return UNKNOWN if value is None else str(value)
-
-
-def _pair(middle: float | None, most: float | None) -> str:
-    return UNKNOWN if middle is None or most is None else f"{middle:.2f} / {most:.2f}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentlab.llm.ledger.sample import Sample
-from agentlab.llm.ledger.sqlite import open_ledger
+from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 from cli.main import main
 
@@ -25,7 +25,7 @@ def ledger(workspace: Path) -> Path:
     """A ledger that knows three models, one of which never answered."""
     path = workspace / ".agentlab" / "llm.sqlite"
     path.parent.mkdir()
-    ledger = open_ledger(path, 30, pytest.fail)
+    ledger = SqliteLedger(path, 30, pytest.fail)
     at = 1_700_000_000.0
     ledger.record(Sample(at, "chat", "paid", "p", None, Usage(100, 20, 0.25), 0.5, 2.0, ""))
     ledger.record(Sample(at + 1, "chat", "paid", "p", "RateLimitedError", Usage(), None, 0.1, ""))

@@ -17,13 +17,11 @@ from typing import Any
 import pytest
 
 from agentlab.bench.config import BenchConfig
-from agentlab.bench.endpoint import mock_models
-from agentlab.bench.load.ceiling import client
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.schedule import Stage
-from agentlab.bench.load.sending import Bounds, Taken, run_stage
+from agentlab.bench.load.sending import Bounds, Taken, client, run_stage
 from agentlab.bench.mock.serving import in_process
-from agentlab.bench.run import BenchExperiment
+from agentlab.bench.run import BenchExperiment, mock_models
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BudgetExceededError, Interrupted
 from agentlab.llm.config import LLMConfig

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentlab.bench.compare.figure import Figure, Side
+from agentlab.bench.compare.result import Figure, Side
 from agentlab.bench.load.records import Record, from_lines
 from agentlab.bench.load.result import StageRow
 from agentlab.config.base import flatten

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from agentlab.bench.compare.figure import Figure, Side
+from agentlab.bench.compare.result import Figure, Side
 from agentlab.bench.quality.result import ANSWERS_FILE, Answer
 from agentlab.errors import RunUnreadableError, UsageError
 from agentlab.stats.control import Interval

@@ -1,11 +1,48 @@
 """The answer of `agentlab llm-bench compare`."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError
 from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.store import RunRecord
+from agentlab.stats.control import Interval
 
 Verdict = Literal["better", "worse", "no evidence"]
+# At a level, with a generator.
+Estimate = Callable[[float, np.random.Generator], Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two runs."""
+
+    record: RunRecord
+    result: BenchResult
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of both runs, and how its interval is found: None where there is too little to judge by.
+
+    `note` then says why. `n` counts each side.
+    """
+
+    target: str
+    stage: str
+    metric: str
+    unit: str
+    kind: Literal["ratio", "difference"]
+    direction: Literal["lower", "higher"]
+    first: float | None
+    second: float | None
+    n: tuple[int, int]
+    interval: Estimate | None
+    note: str = ""
 
 
 class CompareRow(Document):

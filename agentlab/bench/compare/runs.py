@@ -5,10 +5,9 @@ from shlex import quote
 
 import numpy as np
 
-from agentlab.bench.compare.figure import Figure, Side
 from agentlab.bench.compare.load import load_figures
 from agentlab.bench.compare.quality import quality_figures
-from agentlab.bench.compare.result import CompareResult, CompareRow, Verdict
+from agentlab.bench.compare.result import CompareResult, CompareRow, Figure, Side, Verdict
 from agentlab.bench.result import BenchResult
 from agentlab.errors import UnknownNameError, UsageError
 from agentlab.runs.manifest import read_manifest

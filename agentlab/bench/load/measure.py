@@ -9,7 +9,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from agentlab.bench.causes import cause_of
+from agentlab.bench.failures import cause_of
 from agentlab.errors import LLMTruncatedError, RemoteError
 from agentlab.llm.types import Delta, Usage, Wire
 

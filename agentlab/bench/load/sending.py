@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 from agentlab.bench.load.config import MAX_IN_FLIGHT
 from agentlab.bench.load.measure import Clock, Reading, take
-from agentlab.bench.load.result import Ended
+from agentlab.bench.load.result import CeilingRow, Ended
 from agentlab.bench.load.schedule import Stage, offsets
+from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError, LLMTimeoutError
-from agentlab.llm.types import WIRE, Delta, Wire
+from agentlab.llm import providers
+from agentlab.llm.provider_config import OpenAICompatProvider
+from agentlab.llm.types import WIRE, ChatModel, Delta, Message, Request, Wire
 
 _POLL_SECONDS = 0.2
 _BEAT_SECONDS = 0.01
@@ -23,6 +26,11 @@ _ISSUING = 0.85  # share of a stage's time in which requests are sent; the rest 
 Ask = Callable[[int], AsyncIterator[Delta]]  # the answer to the request of this number, piece by piece
 # Looks at the readings so far, several times a second: why the stage has to end now, or None. May raise to give it up.
 Watch = Callable[[Sequence[Reading], float], Ended | None]
+# How fast this client is:
+_CONCURRENCY = 16
+_WITHOUT_END = 1_000_000  # requests
+_WARM_UP = 0.25  # of the seconds, for connections
+_QUESTION = (Message("user", "How fast can you be asked?"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +156,32 @@ async def _open(stage: Stage, sender: _Sender, clock: Clock, began: float, until
             if (delay := due - clock()) > 0:
                 await asyncio.sleep(delay)
             group.create_task(sender.send(index, due))
+
+
+async def measure_ceiling(url: str, tokens: int, seconds: float, clock: Clock, workspace: Workspace) -> CeilingRow:
+    """How fast this client is: the same code that measures, against the mock server at `url`, which answers at once.
+
+    Requests per second, each of both lengths for half of the seconds.
+    """
+    provider = OpenAICompatProvider(kind="openai_compat", base_url=url)
+    model = providers.build("mock", provider, providers.Surroundings({}, workspace))
+    try:
+        await request_rate(model, "ok-n1", _CONCURRENCY, seconds * _WARM_UP, clock)
+        short = await request_rate(model, "ok-n1", _CONCURRENCY, seconds / 2, clock)
+        long = await request_rate(model, f"ok-n{tokens}", _CONCURRENCY, seconds / 2, clock)
+        return CeilingRow(short=short, long=long, tokens=tokens, concurrency=_CONCURRENCY)
+    finally:
+        await model.close()
+
+
+async def request_rate(model: ChatModel, script: str, concurrency: int, seconds: float, clock: Clock) -> float:
+    """Whole answers per second, so many requests at a time for so long."""
+    request = Request(script, _QUESTION, max_tokens=4096)
+
+    def ask(_: int) -> AsyncIterator[Delta]:
+        return model.stream(request)
+
+    stage = Stage("ceiling", "mock", "closed", concurrency, _WITHOUT_END, 0)
+    taken = await run_stage(stage, ask, Bounds(seconds, request=10.0), lambda _readings, _now: None, clock)
+    ends = [reading.ended for reading in taken.readings if reading.ended is not None and reading.error is None]
+    return len(ends) / (max(ends) - taken.began) if ends else 0.0

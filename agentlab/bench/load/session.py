@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,14 @@ import numpy as np
 from agentlab.bench.config import BenchConfig
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.asks import Asks
-from agentlab.bench.load.ceiling import measure_ceiling
 from agentlab.bench.load.measure import Clock, Reading
 from agentlab.bench.load.records import Record, from_lines, record_of, slim, to_lines
 from agentlab.bench.load.result import CeilingRow, Ended, StageRow
-from agentlab.bench.load.saturation import is_rising
 from agentlab.bench.load.schedule import Stage, stage_of
-from agentlab.bench.load.sending import Bounds, Taken, Watch, run_stage
-from agentlab.bench.load.stages import upcoming
+from agentlab.bench.load.sending import Bounds, Taken, Watch, measure_ceiling, run_stage
+from agentlab.bench.load.stages import is_rising, upcoming
 from agentlab.bench.targets import Target, targets_of
-from agentlab.errors import RunUnreadableError
+from agentlab.errors import MissingFileError, ModelFileError, RunUnreadableError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.types import Usage
@@ -34,6 +33,7 @@ _TELL_SECONDS = 0.5
 _LATE = 0.99  # the quantile of the client's lag that is told
 _FOLDER = "requests"
 _LARGEST = 1 << 30  # bytes of a file of requests
+_LARGEST = 64 << 20  # bytes
 
 
 @dataclass(slots=True)
@@ -243,6 +243,28 @@ def answer_counter(config: BenchConfig, context: Context) -> Callable[[str], int
     """
     if config.load.tokenizer is None:
         return None
-    from agentlab.bench.load.tokens import counter
+    from agentlab.bench.load.session import counter
 
     return counter(context.workspace.resolve(config.load.tokenizer))
+
+
+def counter(path: Path) -> Callable[[str], int]:
+    """Counts with a `tokenizer.json`; a text stands for itself, no special tokens are added.
+
+    Raises:
+        MissingFileError: there is no such file.
+        ModelFileError: it is no tokenizer.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"There is no tokenizer at {path}.", hint="Point load.tokenizer at the model's tokenizer.json."
+        )
+    if path.stat().st_size > _LARGEST:
+        raise ModelFileError(f"{path} is too large for a tokenizer.")
+    from tokenizers import Tokenizer  # takes a moment, and only some runs count
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # what the library raises is a plain Exception
+        raise ModelFileError(f"{path} is not a tokenizer: {error}.") from error
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agentlab.bench.bounded import all_of
-from agentlab.bench.causes import cause_of, message_of
+from agentlab.bench.failures import cause_of, message_of
 from agentlab.bench.quality.config import QualityConfig
 from agentlab.bench.quality.judging import judge_answer
 from agentlab.bench.quality.plan import QualityPlan, plan_quality

@@ -4,13 +4,13 @@ Counters are added to in SQL. Arms are read, extended and written back inside th
 can write: so the evidence of all processes ends up in one arm, as if one process had heard it in that order.
 """
 
+import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.histogram import bucket_of
 from agentlab.llm.ledger.memory import MOST_ARMS, Key, Spent, folded
 from agentlab.llm.ledger.sample import Quality, Sample
 from agentlab.runs.sqlite import transaction
@@ -40,6 +40,11 @@ _OUTCOME = "INSERT INTO outcomes VALUES (?, ?, 1) ON CONFLICT (model, error) DO 
 _DURATION = (
     "INSERT INTO durations VALUES (?, ?, ?, 1) ON CONFLICT (model, phase, bucket) DO UPDATE SET calls = calls + 1"
 )
+# Durations are counted in buckets of equal ratio: histograms of several processes and days add up, bucket by bucket.
+# After DDSketch (Masson, Rim and Lee, 2019, section 2.1): with eight buckets per doubling, a quantile is within 4.5 %
+# of an observed duration, however many are counted.
+_PER_DOUBLING = 8
+_LOWEST, _HIGHEST = -20 * _PER_DOUBLING, 20 * _PER_DOUBLING  # about a microsecond to twelve days
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +139,26 @@ def _keep_answers(db: sqlite3.Connection, answers: Sequence[Remembered]) -> None
                 WINDOW newest AS (ORDER BY at DESC, key ROWS UNBOUNDED PRECEDING)) WHERE place > ? OR size > ?)""",
             (int(_MOST_ANSWERS * _ROOM), int(_MOST_ANSWER_BYTES * _ROOM)),
         )
+
+
+def bucket_of(seconds: float) -> int:
+    """Number of the bucket; zero and less fall into the lowest."""
+    if seconds <= 0:
+        return _LOWEST
+    return min(_HIGHEST, max(_LOWEST, math.floor(math.log2(seconds) * _PER_DOUBLING)))
+
+
+def quantile(counts: Mapping[int, int], share: float) -> float | None:
+    """Seconds within which `share` (above 0, at most 1) of what was counted lasted; None when nothing was.
+
+    `counts` maps buckets to numbers. The answer is the geometric middle of a bucket.
+    """
+    rank = share * sum(counts.values())
+    if not rank:
+        return None
+    seen = 0
+    for bucket in sorted(counts):
+        seen += counts[bucket]
+        if seen >= rank:
+            break
+    return float(2 ** ((bucket + 0.5) / _PER_DOUBLING))

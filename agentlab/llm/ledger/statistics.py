@@ -3,60 +3,119 @@
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from agentlab.errors import StorageError
-from agentlab.llm.ledger.histogram import quantile
+from agentlab.llm.ledger.rows import quantile
 from agentlab.llm.ledger.schema import check, connect_to_read, explained
-from agentlab.llm.types import Usage
+from agentlab.runs.document import Block, Document, Table, Text
+
+UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatistics:
-    """All attempts at one model since the file was made.
+class StatisticsLine(Document):
+    """All attempts at one model since the file was made. Names are those of the config; None is unknown.
 
     Attributes:
-        model, provider: names in the config.
+        last_at: when the newest answer was there, in UTC; `last_seconds`: how long it took.
         answered: attempts that answered.
-        errors: the other attempts, by kind of the error.
-        usage: sums of what is known; None where nothing is.
-        unpriced: attempts whose cost is unknown, so that `usage.cost_usd` lacks them.
-        last_at: UNIX seconds of the newest answer; None without one.
-        last_seconds: how long it took.
-        first: median and 90th percentile of the seconds to the first content; None without a streamed answer.
-        total: the same of the seconds in all, of answers alone.
+        failed, errors: the other attempts, and these by kind of the error.
+        input_tokens, output_tokens, cost_usd: sums of what is known.
+        unpriced: attempts whose cost is unknown, so that `cost_usd` lacks them.
+        first_p50, first_p90: median and 90th percentile of the seconds to the first content of streamed answers.
+        total_p50, total_p90: the same of the seconds in all, of answers alone.
     """
 
     model: str
     provider: str
-    answered: int
-    errors: Mapping[str, int]
-    usage: Usage
-    unpriced: int
-    last_at: float | None
+    last_at: str | None
     last_seconds: float | None
-    first: tuple[float, float] | None
-    total: tuple[float, float] | None
+    answered: int
+    failed: int
+    errors: dict[str, int]
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    unpriced: int
+    first_p50: float | None
+    first_p90: float | None
+    total_p50: float | None
+    total_p90: float | None
+
+    def row(self) -> tuple[str, ...]:
+        """As a table shows it."""
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.errors.items())
+        spent = UNKNOWN if self.cost_usd is None else f"{self.cost_usd:.4f}"
+        if self.cost_usd is not None and self.unpriced:
+            spent += f" and {self.unpriced} calls of unknown cost"
+        return (
+            self.model,
+            self.last_at or "never",
+            UNKNOWN if self.last_seconds is None else f"{self.last_seconds:.2f} s",
+            str(self.answered),
+            kinds or "0",
+            known(self.input_tokens),
+            known(self.output_tokens),
+            spent,
+            _pair(self.first_p50, self.first_p90),
+            _pair(self.total_p50, self.total_p90),
+        )
 
 
-def read_statistics(path: Path) -> tuple[ModelStatistics, ...]:
-    """One row per model, by name; none if there is no file yet. What was recorded a moment ago may be missing.
+class Statistics(Document):
+    """What the workspace's ledger remembers of its models, since it was made: the answer of `agentlab llm stats`."""
+
+    ledger: str
+    models: list[StatisticsLine]
+
+    def blocks(self) -> list[Block]:
+        """A table, or a sentence when nothing was asked yet."""
+        if not self.models:
+            return [Text("No language model was asked in this workspace yet.")]
+        columns = (
+            "model",
+            "last answer",
+            "took",
+            "answers",
+            "errors",
+            "tokens in",
+            "tokens out",
+            "spent USD",
+            "first token s, p50 / p90",
+            "whole answer s, p50 / p90",
+        )
+        note = "Took: the last answer. p50 / p90: median and 90th percentile over the answers. Times are UTC."
+        return [Table(columns, [line.row() for line in self.models], note)]
+
+
+def known(value: int | None) -> str:
+    """A number as a table shows it."""
+    return UNKNOWN if value is None else str(value)
+
+
+def _pair(middle: float | None, most: float | None) -> str:
+    return UNKNOWN if middle is None or most is None else f"{middle:.2f} / {most:.2f}"
+
+
+def read_statistics(path: Path) -> Statistics:
+    """One line per model, by name; none if there is no file yet. What was recorded a moment ago may be missing.
 
     Raises:
         StorageError: the file cannot be read, is not ours, or a newer agentlab's.
     """
     try:
         if not path.exists():
-            return ()
+            return Statistics(ledger=str(path), models=[])
         with closing(connect_to_read(path)) as db:
             db.execute("BEGIN")  # all tables as of one moment
-            return _read(db) if check(db, path) else ()
+            return Statistics(ledger=str(path), models=_read(db) if check(db, path) else [])
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:
         raise StorageError(explained(error, path)) from error
 
 
-def _read(db: sqlite3.Connection) -> tuple[ModelStatistics, ...]:
+def _read(db: sqlite3.Connection) -> list[StatisticsLine]:
     outcomes: dict[str, dict[str, int]] = {}
     for model, error, calls in db.execute("SELECT model, error, calls FROM outcomes ORDER BY error"):
         outcomes.setdefault(model, {})[error] = int(calls)
@@ -64,26 +123,32 @@ def _read(db: sqlite3.Connection) -> tuple[ModelStatistics, ...]:
     for model, phase, bucket, calls in db.execute("SELECT model, phase, bucket, calls FROM durations"):
         durations.setdefault((model, phase), {})[int(bucket)] = int(calls)
     rows = db.execute(
-        """SELECT model, provider, input_tokens, output_tokens, cost_usd, unpriced, last_at, last_seconds
+        """SELECT model, provider, last_at, last_seconds, input_tokens, output_tokens, cost_usd, unpriced
         FROM models ORDER BY model"""
     )
-    return tuple(
-        ModelStatistics(
-            model=model,
-            provider=provider,
-            answered=outcomes.get(model, {}).get("", 0),
-            errors={error: calls for error, calls in outcomes.get(model, {}).items() if error},
-            usage=Usage(*usage),
-            unpriced=unpriced,
-            last_at=last_at,
-            last_seconds=last_seconds,
-            first=_percentiles(durations.get((model, "first"), {})),
-            total=_percentiles(durations.get((model, "total"), {})),
-        )
-        for model, provider, *usage, unpriced, last_at, last_seconds in rows
+    return [_line(row, outcomes.get(row[0], {}), durations) for row in rows]
+
+
+def _line(
+    row: tuple[Any, ...], outcomes: Mapping[str, int], durations: Mapping[tuple[str, str], Mapping[int, int]]
+) -> StatisticsLine:
+    model, provider, last_at, last_seconds, input_tokens, output_tokens, cost_usd, unpriced = row
+    errors = {error: calls for error, calls in outcomes.items() if error}
+    first, total = durations.get((model, "first"), {}), durations.get((model, "total"), {})
+    return StatisticsLine(
+        model=model,
+        provider=provider,
+        last_at=None if last_at is None else f"{datetime.fromtimestamp(last_at, tz=UTC):%Y-%m-%d %H:%M:%S}",
+        last_seconds=last_seconds,
+        answered=outcomes.get("", 0),
+        failed=sum(errors.values()),
+        errors=errors,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cost_usd=cost_usd,
+        unpriced=unpriced,
+        first_p50=quantile(first, 0.5),
+        first_p90=quantile(first, 0.9),
+        total_p50=quantile(total, 0.5),
+        total_p90=quantile(total, 0.9),
     )
-
-
-def _percentiles(counts: Mapping[int, int]) -> tuple[float, float] | None:
-    middle, most = quantile(counts, 0.5), quantile(counts, 0.9)
-    return None if middle is None or most is None else (middle, most)

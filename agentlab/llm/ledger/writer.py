@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentlab.errors import StorageError
-from agentlab.llm.ledger.memory import MemoryLedger
-from agentlab.llm.ledger.rows import Event, Remembered, read_arms, read_spent, write
-from agentlab.llm.ledger.sample import Quality, Sample
-from agentlab.llm.ledger.schema import explained, open_database
+from agentlab.llm.ledger.memory import MemoryLedger, decoded
+from agentlab.llm.ledger.rows import Event, Remembered, read_answer, read_arms, read_spent, write
+from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample
+from agentlab.llm.ledger.schema import connect_to_read, explained, open_database
 from agentlab.runs.sqlite import is_busy
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Writer:
         self._path, self._keep_days, self._say = path, keep_days, say
         self._lock = threading.Lock()
         self._asking = threading.Lock()
+        self._reading = threading.Lock()
+        self._answers_db: sqlite3.Connection | None = None
         self._queue: list[Event] = []
         self._answers = 0  # in the queue
         self._dropped = 0
@@ -82,6 +84,20 @@ class Writer:
             if len(self._queue) == _BATCH:
                 self._wake.set()
 
+    def answer(self, key: str) -> CachedAnswer | None:
+        """The answer under a key. It is read in the thread that asks: in WAL mode no writer makes it wait."""
+        known = self.memory.answer(key)
+        if known is None and self.alive:
+            self.wait_until_read()
+            with self._reading:
+                try:
+                    self._answers_db = self._answers_db or connect_to_read(self._path)
+                    body = read_answer(self._answers_db, key)
+                except sqlite3.Error:
+                    return None  # that the file cannot be read is told by the thread that writes
+            known = None if body is None else decoded(body)
+        return known
+
     def wait_until_read(self) -> None:
         """Until `memory` rests upon the file; a second at most, and only once when the file is slow."""
         if not self._fresh.wait(_READ_SECONDS):
@@ -100,6 +116,10 @@ class Writer:
 
     def close(self) -> None:
         """Write what waits and end the thread, within two seconds."""
+        with self._reading:
+            if self._answers_db is not None:
+                self._answers_db.close()  # before the thread's, which as the last connection tidies up
+                self._answers_db = None
         self._closing = True
         self._wake.set()
         if self._thread.is_alive():

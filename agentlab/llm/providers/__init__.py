@@ -15,8 +15,8 @@ GROUP = "agentlab.providers"
 PROVIDERS: dict[str, str] = {
     "openai_compat": "agentlab.llm.providers.openai_compat:build",
     "anthropic": "agentlab.llm.providers.anthropic:build",
-    "gguf": "agentlab.llm.providers.gguf:build",
-    "hf": "agentlab.llm.providers.hf:build",
+    "gguf": "agentlab.llm.providers.local:gguf",
+    "hf": "agentlab.llm.providers.local:hf",
     "scripted": "agentlab.llm.providers.scripted:build",
 }
 

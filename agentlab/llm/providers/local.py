@@ -1,18 +1,32 @@
-"""A model that runs here as a chat model: the engine answers in a thread, its chunks are handed to the event loop."""
+"""Models that run here as chat models: GGUF files and checkpoints of transformers, with an adapter if one is named.
+
+The engine answers in a thread, its chunks are handed to the event loop.
+"""
 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from agentlab import machine
 from agentlab.config.workspace import Workspace
-from agentlab.errors import BadRequestError
+from agentlab.errors import BadRequestError, ConfigError, MissingFileError
+from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.metadata import read
+from agentlab.gguf.process import WorkerEngine
+from agentlab.gguf.proof import Proofs
+from agentlab.hf.engine import HfConfig, HfEngine
+from agentlab.llm.provider_config import GgufProvider, HfProvider
+from agentlab.llm.providers import Surroundings
 from agentlab.llm.types import Delta, Request, Usage
+from agentlab.models import store
 from agentlab.workers.chat import ChatEngine, ChatRequest, Chunk
 
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
+_WEIGHTS = "adapter_model.safetensors"
 
 
 class LocalModel:
@@ -92,3 +106,71 @@ def adapter_place(name: str, workspace: Workspace) -> Path:
 def _delta(chunk: Chunk) -> Delta:
     usage = None if chunk.finish is None else Usage(chunk.prompt_tokens, chunk.completion_tokens)
     return Delta(chunk.text, chunk.finish, usage)
+
+
+def gguf(name: str, provider: GgufProvider, surroundings: Surroundings) -> LocalModel:
+    """A GGUF file, with a GGUF adapter. A factory of the table in `agentlab.llm.providers`.
+
+    The worker process starts with the first question.
+    """
+    path = store.find(provider.model_path, surroundings.workspace)
+    if path.is_dir():
+        raise ConfigError(
+            f"llm.providers.{name}.model_path: {path} is a folder, not a GGUF file.",
+            hint="`agentlab models list` shows the GGUF files that are there; a folder needs `kind: hf`.",
+        )
+    read(path)  # a broken file is said before any work
+    adapter = None if provider.adapter is None else _gguf_adapter(name, provider.adapter, surroundings.workspace)
+    # half of the cores: a thread that waits for a busy core is ruinous, and the other half may be training
+    threads = machine.threads(surroundings.threads, workers=2)
+    config = EngineConfig(path, context=provider.context, threads=threads, repack=True, adapter=adapter)
+    engine = WorkerEngine(config, Proofs.of(surroundings.workspace))
+    return LocalModel(engine, seconds=provider.total, grammar=True)
+
+
+def _gguf_adapter(provider: str, name: str, workspace: Workspace) -> Path:
+    path, where = adapter_place(name, workspace), f"llm.providers.{provider}.adapter"
+    if path.is_dir():
+        raise ConfigError(
+            f"{where}: {path} is a folder, and llama.cpp takes a GGUF file.",
+            hint=f"`agentlab adapters export {quote(name)} --format gguf --out FILE` makes one; `kind: hf` takes the "
+            "folder.",
+        )
+    found = path if path.suffix == ".gguf" or path.is_file() else path.with_name(f"{path.name}.gguf")
+    if not found.is_file():
+        raise MissingFileError(
+            f"{where}: there is no adapter file {path}.",
+            hint=f"`agentlab adapters export NAME --format gguf --out {quote(str(found))}` makes one.",
+        )
+    return found
+
+
+def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalModel:
+    """A checkpoint of transformers, with a LoRA adapter; else as `gguf`."""
+    where = f"llm.providers.{name}"
+    path = store.find(provider.model_path, surroundings.workspace)
+    if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
+        raise ConfigError(
+            f"{where}.model_path: {path} is no checkpoint folder with config.json and safetensors.",
+            hint="`agentlab models import smollm2-135m` makes one of the embedded model; a GGUF file needs "
+            "`kind: gguf`.",
+        )
+    adapter = None if provider.adapter is None else _hf_adapter(where, provider.adapter, surroundings.workspace)
+    threads = machine.threads(surroundings.threads, workers=2)  # half of the cores, as for a GGUF file
+    engine = HfEngine(HfConfig(path, adapter, threads=threads))
+    return LocalModel(engine, seconds=provider.total, grammar=False)
+
+
+def _hf_adapter(where: str, name: str, workspace: Workspace) -> Path:
+    path = adapter_place(name, workspace)
+    if not (path / "adapter_config.json").is_file():
+        raise MissingFileError(
+            f"{where}.adapter: there is no adapter {path}.",
+            hint=f"Adapters are folders with adapter_config.json, in {workspace.adapters} or given by their path.",
+        )
+    if not (path / _WEIGHTS).is_file():
+        raise ConfigError(
+            f"{where}.adapter: {path} holds no {_WEIGHTS}.",
+            hint="Weights in another format may hold code, and are not read; save the adapter again as safetensors.",
+        )
+    return path

@@ -1,6 +1,7 @@
 """What all providers behind HTTP share: their key, and errors that come out without it and with the next step."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,6 @@ from agentlab.errors import (
 from agentlab.llm.endpoint import host_of
 from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider
 from agentlab.llm.providers import Surroundings
-from agentlab.llm.providers.dialect import Dialect
 from agentlab.llm.providers.faults import error_from
 from agentlab.llm.transport import Reply, Transport
 from agentlab.llm.types import Delta
@@ -30,6 +30,40 @@ _KEY_PAGES = {
     "api.openai.com": "https://platform.openai.com/api-keys",
     "api.anthropic.com": "https://console.anthropic.com/settings/keys",
 }
+_REFUSES = re.compile(
+    r"unsupported|not support|deprecated|both be specified|not permitted|unrecognized|unknown (parameter|field)"
+)
+
+
+class Dialect:
+    """Words of a request that single models of one endpoint refuse, learnt from the refusal.
+
+    One protocol serves many models, and some of the newer ones take no `temperature`, or want `max_tokens` under
+    another name. Which ones changes too fast for a table of names: the first refusal is believed, and the model is
+    asked again without the word. Only words without which an answer is still an answer may be listed.
+    """
+
+    def __init__(self, words: Mapping[str, str | None]) -> None:
+        """`words` may be refused, the first that is named by a refusal first; None, or what is said instead."""
+        self._words = words
+        self._refused: dict[str, set[str]] = {}
+
+    def put(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The body as the model that it names takes it."""
+        refused = self._refused.get(body["model"], ())
+        names = {word: self._words[word] if word in refused else word for word in body}
+        return {name: body[word] for word, name in names.items() if name is not None}
+
+    def learn(self, body: Mapping[str, Any], error: BadRequestError) -> bool:
+        """Whether the error refuses a word that was in the body, so that asking again without it helps."""
+        said = error.message.lower()
+        if not _REFUSES.search(said):
+            return False
+        word = next((word for word in self._words if word in body and re.search(rf"\b{word}\b", said)), None)
+        if word is None:
+            return False
+        self._refused.setdefault(body["model"], set()).add(word)
+        return True
 
 
 def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surroundings: Surroundings) -> str | None:

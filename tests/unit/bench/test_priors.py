@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 
 from agentlab.bench.config import BenchConfig
-from agentlab.bench.endpoint import described, mock_models
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.schedule import Stage
 from agentlab.bench.load.session import Measured
 from agentlab.bench.priors import samples_of
+from agentlab.bench.run import described, mock_models
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.types import Usage
 

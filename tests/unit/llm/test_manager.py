@@ -154,5 +154,5 @@ def test_a_program_that_never_closes_it_ends_cleanly_and_forgets_nothing(server,
     done = subprocess.run([sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("True\n", 0)
     assert "ResourceWarning" not in done.stderr
-    (model,) = read_statistics(workspace / ".agentlab" / "llm.sqlite")
+    (model,) = read_statistics(workspace / ".agentlab" / "llm.sqlite").models
     assert (model.model, model.answered) == ("r/ok", 1)

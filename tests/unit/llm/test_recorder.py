@@ -5,7 +5,8 @@ import pytest
 from agentlab import errors
 from agentlab.llm.attempts import Outcome
 from agentlab.llm.budget import Budget
-from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, key_of, outcome_data
+from agentlab.llm.question import key_of
+from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data
 from agentlab.llm.types import Attempt, Usage
 from agentlab.runs.run import Edge, Run, RunSpec
 

@@ -4,8 +4,8 @@ import pytest
 
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.ledger.sample import Sample
-from agentlab.llm.tally import ModelTally, TallyingLedger, fastest
-from agentlab.llm.types import Usage
+from agentlab.llm.tally import ModelTally, Tallies, fastest
+from agentlab.llm.types import Message, Usage
 
 
 def sample(model="a", error=None, total=1.0, usage=Usage(10, 5, 0.01)):  # noqa: B008 - frozen
@@ -13,20 +13,15 @@ def sample(model="a", error=None, total=1.0, usage=Usage(10, 5, 0.01)):  # noqa:
 
 
 @pytest.fixture
-def inner():
-    return MemoryLedger()
+def tallies():
+    return Tallies(("a", "b"))
 
 
-@pytest.fixture
-def ledger(inner):
-    return TallyingLedger(inner, ("a", "b"))
+def test_a_model_that_was_never_asked_has_no_time(tallies):
+    assert tallies.all() == {"a": ModelTally("a"), "b": ModelTally("b")}
 
 
-def test_a_model_that_was_never_asked_has_no_time(ledger):
-    assert ledger.tallies() == {"a": ModelTally("a"), "b": ModelTally("b")}
-
-
-def test_answers_and_errors_are_counted_and_the_latest_answer_timed(ledger):
+def test_answers_and_errors_are_counted_and_the_latest_answer_timed(tallies):
     for each in (
         sample(total=2.0),
         sample(error="RateLimitedError", total=9.0, usage=Usage()),
@@ -34,25 +29,25 @@ def test_answers_and_errors_are_counted_and_the_latest_answer_timed(ledger):
         sample(error="LLMTimeoutError", usage=Usage()),
         sample(total=0.5),
     ):
-        ledger.record(each)
-    tally = ledger.tallies()["a"]
+        tallies.count(each)
+    tally = tallies.all()["a"]
     assert (tally.success_count, tally.error_count, tally.last_response_time) == (2, 3, 0.5)
     assert tally.errors == {"RateLimitedError": 2, "LLMTimeoutError": 1}
     assert tally.usage == Usage(20, 10, 0.02)
 
 
-def test_an_unknown_cost_stays_unknown(ledger):
-    ledger.record(sample(usage=Usage(10, 5, None)))
-    assert ledger.tallies()["a"].usage.cost_usd is None
+def test_an_unknown_cost_stays_unknown(tallies):
+    tallies.count(sample(usage=Usage(10, 5, None)))
+    assert tallies.all()["a"].usage.cost_usd is None
 
 
-def test_the_ledger_behind_it_hears_everything(ledger, inner):
-    ledger.record(sample())
-    ledger.quality(1.0, "chat", "a", 1.0)
-    arm = inner.arm("chat", "a", 1.0)
-    assert (arm.successes, arm.quality_count) == (1, 1)
-    assert ledger.arm("chat", "a", 1.0) == arm
-    assert ledger.spent_since(0) == pytest.approx(0.01)
+def test_it_is_told_of_every_attempt_beside_the_ledger(among, speaker):
+    tallies, ledger = Tallies(("one",)), MemoryLedger()
+    among({"one": speaker("yes")}, ledger=ledger, told=tallies.count).complete_sync(
+        (Message("user", "Which?"),), "chat"
+    )
+    assert tallies.all()["one"].success_count == 1
+    assert ledger.arm("chat", "one", 1.0).successes == 1
 
 
 def test_the_fastest_is_the_one_with_the_quickest_latest_answer():

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from agentlab.bench.compare.figure import Figure
-from agentlab.bench.compare.result import CompareResult
+from agentlab.bench.compare.result import CompareResult, Figure
 from agentlab.bench.compare.runs import compare_runs, verdict_of
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import SloConfig

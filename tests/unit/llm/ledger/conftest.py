@@ -3,7 +3,7 @@
 import pytest
 
 from agentlab.llm.ledger.sample import CachedAnswer, Sample
-from agentlab.llm.ledger.sqlite import open_ledger
+from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Timing, Usage
 
 NOW = 1_800_000_000.0
@@ -41,7 +41,7 @@ def opened(path, said):
     ledgers = []
 
     def make(place=path, keep_days=36_500):
-        ledgers.append(open_ledger(place, keep_days, said.append))
+        ledgers.append(SqliteLedger(place, keep_days, said.append))
         return ledgers[-1]
 
     yield make

@@ -8,7 +8,7 @@ import pytest
 
 from agentlab.errors import StorageError
 from agentlab.llm.ledger import schema
-from agentlab.llm.ledger.answers import encoded
+from agentlab.llm.ledger.memory import encoded
 from agentlab.llm.ledger.rows import Remembered, write
 from agentlab.llm.ledger.schema import VERSION, check, open_database
 

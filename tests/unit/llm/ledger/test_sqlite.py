@@ -134,7 +134,7 @@ def test_a_queue_that_is_full_drops_and_says_so_once(path, opened, said, sample,
     ledger.close()
     assert len(said) == 1
     assert "missing" in said[0]
-    (row,) = read_statistics(path)
+    (row,) = read_statistics(path).models
     assert 10 <= row.answered < 100
 
 
@@ -242,9 +242,9 @@ _FULL = """
 import resource, sys, time
 from pathlib import Path
 from agentlab.llm.ledger.sample import Sample
-from agentlab.llm.ledger.sqlite import open_ledger
+from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
-ledger = open_ledger(Path(sys.argv[1]), 30, print)
+ledger = SqliteLedger(Path(sys.argv[1]), 30, print)
 now = time.time()
 ledger.spent_since(now)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))

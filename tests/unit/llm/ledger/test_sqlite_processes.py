@@ -21,9 +21,9 @@ _SETUP = """
 import sys, time
 from pathlib import Path
 from agentlab.llm.ledger.sample import Sample
-from agentlab.llm.ledger.sqlite import open_ledger
+from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
-ledger = open_ledger(Path(sys.argv[1]), 30, print)
+ledger = SqliteLedger(Path(sys.argv[1]), 30, print)
 seed = int(sys.argv[2])
 def call(n):
     error = "ServerFaultError" if n % 10 == seed else None
@@ -41,9 +41,9 @@ def test_the_calls_of_two_processes_add_up(path, opened):
     """They start on no file at all, so both want to make it."""
     processes = [_start(_THOUSAND, path, seed) for seed in (0, 1)]
     assert [process.communicate(timeout=60)[0] for process in processes] == [b"", b""]
-    (row,) = read_statistics(path)
+    (row,) = read_statistics(path).models
     assert (row.answered, row.errors, row.unpriced) == (1800, {"ServerFaultError": 200}, 1000)
-    assert row.usage == Usage(20_000, 10_000, 500.0)
+    assert (row.input_tokens, row.output_tokens, row.cost_usd) == (20_000, 10_000, 500.0)
     assert opened().spent_since(0.0) == 500.0
     with closing(connect_to_read(path)) as db:
         calls = db.execute("SELECT at, error, cost_usd, first, total FROM calls ORDER BY id").fetchall()
@@ -65,11 +65,11 @@ def test_a_killed_process_loses_no_more_than_a_moment(path):
         killed = time.monotonic()
         process.send_signal(signal.SIGKILL)
     said = [count for when, count in told if when < killed - 0.5]  # 0.25 s, and as much for a busy machine
-    (row,) = read_statistics(path)
+    (row,) = read_statistics(path).models
     assert row.answered + row.errors["ServerFaultError"] >= said[-1]
     later = subprocess.run([sys.executable, "-c", _THOUSAND, str(path), "1"], capture_output=True, timeout=60)
     assert (later.stdout, later.stderr) == (b"", b"")
-    (after,) = read_statistics(path)
+    (after,) = read_statistics(path).models
     assert after.answered == row.answered + 900
 
 
@@ -93,5 +93,5 @@ os._exit(0) if not child else print("done")
 def test_a_fork_has_a_ledger_of_its_own(path, opened):
     process = _start(_FORK, path, 1)
     assert process.communicate(timeout=60)[0] == b"done\n"
-    (row,) = read_statistics(path)
+    (row,) = read_statistics(path).models
     assert row.answered == 3

@@ -11,8 +11,8 @@ from agentlab import errors
 from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import AnthropicProvider
 from agentlab.llm.providers import Surroundings, build
+from agentlab.llm.providers.anthropic import compilable, request_body
 from agentlab.llm.providers.anthropic_protocol import MessageReader
-from agentlab.llm.providers.anthropic_request import compilable, request_body
 from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall, ToolPiece, Usage
 
 LOOK = Tool("look", "Looks up a word.", {"type": "object", "properties": {"word": {"type": "string"}}})

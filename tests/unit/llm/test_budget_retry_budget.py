@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.retry_budget import RetryBudget
+from agentlab.llm.budget import RetryBudget
 
 
 @given(st.lists(st.booleans(), max_size=500))

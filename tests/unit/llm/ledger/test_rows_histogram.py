@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.ledger.histogram import bucket_of, quantile
+from agentlab.llm.ledger.rows import bucket_of, quantile
 
 DURATIONS = st.lists(st.floats(1e-5, 1e5), min_size=1, max_size=200)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentlab.llm.ledger.answers import MOST_BYTES, RecentAnswers, decoded, encoded
+from agentlab.llm.ledger.memory import MOST_BYTES, RecentAnswers, decoded, encoded
 from agentlab.llm.types import ToolCall
 
 

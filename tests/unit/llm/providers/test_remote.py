@@ -3,7 +3,7 @@
 import pytest
 
 from agentlab.errors import BadRequestError
-from agentlab.llm.providers.dialect import Dialect
+from agentlab.llm.providers.remote import Dialect
 
 WORDS = {"max_tokens": "max_completion_tokens", "top_p": None, "temperature": None}
 BODY = {"model": "m", "max_tokens": 9, "temperature": 0.0, "top_p": 0.5}

@@ -1,6 +1,6 @@
 """The error of a measurement to which nobody answered."""
 
-from agentlab.bench.unanswered import Failed, unanswered
+from agentlab.bench.failures import Failed, unanswered
 
 
 def test_it_names_what_failed_most_and_its_remedy():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.bench.load.tokens import counter
+from agentlab.bench.load.session import counter
 from agentlab.errors import MissingFileError, ModelFileError
 
 

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from agentlab.llm.breaker import LONGEST, SHORTEST, Breaker
+from agentlab.llm.guard import LONGEST, SHORTEST, Breaker
 
 
 def call(breaker: Breaker, now: float, failed: bool | None, unreachable: bool = False) -> None:

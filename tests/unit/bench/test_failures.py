@@ -3,7 +3,7 @@
 import pytest
 
 from agentlab import errors
-from agentlab.bench.causes import cause_of, message_of
+from agentlab.bench.failures import cause_of, message_of
 
 ALL = errors.AllModelsFailedError
 

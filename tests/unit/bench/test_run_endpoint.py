@@ -1,7 +1,7 @@
 """The models of a run: those of the config, or scripts of the mock server."""
 
 from agentlab.bench.config import BenchConfig
-from agentlab.bench.endpoint import described, opened
+from agentlab.bench.run import described, opened
 from agentlab.llm.config import LLMConfig
 
 

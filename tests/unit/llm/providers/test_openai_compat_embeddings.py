@@ -8,7 +8,7 @@ import pytest
 from agentlab import errors
 from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import OpenAICompatProvider
-from agentlab.llm.providers import Surroundings, build, embedder, openai_embeddings
+from agentlab.llm.providers import Surroundings, build, embedder, openai_compat
 from agentlab.llm.types import Embeddings, Usage
 
 
@@ -43,7 +43,7 @@ def test_vectors_come_in_the_order_of_the_texts(serve, embed):
 
 
 def test_many_texts_are_asked_for_in_batches(serve, embed, monkeypatch):
-    monkeypatch.setattr(openai_embeddings, "BATCH", 2)
+    monkeypatch.setattr(openai_compat, "BATCH", 2)
     server = serve()
     parts = [[row(0, 1), row(1, 2)], [row(0, 3)]]
     server(*(server.status(200, {"data": part, "usage": {"prompt_tokens": 4}}) for part in parts))
@@ -52,7 +52,7 @@ def test_many_texts_are_asked_for_in_batches(serve, embed, monkeypatch):
 
 
 def test_batches_of_different_lengths_are_refused(serve, embed, monkeypatch):
-    monkeypatch.setattr(openai_embeddings, "BATCH", 1)
+    monkeypatch.setattr(openai_compat, "BATCH", 1)
     server = serve()
     server(server.status(200, {"data": [row(0, 1)]}), server.status(200, {"data": [row(0, 1, 2)]}))
     with pytest.raises(errors.MalformedReplyError, match="one length"):
@@ -66,7 +66,7 @@ def test_no_texts_need_no_request(serve, embed):
 
 
 def test_more_texts_than_one_call_takes(embed, refusing_url, monkeypatch):
-    monkeypatch.setattr(openai_embeddings, "MOST_TEXTS", 2)
+    monkeypatch.setattr(openai_compat, "MOST_TEXTS", 2)
     with pytest.raises(errors.BadRequestError, match="3 texts"):
         embed(refusing_url, "a", "b", "c")
 
@@ -99,7 +99,7 @@ def test_what_are_no_vectors_is_refused(serve, embed, document, words):
 def test_numbers_that_are_none_are_refused(word):
     body = json.dumps({"data": [row(0, 1)]}).replace("[1]", f"[{word}]")
     with pytest.raises(errors.MalformedReplyError, match="finite"):
-        openai_embeddings.parse(body.encode(), 1)
+        openai_compat.parse_embeddings(body.encode(), 1)
 
 
 def test_an_error_has_its_own_kind(serve, embed):

@@ -1,6 +1,6 @@
 """Which model for which role, from how they answered."""
 
-from agentlab.bench.check.recommend import recommend
+from agentlab.bench.check.asking import recommend
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.runs.document import Text
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.buckets import Bucket
+from agentlab.llm.guard import Bucket
 
 REQUESTS = st.lists(st.tuples(st.floats(0, 30), st.integers(1, 40_000)), min_size=1, max_size=40)
 

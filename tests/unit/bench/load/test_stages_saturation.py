@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.bench.load.measure import Reading
-from agentlab.bench.load.saturation import Step, bracket, is_rising, next_value
+from agentlab.bench.load.stages import Step, bracket, is_rising, next_value
 
 
 def served(rate: float, service: float, servers: int, requests: int, seed: int) -> list[Reading]:
