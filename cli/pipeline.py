@@ -212,8 +212,7 @@ def models_(
     set_: Set = None,
 ) -> None:
     """List a pipeline's models: which can be used, and what is wrong with the others."""
-    from agentlab.pipeline.registry import registry
-    from agentlab.pipeline.registry_view import RegistryView
+    from agentlab.pipeline.registry import RegistryView, registry
 
     screen = screen_of(ctx)
     loaded, context = _loaded(ctx, config, models, pipeline, mode, set_ or ())

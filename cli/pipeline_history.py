@@ -119,8 +119,8 @@ def export(
     runs_dir: RunsDir = None,
 ) -> None:
     """Write a run as one text: JSON for programs, Markdown or a page for readers."""
+    from agentlab.pipeline.history.export import Exported
     from agentlab.pipeline.history.export import export as exported
-    from agentlab.pipeline.history.views import Exported
     from agentlab.runs.atomic import storage_errors, write_text
 
     from .launch import runs_folder

@@ -12,8 +12,8 @@ from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.completion import completed
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.ends import Ends
 from agentlab.pipeline.graph import Step
+from agentlab.pipeline.memo import Ends
 from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.schedule.types import Evict, Schedule
 from agentlab.pipeline.schedule.types import Run as Do

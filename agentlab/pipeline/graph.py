@@ -119,22 +119,14 @@ def _visits(stage: Stage) -> int:
 def circle(needs: dict[str, frozenset[str]]) -> tuple[str, ...]:
     """A way that leads back to where it began, its first stage repeated at its end; empty without one."""
     done: set[str] = set()
-    for start in needs:
-        path: list[str] = []
-        stack: list[tuple[str, Iterator[str]]] = [(start, iter(sorted(needs[start])))] if start not in done else []
-        if stack:
-            path.append(start)
-        while stack:
-            here, rest = stack[-1]
-            for name in rest:
-                if name in path:
-                    return (*path[path.index(name) :], name)
-                if name in needs and name not in done:
-                    path.append(name)
-                    stack.append((name, iter(sorted(needs[name]))))
-                    break
-            else:
-                done.add(here)
-                stack.pop()
-                path.pop()
-    return ()
+
+    def walked(path: tuple[str, ...]) -> tuple[str, ...]:
+        for name in sorted(needs[path[-1]]):
+            if name in path:
+                return (*path[path.index(name) :], name)
+            if name in needs and name not in done and (found := walked((*path, name))):
+                return found
+        done.add(path[-1])
+        return ()
+
+    return next((found for start in needs if start not in done and (found := walked((start,)))), ())

@@ -1,14 +1,17 @@
-"""What a run knows already: its own answers of earlier sessions, and those it takes over from its parent."""
+"""What a run knows already: its own answers and ends of earlier sessions, and what it takes over from its parent."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentlab.pipeline.answer import Answer
+from agentlab.pipeline.state import Ended
 from agentlab.pipeline.texts import Texts
 from agentlab.runs.events import Event
+from agentlab.runs.run import Run
 
 ANSWERED = "call.answered"
+FINISHED = "stage.finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,34 @@ def _found(
 
 def _answered(events: Iterable[Event]) -> dict[str, Mapping[str, Any]]:
     return {event.id: event.data for event in events if event.type == ANSWERED}
+
+
+class Ends:
+    """How steps ended, as events of the run, by the id that they have within it: what is finished is finished."""
+
+    def __init__(self, run: Run, texts: Texts) -> None:
+        self._run, self._texts = run, texts
+        self._known = {event.id: event.data for event in run.events if event.type == FINISHED}
+
+    def known(self, id_: str) -> Ended | None:
+        """How the step ended in an earlier session; None if it did not, or if a text is lost."""
+        data = self._known.get(id_)
+        if data is None:
+            return None
+        answer, output = self._texts.text(data["answer"]), self._texts.text(data["sha"])
+        if answer is None or output is None:
+            return None
+        return Ended(data["status"], answer, output, data["json"], data["why"])
+
+    def note(self, id_: str, end: Ended, seconds: float) -> None:
+        """Write an end down, and its texts. May be called from any thread."""
+        output = self._texts.put(end.output)
+        data = {
+            "sha": output,
+            "answer": output if end.answer == end.output else self._texts.put(end.answer),
+            "json": end.json,
+            "status": end.status,
+            "why": dict(end.why),
+            "seconds": round(seconds, 4),
+        }
+        self._run.emit(FINISHED, id_, **data)

@@ -10,7 +10,7 @@ from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError
 from agentlab.pipeline import graph
 from agentlab.pipeline.branches.trace import stage_of
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.ends import FINISHED
+from agentlab.pipeline.memo import FINISHED
 from agentlab.pipeline.registry import asked
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Judge, Stage, Vote

@@ -15,17 +15,22 @@ from agentlab.llm.quote import headed
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.ends import Ends
 from agentlab.pipeline.executor import Executor
 from agentlab.pipeline.graph import Step, unroll
 from agentlab.pipeline.items import Input, read_inputs
-from agentlab.pipeline.memo import Memo
+from agentlab.pipeline.memo import Ends, Memo
 from agentlab.pipeline.parent import Parent, parent_of
 from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
 from agentlab.pipeline.registry import asked, available, require, wanted
-from agentlab.pipeline.report import write_pipeline_report
 from agentlab.pipeline.residents import Residents
-from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, silent, stage_results
+from agentlab.pipeline.result import (
+    ItemResult,
+    PipelineResult,
+    model_results,
+    silent,
+    stage_results,
+    write_pipeline_report,
+)
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
@@ -216,7 +221,7 @@ class PipelineExperiment:
         if all(entry.provider == "gguf" for entry in self.config.models.values()):
             return None
         from agentlab.llm.router import Router
-        from agentlab.pipeline.spending import Spending
+        from agentlab.pipeline.remote_model import Spending
 
         return Router(
             self.config.llm,

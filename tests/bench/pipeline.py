@@ -33,7 +33,7 @@ from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.gguf import metadata
 from agentlab.models import store
-from agentlab.pipeline.schedule.lru import least_recently_used
+from agentlab.pipeline.schedule.plan import least_recently_used
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor

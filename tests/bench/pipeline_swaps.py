@@ -26,9 +26,8 @@ from random import Random
 from statistics import mean
 
 from agentlab import machine
-from agentlab.pipeline.schedule.lru import least_recently_used
 from agentlab.pipeline.schedule.order import topological
-from agentlab.pipeline.schedule.plan import schedule
+from agentlab.pipeline.schedule.plan import least_recently_used, schedule
 from agentlab.pipeline.schedule.types import Job, Room
 from agentlab.runs.atomic import write_json
 

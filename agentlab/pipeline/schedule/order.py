@@ -1,33 +1,28 @@
 """Which jobs are ready, as others get done."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 from heapq import heapify, heappop, heappush
 
 from agentlab.pipeline.schedule.types import Job
 
 
-class Waiting:
-    """Jobs, by their places in the list, and what they still wait for. Needs that are not listed are done already."""
+def waiting(jobs: Sequence[Job]) -> TopologicalSorter[int]:
+    """Jobs, by their places in the list, and what they wait for. Needs that are not listed are done already.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        place = {job.id: index for index, job in enumerate(jobs)}
-        if len(place) < len(jobs):
-            raise ValueError("two jobs bear the same id")
-        self._waits = [len(job.needs & place.keys()) for job in jobs]
-        self._then: list[list[int]] = [[] for _ in jobs]
-        for index, job in enumerate(jobs):
-            for need in job.needs & place.keys():
-                self._then[place[need]].append(index)
-
-    def first(self) -> Iterable[int]:
-        """Jobs that wait for nothing."""
-        return [index for index, count in enumerate(self._waits) if not count]
-
-    def finish(self, index: int) -> Iterable[int]:
-        """A job is done: the jobs that waited for it last."""
-        for then in self._then[index]:
-            self._waits[then] -= 1
-        return [then for then in self._then[index] if not self._waits[then]]
+    Raises:
+        ValueError: two jobs bear the same id.
+    """
+    place = {job.id: index for index, job in enumerate(jobs)}
+    if len(place) < len(jobs):
+        raise ValueError("two jobs bear the same id")
+    found = TopologicalSorter[int]()
+    for index, job in enumerate(jobs):
+        found.add(index, *(place[need] for need in job.needs & place.keys()))
+    with suppress(CycleError):  # those that wait for each other are never ready
+        found.prepare()
+    return found
 
 
 def topological(jobs: Sequence[Job]) -> list[Job]:
@@ -36,13 +31,14 @@ def topological(jobs: Sequence[Job]) -> list[Job]:
     Raises:
         ValueError: two jobs bear the same id, or jobs wait for each other.
     """
-    waiting = Waiting(jobs)
-    ready = [*waiting.first()]
+    sorter = waiting(jobs)
+    ready = [*sorter.get_ready()]
     heapify(ready)
     order: list[int] = []
     while ready:
         order.append(heappop(ready))
-        for index in waiting.finish(order[-1]):
+        sorter.done(order[-1])
+        for index in sorter.get_ready():
             heappush(ready, index)
     if len(order) < len(jobs):
         stuck = sorted(set(range(len(jobs))) - set(order))

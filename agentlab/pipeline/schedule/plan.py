@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.exact import cheapest
-from agentlab.pipeline.schedule.greedy import cheap
-from agentlab.pipeline.schedule.lru import least_recently_used
-from agentlab.pipeline.schedule.order import Waiting
+from agentlab.pipeline.schedule.order import topological, waiting
 from agentlab.pipeline.schedule.problem import Problem, Way
+from agentlab.pipeline.schedule.search import cheap, cheapest
 from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, Run, Schedule, Step
+from agentlab.pipeline.schedule.units import check
 
 # How many moves may be looked at. Up to _SMALL units none of tens of thousands of graphs, some of them bred to be hard,
 # took 10,000. Beyond, a way has about as many moves as there are units, and the more models, the more there are to
@@ -70,8 +69,8 @@ def _changes(problem: Problem, room: Room, way: Way) -> Iterator[Load | Evict]:
 
 def _steps(jobs: Sequence[Job], room: Room, changes: Iterable[Load | Evict]) -> Iterator[Step]:
     """The changes, with every job as early as its needs and its model allow."""
-    waiting = Waiting(jobs)
-    ready = [(jobs[index].model is not None, index) for index in waiting.first()]
+    sorter = waiting(jobs)
+    ready = [(jobs[index].model is not None, index) for index in sorter.get_ready()]
     heapify(ready)
     parked: dict[str, list[tuple[bool, int]]] = {}  # ready but for their model
     held = set(room.resident)
@@ -81,7 +80,8 @@ def _steps(jobs: Sequence[Job], room: Room, changes: Iterable[Load | Evict]) -> 
             job = jobs[index]
             if job.model is None or job.model in held:
                 yield Run(job.id)
-                for then in waiting.finish(index):
+                sorter.done(index)
+                for then in sorter.get_ready():
                     heappush(ready, (jobs[then].model is not None, then))
             else:
                 parked.setdefault(job.model, []).append((local, index))
@@ -93,3 +93,36 @@ def _steps(jobs: Sequence[Job], room: Room, changes: Iterable[Load | Evict]) -> 
             held.remove(change.model)
         if change:
             yield change
+
+
+def least_recently_used(jobs: Sequence[Job], room: Room) -> Schedule:
+    """The rule of servers that cannot know what will be asked next: whoever was used least recently is evicted.
+
+    The router of llama.cpp's server and LocalAI do so; a schedule is compared with it. The jobs run as listed (what
+    they need first), each model loaded when its job comes.
+
+    Raises:
+        NoRoomError: a model does not fit even alone.
+        ValueError: as of `schedule`.
+    """
+    check(jobs, room)
+    held = dict.fromkeys(room.resident)  # least recently used first
+    steps: list[Step] = list(_make_room(held, room, 0))
+    for job in topological(jobs):
+        if job.model is not None:
+            if job.model in held:
+                del held[job.model]  # it becomes the last
+            else:
+                steps += [*_make_room(held, room, room.sizes[job.model]), Load(job.model)]
+            held[job.model] = None
+        steps.append(Run(job.id))
+    return Schedule(tuple(steps), "lru", room)
+
+
+def _make_room(held: dict[str, None], room: Room, size: int) -> list[Step]:
+    steps: list[Step] = []
+    while sum(room.sizes[model] for model in held) + size > room.budget:
+        oldest = next(iter(held))
+        del held[oldest]
+        steps.append(Evict(oldest))
+    return steps

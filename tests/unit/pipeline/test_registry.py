@@ -12,8 +12,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, MissingError, MissingFileError, MissingKeyError, ModelFileError
 from agentlab.models import catalogue
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.registry import Availability, asked, registry, require
-from agentlab.pipeline.registry_view import RegistryView
+from agentlab.pipeline.registry import Availability, RegistryView, asked, registry, require
 from agentlab.runs.document import Table, Text
 from tests.unit.pipeline.tiny_model import write_model
 

@@ -8,8 +8,9 @@ import pytest
 
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import LoadConfig, SloConfig
+from agentlab.bench.load.plots import distribution, latency_by_load, rate_by_load, timeline
 from agentlab.bench.load.records import Record
-from agentlab.bench.load.report import blocks, distribution, latency_by_load, rate_by_load, timeline
+from agentlab.bench.load.report import blocks
 from agentlab.bench.load.result import CeilingRow, LoadResult
 from agentlab.bench.load.stages import fixed
 from agentlab.bench.load.tables import headline, milliseconds, objective, plain

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from agentlab.errors import GateError
-from agentlab.pipeline.schedule.lru import least_recently_used
-from agentlab.pipeline.schedule.plan import schedule
+from agentlab.pipeline.schedule.plan import least_recently_used, schedule
 from agentlab.pipeline.schedule.types import Job, NoRoomError, Room
 from tests.unit.pipeline.schedule.conftest import assert_valid, jobs_of, least_seconds, problems, room_of, words
 

@@ -2,7 +2,7 @@
 
 from hypothesis import given
 
-from agentlab.pipeline.schedule.lru import least_recently_used
+from agentlab.pipeline.schedule.plan import least_recently_used
 from agentlab.pipeline.schedule.types import Job, Room
 from tests.unit.pipeline.schedule.conftest import assert_valid, jobs_of, problems, room_of, words
 

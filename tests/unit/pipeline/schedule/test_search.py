@@ -1,8 +1,8 @@
 """The search for the optimum, and where it gives up."""
 
 from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.exact import cheapest
 from agentlab.pipeline.schedule.problem import Move
+from agentlab.pipeline.schedule.search import cheapest
 from tests.unit.pipeline.schedule.conftest import jobs_of, room_of
 
 ZIGZAG = jobs_of("1:a 2:b<1 3:c<2 4:a<3 5:b<4 6:c<5")

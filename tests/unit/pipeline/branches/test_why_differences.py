@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from agentlab.pipeline.answer import Asked
-from agentlab.pipeline.branches.differences import FieldChange, field_changes
+from agentlab.pipeline.branches.why import FieldChange, field_changes
 
 ASKED = Asked((("system", "Be brief."), ("user", "Why?")), "small", "sha256:0", {"batch": 128}, 0.7, None, 64, 7)
 

@@ -5,9 +5,8 @@ from random import Random
 from hypothesis import given, settings
 
 from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.exact import cheapest
-from agentlab.pipeline.schedule.greedy import cheap
 from agentlab.pipeline.schedule.problem import Problem, Way
+from agentlab.pipeline.schedule.search import cheap, cheapest
 from agentlab.pipeline.schedule.types import Job, Room
 from tests.unit.pipeline.schedule.conftest import problems
 
