@@ -1,10 +1,14 @@
 """What a finding means: from plain values to rows. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from agentlab.doctor.probes import Found
-from agentlab.doctor.report import Row, Status
+from agentlab.errors import MissingError, UnknownNameError
 from agentlab.gguf.deaths import REBUILD
+from agentlab.runs.document import Block, Document, Table, Text
 
 PYTHON = (3, 11)
 KEYS = ("OPENROUTER_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -29,6 +33,45 @@ _NF4_ERROR = 0.16
 _REBUILD_LLAMA = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 # Takes as long as the first install. Nothing needs it: what was found out is remembered, and answers are right.
 _FASTER = f"Answers are right, only slower. A build for any processor may use more of this one: {REBUILD}"
+Status = Literal["ok", "warn", "missing"]
+
+
+class Row(BaseModel):
+    """One thing that was looked at. `remedy` says how to put it right, None when there is nothing to do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str | None = None
+
+
+class DoctorReport(Document):
+    """All rows, in the order of the examination."""
+
+    rows: list[Row]
+
+    def blocks(self) -> list[Block]:
+        """A table, then the remedies, each in full so that a command can be copied."""
+        table = Table(("what", "status", "found"), [(row.name, row.status, row.detail) for row in self.rows])
+        return [table, *(Text(f"{row.name}: {row.remedy}") for row in self.rows if row.status != "ok" and row.remedy)]
+
+    def require(self, names: Sequence[str]) -> None:
+        """Insist on some rows.
+
+        Raises:
+            UnknownNameError: there is no row of that name.
+            MissingError: one of them is not ok.
+        """
+        by_name = {row.name: row for row in self.rows}
+        for name in names:
+            if name not in by_name:
+                raise UnknownNameError("row of doctor", name, list(by_name))
+        failed = [by_name[name] for name in names if by_name[name].status != "ok"]
+        if failed:
+            said = "; ".join(f"{row.name}: {row.detail}" for row in failed)
+            raise MissingError(f"Required and not there: {said}.", hint=failed[0].remedy)
 
 
 def python(version: tuple[int, int, int]) -> Row:

@@ -12,8 +12,8 @@ from pathlib import Path
 from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.doctor import checks
+from agentlab.doctor.checks import DoctorReport, Row
 from agentlab.doctor.probes import ask
-from agentlab.doctor.report import DoctorReport, Row
 from agentlab.errors import AgentlabError, MissingFileError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine

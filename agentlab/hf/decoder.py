@@ -1,24 +1,24 @@
 """A checkpoint loaded with transformers: prompt and token loop. Lives only in the worker process, on one thread."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch  # noqa: TID253 - imported in the worker process only
+import torch  # noqa: TID253 - imported by the decoder alone, in its worker process
 
 from agentlab import machine
 from agentlab.errors import BadRequestError, ModelFileError
 from agentlab.hf.clock import stop_clock
-from agentlab.hf.detokenizer import Detokenizer
 from agentlab.hf.packed import packed
-from agentlab.hf.sampling import pick
 from agentlab.workers import memory
 from agentlab.workers.chat import ChatRequest, Chunk
 from agentlab.workers.stops import StopFinder
 
 _NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
 _LESS = "Use a smaller model, or close other programs."
+_BROKEN = "\ufffd"  # stands for bytes that are no whole character yet
+_PATIENCE = 32  # tokens; a character has four bytes at most, but a token may end one and begin the next
 
 
 class Decoder:
@@ -129,3 +129,54 @@ def _ends(config: Any, tokenizer: Any) -> frozenset[int]:
     given = config.eos_token_id
     ends = given if isinstance(given, list) else [given]
     return frozenset(token for token in (*ends, tokenizer.eos_token_id) if token is not None)
+
+
+class Detokenizer:
+    """A token is no text by itself: it may be a part of a character, and its space depends on its neighbours.
+
+    So each new one is decoded behind those before it, back to the last place where the text was whole, and what is
+    more than their text is its own: linear in the length of the answer.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._before = 0  # where decoding begins
+        self._said = 0  # up to here the text was given out
+
+    def feed(self, token: int) -> str:
+        """The text that this token completes, often none."""
+        self._tokens.append(token)
+        new = self._new()
+        if not new or (new.endswith(_BROKEN) and len(self._tokens) - self._said < _PATIENCE):
+            return ""
+        self._before, self._said = self._said, len(self._tokens)
+        return new
+
+    def rest(self) -> str:
+        """What is left when the answer ends in the middle of a character."""
+        return self._new()
+
+    def _new(self) -> str:
+        known = self._decode(self._tokens[self._before : self._said])
+        return self._decode(self._tokens[self._before :])[len(known) :]
+
+
+def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generator: torch.Generator) -> int:
+    """A token drawn from softmax(logits / temperature), or the likeliest at temperature 0.
+
+    With `top_p`, from the smallest set of likeliest tokens whose probability is at least that (Holtzman et al.,
+    "The Curious Case of Neural Text Degeneration", section 3.1).
+
+    Args:
+        logits: float of shape (vocabulary,), on the generator's device.
+        temperature: at least 0.
+        top_p: in (0, 1], or None for all tokens.
+        generator: draws one number, unless the temperature is 0.
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    chances, tokens = torch.softmax(logits.double() / temperature, dim=-1).sort(descending=True, stable=True)
+    if top_p is not None:
+        chances = chances.where(chances.cumsum(-1) - chances < top_p, 0.0)
+    return int(tokens[torch.multinomial(chances, 1, generator=generator)])

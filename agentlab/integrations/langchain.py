@@ -21,12 +21,13 @@ from agentlab.config.overrides import Override
 from agentlab.errors import AllModelsFailedError, MissingExtraError, SchemaError
 from agentlab.integrations.langchain_messages import PARSED, chunks_of, end_of, result_of, whole_of
 from agentlab.integrations.openai_messages import messages_of, tool_choice_of, tools_of
-from agentlab.integrations.sync_stream import pieces
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.live import Live
 from agentlab.llm.load import load_llm
+from agentlab.llm.loop import LoopThread
 from agentlab.llm.router import Options, Router
-from agentlab.llm.types import Message
+from agentlab.llm.types import Delta, Message
 from agentlab.session import surroundings
 
 try:
@@ -259,3 +260,21 @@ def _with_raw(asking: Runnable[LanguageModelInput, AIMessage]) -> Runnable[Langu
             return failed(error)
 
     return RunnableLambda(ask, aask)
+
+
+def pieces(live: Live) -> Iterator[Delta]:
+    """Read a live answer in a loop of its own, for callers without a loop or in somebody else's.
+
+    Leaving early gives the call up. Raises as `Live` does.
+    """
+    loop = LoopThread()
+    stream = aiter(live)
+
+    async def following() -> Delta | None:
+        return await anext(stream, None)
+
+    try:
+        while (delta := loop.submit(following()).result()) is not None:
+            yield delta
+    finally:
+        loop.close(stream.aclose)

@@ -4,13 +4,23 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import StorageError
 from agentlab.models.staging import stage
+from agentlab.persona.config import PersonaConfig
+from agentlab.persona.data import Source
 from agentlab.persona.place import CARD, PAGE, WEIGHTS, check_place, is_made_by
+from agentlab.persona.result import PersonaResult
+from agentlab.runs import provenance
 from agentlab.runs.atomic import storage_errors, sync_folder, write_bytes, write_json, write_text
+from agentlab.runs.run import Run
+
+if TYPE_CHECKING:
+    from agentlab.train.base import Base
+
+SCHEMA = 1
 
 
 def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: str) -> None:
@@ -78,3 +88,34 @@ def _told(system: str | None) -> str:
 
 def _loss(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.3f}"
+
+
+def card_of(config: PersonaConfig, source: Source, row: PersonaResult, base: "Base", run: Run) -> dict[str, Any]:
+    """Plain data for `card.json`: enough to make the adapter again, and to know whether it fits a base."""
+    return {
+        "schema": SCHEMA,
+        "name": row.name,
+        "base": {"path": str(base.path), "fingerprint": base.fingerprint, "precision": base.precision},
+        "data": {
+            "path": str(source.data.learnt.path),
+            "eval_path": None if source.data.held_out is None else str(source.data.held_out.path),
+            **source.hashes,
+            "conversations": row.conversations,
+            "held_out": row.held_out,
+            "supervised_tokens": row.supervised_tokens,
+            "system": source.system,
+        },
+        "lora": config.lora.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
+        "together": config.together,
+        "metrics": {
+            "loss_before": row.before,
+            "eval_loss": row.eval_loss,
+            "gain": None if row.gain is None else row.gain.model_dump(mode="json"),
+            "best_step": row.best_step,
+            "steps": row.steps,
+        },
+        "versions": provenance.versions(),
+        "seed": config.seed,
+        "run": run.id,
+    }

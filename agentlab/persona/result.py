@@ -1,12 +1,19 @@
 """What a training of personas came to."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict
 
 from agentlab.persona.config import BASE_NAME
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Document, Figure, Heading, Table, Text, number
+from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
+from agentlab.runs.report import write_report
+from agentlab.runs.run import Run
 from agentlab.stats.control import Interval
+from agentlab.train.data_report import DataReport
 
 _MIB = 1 << 20
+_CURVES = "plots/losses.png"
 
 
 class Figures(BaseModel):
@@ -171,3 +178,34 @@ class PersonasResult(Document):
                 rows.append((name, said))
             found.append(Table(("who", "answer"), rows, caption=sample.question))
         return found
+
+
+def write_persona_report(run: Run, result: PersonasResult, data: Sequence[DataReport]) -> None:
+    """Draw the losses and write report.md and report.html."""
+    run.write_bytes(_CURVES, loss_curves(result.personas))
+    blocks: list[Block] = [
+        *result.blocks(),
+        Figure(_CURVES, "Loss over the steps: in training (faint) and on held-out conversations"),
+        *result.details(),
+    ]
+    for row, report in zip(result.personas, data, strict=True):
+        blocks += [Heading(f"Conversations of {row.name}"), *report.blocks()]
+    write_report(run, f"Personas {run.id}", blocks)
+
+
+def loss_curves(personas: Sequence[PersonaResult]) -> bytes:
+    """Training losses as faint lines, held-out losses with markers; PNG."""
+    figure, axes = new_figure()
+    for place, persona in enumerate(personas):
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        axes.plot([p.step for p in persona.train_loss], [p.loss for p in persona.train_loss], color=colour, alpha=0.3)
+        held_out = persona.eval_losses
+        if held_out:
+            steps, losses = [p.step for p in held_out], [p.loss for p in held_out]
+            axes.plot(steps, losses, color=colour, marker=marker, label=f"{persona.name}, held out")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss per token (natural logarithm)")
+    whole_numbers(axes)
+    if any(persona.eval_losses for persona in personas):
+        axes.legend(frameon=False, fontsize=8)
+    return png(figure)

@@ -13,16 +13,14 @@ from agentlab import machine
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
-from agentlab.persona.card import card_of
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
 from agentlab.persona.measure import HeldOut, Scores, forgetting, gain, held_out_losses, samples, separability
 from agentlab.persona.measuring import Measuring
 from agentlab.persona.place import check_free, check_place, room_for, taken
 from agentlab.persona.plan import PersonaPlan, plan_of
-from agentlab.persona.product import page_of, write_product
-from agentlab.persona.report import write_persona_report
-from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share
+from agentlab.persona.product import card_of, page_of, write_product
+from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share, write_persona_report
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event, noted
 from agentlab.runs.journal import read_events

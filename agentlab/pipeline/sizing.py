@@ -8,10 +8,10 @@ from agentlab import machine
 from agentlab.gguf.dry_run import dry_run
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fingerprint import engine_build
-from agentlab.gguf.history import History
 from agentlab.gguf.memory import MemoryEstimate, Shape, estimate
 from agentlab.gguf.metadata import GgufMetadata
 from agentlab.gguf.proof import Proofs
+from agentlab.gguf.records import History
 from agentlab.pipeline.config import Resources
 from agentlab.pipeline.registry import Availability
 from agentlab.pipeline.settings import Engine

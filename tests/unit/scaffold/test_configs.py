@@ -16,7 +16,7 @@ from agentlab.config.yaml_tree import read_yaml
 from agentlab.errors import ConfigError, UnknownNameError, UsageError
 from agentlab.runs.context import Context
 from agentlab.scaffold import configs
-from agentlab.scaffold.pipeline_files import MODELS, PIPELINE
+from agentlab.scaffold.init import MODELS, PIPELINE
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 TREES = st.dictionaries(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.doctor.report import DoctorReport, Row
+from agentlab.doctor.checks import DoctorReport, Row
 from agentlab.errors import MissingError, UnknownNameError
 from agentlab.runs.document import Table, Text
 

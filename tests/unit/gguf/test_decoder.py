@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.gguf.prefix import reusable
+from agentlab.gguf.decoder import reusable
 
 TOKENS = st.lists(st.integers(0, 2), max_size=40)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentlab.gguf.history import History
 from agentlab.gguf.memory import Shape
+from agentlab.gguf.records import History
 
 SHAPE = Shape(2048, 128, flash=True)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.hf.detokenizer import Detokenizer
+from agentlab.hf.decoder import Detokenizer
 
 
 def reader(pieces):
