@@ -44,6 +44,7 @@ TINY = (
     "--set=model.n_heads=1",
     "--set=model.e_layers=1",
     "--set=training.epochs=1",
-    "--set=training.train_fraction=0.05",
+    "--set=data.split={train: 1200, val: 200, test: 200}",
+    "--set=training.train_fraction=0.2",
     "--set=llm=scripted",
 )

@@ -92,7 +92,8 @@ def test_broken_yaml(agentlab: Call, workspace: Path, text: str) -> None:
 )
 def test_unusable_data(agentlab: Call, workspace: Path, text: str, word: str) -> None:
     (workspace / "mine.csv").write_text(text)
-    answer = agentlab("nas", "demo", "--data", "mine.csv", "--set", "data.gaps=error", *TINY)
+    shares = "--set=data.split={train: 0.6, val: 0.2, test: 0.2}"
+    answer = agentlab("nas", "demo", "--data", "mine.csv", "--set", "data.gaps=error", *TINY, shares)
     refused(answer, 2, "mine.csv", word)
     assert not (workspace / "runs").exists()
 

@@ -180,6 +180,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._handle, text.encode())
 
+    def interrupt(self) -> None:
+        """Ctrl-C, as late as a person is: readline loses a signal between its prompt and its wait for a key."""
+        time.sleep(0.5)
+        self.process.send_signal(signal.SIGINT)
+
     def wait_for(self, text: str) -> None:
         """What comes after the last thing that was waited for."""
         deadline = time.monotonic() + 60
@@ -210,16 +215,16 @@ def test_ctrl_c_stops_an_answer_and_twice_leaves(workspace: Path) -> None:
     chat.type("Who?\n")
     chat.wait_for("Who?")
     time.sleep(1)
-    chat.process.send_signal(signal.SIGINT)
+    chat.interrupt()
     chat.wait_for("once more leaves")
     chat.wait_for("> ")
     chat.type("/help\n")
     chat.wait_for("/reset")
     chat.wait_for("> ")
-    chat.process.send_signal(signal.SIGINT)  # the line between them makes it the first one again
+    chat.interrupt()  # the line between them makes it the first one again
     chat.wait_for("once more leaves")
     chat.wait_for("> ")
-    chat.process.send_signal(signal.SIGINT)
+    chat.interrupt()
     assert chat.end() == 130
 
 
@@ -230,13 +235,13 @@ def test_a_real_answer_is_stopped_in_its_middle_and_the_same_worker_answers_on(w
     chat.type("Tell me a long story about a lighthouse.\n")
     chat.wait_for("lighthouse.")
     chat.wait_for(" the ")
-    chat.process.send_signal(signal.SIGINT)
+    chat.interrupt()
     chat.wait_for("once more leaves")
     chat.wait_for("> ")
     chat.type("What is the capital of France?\n")
     chat.wait_for("France?")
     chat.wait_for(".")
-    chat.process.send_signal(signal.SIGINT)
+    chat.interrupt()
     chat.wait_for("> ")
     chat.type("/exit\n")
     assert chat.end() == 0

@@ -1,5 +1,6 @@
 """stdout, stderr and signals as a shell sees them. Real processes, pipes and terminals: slower than most tests."""
 
+import contextlib
 import json
 import os
 import pty
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -199,31 +200,44 @@ def test_leaving_at_once_gives_the_cursor_back(
         assert capfd.readouterr().err.endswith("\nstopping\n" + screen_module._SHOW_CURSOR.decode())
 
 
-def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(workspace: Path, agentlab: Call) -> None:
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+@contextlib.contextmanager
+def searching(workspace: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A long search in its first training, as a terminal starts it: the tests themselves may run under nohup."""
     words = ["nas", "demo", "--run-name", "mine", "--max-iterations", "500", *TINY]
-    process = subprocess.Popen([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE)
-    events = workspace / "runs" / "mine" / "events.jsonl"
-    while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored here is ignored by every child
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agentlab", *words],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process:
+        try:
+            events = workspace / "runs" / "mine" / "events.jsonl"
+            while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(workspace: Path, agentlab: Call) -> None:
+    with searching(workspace) as process:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert b"stopping after this step" in err
     assert agentlab("runs", "show", "mine", "--json").json["run"]["status"] == "interrupted"
     assert agentlab("runs", "resume", "mine", "--set", "max_iterations=1").code == 0
 
 
-def test_the_end_of_the_terminal_stops_a_run_like_term(workspace: Path, agentlab: Call) -> None:
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    words = ["nas", "demo", "--run-name", "mine", "--max-iterations", "500", *TINY]
-    process = subprocess.Popen([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE)
-    events = workspace / "runs" / "mine" / "events.jsonl"
-    while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGHUP)
-    _, err = process.communicate(timeout=60)
+def test_the_end_of_the_terminal_stops_a_run_like_term(workspace: Path) -> None:
+    with searching(workspace) as process:
+        process.send_signal(signal.SIGHUP)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 129, err
     assert b"hint: agentlab runs resume mine" in err
     assert json.loads((workspace / "runs" / "mine" / "manifest.json").read_text())["status"] == "interrupted"

@@ -15,8 +15,9 @@ pytest.importorskip("langgraph", reason="needs the extra langgraph")
 OVERRIDES = {
     "llm": "scripted",
     "max_iterations": 5,
-    "training.train_fraction": 0.03,
-    "finals.train_fraction": 0.03,
+    "data.split": {"train": 1200, "val": 200, "test": 200},
+    "training.train_fraction": 0.1,
+    "finals.train_fraction": 0.1,
     "finals.count": 2,
     "seed": 3,
 }
