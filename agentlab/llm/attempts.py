@@ -7,6 +7,7 @@ that breaks starts again elsewhere unseen; after that, an error is the caller's 
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -94,7 +95,7 @@ class AttemptLoop:
                 if self._committed or not rule.move_on:
                     return Outcome(self.attempts, error=self._scrubbed(error))
                 if isinstance(error, ContextOverflowError):
-                    pending = policy.after_overflow(pending, candidate.context, self._turns.tokens)
+                    pending = after_overflow(pending, candidate.context, self._turns.tokens)
                 if isinstance(error, RateLimitedError) and self._tries.get(candidate.name, 0) <= self._means.retries:
                     pending.append(candidate)  # its guard knows for how long; the others are asked first
         return Outcome(self.attempts, error=self._nobody_answered())
@@ -278,3 +279,14 @@ class AttemptLoop:
 
 def _timing(reply: Reply, start: float, now: float) -> Timing:
     return Timing(None if reply.begun is None else reply.begun - start, now - start)
+
+
+def after_overflow(pending: Sequence[Candidate], window: int | None, tokens: int) -> list[Candidate]:
+    """Who may hold what overflowed a window, larger and unknown windows first; None is unknown. Pure.
+
+    A server's window may be smaller than the config says, so whoever should hold `tokens`, the estimate, is tried, too.
+    """
+    if window is None:
+        return list(pending)
+    larger = [each for each in pending if each.context is None or each.context > window]
+    return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]

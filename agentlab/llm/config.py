@@ -10,31 +10,19 @@ An empty mapping (the preset `none`) means that no language model is used.
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import Literal
 
 from pydantic import Field, model_validator
 
 from agentlab.config.base import StrictModel, budget_field, machine_field
-from agentlab.llm.provider_config import (
-    GgufProvider,
-    HfProvider,
-    Name,
-    Provider,
-)
+from agentlab.llm.provider_config import ROLES as ROLES
+from agentlab.llm.provider_config import Cap as Cap
+from agentlab.llm.provider_config import GgufProvider, HfProvider, Name, Provider
+from agentlab.llm.provider_config import Price as Price
+from agentlab.llm.provider_config import RoleName as RoleName
+from agentlab.llm.provider_config import RolesConfig as RolesConfig
+from agentlab.llm.provider_config import Strategy as Strategy
+from agentlab.llm.roles_layout import converted
 from agentlab.llm.types import Tier
-
-RoleName = Literal["primary", "duplicate", "reserve", "fallback"]
-ROLES: tuple[RoleName, ...] = ("primary", "duplicate", "reserve", "fallback")
-
-Cap = Literal["tools", "schema", "json", "embeddings"]
-Strategy = Literal["single", "fallback", "fastest", "best_of_two", "best_of_n", "adaptive"]
-
-
-class Price(StrictModel):
-    """USD per million tokens; used where the provider does not report what a call cost."""
-
-    input: float = Field(ge=0, description="USD per million tokens of the prompt.")
-    output: float = Field(ge=0, description="USD per million tokens of the answer.")
 
 
 class ModelConfig(StrictModel):
@@ -48,15 +36,6 @@ class ModelConfig(StrictModel):
     caps: tuple[Cap, ...] | None = Field(
         None, description="What it can do, if less than its kind of provider: tools, schema, json, embeddings."
     )
-
-
-class RolesConfig(StrictModel):
-    """Who is asked, by name in `models`; the first of `primary` first, the last of `fallback` last."""
-
-    primary: tuple[str, ...] = Field((), description="Asked first.")
-    duplicate: tuple[str, ...] = Field((), description="As good as the primary, at another provider.")
-    reserve: tuple[str, ...] = Field((), description="Asked when those fail.")
-    fallback: tuple[str, ...] = Field((), description="The last resort, such as a local model.")
 
 
 class TaskConfig(StrictModel):
@@ -140,11 +119,7 @@ class LLMConfig(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _from_roles_layout(cls, given: object) -> object:
-        if not (isinstance(given, dict) and "llm" in given):
-            return given
-        from agentlab.llm.roles_layout import converted  # imports this module
-
-        return converted(given)
+        return converted(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _names_exist(self) -> "LLMConfig":

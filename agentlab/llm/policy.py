@@ -5,14 +5,10 @@ One table for everything (research: routing). Pure; the clock and chance come in
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from agentlab import errors
 from agentlab.errors import AgentlabError, AllModelsFailedError
 from agentlab.llm.types import Attempt
-
-if TYPE_CHECKING:
-    from agentlab.llm.question import Candidate
 
 LONGEST_WAIT = 120.0  # seconds; a provider that asks for more is left alone
 BUSY_TRIES = 6  # further tries at a host that has no place; in between the calls wait for one
@@ -105,17 +101,6 @@ def kind_of(name: str | None) -> type[AgentlabError] | None:
 def backoff(tries: int, chance: float) -> float:
     """Seconds before try `tries` + 1: doubling from 0.5 to 8, times 0.5 to 1 as `chance` goes from 0 to 1."""
     return float(min(_CEILING, _FIRST_WAIT * 2 ** (tries - 1)) * (0.5 + 0.5 * chance))
-
-
-def after_overflow(pending: Sequence["Candidate"], window: int | None, tokens: int) -> list["Candidate"]:
-    """Who may hold what overflowed a window, larger and unknown windows first; None is unknown.
-
-    A server's window may be smaller than the config says, so whoever should hold `tokens`, the estimate, is tried, too.
-    """
-    if window is None:
-        return list(pending)
-    larger = [each for each in pending if each.context is None or each.context > window]
-    return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]
 
 
 def verdict(

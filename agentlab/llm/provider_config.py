@@ -1,4 +1,4 @@
-"""How a provider of language models is reached, one class for each kind; `kind` says which."""
+"""How a provider of language models is reached, one class for each kind; `kind` says which. And who is asked first."""
 
 from typing import Annotated, Literal
 
@@ -135,3 +135,25 @@ Provider = Annotated[
     | Annotated[PluginProvider, Tag("plugin")],
     Discriminator(_kind_of),
 ]
+
+RoleName = Literal["primary", "duplicate", "reserve", "fallback"]
+ROLES: tuple[RoleName, ...] = ("primary", "duplicate", "reserve", "fallback")
+
+Cap = Literal["tools", "schema", "json", "embeddings"]
+Strategy = Literal["single", "fallback", "fastest", "best_of_two", "best_of_n", "adaptive"]
+
+
+class Price(StrictModel):
+    """USD per million tokens; used where the provider does not report what a call cost."""
+
+    input: float = Field(ge=0, description="USD per million tokens of the prompt.")
+    output: float = Field(ge=0, description="USD per million tokens of the answer.")
+
+
+class RolesConfig(StrictModel):
+    """Who is asked, by name in `models`; the first of `primary` first, the last of `fallback` last."""
+
+    primary: tuple[str, ...] = Field((), description="Asked first.")
+    duplicate: tuple[str, ...] = Field((), description="As good as the primary, at another provider.")
+    reserve: tuple[str, ...] = Field((), description="Asked when those fail.")
+    fallback: tuple[str, ...] = Field((), description="The last resort, such as a local model.")
