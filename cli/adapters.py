@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentlab.errors import UnknownNameError, UsageError
+from agentlab.lora.operators import OPERATORS
 
 from .options import from_here, screen_of, with_output
 
@@ -19,6 +20,7 @@ app = typer.Typer(help="List, inspect, compare, blend, merge and export LoRA ada
 
 _NAME = "A name that `agentlab adapters list` shows, or a path with a slash."
 _FORMATS = ("gguf", "peft")
+_METHODS = f"{', '.join(OPERATORS.table)}, or one that a package brings."
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAME)]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not be there.")]
@@ -132,12 +134,12 @@ def blend(
     weights: Annotated[
         str | None, typer.Option(metavar="W,W...", help="One per adapter; equal shares of 1 by default.")
     ] = None,
-    method: Annotated[str, typer.Option(metavar="KIND", help="sum, concat, slerp, ties, dare or svd-cross.")] = "sum",
+    method: Annotated[str, typer.Option(metavar="KIND", help=_METHODS)] = "sum",
     rank: Annotated[int | None, typer.Option(min=1, help="Of the child; the parents' largest by default.")] = None,
     density: Annotated[
-        float | None, typer.Option(help="Share of entries that ties and dare keep; 0.5 by default.")
+        float | None, typer.Option(help="Share of entries to keep, where the method drops some; 0.5 by default.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what dare and svd-cross draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what the method draws.")] = 0,
     any_base: AnyBase = False,
 ) -> None:
     """Combine adapters of one base model into a new one, as the changes they make, not as their factors."""

@@ -1,7 +1,10 @@
-"""Linear operators: exact sums by concatenation, the best approximation of a given rank, spherical interpolation."""
+"""What an operator is, and the linear ones: exact sums by concatenation, the best approximation of a given rank, slerp.
+
+An operator combines the changes that adapters make to one module; `operators` is the table of them.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch  # noqa: TID253 - reached lazily, when adapters are blended
@@ -27,6 +30,50 @@ class Truncated:
     def kept(self) -> float:
         """Share of the energy that was kept: 1 if nothing was lost, also where there was nothing to lose."""
         return 1.0 - self.lost / self.total if self.total > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How adapters are combined; every choice made.
+
+    Attributes:
+        method: a name in `operators`.
+        weights: one per parent. For slerp and svd-cross they are shares of one: the way along the arc, and the chance
+            that a direction is inherited. TIES averages where others add, so that its weights count relative to 1
+            divided by the number of parents: there, too, equal shares of equal parents give the parent.
+        rank: of the child.
+        density: share of entries that are kept, for operators that thin out; None for the others.
+        seed: of what an operator draws, with each module's name.
+    """
+
+    method: str
+    weights: tuple[float, ...]
+    rank: int
+    density: float | None
+    seed: int
+
+    @property
+    def share(self) -> float:
+        """The density of an operator that thins out."""
+        assert self.density is not None
+        return self.density
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One way to combine adapters.
+
+    Attributes:
+        combine: the child of the deltas of one module. Pure: what it draws comes from the generator, on the CPU.
+        pair: it takes two parents, and their weights are shares of one.
+        thins: it keeps a share of the entries, the recipe's density.
+        adds_ranks: its child has the sum of the parents' ranks.
+    """
+
+    combine: Callable[[Sequence[Delta], Recipe, torch.Generator], Truncated]
+    pair: bool = False
+    thins: bool = False
+    adds_ranks: bool = False
 
 
 def kept_energy(parts: Sequence[Truncated]) -> float:
@@ -121,3 +168,14 @@ def check_rank(rank: int) -> None:
     """A rank of at least 1, or a `UsageError`."""
     if rank < 1:
         raise UsageError(f"An adapter cannot have rank {rank}.", hint="Give a rank of 1 or more.")
+
+
+def _sum(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Truncated:
+    return weighted_sum(deltas, recipe.weights, recipe.rank)
+
+
+def _slerp(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Truncated:
+    return truncate(slerp(deltas[0], deltas[1], recipe.weights[1]), recipe.rank)
+
+
+SUM, CONCAT, SLERP = Operator(_sum), Operator(_sum, adds_ranks=True), Operator(_slerp, pair=True)

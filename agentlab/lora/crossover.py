@@ -1,9 +1,11 @@
 """Crossover by singular directions: a child inherits whole directions of its parents instead of averages."""
 
+from collections.abc import Sequence
+
 import torch  # noqa: TID253 - reached lazily, when adapters are crossed
 
 from agentlab.errors import UsageError
-from agentlab.lora.blend import shape_of
+from agentlab.lora.blend import Operator, Recipe, Truncated, shape_of, truncate
 from agentlab.lora.delta import Delta
 from agentlab.lora.spectrum import Spectrum, decompose
 
@@ -37,3 +39,10 @@ def cross_directions(first: Delta, second: Delta, share: float, generator: torch
         torch.cat([each.s for each in chosen]),
         torch.cat([each.v for each in chosen], dim=1),
     ).delta()
+
+
+def _svd_cross(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+    return truncate(cross_directions(deltas[0], deltas[1], recipe.weights[1], generator), recipe.rank)
+
+
+SVD_CROSS = Operator(_svd_cross, pair=True)

@@ -48,7 +48,7 @@ class BlendResult(Document):
         worst = sorted(self.modules.items(), key=lambda each: each[1])[:_WORST]
         rows = [("all", f"{self.kept:.2%}"), *((name, f"{share:.2%}") for name, share in worst if share < self.kept)]
         found: list[Block] = [Code(self.path), Table(("module", f"energy within rank {self.rank}"), rows)]
-        if self.method in ("ties", "dare"):
+        if self.density is not None:
             found.append(Text(f"{self.method} children are not of low rank: what is missing here is lost for good."))
         return found
 

@@ -5,49 +5,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when adapters are blended
 
 from agentlab import __version__
-from agentlab.errors import UnknownNameError, UsageError
-from agentlab.lora import sparse
+from agentlab.errors import UsageError
 from agentlab.lora.anatomy import Tell
-from agentlab.lora.blend import Truncated, check_rank, concatenate, kept_energy, slerp, truncate
+from agentlab.lora.blend import Recipe, Truncated, check_rank, kept_energy
 from agentlab.lora.card import CARD_FILE, Card, content_hash, read_card
-from agentlab.lora.crossover import cross_directions
 from agentlab.lora.delta import Delta, zero
+from agentlab.lora.operators import OPERATORS
 from agentlab.lora.reading import Adapter, total_rank, union
 from agentlab.lora.settings import MOST_RANK
 from agentlab.lora.writing import derive
 from agentlab.runs.atomic import write_json
 
-Method = Literal["sum", "concat", "slerp", "ties", "dare", "svd-cross"]
-
-_PAIRS = ("slerp", "svd-cross")  # methods for two parents, whose weights are shares
-_SPARSE = ("ties", "dare")
 _DENSITY = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How adapters are combined; every choice made.
-
-    Attributes:
-        method: sum, concat (the exact sum, ranks add), slerp, ties, dare or svd-cross.
-        weights: one per parent. For slerp and svd-cross they are shares of one: the way along the arc, and the chance
-            that a direction is inherited. TIES averages where others add, so that its weights count relative to 1
-            divided by the number of parents: there, too, equal shares of equal parents give the parent.
-        rank: of the child.
-        density: share of entries that TIES and DARE keep; None for the others.
-        seed: of DARE's entries and of the directions that svd-cross draws, with each module's name.
-    """
-
-    method: Method
-    weights: tuple[float, ...]
-    rank: int
-    density: float | None
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +50,24 @@ def plan(
         UsageError: a number is out of range, or belongs to another method.
         DataError: a module has different shapes in two parents.
     """
-    known: dict[str, Method] = {each: each for each in get_args(Method)}
-    if method not in known:
-        raise UnknownNameError("method", method, list(known))
+    operator = OPERATORS.load(method)
     if len(parents) < 2:
         raise UsageError("A blend needs two adapters at least.", hint="Name them one after the other.")
     shares = tuple(weights) if weights is not None else (1 / len(parents),) * len(parents)
-    _check_weights(known[method], shares, len(parents))
-    if density is not None and method not in _SPARSE:
-        raise UsageError(f"A density means nothing to {method}.", hint=f"It belongs to {' and '.join(_SPARSE)}.")
+    _check_weights(method, shares, len(parents), pair=operator.pair)
+    if density is not None and not operator.thins:
+        thinning = [name for name in OPERATORS.table if OPERATORS.load(name).thins]
+        raise UsageError(f"A density means nothing to {method}.", hint=f"It belongs to {' and '.join(thinning)}.")
     if density is not None and not 0 < density <= 1:
         raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
-    if rank is not None and method == "concat":
+    if rank is not None and operator.adds_ranks:
         raise UsageError("A concatenation has the sum of its parents' ranks.", hint="`--method sum` cuts to a rank.")
     largest = max(module.rank for each in parents for module in each.modules.values())
-    wanted = total_rank(parents) if method == "concat" else largest if rank is None else rank
+    wanted = total_rank(parents) if operator.adds_ranks else largest if rank is None else rank
     check_rank(wanted)
     if wanted > MOST_RANK:
         raise UsageError(f"A rank of {wanted} is more than the {MOST_RANK} that an adapter can have.")
-    return Recipe(known[method], shares, wanted, (density or _DENSITY) if method in _SPARSE else None, seed)
+    return Recipe(method, shares, wanted, (density or _DENSITY) if operator.thins else None, seed)
 
 
 def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, any_base: bool = False) -> Blended:
@@ -135,33 +108,18 @@ def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, 
 
 def combine(recipe: Recipe, module: str, deltas: Sequence[Delta]) -> Truncated:
     """One module of the child. Pure: the draws follow from the seed and the module's name."""
-    weights, rank = recipe.weights, recipe.rank
-    match recipe.method:
-        case "sum" | "concat":
-            return truncate(concatenate(deltas, weights), rank)
-        case "slerp":
-            return truncate(slerp(deltas[0], deltas[1], weights[1]), rank)
-        case "svd-cross":
-            return truncate(cross_directions(deltas[0], deltas[1], weights[1], _generator(recipe, module)), rank)
-        case "ties":
-            relative = [weight * len(weights) for weight in weights]
-            return sparse.ties(deltas, relative, recipe.density or _DENSITY, rank)
-        case "dare":
-            return sparse.dare(deltas, weights, recipe.density or _DENSITY, rank, _generator(recipe, module))
-
-
-def _generator(recipe: Recipe, module: str) -> torch.Generator:
     digest = hashlib.sha256(f"{recipe.seed}:{module}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return OPERATORS.load(recipe.method).combine(deltas, recipe, generator)
 
 
-def _check_weights(method: Method, weights: Sequence[float], count: int) -> None:
+def _check_weights(method: str, weights: Sequence[float], count: int, *, pair: bool) -> None:
     if len(weights) != count or not all(math.isfinite(weight) for weight in weights):
         raise UsageError(
             f"{count} adapters need {count} finite weights; these are {list(weights)}.",
             hint="Give one number per adapter, in the same order: --weights 0.6,0.4",
         )
-    if method not in _PAIRS:
+    if not pair:
         return
     if count != 2:
         raise UsageError(

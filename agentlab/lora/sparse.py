@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch  # noqa: TID253 - reached lazily, when adapters are merged
 
 from agentlab.errors import UsageError
-from agentlab.lora.blend import Truncated, check_weights, shape_of
+from agentlab.lora.blend import Operator, Recipe, Truncated, check_weights, shape_of
 from agentlab.lora.delta import Delta
 from agentlab.lora.lowrank import factor
 
@@ -103,3 +103,15 @@ def _check(deltas: Sequence[Delta], weights: Sequence[float], density: float) ->
     if not 0 < density <= 1:
         raise UsageError(f"A density of {density} is outside 0 to 1.", hint="0.5 keeps half of the entries.")
     return shape, deltas[0].a.device
+
+
+def _ties(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Truncated:
+    relative = [weight * len(recipe.weights) for weight in recipe.weights]
+    return ties(deltas, relative, recipe.share, recipe.rank)
+
+
+def _dare(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+    return dare(deltas, recipe.weights, recipe.share, recipe.rank, generator)
+
+
+TIES, DARE = Operator(_ties, thins=True), Operator(_dare, thins=True)

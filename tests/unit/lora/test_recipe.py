@@ -1,6 +1,7 @@
 """Blends of folders: each method's child is what its operator makes, with a card, or nothing is left."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 from agentlab.errors import DataError, UnknownNameError, UsageError
+from agentlab.lora.blend import Operator
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.delta import Delta
+from agentlab.lora.operators import GROUP, OPERATORS
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
 from tests.unit.lora.deltas import TOLERANCE, dense, random_delta, relative_error
@@ -176,3 +179,26 @@ def test_nothing_is_left_of_a_blend_that_failed(tmp_path: Path) -> None:
 def _sides(shape: tuple[int, int]) -> tuple[Any, Any]:
     delta = random_delta(shape, 2, seed=1)
     return 1e8 * delta.a, 1e8 * delta.b
+
+
+PLUGGED = """
+from agentlab.lora.blend import Operator, truncate
+
+HALF = Operator(lambda deltas, recipe, generator: truncate(deltas[0].scaled(recipe.share), recipe.rank), thins=True)
+"""
+
+
+def test_a_package_brings_an_operator(tmp_path: Path, parents: list[Adapter], plug_in: Callable[..., None]) -> None:
+    plug_in(GROUP, "half = plugged_operator:HALF", PLUGGED)
+    found = child_of(parents, tmp_path / "child", "half", rank=2)
+    for name, delta in deltas(1, rank=2).items():
+        assert relative_error(found[name], 0.5 * dense(delta)) < TOLERANCE
+    assert read_card(tmp_path / "child").blend.method == "half"
+    with pytest.raises(UnknownNameError) as caught:
+        plan(parents, "hald")
+    assert "half" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("method", OPERATORS.table)
+def test_every_operator_of_the_table_is_one(method: str) -> None:
+    assert isinstance(OPERATORS.load(method), Operator)

@@ -1,0 +1,26 @@
+"""The operators that combine adapters, by the names of `adapters blend --method`: loaded when one is asked for.
+
+Adding one is a file with an `Operator` and a line here, or a package with an entry point in the group.
+"""
+
+from typing import TYPE_CHECKING
+
+from agentlab.plugins import Registry
+
+if TYPE_CHECKING:
+    from agentlab.lora.blend import Operator  # imports torch, which the help of a command does without
+
+GROUP = "agentlab.lora_operators"
+
+OPERATORS: "Registry[Operator]" = Registry(
+    "method",
+    GROUP,
+    {
+        "sum": "agentlab.lora.blend:SUM",
+        "concat": "agentlab.lora.blend:CONCAT",
+        "slerp": "agentlab.lora.blend:SLERP",
+        "ties": "agentlab.lora.sparse:TIES",
+        "dare": "agentlab.lora.sparse:DARE",
+        "svd-cross": "agentlab.lora.crossover:SVD_CROSS",
+    },
+)
