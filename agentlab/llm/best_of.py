@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from agentlab.answers.compare import same_texts
+from agentlab.answers.judge import Ballot, both_orders, decide_async, place_of
 from agentlab.llm import judge, policy, structured
 from agentlab.llm.attempts import AttemptLoop
 from agentlab.llm.config import LLMConfig
@@ -37,7 +39,7 @@ class BestOf:
                 return replace(final, attempts=attempts)
             rest = replace(question, candidates=tuple(each for each in question.candidates if each not in several))
             return await AttemptLoop(rest, self.means, before=attempts).run()
-        if len(good) == 1 or judge.same([_shown(outcome) for outcome in good]):
+        if len(good) == 1 or same_texts([_shown(outcome) for outcome in good]):
             return replace(good[0], attempts=attempts)
         best, judging = await self._judged(question, good)
         seconds = asyncio.get_running_loop().time() - question.start
@@ -62,22 +64,27 @@ class BestOf:
 
     async def _judged(self, question: Question, good: list[Outcome]) -> tuple[Outcome, tuple[Attempt, ...]]:
         """The best answer, and what judging took. A judge that fails or wavers leaves it to what was learnt before."""
-        texts = [_shown(outcome) for outcome in good]
-        asking = [asyncio.ensure_future(self._verdict(question, order)) for order in (texts, texts[::-1])]
-        try:
-            first, second = await asyncio.gather(*asking)
-        finally:
-            await given_up(*asking)
-        letters = [None if verdict.error else verdict.value.best for verdict in (first, second)]
-        index = judge.agreed(letters[0], letters[1], len(good))
+        verdicts: list[Outcome] = []
+
+        async def ask(ballots: list[Ballot]) -> list[int | None]:
+            asking = [asyncio.ensure_future(self._verdict(question, ballot)) for ballot in ballots]
+            try:
+                verdicts.extend(await asyncio.gather(*asking))
+            finally:
+                await given_up(*asking)
+            return [None if verdict.error else place_of(verdict.value.best) for verdict in verdicts]
+
+        case = judge.case(question.request.messages, [_shown(outcome) for outcome in good])
+        (match,) = await decide_async(both_orders(case, [tuple(range(len(good)))]), ask)
+        index = match.winner
         best = self._preferred(question.task, good) if index is None else good[index]
         LOG.debug("%s: the judge %s, %s", question.task, "wavered" if index is None else "agreed", best.model)
         if index is not None:
             for outcome in good:
                 self.means.observe.quality(question.task, outcome.model, float(outcome is best))
-        return best, first.attempts + second.attempts
+        return best, tuple(attempt for verdict in verdicts for attempt in verdict.attempts)
 
-    async def _verdict(self, question: Question, texts: list[str]) -> Outcome:
+    async def _verdict(self, question: Question, ballot: Ballot) -> Outcome:
         """One verdict, within the clock of the question."""
         exception = self.config.tasks.get(judge.TASK)
         own = exception is not None and exception.roles is not None
@@ -85,7 +92,7 @@ class BestOf:
         temperature, max_tokens = self.config.sampling(judge.TASK)
         request = Request(
             model="",
-            messages=judge.prompt(question.request.messages, texts),
+            messages=judge.messages(ballot),
             schema=structured.schema_of(judge.Verdict),
             temperature=temperature,
             max_tokens=max_tokens,

@@ -6,20 +6,20 @@ A provider's promise to follow the schema is never trusted: every answer is vali
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from agentlab.answers.extract import first_object, value_of
 from agentlab.llm.types import Message
 
 M = TypeVar("M", bound=BaseModel)
 
-_MOST_TEXT = 65_536  # characters that are searched for JSON
 _MOST_REPAIRED = 8_192  # characters of an answer whose syntax is mended
-_MOST_STARTS = 32  # opening braces that are tried
 _MOST_PROBLEMS, _PROBLEM_WIDTH = 8, 200
+_KEPT = 64  # compiled schemas
 _QUOTED_ANSWER = 1_500  # characters of a bad answer that go back to the model
-_FENCE = "```"
 _NO_CONSTRAINT = {"title", "default", "discriminator"}
 
 
@@ -89,6 +89,27 @@ def schema_checker(schema: Mapping[str, Any]) -> Callable[[str, bool], dict[str,
     return check
 
 
+def fits(text: str, schema: Mapping[str, Any]) -> Any | Rejected:
+    """The value of an answer that is JSON, alone or in a code fence, and follows a schema; or why it does not.
+
+    Raises:
+        BadRequestError: as of `schema_checker`.
+    """
+    try:
+        value = value_of(text)
+    except ValueError as error:
+        return Rejected((f"the answer is not JSON: {error}"[:_PROBLEM_WIDTH],))
+    problems = tuple(f"{where}: {what}"[:_PROBLEM_WIDTH] for where, what in _validator(json.dumps(schema))(value))
+    return Rejected(problems) if problems else value
+
+
+@lru_cache(_KEPT)
+def _validator(schema: str) -> Callable[[Any], Iterator[tuple[str, str]]]:
+    from agentlab.llm.schemas import validator_of
+
+    return validator_of(json.loads(schema))
+
+
 def object_checker(text: str, cut: bool) -> dict[str, Any] | Rejected:
     """Any JSON object will do."""
     found = _found(text, cut)
@@ -124,31 +145,6 @@ def _repaired(text: str) -> dict[str, Any] | None:
 
     found = json_repair.loads(text[start:end], skip_json_loads=True)
     return found if isinstance(found, dict) and found else None
-
-
-def first_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object of a text, that in a code fence first; None without one."""
-    text = text[:_MOST_TEXT]
-    fenced = text.partition(_FENCE)[2]
-    return next(_objects(fenced), None) or next(_objects(text), None)
-
-
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-    start = -1
-    for _ in range(_MOST_STARTS):
-        start = text.find("{", start + 1)
-        if start < 0:
-            return
-        try:
-            value, _end = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        yield value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _lines(error: ValidationError) -> Iterator[str]:

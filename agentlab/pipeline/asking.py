@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import AgentlabError, LLMCancelledError, MissingFileError, SchemaError
 from agentlab.gguf.fingerprint import engine_build
-from agentlab.llm.structured import Rejected
+from agentlab.llm.structured import Rejected, fits
 from agentlab.pipeline import local_model, remote_model
-from agentlab.pipeline.aggregation.fit import fits
 from agentlab.pipeline.answer import Answer, Asked, canonical, key_of, sha_of
 from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.config import PipelineConfig

@@ -4,13 +4,13 @@ Each problem comes with its place, so that the message can name file, line and c
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError, ConfigError, UnknownNameError
 from agentlab.pipeline import graph
-from agentlab.pipeline.aggregation.vote import reading_problems, vote_needs_extract
-from agentlab.pipeline.stage_config import BestOf, Judge, Stage, Synthesis, Vote
+from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.templates import compiled, condition
 
 if TYPE_CHECKING:
@@ -113,27 +113,21 @@ def _asked(stage: Stage) -> Iterator[tuple[Key, str]]:
         yield ("model",) if stage.model is not None else ("models", str(number)), name
     for number, name in enumerate(stage.fallback_models):
         yield ("fallback_models", str(number)), name
-    match stage.aggregation:
-        case Judge(model=name) | Synthesis(model=name):
-            yield ("aggregation", "model"), name
-        case Vote(judge=str(name)):
-            yield ("aggregation", "judge"), name
+    how = stage.aggregation
+    if how is not None and how.asks is not None and how.asked is not None:
+        yield ("aggregation", how.asks), how.asked
 
 
 def _aggregation(stage: Stage, config: "PipelineConfig") -> Iterator[Problem]:
-    yield from reading_problems(stage)
-    match stage.aggregation:
-        case Vote() as vote:
-            if sentence := vote_needs_extract(stage):
-                yield ("aggregation",), sentence
-            for name in vote.weights:
-                if name not in stage.asked:
-                    yield ("aggregation", "weights", name), _unknown("model of this stage", name, list(stage.asked))
-        case BestOf():
-            asked = (*stage.asked, *stage.fallback_models)
-            remote = [name for name in asked if name in config.models and config.models[name].provider == "router"]
-            if remote:
-                yield ("aggregation",), f"best_of needs token probabilities, which {remote[0]} does not tell"
+    how = stage.aggregation
+    if how is None:
+        return
+    for place, problem in chain(how.problems(), how.misfits(stage.asked, schema=stage.response_schema is not None)):
+        yield ("aggregation", *place), problem if isinstance(problem, str) else _sentence(problem)
+    asked = (*stage.asked, *stage.fallback_models) if how.logprobs else ()
+    remote = [name for name in asked if name in config.models and config.models[name].provider == "router"]
+    if remote:
+        yield ("aggregation",), f"{how.method} needs token probabilities, which {remote[0]} does not tell"
 
 
 def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
@@ -164,5 +158,8 @@ def _loops(stages: Sequence[Stage], *, readable: bool) -> Iterator[Problem]:
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:
-    error = UnknownNameError(kind, name, known)
+    return _sentence(UnknownNameError(kind, name, known))
+
+
+def _sentence(error: AgentlabError) -> str:
     return f"{error.message.rstrip('.')}" + (f" ({error.hint.rstrip('.')})" if error.hint else "")

@@ -1,27 +1,19 @@
 """A step's end from its candidates. What has to be asked for that, by a judge or for a synthesis, is asked here."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from random import Random
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentlab.errors import AgentlabError
-from agentlab.llm.structured import Rejected
-from agentlab.pipeline.aggregation import judge, pick, synthesis, vote
-from agentlab.pipeline.aggregation.fit import fits
-from agentlab.pipeline.aggregation.types import Candidate, Chosen, Messages, Tie
+from agentlab.llm.structured import Rejected, fits
+from agentlab.pipeline.aggregation.base import CHARACTERS, VERDICT_TOKENS, Candidate, Chosen
 from agentlab.pipeline.answer import Answer
 from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.settings import drawing_of, engine_of
-from agentlab.pipeline.stage_config import BestOf, Concat, Custom, FirstValid, Judge, Synthesis, Vote
 from agentlab.pipeline.state import Ended, Item
-from agentlab.pipeline.templates import compiled
 from agentlab.pipeline.work import derived, messages
-
-_VERDICT_TOKENS = 48
-_CHARACTERS = 3  # of a token, when nobody has counted
 
 Ask = Callable[[Call], Answer]
 Found = Mapping[str, Answer | AgentlabError]
@@ -71,107 +63,75 @@ def _json(text: str, step: Step) -> Any:
 
 
 def _chosen(step: Step, item: Item, answers: Sequence[Answer], config: PipelineConfig, ask: Ask) -> Chosen:
-    """One answer of several; a vote without a winner is judged."""
+    """One answer of several."""
+    how = step.stage.aggregation
+    if how is None:
+        return Chosen(answers[0].text, {})
     models = [answer.model for answer in answers]
-    candidates = tuple(
-        Candidate(a.model, models[: place + 1].count(a.model), a.text, _json(a.text, step), a.logprob)
-        for place, a in enumerate(answers)
-    )
-    match step.stage.aggregation:
-        case None:
-            return Chosen(answers[0].text, {})
-        case Concat() as how:
-            return pick.concat(candidates, how)
-        case BestOf():
-            return pick.best_of(candidates)
-        case FirstValid() as how:
-            return pick.first_valid(candidates, how, step.stage.response_schema)
-        case Custom() as how:
-            return pick.custom(candidates, compiled(how.template), item.values(step, item.given(step)))
-        case Synthesis() as how:
-            return _synthesised(step, item, candidates, answers, how, config, ask)
-        case Judge() as how:
-            return _judged(step, item, candidates, how, config, ask)
-        case Vote() as how:
-            counted = vote.vote(candidates, how)
-            if isinstance(counted, Chosen):
-                return counted
-            return _untied(step, item, candidates, counted, how, config, ask)
+    candidates = [
+        Candidate(
+            model=answer.model,
+            sample=models[: place + 1].count(answer.model),
+            text=answer.text,
+            json=_json(answer.text, step),
+            logprob=answer.logprob,
+            tokens=answer.completion_tokens or len(answer.text) // CHARACTERS,
+        )
+        for place, answer in enumerate(answers)
+    ]
+    return how.choose(candidates, _Scene(step, item, config, ask, how.asked or ""))
 
 
-def _untied(
-    step: Step, item: Item, candidates: Sequence[Candidate], tie: Tie, how: Vote, config: PipelineConfig, ask: Ask
-) -> Chosen:
-    assert how.judge is not None
-    among = tuple(candidates[place] for place in tie.places)
-    return vote.settled(tie, _judged(step, item, among, Judge(model=how.judge), config, ask))
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Implements `aggregation.base.Scene`."""
 
+    step: Step
+    item: Item
+    config: PipelineConfig
+    answer: Ask
+    model: str  # that an aggregation asks; "" where it asks nobody
 
-def _judged(
-    step: Step, item: Item, candidates: Sequence[Candidate], how: Judge, config: PipelineConfig, ask: Ask
-) -> Chosen:
-    room = _context(config, how.model) - _VERDICT_TOKENS
-    judging = judge.judging(
-        candidates,
-        _asked(step, item),
-        Random(derived(config.seed, f"{step.id}/judge")),  # noqa: S311 - shuffles
-        mode=how.mode,
-        criteria=how.criteria,
-        shown=min(6_000, room * _CHARACTERS // 4),  # the question, two answers, and as much for the task
-    )
-    replies: dict[str, str] = {}
-    while questions := judging.questions(replies):
-        for question in questions:
-            call = _call(step, item, question.id, how.model, question.messages, config)
-            replies[question.id] = ask(replace(call, schema=question.schema)).text
-    return judging.verdict(replies)
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        return self.step.stage.response_schema
 
+    @property
+    def question(self) -> str:
+        return messages(self.step, self.item, 1.0)[-1][1]
 
-def _synthesised(
-    step: Step,
-    item: Item,
-    candidates: Sequence[Candidate],
-    answers: Sequence[Answer],
-    how: Synthesis,
-    config: PipelineConfig,
-    ask: Ask,
-) -> Chosen:
-    """One answer written from all; candidates are cut by the tokens their own models counted."""
-    lengths = {a.text: a.completion_tokens or len(a.text) // _CHARACTERS for a in answers}
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self.item.values(self.step, self.item.given(self.step))
 
-    def cut(text: str, tokens: int) -> str:
-        return text if lengths[text] <= tokens else text[: len(text) * tokens // lengths[text]]
+    @property
+    def context(self) -> int:
+        entry = self.config.models[self.model]
+        if entry.provider == "gguf":
+            return engine_of(self.config, self.model).context
+        return self.config.llm.models[entry.model or ""].context or 8_192
 
-    instruction = compiled(how.instruction).render(item.values(step, item.given(step)))
-    asked = synthesis.question(
-        candidates, _asked(step, item), cut, candidate_tokens=how.candidate_tokens, instruction=instruction
-    )
-    call = _call(step, item, "synthesis", how.model, asked, config)
-    drawings = {how.model: drawing_of(config, step.stage, how.model)}
-    written = ask(replace(call, drawings=drawings, schema=step.stage.response_schema, stop=step.stage.stop))
-    return Chosen(written.text, {"method": "synthesis", "model": how.model, "candidates": len(candidates)})
+    def seed(self, name: str) -> int:
+        return derived(self.config.seed, f"{self.step.id}/{name}")
 
+    def ask(self, name: str, prompt: str, schema: Mapping[str, Any]) -> str:
+        call = self._call(name, prompt, schema)
+        drawings = {
+            model: replace(drawing, temperature=0.0, max_tokens=VERDICT_TOKENS)
+            for model, drawing in call.drawings.items()
+        }
+        return self.answer(replace(call, drawings=drawings)).text
 
-def _asked(step: Step, item: Item) -> str:
-    """The question as the candidates were asked it."""
-    return messages(step, item, 1.0)[-1][1]
+    def write(self, name: str, prompt: str) -> str:
+        return self.answer(replace(self._call(name, prompt, self.schema), stop=self.step.stage.stop)).text
 
-
-def _call(step: Step, item: Item, name: str, model: str, asked: Messages, config: PipelineConfig) -> Call:
-    """A question of the aggregation itself: the likeliest answer, in a few words."""
-    drawing = replace(drawing_of(config, step.stage, model), temperature=0.0, max_tokens=_VERDICT_TOKENS)
-    return Call(
-        id=item.id(f"{step.id}/={name}"),  # no model is called so
-        stage=step.stage,
-        models=(model,),
-        prompt=lambda _: asked,
-        drawings={model: drawing},
-        seed=derived(config.seed, f"{step.id}/{name}"),
-    )
-
-
-def _context(config: PipelineConfig, model: str) -> int:
-    """Tokens that a model can be shown."""
-    if config.models[model].provider == "gguf":
-        return engine_of(config, model).context
-    return config.llm.models[config.models[model].model or ""].context or 8_192
+    def _call(self, name: str, prompt: str, schema: Mapping[str, Any] | None) -> Call:
+        return Call(
+            id=self.item.id(f"{self.step.id}/={name}"),  # no model is called so
+            stage=self.step.stage,
+            models=(self.model,),
+            prompt=lambda _: (("user", prompt),),
+            drawings={self.model: drawing_of(self.config, self.step.stage, self.model)},
+            seed=self.seed(name),
+            schema=schema,
+        )

@@ -7,7 +7,7 @@ visit is passed over when the condition held before it. So there is no circle, a
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from agentlab.pipeline.stage_config import Custom, Stage, Synthesis
+from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.templates import Condition, Template, compiled, condition
 
 INPUT = "input"
@@ -58,11 +58,9 @@ def templates(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:
     """(place in the stage, source) of every template of a stage."""
     yield ("system",), stage.system
     yield ("prompt",), stage.prompt
-    match stage.aggregation:
-        case Custom(template=source):
-            yield ("aggregation", "template"), source
-        case Synthesis(instruction=source):
-            yield ("aggregation", "instruction"), source
+    if stage.aggregation is not None:
+        for name in stage.aggregation.templates:
+            yield ("aggregation", name), getattr(stage.aggregation, name)
 
 
 def conditions(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -13,7 +13,7 @@ from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.memo import FINISHED
 from agentlab.pipeline.registry import asked
 from agentlab.pipeline.settings import drawing_of, engine_of
-from agentlab.pipeline.stage_config import Judge, Stage, Vote
+from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.templates import Condition, Template, compiled, condition
 from agentlab.runs.events import Event, noted
 from agentlab.runs.journal import read_events
@@ -169,7 +169,5 @@ def _draws(config: PipelineConfig, stage: Stage) -> bool:
 
 
 def _judge(stage: Stage) -> str | None:
-    match stage.aggregation:
-        case Judge(model=name) | Vote(judge=str(name)):
-            return name
-    return None
+    how = stage.aggregation
+    return how.asked if how is not None and how.judges else None

@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from agentlab import machine
+from agentlab.answers.quote import headed
 from agentlab.errors import AgentlabError, ConfigError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.proof import Proofs
-from agentlab.llm.quote import headed
 from agentlab.pipeline import items as inputs_of
 from agentlab.pipeline.asking import Asking
 from agentlab.pipeline.config import PipelineConfig

@@ -1,101 +1,18 @@
 """What a stage of a pipeline may say."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from agentlab.config.base import StrictModel
+from agentlab.pipeline.aggregation import kinds
+from agentlab.pipeline.aggregation.base import Aggregation, Source
 
 MOST_SAMPLES, MOST_VISITS = 32, 20
 
 # Ids stand in templates as `stages.draft.output`, so they are Python names; `input` is the run's own input.
 StageId = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Template = Annotated[str, Field(max_length=65_536)]
 Expression = Annotated[str, Field(min_length=1, max_length=2_000)]
-
-
-class Extract(StrictModel):
-    """How the vote of a free text is read; one of these."""
-
-    regex: str | None = Field(None, max_length=500, description="The first group, or else the whole match.")
-    pointer: str | None = Field(None, max_length=200, description="A JSON pointer into the answer, such as /vote.")
-    kind: Literal["number", "letter", "label", "short"] | None = Field(
-        None, description="number: the last one; letter, label: one of `labels`; short: a word, name or date."
-    )
-    labels: tuple[str, ...] = Field((), max_length=64, description="What `letter` and `label` choose from.")
-
-    @model_validator(mode="after")
-    def _one(self) -> "Extract":
-        if sum(way is not None for way in (self.regex, self.pointer, self.kind)) != 1:
-            raise ValueError("give exactly one of regex, pointer and kind")
-        if (self.kind in ("letter", "label")) != bool(self.labels):
-            raise ValueError("labels belong to the kinds letter and label, and those need them")
-        return self
-
-
-class Concat(StrictModel):
-    """All answers, one after another."""
-
-    method: Literal["concat"] = "concat"
-    separator: str = Field("\n\n", max_length=200, description="Stands between two answers.")
-
-
-class Vote(StrictModel):
-    """The answer that most candidates give. Free text needs `extract`; with `response_schema` the whole value votes."""
-
-    method: Literal["vote"] = "vote"
-    extract: Extract | None = Field(None, description="What of an answer is its vote.")
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight by model; 1 where none is given.")
-    ties: Literal["first", "judge", "abstain"] = Field(
-        "first", description="first: the earlier candidate; judge: `judge` decides; abstain: an empty answer."
-    )
-    judge: str | None = Field(None, description="The model that breaks ties.")
-
-    @model_validator(mode="after")
-    def _judge(self) -> "Vote":
-        if (self.ties == "judge") != (self.judge is not None):
-            raise ValueError("ties: judge needs `judge`, the name of a model, and nothing else does")
-        return self
-
-
-class Judge(StrictModel):
-    """The answer that a model finds best: pairs in both orders (who wavers means a tie), or marks of 1 to 10."""
-
-    method: Literal["judge"] = "judge"
-    model: str = Field(description="Who judges.")
-    mode: Literal["pairwise", "score"] = Field("pairwise", description="Compare in both orders, or mark each alone.")
-    criteria: str = Field(
-        "right, complete and to the point", max_length=2_000, description="What makes an answer good."
-    )
-
-
-class Synthesis(StrictModel):
-    """One answer written from all candidates (mixture of agents, arXiv 2406.04692, section 2.2)."""
-
-    method: Literal["synthesis"] = "synthesis"
-    model: str = Field(description="Who writes it.")
-    instruction: Template = Field("", description="Replaces the built-in instruction.")
-    candidate_tokens: int = Field(512, ge=16, description="Tokens of each candidate that are shown.")
-
-
-class BestOf(StrictModel):
-    """The answer its own model was surest of: highest mean log-probability per token. Local models only."""
-
-    method: Literal["best_of"] = "best_of"
-
-
-class FirstValid(StrictModel):
-    """The first answer that fits `response_schema` (or `pattern`, or else is not empty)."""
-
-    method: Literal["first_valid"] = "first_valid"
-    pattern: str | None = Field(None, max_length=500, description="A regular expression found in a valid answer.")
-
-
-class Custom(StrictModel):
-    """A template over `candidates` (each with model, sample, output, json) and all that a prompt may use."""
-
-    method: Literal["template"] = "template"
-    template: Template = Field(min_length=1, description="Its text is the stage's answer.")
 
 
 def _spelled_out(value: Any) -> Any:
@@ -105,10 +22,10 @@ def _spelled_out(value: Any) -> Any:
     return value
 
 
-Aggregation = Annotated[
-    Concat | Vote | Judge | Synthesis | BestOf | FirstValid | Custom,
-    Field(discriminator="method"),
-]
+if TYPE_CHECKING:
+    Kind = Aggregation
+else:
+    Kind = Annotated[Union[kinds()], Field(discriminator="method")]  # noqa: UP007 - as many as there are
 
 
 class Loop(StrictModel):
@@ -140,12 +57,12 @@ class Stage(Sampling):
     model: str | None = Field(None, description="The model of a single stage.")
     models: tuple[str, ...] = Field((), max_length=16, description="The models of a multi stage; one may come twice.")
     samples: int = Field(1, ge=1, le=MOST_SAMPLES, description="Answers of each model, with different seeds.")
-    aggregation: Annotated[
-        Aggregation | None, BeforeValidator(_spelled_out, json_schema_input_type=Aggregation | str | None)
-    ] = Field(
-        None,
-        description="How several answers become one: concat, vote, judge, synthesis, best_of, first_valid, or a "
-        "template.",
+    aggregation: Annotated[Kind | None, BeforeValidator(_spelled_out, json_schema_input_type=Kind | str | None)] = (
+        Field(
+            None,
+            description="How several answers become one: concat, vote, judge, synthesis, best_of, first_valid, or a "
+            "template.",
+        )
     )
     input_from: tuple[StageId, ...] | StageId | None = Field(
         None, description="Whose answers it reads, or `input`; null is the stage before it."
@@ -153,8 +70,8 @@ class Stage(Sampling):
     output_mode: Literal["answer_only", "input_plus_answer"] = Field(
         "answer_only", description="What it hands on: its answer, or what it read and its answer."
     )
-    system: Template = Field("", description="Template of the system message; empty is none.")
-    prompt: Template = Field("{{ input }}", description="Template of the question.")
+    system: Source = Field("", description="Template of the system message; empty is none.")
+    prompt: Source = Field("{{ input }}", description="Template of the question.")
     response_schema: dict[str, Any] | None = Field(None, description="A JSON schema that the answers have to fit.")
     when: Expression | None = Field(None, description="It is skipped unless this holds, such as stages.check.json.ok")
     repeat_until: Loop | None = Field(None, description="Visit it again until a condition holds.")

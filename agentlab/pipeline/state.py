@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agentlab.llm.quote import headed
+from agentlab.answers.quote import headed
 from agentlab.pipeline.graph import INPUT, Step, step_id
 from agentlab.pipeline.stage_config import MOST_VISITS
 from agentlab.pipeline.templates import condition

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.schedule.types import Job
-from agentlab.pipeline.stage_config import Judge, Synthesis, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,8 @@ def _of(step: Step, config: PipelineConfig) -> Iterator[Unit]:
         count = step.stage.asked.count(model) * step.stage.samples
         local = config.models[model].provider == "gguf"
         yield Unit(f"{step.id}/{model}", step, model, whole=False, local=local, needs=before, calls=count)
-    judge = aggregator(step)
+    how = step.stage.aggregation
+    judge = None if how is None else how.asked
     yield Unit(
         f"{step.id}/=",
         step,
@@ -55,13 +55,3 @@ def _of(step: Step, config: PipelineConfig) -> Iterator[Unit]:
         needs=frozenset(f"{step.id}/{model}" for model in asked),
         calls=0 if judge is None else 1,
     )
-
-
-def aggregator(step: Step) -> str | None:
-    """The model that an aggregation asks, if it asks one."""
-    match step.stage.aggregation:
-        case Judge(model=name) | Synthesis(model=name):
-            return name
-        case Vote(judge=name):
-            return name
-    return None

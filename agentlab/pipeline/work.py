@@ -10,7 +10,6 @@ from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.ladder import shortened
 from agentlab.pipeline.settings import drawing_of
-from agentlab.pipeline.stage_config import BestOf
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.templates import compiled
 
@@ -30,7 +29,7 @@ def calls(step: Step, item: Item, model: str, config: PipelineConfig) -> Iterato
             drawings={name: drawing_of(config, stage, name) for name in models},
             seed=seed_of(config.seed, step, number),
             schema=stage.response_schema,
-            logprob=isinstance(stage.aggregation, BestOf),
+            logprob=stage.aggregation is not None and stage.aggregation.logprobs,
             stop=stage.stop,
         )
 

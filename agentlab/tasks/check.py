@@ -1,20 +1,19 @@
 """Scores an answer to an item. Pure: the same text always gets the same score."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
 from typing import Any
 
-from agentlab.llm.structured import first_object
-from agentlab.tasks import extract
+from agentlab.answers import extract
+from agentlab.answers.compare import same_fields, same_results
 from agentlab.tasks.expression import Refused, evaluate
 from agentlab.tasks.items import CheckerName, Item
 from agentlab.tasks.rules import broken
 
 _MOST_REASONS = 3
 _SHOWN = 80
-_CLOSE = 1e-9  # relative, between numbers that went through a division
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +46,22 @@ def _text(item: Item, text: str) -> Checked:
     return _verdict(found == item.expected, item.expected, found)
 
 
-def _letter(item: Item, text: str) -> Checked:
-    found = extract.letter(text, item.expected["among"])
-    return _verdict(found == item.expected["right"], item.expected["right"], found)
+def _choice(read: Callable[[str, Sequence[str]], str | None]) -> Callable[[Item, str], Checked]:
+    def check_choice(item: Item, text: str) -> Checked:
+        found = read(text, item.expected["among"])
+        return _verdict(found == item.expected["right"], item.expected["right"], found)
 
-
-def _label(item: Item, text: str) -> Checked:
-    found = extract.label(text, item.expected["among"])
-    return _verdict(found == item.expected["right"], item.expected["right"], found)
+    return check_choice
 
 
 def _fields(item: Item, text: str) -> Checked:
     """All fields right, or nothing: half an extraction cannot be used."""
-    found = first_object(extract.final_part(text))
+    found = extract.first_object(extract.final_part(text))
     if found is None:
         return Checked(0.0, "no JSON object", valid=False)
     if wrong := _problems(found, item):
         return Checked(0.0, "; ".join(wrong), valid=False)
-    differing = [name for name, value in item.expected.items() if not _same(found.get(name), value)]
+    differing = [name for name, value in item.expected.items() if not same_fields(found.get(name), value)]
     return Checked(0.0 if differing else 1.0, f"wrong: {', '.join(differing)}" if differing else "", valid=True)
 
 
@@ -75,15 +72,6 @@ def _problems(found: dict[str, Any], item: Item) -> list[str]:
     return [error.message[:_SHOWN] for error in islice(errors, _MOST_REASONS)]
 
 
-def _same(found: Any, expected: Any) -> bool:
-    """Equal, whatever the case and the blanks of texts."""
-    if isinstance(expected, str):
-        return isinstance(found, str) and found.casefold().split() == expected.casefold().split()
-    if isinstance(expected, list):
-        return isinstance(found, list) and len(found) == len(expected) and all(map(_same, found, expected))
-    return bool(found == expected)
-
-
 def _expression(item: Item, text: str) -> Checked:
     """Right in every case, or wrong."""
     source = extract.code(extract.final_part(text))
@@ -92,17 +80,9 @@ def _expression(item: Item, text: str) -> Checked:
             found = evaluate(source, dict(zip(item.expected["names"], given, strict=True)))
         except Refused as refused:
             return Checked(0.0, str(refused)[:_SHOWN])
-        if not _equal(found, expected):
+        if not same_results(found, expected):
             return Checked(0.0, f"{str(found)[:_SHOWN]} for {given}, not {expected}")
     return Checked(1.0, "")
-
-
-def _equal(found: Any, expected: Any) -> bool:
-    if isinstance(found, bool) or isinstance(expected, bool):
-        return found is expected
-    if isinstance(found, int | float) and isinstance(expected, int | float):
-        return abs(found - expected) <= _CLOSE * max(1.0, abs(expected))
-    return type(found) is type(expected) and found == expected
 
 
 def _rules(item: Item, text: str) -> Checked:
@@ -121,8 +101,8 @@ def _judged(item: Item, text: str) -> Checked:
 _CHECKERS: Mapping[CheckerName, Callable[[Item, str], Checked]] = {
     "number": _number,
     "text": _text,
-    "letter": _letter,
-    "label": _label,
+    "letter": _choice(extract.letter),
+    "label": _choice(extract.label),
     "fields": _fields,
     "expression": _expression,
     "rules": _rules,

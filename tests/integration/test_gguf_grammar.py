@@ -18,9 +18,8 @@ from agentlab.errors import AgentlabError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.schema import MAX_REPEATS, grammar_of
-from agentlab.llm.structured import Rejected
+from agentlab.llm.structured import Rejected, fits
 from agentlab.models.store import find
-from agentlab.pipeline.aggregation.fit import fits
 from agentlab.workers.chat import ChatRequest
 
 pytestmark = pytest.mark.model

@@ -9,29 +9,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from agentlab.answers.extract import final_part
+from agentlab.answers.judge import Ballot, both_orders, decide_async, place_of
 from agentlab.bench.bounded import all_of
 from agentlab.bench.failures import cause_of, message_of
 from agentlab.bench.quality.config import QualityConfig
-from agentlab.bench.quality.judging import judge_answer
 from agentlab.bench.quality.plan import QualityPlan, plan_quality
 from agentlab.bench.quality.result import ANSWERS_FILE, NOT_ASKED, Answer, JudgeNote, QualityResult
 from agentlab.bench.quality.scores import LEVEL, summarise
 from agentlab.bench.targets import Target
-from agentlab.errors import MissingError, ModelFileError, RemoteError
+from agentlab.errors import AgentlabError, BudgetExceededError, Interrupted, MissingError, ModelFileError, RemoteError
+from agentlab.llm import judge
 from agentlab.llm.config import LLMConfig
+from agentlab.llm.options import Options
 from agentlab.llm.types import Completion, Message
 from agentlab.runs.events import Event
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
 from agentlab.tasks.check import check
-from agentlab.tasks.extract import final_part
 from agentlab.tasks.items import Item, set_digest
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
+JUDGE_TASK = "bench.judge"
 GIVEN, JUDGED = "answer.given", "answer.judged"
 
 _GIVE_UP_AFTER = 5  # requests in a row without any answer of the target so far
@@ -158,12 +161,51 @@ class _Asking:
         jobs = [partial(self._judge, self.plan.judge, answer, items[answer.item]) for answer in waiting]
         await all_of(jobs, self.config.at_once, self.stop)
 
-    async def _judge(self, judge: str, answer: Answer, item: Item) -> None:
+    async def _judge(self, model: str, answer: Answer, item: Item) -> None:
         call_id = f"{answer.target}/{item.id}"
-        found = await judge_answer(self.router, judge, item, final_part(answer.text), call_id)
-        verdict = {"score": found.score, "agreed": found.agreed, "reason": found.reason}
+        verdict = await judge_answer(self.router, model, item, final_part(answer.text), call_id)
         self.run.emit(JUDGED, call_id, target=answer.target, item=item.id, **verdict)
         self.answers[answer.target, item.id] = answer.model_copy(update=verdict)
+
+
+async def judge_answer(router: "Router", model: str, item: Item, text: str, call_id: str) -> dict[str, Any]:
+    """`score`, `agreed` and `reason` of an open answer, which `model` compares with the reference answer of its item.
+
+    The score is 1 if the answer is preferred in both orders, 0 in neither, 0.5 if the judge contradicts itself, and
+    None, with the reason, if it gives no usable verdict: an error of the judge is no exception.
+
+    Raises:
+        Interrupted: a stop was requested.
+        BudgetExceededError: the judge was not asked, because it may cost too much.
+    """
+    letters: list[str] = []
+
+    async def ask(ballots: list[Ballot]) -> list[int]:
+        for ballot in ballots:
+            verdict = await router.complete(
+                judge.messages(ballot),
+                JUDGE_TASK,
+                judge.Verdict,
+                call_id=f"{call_id}/{ballot.number - 1}",
+                options=Options(model=model, temperature=0.0, cache=False),
+            )
+            letters.append(verdict.value.best)
+        return [place_of(letter) for letter in letters]
+
+    case = judge.case((Message("user", item.prompt),), [text, str(item.expected)])
+    try:
+        (match,) = await decide_async(both_orders(case, [(0, 1)]), ask)
+    except (Interrupted, BudgetExceededError):
+        raise
+    except AgentlabError as error:
+        return {"score": None, "agreed": None, "reason": error.message}
+    if set(letters) - {"A", "B"}:
+        shown = ", ".join(letters)
+        return {"score": None, "agreed": None, "reason": f"the judge named an answer that was not shown: {shown}"}
+    if match.winner is None:
+        return {"score": 0.5, "agreed": False, "reason": "the judge preferred a place, not an answer"}
+    reason = "the reference was preferred" if match.winner else ""
+    return {"score": 1.0 - match.winner, "agreed": True, "reason": reason}
 
 
 def _blank(target: Target, item: Item, error: str, message: str) -> Answer:
@@ -174,41 +216,28 @@ def _blank(target: Target, item: Item, error: str, message: str) -> Answer:
         digest=item.digest,
         type=item.type,
         level=item.level,
-        text="",
-        model="",
         score=0.0,
-        valid=None,
         reason="no answer",
         error=error,
         message=message,
-        first_seconds=None,
-        total_seconds=None,
-        input_tokens=None,
-        output_tokens=None,
-        cost_usd=None,
     )
 
 
 def _answer_of(target: Target, item: Item, completion: Completion[str]) -> Answer:
     found, timing, usage = check(item, completion.text), completion.timing, completion.usage
-    return Answer(
-        target=target.name,
-        item=item.id,
-        digest=item.digest,
-        type=item.type,
-        level=item.level,
-        text=completion.text,
-        model=completion.model,
-        score=found.score,
-        valid=found.valid,
-        reason=found.reason,
-        error="",
-        message="",
-        first_seconds=None if timing is None or timing.first is None else round(timing.first, _DIGITS),
-        total_seconds=None if timing is None else round(timing.total, _DIGITS),
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cost_usd=usage.cost_usd,
+    return _blank(target, item, "", "").model_copy(
+        update={
+            "text": completion.text,
+            "model": completion.model,
+            "score": found.score,
+            "valid": found.valid,
+            "reason": found.reason,
+            "first_seconds": None if timing is None or timing.first is None else round(timing.first, _DIGITS),
+            "total_seconds": None if timing is None else round(timing.total, _DIGITS),
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cost_usd": usage.cost_usd,
+        }
     )
 
 

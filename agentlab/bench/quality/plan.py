@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentlab.bench.quality.config import QualityConfig
-from agentlab.bench.quality.judging import judge_of
 from agentlab.bench.targets import Target, targets_of
 from agentlab.errors import UnknownNameError
 from agentlab.llm.config import LLMConfig
@@ -43,3 +42,8 @@ def plan_quality(config: QualityConfig, llm: LLMConfig, targets: Sequence[str] =
         raise UnknownNameError("model for quality.judge", config.judge, list(llm.models))
     items = generate(tuple(dict.fromkeys(config.types)), config.per_type, config.items_seed)
     return QualityPlan(items, targets_of(targets, llm), judge_of(config.judge, llm))
+
+
+def judge_of(chosen: str | None, llm: LLMConfig) -> str | None:
+    """The judging model: the one that is named, else the first duplicate; None leaves open answers unscored."""
+    return chosen or next(iter(llm.roles.duplicate), None)

@@ -20,18 +20,18 @@ class Answer(Document):
     digest: str  # of the item, so that other items are not taken for it
     type: TaskType
     level: int
-    text: str
-    model: str  # that answered in the end
+    text: str = ""
+    model: str = ""  # that answered in the end
     score: float | None
-    valid: bool | None
+    valid: bool | None = None
     reason: str
     error: str
     message: str
-    first_seconds: float | None
-    total_seconds: float | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
+    first_seconds: float | None = None
+    total_seconds: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
     agreed: bool | None = None  # whether the judge said the same in both orders
 
 

@@ -1,75 +1,104 @@
 """Aggregations that ask nobody: concat, best_of, first_valid and templates. Pure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
+from pydantic import Field
+
+from agentlab.config.keys import Key
 from agentlab.errors import BadRequestError, MalformedReplyError
-from agentlab.llm.structured import Rejected
-from agentlab.pipeline.aggregation.fit import fits
-from agentlab.pipeline.aggregation.pattern import found
-from agentlab.pipeline.aggregation.types import Candidate, Chosen
-from agentlab.pipeline.stage_config import Concat, FirstValid
-from agentlab.pipeline.templates import Template
+from agentlab.llm.structured import Rejected, fits
+from agentlab.pipeline.aggregation.base import Aggregation, Candidate, Chosen, Scene, Source, found, pattern_problem
+from agentlab.pipeline.templates import compiled
 
 
-def concat(candidates: Sequence[Candidate], config: Concat) -> Chosen:
+class Concat(Aggregation):
     """All answers, one after another."""
-    text = config.separator.join(candidate.text for candidate in candidates)
-    return Chosen(text, {"method": "concat", "candidates": len(candidates)})
+
+    method: Literal["concat"] = "concat"
+    separator: str = Field("\n\n", max_length=200, description="Stands between two answers.")
+
+    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+        """All of them, in their order."""
+        del scene
+        text = self.separator.join(candidate.text for candidate in candidates)
+        return Chosen(text, {"method": "concat", "candidates": len(candidates)})
 
 
-def best_of(candidates: Sequence[Candidate]) -> Chosen:
-    """The answer with the highest mean log-probability per token; of equals, the earlier one.
+class BestOf(Aggregation):
+    """The answer its own model was surest of: highest mean log-probability per token. Local models only."""
 
-    Models of different vocabularies are compared by it only roughly.
+    method: Literal["best_of"] = "best_of"
+    logprobs = True
 
-    Raises:
-        BadRequestError: some have none.
-    """
-    marks: list[float] = []
-    for candidate in candidates:
-        if candidate.logprob is None:
-            raise BadRequestError(
-                f"best_of needs the log-probability of every answer, and {candidate.model} does not tell it.",
-                hint="Use local models only, or another aggregation, such as judge.",
-            )
-        marks.append(candidate.logprob)
-    best = max(range(len(marks)), key=marks.__getitem__)
-    return Chosen(candidates[best].text, {"method": "best_of", "logprobs": marks, "chosen": best})
+    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+        """Of equals, the earlier one. Models of different vocabularies are compared by it only roughly.
 
-
-def first_valid(candidates: Sequence[Candidate], config: FirstValid, schema: Mapping[str, Any] | None) -> Chosen:
-    """The first answer that fits the schema and holds the pattern; without both, the first that is not empty.
-
-    Raises:
-        MalformedReplyError: there is none.
-    """
-    reasons: list[str] = []
-    for place, candidate in enumerate(candidates):
-        reason = _invalid(candidate.text, config.pattern, schema)
-        if reason is None:
-            return Chosen(candidate.text, {"method": "first_valid", "refused": reasons, "chosen": place})
-        reasons.append(reason)
-    raise MalformedReplyError(
-        f"None of {len(candidates)} answers is valid. The last one: {reasons[-1]}.",
-        hint="Look at the answers, or raise max_tokens or samples.",
-    )
+        Raises:
+            BadRequestError: some have no log-probability.
+        """
+        del scene
+        marks: list[float] = []
+        for candidate in candidates:
+            if candidate.logprob is None:
+                raise BadRequestError(
+                    f"best_of needs the log-probability of every answer, and {candidate.model} does not tell it.",
+                    hint="Use local models only, or another aggregation, such as judge.",
+                )
+            marks.append(candidate.logprob)
+        best = max(range(len(marks)), key=marks.__getitem__)
+        return Chosen(candidates[best].text, {"method": "best_of", "logprobs": marks, "chosen": best})
 
 
-def _invalid(text: str, pattern: str | None, schema: Mapping[str, Any] | None) -> str | None:
-    if schema is not None and isinstance(value := fits(text, schema), Rejected):
-        return value.problems[0]
-    if pattern is not None and found(pattern, text) is None:
-        return f"nothing in it matches {pattern!r}"
-    return "it is empty" if not text.strip() else None
+class FirstValid(Aggregation):
+    """The first answer that fits `response_schema` (or `pattern`, or else is not empty)."""
+
+    method: Literal["first_valid"] = "first_valid"
+    pattern: str | None = Field(None, max_length=500, description="A regular expression found in a valid answer.")
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """A pattern that is none."""
+        if self.pattern is not None and (problem := pattern_problem(self.pattern)):
+            yield ("pattern",), problem
+
+    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+        """The first one that fits the schema and holds the pattern; without both, the first that is not empty.
+
+        Raises:
+            MalformedReplyError: there is none.
+        """
+        reasons: list[str] = []
+        for place, candidate in enumerate(candidates):
+            reason = self._invalid(candidate.text, scene)
+            if reason is None:
+                return Chosen(candidate.text, {"method": "first_valid", "refused": reasons, "chosen": place})
+            reasons.append(reason)
+        raise MalformedReplyError(
+            f"None of {len(candidates)} answers is valid. The last one: {reasons[-1]}.",
+            hint="Look at the answers, or raise max_tokens or samples.",
+        )
+
+    def _invalid(self, text: str, scene: Scene) -> str | None:
+        if scene.schema is not None and isinstance(value := fits(text, scene.schema), Rejected):
+            return value.problems[0]
+        if self.pattern is not None and found(self.pattern, text) is None:
+            return f"nothing in it matches {self.pattern!r}"
+        return "it is empty" if not text.strip() else None
 
 
-def custom(candidates: Sequence[Candidate], template: Template, values: Mapping[str, Any]) -> Chosen:
-    """What a template makes of `candidates` and of all that a prompt may use.
+class Custom(Aggregation):
+    """A template over `candidates` (each with model, sample, output, json) and all that a prompt may use."""
 
-    Raises:
-        ConfigError: the template cannot be rendered.
-    """
-    shown = [{"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates]
-    text = template.render({**values, "candidates": shown})
-    return Chosen(text, {"method": "template", "candidates": len(candidates)})
+    method: Literal["template"] = "template"
+    template: Source = Field(min_length=1, description="Its text is the stage's answer.")
+    templates = ("template",)
+
+    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+        """What the template makes of them.
+
+        Raises:
+            ConfigError: it cannot be rendered.
+        """
+        shown = [{"model": c.model, "sample": c.sample, "output": c.text, "json": c.json} for c in candidates]
+        text = compiled(self.template).render({**scene.values, "candidates": shown})
+        return Chosen(text, {"method": "template", "candidates": len(candidates)})

@@ -1,136 +1,152 @@
-"""The answer that most candidates give. Pure."""
+"""The answer that most candidates give."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
-from agentlab.errors import MalformedReplyError
-from agentlab.pipeline.aggregation.fit import value_of
-from agentlab.pipeline.aggregation.normal import normal
-from agentlab.pipeline.aggregation.pattern import found, pattern_problem, pointed, pointer_problem
-from agentlab.pipeline.aggregation.types import Candidate, Chosen, Tie
-from agentlab.pipeline.stage_config import Extract, FirstValid, Stage, Vote
-from agentlab.tasks.extract import label, last_number, letter, short_answer
+from pydantic import Field, model_validator
+
+from agentlab.answers import votes
+from agentlab.answers.compare import normal
+from agentlab.answers.extract import label, last_number, letter, pointed, pointer_problem, short_answer, value_of
+from agentlab.config.base import StrictModel
+from agentlab.config.keys import Key
+from agentlab.errors import AgentlabError, MalformedReplyError, UnknownNameError
+from agentlab.pipeline.aggregation.base import Aggregation, Candidate, Chosen, Scene, found, pattern_problem
+from agentlab.pipeline.aggregation.judge import Judge
 
 _SHOWN = 200  # characters of a vote in the tally
 
 
-def vote_needs_extract(stage: Stage) -> str | None:
-    """Why the votes of a stage could not be counted; None when they can."""
-    if isinstance(stage.aggregation, Vote) and stage.aggregation.extract is None and stage.response_schema is None:
-        return (
-            "free text cannot vote: say what counts in `extract` (regex, pointer or kind), or give the stage a "
-            "response_schema"
-        )
-    return None
+class Extract(StrictModel):
+    """How the vote of a free text is read; one of these."""
 
-
-def reading_problems(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(place in the stage, sentence) for every pattern and pointer of an aggregation that is none."""
-    match stage.aggregation:
-        case Vote(extract=Extract(regex=str(pattern))) if problem := pattern_problem(pattern):
-            yield ("aggregation", "extract", "regex"), problem
-        case Vote(extract=Extract(pointer=str(pointer))) if problem := pointer_problem(pointer):
-            yield ("aggregation", "extract", "pointer"), problem
-        case Vote(extract=Extract(kind="letter", labels=labels)) if any(len(one) != 1 for one in labels):
-            yield ("aggregation", "extract", "labels"), "kind letter chooses from single letters; use kind label"
-        case Vote(extract=Extract(labels=labels)) if not all(one.strip() for one in labels):
-            yield ("aggregation", "extract", "labels"), "a label may not be empty"
-        case FirstValid(pattern=str(pattern)) if problem := pattern_problem(pattern):
-            yield ("aggregation", "pattern"), problem
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Those who gave the same vote."""
-
-    vote: str
-    weight: Fraction
-    places: tuple[int, ...]
-
-    def shown(self) -> dict[str, Any]:
-        return {"vote": self.vote[:_SHOWN], "weight": float(self.weight), "candidates": list(self.places)}
-
-
-def vote(candidates: Sequence[Candidate], config: Vote) -> Chosen | Tie:
-    """The first candidate of the group with the most weight behind it, or the tie that a judge has to break.
-
-    Who gives no vote abstains. Weights are added exactly, as they stand in the config: 0.1 and 0.2 make 0.3.
-
-    Raises:
-        MalformedReplyError: nobody votes, and a tie is not to end in an empty answer.
-    """
-    votes = [_vote_of(candidate, config.extract) for candidate in candidates]
-    groups = _groups(candidates, votes, config.weights)
-    most = max((group.weight for group in groups), default=Fraction(0))
-    first = [group for group in groups if group.weight == most > 0]
-    why: dict[str, Any] = {
-        "method": "vote",
-        "tally": [group.shown() for group in sorted(groups, key=lambda group: -group.weight)],
-        "abstained": votes.count(None),
-        "tie": len(first) > 1,
-    }
-    if len(first) > 1 and config.ties == "judge":
-        return Tie(tuple(group.places[0] for group in first), why)
-    if len(first) > 1 and config.ties == "first":
-        why["tie_rule"] = "first"
-    if config.ties == "abstain" and len(first) != 1:
-        return Chosen("", {**why, "tie_rule": "abstain", "chosen": None})
-    if not first:
-        raise MalformedReplyError(
-            f"None of {len(candidates)} answers holds a vote that counts.",
-            hint="Look at the answers, at `extract` and at `weights`.",
-        )
-    return Chosen(candidates[first[0].places[0]].text, {**why, "chosen": first[0].places[0]})
-
-
-def settled(tie: Tie, verdict: Chosen) -> Chosen:
-    """The end of a tie, by the verdict over `[candidates[place] for place in tie.places]`."""
-    place = tie.places[verdict.why["chosen"]]
-    return Chosen(verdict.text, {**tie.why, "tie_rule": "judge", "judge": dict(verdict.why), "chosen": place})
-
-
-def _groups(
-    candidates: Sequence[Candidate], votes: Sequence[str | None], weights: Mapping[str, float]
-) -> tuple[_Group, ...]:
-    """In the order in which their votes were first given."""
-    places: dict[str, list[int]] = {}
-    for place, given in enumerate(votes):
-        if given is not None:
-            places.setdefault(given, []).append(place)
-    return tuple(
-        _Group(given, sum((Fraction(str(weights.get(candidates[p].model, 1))) for p in of), Fraction(0)), tuple(of))
-        for given, of in places.items()
+    regex: str | None = Field(None, max_length=500, description="The first group, or else the whole match.")
+    pointer: str | None = Field(None, max_length=200, description="A JSON pointer into the answer, such as /vote.")
+    kind: Literal["number", "letter", "label", "short"] | None = Field(
+        None, description="number: the last one; letter, label: one of `labels`; short: a word, name or date."
     )
+    labels: tuple[str, ...] = Field((), max_length=64, description="What `letter` and `label` choose from.")
+
+    @model_validator(mode="after")
+    def _one(self) -> "Extract":
+        if sum(way is not None for way in (self.regex, self.pointer, self.kind)) != 1:
+            raise ValueError("give exactly one of regex, pointer and kind")
+        if (self.kind in ("letter", "label")) != bool(self.labels):
+            raise ValueError("labels belong to the kinds letter and label, and those need them")
+        return self
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """A pattern or a pointer that is none, labels that nothing can name."""
+        if self.regex is not None and (problem := pattern_problem(self.regex)):
+            yield ("regex",), problem
+        if self.pointer is not None and (problem := pointer_problem(self.pointer)):
+            yield ("pointer",), problem
+        if self.kind == "letter" and any(len(one) != 1 for one in self.labels):
+            yield ("labels",), "kind letter chooses from single letters; use kind label"
+        elif not all(one.strip() for one in self.labels):
+            yield ("labels",), "a label may not be empty"
+
+    def read(self, candidate: Candidate) -> tuple[Any, bool]:
+        """What a candidate votes for, and whether it does.
+
+        Raises:
+            ValueError: it is not the JSON that a pointer needs.
+        """
+        if self.pointer is not None:
+            value = candidate.json if candidate.json is not None else value_of(candidate.text)
+            return pointed(value, self.pointer)
+        said = found(self.regex, candidate.text) if self.regex is not None else self._of_kind(candidate.text)
+        return said, said is not None
+
+    def _of_kind(self, text: str) -> Any:
+        match self.kind:
+            case "number":
+                return last_number(text)
+            case "letter":
+                return letter(text, self.labels)
+            case "label":
+                return label(text, self.labels)
+        return short_answer(text)
 
 
-def _vote_of(candidate: Candidate, extract: Extract | None) -> str | None:
-    """The normal form of what a candidate votes for; None when it says nothing of the kind."""
-    try:
-        value, there = _said(candidate, extract)
-        given = normal(value) if there else ""
-    except (ValueError, RecursionError):
-        return None
-    return given or None
+class Vote(Aggregation):
+    """The answer that most candidates give. Free text needs `extract`; with `response_schema` the whole value votes."""
 
+    method: Literal["vote"] = "vote"
+    extract: Extract | None = Field(None, description="What of an answer is its vote.")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="Weight by model; 1 where none is given.")
+    ties: Literal["first", "judge", "abstain"] = Field(
+        "first", description="first: the earlier candidate; judge: `judge` decides; abstain: an empty answer."
+    )
+    judge: str | None = Field(None, description="The model that breaks ties.")
+    asks = "judge"
+    judges = True
 
-def _said(candidate: Candidate, extract: Extract | None) -> tuple[Any, bool]:
-    if extract is None:
-        return candidate.json, candidate.json is not None
-    if extract.pointer is not None:
-        value = candidate.json if candidate.json is not None else value_of(candidate.text)
-        return pointed(value, extract.pointer)
-    said = found(extract.regex, candidate.text) if extract.regex is not None else _of_kind(candidate.text, extract)
-    return said, said is not None
+    @model_validator(mode="after")
+    def _judge(self) -> "Vote":
+        if (self.ties == "judge") != (self.judge is not None):
+            raise ValueError("ties: judge needs `judge`, the name of a model, and nothing else does")
+        return self
 
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """Those of `extract`."""
+        for place, problem in self.extract.problems() if self.extract is not None else ():
+            yield ("extract", *place), problem
 
-def _of_kind(text: str, extract: Extract) -> Any:
-    match extract.kind:
-        case "number":
-            return last_number(text)
-        case "letter":
-            return letter(text, extract.labels)
-        case "label":
-            return label(text, extract.labels)
-    return short_answer(text)
+    def misfits(self, models: Sequence[str], *, schema: bool) -> Iterator[tuple[Key, str | AgentlabError]]:
+        """Free text without `extract`, weights of models that are not asked."""
+        if self.extract is None and not schema:
+            yield (
+                (),
+                "free text cannot vote: say what counts in `extract` (regex, pointer or kind), or give the stage a "
+                "response_schema",
+            )
+        for name in self.weights:
+            if name not in models:
+                yield ("weights", name), UnknownNameError("model of this stage", name, list(models))
+
+    def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
+        """The first candidate of the group with the most weight behind it; a tie goes by its rule.
+
+        Who gives no vote abstains. Weights are added exactly, as they stand in the config: 0.1 and 0.2 make 0.3.
+
+        Raises:
+            MalformedReplyError: nobody votes, and a tie is not to end in an empty answer.
+        """
+        given = [self._vote(candidate) for candidate in candidates]
+        tally = votes.vote(given, [self.weights.get(candidate.model, 1) for candidate in candidates])
+        leaders = tally.leaders
+        why: dict[str, Any] = {
+            "method": "vote",
+            "tally": [
+                {"vote": group.answer[:_SHOWN], "weight": float(group.weight), "candidates": list(group.voters)}
+                for group in tally.groups
+            ],
+            "abstained": given.count(None),
+            "tie": len(leaders) > 1,
+        }
+        if len(leaders) > 1 and self.judge is not None:
+            among = [group.voters[0] for group in leaders]
+            verdict = Judge(model=self.judge).choose([candidates[place] for place in among], scene)
+            chosen = among[verdict.why["chosen"]]
+            return Chosen(verdict.text, {**why, "tie_rule": "judge", "judge": dict(verdict.why), "chosen": chosen})
+        if len(leaders) > 1 and self.ties == "first":
+            why["tie_rule"] = "first"
+        if self.ties == "abstain" and len(leaders) != 1:
+            return Chosen("", {**why, "tie_rule": "abstain", "chosen": None})
+        if not leaders:
+            raise MalformedReplyError(
+                f"None of {len(candidates)} answers holds a vote that counts.",
+                hint="Look at the answers, at `extract` and at `weights`.",
+            )
+        chosen = leaders[0].voters[0]
+        return Chosen(candidates[chosen].text, {**why, "chosen": chosen})
+
+    def _vote(self, candidate: Candidate) -> str | None:
+        """The normal form of what a candidate votes for; None when it says nothing of the kind."""
+        try:
+            whole = (candidate.json, candidate.json is not None)
+            value, there = whole if self.extract is None else self.extract.read(candidate)
+            return normal(value) or None if there else None
+        except (ValueError, RecursionError):
+            return None

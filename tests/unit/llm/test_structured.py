@@ -3,11 +3,9 @@
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from agentlab.llm.structured import Rejected, ask_again, first_object, parse, schema_of
+from agentlab.llm.structured import Rejected, ask_again, fits, parse, schema_of
 
 
 class Change(BaseModel):
@@ -102,19 +100,28 @@ def test_a_cut_answer_says_so():
     assert "token limit" in parse('{"key": "lr", "val', Change, cut=True).problems[-1]
 
 
-@given(st.text(max_size=300))
-def test_any_text_is_a_dict_or_nothing(text):
-    assert first_object(text) is None or isinstance(first_object(text), dict)
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
 
-@given(
-    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4),
-    st.text("ab \n.", max_size=20),
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"n": 1}', {"n": 1}),
+        ('```json\n{"n": 2}\n```', {"n": 2}),
+        ('<think>{"n": 0}?</think> {"n": 3}', {"n": 3}),
+        ('{"n": 4, "s": "<think>"}', {"n": 4, "s": "<think>"}),
+    ],
 )
-def test_an_object_in_prose_is_read_as_it_is(value, prose):
-    import json
+def test_what_fits_a_schema(text, value):
+    assert fits(text, SCHEMA) == value
 
-    assert first_object(f"{prose}{json.dumps(value)}{prose}") == value
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no", '{"n": 1', '{"n": "1"}', "[]", "NaN", '{"n": NaN}', "[" * 60_000, "9" * 9_000, '{"n": 1} and more'],
+)
+def test_what_does_not(text):
+    assert isinstance(fits(text, SCHEMA), Rejected)
 
 
 def test_asking_again_quotes_little_and_says_what_is_wrong():

@@ -9,8 +9,10 @@ from agentlab.config.load import Loaded, dump_yaml, load, load_resolved
 from agentlab.config.overrides import Override, parse
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError
+from agentlab.pipeline.aggregation.judge import Judge
+from agentlab.pipeline.aggregation.pick import Custom
+from agentlab.pipeline.aggregation.vote import Vote
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.stage_config import Custom, Judge, Vote
 
 MODELS = """\
 models_directory: models

@@ -8,37 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import MalformedReplyError
-from agentlab.pipeline.aggregation.normal import normal
-from agentlab.pipeline.aggregation.types import Candidate, Chosen, Tie
-from agentlab.pipeline.aggregation.vote import reading_problems, settled, vote, vote_needs_extract
-from agentlab.pipeline.stage_config import Extract, FirstValid, Stage, Vote
+from agentlab.pipeline.aggregation.base import Candidate, Chosen
+from agentlab.pipeline.aggregation.pick import FirstValid
+from agentlab.pipeline.aggregation.vote import Extract, Vote
+from tests.unit.pipeline.aggregation.conftest import Scripted
 
 WORD = Vote(extract=Extract(regex=r"\w+"))
 
 
+def vote(candidates, config):
+    return config.choose(candidates, Scripted())
+
+
 def answers(*texts, models=()):
     return [Candidate(models[i] if models else "m", i + 1, text) for i, text in enumerate(texts)]
-
-
-@pytest.mark.parametrize(
-    "same",
-    [
-        (7, 7.0, "7", " 7 ", "7.00", "+7", "７", "7e0"),
-        (1000, "1,000", "1e3", 1000.0),
-        (0, -0.0, "-0", "0.000"),
-        ("Straße", "STRASSE", " strasse\n"),
-        ("a  b", "A\tb", "a\u00a0b"),
-        (True, "true", "TRUE"),
-        ({"a": 1, "b": ["X"]}, {"b": ["x"], "a": 1.0}),
-    ],
-)
-def test_votes_that_mean_the_same(same):
-    assert len({normal(value) for value in same}) == 1
-
-
-def test_votes_that_do_not():
-    different = [7, 7.1, "seven", "7 apples", "1,00", None, "", ["7"], {"a": 7}, "9" * 65, "9" * 66, 0.1 + 0.2, 0.3]
-    assert len({normal(value) for value in different}) == len(different)
 
 
 def test_the_first_candidate_of_the_largest_group_answers_and_the_tally_is_written():
@@ -71,7 +54,6 @@ def test_the_first_candidate_of_the_largest_group_answers_and_the_tally_is_writt
 )
 def test_what_of_an_answer_is_its_vote(extract, texts, winner):
     chosen = vote(answers(*texts), Vote(extract=extract))
-    assert isinstance(chosen, Chosen)
     assert chosen.why["chosen"] == winner
 
 
@@ -96,11 +78,10 @@ def test_a_tie_goes_by_its_rule():
     assert vote(given_, WORD).text == "a"
     abstains = vote(given_, WORD.model_copy(update={"ties": "abstain"}))
     assert (abstains.text, abstains.why["chosen"]) == ("", None)
-    tie = vote(given_, WORD.model_copy(update={"ties": "judge", "judge": "m"}))
-    assert isinstance(tie, Tie)
-    assert tie.places == (0, 1)
-    end = settled(tie, Chosen("b", {"method": "judge", "chosen": 1}))
-    assert (end.text, end.why["chosen"], end.why["judge"]["method"]) == ("b", 1, "judge")
+    scene = Scripted(lambda prompt: '{"best": "B"}' if "A>\na\n" in prompt else '{"best": "A"}')
+    end = WORD.model_copy(update={"ties": "judge", "judge": "m"}).choose(given_, scene)
+    assert (end.text, end.why["chosen"], end.why["tie_rule"], end.why["judge"]["method"]) == ("b", 1, "judge", "judge")
+    assert len(scene.asked) == 2
 
 
 def test_no_vote_at_all():
@@ -142,34 +123,38 @@ def test_a_pointer_to_nothing_abstains(pointer):
     assert vote(answers("[1, 2]"), Vote(extract=Extract(pointer=pointer), ties="abstain")).why["abstained"] == 1
 
 
-def stage(**more):
-    return Stage.model_validate({"id": "s", "models": ["a", "b"], **more})
-
-
-def test_free_text_cannot_vote():
-    assert "free text cannot vote" in vote_needs_extract(stage(aggregation="vote"))
-    assert vote_needs_extract(stage(aggregation={"method": "vote", "extract": {"kind": "number"}})) is None
-    assert vote_needs_extract(stage(aggregation="vote", response_schema={"type": "object"})) is None
-    assert vote_needs_extract(stage(aggregation="concat")) is None
+@pytest.mark.parametrize(
+    ("config", "schema", "wrong"),
+    [
+        (Vote(), False, [((), "free text cannot vote")]),
+        (Vote(extract=Extract(kind="number")), False, []),
+        (Vote(), True, []),
+        (Vote(weights={"a": 2, "c": 1}), True, [(("weights", "c"), "There is no model of this stage named 'c'")]),
+    ],
+)
+def test_a_vote_has_to_go_with_its_stage(config, schema, wrong):
+    found = list(config.misfits(("a", "b"), schema=schema))
+    assert [place for place, _ in found] == [place for place, _ in wrong]
+    assert all(sentence in str(problem) for (_, problem), (_, sentence) in zip(found, wrong, strict=True))
 
 
 @pytest.mark.parametrize(
     ("aggregation", "place", "sentence"),
     [
-        ({"method": "vote", "extract": {"regex": "(a"}}, "regex", "no regular expression"),
-        ({"method": "vote", "extract": {"pointer": "vote"}}, "pointer", "begins with /"),
-        ({"method": "vote", "extract": {"pointer": "/a~2"}}, "pointer", "~ stands before"),
-        ({"method": "vote", "extract": {"kind": "letter", "labels": ["AB"]}}, "labels", "single letters"),
-        ({"method": "vote", "extract": {"kind": "label", "labels": [" "]}}, "labels", "may not be empty"),
-        ({"method": "first_valid", "pattern": "["}, "pattern", "no regular expression"),
+        (Vote(extract=Extract(regex="(a")), "regex", "no regular expression"),
+        (Vote(extract=Extract(pointer="vote")), "pointer", "begins with /"),
+        (Vote(extract=Extract(pointer="/a~2")), "pointer", "~ stands before"),
+        (Vote(extract=Extract(kind="letter", labels=("AB",))), "labels", "single letters"),
+        (Vote(extract=Extract(kind="label", labels=(" ",))), "labels", "may not be empty"),
+        (FirstValid(pattern="["), "pattern", "no regular expression"),
     ],
 )
 def test_patterns_and_pointers_are_checked_before_the_run(aggregation, place, sentence):
-    ((where, what),) = reading_problems(stage(aggregation=aggregation))
+    ((where, what),) = aggregation.problems()
     assert where[-1] == place
     assert sentence in what
 
 
 def test_good_patterns_and_pointers_pass():
-    assert not list(reading_problems(stage(aggregation={"method": "vote", "extract": {"pointer": ""}})))
-    assert not list(reading_problems(stage(aggregation=FirstValid(pattern=r"\d").model_dump())))
+    assert not list(Vote(extract=Extract(pointer="")).problems())
+    assert not list(FirstValid(pattern=r"\d").problems())

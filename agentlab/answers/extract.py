@@ -1,14 +1,17 @@
-"""What a model's text says: its number, its letter, its label, its code. Pure.
+"""What a model's text says: its number, its letter, its label, its code, its JSON. Pure.
 
 The text is hostile input: it is cut to a length, every pattern takes linear time, and nothing in it is run.
 An extractor returns the one answer that the text commits to, or None: it never tries until something fits.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from typing import Any, NoReturn
 
 MOST_TEXT = 65_536  # characters, from the end: that is where answers stand
+_MOST_STARTS = 32  # opening braces that are tried
 _LONGEST_NUMBER = 64
 _FENCE = "```"
 _BOXED = "\\boxed{"
@@ -19,6 +22,7 @@ _STATED = re.compile(
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,8}(?!\d|,\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,2}(?!\w))?"
 )
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _QUOTES = "\"'`*_“”‘’«» \t"
 
 
@@ -129,3 +133,71 @@ def label(text: str, labels: Sequence[str]) -> str | None:
 def _names(text: str, known: str) -> bool:
     """Whether the label occurs and is not denied: "not positive" names nothing."""
     return re.search(rf"(?<!\w)(?<!not )(?<!n't )(?<!never ){re.escape(known)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def value_of(text: str) -> Any:
+    """The JSON value that a text is, alone or in a code fence.
+
+    Raises:
+        ValueError: it is none, or one that is too long or nested too deeply.
+    """
+    if len(text) > MOST_TEXT:
+        raise ValueError(f"longer than {MOST_TEXT:,} characters")
+    try:
+        return _parsed(text)
+    except ValueError:
+        return _parsed(code(final_part(text)))
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def first_object(text: str) -> dict[str, Any] | None:
+    """The first JSON object in the first 65,536 characters of a text, that in a code fence first; None without one."""
+    text = text[:MOST_TEXT]
+    fenced = text.partition(_FENCE)[2]
+    return next(_objects(fenced), None) or next(_objects(text), None)
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    decoder = json.JSONDecoder(parse_constant=_refuse)
+    start = -1
+    for _ in range(_MOST_STARTS):
+        start = text.find("{", start + 1)
+        if start < 0:
+            return
+        try:
+            value, _end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        yield value
+
+
+def pointer_problem(pointer: str) -> str | None:
+    """Why a text is no JSON pointer (RFC 6901, section 3); None when it is one."""
+    if pointer and not pointer.startswith("/"):
+        return "a JSON pointer begins with /, such as /vote"
+    if re.search(r"~(?![01])", pointer):
+        return "in a JSON pointer ~ stands before 0 (for ~) or 1 (for /)"
+    return None
+
+
+def pointed(value: Any, pointer: str) -> tuple[Any, bool]:
+    """What a JSON pointer leads to (RFC 6901, section 4), and whether anything is there."""
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None, False
+    return value, True

@@ -1,5 +1,6 @@
 """What a text commits to: as models say it, and as nobody should."""
 
+import json
 import time
 from decimal import Decimal
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.tasks import extract
+from agentlab.answers import extract
 
 LETTERS = ("A", "B", "C", "D", "E")
 LABELS = ("positive", "negative")
@@ -162,3 +163,16 @@ def test_a_hostile_text_costs_no_time(text):
     extract.label(text, LABELS)
     extract.code(text)
     assert time.perf_counter() - began < 2
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_a_dict_or_nothing(text):
+    assert extract.first_object(text) is None or isinstance(extract.first_object(text), dict)
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=4),
+    st.text("ab \n.", max_size=20),
+)
+def test_an_object_in_prose_is_read_as_it_is(value, prose):
+    assert extract.first_object(f"{prose}{json.dumps(value)}{prose}") == value

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.quote import Tag, headed, quoted, shortened
+from agentlab.answers.quote import Tag, headed, quoted, shortened
 
 _TAG = re.compile("<[^<>a-z]*(?:question|answer|candidate)", re.IGNORECASE)
 

@@ -1,0 +1,125 @@
+"""How far a confidence is the probability of being right, and how it is made one. Pure.
+
+`confidences` are in [0, 1], one for each answer; `right` says which of the answers were right.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, exp, fsum, log
+
+_EDGE = 1e-4  # a confidence is taken to be at least so far from 0 and from 1
+_STEPS, _RIDGE, _SMALL = 10_000, 1e-9, 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of like confidence, above `low` and up to `high`: a point of the reliability plot."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float  # mean
+    accuracy: float
+
+
+def bins(confidences: Sequence[float], right: Sequence[bool], number: int = 10) -> list[Bin]:
+    """Bins of equal width (Guo et al., arXiv 1706.04599, section 2); those without an answer are left out.
+
+    Raises:
+        ValueError: a confidence is not in [0, 1], or their number is not that of `right`.
+    """
+    held: dict[int, list[tuple[float, bool]]] = {}
+    for confidence, was in _pairs(confidences, right):
+        held.setdefault(max(0, ceil(confidence * number) - 1), []).append((confidence, was))
+    found = []
+    for place, pairs in sorted(held.items()):
+        count, said, good = len(pairs), fsum(confidence for confidence, _ in pairs), sum(was for _, was in pairs)
+        found.append(Bin(place / number, (place + 1) / number, count, said / count, good / count))
+    return found
+
+
+def ece(found: Sequence[Bin]) -> float:
+    """Expected calibration error, in [0, 1]: the mean distance of accuracy and confidence (arXiv 1706.04599, eq. 3)."""
+    return fsum(each.count * abs(each.accuracy - each.confidence) for each in found) / sum(b.count for b in found)
+
+
+def brier(confidences: Sequence[float], right: Sequence[bool]) -> float:
+    """Mean squared distance of confidence and outcome, in [0, 1] (Brier, 1950, for one of two outcomes).
+
+    Raises:
+        ValueError: as of `bins`, or there is no answer.
+    """
+    pairs = _pairs(confidences, right)
+    if not pairs:
+        raise ValueError("there is no answer")
+    return fsum((confidence - was) ** 2 for confidence, was in pairs) / len(pairs)
+
+
+def auroc(confidences: Sequence[float], right: Sequence[bool]) -> float | None:
+    """How often a right answer has more confidence than a wrong one, ties counted half (Hanley and McNeil, 1982).
+
+    None where all are right, or all wrong. Any order-preserving change of the confidences leaves it as it is.
+
+    Raises:
+        ValueError: as of `bins`.
+    """
+    pairs = _pairs(confidences, right)
+    wrong = sorted(confidence for confidence, was in pairs if not was)
+    good = [confidence for confidence, was in pairs if was]
+    if not good or not wrong:
+        return None
+    twice = sum(bisect_left(wrong, each) + bisect_right(wrong, each) for each in good)
+    return twice / (2 * len(good) * len(wrong))
+
+
+@dataclass(frozen=True, slots=True)
+class Platt:
+    """A confidence c as a probability: 1 / (1 + exp(-(slope * log(c / (1 - c)) + offset))). `slope` is at least 0."""
+
+    slope: float
+    offset: float
+
+    def __call__(self, confidence: float) -> float:
+        """The probability, in (0, 1)."""
+        return 1 / (1 + exp(-self.slope * _logit(confidence) - self.offset))
+
+
+def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
+    """Platt's scaling (1999) of log-odds, with his targets, by the steps of Boehning and Lindsay (1988).
+
+    Two numbers are what some fifty answers can bear. A temperature, one number, cannot bring a voter that is more often
+    wrong than right below one half; isotonic regression needs about a thousand answers (Niculescu-Mizil and Caruana,
+    2005, section 5). The targets (n + 1) / (n + 2) in place of 1 keep the fit finite where all are right. A confidence
+    that is higher for wrong answers tells nothing that may be relied on: its slope is 0, all get the same probability.
+
+    Raises:
+        ValueError: as of `bins`, or there is no answer.
+    """
+    pairs = _pairs(confidences, right)
+    if not pairs:
+        raise ValueError("there is no answer")
+    import numpy as np
+
+    odds = np.array([[_logit(confidence), 1.0] for confidence, _ in pairs])
+    good = sum(was for _, was in pairs)
+    targets = np.array([(good + 1) / (good + 2) if was else 1 / (len(pairs) - good + 2) for _, was in pairs])
+    curvature = odds.T @ odds / 4 + _RIDGE * np.eye(2)  # the loss has nowhere more, so no step goes too far
+    line = np.zeros(2)
+    for _ in range(_STEPS):
+        step = np.linalg.solve(curvature, odds.T @ (1 / (1 + np.exp(-odds @ line)) - targets))
+        line -= step
+        if np.abs(step).max() < _SMALL:
+            break
+    return Platt(float(line[0]), float(line[1])) if line[0] >= 0 else Platt(0.0, _logit(float(targets.mean())))
+
+
+def _pairs(confidences: Sequence[float], right: Sequence[bool]) -> list[tuple[float, bool]]:
+    if not all(0 <= confidence <= 1 for confidence in confidences):
+        raise ValueError("a confidence is a number from 0 to 1")
+    return list(zip(confidences, right, strict=True))
+
+
+def _logit(confidence: float) -> float:
+    inner = min(max(confidence, _EDGE), 1 - _EDGE)
+    return log(inner / (1 - inner))

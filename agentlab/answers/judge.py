@@ -1,0 +1,155 @@
+"""Which of several answers is best, according to somebody who sees them in both orders. Pure: callers ask.
+
+A judge prefers what it reads first (arXiv 2306.05685, section 3.3), so each match is shown twice, the second time with
+its answers in reverse, and a winner is believed only if both verdicts mean it.
+
+A judgement is a generator: it yields ballots, all of which may be asked at once, and is sent one verdict for each, in
+their order; at the end it returns what came of them. `decide` and `decide_async` go through it with a way to ask.
+"""
+
+import string
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeVar, cast
+
+from agentlab.answers.quote import quoted, shortened
+
+MOST_SHOWN = 6_000  # characters of the question, and of each answer
+_MOST_IN_ROUND_ROBIN = 6
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """One question to the judge: `number` counts from 1 in a judgement, `places` are of the answers in their order."""
+
+    number: int
+    places: tuple[int, ...]
+    prompt: str
+
+
+# The index among the answers of a ballot that the judge finds best, or a mark; None where it named nothing of the kind.
+Verdicts = Sequence[int | None]
+Judging = Generator[list[Ballot], Verdicts, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is to be judged.
+
+    Attributes:
+        question: what was asked.
+        answers: to it; no name of an author is shown, and nothing in a text can end its quotation.
+        task: what the judge has to say: the end of each prompt.
+        shown: characters of the question and of each answer that it sees; their middle is left out.
+    """
+
+    question: str
+    answers: Sequence[str]
+    task: str
+    shown: int = MOST_SHOWN
+
+    def ballots(self, orders: Iterable[tuple[int, ...]], after: int = 0) -> list[Ballot]:
+        """One for each order, with numbers that follow `after`."""
+        return [Ballot(number, places, self._prompt(places)) for number, places in enumerate(orders, after + 1)]
+
+    def _prompt(self, places: tuple[int, ...]) -> str:
+        letters = string.ascii_uppercase[: len(places)] if len(places) > 1 else [""]
+        parts = [quoted("question", shortened(self.question, self.shown))]
+        for letter, place in zip(letters, places, strict=True):
+            parts.append(quoted("answer", shortened(self.answers[place], self.shown), letter))
+        return "\n\n".join((*parts, self.task))
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Answers that were compared, and the better one; None for no difference. `unread` verdicts named no answer."""
+
+    places: tuple[int, ...]
+    winner: int | None
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a judgement ended: the best answer, and the points or marks of all."""
+
+    best: int
+    marks: dict[int, float]
+    unread: int
+    matches: tuple[Match, ...] = ()
+
+
+def place_of(letter: str) -> int:
+    """The index that a capital letter stands for."""
+    return string.ascii_uppercase.index(letter)
+
+
+def both_orders(case: Case, matches: Sequence[tuple[int, ...]], after: int = 0) -> Judging[list[Match]]:
+    """Who wins each match; `after` is the number of the ballots before."""
+    verdicts = yield case.ballots((order for places in matches for order in (places, places[::-1])), after)
+    pairs = zip(verdicts[::2], verdicts[1::2], strict=True)
+    return [_match(places, pair) for places, pair in zip(matches, pairs, strict=True)]
+
+
+def _match(places: tuple[int, ...], verdicts: tuple[int | None, int | None]) -> Match:
+    meant = [
+        None if said is None or said >= len(places) else order[said]
+        for order, said in zip((places, places[::-1]), verdicts, strict=True)
+    ]
+    return Match(places, meant[0] if meant[0] == meant[1] else None, verdicts.count(None))
+
+
+def tournament(case: Case, order: Sequence[int]) -> Judging[Standing]:
+    """Pairs: up to six answers all meet, more play a knockout. No difference is half a point each.
+
+    The earlier answer of a match without a winner goes on to the next round; of equals the earlier one is best.
+    """
+    knockout = len(order) > _MOST_IN_ROUND_ROBIN
+    field, played = list(order), list[Match]()
+    while len(field) > 1:
+        pairs = list(zip(field[::2], field[1::2], strict=False)) if knockout else list(combinations(field, 2))
+        matches = yield from both_orders(case, pairs, 2 * len(played))
+        played += matches
+        if not knockout:
+            break
+        on = [min(match.places) if match.winner is None else match.winner for match in matches]
+        field = on + field[2 * len(pairs) :]
+    marks = dict.fromkeys(order, 0.0)
+    for match in played:
+        for place in match.places:
+            marks[place] += 0.5 if match.winner is None else float(match.winner == place)
+    best = field[0] if knockout else _best(marks)
+    return Standing(best, marks, sum(match.unread for match in played), tuple(played))
+
+
+def marked(case: Case, order: Sequence[int]) -> Judging[Standing]:
+    """A mark for each answer by itself; a lone one needs none."""
+    verdicts = (yield case.ballots((place,) for place in order)) if len(order) > 1 else [0]
+    marks: dict[int, float] = {place: mark or 0 for place, mark in zip(order, verdicts, strict=True)}
+    return Standing(_best(marks), marks, verdicts.count(None))
+
+
+def _best(marks: dict[int, float]) -> int:
+    return min(marks, key=lambda place: (-marks[place], place))
+
+
+def decide(judging: Judging[T], ask: Callable[[list[Ballot]], Verdicts]) -> T:
+    """The end of a judgement, with the verdicts that `ask` brings for ballots."""
+    try:
+        ballots = next(judging)
+        while True:
+            ballots = judging.send(ask(ballots))
+    except StopIteration as end:
+        return cast(T, end.value)
+
+
+async def decide_async(judging: Judging[T], ask: Callable[[list[Ballot]], Awaitable[Verdicts]]) -> T:
+    """The same with a way to ask that is awaited; how many ballots it asks at a time is its own affair."""
+    try:
+        ballots = next(judging)
+        while True:
+            ballots = judging.send(await ask(ballots))
+    except StopIteration as end:
+        return cast(T, end.value)

@@ -1,0 +1,158 @@
+"""One answer out of several, counted. Pure.
+
+A voter gives an answer in a form that equal answers share (`compare.normal`), or None where nothing could be read from
+what it said: that backs nobody and still counts for the whole, as a wrong answer does. Weights are added exactly, so
+the order of voters decides nothing but ties: of answers with equal weight, the one that was given first wins.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from math import exp, fsum, isfinite
+from typing import Generic, TypeVar
+
+H = TypeVar("H", bound=Hashable)
+
+# Of a first answer, of one that was given up, of the one taken instead, and of one that was kept.
+_TRAJECTORY = (20, 25, 30, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[H]):
+    """An answer, the weight behind it, and the places of those who gave it."""
+
+    answer: H
+    weight: Fraction
+    voters: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally(Generic[H]):
+    """What a vote came to.
+
+    Attributes:
+        groups: every answer, the heaviest first; of equals, the one that was given first.
+        whole: the weight of all voters.
+    """
+
+    groups: tuple[Group[H], ...]
+    whole: Fraction
+
+    @property
+    def leaders(self) -> tuple[Group[H], ...]:
+        """Those with the most weight behind them, several in a tie; none where nobody has any."""
+        return tuple(group for group in self.groups if group.weight == self.groups[0].weight > 0)
+
+    @property
+    def winner(self) -> H | None:
+        """The first of the leaders."""
+        return self.leaders[0].answer if self.leaders else None
+
+    @property
+    def share(self) -> float:
+        """How much of the whole is behind the winner, in [0, 1]."""
+        return float(self.leaders[0].weight / self.whole) if self.leaders else 0.0
+
+    @property
+    def margin(self) -> float:
+        """How much more of the whole is behind the winner than behind the second, in [0, 1]."""
+        second = max(self.groups[1].weight, Fraction(0)) if len(self.groups) > 1 else Fraction(0)
+        return float((self.leaders[0].weight - second) / self.whole) if self.leaders else 0.0
+
+
+def vote(answers: Sequence[H | None], weights: Sequence[float] | None = None) -> Tally[H]:
+    """Majority; with confidences as weights, the confidence-weighted majority (ReConcile, arXiv 2309.13007, section 3).
+
+    The score of an answer is the sum of w_i over the voters i who gave it.
+
+    Args:
+        answers: one per voter.
+        weights: one per voter, at least 0; all alike without. 0.1 and 0.2 make 0.3.
+
+    Raises:
+        ValueError: a weight is negative or not finite, or their number is not that of the answers.
+    """
+    given = [1.0] * len(answers) if weights is None else list(weights)
+    if len(given) != len(answers) or not all(isfinite(weight) and weight >= 0 for weight in given):
+        raise ValueError("each answer needs one weight, and none below zero")
+    exact = [Fraction(str(weight)) for weight in given]
+    scores: dict[H, Fraction] = defaultdict(Fraction)
+    for answer, weight in zip(answers, exact, strict=True):
+        if answer is not None:
+            scores[answer] += weight
+    return _tally(scores, ((answer,) for answer in answers), sum(exact, Fraction(0)))
+
+
+def softmax(confidences: Sequence[float], temperature: float = 1.0) -> list[float]:
+    """Weights for `vote` from the confidences of voters in one question: exp(c_i / T) / sum of exp(c_j / T).
+
+    CISC (arXiv 2502.06233, section 3). A high temperature makes it the majority, a low one trusts the surest voter.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError("the temperature of a softmax has to be above 0")
+    most = max(confidences, default=0.0)
+    powers = [exp((confidence - most) / temperature) for confidence in confidences]
+    whole = fsum(powers)
+    return [power / whole for power in powers]
+
+
+def borda(ballots: Sequence[Sequence[H]]) -> Tally[H]:
+    """The Borda count: of m answers, the first on a ballot gets m points, the next m - 1, and so on (Borda, 1781).
+
+    Answers that a ballot leaves out share its other points equally, so that all ballots weigh the same, and an empty
+    one speaks for nobody. An answer that is named twice on a ballot counts where it stands first.
+    """
+    ranked = [list(dict.fromkeys(ballot)) for ballot in ballots]
+    answers = list(dict.fromkeys(chain.from_iterable(ranked)))
+    most = len(answers)
+    scores = dict.fromkeys(answers, Fraction(0))
+    for ballot in ranked:
+        rest = Fraction(most - len(ballot) + 1, 2)
+        for answer in answers:
+            scores[answer] += most - ballot.index(answer) if answer in ballot else rest
+    return _tally(scores, ranked, Fraction(len(ranked) * most * (most + 1), 2))
+
+
+def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = _TRAJECTORY) -> Tally[H]:
+    """A vote over a whole debate instead of its last round: Free-MAD's score (arXiv 2509.11035, algorithm 1).
+
+    In round k, counted from 0, everything counts 1 / (k + 1). A voter's first answer gains w_1; one that it gives up
+    loses w_2 and the one taken instead gains w_3; one that it keeps gains w_4. What could not be read is passed over.
+    The whole is the sum of all scores above 0.
+
+    Args:
+        rounds: the answers of each round, one per voter, in the same order in all rounds.
+        weights: w_1 to w_4, at least 0; the defaults are the paper's.
+
+    Raises:
+        ValueError: rounds of different lengths.
+    """
+    first, left, taken, kept = (Fraction(str(weight)) for weight in weights)
+    scores: dict[H, Fraction] = defaultdict(Fraction)
+    turns = list(zip(*rounds, strict=True))
+    latest: list[H | None] = [None] * len(turns)
+    for number, answers in enumerate(rounds, 1):
+        for voter, answer in enumerate(answers):
+            before = latest[voter]
+            if answer is None:
+                continue
+            if before is not None and before != answer:
+                scores[before] -= left / number
+            scores[answer] += (first if before is None else kept if before == answer else taken) / number
+            latest[voter] = answer
+    return _tally(scores, turns, sum((score for score in scores.values() if score > 0), Fraction(0)))
+
+
+def _tally(scores: Mapping[H, Fraction], named: Iterable[Iterable[H | None]], whole: Fraction) -> Tally[H]:
+    """`scores` in the order in which answers were first given, and what each voter named."""
+    voters: dict[H | None, list[int]] = {}
+    for place, answers in enumerate(named):
+        for answer in dict.fromkeys(answers):
+            voters.setdefault(answer, []).append(place)
+    groups = [Group(answer, score, tuple(voters[answer])) for answer, score in scores.items()]
+    return Tally(tuple(sorted(groups, key=lambda group: -group.weight)), whole)
