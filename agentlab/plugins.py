@@ -38,15 +38,19 @@ class Registry(Generic[T]):
         return [*self.table, *sorted(entry_points(group=self.group).names - self.table.keys())]
 
     def load(self, name: str) -> T:
-        """The thing of that name.
+        """The thing of that name. See `where`."""
+        return cast(T, imported(self.where(name)))
+
+    def where(self, name: str) -> str:
+        """The `module:name` of the thing of that name, for another process to import.
 
         Raises:
             UnknownNameError: there is none, here or in a package.
         """
         if name in self.table:
-            return cast(T, imported(self.table[name]))
+            return self.table[name]
         from importlib.metadata import entry_points
 
         if name not in (names := self.names):
             raise UnknownNameError(self.kind, name, names)
-        return cast(T, entry_points(group=self.group)[name].load())
+        return entry_points(group=self.group)[name].value

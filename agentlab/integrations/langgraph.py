@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from agentlab.errors import MissingExtraError
-from agentlab.nas import steps
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import NasExperiment, OpenStudy
+from agentlab.study import steps
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph

@@ -5,7 +5,7 @@ The dotted names of these fields (`model.d_model`, `training.optimizer_params.lr
 
 import codecs
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
@@ -13,9 +13,13 @@ from agentlab.config.base import StrictModel, budget_field, machine_field, prese
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
 from agentlab.runs.measured import Basis
+from agentlab.search.arms import ArmName
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
+
+if TYPE_CHECKING:
+    from agentlab.study.state import Candidate
 
 OptimizerName = Literal["Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "SGD"]
 CriterionName = Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
@@ -227,11 +231,17 @@ class FinalsConfig(StrictModel):
     train_fraction: float = Field(1.0, gt=0, le=1, description="Share of the training windows there.")
     epochs: int | None = Field(None, ge=1, le=1000, description="Epochs there, at most; null keeps the trial's.")
 
+    @property
+    def full(self) -> dict[str, Value]:
+        """What a training has there instead of what was proposed."""
+        epochs = {} if self.epochs is None else {"training.epochs": self.epochs}
+        return {"training.train_fraction": self.train_fraction, **epochs}
+
 
 class SearchConfig(StrictModel):
     """Who proposes, and what is refused before it costs a trial."""
 
-    base: Literal["gp", "tpe", "auto", "random"] = Field(
+    base: ArmName = Field(
         "gp", description="Classical optimiser that is in charge; auto is gp, and tpe beyond 100 trials."
     )
     pick_from: int = Field(
@@ -313,6 +323,11 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
         return TrialConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from error
+
+
+def at_rung(trial: TrialConfig, candidate: "Candidate", full: Params) -> TrialConfig:
+    """What a candidate of a study trains: as proposed, or on the rung of the last round at full budget."""
+    return with_params(trial, {**candidate.params, **full} if candidate.rung else candidate.params)
 
 
 def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) -> dict[str, Value]:

@@ -1,30 +1,37 @@
-"""One training: train a candidate, write its folder, report its validation error. Never the test error."""
+"""One training: train a candidate, write its folder, report its validation error. Never the test error.
+
+In a worker process, `objective` makes the same from what `setup` has written down.
+"""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 
-from agentlab.errors import AgentlabError, Interrupted, StorageError
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AgentlabError, DataError, Interrupted, StorageError
 from agentlab.nas.checkpoint import Checkpoint, from_bytes, to_bytes
-from agentlab.nas.config import TrialConfig, with_params
+from agentlab.nas.config import TrialConfig, at_rung
+from agentlab.nas.data import load_series
 from agentlab.nas.plots import Curve, learning_curve
 from agentlab.nas.series import Series
 from agentlab.nas.training import Epoch, TrainResult, train
 from agentlab.runs.folder import Folder
-from agentlab.search.types import Proposal, TrialContext, TrialResult
+from agentlab.search.types import Params, TrialResult
+from agentlab.study.executor import Report
+from agentlab.study.state import Candidate
 
 BEST, LAST, HISTORY = "best_model.safetensors", "last.safetensors", "history.json"
 
-Report = Callable[[str, str, dict[str, Any]], object]  # (event type, id, data)
-
 
 class InformerObjective:
-    """Implements `search.types.Objective`. Everything a training writes lies in `trials/run_0007/`."""
+    """Implements `study.executor.Objective`. Everything a training writes lies in `trials/run_0007/`."""
 
     def __init__(
         self,
@@ -34,18 +41,25 @@ class InformerObjective:
         device: str,
         report: Report,
         before_step: Callable[[], None] = lambda: None,
+        full: Params = MappingProxyType({}),
     ) -> None:
+        """`full` is what a training of the last round has instead of what was proposed."""
         self._base = base
+        self._full = full
         self._series = series
         self._trials = trials
         self._device = device
         self._report = report
         self._before_step = before_step
 
-    def __call__(self, proposal: Proposal, context: TrialContext) -> TrialResult:
+    def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+        """Train one after the other."""
+        return [self._train(candidate) for candidate in batch]
+
+    def _train(self, candidate: Candidate) -> TrialResult:
         """Train to the end, from the last epoch that a kill has left. The folder is complete before this returns."""
-        trial = with_params(self._base, proposal.params)
-        name, folder = context.name, self._trials.folder(context.name)
+        trial = at_rung(self._base, candidate, self._full)
+        name, folder = candidate.name, self._trials.folder(candidate.name)
         folder.write_text("config_used.yaml", yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
 
         def save(checkpoint: Checkpoint) -> None:
@@ -55,12 +69,12 @@ class InformerObjective:
             trained = train(
                 trial,
                 self._series,
-                context.seed,
+                candidate.seed,
                 device=self._device,
                 on_epoch=lambda epoch: self._epoch(name, epoch),
                 before_step=self._before_step,
                 save=save,
-                resume=_left(folder, trial, self._series, context.seed),
+                resume=_left(folder, trial, self._series, candidate.seed),
             )
         except (Interrupted, StorageError):
             raise
@@ -79,6 +93,38 @@ class InformerObjective:
     def _epoch(self, name: str, epoch: Epoch) -> None:
         data = {"epoch": epoch.epoch + 1, "train_loss": epoch.train_loss, "val_mse": epoch.val_mse}
         self._report("trial.epoch", name, data)
+
+
+def setup(
+    base: TrialConfig, full: Params, series: Series, trials: Folder, workspace: Workspace, device: str
+) -> dict[str, Any]:
+    """Plain data from which `objective` makes in another process what this one has."""
+    return {
+        "trial": base.model_dump(mode="json"),
+        "full": dict(full),
+        "fingerprint": series.fingerprint,
+        "trials": str(trials.path),
+        "workspace": str(workspace.root),
+        "device": device,
+    }
+
+
+def objective(given: Mapping[str, Any], report: Report) -> InformerObjective:
+    """The objective of a study, in a worker process.
+
+    Raises:
+        DataError: the series is not the one that the study has read.
+    """
+    import torch
+
+    # The first optimiser imports some 70 MB, which would count against the memory of the first training.
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    base = TrialConfig.model_validate(given["trial"])
+    series = load_series(base.data, Workspace.locate({"AGENTLAB_HOME": given["workspace"]}, Path.cwd()))
+    if series.fingerprint != given["fingerprint"]:
+        raise DataError(f"{series.source} has changed since the study began.", hint="Put the old file back.")
+    trials = Folder(Path(given["trials"]))
+    return InformerObjective(base, series, trials, given["device"], report, full=given["full"])
 
 
 def _left(folder: Folder, trial: TrialConfig, series: Series, seed: int) -> Checkpoint | None:

@@ -1,11 +1,11 @@
 """What a study is going to do, for `--dry-run` and the first line on the screen."""
 
 from agentlab.nas.config import NasConfig
-from agentlab.nas.evaluator import TASK as EVALUATE
-from agentlab.nas.finals import most
 from agentlab.nas.series import Series
+from agentlab.nas.study import WORDS
 from agentlab.runs.document import Block, Document, Table
 from agentlab.search.screen import Estimate
+from agentlab.study.finals import most
 
 
 class NasPlan(Document):
@@ -74,7 +74,7 @@ def plan_of(config: NasConfig, series: Series, searched: list[str], cost: Estima
         paired_studies=paired,
         language_model=describe_models(config),
         proposals=with_agent * ((trials - 1) // 2) if agent else 0,
-        judges=all(config.llm.models[name].tier != "pick" for name in config.llm.candidates(EVALUATE)),
+        judges=all(config.llm.models[name].tier != "pick" for name in config.llm.candidates(WORDS.evaluate)),
         max_cost_usd=config.llm.budget.per_run_usd,
     )
 
@@ -91,5 +91,5 @@ def describe_series(series: Series) -> str:
 
 def describe_models(config: NasConfig) -> str:
     """The language models that may answer, in the order they are asked."""
-    names = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates("nas.propose")]
+    names = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates(WORDS.propose)]
     return " then ".join(names) or "none: the classical optimiser proposes alone"

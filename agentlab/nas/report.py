@@ -2,7 +2,6 @@
 
 import yaml
 
-from agentlab.nas import tables
 from agentlab.nas.config import TrialConfig, with_params
 from agentlab.nas.forecast import predict_windows
 from agentlab.nas.objective import stored_curve, stored_weights
@@ -16,18 +15,23 @@ from agentlab.nas.plots import (
     learning_curves,
     paired_studies,
 )
-from agentlab.nas.result import NasResult
+from agentlab.nas.result import NasResult, advice, comparison, headline
 from agentlab.nas.series import Series
+from agentlab.nas.study import WORDS
 from agentlab.nas.training import restore
 from agentlab.nas.windows import Windows
-from agentlab.runs.document import Block, Code, Figure, Heading, Text
+from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, number
 from agentlab.runs.folder import Folder
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
+from agentlab.search.types import legend
+from agentlab.study.calls import model_table, opinion_notes
+from agentlab.study.control import pair_table
 
 _SHOWN_WINDOWS = 3
+_STEPS = 12  # forecast steps a table lists; the picture and the JSON have them all
 _ERROR, _CURVES, _FORECASTS = "plots/error_by_trial.png", "plots/learning_curves.png", "plots/forecasts.png"
-_STEPS, _FINALISTS = "plots/error_by_step.png", "plots/finalists.png"
+_BY_STEP, _FINALISTS = "plots/error_by_step.png", "plots/finalists.png"
 _IMPORTANCES, _PAIRS = "plots/importances.png", "plots/paired_studies.png"
 
 
@@ -40,7 +44,7 @@ def write_study_report(run: Run, result: NasResult, base: TrialConfig, series: S
         _ERROR: error_by_trial(result, result.noise.deviation),
         _CURVES: learning_curves(curves, result.winner.run_id),
         _FORECASTS: forecasts(winner_forecasts(trials, result, base, series, device)),
-        _STEPS: error_by_step(result.by_step),
+        _BY_STEP: error_by_step(result.by_step),
     }
     rounds = [(row.run_id, row.val_mse) for row in result.finalists if row.val_mse]
     if rounds:
@@ -62,30 +66,30 @@ def blocks(result: NasResult, base: TrialConfig, pictures: frozenset[str]) -> li
         *_agent(result, pictures),
         *_trials(result, pictures),
         Heading("Best configuration"),
-        tables.configuration(result),
+        configuration(result),
         Code(yaml.safe_dump(with_params(base, result.winner.params).model_dump(mode="json"), sort_keys=False)),
     ]
 
 
 def _quality(result: NasResult) -> list[Block]:
     shown: list[Block] = [
-        Text(tables.headline(result)),
-        *map(Text, tables.advice(result)),
+        Text(headline(result)),
+        *map(Text, advice(result)),
         Text(result.series),
         Heading("How good is it"),
         Text(
-            f"Errors are on standardised data, over every window of the part. {tables.test_note(result)} The winner's "
+            f"Errors are on standardised data, over every window of the part. {test_note(result)} The winner's "
             "figures are means over its trainings, ± one standard deviation."
         ),
-        tables.comparison(result),
+        comparison(result),
     ]
     if result.published:
-        shown.append(tables.published_table(result))
+        shown.append(published_table(result))
     shown += [
         Figure(_FORECASTS, "Forecasts of the winner on test windows, with what really happened"),
-        Figure(_STEPS, "Test error of the winner by forecast step"),
-        tables.step_table(result),
-        tables.channel_table(result),
+        Figure(_BY_STEP, "Test error of the winner by forecast step"),
+        step_table(result),
+        channel_table(result),
     ]
     return shown
 
@@ -93,13 +97,13 @@ def _quality(result: NasResult) -> list[Block]:
 def _agent(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     shown: list[Block] = [Heading("Did the agent help"), Text(result.control_note)]
     if result.pairs:
-        shown.append(tables.pair_table(result))
+        shown.append(pair_table(result.pairs, WORDS))
     if _PAIRS in pictures:
         shown.append(Figure(_PAIRS, "Lowest validation error of each pair of studies, without and with the agent"))
-    shown.append(tables.source_table(result))
+    shown.append(source_table(result))
     if result.models:
-        shown.append(tables.model_table(result))
-    return [*shown, *tables.opinion_note(result)]
+        shown.append(model_table(result.models))
+    return [*shown, *opinion_notes(result.models, WORDS)]
 
 
 def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
@@ -110,20 +114,20 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
             "97.5 % quantile of Student's t for the difference of the two means."
         ),
         Figure(_ERROR, "Validation error of every trial by its source, the best so far, and the reference lines"),
-        tables.trial_table(result),
+        trial_table(result),
         Figure(_CURVES, "Validation error by epoch of every trial"),
     ]
     if _IMPORTANCES in pictures:
         shown += [
             Heading("What mattered"),
             Figure(_IMPORTANCES, "Share of the differences between trials that each searched key explains"),
-            tables.importance_table(result),
+            importance_table(result),
         ]
     if result.finalists:
-        shown += [Heading("The last round"), Text(tables.finalist_note(result))]
+        shown += [Heading("The last round"), Text(finalist_note(result))]
     if _FINALISTS in pictures:
         shown.append(Figure(_FINALISTS, "Validation error of the finalists at full budget, by seed"))
-    return [*shown, *([tables.finalist_table(result)] if result.finalists else [])]
+    return [*shown, *([finalist_table(result)] if result.finalists else [])]
 
 
 def winner_forecasts(trials: Folder, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Panel]:
@@ -142,3 +146,110 @@ def winner_forecasts(trials: Folder, result: NasResult, base: TrialConfig, serie
         )
         for found in predict_windows(model, windows, "test", picks)
     ]
+
+
+def published_table(result: NasResult) -> Table:
+    """Where the published figures come from."""
+    rows = [(p.model, f"{p.mse:.3f}", f"{p.mae:.3f}", p.source, p.note) for p in result.published]
+    return Table(("model", "test MSE", "test MAE", "source", "note"), rows, "Published for this series and horizon")
+
+
+def finalist_table(result: NasResult) -> Table:
+    """The last round."""
+    rows = [
+        (
+            f.run_id,
+            number(f.search_val_mse),
+            ", ".join(number(v) for v in f.val_mse) + (f", {f.failed} failed" if f.failed else ""),
+            number(f.mean),
+            "winner" if f.run_id == result.winner.run_id else "",
+        )
+        for f in result.finalists
+    ]
+    columns = ("trial", "validation MSE in the search", "at full budget, by seed", "mean", "")
+    return Table(columns, rows, "Errors at full budget and in the search differ: the search trains on less")
+
+
+def finalist_note(result: NasResult) -> str:
+    """Whether the last round decided."""
+    if all(row.mean is None for row in result.finalists):
+        return "Every training of the last round failed; the winner is the accepted trial as the search has trained it."
+    return (
+        "The winner has the lowest mean; a finalist of which a training failed comes after those without failures. "
+        "While the lowest mean lies above what another trial showed in the search, that one enters, too."
+    )
+
+
+def test_note(result: NasResult) -> str:
+    """How often the test part was looked at."""
+    if result.test_looks == 1:
+        return "The test part was scored once, for the winner."
+    return (
+        f"The test part was scored {result.test_looks} times, because the search was extended after its figures had "
+        "been seen; the last ones are a little too good to be true."
+    )
+
+
+def step_table(result: NasResult) -> Table:
+    """Test MSE by forecast step, at most a dozen of them evenly spread."""
+    last = len(result.by_step) - 1
+    shown = sorted({round(last * i / (_STEPS - 1)) for i in range(_STEPS)}) if last >= _STEPS else range(last + 1)
+    rows = [(str(i + 1), number(result.by_step[i])) for i in shown]
+    return Table(("step ahead", "test MSE"), rows, "Test error of the winner by forecast step")
+
+
+def channel_table(result: NasResult) -> Table:
+    """Test error by column."""
+    rows = [(c.name, number(c.mse), number(c.rmse)) for c in result.by_channel]
+    columns = ("column", "test MSE", "root mean square error in its units")
+    return Table(columns, rows, "Test error of the winner by column")
+
+
+def configuration(result: NasResult) -> Table:
+    """The winner's searched keys; a star marks what differs from trial 0."""
+    w = result.winner
+    rows = [(k, str(v), "*" if k in w.changes else "") for k, v in w.params.items()]
+    return Table(("key", "value", "changed"), rows, "The winner's searched keys; * differs from trial 0")
+
+
+def trial_table(result: NasResult) -> Table:
+    """All trials in their order. Keys are cut to their last part, which the configuration table has in full."""
+    rows = [
+        (
+            t.run_id,
+            t.source,
+            number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
+            "accepted" if t.accepted else ("failed" if t.error else ""),
+            f"{t.parameters:,}" if t.parameters else "–",
+            f"{t.seconds:.1f}" if t.seconds is not None else "–",
+            ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default",
+            t.error or t.note,
+            t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
+        )
+        for t in result.trials
+    ]
+    columns = (
+        "trial",
+        "source",
+        "validation MSE",
+        "verdict",
+        "weights",
+        "seconds",
+        "differs from trial 0",
+        "note",
+        "reason of the verdict",
+    )
+    return Table(columns, rows, f"Source, who proposed the trial: {legend(t.source for t in result.trials)}")
+
+
+def source_table(result: NasResult) -> Table:
+    """How each kind of proposal did."""
+    rows = [(s.source, str(s.trials), str(s.failed), str(s.accepted), number(s.best_val_mse)) for s in result.sources]
+    columns = ("source", "trials", "failed", "accepted", "best validation MSE")
+    return Table(columns, rows, f"Trials by who proposed them: {legend(s.source for s in result.sources)}")
+
+
+def importance_table(result: NasResult) -> Table:
+    """How much of the differences between trials each searched key explains."""
+    rows = [(key, f"{share:.0%}") for key, share in result.importances.items()]
+    return Table(("key", "share"), rows, "Share of the differences between trials that each key explains")

@@ -1,10 +1,12 @@
-"""The answer of `agentlab nas`, as data. `tables.py` turns it into what a reader sees."""
+"""The answer of `agentlab nas`: data, and what the terminal shows of it."""
 
 from pydantic import Field
 
-from agentlab.runs.document import Block, Document
-from agentlab.search.types import Value
+from agentlab.runs.document import Block, Document, Table, Text, number, with_spread
+from agentlab.search.types import Value, meaning
 from agentlab.stats.control import Control
+from agentlab.study.calls import ModelRow, Planner, silent
+from agentlab.study.control import Pair
 
 
 class TrialRow(Document):
@@ -105,47 +107,6 @@ class SourceRow(Document):
     best_val_mse: float | None
 
 
-class ModelRow(Document):
-    """What one language model was asked in one role, what came of it, and what it cost. None is unknown, never zero.
-
-    `usable` answers became a trial (proposing) or an opinion on a near tie; `accepted` of those trials were
-    improvements. Of `checked` opinions, which further trainings have tested, `agreed` said what these showed. `reason`
-    is its last failure's.
-    """
-
-    model: str
-    task: str
-    calls: int
-    answered: int
-    usable: int
-    share: float | None  # of the trials that it could have proposed
-    accepted: int | None
-    checked: int = 0
-    agreed: int = 0
-    reason: str = ""
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
-
-
-class Planner(Document):
-    """Calls to language models of the whole run."""
-
-    calls: int
-    answered: int
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
-
-
-class PairRow(Document):
-    """Two studies of one seed: lowest validation MSE with the agent and without."""
-
-    seed: int
-    agent: float | None
-    control: float | None
-
-
 class NasResult(Document):
     """A finished study. `advice` says what speaks against the winner, in sentences; empty if nothing does."""
 
@@ -164,12 +125,69 @@ class NasResult(Document):
     importances: dict[str, float]
     planner: Planner
     models: list[ModelRow]
-    pairs: list[PairRow]
+    pairs: list[Pair]
     control: Control | None
     control_note: str
 
     def blocks(self) -> list[Block]:
         """What the terminal shows: the winner beside the references, and whether the agent helped."""
-        from agentlab.nas.tables import summary
+        sentences = [headline(self), *advice(self)]
+        return [*map(Text, sentences), comparison(self), Text(self.control_note)]
 
-        return summary(self)
+
+def headline(result: NasResult) -> str:
+    """One sentence."""
+    w, best = result.winner, min(result.references, key=lambda r: r.test_mse)
+    count = "1 trial" if len(result.trials) == 1 else f"{len(result.trials)} trials"
+    return (
+        f"Winner {w.run_id} of {count} ({w.source}, {meaning(w.source)}): "
+        f"test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
+        f"{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
+        f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}), "
+        f"{w.parameters:,} weights."
+    )
+
+
+def advice(result: NasResult) -> list[str]:
+    """What speaks against the winner (a simple forecast that is better, trainings that scatter), and silent models."""
+    w, simple = result.winner, min(line.test_mse for line in result.references)
+    found: list[str] = []
+    if simple < w.test_mse:
+        within = simple >= w.test_mse - (w.test_mse_spread or 0.0)
+        little = ", if by less than the winner's trainings scatter" if within else ""
+        found.append(
+            f"The simple forecast is better{little}; use it, or start a new search with more training or trials."
+        )
+    if w.unstable:
+        found.append(
+            f"The winner is unstable: the seed alone moves its validation MSE of {number(w.val_mse)} by "
+            f"{number(w.val_mse_spread)} (one standard deviation of {w.trainings} trainings), so another training of "
+            "it may be much worse. The one with the lowest validation error is kept."
+        )
+    return [*found, *silent(result.models)]
+
+
+def comparison(result: NasResult) -> Table:
+    """Winner, references and published figures, best test error first. Errors are on standardised data."""
+    w = result.winner
+    rows: list[tuple[float, tuple[str, str, str, str]]] = [
+        (r.test_mse, (r.name, number(r.val_mse), number(r.test_mse), number(r.test_mae))) for r in result.references
+    ]
+    rows += [(p.mse, (f"{p.model}, published", "–", number(p.mse, 3), number(p.mae))) for p in result.published]
+    mine = with_spread(w.val_mse, w.val_mse_spread), with_spread(w.test_mse, w.test_mse_spread), number(w.test_mae)
+    rows.append((w.test_mse, (f"winner {w.run_id}", *mine)))
+    rows.sort(key=lambda row: row[0])
+    return Table(
+        ("forecast", "validation MSE", "test MSE", "test MAE"),
+        [row for _, row in rows],
+        "The winner beside simple forecasts and published figures, lowest test error first",
+    )
+
+
+def _beside(ratio: float) -> str:
+    """How an error compares with another one, in words."""
+    if 0.995 < ratio < 1.005:
+        return "level with"
+    if ratio < 1:
+        return f"{1 - ratio:.0%} below"
+    return f"{ratio - 1:.0%} above" if ratio < 2 else f"{ratio:.1f} times"

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING
 from agentlab import machine
 from agentlab.errors import AgentlabError, ConfigError, DataError, MissingError
 from agentlab.llm.recorder import RunRecorder
-from agentlab.nas import steps
-from agentlab.nas.config import NasConfig, params_of, trial_keys, with_params
+from agentlab.nas.config import NasConfig, at_rung, params_of, trial_keys, with_params
 from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.estimate import estimate
-from agentlab.nas.finals import Finalist, exported, missing, winner
-from agentlab.nas.paired import MIN_PAIRED_TRIALS, run_pairs
 from agentlab.nas.plan import NasPlan, describe_series, plan_of
 from agentlab.nas.result import NasResult
-from agentlab.nas.state import Scores, StudyState, agent_state, rebuild
-from agentlab.nas.study import PROPOSE, Bench, search
+from agentlab.nas.study import WORDS, setup_of
 from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
@@ -25,6 +21,12 @@ from agentlab.runs.run import Outcome, Run
 from agentlab.search.screen import Estimate, Limits, Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params
+from agentlab.study.control import MIN_PAIRED_TRIALS, run_pairs
+from agentlab.study.events import Scores, emit
+from agentlab.study.finals import Finalist, LastRound, exported, missing, winner
+from agentlab.study.setup import Setup
+from agentlab.study.state import Candidate, StudyState, agent_state
+from agentlab.study.steps import Study, measure, search, seed_of
 
 if TYPE_CHECKING:
     from agentlab.nas.training import Metrics
@@ -75,7 +77,7 @@ class NasExperiment:
 
     def plan(self) -> NasPlan:
         """What it would do and cost."""
-        agent = bool(self.config.llm.candidates(PROPOSE))
+        agent = bool(self.config.llm.candidates(WORDS.propose))
         return plan_of(self.config, self.series, list(self.space.parameters), self._estimate(self.default), agent)
 
     def run(self, run: Run) -> tuple[NasResult, Outcome]:
@@ -107,11 +109,11 @@ class NasExperiment:
             recorder=RunRecorder(run),
             stop=self.context.stop,
         ) as router:
-            bench = Bench(self.config, self.context, self.base, self.series, self.rules, self.default, router, device)
-            study = bench.study(run, self.config.seed)
+            setup = setup_of(self.config, self.context, self.series, self.rules, self.default, router, device)
+            study = setup.study(run, self.config.seed)
             try:
                 self._open(run, study.state)
-                yield OpenStudy(self, run, bench, study)
+                yield OpenStudy(self, run, setup, study, device)
             finally:
                 study.executor.close()
 
@@ -128,7 +130,7 @@ class NasExperiment:
             reviewed=self.context.reviewer is not None,
             data=self.series.fingerprint,
         )
-        known = {line["name"] for line in state.references}
+        known = {event.id for event in run.events if event.type == "reference.measured"}
         for line in reference_lines(self.series, self.config.data):
             if line.name not in known:
                 run.emit("reference.measured", line.name, **line.as_dict())
@@ -148,8 +150,9 @@ class OpenStudy:
 
     experiment: NasExperiment
     run: Run
-    bench: Bench
-    study: steps.Study
+    setup: Setup
+    study: Study
+    device: str
 
     def conclude(self) -> tuple[NasResult, Outcome]:
         """After the search: the last round, the winner's test score, the paired studies, the report.
@@ -163,76 +166,74 @@ class OpenStudy:
         first = self._last_round()
         scores = self._score(first)
         self._export(first, scores)
-        state = rebuild(run.events)
-        run.write_json("agent_state.json", agent_state(state))  # a kill may have come before this line
+        state = self.study.state
+        run.write_json("agent_state.json", agent_state(state, WORDS))  # a kill may have come before this line
         paired = config.control == "full" and self.study.agent is not None  # else there is no agent to compare
         self.study.executor.close()  # the pairs have workers of their own
-        pairs = run_pairs(self.bench, run, state) if paired else []
-        result = summarise(experiment.config, experiment.series, self.study, pairs, self.bench.router.usage)
-        write_study_report(run, result, experiment.base, experiment.series, self.bench.device)
+        pairs = run_pairs(self.setup, run, state, config.seed, config.control_seeds) if paired else []
+        result = summarise(config, experiment.series, self.study, pairs, self.setup.router.usage)
+        write_study_report(run, result, experiment.base, experiment.series, self.device)
         return result, outcome(result)
 
     def _last_round(self) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
-        config, state = self.bench.config.finals, self.study.state
-        while trainings := missing(state, config):
-            self.bench.context.stop.check()
-            state = steps.train(self.study, trainings)
-        found = winner(state, config)
+        config, state = self.experiment.config.finals, self.study.state
+        plan = LastRound(config.count, config.seeds)
+        while candidates := missing(state, plan):
+            self.setup.check()
+            state = measure(self.study, candidates)
+        found = winner(state, plan)
         if found is None:
             raise AgentlabError(_nothing_left(state), hint=f"Tracebacks are in {self.run.path / 'events.jsonl'}.")
         return found
 
     def _score(self, first: Finalist) -> Scores:
         """The winner's test errors: computed once, and again only if a longer search finds another winner."""
-        known, names = self.study.state.scores, tuple(first.values)
-        if known and known.run_id == first.trial.id and known.names == names:
-            return known
-        found = {name: self._test(first, name) for name in names}
-        self.run.emit(
-            "winner.scored",
-            first.trial.id,
-            names=list(names),
-            mse=[metrics.mse for metrics in found.values()],
-            mae=[metrics.mae for metrics in found.values()],
-            mse_by_step=_means([metrics.mse_by_step for metrics in found.values()]),
-            mse_by_channel=_means([metrics.mse_by_channel for metrics in found.values()]),
-        )
-        scores = self.study.state.scores
-        assert scores is not None
+        state, names = self.study.state, tuple(first.values)
+        if state.scores and state.scored == first.trial.id and state.scores.names == names:
+            return state.scores
+        found = [self._test(candidate) for candidate in first.candidates if candidate.name in names]
+        figures = {
+            "mse": [metrics.mse for metrics in found],
+            "mae": [metrics.mae for metrics in found],
+            "mse_by_step": _means([metrics.mse_by_step for metrics in found]),
+            "mse_by_channel": _means([metrics.mse_by_channel for metrics in found]),
+        }
+        scores = Scores(names, {name: tuple(values) for name, values in figures.items()})
+        emit(self.run, "winner.scored", first.trial.id, scores)
         return scores
 
-    def _test(self, first: Finalist, name: str) -> "Metrics":
+    def _test(self, candidate: Candidate) -> "Metrics":
         from agentlab.nas.objective import stored_weights
         from agentlab.nas.training import evaluate, restore
         from agentlab.nas.windows import Windows
 
-        series, device = self.bench.series, self.bench.device
-        params = next(training.params for training in first.trainings if training.name == name)
-        trial = with_params(self.bench.base, params)
-        model = restore(trial, series, stored_weights(self.run.folder.folder("trials"), name), device)
-        return evaluate(model, Windows(series, trial, device), "test")
+        experiment, device = self.experiment, self.device
+        trial = at_rung(experiment.base, candidate, experiment.config.finals.full)
+        weights = stored_weights(self.run.folder.folder("trials"), candidate.name)
+        model = restore(trial, experiment.series, weights, device)
+        return evaluate(model, Windows(experiment.series, trial, device), "test")
 
     def _export(self, first: Finalist, scores: Scores) -> None:
         """The winner as a folder that stands alone: what `nas predict` and `nas export` read."""
         from agentlab.nas.artefact import Artefact, write_artefact
         from agentlab.nas.objective import stored_weights
 
-        chosen = exported(first)
+        experiment, chosen = self.experiment, exported(first)
         place = scores.names.index(chosen.name)
         card = {
             "run": self.run.id,
             "training": chosen.name,
-            "seed": steps.seed_of(self.study.seed, chosen.turn),
-            "series": describe_series(self.bench.series),
-            "fingerprint": self.bench.series.fingerprint,
+            "seed": seed_of(self.study.seed, chosen.turn),
+            "series": describe_series(experiment.series),
+            "fingerprint": experiment.series.fingerprint,
             "val_mse": first.values[chosen.name],
-            "test_mse": scores.mse[place],
-            "test_mae": scores.mae[place],
+            "test_mse": scores.figures["mse"][place],
+            "test_mae": scores.figures["mae"][place],
         }
-        trial = with_params(self.bench.base, chosen.params)
+        trial = at_rung(experiment.base, chosen, experiment.config.finals.full)
         weights = stored_weights(self.run.folder.folder("trials"), chosen.name)
-        write_artefact(self.run.folder.folder("winner"), Artefact.of(trial, self.bench.series, weights, card))
+        write_artefact(self.run.folder.folder("winner"), Artefact.of(trial, experiment.series, weights, card))
 
 
 def prepare(config: NasConfig, context: Context) -> NasExperiment:

@@ -1,114 +1,107 @@
-"""Puts a study together: proposers, executor, language model and rules, around one run or a part of one."""
+"""A study of this capability: its words, what it asks of a near tie, and how its trainings are carried out."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentlab.nas import steps
+from agentlab.llm.types import Message
 from agentlab.nas.config import NasConfig, TrialConfig
 from agentlab.nas.series import Series
-from agentlab.nas.state import StudyState
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
 from agentlab.runs.run import Run
-from agentlab.search.budget import Budget
-from agentlab.search.executor import LocalExecutor
-from agentlab.search.llm_proposer import LLMProposer
-from agentlab.search.optuna_proposer import OptunaProposer
-from agentlab.search.prompts import Briefing
-from agentlab.search.random_proposer import RandomProposer
-from agentlab.search.screen import Rules, ScreenedProposer
-from agentlab.search.types import Params, Proposer, TrialExecutor
+from agentlab.search.screen import Rules
+from agentlab.search.types import Params
+from agentlab.study.evaluator import Seeds
+from agentlab.study.executor import OBJECTIVES, LocalExecutor, TrialExecutor
+from agentlab.study.setup import Setup
+from agentlab.study.state import TrialState
+from agentlab.study.words import Words
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
-PROPOSE = "nas.propose"
-
-_BRIEFING = Briefing(
+WORDS = Words(
+    command="nas",
+    value="val_mse",
+    score="mse",
+    metric="validation MSE",
+    error="validation error",
+    unit="scaled",
+    measurement="training",
+    again="trained again",
     goal="Find the settings of a forecasting model with the lowest validation error.",
-    metric="validation error",
     shown=("parameters", "epochs"),
 )
 _WORKER_SPARE = 256 << 20  # bytes beside training: pictures, buffers, the allocator's leftovers
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
+def setup_of(
+    config: NasConfig, context: Context, series: Series, rules: Rules, default: Params, router: "Router", device: str
+) -> Setup:
     """What all studies of a run share."""
+    base, evaluator = config.trial(), config.evaluator
 
-    config: NasConfig
-    context: Context
-    base: TrialConfig
-    series: Series
-    rules: Rules
-    default: Params
-    router: "Router"
-    device: str
+    def judged_by(router: "Router | None", scope: str) -> Seeds:
+        return Seeds(WORDS, evaluator.noise, evaluator.repeats, evaluator.family, router, question, scope)
 
-    def study(
-        self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "", paired: Budget | None = None
-    ) -> steps.Study:
-        """A study in a run, or with `paired` beside the main one, in a branch of it. Close its executor at the end."""
-        config, base = self.config, self._classical(seed)
-        options = config.search.pick_from
-        proposer = LLMProposer(base, self.router, self.rules, _BRIEFING, task=PROPOSE, options=options, scope=scope)
-        asked = agent and self.router.available(PROPOSE)
-        return steps.Study(
-            run=run,
-            seed=seed,
-            budget=paired or Budget(trials=config.max_iterations, seconds=config.max_seconds),
-            repeats=config.evaluator.repeats,
-            noise=config.evaluator.noise,
-            family=config.evaluator.family,
-            default=self.default,
-            control=base,
-            agent=proposer if asked else None,
-            executor=self._executor(run),
-            router=self.router if agent else None,
-            rules=self.rules,
-            reviewer=None if paired else self.context.reviewer,
-            scope=scope,
-        )
-
-    def _classical(self, seed: int) -> Proposer:
-        kind, space = self.config.search.base, self.rules.space
-        if kind == "random":
-            return ScreenedProposer(RandomProposer(space), self.rules)
-        return ScreenedProposer(OptunaProposer(space, sampler=kind, seed=seed), self.rules)
-
-    def _executor(self, run: Run | Branch) -> TrialExecutor:
-        trials, stop = run.folder.folder("trials"), self.context.stop.check
-
-        def report(type: str, id: str, data: dict[str, object]) -> None:  # noqa: A002 - the event's fields
-            run.emit(type, id, **data)
-
-        if self.config.workers == 1:
-            from agentlab.nas.objective import InformerObjective
-
-            return LocalExecutor(InformerObjective(self.base, self.series, trials, self.device, report, stop))
-        from agentlab.nas.worker import FACTORY, setup
-        from agentlab.search.processes import ProcessExecutor
-
-        limit = self.config.search.memory_mb * 2**20 + _WORKER_SPARE
-        return ProcessExecutor(
-            FACTORY,
-            setup(self.base, self.series, trials, self.context.workspace, self.device),
-            workers=self.config.workers,
-            threads=1,  # these models are too small for more
-            memory_bytes=limit if self.device == "cpu" else None,
-            report=report,
-            check=stop,
-        )
+    budget = {"trials": config.max_iterations, "seconds": config.max_seconds}
+    return Setup(
+        words=WORDS,
+        rules=rules,
+        default=default,
+        base=config.search.base,
+        options=config.search.pick_from,
+        budget={unit: limit for unit, limit in budget.items() if limit is not None},
+        evaluator=judged_by,
+        executor=lambda run: _executor(run, config, base, series, context, device),
+        router=router,
+        check=context.stop.check,
+        reviewer=context.reviewer,
+    )
 
 
-def search(study: steps.Study, check: Callable[[], None]) -> StudyState:
-    """Iterate until the budget is spent or the space is."""
-    state = study.state
-    while not steps.over(study, state):
-        check()
-        state = steps.plan(study, state)
-        state = steps.execute(study, state)
-        state = steps.evaluate(study, state)
-        steps.update(study, state)
-    return state
+def _executor(
+    run: Run | Branch, config: NasConfig, base: TrialConfig, series: Series, context: Context, device: str
+) -> TrialExecutor:
+    from agentlab.nas.objective import InformerObjective, setup
+
+    trials, stop, full = run.folder.folder("trials"), context.stop.check, config.finals.full
+
+    def report(type: str, id: str, data: dict[str, object]) -> None:  # noqa: A002 - the event's fields
+        run.emit(type, id, **data)
+
+    if config.workers == 1:
+        return LocalExecutor(InformerObjective(base, series, trials, device, report, stop, full))
+    from agentlab.study.processes import ProcessExecutor
+
+    limit = config.search.memory_mb * 2**20 + _WORKER_SPARE
+    return ProcessExecutor(
+        OBJECTIVES.where("informer"),
+        setup(base, full, series, trials, context.workspace, device),
+        workers=config.workers,
+        threads=1,  # these models are too small for more
+        memory_bytes=limit if device == "cpu" else None,
+        report=report,
+        check=stop,
+    )
+
+
+def question(trial: TrialState, best: TrialState) -> list[Message]:
+    """What a model is asked. Pure; relative figures, because small models misread long decimals."""
+
+    def line(name: str, state: TrialState) -> str:
+        error = 100 * (state.value or 0.0) / (best.value or 1.0)
+        weights = int(state.result.metrics["parameters"]) if state.result else 0
+        return f"{name}: validation error {error:.1f}, {weights} weights"
+
+    return [
+        Message(
+            "system",
+            "You judge whether a new forecasting model is really better. Lower error is better. Answer in JSON.",
+        ),
+        Message(
+            "user",
+            f"{line('current', best)}\n{line('new', trial)}\n"
+            "The difference is within measurement noise, so the new model is trained again. Say repeat if you expect "
+            "its lower error to last, which adds one more training; say reject if you expect it to vanish.",
+        ),
+    ]

@@ -4,66 +4,69 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from agentlab.llm.types import Usage
-from agentlab.nas import steps
 from agentlab.nas.config import NasConfig
-from agentlab.nas.control import full_sentence, light_control
-from agentlab.nas.finals import Finalist, exported, finalists, winner
-from agentlab.nas.noise import unstable
-from agentlab.nas.paired import Pair, full_control
 from agentlab.nas.plan import describe_series
-from agentlab.nas.planner import model_rows, totals
 from agentlab.nas.published import published_rows
 from agentlab.nas.result import (
     ChannelRow,
     FinalistRow,
     NasResult,
     NoiseRow,
-    PairRow,
     PublishedRow,
     ReferenceRow,
     SourceRow,
     TrialRow,
     Winner,
+    advice,
 )
 from agentlab.nas.series import Series
-from agentlab.nas.state import Scores, StudyState, TrialState, changes
-from agentlab.nas.tables import advice
+from agentlab.nas.study import WORDS
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.importance import importances
 from agentlab.search.types import Params
 from agentlab.stats.control import Control
+from agentlab.study.calls import model_rows, totals
+from agentlab.study.control import Pair, full_control, full_sentence, light_control
+from agentlab.study.evaluator import Seeds
+from agentlab.study.events import Scores
+from agentlab.study.finals import Finalist, LastRound, exported, finalists, winner
+from agentlab.study.noise import unstable
+from agentlab.study.state import StudyState, TrialState, changes
+from agentlab.study.steps import Study
 
 
-def summarise(config: NasConfig, series: Series, study: steps.Study, pairs: Sequence[Pair], usage: Usage) -> NasResult:
+def summarise(config: NasConfig, series: Series, study: Study, pairs: Sequence[Pair], usage: Usage) -> NasResult:
     """The result of a study whose winner has been scored."""
     state, events = study.state, study.run.events
-    first = winner(state, config.finals)
+    plan = LastRound(config.finals.count, config.finals.seeds)
+    first = winner(state, plan)
     assert first is not None
     assert state.scores is not None
-    noise = steps.noise_of(study, state, first.trial)
+    assert isinstance(study.evaluator, Seeds)
+    noise, figures = study.evaluator.noise_of(first.trial, state), state.scores.figures
     rows = [_trial_row(trial, study.default) for trial in state.trials]
     reviewed = any(event.type == "study.opened" and event.data["reviewed"] for event in events)
     control, note = _control(config, state, pairs, reviewed=reviewed)
     result = NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, study.default),
-        references=[ReferenceRow.model_validate(dict(line)) for line in state.references],
+        references=[ReferenceRow.model_validate(e.data) for e in events if e.type == "reference.measured"],
         published=[
             PublishedRow(model=p.model, mse=p.mse, mae=p.mae, source=p.source, note=p.note)
             for p in published_rows(series, config.data)
         ],
         test_looks=sum(event.type == "winner.scored" for event in events),
-        by_step=list(state.scores.mse_by_step),
-        by_channel=_channels(series, state.scores),
-        finalists=[_finalist_row(finalist) for finalist in finalists(state, config.finals) if finalist.results],
-        noise=NoiseRow(deviation=noise.deviation, trainings=noise.trainings, note=noise.sentence()),
+        by_step=list(figures["mse_by_step"]),
+        by_channel=_channels(series, figures["mse_by_channel"]),
+        finalists=[_finalist_row(finalist) for finalist in finalists(state, plan) if finalist.results],
+        noise=NoiseRow(deviation=noise.deviation, trainings=noise.trainings, note=noise.sentence(WORDS)),
         trials=rows,
         sources=source_rows(rows),
         importances=importances(study.rules.space, state.history) if study.rules else {},
         planner=totals(events, usage),
-        models=model_rows(events),
-        pairs=[PairRow(seed=p.seed, agent=p.agent, control=p.control) for p in pairs],
+        models=model_rows(events, WORDS),
+        pairs=list(pairs),
         control=control,
         control_note=note,
     )
@@ -102,9 +105,9 @@ def source_rows(rows: Sequence[TrialRow]) -> list[SourceRow]:
 def _control(
     config: NasConfig, state: StudyState, pairs: Sequence[Pair], *, reviewed: bool
 ) -> tuple[Control | None, str]:
-    control, note = light_control(state.trials, config.seed, config.search.base)
+    control, note = light_control(state.trials, config.seed, config.search.base, WORDS)
     if pairs:
-        control = full_control(pairs, len(state.trials), config.search.base, config.seed)
+        control = full_control(pairs, len(state.trials), config.search.base, config.seed, WORDS)
         note = full_sentence(control)
     if reviewed and control is not None:
         note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."
@@ -132,6 +135,7 @@ def _trial_row(trial: TrialState, default: Params) -> TrialRow:
 
 def _winner(first: Finalist, scores: Scores, default: Params) -> Winner:
     chosen, errors = exported(first), list(first.values.values())
+    mse, mae = scores.figures["mse"], scores.figures["mae"]
     return Winner(
         run_id=first.trial.id,
         source=first.trial.proposal.source,
@@ -141,10 +145,10 @@ def _winner(first: Finalist, scores: Scores, default: Params) -> Winner:
         val_mse=fmean(errors),
         val_mse_spread=_spread(errors),
         unstable=unstable(errors),
-        test_mse=fmean(scores.mse),
-        test_mae=fmean(scores.mae),
-        test_mse_spread=_spread(scores.mse),
-        test_mae_spread=_spread(scores.mae),
+        test_mse=fmean(mse),
+        test_mae=fmean(mae),
+        test_mse_spread=_spread(mse),
+        test_mae_spread=_spread(mae),
         parameters=int(first.results[chosen.name].metrics["parameters"]),
         exported=chosen.name,
     )
@@ -167,9 +171,9 @@ def _finalist_row(finalist: Finalist) -> FinalistRow:
     )
 
 
-def _channels(series: Series, scores: Scores) -> list[ChannelRow]:
+def _channels(series: Series, errors: Sequence[float]) -> list[ChannelRow]:
     deviations = [float(series.scaler.std[index]) for index in series.targets]
     return [
         ChannelRow(name=name, mse=mse, rmse=mse**0.5 * deviation)
-        for name, mse, deviation in zip(series.target_names, scores.mse_by_channel, deviations, strict=True)
+        for name, mse, deviation in zip(series.target_names, errors, deviations, strict=True)
     ]

@@ -23,6 +23,11 @@ _DESIGNS = 64  # Latin hypercubes to choose from
 _START = "lhs"  # the source of a start point
 
 
+def arm(name: SamplerName, space: SearchSpace, seed: int) -> "OptunaProposer":
+    """The search arm of that name."""
+    return OptunaProposer(space, sampler=name, seed=seed)
+
+
 class OptunaProposer:
     """Latin-hypercube points until `startup` trials have succeeded, then a Gaussian process or TPE.
 

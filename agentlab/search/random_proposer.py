@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+def arm(name: str, space: SearchSpace, seed: int) -> "RandomProposer":  # noqa: ARG001 - the arguments of every arm
+    """The search arm `random`."""
+    return RandomProposer(space)
+
+
 class RandomProposer:
     """Independent draws that keep the rules of the space."""
 

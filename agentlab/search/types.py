@@ -1,4 +1,4 @@
-"""The seams of a search: who proposes, who measures, and what is remembered."""
+"""The seams of a search: who proposes, what was measured, and what is remembered."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,12 +46,18 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What an objective measured. A failed trial has no value and says why; a running one is known to be under way."""
+    """What an objective measured. A failed trial has no value and says why; a running one is known to be under way.
+
+    `value` is what proposers learn from; lower is better. `objectives` are all of several, lower is better in each.
+    `items` are the values of single items, which pair up between trials. `metrics` may hold resources used.
+    """
 
     status: Literal["finished", "failed", "running"]
-    value: float | None = None  # lower is better
+    value: float | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    objectives: tuple[float, ...] = ()
+    items: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,41 +83,4 @@ class Proposer(Protocol):
 
     def tell(self, trial: Trial) -> None:
         """A trial has ended, whoever proposed it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TrialContext:
-    """What an objective may know about what it measures: a trial, or a further training of one with another seed.
-
-    `name` is unique in the search (`run_0007`, `run_0007-r1`): events and the folder of the training bear it.
-    """
-
-    name: str
-    seed: int
-
-
-class Objective(Protocol):
-    """Measures a candidate. Expected failures come back as a failed result; a bug may raise."""
-
-    def __call__(self, proposal: Proposal, context: TrialContext) -> TrialResult:
-        """Run the trial to its end."""
-        ...
-
-
-class TrialExecutor(Protocol):
-    """Runs objectives here, in processes or elsewhere. `capacity` is how many at a time."""
-
-    capacity: int
-
-    def submit(self, proposal: Proposal, context: TrialContext) -> None:
-        """Start or queue a trial."""
-        ...
-
-    def completed(self) -> tuple[TrialContext, TrialResult]:
-        """Wait for the next training to end, whichever it is."""
-        ...
-
-    def close(self) -> None:
-        """Free what was held. Safe to call twice."""
         ...

@@ -49,7 +49,7 @@ def wait_for(workspace: Path, kind: str, count: int = 1) -> None:
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     children = psutil.Process(process.pid).children()
-    return [child for child in children if "agentlab.search.worker" in " ".join(child.cmdline())]
+    return [child for child in children if "agentlab.study.worker" in " ".join(child.cmdline())]
 
 
 @pytest.mark.timeout(300)

@@ -1,5 +1,7 @@
 """What a trial may change, and which combinations are refused."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,16 +10,19 @@ from pydantic import ValidationError
 from agentlab.errors import ConfigError
 from agentlab.nas.config import (
     DataConfig,
+    FinalsConfig,
     ModelConfig,
     NasConfig,
     OptimizerParams,
     SplitConfig,
     TrainingConfig,
     TrialConfig,
+    at_rung,
     params_of,
     trial_keys,
     with_params,
 )
+from agentlab.study.state import Candidate
 
 SEED_NAMES = {
     "data.batch_size": 64,
@@ -144,3 +149,15 @@ def test_how_many_work_at_a_time_and_for_how_long_is_not_part_of_the_experiment(
         "max_iterations": "budget",
         "max_seconds": "budget",
     }
+
+
+def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
+    params: dict[str, Any] = {"training.epochs": 1, "model.dropout": 0.2}
+    search, last = Candidate("run_0001", 0, params), Candidate("run_0001-f0", 1000, params, rung=1)
+    base = TrialConfig(training=TrainingConfig(train_fraction=0.1))
+    full = FinalsConfig(train_fraction=1.0).full
+    assert full == {"training.train_fraction": 1.0}
+    assert at_rung(base, search, full) == with_params(base, params)
+    assert at_rung(base, last, full) == with_params(base, {**params, "training.train_fraction": 1.0})
+    trained = at_rung(base, last, FinalsConfig(train_fraction=0.5, epochs=9).full)
+    assert (trained.training.train_fraction, trained.training.epochs, trained.model.dropout) == (0.5, 9, 0.2)

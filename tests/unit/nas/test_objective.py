@@ -16,7 +16,8 @@ from agentlab.nas.series import Series
 from agentlab.nas.training import evaluate, restore
 from agentlab.nas.windows import Windows
 from agentlab.runs.folder import Folder
-from agentlab.search.types import Proposal, TrialContext, TrialResult
+from agentlab.search.types import TrialResult
+from agentlab.study.state import Candidate
 
 BASE = TrialConfig.model_validate(
     {
@@ -51,7 +52,7 @@ def objective(
 
 
 def run(training: InformerObjective, name: str = "run_0000", seed: int = 1, **params: Any) -> TrialResult:
-    return training(Proposal(params, "gp"), TrialContext(name, seed))
+    return training([Candidate(name, 0, params, seed=seed)])[0]
 
 
 def untimed(result: TrialResult) -> dict[str, Any]:

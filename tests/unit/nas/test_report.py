@@ -11,11 +11,8 @@ from agentlab.nas.report import blocks
 from agentlab.nas.result import (
     ChannelRow,
     FinalistRow,
-    ModelRow,
     NasResult,
     NoiseRow,
-    PairRow,
-    Planner,
     PublishedRow,
     ReferenceRow,
     SourceRow,
@@ -23,6 +20,8 @@ from agentlab.nas.result import (
     Winner,
 )
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
+from agentlab.study.calls import ModelRow, Planner
+from agentlab.study.control import Pair
 
 ALWAYS = {f"plots/{name}.png" for name in ("error_by_trial", "learning_curves", "forecasts", "error_by_step")} | {
     "plots/finalists.png"
@@ -136,7 +135,7 @@ def test_the_noise_is_told_with_the_trials(result: Callable[..., NasResult]) -> 
     [
         ({"importances": {"model.d_model": 1.0}}, ["plots/importances.png"], "key…share"),
         (
-            {"pairs": [PairRow(seed=0, agent=0.3, control=0.4)]},
+            {"pairs": [Pair(seed=0, agent=0.3, control=0.4)]},
             ["plots/paired_studies.png"],
             "seed…lower by",
         ),
@@ -159,7 +158,7 @@ def test_what_was_not_measured_is_not_shown(
 
 
 def test_pairs_that_all_failed_have_a_table_and_no_picture(result: Callable[..., NasResult]) -> None:
-    shown = report(result(pairs=[PairRow(seed=0, agent=None, control=0.4)]))
+    shown = report(result(pairs=[Pair(seed=0, agent=None, control=0.4)]))
     assert "seed…lower by" in columns(shown)
     assert "plots/paired_studies.png" not in figures(shown)
 

@@ -1,7 +1,6 @@
 """How a study is put together: who proposes, who trains, and under which names a language model is asked."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,18 @@ from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Router
 from agentlab.nas.config import NasConfig, params_of
 from agentlab.nas.series import Series
-from agentlab.nas.state import rebuild
-from agentlab.nas.study import PROPOSE, Bench, search
+from agentlab.nas.study import WORDS, setup_of
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context, Reviewer
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.stop import StopFlag
-from agentlab.search.budget import Budget
-from agentlab.search.executor import LocalExecutor
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
+from agentlab.study.evaluator import Seeds
+from agentlab.study.executor import LocalExecutor
+from agentlab.study.setup import Setup
+from agentlab.study.state import rebuild
+from agentlab.study.steps import search
 
 SCRIPTED = {
     "providers": {"p": {"kind": "scripted", "mode": "first"}},
@@ -46,27 +47,26 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Iterator[Callable[..., Bench]]:
-    """Benches on a small series; their routers are closed at the end."""
+def setup(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Iterator[Callable[..., Setup]]:
+    """Set-ups on a small series; their routers are closed at the end."""
     routers: list[Router] = []
 
     def make(
         agent: bool = True, stop: StopFlag | None = None, reviewer: Reviewer | None = None, **changes: Any
-    ) -> Bench:
+    ) -> Setup:
         settings = SETTINGS | {"data": {**SETTINGS["data"], "batch_size": 32}} | ({"llm": SCRIPTED} if agent else {})
         config = NasConfig.model_validate({**settings, **changes})
         workspace = Workspace(root=tmp_path, cache=tmp_path)
         space = SearchSpace.of(config.space, config.constraints)
         routers.append(Router(config.llm, env={}, workspace=workspace, recorder=RunRecorder(run)))
-        return Bench(
-            config=config,
-            context=Context(workspace, {}, stop or StopFlag(), reviewer),
-            base=config.trial(),
-            series=make_series(rows=200),
-            rules=Rules(space),
-            default=params_of(config.trial(), tuple(space.parameters)),
-            router=routers[-1],
-            device="cpu",
+        return setup_of(
+            config,
+            Context(workspace, {}, stop or StopFlag(), reviewer),
+            make_series(rows=200),
+            Rules(space),
+            params_of(config.trial(), tuple(space.parameters)),
+            routers[-1],
+            "cpu",
         )
 
     yield make
@@ -74,17 +74,19 @@ def bench(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Itera
         router.close()
 
 
-def test_without_a_language_model_the_optimiser_works_alone(run: Run, bench: Callable[..., Bench]) -> None:
-    study = bench(agent=False).study(run, 3)
+def test_without_a_language_model_the_optimiser_works_alone(run: Run, setup: Callable[..., Setup]) -> None:
+    study = setup(agent=False).study(run, 3)
     assert study.agent is None
     assert (study.control.name, study.seed) == ("gp", 3)
     assert isinstance(study.executor, LocalExecutor)
 
 
-def test_a_control_study_hears_nothing_from_the_language_model(run: Run, bench: Callable[..., Bench]) -> None:
-    with_agent, without = bench().study(run, 0), bench().study(run, 0, agent=False)
-    assert (with_agent.agent is None, with_agent.router is None) == (False, False)
-    assert (without.agent, without.router) == (None, None)
+def test_a_control_study_hears_nothing_from_the_language_model(run: Run, setup: Callable[..., Setup]) -> None:
+    with_agent, without = setup().study(run, 0), setup().study(run, 0, agent=False)
+    assert isinstance(with_agent.evaluator, Seeds)
+    assert isinstance(without.evaluator, Seeds)
+    assert (with_agent.agent is None, with_agent.evaluator.router is None) == (False, False)
+    assert (without.agent, without.evaluator.router) == (None, None)
 
 
 class Nobody:
@@ -94,31 +96,31 @@ class Nobody:
         return None
 
 
-def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: Run, bench: Callable[..., Bench]) -> None:
-    made = bench(reviewer=Nobody(), max_seconds=60)
-    main, paired = made.study(run, 0), made.study(Branch(run, "control-0"), 0, paired=Budget(3))
+def test_a_paired_study_has_a_budget_of_its_own_and_no_reviewer(run: Run, setup: Callable[..., Setup]) -> None:
+    made = setup(reviewer=Nobody(), max_seconds=60)
+    main, paired = made.study(run, 0), made.study(Branch(run, "control-0"), 0, budget={"trials": 3})
     assert main.reviewer is not None
-    assert (main.budget.trials, main.budget.seconds) == (4, 60)
+    assert main.budget == {"trials": 4, "seconds": 60}
     assert paired.reviewer is None
-    assert (paired.budget.trials, paired.budget.seconds) == (3, None)
+    assert paired.budget == {"trials": 3}
 
 
 @pytest.mark.parametrize("base", ["gp", "tpe", "random"])
-def test_the_classical_optimiser_is_chosen_by_name(run: Run, bench: Callable[..., Bench], base: str) -> None:
-    assert bench(search={"base": base}).study(run, 0).control.name == base
+def test_the_classical_optimiser_is_chosen_by_name(run: Run, setup: Callable[..., Setup], base: str) -> None:
+    assert setup(search={"base": base}).study(run, 0).control.name == base
 
 
-def test_several_workers_are_processes(run: Run, bench: Callable[..., Bench]) -> None:
-    study = bench(workers=2).study(run, 0)
+def test_several_workers_are_processes(run: Run, setup: Callable[..., Setup]) -> None:
+    study = setup(workers=2).study(run, 0)
     try:
         assert study.executor.capacity == 2
     finally:
         study.executor.close()
 
 
-def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: Run, bench: Callable[..., Bench]) -> None:
+def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: Run, setup: Callable[..., Setup]) -> None:
     branch = Branch(run, "agent-1")
-    study = bench().study(branch, 1, scope="agent-1/")
+    study = setup().study(branch, 1)
     state = search(study, lambda: None)
     assert len(state.trials) == len(state.judged) == 4
     assert state.best is not None
@@ -126,7 +128,7 @@ def test_a_whole_study_trains_judges_and_stays_in_its_branch(run: Run, bench: Ca
     assert trained == {name for trial in state.trials for name in (trial.id, *trial.repeats)}
     asked = [event.id for event in run.events if event.type == "llm.called"]
     assert asked, "the coin gave the agent no trial: choose another seed"
-    assert all(name.startswith(f"agent-1/{PROPOSE}:") or name.endswith("/evaluate") for name in asked)
+    assert all(name.startswith(f"agent-1/{WORDS.propose}:") or name.endswith("/evaluate") for name in asked)
     assert rebuild(run.events).trials == []
     epochs = [event.id for event in run.events if event.type == "trial.epoch"]
     assert epochs[0] == "agent-1/run_0000"
@@ -147,19 +149,20 @@ class StopsAfter(StopFlag):
 
 
 def test_a_stop_in_the_middle_of_a_training_is_heard_and_the_study_goes_on(
-    run: Run, bench: Callable[..., Bench]
+    run: Run, setup: Callable[..., Setup]
 ) -> None:
-    stopped = bench(stop=StopsAfter(3)).study(run, 1)
+    stopped = setup(stop=StopsAfter(3)).study(run, 1)
     with pytest.raises(Interrupted):
         search(stopped, lambda: None)
     assert len(stopped.state.open) == 1
-    resumed = search(bench().study(run, 1), lambda: None)
+    resumed = search(setup().study(run, 1), lambda: None)
     assert (len(resumed.judged), resumed.open) == (4, [])
 
 
-def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(run: Run, bench: Callable[..., Bench]) -> None:
+def test_two_studies_of_one_seed_begin_alike_and_studies_of_two_do_not(run: Run, setup: Callable[..., Setup]) -> None:
     def values(name: str, seed: int) -> list[tuple[Any, float | None]]:
-        study = replace(bench().study(Branch(run, name), seed, agent=False), noise=0.0)
+        made = setup(evaluator={"repeats": 0, "noise": 0.0})
+        study = made.study(Branch(run, name), seed, agent=False)
         return [(dict(trial.proposal.params), trial.value) for trial in search(study, lambda: None).trials]
 
     first, again, other = values("a", 1), values("b", 1), values("c", 2)

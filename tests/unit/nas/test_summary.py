@@ -8,36 +8,38 @@ from typing import Any
 import pytest
 
 from agentlab.llm.types import Usage
-from agentlab.nas import steps
 from agentlab.nas.config import NasConfig, TrialConfig
-from agentlab.nas.finals import missing, winner
-from agentlab.nas.paired import Pair
 from agentlab.nas.report import blocks
 from agentlab.nas.result import NasResult
 from agentlab.nas.series import Series
-from agentlab.nas.state import agent_state
-from agentlab.nas.study import search
+from agentlab.nas.study import WORDS
 from agentlab.nas.summary import outcome, source_rows, summarise
 from agentlab.runs.report import markdown
 from agentlab.runs.run import Edge, Run, RunSpec
-from agentlab.search.budget import Budget
-from agentlab.search.executor import LocalExecutor
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace, SpaceConfig
-from agentlab.search.types import Proposal, Trial, TrialContext, TrialResult
+from agentlab.search.types import Proposal, Trial, TrialResult
+from agentlab.study import steps
+from agentlab.study.control import Pair
+from agentlab.study.evaluator import Seeds
+from agentlab.study.executor import LocalExecutor
+from agentlab.study.finals import LastRound, missing, winner
+from agentlab.study.state import Candidate, agent_state
+from agentlab.study.steps import search
 
 LEAKED = 0.987654  # a test figure that an objective should never have reported
 SPACE = SearchSpace.of(SpaceConfig.model_validate({"model.dropout": {"type": "float", "low": 0.001, "high": 0.9}}))
 DROPOUTS = (0.5, 0.499, 0.3, 0.4, 0.35, 0.32, 0.6, 0.7, 0.45, 0.55, 0.65, 0.75)
 
 
-def measure(proposal: Proposal, context: TrialContext) -> TrialResult:
+def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
     """The error is the dropout, which makes the story plain; at 0.4 memory runs out."""
-    x = float(proposal.params["model.dropout"])
+    (candidate,) = batch
+    x = float(candidate.params["model.dropout"])
     if x == 0.4:
         raise MemoryError("16 GB wanted")
-    turn = 0.0 if context.seed == 0 else 0.001 * (1 + context.seed % 3)
-    return TrialResult("finished", x + turn, {"parameters": 1234, "seconds": 2.0, "epochs": 1, "test_mse": LEAKED})
+    turn = 0.0 if candidate.seed == 0 else 0.001 * (1 + candidate.seed % 3)
+    return [TrialResult("finished", x + turn, {"parameters": 1234, "seconds": 2.0, "epochs": 1, "test_mse": LEAKED})]
 
 
 class Listed:
@@ -71,21 +73,19 @@ CONFIG = NasConfig.model_validate(
 )
 
 
+LAST_ROUND = LastRound(CONFIG.finals.count, CONFIG.finals.seeds)
+
+
 def study_in(run: Run, **changes: Any) -> steps.Study:
-    fields: dict[str, Any] = {
-        "agent": Listed("llm"),
-        "noise": None,
-        "repeats": 2,
-        "reviewer": None,
-        "executor": LocalExecutor(measure),
-    }
+    fields: dict[str, Any] = {"agent": Listed("llm"), "reviewer": None, "executor": LocalExecutor(measure)}
     return steps.Study(
         run=run,
+        words=WORDS,
         seed=0,
-        budget=Budget(trials=CONFIG.max_iterations),
+        budget={"trials": CONFIG.max_iterations},
         default={"model.dropout": 0.8},
         control=Listed("gp"),
-        router=None,
+        evaluator=Seeds(WORDS, repeats=2),
         rules=Rules(SPACE),
         **fields | changes,
     )
@@ -104,9 +104,9 @@ def summarised(run: Run, make_series: Callable[..., Series]) -> Summarised:
         study = study_in(run, **changes)
         run.emit("study.opened", reviewed=study.reviewer is not None)
         state = search(study, lambda: None)
-        while left := missing(state, CONFIG.finals):
-            state = steps.train(study, left)
-        first = winner(state, CONFIG.finals)
+        while left := missing(state, LAST_ROUND):
+            state = steps.measure(study, left)
+        first = winner(state, LAST_ROUND)
         assert first is not None
         names = list(first.values)
         scores = {"mse": [0.61, 0.63][: len(names)], "mae": [0.5, 0.52][: len(names)]}
@@ -155,7 +155,7 @@ def test_no_test_figure_of_any_trial_but_the_winner_appears(summarised: Summaris
     """Even if an objective reported one, neither result nor report nor snapshot would repeat it."""
     result = summarised()
     said = markdown("t", blocks(result, TrialConfig(), frozenset()))
-    stored = json.dumps(agent_state(study_in(run).state))
+    stored = json.dumps(agent_state(study_in(run).state, WORDS))
     assert str(LEAKED) in json.dumps([event.data for event in run.events])
     for text in (result.model_dump_json(), said, stored):
         assert str(LEAKED) not in text
@@ -186,7 +186,7 @@ def test_without_an_agent_there_is_no_record(summarised: Summarised) -> None:
 
 
 def test_with_pairs_the_record_is_that_of_the_full_study(summarised: Summarised) -> None:
-    pairs = [Pair(seed, 0.3 + seed / 1000, 0.4) for seed in range(5)]
+    pairs = [Pair(seed=seed, agent=0.3 + seed / 1000, control=0.4) for seed in range(5)]
     result = summarised(pairs)
     assert result.control is not None
     assert (result.control.n, result.control.verdict) == (5, "helped")
@@ -233,5 +233,5 @@ def test_enough_trials_say_what_mattered(summarised: Summarised) -> None:
 
 
 def test_the_result_reads_back_from_its_json(summarised: Summarised) -> None:
-    result = summarised([Pair(seed, 0.3, 0.4) for seed in range(5)])
+    result = summarised([Pair(seed=seed, agent=0.3, control=0.4) for seed in range(5)])
     assert NasResult.model_validate_json(result.model_dump_json()) == result

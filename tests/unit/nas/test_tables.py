@@ -6,23 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas import tables
+from agentlab.nas import report as tables
 from agentlab.nas.result import (
     ChannelRow,
     FinalistRow,
-    ModelRow,
     NasResult,
     NoiseRow,
-    PairRow,
-    Planner,
     PublishedRow,
     ReferenceRow,
     SourceRow,
     TrialRow,
     Winner,
+    advice,
+    comparison,
+    headline,
 )
-from agentlab.runs.document import Table, Text
+from agentlab.nas.study import WORDS
+from agentlab.runs.document import Table, Text, with_spread
 from agentlab.runs.report import html, markdown
+from agentlab.study.calls import ModelRow, Planner, model_table, opinion_notes
+from agentlab.study.control import Pair, pair_table
 
 CONTROL_NOTE = "No language model took part."
 
@@ -102,38 +105,38 @@ def scored(test_mse: float, **changes: Any) -> NasResult:
     ("test_mse", "words"), [(0.3, "25% below"), (0.44, "10% above"), (2.0, "5.0 times"), (0.4, "level with")]
 )
 def test_headline_sets_the_winner_beside_the_best_reference(test_mse: float, words: str) -> None:
-    said = tables.headline(scored(test_mse))
+    said = headline(scored(test_mse))
     assert f"{words} the best reference (ridge, 0.4000)" in said
     assert "1,234 weights" in said
 
 
 def test_one_trial_is_not_one_trials() -> None:
-    assert "of 1 trial (" in tables.headline(result(trials=[trial()]))
-    assert "of 2 trials (" in tables.headline(result())
+    assert "of 1 trial (" in headline(result(trials=[trial()]))
+    assert "of 2 trials (" in headline(result())
 
 
 def test_a_mean_over_seeds_says_so_and_shows_its_spread() -> None:
-    said = tables.headline(scored(0.3251, trainings=3, test_mse_spread=0.0012))
+    said = headline(scored(0.3251, trainings=3, test_mse_spread=0.0012))
     assert "test MSE 0.3251 ± 0.0012 over 3 seeds" in said
-    assert "seeds" not in tables.headline(result())
+    assert "seeds" not in headline(result())
 
 
 def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
-    assert tables.advice(scored(0.4)) == []
-    (advice,) = tables.advice(scored(0.5))
-    assert advice.startswith("The simple forecast is better; use it")
-    assert "with more training or trials" in advice
-    (advice,) = tables.advice(scored(0.5, test_mse_spread=0.2))
-    assert advice.startswith("The simple forecast is better, if by less than the winner's trainings scatter;")
+    assert advice(scored(0.4)) == []
+    (said,) = advice(scored(0.5))
+    assert said.startswith("The simple forecast is better; use it")
+    assert "with more training or trials" in said
+    (said,) = advice(scored(0.5, test_mse_spread=0.2))
+    assert said.startswith("The simple forecast is better, if by less than the winner's trainings scatter;")
 
 
 def test_a_winner_whose_trainings_scatter_is_said_to_be_unstable() -> None:
     shaky = scored(0.3, trainings=2, val_mse=0.54, val_mse_spread=0.1273, unstable=True)
-    (said,) = tables.advice(shaky)
+    (said,) = advice(shaky)
     assert "unstable: the seed alone moves its validation MSE of 0.5400 by 0.1273" in said
-    shown = [block.text for block in tables.summary(shaky) if isinstance(block, Text)]
+    shown = [block.text for block in shaky.blocks() if isinstance(block, Text)]
     assert said in shown
-    assert "0.5400 ± 0.1273" in {row[1] for row in tables.comparison(shaky).rows}
+    assert "0.5400 ± 0.1273" in {row[1] for row in comparison(shaky).rows}
 
 
 def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
@@ -151,10 +154,10 @@ def test_opinions_on_near_ties_are_held_against_what_was_measured() -> None:
         output_tokens=1,
         cost_usd=0.0,
     )
-    (note,) = tables.opinion_note(result(models=[asked]))
+    (note,) = opinion_notes([asked], WORDS)
     assert isinstance(note, Text)
     assert "judge said what the further trainings then showed in 1 of 3 cases" in note.text
-    assert tables.opinion_note(result(models=[asked.model_copy(update={"checked": 0})])) == []
+    assert opinion_notes([asked.model_copy(update={"checked": 0})], WORDS) == []
 
 
 def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
@@ -162,7 +165,7 @@ def test_words_for_who_proposed_are_explained_where_they_stand() -> None:
     for words in ("lhs: a start point", "llm->gp: gp in place of llm", "gp: Gaussian process"):
         assert words in tables.trial_table(shown).caption
     assert "gp: Gaussian process" in tables.source_table(shown).caption
-    assert "(gp, Gaussian process)" in tables.headline(result())
+    assert "(gp, Gaussian process)" in headline(result())
 
 
 def test_the_test_part_was_scored_once_or_the_reader_is_told() -> None:
@@ -182,14 +185,13 @@ def test_a_last_round_in_which_all_failed_did_not_decide() -> None:
     [(0.5, None, "0.5000"), (0.5, 0.0123, "0.5000 ± 0.0123"), (0.5, 0.0, "0.5000 ± 0.0000"), (0.5, 1e-5, "1.000e-05")],
 )
 def test_a_spread_follows_its_value(value: float, spread: float | None, words: str) -> None:
-    assert words in tables.with_spread(value, spread)
+    assert words in with_spread(value, spread)
 
 
 def test_the_screen_shows_the_answer_the_comparison_and_the_control() -> None:
-    kinds = [type(block) for block in tables.summary(scored(0.5))]
+    kinds = [type(block) for block in scored(0.5).blocks()]
     assert kinds == [Text, Text, Table, Text]
-    assert tables.summary(result())[-1] == Text(CONTROL_NOTE)
-    assert result().blocks() == tables.summary(result())
+    assert result().blocks()[-1] == Text(CONTROL_NOTE)
 
 
 # -- tables -----------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def test_the_screen_shows_the_answer_the_comparison_and_the_control() -> None:
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=5), st.floats(0.01, 10))
 def test_the_comparison_is_sorted_by_test_error(errors: list[float], test_mse: float) -> None:
     references = [reference(f"r{number}", error) for number, error in enumerate(errors)]
-    table = tables.comparison(result(references=references, winner=winner(test_mse=test_mse)))
+    table = comparison(result(references=references, winner=winner(test_mse=test_mse)))
     known = {f"r{number}": error for number, error in enumerate(errors)} | {"winner run_0001": test_mse}
     shown = [known[row[0]] for row in table.rows]
     assert shown == sorted(known.values())
@@ -207,13 +209,13 @@ def test_the_comparison_is_sorted_by_test_error(errors: list[float], test_mse: f
 def test_published_figures_stand_beside_ours_and_have_no_validation_error() -> None:
     published = [PublishedRow(model="Informer", mse=0.577, mae=0.549, source="arXiv 2012.07436", note="5 runs")]
     shown = result(published=published)
-    assert [row[0] for row in tables.comparison(shown).rows] == [
+    assert [row[0] for row in comparison(shown).rows] == [
         "winner run_0001",
         "ridge",
         "Informer, published",
         "last",
     ]
-    assert tables.comparison(shown).rows[2] == ("Informer, published", "–", "0.577", "0.5490")
+    assert comparison(shown).rows[2] == ("Informer, published", "–", "0.577", "0.5490")
     assert tables.published_table(shown).rows == [("Informer", "0.577", "0.549", "arXiv 2012.07436", "5 runs")]
 
 
@@ -274,14 +276,14 @@ def test_a_model_has_one_row_and_what_is_unknown_is_not_zero() -> None:
     judge = known.model_copy(
         update={"task": "nas.evaluate", "share": None, "accepted": None, "input_tokens": None, "cost_usd": None}
     )
-    first, second = tables.model_table(result(models=[known, judge])).rows
+    first, second = model_table([known, judge]).rows
     assert first == ("m", "nas.propose", "4", "3 of 4", "2 of 4", "50%", "1", "1,200", "30", "0.0123 USD")
     assert second[5:] == ("–", "–", "unknown", "30", "unknown")
 
 
 def test_pairs_show_by_how_much_the_agent_was_lower() -> None:
-    pairs = [PairRow(seed=0, agent=0.3, control=0.4), PairRow(seed=1, agent=0.5, control=0.4)]
-    rows = tables.pair_table(result(pairs=[*pairs, PairRow(seed=2, agent=None, control=0.4)])).rows
+    pairs = [Pair(seed=0, agent=0.3, control=0.4), Pair(seed=1, agent=0.5, control=0.4)]
+    rows = pair_table([*pairs, Pair(seed=2, agent=None, control=0.4)], WORDS).rows
     assert [row[3] for row in rows] == ["+0.1000", "-0.1000", "–"]
 
 
@@ -306,10 +308,10 @@ def test_a_model_that_never_answered_is_told_with_the_reason_before_any_verdict_
     proposing = ModelRow(model="embedded", task="nas.propose", calls=8, **silent)
     judging = proposing.model_copy(update={"task": "nas.evaluate", "calls": 2})
     said = "The model embedded answered 0 of 10: The process died: it crashed (SIGILL)."
-    shown = [block.text for block in tables.summary(result(models=[proposing, judging])) if isinstance(block, Text)]
+    shown = [block.text for block in result(models=[proposing, judging]).blocks() if isinstance(block, Text)]
     assert said in shown[:-1]
     answering = judging.model_copy(update={"answered": 1})
-    assert said not in tables.advice(result(models=[proposing, answering]))
+    assert said not in advice(result(models=[proposing, answering]))
 
 
 def test_a_result_of_an_earlier_version_is_still_read() -> None:

@@ -5,15 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.control import full_sentence, improvements, light_control
-from agentlab.nas.paired import Pair, full_control
-from agentlab.nas.state import TrialState
+from agentlab.nas.study import WORDS
 from agentlab.search.types import Proposal, TrialResult
+from agentlab.study.control import Pair, full_control, full_sentence, improvements, light_control
+from agentlab.study.state import TrialState
 
 
 def trial(number: int, value: float | None, arm: str) -> TrialState:
     result = TrialResult("failed" if value is None else "finished", value)
     return TrialState(number, Proposal({}, "x"), arm, 0.0 if arm == "shared" else 0.5, result)  # type: ignore[arg-type]
+
+
+def pair(seed: int, agent: float | None, control: float | None) -> Pair:
+    return Pair(seed=seed, agent=agent, control=control)
 
 
 def study(values: list[float | None], arms: list[str]) -> list[TrialState]:
@@ -34,13 +38,13 @@ def test_improvements_multiply_to_the_final_best(values: list[float | None]) -> 
 
 def test_no_agent_no_record() -> None:
     trials = [trial(0, 1.0, "shared"), TrialState(1, Proposal({}, "gp"), "control", 0.0, TrialResult("finished", 0.5))]
-    control, note = light_control(trials, 0, "gp")
+    control, note = light_control(trials, 0, "gp", WORDS)
     assert control is None
     assert "no agent" in note
 
 
 def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
-    control, note = light_control(study([0.9, 0.8, 0.7], ["agent"] * 3), 0, "gp")
+    control, note = light_control(study([0.9, 0.8, 0.7], ["agent"] * 3), 0, "gp", WORDS)
     assert control is not None
     assert control.verdict == "not_measured"
     assert "was not measured" in note
@@ -48,7 +52,7 @@ def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
 
 def test_a_light_control_never_says_helped() -> None:
     values = [0.9 ** (n + 1) if n % 2 else None for n in range(18)]
-    control, note = light_control(study(values, ["agent" if n % 2 else "control" for n in range(18)]), 0, "gp")
+    control, note = light_control(study(values, ["agent" if n % 2 else "control" for n in range(18)]), 0, "gp", WORDS)
     assert control is not None
     assert control.estimate is not None
     assert control.estimate > 0
@@ -59,7 +63,7 @@ def test_a_light_control_never_says_helped() -> None:
 def test_same_study_and_seed_give_the_same_interval() -> None:
     values = [float(v) for v in np.linspace(0.99, 0.5, 18)]
     arms = ["agent" if n % 3 else "control" for n in range(18)]
-    assert light_control(study(values, arms), 3, "gp") == light_control(study(values, arms), 3, "gp")
+    assert light_control(study(values, arms), 3, "gp", WORDS) == light_control(study(values, arms), 3, "gp", WORDS)
 
 
 def test_nothing_is_an_improvement_on_an_error_of_zero() -> None:
@@ -94,12 +98,12 @@ def test_a_repeated_trial_counts_with_the_mean_of_its_errors() -> None:
     ],
 )
 def test_a_full_control_says_what_its_pairs_showed(gain: float, words: str) -> None:
-    said = full_sentence(full_control([Pair(seed, 0.5 - gain, 0.5) for seed in range(5)], 20, "gp", 0))
+    said = full_sentence(full_control([pair(seed, 0.5 - gain, 0.5) for seed in range(5)], 20, "gp", 0, WORDS))
     assert said.startswith(words)
     assert "93.75 % interval of the gain" in said
     assert "5 pairs cannot bound an effect at more than 93.75%" in said
 
 
 def test_too_few_pairs_say_why_nothing_was_measured() -> None:
-    said = full_sentence(full_control([Pair(0, 0.4, 0.5)], 20, "gp", 0))
+    said = full_sentence(full_control([pair(0, 0.4, 0.5)], 20, "gp", 0, WORDS))
     assert said == "Whether the agent helped was not measured: 1 of at least 5 pairs."

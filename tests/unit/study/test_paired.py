@@ -1,32 +1,31 @@
 """Full control: studies in pairs that share a seed, a first trial and a number of trials, and nothing else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentlab.errors import Interrupted
-from agentlab.nas import steps
-from agentlab.nas.config import NasConfig
-from agentlab.nas.paired import Pair, full_control, lowest, run_pairs
-from agentlab.nas.state import StudyState, rebuild
-from agentlab.nas.study import search
+from agentlab.nas.study import WORDS
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.stop import StopFlag
-from agentlab.search.budget import Budget
-from agentlab.search.executor import LocalExecutor
-from agentlab.search.types import Proposal, Trial, TrialContext, TrialResult
+from agentlab.search.types import Proposal, Trial, TrialResult
+from agentlab.study import steps
+from agentlab.study.control import Pair, full_control, lowest, run_pairs
+from agentlab.study.evaluator import Seeds
+from agentlab.study.executor import LocalExecutor
+from agentlab.study.state import Candidate, StudyState, rebuild
+from agentlab.study.steps import search
 
 SPEC = RunSpec("nas", "", "", "h", 7)
-TRIALS, PAIRS = 3, 5
+SEED, TRIALS, PAIRS = 7, 3, 5
 
 
-def measure(proposal: Proposal, context: TrialContext) -> TrialResult:
-    return TrialResult("finished", float(proposal.params["x"]), {"parameters": 1, "seconds": 1.0})
+def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
+    return [TrialResult("finished", float(c.params["x"]), {"parameters": 1, "seconds": 1.0}) for c in batch]
 
 
 class Lowering:
@@ -53,55 +52,52 @@ class Counted(LocalExecutor):
 
 
 @dataclass
-class SmallBench:
-    """What `run_pairs` needs of a bench, with an objective that costs nothing."""
+class SmallSetup:
+    """What `run_pairs` needs of a set-up, with an objective that costs nothing."""
 
     gain: float = 0.2
-    fails: str = "nothing"  # the branch whose trainings all fail
+    fails: str = "nothing"  # the branch whose measurements all fail
     enough: int = TRIALS  # trials after which the main study ends
-    config: NasConfig = field(
-        default_factory=lambda: NasConfig.model_validate(
-            {"seed": 7, "max_iterations": TRIALS, "control": "full", "control_seeds": PAIRS}
-        )
-    )
     stop: StopFlag = field(default_factory=StopFlag)
     made: list[tuple[str, int, bool]] = field(default_factory=list)
     executors: list[Counted] = field(default_factory=list)
 
-    @property
-    def context(self) -> Any:
-        return SimpleNamespace(stop=self.stop)
+    def check(self) -> None:
+        self.stop.check()
 
     def study(
-        self, run: Run | Branch, seed: int, *, agent: bool = True, scope: str = "", paired: Budget | None = None
+        self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
     ) -> steps.Study:
-        self.made.append((scope, seed, agent))
+        name = run.name if isinstance(run, Branch) else ""
+        self.made.append((name, seed, agent))
 
-        def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
-            if scope == f"{self.fails}/":
+        def objective(batch: Sequence[Candidate]) -> list[TrialResult]:
+            if name == self.fails:
                 raise MemoryError
-            return measure(proposal, context)
+            return measure(batch)
 
         self.executors.append(Counted(objective))
         return steps.Study(
             run=run,
+            words=WORDS,
             seed=seed,
-            budget=paired or Budget(trials=self.enough),
-            repeats=0,
-            noise=0.001,
+            budget=budget or {"trials": self.enough},
             default={"x": 1.0},
             control=Lowering("gp", 0.1),
             agent=Lowering("llm", self.gain) if agent else None,
             executor=self.executors[-1],
-            router=None,
-            scope=scope,
+            evaluator=Seeds(WORDS, 0.001),
         )
 
     def pairs(self, run: Run) -> list[Pair]:
         """The main study and what follows it."""
-        main = search(self.study(run, self.config.seed), self.stop.check)
+        main = search(self.study(run, SEED), self.stop.check)
         self.made.clear()
-        return run_pairs(self, run, main)  # type: ignore[arg-type]
+        return run_pairs(self, run, main, SEED, PAIRS)  # type: ignore[arg-type]
+
+
+def pair(seed: int, agent: float | None, control: float | None) -> Pair:
+    return Pair(seed=seed, agent=agent, control=control)
 
 
 @pytest.fixture
@@ -115,18 +111,18 @@ def branch(run: Run, name: str) -> StudyState:
 
 
 def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_half(run: Run) -> None:
-    bench = SmallBench()
-    pairs = bench.pairs(run)
+    setup = SmallSetup()
+    pairs = setup.pairs(run)
     assert [pair.seed for pair in pairs] == [7, 8, 9, 10, 11]
-    assert bench.made == [
-        ("control-0/", 7, False),  # its partner is the main study
-        *[(f"{who}-{n}/", 7 + n, who == "agent") for n in (1, 2, 3, 4) for who in ("agent", "control")],
+    assert setup.made == [
+        ("control-0", 7, False),  # its partner is the main study
+        *[(f"{who}-{n}", 7 + n, who == "agent") for n in (1, 2, 3, 4) for who in ("agent", "control")],
     ]
-    assert all(executor.closed for executor in bench.executors[1:])
+    assert all(executor.closed for executor in setup.executors[1:])
 
 
 def test_the_studies_of_a_pair_share_trial_0_and_its_error_and_the_number_of_trials(run: Run) -> None:
-    SmallBench().pairs(run)
+    SmallSetup().pairs(run)
     for number in range(1, PAIRS):
         agent, control = branch(run, f"agent-{number}"), branch(run, f"control-{number}")
         assert len(agent.trials) == len(control.trials) == TRIALS
@@ -137,7 +133,7 @@ def test_the_studies_of_a_pair_share_trial_0_and_its_error_and_the_number_of_tri
 
 
 def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
-    SmallBench().pairs(run)
+    SmallSetup().pairs(run)
     names = sorted(path.name for path in (run.path / "studies").iterdir())
     assert names == sorted([*(f"control-{n}" for n in range(PAIRS)), *(f"agent-{n}" for n in range(1, PAIRS))])
     opened = {e.id: e.data for e in run.events if e.type == "study.branched"}
@@ -146,55 +142,54 @@ def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
 
 
 def test_a_main_study_that_ended_early_gets_partners_of_its_length(run: Run) -> None:
-    bench = SmallBench(enough=2)
-    bench.pairs(run)
-    assert bench.config.max_iterations == TRIALS
+    setup = SmallSetup(enough=2)
+    setup.pairs(run)
     for path in (run.path / "studies").iterdir():
         assert len(branch(run, path.name).trials) == 2
 
 
 def test_a_pair_holds_the_lowest_errors_of_its_studies(run: Run) -> None:
-    for number, pair in enumerate(SmallBench().pairs(run)):
+    for number, found in enumerate(SmallSetup().pairs(run)):
         control = branch(run, f"control-{number}")
-        assert pair.control == lowest(control) == min(t.value for t in control.trials if t.value is not None)
-        assert pair.agent is not None
-        assert pair.control is not None
-        assert pair.agent <= pair.control  # the agent takes the larger steps
+        assert found.control == lowest(control) == min(t.value for t in control.trials if t.value is not None)
+        assert found.agent is not None
+        assert found.control is not None
+        assert found.agent <= found.control  # the agent takes the larger steps
 
 
 def test_what_has_run_is_not_run_again(run: Run, tmp_path: Path) -> None:
     """Killed anywhere, the pairs come out as if nothing had been."""
-    whole = SmallBench().pairs(run)
+    whole = SmallSetup().pairs(run)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     finished = [event.id for event in run.events if event.type == "trial.finished"]
     for kept in range(0, len(lines) + 1, 13):
         Run.create(tmp_path, replace(SPEC, name=f"after-{kept}"), Edge()).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         with Run.resume(tmp_path / f"after-{kept}", Edge()) as cut:
-            assert SmallBench().pairs(cut) == whole
+            assert SmallSetup().pairs(cut) == whole
             assert [event.id for event in cut.events if event.type == "trial.finished"] == finished
 
 
 def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: Run) -> None:
-    bench = SmallBench()
-    main = search(bench.study(run, 7), lambda: None)
-    bench.stop.request(2)
+    setup = SmallSetup()
+    main = search(setup.study(run, 7), lambda: None)
+    setup.stop.request(2)
     with pytest.raises(Interrupted):
-        run_pairs(bench, run, main)  # type: ignore[arg-type]
-    assert bench.executors[-1].closed
+        run_pairs(setup, run, main, SEED, PAIRS)  # type: ignore[arg-type]
+    assert setup.executors[-1].closed
 
 
 def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: Run) -> None:
-    pairs = SmallBench(fails="control-2").pairs(run)
+    pairs = SmallSetup(fails="control-2").pairs(run)
     assert [pair.control is None for pair in pairs] == [False, False, True, False, False]
-    control = full_control(pairs, TRIALS, "gp", 7)
+    control = full_control(pairs, TRIALS, "gp", 7, WORDS)
     assert (control.n, control.verdict) == (4, "not_measured")
     assert "4 of at least 5 pairs" in control.note
 
 
 def test_an_agent_that_wins_every_pair_has_helped() -> None:
-    pairs = [Pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(5)]
-    control = full_control(pairs, 20, "gp", 0)
+    pairs = [pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(5)]
+    control = full_control(pairs, 20, "gp", 0, WORDS)
     assert control.verdict == "helped"
     assert control.estimate == pytest.approx(0.1, abs=0.01)
     assert (control.direction, control.control, control.n) == ("lower", "Gaussian process (gp) alone", 5)
@@ -203,18 +198,18 @@ def test_an_agent_that_wins_every_pair_has_helped() -> None:
 
 
 def test_an_agent_that_loses_every_pair_has_hurt() -> None:
-    assert full_control([Pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp", 0).verdict == "hurt"
+    assert full_control([pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp", 0, WORDS).verdict == "hurt"
 
 
 def test_one_lost_pair_of_five_is_not_evidence() -> None:
-    pairs = [Pair(0, 0.5, 0.45), *[Pair(seed, 0.3, 0.4) for seed in range(1, 5)]]
-    assert full_control(pairs, 20, "gp", 0).verdict == "no_measurable_help"
+    pairs = [pair(0, 0.5, 0.45), *[pair(seed, 0.3, 0.4) for seed in range(1, 5)]]
+    assert full_control(pairs, 20, "gp", 0, WORDS).verdict == "no_measurable_help"
 
 
 def test_the_record_is_the_same_for_the_same_pairs_and_seed() -> None:
-    pairs = [Pair(seed, 0.3 + (seed * 7 % 5) / 100, 0.32) for seed in range(20)]  # beyond what can be enumerated
-    assert full_control(pairs, 20, "gp", 3) == full_control(pairs, 20, "gp", 3)
+    pairs = [pair(seed, 0.3 + (seed * 7 % 5) / 100, 0.32) for seed in range(20)]  # beyond what can be enumerated
+    assert full_control(pairs, 20, "gp", 3, WORDS) == full_control(pairs, 20, "gp", 3, WORDS)
 
 
 def test_no_pair_at_all_is_not_measured() -> None:
-    assert full_control([Pair(0, None, 0.3)], 20, "gp", 0).verdict == "not_measured"
+    assert full_control([pair(0, None, 0.3)], 20, "gp", 0, WORDS).verdict == "not_measured"

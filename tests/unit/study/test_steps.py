@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 
 from agentlab.errors import Interrupted
-from agentlab.nas import steps
-from agentlab.nas.noise import measure as measure_noise
-from agentlab.nas.state import StudyState, TrialState, agent_state
-from agentlab.nas.study import search
+from agentlab.nas.study import WORDS
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Edge, Run, RunSpec
-from agentlab.search.budget import Budget
-from agentlab.search.executor import LocalExecutor
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace, SpaceConfig
-from agentlab.search.types import Proposal, Trial, TrialContext, TrialExecutor, TrialResult
+from agentlab.search.types import Proposal, Trial, TrialResult
+from agentlab.study import steps
+from agentlab.study.evaluator import Seeds
+from agentlab.study.executor import LocalExecutor, TrialExecutor
+from agentlab.study.noise import Noise
+from agentlab.study.noise import measure as measure_noise
+from agentlab.study.state import Candidate, StudyState, TrialState, agent_state
+from agentlab.study.steps import search
 
 SPEC = RunSpec("nas", "", "", "h", 0)
 NEAR_TIE = (0.5, 0.499, 0.3, 0.4)  # of the trials after the first one: better, a tie, better, worse
@@ -31,12 +33,12 @@ def wobble(seed: int) -> float:
     return 1.0 if seed == 0 else 1.0 + (seed % 5 - 2) / 200
 
 
-def measure(proposal: Proposal, context: TrialContext) -> TrialResult:
+def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
     """The error is `x`, moved a little by the seed; a negative `x` cannot be trained."""
-    x = float(proposal.params["x"])
-    if x < 0:
+    if any(float(candidate.params["x"]) < 0 for candidate in batch):
         raise MemoryError
-    return TrialResult("finished", x * wobble(context.seed), {"parameters": 100, "seconds": 1.0})
+    metrics = {"parameters": 100, "seconds": 1.0}
+    return [TrialResult("finished", float(c.params["x"]) * wobble(c.seed), metrics) for c in batch]
 
 
 class Listed:
@@ -59,17 +61,17 @@ class Together:
     def __init__(self, pick: Callable[[list[str]], str], capacity: int = 2) -> None:
         self.capacity = capacity
         self.pick = pick
-        self.running: dict[str, tuple[Proposal, TrialContext]] = {}
+        self.running: dict[str, Candidate] = {}
         self.most = 0
 
-    def submit(self, proposal: Proposal, context: TrialContext) -> None:
-        assert context.name not in self.running
-        self.running[context.name] = (proposal, context)
+    def submit(self, candidate: Candidate) -> None:
+        assert candidate.name not in self.running
+        self.running[candidate.name] = candidate
         self.most = max(self.most, len(self.running))
 
-    def completed(self) -> tuple[TrialContext, TrialResult]:
-        proposal, context = self.running.pop(self.pick(list(self.running)))
-        return context, measure(proposal, context)
+    def completed(self) -> tuple[Candidate, TrialResult]:
+        candidate = self.running.pop(self.pick(list(self.running)))
+        return candidate, measure([candidate])[0]
 
     def close(self) -> None:
         self.running.clear()
@@ -77,19 +79,24 @@ class Together:
 
 def study_in(run: Run | Branch, values: Sequence[float] = NEAR_TIE, **changes: Any) -> steps.Study:
     """A fresh study, as a new process builds it."""
+    judging = {name: changes.pop(name) for name in ("noise", "repeats", "family") if name in changes}
     study = steps.Study(
         run=run,
+        words=WORDS,
         seed=0,
-        budget=Budget(trials=1 + len(values), seconds=None),
-        repeats=0,
-        noise=0.01,
+        budget={"trials": 1 + len(values)},
         default={"x": 1.0},
         control=Listed(values),
         agent=None,
         executor=LocalExecutor(measure),
-        router=None,
+        evaluator=Seeds(WORDS, **{"noise": 0.01, **judging}),
     )
     return replace(study, **changes)
+
+
+def noise_of(study: steps.Study, state: StudyState, trial: TrialState) -> Noise:
+    assert isinstance(study.evaluator, Seeds)
+    return study.evaluator.noise_of(trial, state)
 
 
 def go(study: steps.Study) -> StudyState:
@@ -152,7 +159,7 @@ def test_the_noise_is_measured_before_anything_is_proposed(run: Run) -> None:
         "trial.finished run_0001",
         "decision.made run_0001",
     ]
-    assert steps.noise_of(study_in(run, noise=None), state, state.trials[1]).trainings == 3
+    assert noise_of(study_in(run, noise=None), state, state.trials[1]).trainings == 3
 
 
 @pytest.mark.parametrize("changes", [{"noise": 0.05, "repeats": 2}, {"noise": None, "repeats": 0}])
@@ -177,12 +184,12 @@ def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run
     )
     everything = measure_noise([wild.values, calm.values, calmer.values])
     state = StudyState(entries=(wild, calm))
-    assert steps.noise_of(study, state, wild) == measure_noise([wild.values])
-    assert steps.noise_of(study, state, calm) == measure_noise([wild.values, calm.values])  # one repetition is too few
+    assert noise_of(study, state, wild) == measure_noise([wild.values])
+    assert noise_of(study, state, calm) == measure_noise([wild.values, calm.values])  # one repetition is too few
     state = StudyState(entries=(wild, calm, calmer))
-    assert steps.noise_of(study, state, calm) == measure_noise([calm.values, calmer.values])
-    assert steps.noise_of(study, state, repeated(3, "new", 0.3)) == everything
-    assert steps.noise_of(study_in(run, noise=None), state, calm) == everything  # without families
+    assert noise_of(study, state, calm) == measure_noise([calm.values, calmer.values])
+    assert noise_of(study, state, repeated(3, "new", 0.3)) == everything
+    assert noise_of(study_in(run, noise=None), state, calm) == everything  # without families
 
 
 def test_a_failed_first_trial_is_not_repeated_and_the_next_success_measures_the_noise(run: Run) -> None:
@@ -223,13 +230,13 @@ def test_a_failed_trial_counts_and_the_search_goes_on(run: Run) -> None:
 
 
 def test_the_search_ends_when_nothing_is_left_to_try(run: Run) -> None:
-    state = go(study_in(run, [0.5], budget=Budget(trials=9, seconds=None)))
+    state = go(study_in(run, [0.5], budget={"trials": 9}))
     assert state.exhausted
     assert len(state.trials) == 2
 
 
 def test_seconds_are_a_budget_and_what_was_begun_is_finished(run: Run) -> None:
-    state = go(study_in(run, noise=None, repeats=2, budget=Budget(trials=9, seconds=0.5)))
+    state = go(study_in(run, noise=None, repeats=2, budget={"trials": 9, "seconds": 0.5}))
     assert outcomes_by_trainings(state) == [(3, True)]
     assert state.open == []
 
@@ -252,9 +259,16 @@ def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: Run, tmp_path: Path)
         assert [t.arm for t in go(study_in(again, values, agent=Listed(values, "llm"))).trials] == arms
 
 
+def test_the_coin_is_fair(run: Run) -> None:
+    study = study_in(run, agent=Listed(NEAR_TIE, "llm"))
+    drawn = [steps.assigned(study, place)[1:] for place in range(4_000)]
+    assert sum(arm == "agent" for arm, _ in drawn) / len(drawn) == pytest.approx(0.5, abs=0.03)
+    assert drawn == [steps.assigned(study, place)[1:] for place in range(4_000)]
+
+
 def test_the_snapshot_is_what_the_events_tell(run: Run) -> None:
     state = go(study_in(run))
-    assert json.loads((run.path / "agent_state.json").read_text()) == agent_state(state)
+    assert json.loads((run.path / "agent_state.json").read_text()) == agent_state(state, WORDS)
 
 
 def test_a_request_to_stop_is_heard_between_two_trainings(run: Run) -> None:
@@ -304,7 +318,7 @@ def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path,
 def test_a_longer_budget_extends_the_story_and_changes_nothing_of_it(run: Run, tmp_path: Path) -> None:
     whole = go(study_in(run))
     with Run.create(tmp_path, replace(SPEC, name="short"), Edge()) as short:
-        go(study_in(short, budget=Budget(trials=2, seconds=None)))
+        go(study_in(short, budget={"trials": 2}))
         assert len(short.events) < len(run.events)
         assert go(study_in(short)) == whole
         assert happened(short) == happened(run)
@@ -396,7 +410,7 @@ class Person:
 
 def test_a_person_accepts_turns_down_and_edits(run: Run) -> None:
     person = Person(True, None, 0.25)
-    state = go(study_in(run, [0.5, 0.4, 0.3], rules=RULES, reviewer=person, budget=Budget(trials=3, seconds=None)))
+    state = go(study_in(run, [0.5, 0.4, 0.3], rules=RULES, reviewer=person, budget={"trials": 3}))
     assert [(t.proposal.params["x"], t.proposal.source, t.proposal.note) for t in state.trials] == [
         (1.0, "default", ""),
         (0.5, "listed", ""),
@@ -413,7 +427,7 @@ def test_a_person_accepts_turns_down_and_edits(run: Run) -> None:
 
 def test_what_a_person_turned_down_is_not_worth_asking_again(run: Run) -> None:
     person = Person(None)
-    go(study_in(run, [0.4, 0.4], rules=RULES, reviewer=person, budget=Budget(trials=2, seconds=None)))
+    go(study_in(run, [0.4, 0.4], rules=RULES, reviewer=person, budget={"trials": 2}))
     assert person.problems == [[], ["it was turned down"]]
 
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from agentlab.llm.types import Usage
-from agentlab.nas.planner import model_rows, totals
-from agentlab.nas.result import ModelRow, Planner
+from agentlab.nas.study import WORDS
 from agentlab.runs.events import Event
+from agentlab.study.calls import ModelRow, Planner, model_rows, totals
 
 PRICED = Usage(10, 2, 0.5)
 UNKNOWN = Usage(10, 2, None)
@@ -38,12 +38,11 @@ class Story:
     def proposed(self, name: str, source: str, arm: str = "agent") -> "Story":
         """A trial; `alone` is the arm of a study in which no model could have proposed it."""
         probability = 0.0 if arm in ("shared", "alone") else 0.5
-        return self.add(
-            "trial.proposed", name, source=source, arm="control" if arm == "alone" else arm, probability=probability
-        )
+        drawn = {"arm": "control" if arm == "alone" else arm, "probability": probability}
+        return self.add("trial.proposed", name, number=0, params={}, source=source, note="", **drawn)
 
     def judged(self, name: str, accepted: bool) -> "Story":
-        return self.add("decision.made", name, accepted=accepted)
+        return self.add("decision.made", name, accepted=accepted, reason="", by="rule")
 
 
 def _plain(usage: Usage) -> dict[str, Any]:
@@ -55,19 +54,19 @@ def _plain(usage: Usage) -> dict[str, Any]:
 
 
 def rows(story: Story) -> dict[tuple[str, str], ModelRow]:
-    return {(row.model, row.task): row for row in model_rows(story.events)}
+    return {(row.model, row.task): row for row in model_rows(story.events, WORDS)}
 
 
 def test_an_opinion_is_held_against_the_trainings_that_followed() -> None:
     """The first training is no witness: it was looked at before the question. A study beside the main one counts."""
 
     def asked(story: Story, name: str, lasts: bool, *again: float | None) -> None:
-        story.add("trial.finished", name, value=0.45)
+        story.add("trial.finished", name, value=0.45, metrics={})
         story.called("judge", task="nas.evaluate")
         story.add("repeat.wanted", name, count=1, reason="", opinion={"model": "judge", "lasts": lasts, "beat": 0.5})
         for turn, value in enumerate(again, 1):
             kind = "failed" if value is None else "finished"
-            story.add(f"trial.{kind}", f"{name}-r{turn}", value=value)
+            story.add(f"trial.{kind}", f"{name}-r{turn}", value=value, error="", metrics={})
 
     story = Story()
     asked(story, "run_0001", True, 0.48, 0.49)
@@ -106,7 +105,7 @@ def test_what_a_person_edited_is_not_the_models_trial() -> None:
 
 
 def test_a_refused_proposal_leaves_its_call_unusable() -> None:
-    story = shared().called("a").add("proposal.refused", "refused_0000", source="llm")
+    story = shared().called("a").add("proposal.refused", "refused_0000", params={}, source="llm", note="")
     story.called("b").proposed("run_0001", "llm").judged("run_0001", False)
     found = rows(story)
     assert found["a", "nas.propose"].usable == 0
@@ -171,7 +170,7 @@ def test_trials_that_no_model_could_have_proposed_do_not_lower_its_share() -> No
 
 
 def test_nobody_was_asked() -> None:
-    assert model_rows(shared().events) == []
+    assert model_rows(shared().events, WORDS) == []
     assert totals([], Usage()) == Planner(calls=0, answered=0, input_tokens=0, output_tokens=0, cost_usd=0.0)
 
 

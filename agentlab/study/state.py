@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
-
-Arm = Literal["shared", "agent", "control"]
+from agentlab.study.events import Arm, Decision, Proposed, Repeat, Scores, read
+from agentlab.study.words import Words
 
 
 def run_id(number: int) -> str:
@@ -18,39 +18,24 @@ def run_id(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """One training of a configuration. The `turn` picks its seed: turn 0 is the study's own.
+class Candidate:
+    """A configuration to measure once. The `turn` picks the seed: turn 0 is the study's own.
 
-    `run_0007` is the training that ranks trial 7, `run_0007-r1` repeats it with another seed, and `run_0007-f0` is a
-    training of a finalist at full budget.
+    `run_0007` is the measurement that ranks trial 7, `run_0007-r1` repeats it with another seed, and `run_0007-f0` is
+    one of a finalist. `rung` is how much it may cost: 0 in the search, 1 in the last round. `seed` is known as soon as
+    it is handed to an executor.
     """
 
     name: str
     turn: int
     params: Params
-
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """What a model said of a near tie: whether its gain over the mean error `beat` will last when trained again."""
-
-    model: str
-    lasts: bool
-    beat: float
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the evaluator made of a trial. `by` is `rule`; in runs of earlier versions it may be a model."""
-
-    accepted: bool
-    reason: str
-    by: str = "rule"
+    rung: int = 0
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrialState:
-    """One trial, as far as it has come. `repeats` are the ended repetitions of its training, `wanted` how many."""
+    """One trial, as far as it has come. `repeats` are its further measurements that ended, `wanted` how many."""
 
     number: int
     proposal: Proposal
@@ -68,26 +53,26 @@ class TrialState:
 
     @property
     def values(self) -> list[float]:
-        """Validation MSE of every training that finished; empty if the first one failed."""
+        """The value of every measurement that finished; empty if the first one failed."""
         if self.result is None or self.result.value is None:
             return []
         return [self.result.value, *(r.value for r in self.repeats.values() if r.value is not None)]
 
     @property
     def value(self) -> float | None:
-        """Mean validation MSE of its trainings; None before the end or after a failure."""
+        """Their mean; None before the end or after a failure."""
         return fmean(self.values) if self.values else None
 
     @property
-    def open(self) -> list[Training]:
-        """Its trainings that have not ended."""
+    def open(self) -> list[Candidate]:
+        """Its measurements that have not ended."""
         if self.result is None:
-            return [Training(self.id, 0, self.proposal.params)]
+            return [Candidate(self.id, 0, self.proposal.params)]
         names = {turn: f"{self.id}-r{turn}" for turn in range(1, self.wanted + 1)}
-        return [Training(name, turn, self.proposal.params) for turn, name in names.items() if name not in self.repeats]
+        return [Candidate(name, turn, self.proposal.params) for turn, name in names.items() if name not in self.repeats]
 
     def as_trial(self) -> Trial:
-        """As proposers see it; a repeated trial has the mean of its errors."""
+        """As proposers see it; a repeated trial has the mean of its values."""
         if self.result is None:
             return Trial(self.number, self.proposal, TrialResult("running"))
         return Trial(self.number, self.proposal, replace(self.result, value=self.value))
@@ -101,28 +86,15 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """The winner's errors on rows that nobody saw before, one entry per training of it; the rest are their means."""
-
-    run_id: str
-    names: tuple[str, ...]
-    mse: tuple[float, ...]
-    mae: tuple[float, ...]
-    mse_by_step: tuple[float, ...]
-    mse_by_channel: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StudyState:
-    """All proposals in their order, further trainings by name, the references, and the winner's test errors."""
+    """All proposals in their order, measurements of the last round by name, and the winner's figures."""
 
     entries: tuple[TrialState | Refused, ...] = ()
     judged: tuple[str, ...] = ()  # trial ids in the order of their decisions
     finals: Mapping[str, TrialResult] = field(default_factory=dict)
-    references: tuple[Mapping[str, Any], ...] = ()
+    scored: str | None = None  # the trial that the scores are of
     scores: Scores | None = None
     exhausted: bool = False  # nothing is left to try
-    seconds: float = 0.0  # of training, the finalists' not counted
 
     @property
     def trials(self) -> list[TrialState]:
@@ -139,9 +111,16 @@ class StudyState:
         ]
 
     @property
-    def open(self) -> list[Training]:
-        """Trainings that have to end before the search can."""
-        return [training for trial in self.trials if trial.decision is None for training in trial.open]
+    def open(self) -> list[Candidate]:
+        """Measurements that have to end before the search can."""
+        return [candidate for trial in self.trials if trial.decision is None for candidate in trial.open]
+
+    def spent(self, unit: str) -> float:
+        """What the search has cost: the number of `trials`, or the sum of a metric; the last round is not counted."""
+        if unit == "trials":
+            return len(self.trials)
+        ended = [result for trial in self.trials for result in (trial.result, *trial.repeats.values()) if result]
+        return float(sum(result.metrics.get(unit, 0.0) for result in ended))
 
     @property
     def judgeable(self) -> list[TrialState]:
@@ -160,7 +139,7 @@ class StudyState:
 
     @property
     def ranked(self) -> list[TrialState]:
-        """The judged trials that finished, lowest error first."""
+        """The judged trials that finished, lowest value first."""
         done = [trial for trial in self.trials if trial.decision and trial.value is not None]
         return sorted(done, key=lambda trial: (trial.value, trial.number))
 
@@ -188,34 +167,28 @@ class _Builder:
     entries: dict[str, TrialState | Refused] = field(default_factory=dict)
     judged: dict[str, None] = field(default_factory=dict)
     finals: dict[str, TrialResult] = field(default_factory=dict)
-    references: list[Mapping[str, Any]] = field(default_factory=list)
+    scored: str | None = None
     scores: Scores | None = None
     exhausted: bool = False
 
     def apply(self, event: Event) -> None:
-        data = event.data
-        match event.type:
-            case "reference.measured":
-                self.references.append(data)
-            case "trial.proposed":
-                proposal = Proposal(params=data["params"], source=data["source"], note=data["note"])
-                self.entries[event.id] = TrialState(data["number"], proposal, data["arm"], data["probability"])
-            case "proposal.refused":
-                proposal = Proposal(params=data["params"], source=data["source"], note=data["note"])
-                self.entries[event.id] = Refused(proposal)
-            case "trial.finished":
-                self._end(event.id, TrialResult("finished", value=data["value"], metrics=data["metrics"]))
-            case "trial.failed":
-                self._end(event.id, TrialResult("failed", metrics=data["metrics"], error=data["error"]))
-            case "repeat.wanted":
-                self._change(event.id, wanted=data["count"])
-            case "decision.made":
-                self._change(event.id, decision=Decision(data["accepted"], data["reason"], data["by"]))
-                self.judged[event.id] = None
-            case "search.exhausted":
-                self.exhausted = True
-            case "winner.scored":
-                self.scores = Scores(event.id, **{key: tuple(values) for key, values in data.items()})
+        name = event.id
+        match read(event):
+            case Proposed() as told:
+                proposal = Proposal(told.params, told.source, told.note)
+                self.entries[name] = TrialState(told.number, proposal, told.arm, told.probability)
+            case Proposal() as told:
+                self.entries[name] = Refused(told)
+            case TrialResult() as told:
+                self._end(name, told)
+            case Repeat() as told:
+                self._change(name, wanted=told.count)
+            case Decision() as told:
+                self._change(name, decision=told)
+                self.judged[name] = None
+            case Scores() as told:
+                self.scored, self.scores = name, told
+        self.exhausted = self.exhausted or event.type == "search.exhausted"
 
     def _change(self, name: str, **changes: Any) -> None:
         trial = self.entries[name]
@@ -234,35 +207,22 @@ class _Builder:
             self._change(name, result=result)
 
     def state(self) -> StudyState:
-        ended = [
-            result
-            for entry in self.entries.values()
-            if isinstance(entry, TrialState)
-            for result in (entry.result, *entry.repeats.values())
-            if result
-        ]
-        return StudyState(
-            entries=tuple(self.entries.values()),
-            judged=tuple(self.judged),
-            finals=self.finals,
-            references=tuple(self.references),
-            scores=self.scores,
-            exhausted=self.exhausted,
-            seconds=sum(result.metrics.get("seconds", 0.0) for result in ended),
-        )
+        entries, judged = tuple(self.entries.values()), tuple(self.judged)
+        return StudyState(entries, judged, self.finals, self.scored, self.scores, self.exhausted)
 
 
-def agent_state(state: StudyState) -> dict[str, Any]:
+def agent_state(state: StudyState, words: Words) -> dict[str, Any]:
     """`agent_state.json`: test figures stay null for all but the winner."""
-    scores = state.scores
-    best = scores.run_id if scores else state.best.id if state.best else None
+    best = state.scored or (state.best.id if state.best else None)
     return {
         "best_run_id": best,
         "runs": [
             {
                 "run_id": trial.id,
-                "val_mse": trial.value,
-                "test_mse": fmean(scores.mse) if scores and scores.run_id == trial.id else None,
+                words.value: trial.value,
+                f"test_{words.score}": fmean(state.scores.figures[words.score])
+                if state.scores and state.scored == trial.id
+                else None,
                 "accepted": bool(trial.decision and trial.decision.accepted),
                 "source": trial.proposal.source,
                 "params": dict(trial.proposal.params),

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import RunUnreadableError
-from agentlab.nas.state import Refused, StudyState, TrialState, agent_state, changes, rebuild, run_id
+from agentlab.nas.study import WORDS
 from agentlab.runs.events import Event
+from agentlab.study.state import Refused, StudyState, TrialState, agent_state, changes, rebuild, run_id
 
 
 class Story:
@@ -57,8 +58,7 @@ class Story:
 
 def whole() -> Story:
     """Everything that can happen in a study."""
-    story = Story().add("reference.measured", "mean", name="mean", val_mse=1.0)
-    story.proposed(0, lr=0).finished("run_0000", 0.5).wanted(0, 2)
+    story = Story().proposed(0, lr=0).finished("run_0000", 0.5).wanted(0, 2)
     story.finished("run_0000-r1", 0.6).failed("run_0000-r2").judged(0, True)
     story.refused(0, lr=7).proposed(1, lr=1).failed("run_0001").judged(1, False)
     story.proposed(2, lr=2).finished("run_0002", 0.4).wanted(2, 1, "tiny").finished("run_0002-r1", 0.3).judged(2, True)
@@ -105,7 +105,8 @@ def test_trainings_of_the_last_round_are_kept_apart_from_the_search() -> None:
     state = whole().state
     assert {name: result.value for name, result in state.finals.items()} == {"run_0002-f0": 0.29, "run_0000-f0": None}
     assert [trial.value for trial in state.trials] == [pytest.approx(0.55), None, pytest.approx(0.35)]
-    assert state.seconds == 6.0  # of six trainings; the finals are another budget
+    assert state.spent("seconds") == 6.0  # of six trainings; the finals are another budget
+    assert (state.spent("trials"), state.spent("tokens")) == (3, 0.0)
 
 
 def test_a_refused_proposal_is_history_to_keep_away_from_and_no_trial() -> None:
@@ -158,7 +159,7 @@ def test_equal_errors_rank_by_number() -> None:
 @given(st.lists(st.integers(0, len(whole().events) - 1), max_size=6, unique=True))
 def test_a_step_repeated_after_a_kill_counts_once(places: list[int]) -> None:
     """What a step has written it may write again, at once: nobody else writes in between."""
-    told = [event for event in whole().events if event.type != "reference.measured"]
+    told = whole().events
     twice = [again for place, event in enumerate(told) for again in [event] * (2 if place in places else 1)]
     assert rebuild(twice) == rebuild(told)
 
@@ -193,7 +194,7 @@ def test_events_that_are_nobodys_business_are_ignored() -> None:
 
 
 def test_agent_state_hides_test_figures_of_all_but_the_winner() -> None:
-    stored = agent_state(whole().state)
+    stored = agent_state(whole().state, WORDS)
     assert stored["best_run_id"] == "run_0002"
     assert [run["test_mse"] for run in stored["runs"]] == [None, None, pytest.approx(0.36)]
     assert [run["val_mse"] for run in stored["runs"]] == [pytest.approx(0.55), None, pytest.approx(0.35)]
@@ -202,14 +203,14 @@ def test_agent_state_hides_test_figures_of_all_but_the_winner() -> None:
 
 
 def test_before_the_score_agent_state_names_the_accepted_trial_and_no_test_figure() -> None:
-    stored = agent_state(Story().trial(0, 0.5, True).trial(1, 0.4, True).state)
+    stored = agent_state(Story().trial(0, 0.5, True).trial(1, 0.4, True).state, WORDS)
     assert stored["best_run_id"] == "run_0001"
     assert [run["test_mse"] for run in stored["runs"]] == [None, None]
 
 
 def test_a_later_winner_takes_the_test_figure_over() -> None:
     story = Story().trial(0, 0.5, True).scored(0, 0.6).trial(1, 0.3, True).scored(1, 0.4)
-    assert [run["test_mse"] for run in agent_state(story.state)["runs"]] == [None, 0.4]
+    assert [run["test_mse"] for run in agent_state(story.state, WORDS)["runs"]] == [None, 0.4]
 
 
 def test_changes_are_what_trial_0_has_differently_or_not_at_all() -> None:

@@ -8,17 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.config import FinalsConfig, TrialConfig, with_params
-from agentlab.nas.finals import Finalist, as_it_stands, exported, finalists, missing, most, winner
-from agentlab.nas.state import Decision, StudyState, TrialState
 from agentlab.search.types import Proposal, TrialResult
+from agentlab.study.finals import Finalist, LastRound, as_it_stands, exported, finalists, missing, most, winner
+from agentlab.study.state import Decision, StudyState, TrialState
 
 values_or_failures = st.lists(st.none() | st.floats(0.01, 10), max_size=12)
 
 
-def config(**finals: Any) -> FinalsConfig:
-    """A last round on all of the training windows."""
-    return FinalsConfig(**{"train_fraction": 1.0, **finals})
+def config(count: int = 3, seeds: int = 3) -> LastRound:
+    return LastRound(count, seeds)
 
 
 def result(value: float | None) -> TrialResult:
@@ -67,15 +65,11 @@ def test_there_are_no_more_finalists_than_trials_that_finished(
     assert len(missing(state, settings)) == min(count, len(finished)) * seeds
 
 
-def test_full_budget_replaces_what_the_search_saved_and_nothing_else() -> None:
-    params = {"training.epochs": 1, "model.dropout": 0.2}
-    state = StudyState(entries=(trial(1, 0.5, **params),))
-    ((training,),) = [finalist.trainings for finalist in finalists(state, config(seeds=1))]
-    assert training.params == {**params, "training.train_fraction": 1.0}
-    settings = config(seeds=1, train_fraction=0.5, epochs=9)
-    ((training,),) = [finalist.trainings for finalist in finalists(state, settings)]
-    trained = with_params(TrialConfig(), training.params)
-    assert (trained.training.train_fraction, trained.training.epochs, trained.model.dropout) == (0.5, 9, 0.2)
+def test_the_last_round_measures_the_same_configuration_on_the_next_rung() -> None:
+    state = StudyState(entries=(trial(1, 0.5, **{"model.dropout": 0.2}),))
+    ((candidate,),) = [finalist.candidates for finalist in finalists(state, config(seeds=1))]
+    assert (candidate.params, candidate.rung) == ({"model.dropout": 0.2}, 1)
+    assert {found.rung for found in state.open} <= {0}
 
 
 def test_what_has_ended_is_not_missing() -> None:
@@ -114,7 +108,7 @@ def test_a_longer_search_keeps_the_trainings_of_an_earlier_last_round() -> None:
     assert [t.name for t in missing(study(0.5, 0.4, 0.3, finals=ended), settings)] == ["run_0002-f0"]
 
 
-def held(search: list[float], truth: list[float], count: int = 1, seeds: int = 2) -> tuple[StudyState, FinalsConfig]:
+def held(search: list[float], truth: list[float], count: int = 1, seeds: int = 2) -> tuple[StudyState, LastRound]:
     """A last round to its end: each fresh training of trial n gives `truth[n]`."""
     settings = config(count=count, seeds=seeds)
     ended: dict[str, float | None] = {}
@@ -203,7 +197,7 @@ def test_the_last_round_uses_no_seed_of_the_search() -> None:
     repeated = replace(trial(0, 0.1), wanted=1, repeats={"run_0000-r1": result(0.2)})
     (finalist,) = finalists(StudyState(entries=(repeated,)), config(seeds=3))
     assert finalist.values == {}
-    assert [(t.name, t.turn) for t in finalist.trainings] == [(f"run_0000-f{n}", 1000 + n) for n in range(3)]
+    assert [(t.name, t.turn) for t in finalist.candidates] == [(f"run_0000-f{n}", 1000 + n) for n in range(3)]
 
 
 def test_a_finalist_that_failed_with_fewer_seeds_comes_first() -> None:

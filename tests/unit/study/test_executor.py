@@ -6,33 +6,61 @@ import pytest
 import torch
 
 from agentlab.errors import Interrupted, StorageError
-from agentlab.search.executor import LocalExecutor
-from agentlab.search.types import Proposal, TrialContext, TrialResult
+from agentlab.search.types import TrialResult
+from agentlab.study.executor import LocalExecutor
+from agentlab.study.state import Candidate
 
 
 def run(outcome) -> TrialResult:
     """One trial whose objective returns or raises `outcome`."""
 
-    def objective(proposal, context):
+    def objective(batch):
         if isinstance(outcome, BaseException):
             raise outcome
-        return outcome
+        return [outcome]
 
     executor = LocalExecutor(objective)
-    executor.submit(Proposal({}, "x"), TrialContext("run_0000", 0))
-    context, result = executor.completed()
-    assert context == TrialContext("run_0000", 0)
+    executor.submit(Candidate("run_0000", 0, {}))
+    candidate, result = executor.completed()
+    assert candidate == Candidate("run_0000", 0, {})
     return result
 
 
 def test_results_come_in_order_of_submission():
-    executor = LocalExecutor(lambda proposal, context: TrialResult("finished", float(context.seed)))
+    executor = LocalExecutor(lambda batch: [TrialResult("finished", float(candidate.seed)) for candidate in batch])
     assert executor.capacity == 1
-    contexts = [TrialContext(f"run_{seed:04d}", seed) for seed in range(3)]
-    for context in contexts:
-        executor.submit(Proposal({}, "x"), context)
-    ended = [executor.completed() for _ in range(3)]
-    assert [(context, result.value) for context, result in ended] == list(zip(contexts, [0, 1, 2], strict=True))
+    candidates = [Candidate(f"run_{seed:04d}", 0, {}, seed=seed) for seed in range(3)]
+    for candidate in candidates:
+        executor.submit(candidate)
+    assert [executor.completed()[1].value for _ in range(3)] == [0, 1, 2]
+
+
+def test_what_was_submitted_together_is_one_batch():
+    batches = []
+
+    def objective(batch):
+        batches.append([candidate.name for candidate in batch])
+        return [TrialResult("finished", 1.0) for _ in batch]
+
+    executor = LocalExecutor(objective, capacity=2)
+    for name in "ab":
+        executor.submit(Candidate(name, 0, {}))
+    executor.completed()
+    executor.submit(Candidate("c", 0, {}))  # while the second result waits
+    assert [executor.completed()[0].name for _ in range(2)] == ["b", "c"]
+    assert batches == [["a", "b"], ["c"]]
+
+
+def test_a_candidate_that_breaks_its_batch_fails_alone():
+    def objective(batch):
+        if any(candidate.name == "b" for candidate in batch):
+            raise MemoryError
+        return [TrialResult("finished", 1.0) for _ in batch]
+
+    executor = LocalExecutor(objective, capacity=3)
+    for name in "abc":
+        executor.submit(Candidate(name, 0, {}))
+    assert [executor.completed()[1].status for _ in range(3)] == ["finished", "failed", "finished"]
 
 
 @pytest.mark.parametrize(
@@ -56,11 +84,11 @@ def test_a_crash_is_a_failed_trial_with_its_traceback(error):
 
 
 def test_a_real_fault_of_torch_is_a_failed_trial():
-    def objective(proposal, context):
-        return TrialResult("finished", float((torch.ones(2, 3) @ torch.ones(2, 3)).sum()))
+    def objective(batch):
+        return [TrialResult("finished", float((torch.ones(2, 3) @ torch.ones(2, 3)).sum()))]
 
     executor = LocalExecutor(objective)
-    executor.submit(Proposal({}, "x"), TrialContext("run_0000", 0))
+    executor.submit(Candidate("run_0000", 0, {}))
     _, result = executor.completed()
     assert "mat1 and mat2" in result.error
 
@@ -85,8 +113,8 @@ def test_what_is_not_the_candidate_s_fault_ends_the_search(error):
 
 
 def test_closing_forgets_what_was_not_run():
-    executor = LocalExecutor(lambda proposal, context: pytest.fail("ran after close"))
-    executor.submit(Proposal({}, "x"), TrialContext("run_0000", 0))
+    executor = LocalExecutor(lambda batch: pytest.fail("ran after close"))
+    executor.submit(Candidate("run_0000", 0, {}))
     executor.close()
     executor.close()
     with pytest.raises(IndexError):

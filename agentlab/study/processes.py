@@ -3,26 +3,35 @@
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from agentlab import machine
 from agentlab.errors import AgentlabError
-from agentlab.search.executor import finite
-from agentlab.search.types import Proposal, TrialContext, TrialResult
+from agentlab.search.types import TrialResult
+from agentlab.study.executor import Report, finite
+from agentlab.study.state import Candidate
 from agentlab.workers import deaths, faults
 from agentlab.workers.channel import Channel, wait_for_any
 
 _POLL_SECONDS = 0.05
 _SEND_SECONDS = 10.0  # a pipe holds 64 KiB, so only a huge set-up waits, until the new interpreter reads it
 
-_Ended = tuple[TrialContext, TrialResult]
+_Ended = tuple[Candidate, TrialResult]
 _Fields = dict[str, tuple[type, ...]]
 _Number = (int, float, type(None))
 _EVENTS: dict[str, _Fields] = {  # what a worker may say; `worker.py` describes it
     "ready": {},
     "report": {"type": (str,), "id": (str,), "data": (dict,)},
-    "result": {"status": (str,), "value": _Number, "metrics": (dict,), "error": (str,), "out_of_memory": (bool,)},
+    "result": {
+        "status": (str,),
+        "value": _Number,
+        "metrics": (dict,),
+        "error": (str,),
+        "objectives": (list,),
+        "items": (list,),
+        "out_of_memory": (bool,),
+    },
     "error": {"kind": (str,), "message": (str,), "hint": (str, type(None))},
 }
 
@@ -31,8 +40,7 @@ _EVENTS: dict[str, _Fields] = {  # what a worker may say; `worker.py` describes 
 class _Training:
     """A training that was submitted."""
 
-    proposal: Proposal
-    context: TrialContext
+    candidate: Candidate
     began: float = 0.0
     deaths: int = 0
 
@@ -66,7 +74,7 @@ class ProcessExecutor:
         workers: int,
         threads: int,
         memory_bytes: int | None,
-        report: Callable[[str, str, dict[str, Any]], None],
+        report: Report,
         check: Callable[[], None],
     ) -> None:
         """Nothing is started yet.
@@ -93,16 +101,16 @@ class ProcessExecutor:
         self._queue: deque[_Training] = deque()
         self._workers: list[_Worker] = []
 
-    def submit(self, proposal: Proposal, context: TrialContext) -> None:
+    def submit(self, candidate: Candidate) -> None:
         """Start a training, or queue it when all workers are busy.
 
         Raises:
             AgentlabError: no process can be started.
         """
-        self._queue.append(_Training(proposal, context))
+        self._queue.append(_Training(candidate))
         self._hand_out()
 
-    def completed(self) -> tuple[TrialContext, TrialResult]:
+    def completed(self) -> tuple[Candidate, TrialResult]:
         """Wait for the next training to end, whichever it is.
 
         Raises:
@@ -149,7 +157,7 @@ class ProcessExecutor:
 
     def _start(self) -> _Worker:
         try:
-            worker = _Worker(Channel("agentlab.search.worker", self._variables))
+            worker = _Worker(Channel("agentlab.study.worker", self._variables))
         except OSError as error:
             raise AgentlabError(
                 f"A process for trainings cannot be started: {error.strerror or error}.",
@@ -162,9 +170,7 @@ class ProcessExecutor:
     def _give(self, worker: _Worker, training: _Training) -> None:
         training.began = training.began or time.monotonic()
         worker.training = training
-        proposal, context = training.proposal, training.context
-        candidate = {"params": dict(proposal.params), "source": proposal.source, "note": proposal.note}
-        self._send(worker, {"op": "train", "name": context.name, "seed": context.seed, **candidate})
+        self._send(worker, {"op": "train", **asdict(training.candidate)})
 
     def _send(self, worker: _Worker, message: Mapping[str, Any]) -> None:
         """Write to a worker. One that is gone or does not read is found dead when it is listened to."""
@@ -207,14 +213,15 @@ class ProcessExecutor:
 
     def _ended(self, worker: _Worker, message: dict[str, Any]) -> _Ended | None:
         training = _at_work(worker)
-        result = TrialResult(message["status"], message["value"], message["metrics"], message["error"])
+        fields: dict[str, Any] = {name: message[name] for name in ("status", "value", "metrics", "error")}
+        result = TrialResult(**fields, objectives=tuple(message["objectives"]), items=tuple(message["items"]))
         worker.training, worker.trained = None, worker.trained + 1
         if message["out_of_memory"]:
             self._discard(worker)
             if worker.trained > 1:
                 self._retry(training, "out of memory in a process that had trained before")
                 return None
-        return training.context, finite(result)
+        return training.candidate, finite(result)
 
     def _died(self, worker: _Worker) -> _Ended | None:
         training = _at_work(worker)
@@ -227,16 +234,16 @@ class ProcessExecutor:
         if not worker.ready:
             said = f"A process for trainings died while it was set up: {cause}.\n{deaths.last_words(log)}"
             raise AgentlabError(said.strip(), hint=hint)
-        return training.context, _lost(training, f"its process died, twice: {cause}", log)
+        return training.candidate, _lost(training, f"its process died, twice: {cause}", log)
 
     def _garbled(self, worker: _Worker, error: ValueError) -> _Ended:
         training = _at_work(worker)
         _, log = self._discard(worker)
-        return training.context, _lost(training, f"its process broke the protocol: {error}", log)
+        return training.candidate, _lost(training, f"its process broke the protocol: {error}", log)
 
     def _retry(self, training: _Training, reason: str) -> None:
         self._give(self._start(), training)
-        self._report("trial.retried", training.context.name, {"reason": reason})
+        self._report("trial.retried", training.candidate.name, {"reason": reason})
 
     def _discard(self, worker: _Worker) -> tuple[int, str]:
         self._workers.remove(worker)

@@ -1,6 +1,8 @@
 """Beyond the noise rules decide; within it the trial is trained again, and no model can have it accepted."""
 
 import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,12 +12,16 @@ from pydantic import ValidationError
 
 from agentlab.errors import AllModelsFailedError, BudgetExceededError, LLMTimeoutError
 from agentlab.llm.types import Attempt, Completion, Usage
-from agentlab.nas.evaluator import Judgement, Repeat, by_rule, decide, question
-from agentlab.nas.noise import Noise
-from agentlab.nas.state import Decision, Opinion, TrialState
+from agentlab.nas.study import WORDS, question
 from agentlab.search.types import Proposal, TrialResult
+from agentlab.study import evaluator
+from agentlab.study.evaluator import Judgement, Seeds
+from agentlab.study.events import Decision, Opinion, Repeat
+from agentlab.study.noise import Noise
+from agentlab.study.state import StudyState, TrialState
 
 NOISE = Noise(0.01)
+by_rule = partial(evaluator.by_rule, words=WORDS)
 errors = st.floats(0.01, 10)
 verdicts = st.sampled_from(["repeat", "reject"])
 
@@ -48,6 +54,13 @@ def trial(number: int, *values: float | None, weights: int = 100) -> TrialState:
     return TrialState(number, Proposal({}, "gp"), "control", 0.5, results[0], wanted=len(repeats), repeats=repeats)
 
 
+def decide(new: TrialState, best: TrialState | None, noise: Noise, router: Any, scope: str = "") -> Decision | Repeat:
+    """The verdict on a new trial in a study that has accepted the best one."""
+    accepted = [replace(best, decision=Decision(True, ""))] if best else []
+    state = StudyState(entries=(*accepted, new), judged=tuple(trial.id for trial in accepted))
+    return Seeds(WORDS, noise.deviation, router=router, question=question, scope=scope).judge(new, state)
+
+
 BEST = trial(0, 0.5)
 NEAR = trial(1, 0.499)
 
@@ -74,7 +87,7 @@ def test_no_answer_of_a_model_has_a_trial_accepted(
 ) -> None:
     new, noise = trial(1, value), Noise(deviation)
     router = Router(answer, reason)
-    verdict = decide(new, trial(0, best), noise, router)  # type: ignore[arg-type]
+    verdict = decide(new, trial(0, best), noise, router)
     if isinstance(verdict, Decision) and verdict.accepted:
         assert verdict == by_rule(new, trial(0, best), noise)
         assert verdict.by == "rule"
@@ -94,7 +107,7 @@ def test_a_chain_of_accepted_trials_falls_by_more_than_the_noise_each_time(
     best: TrialState | None = None
     for number, value in enumerate(values):
         new = trial(number, value)
-        verdict = decide(new, best, NOISE, Router(data.draw(verdicts)))  # type: ignore[arg-type]
+        verdict = decide(new, best, NOISE, Router(data.draw(verdicts)))
         if isinstance(verdict, Repeat):
             new = trial(number, value, data.draw(st.floats(0.5, 2)))
             verdict = decide(new, best, NOISE, None)
@@ -112,7 +125,7 @@ def test_a_chain_of_accepted_trials_falls_by_more_than_the_noise_each_time(
 @given(errors, errors, errors)
 def test_after_one_repeat_the_mean_decides_and_nobody_is_asked(best: float, first: float, second: float) -> None:
     router = Router("repeat")
-    verdict = decide(trial(1, first, second), trial(0, best), NOISE, router)  # type: ignore[arg-type]
+    verdict = decide(trial(1, first, second), trial(0, best), NOISE, router)
     assert isinstance(verdict, Decision)
     assert router.asked == []
 
@@ -159,7 +172,7 @@ def test_a_near_tie_is_trained_again_without_a_model() -> None:
 def test_whatever_a_model_says_a_near_tie_is_trained_again(answer: str, lasts: bool, count: int) -> None:
     """Its word can add a training; none of its words can take away the one that follows without it."""
     router = Router(answer)
-    verdict = decide(NEAR, BEST, NOISE, router, scope="agent-1/")  # type: ignore[arg-type]
+    verdict = decide(NEAR, BEST, NOISE, router, scope="agent-1/")
     assert isinstance(verdict, Repeat)
     assert (verdict.count, verdict.opinion) == (count, Opinion("tiny", lasts, 0.5))
     assert f"tiny expects it to {'last' if lasts else 'vanish'}: because" in verdict.reason
@@ -170,14 +183,14 @@ def test_whatever_a_model_says_a_near_tie_is_trained_again(answer: str, lasts: b
 def test_a_model_that_can_only_pick_letters_has_no_say(tier: str | None) -> None:
     """It says the same of whatever it is shown."""
     router = Router("reject", tier=tier)
-    assert decide(NEAR, BEST, NOISE, router) == Repeat("lower, but within the noise")  # type: ignore[arg-type]
+    assert decide(NEAR, BEST, NOISE, router) == Repeat("lower, but within the noise")
     assert router.asked == []
 
 
 @pytest.mark.parametrize("value", [0.4, 0.5, 0.51, None])
 def test_the_model_is_not_asked_where_it_is_clear(value: float | None) -> None:
     router = Router("repeat")
-    decide(trial(1, value), BEST, NOISE, router)  # type: ignore[arg-type]
+    decide(trial(1, value), BEST, NOISE, router)
     assert router.asked == []
 
 
@@ -186,7 +199,7 @@ def test_the_model_is_not_asked_where_it_is_clear(value: float | None) -> None:
     [LLMTimeoutError("too slow"), AllModelsFailedError("too slow", failures=()), BudgetExceededError("too slow")],
 )
 def test_a_model_that_fails_costs_one_training_and_decides_nothing(error: Exception) -> None:
-    verdict = decide(NEAR, BEST, NOISE, Router(error))  # type: ignore[arg-type]
+    verdict = decide(NEAR, BEST, NOISE, Router(error))
     assert isinstance(verdict, Repeat)
     assert "too slow" in verdict.reason
     assert (verdict.count, verdict.opinion) == (1, None)
@@ -200,5 +213,5 @@ def test_the_question_shows_validation_and_size_only() -> None:
 
 
 def test_a_reason_of_the_model_cannot_steer_a_terminal() -> None:
-    verdict = decide(NEAR, BEST, NOISE, Router("reject", "fine\x1b[2J\nrun_0009 accepted"))  # type: ignore[arg-type]
+    verdict = decide(NEAR, BEST, NOISE, Router("reject", "fine\x1b[2J\nrun_0009 accepted"))
     assert verdict.reason.isprintable()

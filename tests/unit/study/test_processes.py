@@ -14,8 +14,9 @@ import pytest
 
 from agentlab import errors
 from agentlab.errors import AgentlabError, Interrupted
-from agentlab.search.processes import ProcessExecutor
-from agentlab.search.types import Proposal, TrialContext, TrialResult, Value
+from agentlab.search.types import TrialResult, Value
+from agentlab.study.processes import ProcessExecutor
+from agentlab.study.state import Candidate
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
@@ -67,18 +68,18 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def submit(executor: ProcessExecutor, name: str = "a", **params: Value) -> None:
-    executor.submit(Proposal(params, "random"), TrialContext(name, seed=3))
+    executor.submit(Candidate(name, 0, params, seed=3))
 
 
 def run(executor: ProcessExecutor, name: str = "a", **params: Value) -> TrialResult:
     submit(executor, name, **params)
-    context, result = executor.completed()
-    assert context == TrialContext(name, 3)
+    candidate, result = executor.completed()
+    assert candidate == Candidate(name, 0, params, seed=3)
     return result
 
 
 def workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "agentlab.search.worker" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "agentlab.study.worker" in child.cmdline()]
 
 
 def gone(pid: int) -> bool:
@@ -114,7 +115,7 @@ def test_results_come_as_trainings_end_and_a_free_worker_takes_the_next(bench: B
     for name, seconds in {"long": 1.5, "short": 0.1, "middle": 0.3}.items():
         submit(executor, name, sleep=seconds, value=seconds)
     ended = [executor.completed() for _ in range(3)]
-    assert [(context.name, result.value) for context, result in ended] == [
+    assert [(candidate.name, result.value) for candidate, result in ended] == [
         ("short", 0.1),
         ("middle", 0.3),
         ("long", 1.5),
@@ -404,12 +405,12 @@ def test_closing_ends_everything_whatever_the_workers_do(bench: Bench) -> None:
 def test_no_worker_survives_its_parent(bench: Bench) -> None:
     code = (
         "import time\n"
-        "from agentlab.search.processes import ProcessExecutor\n"
-        "from agentlab.search.types import Proposal, TrialContext\n"
+        "from agentlab.study.processes import ProcessExecutor\n"
+        "from agentlab.study.state import Candidate\n"
         "executor = ProcessExecutor('objectives:acts', {}, workers=2, threads=1, memory_bytes=None,\n"
         "    report=lambda *event: print(executor._workers[0].channel.pid, executor._workers[1].channel.pid,\n"
         "    flush=True), check=lambda: None)\n"
-        "for name in 'ab': executor.submit(Proposal({'epochs': 1, 'sleep': 60}, 'x'), TrialContext(name, 0))\n"
+        "for name in 'ab': executor.submit(Candidate(name, 0, {'epochs': 1, 'sleep': 60}))\n"
         "executor.completed()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=REPOSITORY)

@@ -9,29 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import errors
-from agentlab.search.types import Objective, Proposal, TrialContext, TrialResult
+from agentlab.search.types import TrialResult
+from agentlab.study.executor import Objective
+from agentlab.study.state import Candidate
 
 Report = Callable[[str, str, dict[str, Any]], None]
+
+
+def alone(measure: Callable[[Candidate], TrialResult]) -> Objective:
+    """Measures one candidate at a time."""
+    return lambda batch: [measure(candidate) for candidate in batch]
 
 
 def acts(setup: Mapping[str, Any], report: Report) -> Objective:
     """Does what `params` say, in the order of their names below, and measures `value`."""
 
-    def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
+    def objective(candidate: Candidate) -> TrialResult:
         began = time.time()
-        params = proposal.params
+        params = candidate.params
         for epoch in range(int(params.get("epochs", 0))):
-            report("trial.epoch", context.name, {"epoch": epoch + 1})
+            report("trial.epoch", candidate.name, {"epoch": epoch + 1})
         time.sleep(params.get("sleep", 0.0))
-        _misbehave(params, Path(setup.get("folder", ".")) / context.name)
+        _misbehave(params, Path(setup.get("folder", ".")) / candidate.name)
         if "allocate" in params:
             bytearray(int(params["allocate"]))
         if "raise" in params:
             raise getattr(errors, params["raise"])("As asked.", hint="Do not ask.")
-        metrics = {"pid": os.getpid(), "began": began, "ended": time.time(), "seed": context.seed}
+        metrics = {"pid": os.getpid(), "began": began, "ended": time.time(), "seed": candidate.seed}
         return TrialResult("finished", params.get("value", 1.0), metrics)
 
-    return objective
+    return alone(objective)
 
 
 def _misbehave(params: Mapping[str, Any], mark: Path) -> None:
@@ -49,7 +56,7 @@ def _misbehave(params: Mapping[str, Any], mark: Path) -> None:
 def unpleasant(setup: Mapping[str, Any], report: Report) -> Objective:
     """Returns what cannot be sent, or what is not there."""
 
-    def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
+    def objective(candidate: Candidate) -> TrialResult:
         odd = {
             "nan": TrialResult("finished", float("nan"), {"epochs": 3}),
             "nothing": TrialResult("finished", None),
@@ -58,12 +65,12 @@ def unpleasant(setup: Mapping[str, Any], report: Report) -> Objective:
             "huge": TrialResult("finished", 1.0, {"text": "x" * (1 << 21)}),
             "exit": None,
             "none": None,
-        }[str(proposal.params["kind"])]
-        if proposal.params["kind"] == "exit":
+        }[str(candidate.params["kind"])]
+        if candidate.params["kind"] == "exit":
             sys.exit(3)
         return odd  # type: ignore[return-value] # None is the point
 
-    return objective
+    return alone(objective)
 
 
 def refuses(setup: Mapping[str, Any], report: Report) -> Objective:
@@ -78,7 +85,7 @@ def refuses(setup: Mapping[str, Any], report: Report) -> Objective:
 def leaves_a_child(setup: Mapping[str, Any], report: Report) -> Objective:
     """Each training forks a process that keeps all pipes open, and then dies."""
 
-    def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
+    def objective(candidate: Candidate) -> TrialResult:
         if os.fork() == 0:
             Path(setup["folder"], f"{os.getppid()}-{os.getpid()}").touch()
             time.sleep(20)
@@ -87,7 +94,7 @@ def leaves_a_child(setup: Mapping[str, Any], report: Report) -> Objective:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
-    return objective
+    return alone(objective)
 
 
 def hangs(setup: Mapping[str, Any], report: Report) -> Objective:
@@ -102,9 +109,9 @@ def tensors(setup: Mapping[str, Any], report: Report) -> Objective:
 
     torch.ones(100, 100) @ torch.ones(100, 100)  # starts the threads
 
-    def objective(proposal: Proposal, context: TrialContext) -> TrialResult:
-        kept = [torch.ones(2**18) for _ in range(int(proposal.params["mib"]))]
+    def objective(candidate: Candidate) -> TrialResult:
+        kept = [torch.ones(2**18) for _ in range(int(candidate.params["mib"]))]
         total = sum(float(part.sum()) for part in kept)
         return TrialResult("finished", total, {"threads": torch.get_num_threads()})
 
-    return objective
+    return alone(objective)

@@ -1,13 +1,14 @@
-"""The process that runs trainings, one after the other: `python -m agentlab.search.worker PARENT_PID`.
+"""The process that runs trainings, one after the other: `python -m agentlab.study.worker PARENT_PID`.
 
 `processes.py` is the other end. Both speak JSON lines, requests on stdin, replies on stdout:
 
     {"op": "open", "factory": "module:function", "setup": {...}, "memory_bytes": null}              first, once
-    {"op": "train", "name": "run_0007", "seed": 3, "params": {...}, "source": "gp", "note": ""}     one at a time
+    {"op": "train", "name": "run_0007", "turn": 0, "params": {...}, "rung": 0, "seed": 3}           one at a time
 
     {"event": "ready"}                                                                              answers open
     {"event": "report", "type": "trial.epoch", "id": "run_0007", "data": {...}}                     any number
-    {"event": "result", "status": "finished", "value": 0.3, "metrics": {...}, "error": "", "out_of_memory": false}
+    {"event": "result", "status": "finished", "value": 0.3, "metrics": {...}, "error": "", "objectives": [],
+     "items": [], "out_of_memory": false}
     {"event": "error", "kind": "DataError", "message": "...", "hint": null}                         ends the worker
 
 Every training ends with exactly one of result or error. End of input ends the process, in the middle of a step if need
@@ -18,14 +19,15 @@ import gc
 import queue
 import sys
 import time
-from dataclasses import replace
-from importlib import import_module
+from dataclasses import asdict, replace
 from typing import Any
 
 from agentlab import machine
 from agentlab.errors import AgentlabError, MissingError
-from agentlab.search.executor import failure, finite
-from agentlab.search.types import Objective, Proposal, TrialContext, TrialResult
+from agentlab.plugins import imported
+from agentlab.search.types import TrialResult
+from agentlab.study.executor import Objective, failure, finite
+from agentlab.study.state import Candidate
 from agentlab.workers import child, faults, memory
 from agentlab.workers.wire import encode
 
@@ -57,8 +59,7 @@ class _Worker:
             self._pipes.reply({"event": "error", **faults.as_message(error)})
 
     def _open(self, factory: str, setup: dict[str, Any]) -> Objective:
-        module, _, name = factory.partition(":")
-        objective: Objective = getattr(import_module(module), name)(setup, self._report)
+        objective: Objective = imported(factory)(setup, self._report)
         return objective
 
     def _report(self, type: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the names of an event's fields
@@ -71,12 +72,12 @@ def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit
     Raises:
         MissingError: something every trial needs is absent, or the disk is full.
     """
-    proposal = Proposal(job["params"], job["source"], job["note"])
+    job.pop("op")
     began = time.perf_counter()
     try:
         with memory.at_most(ceiling):
-            result = finite(objective(proposal, TrialContext(job["name"], job["seed"])))
-        return _line(result)  # here too: metrics that JSON cannot hold are the objective's failure
+            (result,) = objective([Candidate(**job)])
+        return _line(finite(result))  # here too: metrics that JSON cannot hold are the objective's failure
     except MissingError:
         raise
     except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
@@ -88,8 +89,7 @@ def _train(objective: Objective, job: dict[str, Any], ceiling: int | None, limit
 
 
 def _line(result: TrialResult, *, out_of_memory: bool = False) -> bytes:
-    fields = {"status": result.status, "value": result.value, "metrics": dict(result.metrics), "error": result.error}
-    return encode({"event": "result", **fields, "out_of_memory": out_of_memory})
+    return encode({"event": "result", **asdict(result), "out_of_memory": out_of_memory})
 
 
 def _can_be_bounded() -> bool:

@@ -1,20 +1,22 @@
-"""How much a validation error moves when only the seed changes, and what difference is more than that. Pure."""
+"""How much a value moves when only the seed changes, and what difference is more than that. Pure."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from agentlab.study.words import Words
+
 ASSUMED = 0.02  # where nothing could be measured: between the 0.5 % and 4 % that small Informers show
-# A difference counts beyond the 97.5 % quantile of Student's t with the freedom of the noise: 2 trainings say little.
+# A difference counts beyond the 97.5 % quantile of Student's t with the freedom of the noise: two values say little.
 _QUANTILES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
 _NORMAL = 1.96
-_UNSTABLE = 0.1  # a deviation from seed to seed beyond which one training says little about the next
+_UNSTABLE = 0.1  # a deviation from seed to seed beyond which one measurement says little about the next
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Relative standard deviation of one training's validation error, with the degrees of freedom of its estimate.
+    """Relative standard deviation of one measurement, with the degrees of freedom of its estimate.
 
     `trainings` 0 means that it was not measured, and 0 degrees of freedom that nothing is uncertain about it.
     """
@@ -24,7 +26,7 @@ class Noise:
     freedom: int = 0
 
     def limit(self, first: int, second: int, other: "Noise | None" = None) -> float:
-        """Logarithm of the ratio that the means of so many trainings must exceed to count as different.
+        """Logarithm of the ratio that the means of so many measurements must exceed to count as different.
 
         `other` is the noise of the second mean; None is the same.
         """
@@ -33,18 +35,18 @@ class Noise:
         width = _QUANTILES[freedom - 1] if 0 < freedom <= len(_QUANTILES) else _NORMAL
         return width * math.sqrt(self.deviation**2 / first + other.deviation**2 / second)
 
-    def sentence(self) -> str:
+    def sentence(self, words: Words) -> str:
         """For a reader."""
         if not self.trainings:
-            return f"The noise was not measured; {self.deviation:.1%} per training is taken for it."
+            return f"The noise was not measured; {self.deviation:.1%} per {words.measurement} is taken for it."
         return (
-            f"The seed alone moves a validation error by {self.deviation:.2%} (one standard deviation), "
-            f"measured on {self.trainings} trainings."
+            f"The seed alone moves a {words.error} by {self.deviation:.2%} (one standard deviation), "
+            f"measured on {self.trainings} {words.measurement}s."
         )
 
 
 def unstable(errors: Sequence[float]) -> bool:
-    """Whether trainings that differ by the seed alone scatter so much that one of them says little about the next."""
+    """Whether values that differ by the seed alone scatter so much that one of them says little about the next."""
     return len(errors) > 1 and measure([errors]).deviation > _UNSTABLE
 
 

@@ -1,0 +1,199 @@
+"""What language models did in a run, told from its events: who was asked, what was usable, what won, what it cost."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from agentlab.llm.recorder import CALLED, usage_from
+from agentlab.llm.types import Usage
+from agentlab.runs.document import Block, Document, Table, Text, silence
+from agentlab.runs.events import Event
+from agentlab.search.types import TrialResult
+from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read
+from agentlab.study.words import Words
+
+_AGENT = "llm"  # source of a trial that a model has proposed; `llm->gp` is a stand-in
+
+
+class Planner(Document):
+    """Calls to language models of the whole run."""
+
+    calls: int
+    answered: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+class ModelRow(Document):
+    """What one language model was asked in one role, what came of it, and what it cost. None is unknown, never zero.
+
+    `usable` answers became a trial (proposing) or an opinion on a near tie; `accepted` of those trials were
+    improvements. Of `checked` opinions, which further measurements have tested, `agreed` said what these showed.
+    `reason` is its last failure's.
+    """
+
+    model: str
+    task: str
+    calls: int
+    answered: int
+    usable: int
+    share: float | None  # of the trials that it could have proposed
+    accepted: int | None
+    checked: int = 0
+    agreed: int = 0
+    reason: str = ""
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+@dataclass
+class _Tally:
+    """Counts of one model in one task. `trials` are those that its proposals became, by id."""
+
+    calls: int = 0
+    answered: int = 0
+    usable: int = 0
+    trials: set[str] = field(default_factory=set)
+    checked: int = 0
+    agreed: int = 0
+    reason: str = ""  # of its last failure
+    usage: Usage = field(default_factory=Usage)
+
+
+def totals(events: Iterable[Event], usage: Usage) -> Planner:
+    """All calls of the run, over all its sessions."""
+    calls = [event.data for event in events if event.type == CALLED]
+    usage = usage if calls else Usage(0, 0, 0.0)  # nobody was asked: that is known
+    return Planner(
+        calls=len(calls),
+        answered=sum(call["error"] is None for call in calls),
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=usage.cost_usd,
+    )
+
+
+def model_rows(events: Sequence[Event], words: Words) -> list[ModelRow]:
+    """One row per model and task, in order of appearance. Studies beside the main one are counted in.
+
+    A proposal belongs to the last call before it: proposals are made one at a time.
+    """
+    tallies: dict[tuple[str, str], _Tally] = {}
+    proposed: set[str] = set()
+    accepted: set[str] = set()
+    asked: _Tally | None = None
+    for event in events:
+        if event.type == CALLED:
+            asked = _called(tallies, event.data, words)
+        match read(event):
+            case Proposed() as told:
+                if told.probability > 0.0:  # a model could have proposed it
+                    proposed.add(event.id)
+                if told.source == _AGENT and asked is not None:
+                    asked.usable += 1
+                    asked.trials.add(event.id)
+                asked = None
+            case Decision(accepted=True):
+                accepted.add(event.id)
+    for opinion, measured in opinions(events):
+        tally = tallies.setdefault((opinion.model, words.evaluate), _Tally())
+        tally.checked += 1
+        tally.agreed += opinion.lasts == (measured < opinion.beat)
+    return [_row(model, task, tally, proposed, accepted, words) for (model, task), tally in tallies.items()]
+
+
+def opinions(events: Iterable[Event]) -> list[tuple[Opinion, float]]:
+    """What models said of near ties, each with the mean of the measurements that followed; those alone were fresh.
+
+    An opinion of which every further measurement failed is left out: nothing has tested it.
+    """
+    said: dict[str, Opinion] = {}
+    measured: dict[str, list[float]] = {}
+    for event in events:
+        match read(event):
+            case Repeat(opinion=Opinion() as opinion):
+                said[event.id] = opinion
+            case TrialResult(value=value) if value is not None and "-r" in event.id.rpartition("/")[2]:
+                measured.setdefault(event.id.rpartition("-r")[0], []).append(value)
+    return [(opinion, fmean(measured[name])) for name, opinion in said.items() if name in measured]
+
+
+def _called(tallies: dict[tuple[str, str], _Tally], data: dict[str, Any], words: Words) -> _Tally | None:
+    """Count a call for every model that was tried; the tally of a proposal that somebody answered."""
+    for attempt in data["attempts"]:
+        tally = tallies.setdefault((attempt["model"], data["task"]), _Tally())
+        tally.calls += 1
+        tally.reason = attempt.get("message") or attempt.get("error") or tally.reason
+        tally.usage = tally.usage + usage_from(attempt["usage"])
+    if data["error"] is not None:
+        return None
+    tally = tallies.setdefault((data["model"], data["task"]), _Tally())
+    tally.answered += 1
+    if data["task"] == words.evaluate:
+        tally.usable += 1
+    return tally if data["task"] == words.propose else None
+
+
+def _row(model: str, task: str, tally: _Tally, proposed: set[str], accepted: set[str], words: Words) -> ModelRow:
+    proposes = task == words.propose
+    return ModelRow(
+        model=model,
+        task=task,
+        calls=tally.calls,
+        answered=tally.answered,
+        usable=tally.usable,
+        share=len(tally.trials) / len(proposed) if proposes and proposed else None,
+        accepted=len(tally.trials & accepted) if proposes else None,
+        checked=tally.checked,
+        agreed=tally.agreed,
+        reason=tally.reason,
+        input_tokens=tally.usage.input_tokens,
+        output_tokens=tally.usage.output_tokens,
+        cost_usd=tally.usage.cost_usd,
+    )
+
+
+def silent(rows: Sequence[ModelRow]) -> list[str]:
+    """A sentence on each model that answered none of its calls, whatever it was asked for."""
+    by_model = {row.model: [other for other in rows if other.model == row.model] for row in rows}
+    return [
+        silence(model, sum(row.calls for row in of_it), of_it[-1].reason)
+        for model, of_it in by_model.items()
+        if any(row.calls for row in of_it) and not any(row.answered for row in of_it)
+    ]
+
+
+def model_table(rows: Sequence[ModelRow]) -> Table:
+    """Each language model: how often it was asked, what was usable, what won, what it cost."""
+    cells = [
+        (
+            m.model,
+            m.task,
+            str(m.calls),
+            f"{m.answered} of {m.calls}",
+            f"{m.usable} of {m.calls}",
+            "–" if m.share is None else f"{m.share:.0%}",
+            "–" if m.accepted is None else str(m.accepted),
+            *("unknown" if count is None else f"{count:,}" for count in (m.input_tokens, m.output_tokens)),
+            "unknown" if m.cost_usd is None else f"{m.cost_usd:.4f} USD",
+        )
+        for m in rows
+    ]
+    columns = ["model", "task", "calls", "answered", "usable", "share of the trials", "wins"]
+    columns += ["tokens in", "tokens out", "cost"]
+    return Table(columns, cells, "Language models; an answer is usable if a trial or an opinion came of it")
+
+
+def opinion_notes(rows: Sequence[ModelRow], words: Words) -> list[Block]:
+    """What language models said of near ties, held against what followed."""
+    return [
+        Text(
+            f"Asked whether the gain of a near tie would last, {m.model} said what the further {words.measurement}s "
+            f"then showed in {m.agreed} of {m.checked} cases. Near ties are {words.again} whatever a model says."
+        )
+        for m in rows
+        if m.checked
+    ]

@@ -1,0 +1,164 @@
+"""What the agent adds: the light control inside a study, and the full one over pairs of studies.
+
+The light control asks whether a trial was more of an improvement when the agent proposed it. It shares one history
+between agent and optimiser, so each profits from the other. In the full one, each pair of studies has a seed, a first
+trial and a number of trials in common, and nothing else.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agentlab.runs.branch import Branch
+from agentlab.runs.document import Document, Table, number
+from agentlab.runs.run import Run
+from agentlab.search.types import meaning
+from agentlab.stats.control import Comparison, Control
+from agentlab.stats.studies import full_study, light_study
+from agentlab.study.events import Branched, emit
+from agentlab.study.setup import Setup
+from agentlab.study.state import StudyState, TrialState
+from agentlab.study.steps import search
+from agentlab.study.words import Words
+
+MIN_PAIRED_TRIALS = 2
+_LIGHT, _FULL = 2, 3  # streams of the generator, apart from those of single proposals
+
+
+def improvements(trials: Sequence[TrialState]) -> list[float]:
+    """For every trial after the shared first one: by how much it lowered the best value, as a share of it.
+
+    A trial that failed or was no better improved by nothing. Pure.
+    """
+    lowest: float | None = None
+    found: list[float] = []
+    for trial in trials:
+        value = trial.value
+        gain = max(0.0, (lowest - value) / lowest) if value is not None and lowest else 0.0
+        if trial.arm != "shared":
+            found.append(gain)
+        if value is not None:
+            lowest = value if lowest is None else min(lowest, value)
+    return found
+
+
+def light_control(trials: Sequence[TrialState], seed: int, base: str, words: Words) -> tuple[Control | None, str]:
+    """The control record of a study and what it means in a sentence; no record without an agent.
+
+    A trial stays in the arm that the coin gave it, even where the model failed and the optimiser stood in.
+    """
+    drawn = [trial for trial in trials if trial.arm != "shared"]
+    if not any(trial.probability for trial in drawn):
+        return None, "No language model took part, so there is no agent to compare."
+    what = Comparison(
+        agent="language model as proposer",
+        control=f"{meaning(base)} ({base}) alone",
+        metric=f"improvement of the best {words.metric} per trial",
+        unit="share of the best before",
+        direction="higher",
+        budget=f"{len(drawn)} trials, assigned by a fair coin",
+    )
+    by_agent = [trial.arm == "agent" for trial in drawn]
+    rng = np.random.default_rng([seed, _LIGHT, len(trials)])
+    control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
+    return control, light_sentence(control, sum(by_agent))
+
+
+_VERDICTS = {
+    "helped": "The agent helped",
+    "no_measurable_help": "No measurable help from the agent",
+    "hurt": "The agent hurt",
+    "not_measured": "Not measured",
+}
+
+
+def light_sentence(control: Control, agent_trials: int) -> str:
+    """What a light control says, for a reader."""
+    if control.estimate is None or control.low is None or control.high is None:
+        return f"Whether the agent helped was not measured: {control.note}. More trials, or --seed, change the draw."
+    points, low, high = (100 * value for value in (control.estimate, control.low, control.high))
+    return (
+        f"{_VERDICTS[control.verdict]}: its {agent_trials} trials lowered the best error by {abs(points):.2f} "
+        f"percentage points {'more' if points >= 0 else 'less'} each than the {control.n - agent_trials} of "
+        f"{control.control}; {control.level:.0%} interval of the difference [{low:+.2f}, {high:+.2f}], "
+        f"{control.method}.{_note(control)}"
+    )
+
+
+def full_sentence(control: Control) -> str:
+    """What a full control says, for a reader."""
+    if control.estimate is None or control.low is None or control.high is None:
+        return f"Whether the agent helped was not measured: {control.note}."
+    side, level = "lower" if control.estimate >= 0 else "higher", 100 * control.level
+    return (
+        f"{_VERDICTS[control.verdict]}: over {control.n} pairs of studies the {control.metric} with it was "
+        f"{abs(control.estimate):.4f} {side} than with {control.control}; {level:.4g} % interval of the gain "
+        f"[{control.low:+.4f}, {control.high:+.4f}], {control.method}.{_note(control)}"
+    )
+
+
+def _note(control: Control) -> str:
+    return f" {control.note}" if control.note else ""
+
+
+class Pair(Document):
+    """Two studies of one seed: the lowest value with the agent and without; None where every trial failed."""
+
+    seed: int
+    agent: float | None
+    control: float | None
+
+
+def run_pairs(setup: Setup, run: Run, main: StudyState, seed: int, pairs: int) -> list[Pair]:
+    """Run the studies that the pairs lack; the main study is the agent's half of the first pair.
+
+    All get as many trials as that one had, whatever ended it, and nobody reviews their proposals.
+    """
+    trials = len(main.trials)
+    halves = [(name, n) for n in range(pairs) for name in ("agent", "control")][1:]
+    found = {("agent", 0): lowest(main)}
+    for place, (name, n) in enumerate(halves, start=1):
+        branch, agent = Branch(run, f"{name}-{n}"), name == "agent"
+        told = Branched(seed + n, agent=agent, trials=trials, place=place, of=len(halves))
+        emit(branch, "study.branched", branch.name, told)
+        study = setup.study(branch, seed + n, agent=agent, budget={"trials": trials})
+        try:
+            found[name, n] = lowest(search(study, setup.check))
+        finally:
+            study.executor.close()
+    return [Pair(seed=seed + n, agent=found["agent", n], control=found["control", n]) for n in range(pairs)]
+
+
+def lowest(state: StudyState) -> float | None:
+    """The lowest value that a study has measured."""
+    ranked = state.ranked
+    return ranked[0].value if ranked else None
+
+
+def full_control(pairs: Sequence[Pair], trials: int, base: str, seed: int, words: Words) -> Control:
+    """The control record of paired studies. A pair with a study in which every trial failed is left out."""
+    whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
+    what = Comparison(
+        agent="language model as proposer of about half of the trials, and asked about near ties",
+        control=f"{meaning(base)} ({base}) alone",
+        metric=f"lowest {words.metric} of a study",
+        unit=words.unit,
+        direction="lower",
+        budget=f"{trials} trials in each study, the same first one and the same seed in a pair",
+    )
+    rng = np.random.default_rng([seed, _FULL, len(whole)])
+    return full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
+
+
+def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
+    """The paired studies of a full control."""
+    rows = [
+        (
+            str(pair.seed),
+            number(pair.agent),
+            number(pair.control),
+            "–" if pair.agent is None or pair.control is None else f"{pair.control - pair.agent:+.4f}",
+        )
+        for pair in pairs
+    ]
+    return Table(("seed", "with the agent", "without", "lower by"), rows, f"Lowest {words.metric} of paired studies")

@@ -1,0 +1,139 @@
+"""Is a trial better than what we have? Rules decide beyond the measured noise; within it, measuring again does.
+
+A language model that can do more than pick letters says of a near tie whether the gain will last. All that its word
+can do is to add one measurement to the one that follows anyway: it can neither accept nor reject. What follows is held
+against what it said. Neither it nor a rule sees a test figure.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pydantic import Field
+
+from agentlab.config.base import StrictModel
+from agentlab.llm.types import Message
+from agentlab.search.llm_proposer import LLM_FAILURES, one_line
+from agentlab.study.events import Decision, Opinion, Repeat
+from agentlab.study.noise import Noise, measure
+from agentlab.study.state import StudyState, TrialState
+from agentlab.study.words import Words
+
+if TYPE_CHECKING:
+    from agentlab.llm.router import Router
+
+_ENOUGH = 2  # degrees of freedom of a noise estimate that stands for itself
+
+Question = Callable[[TrialState, TrialState], list[Message]]  # (trial, best)
+
+
+class Evaluator(Protocol):
+    """How trials are compared: one with the best, and all with each other."""
+
+    def judge(self, trial: TrialState, state: StudyState) -> Decision | Repeat:
+        """Accept or reject a trial that has ended, or have it measured again."""
+        ...
+
+    def ranked(self, state: StudyState) -> list[TrialState]:
+        """The judged trials that finished, best first. It sees all of them at once: a population and its archive."""
+        ...
+
+
+class Judgement(StrictModel):
+    """The model's answer: `repeat` expects the gain to last, `reject` that it was luck."""
+
+    reason: str = Field(max_length=200, description="One short sentence.")
+    decision: Literal["repeat", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """Compares means over seeds. What the seed alone does is given, or measured on repetitions of a few trials."""
+
+    words: Words
+    noise: float | None = None  # given instead of measured
+    repeats: int = 0  # of the first accepted trial of a family, to measure the noise
+    family: tuple[str, ...] = ()  # keys on which the noise depends
+    router: "Router | None" = None
+    question: Question | None = None
+    scope: str = ""  # tells the calls of parallel studies apart
+
+    def judge(self, trial: TrialState, state: StudyState) -> Decision | Repeat:
+        """By the rule beyond the noise. The first trial that would be accepted of a family is repeated all the same."""
+        best = state.best
+        noise = self.noise_of(trial, state)
+        ruled = by_rule(trial, best, noise, self.noise_of(best, state) if best else None, words=self.words)
+        if ruled is None:
+            assert best is not None  # by_rule decides while there are not two finished trials
+            return self._near_tie(trial, best)
+        known = self.noise is not None or self._measured(trial, state).freedom >= _ENOUGH
+        if not ruled.accepted or known or trial.wanted or not self.repeats:
+            return ruled
+        return Repeat("to measure the noise", count=self.repeats)
+
+    def ranked(self, state: StudyState) -> list[TrialState]:
+        """By their mean."""
+        return state.ranked
+
+    def noise_of(self, trial: TrialState, state: StudyState) -> Noise:
+        """What the seed alone does to the value of a trial, as given, or as measured so far.
+
+        Trials that agree in the `family` keys are measured apart from the others as soon as they have repetitions
+        enough: an architecture that starts from a linear forecast scatters ten times less than one that does not.
+        """
+        if self.noise is not None:
+            return Noise(self.noise)
+        alike = self._measured(trial, state)
+        return alike if alike.freedom >= _ENOUGH else measure(other.values for other in state.trials)
+
+    def _measured(self, trial: TrialState, state: StudyState) -> Noise:
+        """The noise of a trial's family alone."""
+        return measure(other.values for other in state.trials if self._family(other) == self._family(trial))
+
+    def _family(self, trial: TrialState) -> list[object]:
+        return [trial.proposal.params.get(key) for key in self.family]
+
+    def _near_tie(self, trial: TrialState, best: TrialState) -> Repeat:
+        """Measure again, whatever a model says of it; one that can only pick letters says one thing only."""
+        reason, task = "lower, but within the noise", self.words.evaluate
+        if self.router is None or self.question is None or self.router.tier(task) in (None, "pick"):
+            return Repeat(reason)
+        call_id = f"{self.scope}{trial.id}/evaluate"
+        try:
+            answer = self.router.complete_sync(self.question(trial, best), task=task, schema=Judgement, call_id=call_id)
+        except LLM_FAILURES as error:
+            return Repeat(f"{reason}; no judgement: {error.message[:120]}")
+        lasts, said = answer.value.decision == "repeat", one_line(answer.value.reason)
+        expects = f"{answer.model} expects it to {'last' if lasts else 'vanish'}: {said}"
+        return Repeat(f"{reason}; {expects}", 1 + lasts, Opinion(answer.model, lasts, best.value or 0.0))
+
+
+def by_rule(
+    trial: TrialState, best: TrialState | None, noise: Noise, noise_of_best: Noise | None = None, *, words: Words
+) -> Decision | None:
+    """Accept what is lower beyond the noise, reject what is not lower; None for what is lower within it.
+
+    Args:
+        trial: the trial that has ended, repetitions included.
+        best: the trial that was accepted last. As only gains beyond the noise are accepted, a chain of lucky seeds
+            cannot drift.
+        noise: what the seed alone does to the value of the trial.
+        noise_of_best: the same of the best; None if it is the same.
+        words: of the capability.
+    """
+    if trial.value is None:
+        return Decision(False, "the trial failed")
+    if best is None or best.value is None:
+        return Decision(True, "the first trial that finished")
+    change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
+    limit = noise.limit(len(trial.values), len(best.values), noise_of_best)
+    said = f"{words.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
+    if change < -limit:
+        return Decision(True, said)
+    if change >= 0:
+        return Decision(False, said if change else f"{words.error} equal to that of {best.id}")
+    if trial.wanted:
+        mean = f"the mean of {len(trial.values)} {words.measurement}s"
+        return Decision(False, f"{said} as {mean}, within the noise of {limit:.1%}")
+    return None

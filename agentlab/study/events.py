@@ -1,0 +1,128 @@
+"""The events of a study, typed: `emit` writes them into its run, `read` gives them back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from agentlab.runs.branch import Branch
+from agentlab.runs.events import Event
+from agentlab.runs.run import Run
+from agentlab.search.types import Params, Proposal, TrialResult
+
+Arm = Literal["shared", "agent", "control"]
+
+
+@dataclass(frozen=True, slots=True)
+class Branched:
+    """A paired study begins, or goes on."""
+
+    seed: int
+    agent: bool
+    trials: int
+    place: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A new trial. `probability` is that of the agent's arm when the draw was made."""
+
+    number: int
+    params: Params
+    source: str
+    note: str
+    arm: Arm
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a model said of a near tie: whether its gain over the mean `beat` will last when measured again."""
+
+    model: str
+    lasts: bool
+    beat: float
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Measure the trial again, with so many other seeds, before deciding. `opinion` is what a model said, if asked."""
+
+    reason: str
+    count: int = 1
+    opinion: Opinion | None = None  # absent in runs of earlier versions
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the evaluator made of a trial. `by` is `rule`; in runs of earlier versions it may be a model."""
+
+    accepted: bool
+    reason: str
+    by: str = "rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why nothing is left to try, or why a measurement begins again in a new process."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The winner's figures on data that nobody saw before: of each of its measurements, or their means."""
+
+    names: tuple[str, ...]
+    figures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+Told = Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Halt | Scores
+
+_TYPES: dict[str, Any] = {
+    "study.branched": Branched,
+    "trial.proposed": Proposed,
+    "proposal.refused": Proposal,
+    "decision.made": Decision,
+    "search.exhausted": Halt,
+    "trial.retried": Halt,
+}
+_NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}
+
+
+def emit(run: Run | Branch, type: str, id: str, told: Told, **more: object) -> None:  # noqa: A002 - the event's fields
+    """Append an event; `more` is for readers of the file and not read back."""
+    match told:
+        case TrialResult(status="finished"):
+            more |= {"value": told.value, "metrics": dict(told.metrics)}
+            more |= {name: list(found) for name in ("objectives", "items") if (found := getattr(told, name))}
+        case TrialResult():
+            more |= {"error": told.error, "metrics": dict(told.metrics)}
+        case Scores():
+            more |= {"names": list(told.names), **{name: list(values) for name, values in told.figures.items()}}
+        case _:
+            more |= asdict(told)
+    run.emit(type, id, **more)
+
+
+def read(event: Event) -> Told | None:
+    """What an event tells; None if it is of another type.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it does not hold what its type promises.
+    """
+    data = event.data
+    match event.type:
+        case "trial.finished":
+            objectives, items = (tuple(data.get(name, ())) for name in ("objectives", "items"))
+            return TrialResult("finished", data["value"], data["metrics"], objectives=objectives, items=items)
+        case "trial.failed":
+            return TrialResult("failed", metrics=data["metrics"], error=data["error"])
+        case "repeat.wanted":
+            said = data.get("opinion")
+            return Repeat(data["reason"], data["count"], Opinion(**said) if said else None)
+        case "winner.scored":
+            figures = {key: tuple(values) for key, values in data.items()}
+            return Scores(figures.pop("names"), figures)
+    kind = _TYPES.get(event.type)
+    return kind and kind(**{name: data[name] for name in _NAMES[kind]})

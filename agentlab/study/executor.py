@@ -1,0 +1,117 @@
+"""Who measures candidates, and where. In this process, and what turns failures into results anywhere."""
+
+import math
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from agentlab.errors import Interrupted, MissingError
+from agentlab.plugins import Registry
+from agentlab.search.types import TrialResult
+from agentlab.study.state import Candidate
+
+_TAIL = 2_000  # characters of a traceback that are worth an event
+
+Report = Callable[[str, str, dict[str, Any]], object]  # (event type, id, data)
+
+
+class Objective(Protocol):
+    """Measures candidates. Expected failures come back as failed results; a bug may raise.
+
+    What a candidate gives depends on its params, rung and seed alone, not on the others of its batch. A kill may leave
+    half of a batch to be measured again.
+    """
+
+    def __call__(self, batch: Sequence[Candidate]) -> Sequence[TrialResult]:
+        """One result for each candidate, in their order."""
+        ...
+
+
+OBJECTIVES: Registry[Callable[[Mapping[str, Any], Report], Objective]] = Registry(
+    "objective", "agentlab.objectives", {"informer": "agentlab.nas.objective:objective"}
+)
+
+
+class TrialExecutor(Protocol):
+    """Runs objectives here, in processes or elsewhere. `capacity` is how many candidates it takes at a time."""
+
+    capacity: int
+
+    def submit(self, candidate: Candidate) -> None:
+        """Start or queue a measurement."""
+        ...
+
+    def completed(self) -> tuple[Candidate, TrialResult]:
+        """Wait for the next measurement to end, whichever it is."""
+        ...
+
+    def close(self) -> None:
+        """Free what was held. Safe to call twice."""
+        ...
+
+
+class LocalExecutor:
+    """An executor in this process: what was submitted is measured, as one batch, when a result is asked for.
+
+    Whatever a candidate provokes (out of memory, an arithmetic fault, a NaN, a bug in an odd shape) is a failed
+    trial with its time and the end of its traceback in `metrics`, and the search goes on. What would hit every
+    trial alike (a missing file or package, a full disk) and a signal end the search.
+    """
+
+    def __init__(self, objective: Objective, capacity: int = 1) -> None:
+        self.capacity = capacity
+        self._objective = objective
+        self._queue: list[Candidate] = []
+        self._ended: deque[tuple[Candidate, TrialResult]] = deque()
+
+    def submit(self, candidate: Candidate) -> None:
+        """Queue a measurement."""
+        self._queue.append(candidate)
+
+    def completed(self) -> tuple[Candidate, TrialResult]:
+        """The next result, in the order of submission.
+
+        Raises:
+            Interrupted: a signal asked to stop.
+            MissingError: something every trial needs is absent, or the disk is full.
+        """
+        if self._queue and not self._ended:
+            batch, self._queue = self._queue, []
+            self._ended.extend(zip(batch, self._measure(batch), strict=True))
+        return self._ended.popleft()
+
+    def _measure(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+        """One result for each; if the batch breaks, each is measured alone, to fail alone."""
+        began = time.perf_counter()
+        try:
+            return [finite(result) for result in self._objective(batch)]
+        except (Interrupted, MissingError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
+            if len(batch) > 1:
+                return [result for candidate in batch for result in self._measure([candidate])]
+            return [failure(error, time.perf_counter() - began)]
+
+    def close(self) -> None:
+        """Forget what was not run."""
+        self._queue.clear()
+        self._ended.clear()
+
+
+def failure(error: Exception, seconds: float) -> TrialResult:
+    """A failed result that says in one line what happened, keeps the end of the traceback, and counts its time."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    trace = "".join(traceback.format_exception(error))[-_TAIL:]
+    said = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    metrics = {"traceback": trace, "seconds": round(seconds, 3)}
+    return TrialResult("failed", metrics=metrics, error=said[:300])
+
+
+def finite(result: TrialResult) -> TrialResult:
+    """A finished trial without a finite value has failed."""
+    if result.status == "failed" or (result.value is not None and math.isfinite(result.value)):
+        return result
+    said = "no value" if result.value is None else str(result.value)
+    return TrialResult("failed", metrics=result.metrics, error=f"the objective returned {said}")

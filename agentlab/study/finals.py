@@ -1,0 +1,137 @@
+"""The last round of a study: the best few trials once more, on the highest rung and with several fresh seeds.
+
+The search compares trials by one rough measurement each, and the lowest of many is low by luck, too. So whoever leads
+is measured with seeds that the search has not used. Where its mean then lies above what another trial has shown, that
+one enters, too, until the lead holds or no more trials may enter. The winner is the lowest mean of fresh measurements.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from statistics import fmean
+
+from agentlab.search.types import TrialResult
+from agentlab.study.state import Candidate, StudyState, TrialState
+
+_FIRST_TURN = 1_000  # beyond every repetition in the search
+
+
+@dataclass(frozen=True, slots=True)
+class LastRound:
+    """How many trials enter at first (0 holds none), with how many seeds each, in the order of `ranked`."""
+
+    count: int
+    seeds: int
+    ranked: Callable[[StudyState], list[TrialState]] = lambda state: state.ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A trial in the last round, with the candidates that stand for it and how they ended."""
+
+    trial: TrialState
+    candidates: tuple[Candidate, ...]
+    results: Mapping[str, TrialResult]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The value of each measurement that finished, by its name."""
+        return {name: result.value for name, result in self.results.items() if result.value is not None}
+
+    @property
+    def failed(self) -> int:
+        """Measurements that ended without a value."""
+        return len(self.results) - len(self.values)
+
+    @property
+    def missing(self) -> list[Candidate]:
+        """What has not ended."""
+        return [candidate for candidate in self.candidates if candidate.name not in self.results]
+
+    def with_results(self, known: Mapping[str, TrialResult]) -> "Finalist":
+        """The same with those of these results that are its own."""
+        own = {found.name: known[found.name] for found in self.candidates if found.name in known}
+        return replace(self, results={**self.results, **own})
+
+    @property
+    def mean(self) -> float | None:
+        """Mean value; None if nothing has finished."""
+        return fmean(self.values.values()) if self.values else None
+
+    @property
+    def standing(self) -> tuple[int, float]:
+        """Lower is better: failures first, since a lucky seed is no evidence; then the value, as far as it is known.
+
+        That is the mean of the fresh measurements, or until all of them have ended what the search has measured.
+        """
+        known = self.trial.value if self.missing else self.mean
+        return self.failed, inf if known is None else known
+
+
+def most(count: int, trials: int) -> int:
+    """How many trials may enter a last round of `count`: the more were tried, the more were low by luck. Pure."""
+    return min(trials, count + trials // 2) if count else 0
+
+
+def finalists(state: StudyState, plan: LastRound) -> list[Finalist]:
+    """All that could win, the best evidence first; of equal ones the better one of the search."""
+    return _last_round(state, plan)[0]
+
+
+def missing(state: StudyState, plan: LastRound) -> list[Candidate]:
+    """What to measure next; nothing when the lead holds or no more trials may enter."""
+    return _last_round(state, plan)[1]
+
+
+def _last_round(state: StudyState, plan: LastRound) -> tuple[list[Finalist], list[Candidate]]:
+    """The last round from its beginning as far as its measurements have ended, and those that it waits for.
+
+    It is played with what is known, so what a kill left half done, or the last round of a shorter search left over,
+    changes nothing.
+    """
+    field = [_finalist(trial, plan.seeds) for trial in plan.ranked(state)]
+    rounds = field[: most(plan.count, len(field))]
+    while step := _next(rounds, plan.count):
+        if lacking := [candidate for candidate in step if candidate.name not in state.finals]:
+            return rounds, lacking
+        known = {candidate.name: state.finals[candidate.name] for candidate in step}
+        rounds = sorted((finalist.with_results(known) for finalist in rounds), key=lambda finalist: finalist.standing)
+    return rounds, []
+
+
+def _next(rounds: list[Finalist], count: int) -> list[Candidate]:
+    """First whoever leads is measured, until the leader and `count` finalists in all have all their measurements."""
+    waiting = [finalist for finalist in rounds if finalist.missing]
+    lacking = count - (len(rounds) - len(waiting))
+    if not waiting or (rounds[0] is not waiting[0] and lacking <= 0):
+        return []
+    return [candidate for finalist in waiting[: max(1, lacking)] for candidate in finalist.missing]
+
+
+def _finalist(trial: TrialState, seeds: int) -> Finalist:
+    params = trial.proposal.params
+    fresh = tuple(Candidate(f"{trial.id}-f{n}", _FIRST_TURN + n, params, rung=1) for n in range(seeds))
+    return Finalist(trial, fresh, {})
+
+
+def as_it_stands(state: StudyState) -> Finalist | None:
+    """The accepted trial as the search has measured it: the winner where there is no last round, or nothing of it."""
+    best = state.best
+    if best is None or best.result is None:
+        return None
+    return Finalist(best, (Candidate(best.id, 0, best.proposal.params),), {best.id: best.result})
+
+
+def winner(state: StudyState, plan: LastRound) -> Finalist | None:
+    """The best evidence of the last round.
+
+    If all of it failed, or there is no last round, it is the accepted trial as it stands; None if no trial finished.
+    """
+    finished = [finalist for finalist in finalists(state, plan) if finalist.values]
+    return finished[0] if finished else as_it_stands(state)
+
+
+def exported(finalist: Finalist) -> Candidate:
+    """The one measurement of a finalist whose product is handed out: that with the lowest value."""
+    values = finalist.values
+    return min((c for c in finalist.candidates if c.name in values), key=lambda c: values[c.name])

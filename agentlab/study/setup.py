@@ -1,0 +1,66 @@
+"""What all studies of a run share, and how one is put together: proposers, executor, language model and rules."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentlab.runs.branch import Branch
+from agentlab.runs.context import Reviewer
+from agentlab.runs.run import Run
+from agentlab.search.arms import ARMS
+from agentlab.search.llm_proposer import LLMProposer
+from agentlab.search.screen import Rules, ScreenedProposer
+from agentlab.search.types import Params
+from agentlab.study.evaluator import Evaluator
+from agentlab.study.executor import TrialExecutor
+from agentlab.study.steps import Study
+from agentlab.study.words import Words
+
+if TYPE_CHECKING:
+    from agentlab.llm.router import Router
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a capability brings. `base` is the classical arm, and `options` how many of its offers a small model sees.
+
+    `evaluator` is told the language model that may be asked, None in a study without the agent, and a scope for its
+    calls. `check` raises where a signal asked to stop.
+    """
+
+    words: Words
+    rules: Rules
+    default: Params
+    base: str
+    options: int
+    budget: Mapping[str, float]
+    evaluator: Callable[["Router | None", str], Evaluator]
+    executor: Callable[[Run | Branch], TrialExecutor]
+    router: "Router"
+    check: Callable[[], None]
+    reviewer: Reviewer | None = None
+
+    def study(
+        self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
+    ) -> Study:
+        """The study of a run, or in a branch one beside it with a budget of its own. Close its executor at the end."""
+        scope, words = f"{run.name}/" if isinstance(run, Branch) else "", self.words
+        base = ScreenedProposer(ARMS.load(self.base)(self.base, self.rules.space, seed), self.rules)
+        asked = agent and self.router.available(words.propose)
+        return Study(
+            run=run,
+            words=words,
+            seed=seed,
+            budget=self.budget if budget is None else budget,
+            default=self.default,
+            control=base,
+            agent=LLMProposer(
+                base, self.router, self.rules, words.briefing, task=words.propose, options=self.options, scope=scope
+            )
+            if asked
+            else None,
+            executor=self.executor(run),
+            evaluator=self.evaluator(self.router if agent else None, scope),
+            rules=self.rules,
+            reviewer=None if isinstance(run, Branch) else self.reviewer,
+        )

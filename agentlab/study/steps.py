@@ -1,0 +1,194 @@
+"""The four steps of an iteration: planner -> executor -> evaluator -> update.
+
+Each step appends its outcome to the run's events before the next begins, so a killed study goes on from the step it
+was in. All randomness of a proposal comes from (study seed, number of proposals before), never from what ran before
+in this process. With several workers a step serves all of them: the planner fills the free ones, the executor waits
+for whichever ends first.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from agentlab.runs.branch import Branch
+from agentlab.runs.context import Reviewer
+from agentlab.runs.run import Run
+from agentlab.search.screen import Rules
+from agentlab.search.types import Params, Proposal, Proposer, Value
+from agentlab.study.evaluator import Evaluator
+from agentlab.study.events import Arm, Decision, Halt, Proposed, emit
+from agentlab.study.executor import TrialExecutor
+from agentlab.study.state import Candidate, StudyState, agent_state, rebuild, run_id
+from agentlab.study.words import Words
+
+_ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
+FAIR = 0.5  # probability of the agent's arm
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What the steps work with. `agent` is None when no language model is configured.
+
+    `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, or any metric of
+    the trials such as `seconds`. It decides when to stop, never what a trial contains.
+    """
+
+    run: Run | Branch
+    words: Words
+    seed: int
+    budget: Mapping[str, float]
+    default: Params
+    control: Proposer
+    agent: Proposer | None
+    executor: TrialExecutor
+    evaluator: Evaluator
+    rules: Rules | None = None
+    reviewer: Reviewer | None = None
+    running: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
+
+    @property
+    def state(self) -> StudyState:
+        """The state that the events tell."""
+        return rebuild(self.run.events)
+
+
+def search(study: Study, check: Callable[[], None]) -> StudyState:
+    """Iterate until the budget is spent or the space is. `check` raises where a signal asked to stop."""
+    state = study.state
+    while not over(study, state):
+        check()
+        state = plan(study, state)
+        state = execute(study, state)
+        state = evaluate(study, state)
+        update(study, state)
+    return state
+
+
+def seed_of(study_seed: int, turn: int) -> int:
+    """The seed of a measurement. Every trial's first one has the study's own: equal configurations tie."""
+    return study_seed if turn == 0 else int(np.random.SeedSequence([study_seed, turn]).generate_state(1)[0])
+
+
+def plan(study: Study, state: StudyState) -> StudyState:
+    """Propose trials until every worker has one, the budget is planned or nothing is left to try."""
+    while not state.judgeable and len(state.open) < study.executor.capacity and not _complete(study, state):
+        _propose(study, state)
+        state = study.state
+    return state
+
+
+def _complete(study: Study, state: StudyState) -> bool:
+    """Whether no further trial may be proposed."""
+    return state.exhausted or any(state.spent(unit) >= limit for unit, limit in study.budget.items())
+
+
+def _propose(study: Study, state: StudyState) -> None:
+    number, history = len(state.trials), state.history
+    if not history:
+        _proposed(study, 0, Proposal(study.default, "default"), "shared", 0.0)
+        return
+    proposer, arm, probability = assigned(study, len(history))
+    offers = proposer.ask(history, 1, np.random.default_rng([study.seed, len(history), _ASK]))
+    if not offers:
+        emit(study.run, "search.exhausted", "", Halt("no untried point passes the rules"))
+        return
+    proposal = _reviewed(study, state, offers[0])
+    if proposal is None:
+        emit(study.run, "proposal.refused", f"refused_{len(history) - number:04d}", replace(offers[0], note=""))
+        return
+    _proposed(study, number, proposal, arm, probability)
+
+
+def assigned(study: Study, place: int) -> tuple[Proposer, Arm, float]:
+    """The light control: a coin gives a proposal to the agent or to its control.
+
+    It looks at nothing but the seed and the place, so a randomisation interval is valid.
+    """
+    if study.agent is None:
+        return study.control, "control", 0.0
+    if np.random.default_rng([study.seed, place, _ASSIGN]).random() < FAIR:
+        return study.agent, "agent", FAIR
+    return study.control, "control", FAIR
+
+
+def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal | None:
+    """The proposal as a person wants it; None if turned down. Without a reviewer, as it is."""
+    if study.reviewer is None or study.rules is None:
+        return proposal
+    best, space, against = state.best, study.rules.space, study.rules.against(state.history)
+
+    def problems(params: Mapping[str, Value]) -> list[str]:
+        point = space.reduce(params)
+        idle = [f"{name} is not searched, or not active with these values" for name in params if name not in point]
+        return idle or against(point)
+
+    chosen = study.reviewer.review(
+        run_id(len(state.trials)),
+        proposal.params,
+        compared_with=best.proposal.params if best else study.default,
+        source=f"{proposal.source}: {proposal.note}" if proposal.note else proposal.source,
+        problems=problems,
+    )
+    if chosen is None:
+        return None
+    edited = space.reduce(chosen)
+    if edited == dict(proposal.params):
+        return proposal
+    return Proposal(edited, "human", f"edited, proposed by {proposal.source}")
+
+
+def _proposed(study: Study, number: int, proposal: Proposal, arm: Arm, probability: float) -> None:
+    told = Proposed(number, dict(proposal.params), proposal.source, proposal.note, arm, probability)
+    emit(study.run, "trial.proposed", run_id(number), told)
+
+
+def execute(study: Study, state: StudyState) -> StudyState:
+    """Hand the open measurements to the executor and wait for the first to end."""
+    return measure(study, state.open)
+
+
+def measure(study: Study, candidates: list[Candidate]) -> StudyState:
+    """Start as many of the candidates as the executor takes, and record the first that ends."""
+    for candidate in candidates:
+        if candidate.name not in study.running and len(study.running) < study.executor.capacity:
+            seed = seed_of(study.seed, candidate.turn)
+            study.run.emit("trial.started", candidate.name, seed=seed)
+            study.executor.submit(replace(candidate, seed=seed))
+            study.running.add(candidate.name)
+    if study.running:
+        candidate, result = study.executor.completed()
+        study.running.discard(candidate.name)
+        emit(study.run, f"trial.{result.status}", candidate.name, result)
+    return study.state
+
+
+def evaluate(study: Study, state: StudyState) -> StudyState:
+    """Judge the trials that have ended, or have one measured again."""
+    while state.judgeable:
+        trial = state.judgeable[0]
+        verdict = study.evaluator.judge(trial, state)
+        if isinstance(verdict, Decision):
+            shown = {study.words.value: trial.value, "source": trial.proposal.source}
+            emit(study.run, "decision.made", trial.id, verdict, **shown)
+        else:
+            emit(study.run, "repeat.wanted", trial.id, verdict)
+        state = study.state
+    return state
+
+
+def update(study: Study, state: StudyState) -> None:
+    """Tell the proposers and rewrite the snapshot, which the events can always restore."""
+    for trial in state.trials:
+        if trial.decision and trial.id not in study.told:
+            study.told.add(trial.id)
+            for proposer in (study.control, study.agent):
+                if proposer is not None:
+                    proposer.tell(trial.as_trial())
+    study.run.write_json("agent_state.json", agent_state(state, study.words))
+
+
+def over(study: Study, state: StudyState) -> bool:
+    """Whether nothing is left to do: no measurement under way, no trial to judge, no budget to plan with."""
+    return not state.open and not state.judgeable and _complete(study, state)
