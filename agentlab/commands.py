@@ -116,8 +116,8 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.nas.result:NasResult",
             prepare="agentlab.nas.run:prepare",
             narrate="agentlab.nas.narrate:narrate",
-            reviewed="agentlab.nas.narrate:reviewed",
-            details="agentlab.nas.narrate:Proposals",
+            reviewed="agentlab.study.narrate:reviewed",
+            details="agentlab.study.narrate:Proposals",
             measured="agentlab.nas.config:MEASURED",
         ),
         Command(

@@ -23,12 +23,13 @@ from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params
 from agentlab.study.control import MIN_PAIRED_TRIALS, run_pairs
 from agentlab.study.events import Scores, emit
-from agentlab.study.finals import Finalist, LastRound, exported, missing, winner
+from agentlab.study.finals import Finalist, LastRound, exported, last_round
 from agentlab.study.setup import Setup
 from agentlab.study.state import Candidate, StudyState, agent_state
-from agentlab.study.steps import Study, measure, search, seed_of
+from agentlab.study.steps import Study, search, seed_of
 
 if TYPE_CHECKING:
+    from agentlab.llm.router import Router
     from agentlab.nas.training import Metrics
 
 
@@ -113,7 +114,7 @@ class NasExperiment:
             study = setup.study(run, self.config.seed)
             try:
                 self._open(run, study.state)
-                yield OpenStudy(self, run, setup, study, device)
+                yield OpenStudy(self, run, setup, study, router, device)
             finally:
                 study.executor.close()
 
@@ -152,6 +153,7 @@ class OpenStudy:
     run: Run
     setup: Setup
     study: Study
+    router: "Router"
     device: str
 
     def conclude(self) -> tuple[NasResult, Outcome]:
@@ -171,20 +173,17 @@ class OpenStudy:
         paired = config.control == "full" and self.study.agent is not None  # else there is no agent to compare
         self.study.executor.close()  # the pairs have workers of their own
         pairs = run_pairs(self.setup, run, state, config.seed, config.control_seeds) if paired else []
-        result = summarise(config, experiment.series, self.study, pairs, self.setup.router.usage)
+        result = summarise(config, experiment.series, self.study, pairs, self.router.usage)
         write_study_report(run, result, experiment.base, experiment.series, self.device)
         return result, outcome(result)
 
     def _last_round(self) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
-        config, state = self.experiment.config.finals, self.study.state
-        plan = LastRound(config.count, config.seeds)
-        while candidates := missing(state, plan):
-            self.setup.check()
-            state = measure(self.study, candidates)
-        found = winner(state, plan)
+        config = self.experiment.config.finals
+        found = last_round(self.study, LastRound(config.count, config.seeds), self.setup.check)
         if found is None:
-            raise AgentlabError(_nothing_left(state), hint=f"Tracebacks are in {self.run.path / 'events.jsonl'}.")
+            hint = f"Tracebacks are in {self.run.path / 'events.jsonl'}."
+            raise AgentlabError(_nothing_left(self.study.state), hint=hint)
         return found
 
     def _score(self, first: Finalist) -> Scores:

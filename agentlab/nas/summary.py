@@ -12,7 +12,6 @@ from agentlab.nas.result import (
     FinalistRow,
     NasResult,
     NoiseRow,
-    PublishedRow,
     ReferenceRow,
     SourceRow,
     TrialRow,
@@ -52,10 +51,7 @@ def summarise(config: NasConfig, series: Series, study: Study, pairs: Sequence[P
         series=describe_series(series),
         winner=_winner(first, state.scores, study.default),
         references=[ReferenceRow.model_validate(e.data) for e in events if e.type == "reference.measured"],
-        published=[
-            PublishedRow(model=p.model, mse=p.mse, mae=p.mae, source=p.source, note=p.note)
-            for p in published_rows(series, config.data)
-        ],
+        published=published_rows(series, config.data),
         test_looks=sum(event.type == "winner.scored" for event in events),
         by_step=list(figures["mse_by_step"]),
         by_channel=_channels(series, figures["mse_by_channel"]),

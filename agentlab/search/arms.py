@@ -1,7 +1,7 @@
 """Classical search arms by name. A row here, or an entry point of another package, adds one."""
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -9,13 +9,16 @@ from pydantic_core import PydanticCustomError
 from agentlab.errors import UnknownNameError
 from agentlab.plugins import Registry
 from agentlab.search.space import SearchSpace
-from agentlab.search.types import Proposer
+from agentlab.search.types import Proposal, Proposer, Trial
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _TABLE = {
     "gp": "agentlab.search.optuna_proposer:arm",
     "tpe": "agentlab.search.optuna_proposer:arm",
     "auto": "agentlab.search.optuna_proposer:arm",
-    "random": "agentlab.search.random_proposer:arm",
+    "random": "agentlab.search.arms:random_arm",
 }
 
 Arm = Callable[[str, SearchSpace, int], Proposer]  # (name, space, seed); what it proposes is not screened yet
@@ -34,3 +37,28 @@ def _known(name: str) -> str:
 
 
 ArmName = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": [*_TABLE]})]
+
+
+def random_arm(name: str, space: SearchSpace, seed: int) -> "RandomProposer":  # noqa: ARG001 - as all arms are made
+    """The arm `random`."""
+    return RandomProposer(space)
+
+
+class RandomProposer:
+    """Random search, the yardstick. Independent draws that keep the rules of the space."""
+
+    name = "random"
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+
+    def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:  # noqa: ARG002 - random search looks at nothing
+        """`n` random points.
+
+        Raises:
+            ConfigError: the constraints leave hardly any points.
+        """
+        return [Proposal(self._space.sample(rng), self.name) for _ in range(n)]
+
+    def tell(self, trial: Trial) -> None:
+        """Random search does not learn."""

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
 from pydantic import Field
 
 from agentlab.config.base import StrictModel
 from agentlab.llm.types import Message
 from agentlab.search.llm_proposer import LLM_FAILURES, one_line
+from agentlab.stats.intervals import paired_interval
 from agentlab.study.events import Decision, Opinion, Repeat
 from agentlab.study.noise import Noise, measure
 from agentlab.study.state import StudyState, TrialState
@@ -23,6 +25,7 @@ from agentlab.study.words import Words
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
+_ITEMS = 4  # stream of the generator, apart from those of proposals and controls
 _ENOUGH = 2  # degrees of freedom of a noise estimate that stands for itself
 
 Question = Callable[[TrialState, TrialState], list[Message]]  # (trial, best)
@@ -122,10 +125,8 @@ def by_rule(
         noise_of_best: the same of the best; None if it is the same.
         words: of the capability.
     """
-    if trial.value is None:
-        return Decision(False, "the trial failed")
-    if best is None or best.value is None:
-        return Decision(True, "the first trial that finished")
+    if trial.value is None or best is None or best.value is None:
+        return _without_match(trial)
     change = math.log(max(trial.value, 1e-12) / max(best.value, 1e-12))
     limit = noise.limit(len(trial.values), len(best.values), noise_of_best)
     said = f"{words.error} {abs(math.expm1(change)):.1%} {'lower' if change < 0 else 'higher'} than {best.id}"
@@ -137,3 +138,45 @@ def by_rule(
         mean = f"the mean of {len(trial.values)} {words.measurement}s"
         return Decision(False, f"{said} as {mean}, within the noise of {limit:.1%}")
     return None
+
+
+def _without_match(trial: TrialState) -> Decision:
+    if trial.value is None:
+        return Decision(False, "the trial failed")
+    return Decision(True, "the first trial that finished")
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Compares item by item: what makes an item hard is hard for both trials, so few items tell small differences.
+
+    Trials with several objectives are ranked by fronts. Nothing is measured again.
+    """
+
+    words: Words
+    seed: int
+
+    def judge(self, trial: TrialState, state: StudyState) -> Decision:
+        """Accept if the 95 % interval of the mean difference lies below zero: BCa bootstrap over pairs."""
+        best = state.best
+        if trial.value is None or trial.result is None or best is None or best.result is None:
+            return _without_match(trial)
+        rng = np.random.default_rng([self.seed, _ITEMS, trial.number])
+        found = paired_interval(trial.result.items, best.result.items, rng)
+        said = f"{self.words.error} {found.estimate:+.4g} beside {best.id}, [{found.low:+.4g}, {found.high:+.4g}]"
+        return Decision(found.high < 0, f"{said} over {len(trial.result.items)} pairs")
+
+    def ranked(self, state: StudyState) -> list[TrialState]:
+        """Front by front (Goldberg 1989): first the trials that no other one beats in every objective."""
+        left, found = state.ranked, list[TrialState]()
+        while left:
+            front = [trial for trial in left if not any(_dominates(other, trial) for other in left)]
+            found += front
+            left = [trial for trial in left if trial not in front]
+        return found
+
+
+def _dominates(one: TrialState, other: TrialState) -> bool:
+    """At least as good in all objectives, and better in one."""
+    a, b = one.objectives, other.objectives
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))

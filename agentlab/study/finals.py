@@ -12,6 +12,7 @@ from statistics import fmean
 
 from agentlab.search.types import TrialResult
 from agentlab.study.state import Candidate, StudyState, TrialState
+from agentlab.study.steps import Study, measure
 
 _FIRST_TURN = 1_000  # beyond every repetition in the search
 
@@ -120,6 +121,15 @@ def as_it_stands(state: StudyState) -> Finalist | None:
     if best is None or best.result is None:
         return None
     return Finalist(best, (Candidate(best.id, 0, best.proposal.params),), {best.id: best.result})
+
+
+def last_round(study: Study, plan: LastRound, check: Callable[[], None]) -> Finalist | None:
+    """Measure what the last round lacks, and name the winner; None if no trial finished."""
+    state = study.state
+    while candidates := missing(state, plan):
+        check()
+        state = measure(study, candidates)
+    return winner(state, plan)
 
 
 def winner(state: StudyState, plan: LastRound) -> Finalist | None:

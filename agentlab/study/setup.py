@@ -32,12 +32,12 @@ class Setup:
     rules: Rules
     default: Params
     base: str
-    options: int
     budget: Mapping[str, float]
     evaluator: Callable[["Router | None", str], Evaluator]
     executor: Callable[[Run | Branch], TrialExecutor]
-    router: "Router"
     check: Callable[[], None]
+    router: "Router | None" = None
+    options: int = 2
     reviewer: Reviewer | None = None
 
     def study(
@@ -46,7 +46,12 @@ class Setup:
         """The study of a run, or in a branch one beside it with a budget of its own. Close its executor at the end."""
         scope, words = f"{run.name}/" if isinstance(run, Branch) else "", self.words
         base = ScreenedProposer(ARMS.load(self.base)(self.base, self.rules.space, seed), self.rules)
-        asked = agent and self.router.available(words.propose)
+        router = self.router if agent else None
+        asking = None
+        if router is not None and router.available(words.propose):
+            asking = LLMProposer(
+                base, router, self.rules, words.briefing, task=words.propose, options=self.options, scope=scope
+            )
         return Study(
             run=run,
             words=words,
@@ -54,13 +59,9 @@ class Setup:
             budget=self.budget if budget is None else budget,
             default=self.default,
             control=base,
-            agent=LLMProposer(
-                base, self.router, self.rules, words.briefing, task=words.propose, options=self.options, scope=scope
-            )
-            if asked
-            else None,
+            agent=asking,
             executor=self.executor(run),
-            evaluator=self.evaluator(self.router if agent else None, scope),
+            evaluator=self.evaluator(router, scope),
             rules=self.rules,
             reviewer=None if isinstance(run, Branch) else self.reviewer,
         )

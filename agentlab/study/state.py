@@ -64,6 +64,12 @@ class TrialState:
         return fmean(self.values) if self.values else None
 
     @property
+    def objectives(self) -> tuple[float, ...]:
+        """The mean of each objective; empty in a study of one alone, and where there is no value."""
+        ended = [result.objectives for result in (self.result, *self.repeats.values()) if result and result.objectives]
+        return tuple(map(fmean, zip(*ended, strict=True)))
+
+    @property
     def open(self) -> list[Candidate]:
         """Its measurements that have not ended."""
         if self.result is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.config.differences import Difference
-from agentlab.nas.narrate import Proposals
+from agentlab.study.narrate import Proposals
 from agentlab.runs.debug import LLM_LOG, DebugLog
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Edge, Run, RunSpec
@@ -34,15 +34,15 @@ def run(tmp_path: Path, debug: DebugLog) -> Iterator[Run]:
 
 
 def propose(run: Run, name: str, note: str = "", **params: object) -> None:
-    run.emit("trial.proposed", name, params=params, source="llm", note=note)
+    run.emit("trial.proposed", name, number=0, params=params, source="llm", note=note, arm="agent", probability=0.5)
 
 
 def test_a_proposal_is_shown_against_the_best_so_far(run: Run, debug: DebugLog, seen: list[str]) -> None:
     with debug.listening(run):
         propose(run, "run_0000", d_model=16, attention="prob", factor=5)
-        run.emit("decision.made", "run_0000", accepted=True)
+        run.emit("decision.made", "run_0000", accepted=True, reason="", by="rule")
         propose(run, "run_0001", "smaller", d_model=8, attention="full")
-        run.emit("decision.made", "run_0001", accepted=False)
+        run.emit("decision.made", "run_0001", accepted=False, reason="", by="rule")
         propose(run, "run_0002", d_model=16, attention="prob", factor=5)
     assert seen == [
         'run_0000 proposed by llm\n  d_model: 16\n  attention: "prob"\n  factor: 5',
@@ -54,7 +54,7 @@ def test_a_proposal_is_shown_against_the_best_so_far(run: Run, debug: DebugLog, 
 
 def test_a_resumed_run_knows_the_best_of_its_earlier_sessions(run: Run, debug: DebugLog, seen: list[str]) -> None:
     propose(run, "run_0000", d_model=16)
-    run.emit("decision.made", "run_0000", accepted=True)
+    run.emit("decision.made", "run_0000", accepted=True, reason="", by="rule")
     with debug.listening(run):
         debug.resumed([Difference("max_iterations", 1, 2, "budget")])
         propose(run, "run_0001", d_model=8)
@@ -65,7 +65,7 @@ def test_a_resumed_run_knows_the_best_of_its_earlier_sessions(run: Run, debug: D
 def test_a_study_beside_the_main_one_has_its_own_best(run: Run, debug: DebugLog, seen: list[str]) -> None:
     with debug.listening(run):
         propose(run, "run_0000", d_model=16)
-        run.emit("decision.made", "run_0000", accepted=True)
+        run.emit("decision.made", "run_0000", accepted=True, reason="", by="rule")
         propose(run, "alone/run_0000", d_model=16)
     assert seen[-1] == "alone/run_0000 proposed by llm\n  d_model: 16"
 

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from agentlab import errors
 from agentlab.llm.types import Completion, Message, Usage
+from agentlab.search.arms import RandomProposer
 from agentlab.search.constraints import Constraint
 from agentlab.search.llm_proposer import LLMProposer, edit_schema, full_schema, one_line, pick_schema
 from agentlab.search.prompts import Briefing
-from agentlab.search.random_proposer import RandomProposer
 from agentlab.search.screen import Estimate, Limits, Rules, ScreenedProposer
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Proposal, Trial, TrialResult

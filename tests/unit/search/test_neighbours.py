@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentlab.search.neighbours import nearest
+from agentlab.search.screen import nearest
 from agentlab.search.space import SearchSpace, SpaceConfig
 
 SPACE = SearchSpace.of(

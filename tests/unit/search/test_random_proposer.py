@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agentlab.search.random_proposer import RandomProposer
+from agentlab.search.arms import RandomProposer
 from agentlab.search.space import SearchSpace, SpaceConfig
 
 SPACE = SearchSpace.of(

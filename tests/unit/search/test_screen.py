@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from agentlab.search.arms import RandomProposer
 from agentlab.search.constraints import Constraint
 from agentlab.search.optuna_proposer import OptunaProposer
-from agentlab.search.random_proposer import RandomProposer
 from agentlab.search.screen import Estimate, Limits, Rules, ScreenedProposer
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Params, Proposal, Trial, TrialResult

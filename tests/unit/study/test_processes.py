@@ -15,6 +15,7 @@ import pytest
 from agentlab import errors
 from agentlab.errors import AgentlabError, Interrupted
 from agentlab.search.types import TrialResult, Value
+from agentlab.study.executor import OBJECTIVES
 from agentlab.study.processes import ProcessExecutor
 from agentlab.study.state import Candidate
 
@@ -91,6 +92,34 @@ def wait_until(holds: Callable[[], bool], seconds: float = 5) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+SQUARE = """
+from agentlab.search.types import TrialResult
+
+def objective(setup, report):
+    return lambda batch: [TrialResult("finished", (c.params["x"] - setup["best"]) ** 2.0) for c in batch]
+"""
+
+
+def test_a_package_brings_an_objective_that_worker_processes_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plug_in: Callable[[str, str, str], None]
+) -> None:
+    plug_in("agentlab.objectives", "square = plugged_square:objective", SQUARE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    executor = ProcessExecutor(
+        OBJECTIVES.where("square"),
+        {"best": 3},
+        workers=1,
+        threads=1,
+        memory_bytes=None,
+        report=lambda *_: None,
+        check=lambda: None,
+    )
+    try:
+        assert run(executor, x=5).value == 4.0
+    finally:
+        executor.close()
 
 
 # -- side by side -----------------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""What any study says while it runs, and what `--debug` tells of its proposals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentlab.runs.debug import as_json, indented
+from agentlab.runs.document import number
+from agentlab.runs.events import Event, Narration
+from agentlab.search.types import Proposal, TrialResult
+from agentlab.study.events import Branched, Decision, Halt, Proposed, Repeat, read
+from agentlab.study.words import Words
+
+
+def narrate(event: Event, words: Words) -> Narration | None:
+    """One line for each measurement; calls of language models are told with -v."""
+    data, name = event.data, event.id
+    if event.type == "study.opened":
+        return Narration(line=data["summary"], done=data["done"], total=data["trials"])
+    if event.type == "llm.called":
+        return Narration(verbose=_call(name, data))
+    if event.type == "trial.started":
+        return Narration(detail=f"{name}: starting")
+    match read(event):
+        case Branched() as told:
+            who = "with the language model" if told.agent else "without language model"
+            return Narration(line=f"paired study {told.place} of {told.of}, {who}, seed {told.seed}")
+        case Halt(reason) if event.type == "trial.retried":
+            return Narration(line=f"  {name}  once more in a new process: {reason}")
+        case Halt(reason):
+            return Narration(line=f"  search ends early: {reason}")
+        case Decision() as told:
+            line = None if data[words.value] is None else _decision(name, told, data, words)  # a failure was told
+            return Narration(line=line, done=_judged(name))
+        case Proposal() as told:
+            return Narration(line=f"  {name}  turned down, proposed by {told.source}")
+        case TrialResult(status="failed") as told:
+            return Narration(line=f"  {name}  failed: {told.error}")
+        case TrialResult() as told if "-" in name.rpartition("/")[2]:  # the first is told with the decision
+            return Narration(line=f"  {name}  {words.metric} {number(told.value)}  {words.again}")
+        case Repeat() as told:
+            return Narration(line=f"  {name}  to be {words.again}: {told.reason}")
+    return None
+
+
+def _decision(name: str, told: Decision, data: Mapping[str, Any], words: Words) -> str:
+    mark = "*" if told.accepted else " "
+    judge = "" if told.by == "rule" else f" ({told.by})"
+    return f"{mark} {name}  {words.metric} {number(data[words.value])}  {data['source']:<10} {told.reason}{judge}"
+
+
+def _judged(name: str) -> int | None:
+    """How many trials are done with this one. A study beside the main one does not move the bar."""
+    return None if "/" in name else int(name.rpartition("_")[2]) + 1
+
+
+def _call(name: str, data: Mapping[str, Any]) -> str:
+    """Which model answered at what length, or why none did; attempts that failed are counted."""
+    failed = [attempt for attempt in data["attempts"] if attempt["error"]]
+    if data["error"]:
+        return f"  {name}: no answer, {len(failed)} failed: {data['error']['message']}"
+    usage = data["usage"]
+    asked, said = ("?" if usage[key] is None else usage[key] for key in ("input_tokens", "output_tokens"))
+    before = f", after {len(failed)} failed: {failed[-1]['message']}" if failed else ""
+    return f"  {name}: {data['model']} answered, {asked} + {said} tokens{before}"
+
+
+def reviewed(events: Sequence[Event]) -> bool:
+    """Whether the latest session of a run asked a person before each trial."""
+    opened = [event.data for event in events if event.type == "study.opened"]
+    return bool(opened) and bool(opened[-1].get("reviewed"))
+
+
+class Proposals:
+    """What `--debug` tells of proposals: who made one and why, and what it changes on the best of its study so far."""
+
+    def __init__(self) -> None:
+        self._tried: dict[str, Mapping[str, Any]] = {}  # params by trial
+        self._best: dict[str, Mapping[str, Any]] = {}  # params by what stands before the slash: the study
+
+    def __call__(self, event: Event) -> str | None:
+        """The text for a proposal; None for any other event, from which the best is learnt."""
+        study = event.id.rpartition("/")[0]
+        match read(event):
+            case Proposed() as told:
+                self._tried[event.id] = told.params
+                return _proposal(event.id, told, self._best.get(study))
+            case Decision(accepted=True) if event.id in self._tried:
+                self._best[study] = self._tried[event.id]
+        return None
+
+
+def _proposal(name: str, told: Proposed, best: Mapping[str, Any] | None) -> str:
+    params = told.params
+    head = f"{name} proposed by {told.source}{f': {told.note}' if told.note else ''}"
+    if best is None:
+        return indented(head, [f"{name}: {as_json(value)}" for name, value in params.items()])
+    names = [name for name in dict.fromkeys([*best, *params]) if best.get(name) != params.get(name)]
+    lines = [f"{name}: {_of(best, name)} -> {_of(params, name)}" for name in names]
+    return indented(f"{head}; against the best so far:", lines or ["no difference"])
+
+
+def _of(params: Mapping[str, Any], name: str) -> str:
+    return as_json(params[name]) if name in params else "(inactive)"
