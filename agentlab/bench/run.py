@@ -239,7 +239,7 @@ def opened(config: BenchConfig) -> Iterator[LLMConfig]:
     if not config.mock:
         yield config.llm
         return
-    from agentlab.bench.mock.serving import in_process
+    from agentlab.bench.mock.server import in_process
 
     with in_process(seed=config.seed) as url:
         yield mock_models(config, url)

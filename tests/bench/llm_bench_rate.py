@@ -25,7 +25,7 @@ from pathlib import Path
 
 from agentlab import machine
 from agentlab.bench.load.sending import client, request_rate
-from agentlab.bench.mock.serving import in_process
+from agentlab.bench.mock.server import in_process
 from agentlab.config.workspace import Workspace
 from agentlab.runs.atomic import write_json
 

@@ -30,7 +30,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from agentlab import machine
-from agentlab.bench.mock.serving import in_process
+from agentlab.bench.mock.server import in_process
 from agentlab.runs.atomic import write_json
 
 OUT = Path(".agentlab/bench/router.json")

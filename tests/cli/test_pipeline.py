@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import in_thread
 from tests.cli.conftest import Answer
 
 Call = Callable[..., Answer]

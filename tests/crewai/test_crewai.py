@@ -13,8 +13,7 @@ pytest.importorskip("crewai", reason="CrewAI has its own environment: .ci/test-c
 
 from crewai import Agent, Crew, Task
 
-from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import MockServer, in_thread
 from agentlab.errors import AllModelsFailedError, MissingFileError
 from agentlab.integrations.crewai import AgentlabLLM, NoAnswerError, create_executor_agent, create_llm_for_crewai
 

@@ -11,7 +11,7 @@ pytest.importorskip("langchain_core", reason="needs the extra langchain")
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import in_thread
 from agentlab.errors import AllModelsFailedError
 from agentlab.integrations.langchain import AgentlabChatModel, chat_model
 from agentlab.llm.config import LLMConfig

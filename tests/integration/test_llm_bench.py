@@ -20,7 +20,7 @@ from agentlab.bench.config import BenchConfig
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.schedule import Stage
 from agentlab.bench.load.sending import Bounds, Taken, client, run_stage
-from agentlab.bench.mock.serving import in_process
+from agentlab.bench.mock.server import in_process
 from agentlab.bench.run import BenchExperiment, mock_models
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BudgetExceededError, Interrupted

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store

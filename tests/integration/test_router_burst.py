@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.serving import in_process, in_thread
+from agentlab.bench.mock.server import MockServer, in_process, in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig

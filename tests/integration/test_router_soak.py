@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from agentlab.bench.mock.serving import in_process
+from agentlab.bench.mock.server import in_process
 from agentlab.config.workspace import Workspace
 from agentlab.errors import RemoteError
 from agentlab.llm.config import LLMConfig

@@ -96,7 +96,7 @@ class Session:
         load = self._config.load
         if self.measured.ceiling is not None or not load.ceiling_seconds:
             return
-        from agentlab.bench.mock.serving import in_process
+        from agentlab.bench.mock.server import in_process
 
         self._context.stop.check()
         with in_process() as url:

@@ -4,9 +4,7 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-from agentlab.bench.mock.answer import Answer, Call
-from agentlab.bench.mock.dialect import dump, error_fields
-from agentlab.bench.mock.question import Question
+from agentlab.bench.mock.answer import Answer, Call, Question, dump, error_fields
 from agentlab.bench.mock.script import Scene
 
 _CREATED = 1_767_225_600  # UNIX seconds; the clock says nothing here
@@ -48,10 +46,10 @@ def _usage(answer: Answer) -> dict[str, Any]:
 
 
 class ChatDialect:
-    """`/v1/chat/completions`."""
+    """`/v1/chat/completions`. A stream is `opening`, `tokens` (one event for each), `closing`."""
 
     def opening(self, answer: Answer) -> bytes:
-        """The role."""
+        """The role; no content yet."""
         return _delta(answer.model, {"role": "assistant", "content": None if answer.calls else ""})
 
     def tokens(self, answer: Answer) -> tuple[bytes, ...]:

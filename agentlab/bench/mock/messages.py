@@ -4,8 +4,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from agentlab.bench.mock.answer import Answer
-from agentlab.bench.mock.dialect import dump, error_fields
+from agentlab.bench.mock.answer import Answer, dump, error_fields
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 

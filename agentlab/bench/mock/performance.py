@@ -9,9 +9,11 @@ from itertools import chain, count, repeat
 from typing import Literal
 
 from agentlab.bench.mock.answer import Answer
-from agentlab.bench.mock.dialect import Dialect
+from agentlab.bench.mock.chat import ChatDialect
+from agentlab.bench.mock.messages import MessagesDialect
 from agentlab.bench.mock.script import Scene
 
+Dialect = ChatDialect | MessagesDialect
 # How a reply ends: the connection can be used again, is closed, is reset, or stays open in silence.
 End = Literal["keep", "close", "reset", "hold"]
 Step = tuple[float, bytes]  # seconds after the request was there, and what is sent then

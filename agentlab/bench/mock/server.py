@@ -6,28 +6,101 @@ with in_process() as url: ...             on a core of its own; the same as `pyt
 """
 
 import asyncio
+import hashlib
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
 from agentlab.bench.mock import chat, performance
-from agentlab.bench.mock.answer import answer_to
+from agentlab.bench.mock.answer import Question, answer_to, dump, read
 from agentlab.bench.mock.chat import ChatDialect
-from agentlab.bench.mock.connection import Connection, Play
-from agentlab.bench.mock.dialect import Dialect, dump
+from agentlab.bench.mock.connection import Connection, Play, Request
 from agentlab.bench.mock.messages import MessagesDialect
-from agentlab.bench.mock.performance import Performance, reply
-from agentlab.bench.mock.question import Question, read
+from agentlab.bench.mock.performance import Dialect, Performance, reply
 from agentlab.bench.mock.script import Scene, scene_of
-from agentlab.bench.mock.seen import Seen
-from agentlab.bench.mock.wire import Request
 
 HOST = "127.0.0.1"
 EXAMPLES = ("ok", "ok-ttft200-itl10-n100", "429-ra2-then-ok", "500", "close-40-of-60", "faults20")
 _CHAT, _MESSAGES, _EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/embeddings"
 _DIALECTS: dict[str, Dialect] = {_CHAT: ChatDialect(), _MESSAGES: MessagesDialect(), _EMBEDDINGS: ChatDialect()}
+MOST_MODELS, MOST_ARRIVALS = 1024, 1024  # that are kept of what arrived
+_OTHERS = "(others)"
+_START_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request. `at` is in seconds of the monotonic clock, which all processes of a machine share."""
+
+    at: float
+    sha256: str
+    key: bool
+
+
+@dataclass(slots=True)
+class ModelSeen:
+    """What one model was asked: all are counted, the newest are kept.
+
+    Attributes:
+        finished: replies that were sent to their end, errors included.
+        left: when clients left before that end.
+    """
+
+    count: int = 0
+    finished: int = 0
+    arrivals: deque[Arrival] = field(default_factory=lambda: deque(maxlen=MOST_ARRIVALS))
+    left: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_ARRIVALS))
+
+
+class Seen:
+    """What arrived, so that a test can say: the fallback got exactly one request.
+
+    By model name; the names beyond the first 1024 share one entry.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, ModelSeen] = {}
+        self.open = 0  # connections now
+        self.connections = 0  # connections ever
+
+    def of(self, model: str) -> ModelSeen:
+        """What a model was asked."""
+        if model not in self._models and len(self._models) >= MOST_MODELS:
+            model = _OTHERS
+        return self._models.setdefault(model, ModelSeen())
+
+    def arrived(self, model: str, body: bytes, *, key: bool, at: float) -> int:
+        """Note a request; how many of this model came before it."""
+        seen = self.of(model)
+        seen.arrivals.append(Arrival(at, hashlib.sha256(body).hexdigest(), key))
+        seen.count += 1
+        return seen.count - 1
+
+    def reset(self) -> None:
+        """Forget all requests: every script starts again. Connections stay counted while they are open."""
+        self._models.clear()
+        self.connections = self.open
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data: `models` by name, and `connections`."""
+        models = {
+            name: {
+                "count": seen.count,
+                "finished": seen.finished,
+                "left": list(seen.left),
+                "arrivals": [asdict(arrival) for arrival in list(seen.arrivals)],
+            }
+            for name, seen in list(self._models.items())
+        }
+        return {"models": models, "connections": {"open": self.open, "total": self.connections}}
 
 
 class MockServer:
@@ -149,5 +222,56 @@ def _answered(status: int, body: bytes) -> Performance:
 
 
 def _ignore(whole: bool) -> None:
-    """Nobody asks how this reply ended."""
+    """How a reply without a script ends is not counted."""
     del whole
+
+
+@contextmanager
+def in_thread(*, seed: int = 0, port: int = 0) -> Iterator[MockServer]:
+    """A server whose loop runs in a thread of this process."""
+    server, loop = MockServer(seed=seed, port=port), asyncio.new_event_loop()
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with server:
+            ready.set()
+            await stop.wait()
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve())
+        finally:
+            loop.close()
+            ready.set()
+
+    thread = threading.Thread(target=run, name="agentlab-mock", daemon=True)
+    thread.start()
+    ready.wait(_START_SECONDS)
+    try:
+        yield server
+    finally:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@contextmanager
+def in_process(*, seed: int = 0, core: int | None = None) -> Iterator[str]:
+    """A server in a process of its own, bound to a core if one is named; its URL, with /v1. Ends with this process.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    command = [sys.executable, "-m", "agentlab.bench.mock", f"--seed={seed}", "--until-eof"]
+    command += [] if core is None else [f"--core={core}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            if not url:
+                raise RuntimeError("the mock server did not start; its own message stands above")
+            yield url
+        finally:
+            process.stdin.close()  # its sign to end
+            process.wait(_START_SECONDS)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import in_thread
 from agentlab.errors import ConfigError, UnknownNameError
 from agentlab.llm.ledger.statistics import read_statistics
 from agentlab.llm.manager import LLMManager

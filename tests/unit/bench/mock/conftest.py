@@ -6,8 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.serving import in_thread
+from agentlab.bench.mock.server import MockServer, in_thread
 
 ASKED = [{"role": "user", "content": "three plain words"}]
 

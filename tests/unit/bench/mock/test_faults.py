@@ -13,8 +13,7 @@ from itertools import pairwise
 import httpx
 import pytest
 
-from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.serving import in_process
+from agentlab.bench.mock.server import MockServer, in_process
 
 Ask = Callable[..., httpx.Response]
 BODY = {"model": "ok", "messages": [{"role": "user", "content": "hi"}]}

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.serving import in_thread as mock_in_thread
+from agentlab.bench.mock.server import in_thread as mock_in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.serve.run import Place, in_thread
