@@ -164,8 +164,7 @@ def _talk(
     """The conversation that the flags mean; `--set llm=NAME` chooses the config, as in every command."""
     from agentlab.config.overrides import Override, parse
     from agentlab.llm.load import load_llm
-    from agentlab.persona.cast import cast_of
-    from agentlab.persona.talk import Talk
+    from agentlab.persona.talk import Talk, cast_of
 
     from .launch import surroundings
     from .talk import typed

@@ -26,8 +26,7 @@ def _from_here(model: str) -> str:
 @with_output
 def list_(ctx: typer.Context) -> None:
     """List the models that are here, and those that can be pulled."""
-    from agentlab.models.store import list_models
-    from agentlab.models.views import ModelList
+    from agentlab.models.store import ModelList, list_models
 
     from .launch import surroundings
 
@@ -48,7 +47,7 @@ def pull(
     """
     from agentlab.models.catalogue import lookup
     from agentlab.models.pull import pull as pull_model
-    from agentlab.models.views import PulledModel
+    from agentlab.models.store import PulledModel
 
     from .launch import surroundings
 
@@ -80,8 +79,7 @@ def import_(
     To answer, in a pipeline or as a language model, a GGUF file needs no import: it only has to lie in models/.
     """
     from agentlab.models.importer import as_dtype, import_gguf
-    from agentlab.models.store import find, stem_of
-    from agentlab.models.views import ModelPath
+    from agentlab.models.store import ModelPath, find, stem_of
 
     from .launch import surroundings
 
@@ -100,8 +98,7 @@ def import_(
 @with_output
 def path(ctx: typer.Context, name: Name) -> None:
     """Print where a model lies."""
-    from agentlab.models.store import find
-    from agentlab.models.views import ModelPath
+    from agentlab.models.store import ModelPath, find
 
     from .launch import surroundings
 
@@ -118,8 +115,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Remove a model from models/ for good."""
-    from agentlab.models.store import remove
-    from agentlab.models.views import ModelPath
+    from agentlab.models.store import ModelPath, remove
 
     from .launch import surroundings
 

@@ -11,8 +11,7 @@ from agentlab.errors import BadRequestError, MissingExtraError, ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.schema import grammar_of
 from agentlab.workers import memory
-from agentlab.workers.chat import ChatRequest, Chunk
-from agentlab.workers.stops import StopFinder
+from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
 
 _TOP_P = 0.95  # llama.cpp's own
 _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text

@@ -9,10 +9,11 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import util
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
-
-from agentlab.gguf.constants import constants
 
 _MAX_KEYS, _MAX_TENSORS, _MAX_NAME, _MAX_STRING, _MAX_ARRAY = 65_536, 1 << 20, 1024, 4 << 20, 1 << 24
 _MAX_BYTES, _MAX_TEXTS = 256 << 20, 1 << 22  # of a whole header: the largest known vocabularies take 30 MB, 1 M texts
@@ -22,6 +23,24 @@ _BLOCK = 1 << 20
 _LENGTH = struct.Struct("<Q")
 # Value type -> how `struct` reads one.
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+
+
+@lru_cache(1)
+def constants() -> ModuleType:
+    """`gguf.constants`, loaded by itself: the package around it imports numpy, which takes longer than all the rest.
+
+    Raises:
+        ImportError: the package is not there, or has no such module.
+    """
+    package = util.find_spec("gguf")
+    if package is None or package.origin is None:
+        raise ImportError("the package gguf is not installed")
+    spec = util.spec_from_file_location(f"{__name__}.library", Path(package.origin).parent / "constants.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("the package gguf has no constants")
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True, slots=True)

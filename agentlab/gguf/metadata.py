@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.errors import MissingFileError, ModelFileError
-from agentlab.gguf.constants import constants
-from agentlab.gguf.header import KEPT_ARRAY, Header, Tensor, read_header
+from agentlab.gguf.header import KEPT_ARRAY, Header, Tensor, constants, read_header
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _MAX_PARTS = 1000

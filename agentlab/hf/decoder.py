@@ -12,8 +12,7 @@ from agentlab.errors import BadRequestError, ModelFileError
 from agentlab.hf.clock import stop_clock
 from agentlab.hf.packed import packed
 from agentlab.workers import memory
-from agentlab.workers.chat import ChatRequest, Chunk
-from agentlab.workers.stops import StopFinder
+from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
 
 _NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
 _LESS = "Use a smaller model, or close other programs."

@@ -23,9 +23,8 @@ from agentlab.integrations.langchain_messages import PARSED, chunks_of, end_of, 
 from agentlab.integrations.openai_messages import messages_of, tool_choice_of, tools_of
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import LLMConfig, Strategy
-from agentlab.llm.live import Live
 from agentlab.llm.load import load_llm
-from agentlab.llm.loop import LoopThread
+from agentlab.llm.loop import Live, LoopThread
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Delta, Message
 from agentlab.session import surroundings

@@ -6,22 +6,37 @@
     adaptive     all models, in the order of a draw from what was learnt of their quality, latency and cost
     best_of_two, best_of_n    several primaries at the same time; a duplicate judges (`best_of`)
 
-With `defaults.hedge` a second model may be asked when the first is slow to begin (`hedge`).
+With `defaults.hedge` a second model may be asked when the first is slow to begin (`hedged`).
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
 
-from agentlab.llm import choice
+from agentlab.llm import policy
 from agentlab.llm.attempts import AttemptLoop
-from agentlab.llm.config import LLMConfig, Strategy
-from agentlab.llm.hedge import HedgeBudget, hedged
+from agentlab.llm.config import LLMConfig, Strategy, Weights
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
 
 LOG = logging.getLogger("agentlab.llm")
 _USUAL_TOKENS = 300  # an answer is seldom as long as it may be
+# What is believed of a model's speed, quality and cost:
+CHANGES = 3600.0  # seconds between two changes of a service, on average
+_TOKENS = 200  # of an answer, where nobody says how many are expected
+_SECONDS_SCALE, _USD_SCALE = 10.0, 0.01  # of the utility
+# Beliefs before any evidence: Beta(a, b) of success and quality; median and variance of log seconds.
+_SUCCESS, _QUALITY = (9.0, 1.0), (2.0, 1.0)
+_FIRST, _RATE = math.log(1.0), math.log(0.02)  # to the first content; per token
+_VARIANCE = 1.0  # worth one observation
+_ENOUGH = 5.0  # observations for a quantile
+_P90 = 1.2816  # of the standard normal distribution
+_EMPTY = Arm()
+_Gauss = Callable[[float, float], float]  # mean, standard deviation -> draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,7 @@ class Strategist:
     config: LLMConfig
     means: Means
     arm: Callable[[str, str], Arm]  # what is known of (task, model) by now
-    hedges: HedgeBudget
+    hedges: "HedgeBudget"
     warned: set[str] = field(default_factory=set)  # tasks that were told that answers cannot be compared
 
     async def answer(self, question: Question, strategy: Strategy, sink: Sink | None = None) -> Outcome:
@@ -49,7 +64,7 @@ class Strategist:
         question = replace(question, candidates=self._ordered(question, strategy))
         if sink is None and self.config.defaults.hedge and len(question.candidates) > 1:
             first = self.arm(question.task, question.candidates[0].name)
-            return await hedged(question, self.means, self.hedges, choice.hedge_after(first))
+            return await hedged(question, self.means, self.hedges, hedge_after(first))
         return await AttemptLoop(question, self.means, sink).run()
 
     def _ordered(self, question: Question, strategy: Strategy) -> tuple[Candidate, ...]:
@@ -62,10 +77,10 @@ class Strategist:
         arms = {name: self.arm(question.task, name) for name in by_name}
         if strategy == "fastest":
             primaries = [name for name in by_name if name in roles.primary]
-            first = choice.by_speed(primaries, arms, self.means.random)
+            first = by_speed(primaries, arms, self.means.random)
         else:
             weights, tokens = self.config.defaults.weights, min(question.request.max_tokens, _USUAL_TOKENS)
-            first = choice.thompson(list(by_name), arms, weights, tokens, self.means.random)
+            first = thompson(list(by_name), arms, weights, tokens, self.means.random)
         return tuple(by_name[name] for name in dict.fromkeys([*first, *by_name]))
 
     def _several(self, question: Question, wanted: int) -> tuple[Candidate, ...]:
@@ -79,3 +94,177 @@ class Strategist:
             missing = "a second model of role primary" if len(primaries) < 2 else "a model of role duplicate, to judge"
             LOG.warning("%s: comparing answers needs %s; one model is asked instead.", question.task, missing)
         return ()
+
+
+def by_speed(names: Sequence[str], arms: Mapping[str, Arm], rng: Random) -> list[str]:
+    """`fastest`: untried models first, in any order, then by expected seconds until an answer succeeds. Pure.
+
+    Args:
+        names: the models to order; one without an arm is untried.
+        arms: the evidence at this task, by name.
+        rng: orders the untried, and tells which of the others may have changed since they were last asked.
+    """
+    newest = _newest(names, arms)
+
+    def seconds(name: str) -> tuple[float, float]:
+        arm = arms.get(name, _EMPTY)
+        if arm.successes + arm.failures == 0:
+            return 0.0, rng.random()
+        if _may_have_changed(arm, newest, rng):
+            return _drawn_seconds(_EMPTY, _TOKENS, rng.gauss), 0.0
+        success = (arm.successes + _SUCCESS[0]) / (arm.successes + arm.failures + sum(_SUCCESS))
+        first = arm.first_mean if arm.first_count else _FIRST
+        rate = arm.rate_mean if arm.rate_count else _RATE
+        return (math.exp(first) + _TOKENS * math.exp(rate)) / success, 0.0
+
+    return sorted(names, key=seconds)
+
+
+def thompson(
+    names: Sequence[str], arms: Mapping[str, Arm], weights: Weights, expected_tokens: int, rng: Random
+) -> list[str]:
+    """`adaptive`: the models by the utility of one draw each, best first. Pure.
+
+    It draws what each model may be like, given the evidence, so that a model is tried as often as it may be the best
+    one (Thompson 1933). A service may have changed since it was last asked; with the probability of that, its speed and
+    its success are drawn as if it had never been asked (Mellor and Shapiro 2013, "Thompson sampling in switching
+    environments"), so that one which recovered is found again.
+
+    The utility is success x (quality - latency - cost), each with its weight: see `Weights`. An unknown cost weighs
+    nothing, which does not mean that the model is free. While no answer at this task was ever judged, qualities are
+    taken as equal: draws from no evidence would only be noise.
+
+    Args:
+        names: the models to order; one without an arm is untried.
+        arms: the evidence at this task, by name.
+        weights: what is preferred.
+        expected_tokens: of the answer.
+        rng: draws.
+    """
+    newest = _newest(names, arms)
+    judged = any(arms[name].quality_count > 0 for name in names if name in arms)
+    gauss = rng.gauss
+
+    def utility(name: str) -> float:
+        arm = arms.get(name, _EMPTY)
+        service = _EMPTY if _may_have_changed(arm, newest, rng) else arm
+        success = _drawn_share(service.successes + _SUCCESS[0], service.failures + _SUCCESS[1], gauss)
+        quality = 1.0
+        if judged:
+            bad = arm.quality_count - arm.quality_sum
+            quality = _drawn_share(arm.quality_sum + _QUALITY[0], bad + _QUALITY[1], gauss)
+        seconds = _drawn_seconds(service, expected_tokens, gauss)
+        usd = arm.cost_sum / arm.cost_tokens * expected_tokens if arm.cost_tokens else 0.0
+        value = (
+            weights.quality * quality
+            - weights.latency * math.log1p(seconds / _SECONDS_SCALE)
+            - weights.cost * math.log1p(usd / _USD_SCALE)
+        )
+        return value * success if value > 0 else value / max(success, 1e-3)  # failing never makes a bad one better
+
+    return sorted(names, key=utility, reverse=True)
+
+
+def hedge_after(arm: Arm) -> float | None:
+    """Seconds after which 9 of 10 answers have begun; None: too little evidence to tell."""
+    if arm.first_count < _ENOUGH:
+        return None
+    return math.exp(arm.first_mean + _P90 * math.sqrt(arm.first_m2 / arm.first_count))
+
+
+def _newest(names: Sequence[str], arms: Mapping[str, Arm]) -> float:
+    """The time of the newest evidence stands for now: it is the others' calls that make an arm's evidence old."""
+    return max((arms[name].at for name in names if name in arms), default=0.0)
+
+
+def _may_have_changed(arm: Arm, newest: float, rng: Random) -> bool:
+    return rng.random() < -math.expm1((arm.at - newest) / CHANGES)
+
+
+def _drawn_share(good: float, bad: float, gauss: _Gauss) -> float:
+    """From Beta(good, bad), as a normal draw with its moments, cut to 0..1: half the time, and the same regret."""
+    count = good + bad
+    mean = good / count
+    drawn = gauss(mean, math.sqrt(mean * (1 - mean) / (count + 1)))
+    return 0.0 if drawn < 0 else 1.0 if drawn > 1 else drawn
+
+
+def _drawn_seconds(arm: Arm, tokens: int, gauss: _Gauss) -> float:
+    first = _drawn_mean(arm.first_count, arm.first_mean, arm.first_m2, _FIRST, gauss)
+    rate = _drawn_mean(arm.rate_count, arm.rate_mean, arm.rate_m2, _RATE, gauss)
+    return math.exp(first) + tokens * math.exp(rate)
+
+
+def _drawn_mean(count: float, mean: float, m2: float, otherwise: float, gauss: _Gauss) -> float:
+    """A mean of log seconds that the evidence allows; the less of it, the wider."""
+    return gauss(mean if count else otherwise, math.sqrt(m2 + _VARIANCE) / (count + 1))
+
+
+class HedgeBudget:
+    """Lets a share of the calls ask a second model: each call brings its share of a token, a hedge takes one."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._tokens = 0.0
+
+    def count(self) -> None:
+        """One more call."""
+        self._tokens = min(1.0, self._tokens + self._share)
+
+    def allows(self) -> bool:
+        """Whether a second model may be asked now; if so, that was its token."""
+        if self._tokens < 1.0:
+            return False
+        self._tokens = 0.0
+        return True
+
+
+async def hedged(question: Question, means: Means, budget: HedgeBudget, patience: float | None) -> Outcome:
+    """The answer of the first candidate; the others are asked besides if it has not begun after `patience` seconds.
+
+    The first good answer counts, the other is given up; both are paid for (Dean and Barroso, "The Tail at Scale",
+    2013). None for `patience` says that too little is known of the first one to call it slow.
+    """
+    budget.count()
+    if patience is None:
+        return await AttemptLoop(question, means).run()
+    first, rest = (replace(question, candidates=part) for part in (question.candidates[:1], question.candidates[1:]))
+    loop = AttemptLoop(first, means)
+    running, begun = asyncio.ensure_future(loop.run()), asyncio.ensure_future(loop.begun.wait())
+    try:
+        await asyncio.wait({running, begun}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not (running.done() or begun.done()) and budget.allows():
+            return await _race(question.task, loop, running, AttemptLoop(rest, means))
+        outcome = await running
+        if not _may_go_on(outcome):
+            return outcome
+        return await AttemptLoop(rest, means, before=outcome.attempts).run()
+    finally:
+        await given_up(running, begun)
+
+
+async def _race(task: str, first: AttemptLoop, running: "asyncio.Future[Outcome]", second: AttemptLoop) -> Outcome:
+    """The first good answer, told with what both tried."""
+    beside = asyncio.ensure_future(second.run())
+    try:
+        done, pending = await asyncio.wait({running, beside}, return_when=asyncio.FIRST_COMPLETED)
+        outcome = done.pop().result()
+        if _may_go_on(outcome) and pending:
+            outcome = await pending.pop()
+    finally:
+        await given_up(running, beside)
+    attempts = first.attempts + second.attempts
+    error = policy.verdict(task, [each for each in attempts if each.error]) if _may_go_on(outcome) else outcome.error
+    return replace(outcome, attempts=attempts, error=error)
+
+
+def _may_go_on(outcome: Outcome) -> bool:
+    """Whether another model may still answer."""
+    return outcome.error is not None and policy.rule_for(outcome.error).move_on
+
+
+async def given_up(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel what still runs, and wait until it has closed its connections."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

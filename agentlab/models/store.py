@@ -5,7 +5,7 @@ The workspace's `models/` comes first, then the user cache. A model is a GGUF fi
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,9 @@ from typing import Literal
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, StorageError, UnknownNameError
 from agentlab.models import catalogue
+from agentlab.models.catalogue import CATALOGUE, CatalogueRow
 from agentlab.runs.atomic import storage_errors
+from agentlab.runs.document import Block, Code, Document, Table
 
 Kind = Literal["gguf", "checkpoint"]
 _PULL = f"`agentlab models pull {catalogue.EMBEDDED}` brings the embedded model; `agentlab models list` shows all."
@@ -128,3 +130,70 @@ def _entry(path: Path, place: Literal["workspace", "cache"]) -> ModelEntry:
     kind: Kind = "gguf" if path.is_file() else "checkpoint"
     name = stem_of(path.name) if kind == "gguf" else path.name
     return ModelEntry(name=name, kind=kind, path=path, bytes=size_of(path), place=place)
+
+
+class ModelLine(Document):
+    """A row of `agentlab models list`. `path` is None for a known model that is not here."""
+
+    name: str
+    kind: str
+    bytes: int
+    place: str
+    licence: str | None
+    path: str | None
+
+
+class ModelList(Document):
+    """What is here, then what could be pulled."""
+
+    models: list[ModelLine]
+
+    @classmethod
+    def of(cls, entries: Sequence[ModelEntry]) -> "ModelList":
+        """Entries of the store, and the catalogue's rows that are not among them."""
+        here = {entry.name for entry in entries}
+        rows = {row.name: row for row in CATALOGUE}
+        absent = [_absent(row) for row in CATALOGUE if row.name not in here]
+        return cls(models=[*(_present(entry, rows.get(entry.name)) for entry in entries), *absent])
+
+    def blocks(self) -> list[Block]:
+        """A table."""
+        rows = [
+            (line.name, line.kind, f"{line.bytes / 1e6:.0f} MB", line.place, line.licence or "–", line.path or "–")
+            for line in self.models
+        ]
+        return [Table(("model", "kind", "size", "place", "licence", "path"), rows)]
+
+
+def _present(entry: ModelEntry, row: CatalogueRow | None) -> ModelLine:
+    return ModelLine(
+        name=entry.name,
+        kind=entry.kind,
+        bytes=entry.bytes,
+        place=entry.place,
+        licence=row.licence if row else None,
+        path=str(entry.path),
+    )
+
+
+def _absent(row: CatalogueRow) -> ModelLine:
+    return ModelLine(name=row.name, kind="gguf", bytes=row.bytes, place="can be pulled", licence=row.licence, path=None)
+
+
+class ModelPath(Document):
+    """One model's file or folder: one line, easy to pipe."""
+
+    name: str
+    path: str
+
+    def blocks(self) -> list[Block]:
+        """Just the path."""
+        return [Code(self.path)]
+
+
+class PulledModel(ModelPath):
+    """A model that is in the workspace now, and where it came from: `workspace`, `cache`, or the name of a source."""
+
+    origin: str
+
+

@@ -1,19 +1,22 @@
 """What became of the personas: whether they can be told apart, what the base forgot. Pure but for the scorer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from agentlab.persona.config import BASE_NAME
 from agentlab.persona.result import Sample
+from agentlab.runs.stop import StopFlag
 from agentlab.stats.control import Interval
 from agentlab.stats.intervals import bootstrap_interval
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.generate import generate
 from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
+
+T = TypeVar("T")
 
 
 class Scores(Protocol):
@@ -142,3 +145,54 @@ def samples(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+class Measuring:
+    """Hears from a scorer what is done, tells it, and stops the scorer once that is asked for."""
+
+    def __init__(self, tell: Callable[[str, int, int], object], stop: StopFlag) -> None:
+        """`tell` is given the name of a part, how much of it is done, and how much there is to do."""
+        self._tell, self._stop = tell, stop
+        self._name, self._done, self._size = "", 0, 0
+
+    def part(self, name: str, scores: Scores, measure: Callable[[Scores], T]) -> T:
+        """What `measure` finds with these scores; first it is tried with those of nobody, to see how much it asks for.
+
+        Raises:
+            Interrupted: somebody asked for the end.
+        """
+        work = _Work()
+        measure(work)
+        self._name, self._done, self._size = name, 0, work.size
+        self.done(0)
+        return measure(scores)
+
+    def done(self, count: int) -> None:
+        """So much more of the part is done; for a `Scorer`.
+
+        Raises:
+            Interrupted: somebody asked for the end.
+        """
+        self._stop.check()
+        self._done += count
+        if self._size:
+            self._tell(self._name, self._done, self._size)
+
+
+class _Work:
+    """Adds up what is asked for, in what a `Scorer` counts, and finds nothing."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:  # noqa: ARG002 - of `Scores`
+        self.size += len(examples)
+        return [0.0] * len(examples)
+
+    def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:  # noqa: ARG002 - of `Scores`
+        self.size += sum(len(answers) for _, answers in questions)
+        return [answers[0] for _, answers in questions]
+
+    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
+        self.size += len(asked) * max_tokens
+        return [""] * len(asked)

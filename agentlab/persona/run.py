@@ -15,8 +15,16 @@ from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
-from agentlab.persona.measure import HeldOut, Scores, forgetting, gain, held_out_losses, samples, separability
-from agentlab.persona.measuring import Measuring
+from agentlab.persona.measure import (
+    HeldOut,
+    Measuring,
+    Scores,
+    forgetting,
+    gain,
+    held_out_losses,
+    samples,
+    separability,
+)
 from agentlab.persona.place import check_free, check_place, room_for, taken
 from agentlab.persona.plan import PersonaPlan, plan_of
 from agentlab.persona.product import card_of, page_of, write_product

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agentlab import machine
-from agentlab.llm import choice
+from agentlab.llm import strategies
 from agentlab.llm.config import Weights
 from agentlab.llm.guard import ModelGuard, ProviderGuard
 from agentlab.llm.ledger.arm import Arm
@@ -92,7 +92,7 @@ class Policy(Protocol):
 
 
 class ByArms:
-    """What the router does: `order` is a function of agentlab.llm.choice."""
+    """What the router does: `order` is a function of agentlab.llm.strategies."""
 
     def __init__(self, order: Callable[[dict[str, Arm]], list[str]]) -> None:
         self._order = order
@@ -135,8 +135,8 @@ class Chance:
 
 
 POLICIES: dict[str, Callable[[random.Random], Policy]] = {
-    "adaptive": lambda rng: ByArms(lambda arms: choice.thompson(NAMES, arms, WEIGHTS, TOKENS, rng)),
-    "fastest": lambda rng: ByArms(lambda arms: choice.by_speed(NAMES, arms, rng)),
+    "adaptive": lambda rng: ByArms(lambda arms: strategies.thompson(NAMES, arms, WEIGHTS, TOKENS, rng)),
+    "fastest": lambda rng: ByArms(lambda arms: strategies.by_speed(NAMES, arms, rng)),
     "last time": lambda rng: Lowest(1),
     "mean of ten": lambda rng: Lowest(10),
     "chance": Chance,
@@ -211,7 +211,7 @@ def costs() -> tuple[float, float]:
         if guard.delay(now, 700) == 0:
             guard.leave(now, guard.enter(now, 700), None, 650)
 
-    return microseconds(lambda: choice.thompson(names, arms, WEIGHTS, TOKENS, rng)), microseconds(pass_through)
+    return microseconds(lambda: strategies.thompson(names, arms, WEIGHTS, TOKENS, rng)), microseconds(pass_through)
 
 
 def row(name: str, ours: float, peer: float, peer_name: str, unit: str) -> dict[str, object]:

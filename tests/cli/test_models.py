@@ -92,7 +92,7 @@ def test_pulling_what_is_there_and_sound_does_nothing(
         raise AssertionError("nothing may be fetched")
 
     (models / FILE).write_bytes(b"")
-    monkeypatch.setattr("agentlab.models.sources.fetch", offline)
+    monkeypatch.setattr("agentlab.models.pull.fetch", offline)
     monkeypatch.setattr("agentlab.models.pull.verify", lambda *_: None)
     assert main(["models", "pull"]) == 0
     printed = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_pulling_what_the_cache_holds_downloads_nothing(
     content = b"GGUF"
     row = replace(lookup(EMBEDDED), bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setattr("agentlab.models.catalogue.CATALOGUE", (row,))
-    monkeypatch.setattr("agentlab.models.sources.fetch", offline)
+    monkeypatch.setattr("agentlab.models.pull.fetch", offline)
     (workspace / "cache" / "models").mkdir(parents=True)
     (workspace / "cache" / "models" / FILE).write_bytes(content)
     assert main(["models", "pull", "--json"]) == 0

@@ -1,6 +1,7 @@
 """The index of a runs folder. Files are the truth: the index is a shortcut to them, and any trouble with it costs time
 and one warning, nothing else."""
 
+import contextlib
 import json
 import sqlite3
 from collections import defaultdict
@@ -13,9 +14,9 @@ from agentlab.errors import RunUnreadableError, StorageError
 from agentlab.pipeline.branches.digest import Digest, Share
 from agentlab.pipeline.graph import INPUT
 from agentlab.pipeline.history.reading import COMMAND, forget_lost_texts, read, stamps
-from agentlab.pipeline.history.schema import ForeignFileError, open_index, set_aside
 from agentlab.pipeline.history.search import Hit, search
 from agentlab.pipeline.store import Store
+from agentlab.runs.atomic import make_folder
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.sqlite import is_busy, transaction
 from agentlab.runs.store import RunRecord
@@ -27,6 +28,26 @@ _IN_THE_WAY = {  # what SQLite says of a sound file that cannot be used here and
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
 }
+_APPLICATION = 0x61676C68  # "aglh", where SQLite keeps whose file it is
+_VERSION = 1
+_BUSY_SECONDS = 2.0  # how long a refresh waits for another process's
+
+_TABLES = (
+    # a run of another command has its stamp only, so that it is not read again
+    """CREATE TABLE runs (
+        id INTEGER PRIMARY KEY, folder TEXT NOT NULL, name TEXT NOT NULL, stamp TEXT NOT NULL, command TEXT NOT NULL,
+        status TEXT NOT NULL, created TEXT NOT NULL, born INTEGER NOT NULL, seconds REAL NOT NULL, parent TEXT,
+        error TEXT, excerpt TEXT NOT NULL, config TEXT NOT NULL, UNIQUE (folder, name))""",
+    # an input of the run is a step of the stage `input`; what is put to a model is `asked`, of all `calls`
+    """CREATE TABLE stages (
+        run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE, place INTEGER NOT NULL, step TEXT NOT NULL,
+        stage TEXT NOT NULL, status TEXT NOT NULL, sha TEXT, seconds REAL, calls INTEGER NOT NULL,
+        asked INTEGER NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID""",
+    "CREATE INDEX stages_sha ON stages (sha)",
+    # each text once, however many branches share it
+    "CREATE TABLE texts (id INTEGER PRIMARY KEY, sha TEXT NOT NULL UNIQUE)",
+    "CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2')",
+)
 
 
 @contextmanager
@@ -180,3 +201,60 @@ def _is_damage(error: Exception) -> bool:
     if isinstance(error, StorageError):
         return isinstance(error, ForeignFileError)
     return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _IN_THE_WAY
+
+
+class ForeignFileError(StorageError):
+    """A database, but not this one, or of another version."""
+
+
+def open_index(path: Path | None) -> sqlite3.Connection:
+    """The index in a file, SQLite in WAL mode with full-text search, made if there is none; in memory without a path.
+
+    All it holds can be read again from the runs.
+
+    Raises:
+        StorageError: its folder cannot be made, or the file is another program's or version's.
+        sqlite3.Error: it is damaged, locked, or cannot be written.
+    """
+    if path is not None:
+        make_folder(path.parent)
+    db = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        fresh = _is_fresh(db, path)  # before anything is changed
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")  # what a power cut loses is read again
+        db.execute("PRAGMA foreign_keys = ON")
+        if fresh:
+            with transaction(db):
+                if _is_fresh(db, path):  # another process may have been quicker
+                    for statement in _TABLES:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    db.execute(f"PRAGMA user_version = {_VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _is_fresh(db: sqlite3.Connection, path: Path | None) -> bool:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if version == application == tables == 0:
+        return True
+    if (application, version) != (_APPLICATION, _VERSION):
+        raise ForeignFileError(f"{path} is no index of this version")
+    return False
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file that cannot be used, with its companions, so that a new one can be made. Nothing is deleted.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for suffix in ("", "-wal", "-shm"):
+        companion = path.with_name(path.name + suffix)
+        with contextlib.suppress(FileNotFoundError):
+            companion.replace(path.with_name(f"{path.name}.damaged{suffix}"))

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.order import topological, waiting
 from agentlab.pipeline.schedule.problem import Problem, Way
 from agentlab.pipeline.schedule.search import cheap, cheapest
 from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, Run, Schedule, Step
-from agentlab.pipeline.schedule.units import check
+from agentlab.pipeline.schedule.units import check, topological, waiting
 
 # How many moves may be looked at. Up to _SMALL units none of tens of thousands of graphs, some of them bred to be hard,
 # took 10,000. Beyond, a way has about as many moves as there are units, and the more models, the more there are to

@@ -14,8 +14,7 @@ from agentlab.llm.options import Options
 from agentlab.llm.router import Router
 from agentlab.llm.types import Delta, Message, Request, Usage
 from agentlab.persona import talk
-from agentlab.persona.cast import Cast, Speaker
-from agentlab.persona.talk import Answer, Talk
+from agentlab.persona.talk import Answer, Cast, Speaker, Talk
 from agentlab.runs.context import Context
 
 

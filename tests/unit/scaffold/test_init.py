@@ -12,7 +12,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import StorageError
 from agentlab.models import catalogue
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.lint import lint
+from agentlab.pipeline.validation import lint
 from agentlab.runs.document import Code, Text
 from agentlab.scaffold.init import DATA_FOLDERS, ENV_EXAMPLE, IGNORE_RULES, init
 

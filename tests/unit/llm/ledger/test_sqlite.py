@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.llm.ledger import writer
+from agentlab.llm.ledger import sqlite
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.ledger.schema import open_database
 from agentlab.llm.ledger.statistics import read_statistics
@@ -123,7 +123,7 @@ def test_what_is_said_after_the_end_stays_in_memory(opened, said, sample):
 
 
 def test_a_queue_that_is_full_drops_and_says_so_once(path, opened, said, sample, monkeypatch):
-    monkeypatch.setattr(writer, "_QUEUE", 10)
+    monkeypatch.setattr(sqlite, "_QUEUE", 10)
     ledger = opened()
     ledger.spent_since(NOW)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -204,7 +204,7 @@ def test_a_read_only_folder_is_told_once(read_only_folder, opened, said, sample,
 
 
 def test_a_file_that_another_process_holds_is_given_up(path, opened, said, sample, monkeypatch):
-    monkeypatch.setattr(writer, "_LOCKED_SECONDS", 0.5)
+    monkeypatch.setattr(sqlite, "_LOCKED_SECONDS", 0.5)
     first = opened()
     first.record(sample(cost=2.0))
     first.close()

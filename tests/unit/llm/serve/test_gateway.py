@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from agentlab.llm.serve.body import LARGEST
+from agentlab.llm.serve.gate import LARGEST
 
 
 def events(reply: httpx.Response) -> list:

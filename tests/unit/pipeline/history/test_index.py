@@ -167,7 +167,7 @@ def test_another_version_of_the_index_is_set_aside(workshop: Workshop) -> None:
 
 
 def test_a_locked_index_costs_one_warning(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlab.pipeline.history.schema._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("agentlab.pipeline.history.index._BUSY_SECONDS", 0.05)
     workshop.run("one", ANSWERS)
     assert _names(workshop) == ["one"]
     workshop.run("two", ANSWERS)

@@ -5,7 +5,7 @@ import sqlite3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.history.schema import open_index
+from agentlab.pipeline.history.index import open_index
 from agentlab.pipeline.history.search import SearchView, quoted, search
 
 # what FTS5 reads as syntax where it is not quoted

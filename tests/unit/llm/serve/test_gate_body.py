@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.serve.body import MOST_PARTS, _parsed, parts
 from agentlab.llm.serve.faults import RefusedError
+from agentlab.llm.serve.gate import MOST_PARTS, _parsed, parts
 
 TREES = st.recursive(
     st.none() | st.integers() | st.text(st.sampled_from('a"\\[{,]}\n')),

@@ -4,7 +4,7 @@ import pytest
 
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.ledger.sample import Sample
-from agentlab.llm.tally import ModelTally, Tallies, fastest
+from agentlab.llm.manager import ModelTally, Tallies, fastest
 from agentlab.llm.types import Message, Usage
 
 

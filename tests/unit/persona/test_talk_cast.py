@@ -9,7 +9,7 @@ from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.llm.config import LLMConfig
-from agentlab.persona.cast import Cast, cast_of
+from agentlab.persona.talk import Cast, cast_of
 from agentlab.train.fingerprint import fingerprint_of
 from tests.unit.lora.folders import deltas, write_folder
 

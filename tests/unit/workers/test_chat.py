@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.workers.stops import StopFinder
+from agentlab.workers.chat import StopFinder
 
 
 def read(pieces, stops):

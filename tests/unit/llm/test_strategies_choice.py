@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.choice import CHANGES, by_speed, hedge_after, thompson
 from agentlab.llm.config import Weights
 from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.strategies import CHANGES, by_speed, hedge_after, thompson
 
 NAMES = ("a", "b", "c")
 WEIGHTS = Weights()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agentlab.pipeline.lint import lint
 from agentlab.pipeline.stage_config import Stage
+from agentlab.pipeline.validation import lint
 
 
 def stages(*given):

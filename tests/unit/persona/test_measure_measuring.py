@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from agentlab.errors import Interrupted
-from agentlab.persona.measure import forgetting, held_out_losses, samples, separability
-from agentlab.persona.measuring import Measuring
+from agentlab.persona.measure import Measuring, forgetting, held_out_losses, samples, separability
 from agentlab.runs.stop import StopFlag
 from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
