@@ -212,11 +212,11 @@ def models_(
     set_: Set = None,
 ) -> None:
     """List a pipeline's models: which can be used, and what is wrong with the others."""
-    from agentlab.pipeline.registry import RegistryView, registry
+    from agentlab.pipeline.registry import RegistryView, available
 
     screen = screen_of(ctx)
     loaded, context = _loaded(ctx, config, models, pipeline, mode, set_ or ())
-    found = registry(loaded, context.workspace, context.env)
+    found = available(loaded.models, loaded, context.workspace, context.env)
     screen.answer("pipeline models", RegistryView.of(loaded, found))
 
 

@@ -1,7 +1,5 @@
 """`agentlab pipeline history`: what pipelines were asked and answered."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -32,17 +30,15 @@ def surrounded(ctx: typer.Context) -> "tuple[Context, Store]":
     return context, Store(context.workspace.state / "pipeline")
 
 
-@contextmanager
-def opened(ctx: typer.Context, runs_dir: Path | None) -> "Iterator[History]":
-    """The history of the runs folder, as it is now."""
-    from agentlab.pipeline.history.index import open_history
+def opened(ctx: typer.Context, runs_dir: Path | None) -> "History":
+    """The history of the runs folder, as it is when the context is entered."""
+    from agentlab.pipeline.history.index import History
 
     from .launch import runs_folder
 
     context, store = surrounded(ctx)
     path = context.workspace.state / "pipeline" / "history.sqlite"
-    with open_history(path, runs_folder(context, runs_dir), store, screen_of(ctx).warn) as history:
-        yield history
+    return History(path, runs_folder(context, runs_dir), store, screen_of(ctx).warn)
 
 
 def pipeline_run(folder: Path, name: str) -> "RunRecord":

@@ -100,8 +100,8 @@ def serve(
     Ctrl-C ends it; requests in flight are answered first.
     """
     from agentlab.config.overrides import Override, parse
-    from agentlab.llm.endpoint import is_loopback
     from agentlab.llm.load import load_llm
+    from agentlab.llm.provider_config import is_loopback
     from agentlab.llm.serve.run import Place, Served
     from agentlab.llm.serve.run import serve as run
 

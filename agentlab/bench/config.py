@@ -1,21 +1,82 @@
-"""What `agentlab llm-bench` can be told: whom to measure, and how."""
+"""What `agentlab llm-bench` can be told: whom to measure, and how; and what a target's name stands for."""
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from agentlab.bench.check.config import CheckConfig
 from agentlab.bench.load.config import LoadConfig
 from agentlab.bench.mock.script import parse
 from agentlab.bench.quality.config import QualityConfig
-from agentlab.bench.targets import STRATEGY, strategy_of
 from agentlab.config.base import StrictModel, machine_field, preset_field
-from agentlab.errors import UnknownNameError
+from agentlab.errors import ConfigError, UnknownNameError
 from agentlab.llm.config import LLMConfig, Strategy
 from agentlab.runs.measured import Basis
 
+if TYPE_CHECKING:
+    from agentlab.llm.options import Options
+
 Measure = Literal["load", "check", "quality"]
 Script = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+STRATEGY = "strategy:"  # how a target names a strategy of the router instead of a model
+
+
+class CheckConfig(StrictModel):
+    """How models are checked."""
+
+    requests: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Small requests to each model, one after the other, and one before them to warm up.",
+    )
+    max_tokens: int = Field(16, ge=1, le=1024, description="Tokens of each answer, at most.")
+    models_at_once: int = Field(4, ge=1, le=64, description="Models that are asked at the same time.")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`model` or `strategy` is set, never both; `name` is what a config calls it."""
+
+    name: str
+    model: str | None = None
+    strategy: Strategy | None = None
+
+    def options(self, **more: Any) -> "Options":
+        """What a call to this target says. The response cache is left out: it would answer for the model."""
+        from agentlab.llm.options import Options
+
+        return Options(model=self.model, strategy=self.strategy, cache=False, **more)
+
+
+def targets_of(names: Sequence[str], llm: LLMConfig) -> tuple[Target, ...]:
+    """The targets of these names, each once; without a name, every model that some role names.
+
+    Raises:
+        ConfigError: the config has no model.
+        UnknownNameError: a name is neither a model's nor a strategy's.
+    """
+    if not llm.models:
+        raise ConfigError(
+            "There is no language model to ask: `llm` is empty.",
+            hint="Choose one, for example with --set llm=embedded.",
+        )
+    found = []
+    for name in dict.fromkeys(names or llm.used()):
+        if name in llm.models:
+            found.append(Target(name, model=name))
+        elif strategy := strategy_of(name):
+            found.append(Target(name, strategy=strategy))
+        else:
+            raise UnknownNameError("target", name, list(llm.models))
+    return tuple(found)
+
+
+def strategy_of(target: str) -> Strategy | None:
+    """The strategy that a target names; None for a model."""
+    name = target.removeprefix(STRATEGY)
+    return next((known for known in get_args(Strategy) if known == name), None) if name != target else None
 
 
 class BenchConfig(StrictModel):

@@ -1,11 +1,10 @@
 """What a benchmark is going to do, for `--dry-run`."""
 
-from agentlab.bench.config import BenchConfig
+from agentlab.bench.config import BenchConfig, strategy_of
 from agentlab.bench.load.schedule import Stage
 from agentlab.bench.load.stages import fixed
 from agentlab.bench.load.tables import objective
 from agentlab.bench.quality.plan import plan_quality
-from agentlab.bench.targets import strategy_of
 from agentlab.llm.budget import estimate
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.types import Message

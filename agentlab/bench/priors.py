@@ -8,7 +8,7 @@ from agentlab.bench.load.session import Measured
 from agentlab.bench.quality.result import QualityResult
 from agentlab.llm.budget import priced
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.ledger.sample import Quality, Sample
+from agentlab.llm.ledger.arm import Quality, Sample
 
 
 def samples_of(measured: Measured, llm: LLMConfig, tasks: Sequence[str], *, run: str, now: float) -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.result import CheckResult, ModelCheck
-from agentlab.bench.config import BenchConfig
+from agentlab.bench.config import BenchConfig, targets_of
 from agentlab.bench.failures import Failed, unanswered
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.session import Measured, Session, answer_counter
@@ -21,7 +21,6 @@ from agentlab.bench.quality.asking import GIVEN, run_quality
 from agentlab.bench.quality.plan import plan_quality
 from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
-from agentlab.bench.targets import targets_of
 from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig, ModelConfig, Price, RolesConfig
 from agentlab.llm.provider_config import OpenAICompatProvider
@@ -33,7 +32,7 @@ from agentlab.runs.report import write_report
 from agentlab.runs.run import Outcome, Run
 
 if TYPE_CHECKING:
-    from agentlab.llm.ledger.sample import Quality, Sample
+    from agentlab.llm.ledger.arm import Quality, Sample
     from agentlab.llm.router import Router
 
 _NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: stands for a server that has not started
@@ -139,7 +138,7 @@ class BenchExperiment:
         )
 
     def _load(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
-        from agentlab.bench.load.report import write_load_report
+        from agentlab.bench.load.tables import write_load_report
 
         measured = asyncio.run(Session(self.config, llm, self.context, run).measure())
         result = self._result(measured)
@@ -152,7 +151,7 @@ class BenchExperiment:
 
     def _save(self, run: Run, evidence: "Iterable[Sample | Quality]") -> None:
         """Tell the workspace's ledger; once, however often the run is gone on with."""
-        from agentlab.llm.ledger.sample import Sample
+        from agentlab.llm.ledger.arm import Sample
         from agentlab.llm.ledger.sqlite import SqliteLedger
 
         if run.has("priors.saved"):

@@ -19,7 +19,7 @@ from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.proof import Proofs, name_of
 from agentlab.models import catalogue, store
-from agentlab.models.integrity import verify
+from agentlab.models.catalogue import verify
 from agentlab.workers.chat import ChatRequest
 
 

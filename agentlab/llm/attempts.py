@@ -25,14 +25,13 @@ from agentlab.errors import (
     SchemaError,
     ServerFaultError,
 )
-from agentlab.llm import ladder, policy, structured
+from agentlab.llm import policy, structured
 from agentlab.llm.budget import estimate, priced
 from agentlab.llm.guard import Ticket
-from agentlab.llm.ladder import Rung
-from agentlab.llm.ledger.sample import CachedAnswer
+from agentlab.llm.ledger.arm import CachedAnswer
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
 from agentlab.llm.reply import Reply
-from agentlab.llm.structured import Rejected
+from agentlab.llm.structured import Rejected, Rung
 from agentlab.llm.turns import Turns
 from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
 
@@ -122,7 +121,7 @@ class AttemptLoop:
         """Ask one model: again after passing errors, and once more after an answer that its schema rejects."""
         question, means = self._question, self._means
         messages, asked_again = question.request.messages, False
-        rungs = ladder.rungs(question.request, candidate.caps) if question.request.schema else ("schema",)
+        rungs = structured.rungs(question.request, candidate.caps) if question.request.schema else ("schema",)
         step = min(means.rungs.get(candidate.name, 0), len(rungs) - 1)
         while True:
             rung = rungs[step]
@@ -154,7 +153,7 @@ class AttemptLoop:
     def _shown(self, rung: Rung, reply: Reply) -> tuple[str, tuple[ToolCall, ...]]:
         scrub = self._means.redactor.scrub
         calls = tuple(replace(call, arguments=scrub(call.arguments)) for call in reply.tool_calls)
-        return ladder.answer_of(rung, scrub(reply.text), calls)
+        return structured.answer_of(rung, scrub(reply.text), calls)
 
     def _answered(self, candidate: Candidate, reply: Reply, said: Said, value: object) -> Outcome:
         question, means = self._question, self._means
@@ -195,7 +194,7 @@ class AttemptLoop:
     async def _attempt(self, candidate: Candidate, messages: tuple[Message, ...], rung: Rung) -> Reply:
         """One request. Its cost is reserved before and settled after, whatever happens; a failure is noted."""
         means, asked = self._means, self._question.request
-        request = ladder.shaped(replace(asked, model=candidate.id, messages=messages), rung)
+        request = structured.shaped(replace(asked, model=candidate.id, messages=messages), rung)
         cost = estimate(candidate.price, messages, request.max_tokens)
         reply = Reply()
         error: AgentlabError | None = None
@@ -242,7 +241,7 @@ class AttemptLoop:
             self.begun.set()
         if self._sink is not None:
             self._committed = True
-            self._sink(model, ladder.heard(rung, delta, own))
+            self._sink(model, structured.heard(rung, delta, own))
 
     def _learn(
         self, candidate: Candidate, ticket: Ticket, reply: Reply, start: float, error: AgentlabError | None

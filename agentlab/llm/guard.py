@@ -1,11 +1,12 @@
-"""Whether a model may be asked now: its breaker and cool-down, and its provider's limits. Pure in time.
+"""Whether a model may be asked now: its breaker and cool-down, and its provider's limits. Pure in time, less `Slots`.
 
 Every method takes `now`, seconds of a monotonic clock. Waiting is the caller's: `delay`, `enter` without an await in
 between, `leave` when the stream has ended, however it ended.
 """
 
+import asyncio
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 
 from agentlab.errors import AgentlabError, HostBusyError, LLMConnectionError, QuotaError, RateLimitedError
@@ -248,3 +249,53 @@ class ModelGuard:
         if said is None or math.isnan(said):
             return policy.backoff(self._refusals, 1.0)
         return min(max(0.0, said), LONGEST_COOL_DOWN)
+
+
+class Slots:
+    """How many calls run at a time, for one event loop: first come, first served.
+
+    A slot is handed over by who leaves, so nobody overtakes and no wake-up is lost.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()  # calls in the queue
+        self.in_use = 0
+
+    @property
+    def limit(self) -> int:
+        """Calls at a time. A lower one takes no slot back: it holds as soon as enough calls have left."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._hand_over()
+
+    async def take(self) -> None:
+        """Wait for a slot. Cancelling gives up the place in the queue."""
+        if self.in_use < self._limit and not self.waiting:
+            self.in_use += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self.waiting[turn] = None
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.free()  # the slot arrived together with the cancellation
+            else:
+                self.waiting.pop(turn, None)  # or was skipped already
+            raise
+
+    def free(self) -> None:
+        """Give a taken slot back."""
+        self.in_use -= 1
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        while self.waiting and self.in_use < self._limit:
+            turn, _ = self.waiting.popitem(last=False)
+            if not turn.done():
+                self.in_use += 1
+                turn.set_result(None)

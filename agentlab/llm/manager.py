@@ -17,7 +17,7 @@ from typing import Self
 
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig, Strategy
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.load import load_llm
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Message, Usage

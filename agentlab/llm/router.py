@@ -22,16 +22,14 @@ from agentlab.llm.asking import Asked
 from agentlab.llm.budget import Budget, RetryBudget
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
-from agentlab.llm.guard import ModelGuard, ProviderGuard
+from agentlab.llm.guard import ModelGuard, ProviderGuard, Slots
 from agentlab.llm.ledger import Ledger
-from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Arm, Sample
 from agentlab.llm.loop import CallersLoop, Live, LoopThread
 from agentlab.llm.options import PLAIN, Options
 from agentlab.llm.provider_config import Limits
 from agentlab.llm.question import Means, Observer, Outcome, Question, ResponseCache, Sink
 from agentlab.llm.recorder import CallRecorder
-from agentlab.llm.slots import Slots
 from agentlab.llm.strategies import HedgeBudget, Strategist
 from agentlab.llm.structured import M
 from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, Tier, Usage

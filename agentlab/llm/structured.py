@@ -1,18 +1,25 @@
 """From a pydantic model to a schema for providers, and from a model's text back to a checked value. Pure.
 
-A provider's promise to follow the schema is never trusted: every answer is validated here.
+A provider's promise to follow the schema is never trusted: every answer is validated here, whatever the rung of the
+ladder, which says how the schema is asked for, from the strictest way to plain words:
+
+    schema  the provider holds the answer to the schema (a grammar, for a local model)
+    tool    the model has to call a tool whose parameters are the schema
+    json    the provider holds the answer to JSON; the schema stands in the prompt
+    prompt  the schema stands in the prompt, and nothing holds the model to it
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from agentlab.answers.extract import first_object, value_of
-from agentlab.llm.types import Message
+from agentlab.llm.config import Cap
+from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -21,6 +28,10 @@ _MOST_PROBLEMS, _PROBLEM_WIDTH = 8, 200
 _KEPT = 64  # compiled schemas
 _QUOTED_ANSWER = 1_500  # characters of a bad answer that go back to the model
 _NO_CONSTRAINT = {"title", "default", "discriminator"}
+Rung = Literal["schema", "tool", "json", "prompt"]
+
+_TOOL = "answer"
+_NEEDS: dict[Rung, Cap | None] = {"schema": "schema", "tool": "tools", "json": "json", "prompt": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +173,54 @@ def ask_again(answer: str, rejected: Rejected) -> tuple[Message, ...]:
             "user", f"That answer cannot be used:\n{problems}\nAnswer again, with one JSON object and nothing else."
         ),
     )
+
+
+def rungs(request: Request, caps: Iterable[Cap]) -> tuple[Rung, ...]:
+    """The ways in which a model with these capabilities can be asked, strictest first.
+
+    A request that brings tools of its own cannot be asked through a tool.
+    """
+    able = set(caps)
+    return tuple(
+        rung
+        for rung, need in _NEEDS.items()
+        if (need is None or need in able) and not (rung == "tool" and request.tools)
+    )
+
+
+def shaped(request: Request, rung: Rung) -> Request:
+    """The request, with its schema asked for in the way of a rung."""
+    if request.schema is None or rung == "schema":
+        return request
+    if rung == "tool":
+        tool = Tool(_TOOL, "Gives the answer.", request.schema)
+        return replace(request, schema=None, tools=(tool,), tool_choice=_TOOL)
+    return replace(
+        request, schema=None, json_only=rung == "json", messages=_with_schema(request.messages, request.schema)
+    )
+
+
+def answer_of(rung: Rung, text: str, calls: tuple[ToolCall, ...]) -> tuple[str, tuple[ToolCall, ...]]:
+    """Text and tool calls as the caller sees them: the arguments of the rung's own tool are the text."""
+    own = next((call for call in calls if call.name == _TOOL), None) if rung == "tool" else None
+    return (text, calls) if own is None else (own.arguments, tuple(call for call in calls if call is not own))
+
+
+def heard(rung: Rung, delta: Delta, own: set[int]) -> Delta:
+    """A piece as a listener hears it: what the rung's own tool is given is text. `own` collects its indexes."""
+    if rung != "tool" or not delta.tools:
+        return delta
+    own.update(piece.index for piece in delta.tools if piece.name == _TOOL)
+    text = "".join(piece.arguments for piece in delta.tools if piece.index in own)
+    return replace(delta, text=delta.text + text, tools=tuple(piece for piece in delta.tools if piece.index not in own))
+
+
+def _with_schema(messages: tuple[Message, ...], schema: Mapping[str, Any]) -> tuple[Message, ...]:
+    """The conversation, led by the schema. Small models follow what comes first better than what comes late."""
+    words = (
+        "Answer with one JSON object and nothing else. It follows this JSON schema:\n"
+        f"{json.dumps(dict(schema), ensure_ascii=False)}"
+    )
+    if messages and messages[0].role == "system":
+        return (Message("system", f"{messages[0].content}\n\n{words}"), *messages[1:])
+    return (Message("system", words), *messages)

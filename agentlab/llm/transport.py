@@ -28,7 +28,7 @@ from agentlab.errors import (
 from agentlab.llm import hop
 from agentlab.llm.clock import Clock
 from agentlab.llm.config import Timeout
-from agentlab.llm.endpoint import check_base_url, host_of, is_loopback
+from agentlab.llm.provider_config import check_base_url, host_of, is_loopback
 from agentlab.llm.sse import SseDecoder
 from agentlab.llm.types import WIRE, Wire
 

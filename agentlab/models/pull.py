@@ -19,8 +19,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, ModelFileError, RemoteError, StorageError, UnknownNameError
 from agentlab.files import home as user_home
 from agentlab.files import written_path
-from agentlab.models.catalogue import CatalogueRow, HubSource, Source, WheelSource
-from agentlab.models.integrity import copy_verified, verify
+from agentlab.models.catalogue import CatalogueRow, HubSource, Source, WheelSource, copy_verified, verify
 from agentlab.models.staging import stage
 from agentlab.models.store import cached_models
 from agentlab.runs.atomic import sync_folder

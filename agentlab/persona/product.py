@@ -1,26 +1,162 @@
-"""The adapter's folder in the workspace: adapter, card and a page for readers, whole or not at all."""
+"""The adapter's folder in the workspace: adapter, card and a page for readers, whole or not at all.
+
+Whether it can be put where it is to go is asked before it is trained, and again at the end.
+"""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import StorageError
+from agentlab.errors import RunLockedError, StorageError, UsageError
+from agentlab.lora.settings import CONFIG_FILE
 from agentlab.models.staging import stage
+from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import Source
-from agentlab.persona.place import CARD, PAGE, WEIGHTS, check_place, is_made_by
 from agentlab.persona.result import PersonaResult
 from agentlab.runs import provenance
-from agentlab.runs.atomic import storage_errors, sync_folder, write_bytes, write_json, write_text
+from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
+from agentlab.runs.lock import Lock, is_held
 from agentlab.runs.run import Run
 
 if TYPE_CHECKING:
     from agentlab.train.base import Base
 
 SCHEMA = 1
+CARD, PAGE = "card.json", "README.md"
+WEIGHTS = (CONFIG_FILE, "adapter_model.safetensors")
+PRODUCT = (*WEIGHTS, CARD, PAGE)
+_ELSEWHERE = "Choose another folder with --out, or another name."
+_LATER = "Move it away, or choose another folder with --out; --resume goes on from the adapter as it was trained."
+_FLOAT = 4  # bytes of a stored weight
+_MIB = 1 << 20
+_SLACK = 32 * _MIB  # what staging keeps free
+
+
+def check_place(folder: Path, run: str | None, needed: int) -> None:
+    """See that an adapter can be written to a folder: nothing is there, or only what this run has put there.
+
+    Args:
+        folder: of the adapter.
+        run: that writes; None for one that has not begun.
+        needed: bytes of the adapter.
+
+    Raises:
+        UsageError: something else is there, or no folder can be made there.
+        StorageError: the disk is full or not ours.
+    """
+    try:
+        _lock_of(folder).lstat()  # asked of its lock, whose name is longer
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise UsageError(f"{folder} cannot be made: {error.strerror}.", hint=_ELSEWHERE) from error
+    is_made_by(folder, run)
+    above = next(each for each in folder.absolute().parents if os.path.lexists(each))
+    if not above.is_dir():
+        raise UsageError(f"{folder} cannot be made: {above} is no folder.", hint=_ELSEWHERE)
+    if not os.access(above, os.W_OK | os.X_OK):
+        refused = PermissionError(errno.EACCES, "not writable", str(above))
+        raise StorageError(f"{folder} cannot be made: {above} is not writable.", hint=_ELSEWHERE) from refused
+    free = shutil.disk_usage(above).free
+    if free < needed + _SLACK:
+        raise StorageError(
+            f"{above} has {free / _MIB:.0f} MiB free, and the adapter takes {(needed + _SLACK) / _MIB:.0f} MiB.",
+            hint="Free some space, or choose a folder on another disk with --out.",
+        )
+
+
+@contextlib.contextmanager
+def taken(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep other runs from making these folders inside the `with` block. A kill gives the places back.
+
+    Raises:
+        UsageError: another run makes one of them now.
+        StorageError: nothing can be written there.
+    """
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            path = _lock_of(folder)
+            try:
+                make_folder(path.parent)
+                lock = Lock(path, run_id=folder.name, now=time.time())
+            except RunLockedError:
+                raise _in_the_making(folder) from None
+            except StorageError as error:
+                raise StorageError(f"{folder} cannot be made: {error.message}", hint=_ELSEWHERE) from error
+            stack.callback(lock.release)
+            stack.callback(path.unlink, missing_ok=True)  # first: nobody may take a file that goes
+        yield
+
+
+def check_free(folder: Path) -> None:
+    """See that no other run is making an adapter's folder now.
+
+    Raises:
+        UsageError: one is.
+    """
+    if is_held(_lock_of(folder)):
+        raise _in_the_making(folder)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _in_the_making(folder: Path) -> UsageError:
+    return UsageError(f"Another run is training {folder} now.", hint=f"Wait until it ends. {_ELSEWHERE}")
+
+
+def room_for(config: PersonaConfig, base: BaseFile) -> int:
+    """Bytes of an adapter, at most; 0 while the base is not there to tell its shape.
+
+    Raises:
+        ModelFileError: see `read_shape`.
+    """
+    if not base.path.is_dir():
+        return 0
+    from agentlab.train.estimate import read_shape
+
+    return _FLOAT * read_shape(base.path).adapter_weights(config.lora.r)
+
+
+def is_made_by(folder: Path, run: str | None) -> bool:
+    """Whether a run has made a folder and everything in it; False where nothing is there.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    if not os.path.lexists(folder):
+        return False
+    otherwise = _ELSEWHERE if run is None else _LATER
+    if folder.is_symlink():
+        raise UsageError(f"{folder} is a link.", hint=otherwise)
+    if run is None or _run_of(folder) != run:
+        remove = f" Or remove it: rm -r {quote(str(folder))}" if (folder / CONFIG_FILE).is_file() else ""
+        raise UsageError(f"{folder} is there already.", hint=f"{otherwise}{remove}")
+    added = sorted({path.name for path in folder.iterdir()} - set(PRODUCT))
+    if added:
+        raise UsageError(
+            f"{folder} holds {added[0]!r}, which agentlab has not put there, and would be replaced.",
+            hint="Move that elsewhere, then go on with --resume.",
+        )
+    return True
+
+
+def _run_of(folder: Path) -> str | None:
+    """The run that a folder's card names."""
+    try:
+        found = json.loads((folder / CARD).read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def write_product(trained: Path, folder: Path, card: Mapping[str, Any], page: str) -> None:

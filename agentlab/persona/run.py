@@ -25,9 +25,8 @@ from agentlab.persona.measure import (
     samples,
     separability,
 )
-from agentlab.persona.place import check_free, check_place, room_for, taken
 from agentlab.persona.plan import PersonaPlan, plan_of
-from agentlab.persona.product import card_of, page_of, write_product
+from agentlab.persona.product import card_of, check_free, check_place, page_of, room_for, taken, write_product
 from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share, write_persona_report
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event, noted

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 from agentlab.errors import AgentlabError, LLMCancelledError, MissingFileError, SchemaError
 from agentlab.gguf.fingerprint import engine_build
 from agentlab.llm.structured import Rejected, fits
-from agentlab.pipeline import local_model, remote_model
 from agentlab.pipeline.answer import Answer, Asked, canonical, key_of, sha_of
-from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.ladder import Failure, Rung, next_rung
 from agentlab.pipeline.memo import ANSWERED, Known, Memo
-from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.models import ask_local, ask_remote
+from agentlab.pipeline.residents import LocalModel, Residents
 from agentlab.pipeline.settings import Engine
-from agentlab.pipeline.sizing import LocalModel
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
+from agentlab.pipeline.work import FAILURES, Call
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
 
@@ -89,7 +88,7 @@ class Asking:
             return known
         assert self._router is not None  # there is one where a model of it is asked
         try:
-            said = remote_model.ask(self._router, self._config, call, model, stop=self._stop, tell=self._tell(call))
+            said = ask_remote(self._router, self._config, call, model, stop=self._stop, tell=self._tell(call))
         except LLMCancelledError:
             raise
         except FAILURES as error:
@@ -109,7 +108,7 @@ class Asking:
                 return known
             cut = False
             try:
-                said = local_model.ask(
+                said = ask_local(
                     self._residents,
                     call,
                     model,

@@ -8,12 +8,11 @@ from agentlab.errors import AgentlabError
 from agentlab.llm.structured import Rejected, fits
 from agentlab.pipeline.aggregation.base import CHARACTERS, VERDICT_TOKENS, Candidate, Chosen
 from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.state import Ended, Item
-from agentlab.pipeline.work import derived, messages
+from agentlab.pipeline.work import FAILURES, Call, derived, messages
 
 Ask = Callable[[Call], Answer]
 Found = Mapping[str, Answer | AgentlabError]

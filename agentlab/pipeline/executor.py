@@ -9,7 +9,6 @@ from dataclasses import replace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.answer import Answer
 from agentlab.pipeline.asking import Asking
-from agentlab.pipeline.call import FAILURES, Call
 from agentlab.pipeline.completion import completed
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
@@ -19,7 +18,7 @@ from agentlab.pipeline.schedule.types import Evict, Schedule
 from agentlab.pipeline.schedule.types import Run as Do
 from agentlab.pipeline.state import Ended, Item
 from agentlab.pipeline.units import Unit
-from agentlab.pipeline.work import calls
+from agentlab.pipeline.work import FAILURES, Call, calls
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
 

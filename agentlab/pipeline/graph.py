@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.templates import Condition, Template, compiled, condition
+from agentlab.pipeline.templates import Template, compiled, condition
 
 INPUT = "input"
 
@@ -73,7 +73,7 @@ def conditions(stage: Stage) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def mentioned(stage: Stage) -> frozenset[str]:
     """The stages whose answers its templates and conditions use."""
-    parts: list[Template | Condition] = [compiled(source) for _, source in templates(stage)]
+    parts: list[Template] = [compiled(source) for _, source in templates(stage)]
     parts += [condition(source) for _, source in conditions(stage)]
     return frozenset(name for part in parts for name in part.stages)
 

@@ -14,7 +14,7 @@ from agentlab.pipeline.memo import FINISHED
 from agentlab.pipeline.registry import asked
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Stage
-from agentlab.pipeline.templates import Condition, Template, compiled, condition
+from agentlab.pipeline.templates import Template, compiled, condition
 from agentlab.runs.events import Event, noted
 from agentlab.runs.journal import read_events
 
@@ -133,7 +133,7 @@ def _deciding(config: PipelineConfig, stage: Stage) -> Iterator[tuple[str, objec
     judge = _judge(stage)
     yield stage.id, stage
     yield f"what {stage.id} reads", graph.sources(config.stages)[stage.id]
-    texts: list[Template | Condition] = [compiled(source) for _, source in graph.templates(stage)]
+    texts: list[Template] = [compiled(source) for _, source in graph.templates(stage)]
     texts += [condition(source) for _, source in graph.conditions(stage)]
     if any("params" in text.names for text in texts):
         yield "params", config.params

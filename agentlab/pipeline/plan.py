@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from agentlab.pipeline.residents import Budget
 from agentlab.pipeline.result import Figures
 from agentlab.pipeline.schedule.types import Evict, Load, Schedule
 from agentlab.pipeline.schedule.types import Run as Do
-from agentlab.pipeline.sizing import Budget
 from agentlab.pipeline.units import Unit
 from agentlab.runs.document import Block, Document, Table, Text
 

@@ -42,11 +42,6 @@ class Availability:
         return self.error.hint if self.error else None
 
 
-def registry(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]) -> dict[str, Availability]:
-    """Every model of a checked config, by its name there."""
-    return available(config.models, config, workspace, env)
-
-
 def available(
     names: Iterable[str], config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]
 ) -> dict[str, Availability]:

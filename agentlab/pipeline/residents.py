@@ -1,33 +1,155 @@
-"""The local models that are loaded: one process each, within the memory that was planned."""
+"""How much memory each local model is planned with; and those that are loaded, one process each, within it."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from agentlab import machine
 from agentlab.errors import GateError
+from agentlab.gguf.dry_run import dry_run
 from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.fingerprint import engine_build
+from agentlab.gguf.memory import MemoryEstimate, Shape, estimate
+from agentlab.gguf.metadata import GgufMetadata
+from agentlab.gguf.proof import Proofs
+from agentlab.gguf.records import History
+from agentlab.pipeline.config import Resources
+from agentlab.pipeline.registry import Availability
 from agentlab.pipeline.settings import Engine
-from agentlab.pipeline.sizing import LocalModel, Sizes
-from agentlab.workers.chat import ChatEngine, Loaded
-from agentlab.workers.memory import Memory
+from agentlab.workers.chat_process import ChatProcess
+
+Tried = Callable[[EngineConfig], EngineConfig]
+_GIB = 1 << 30
+_SHARE = 0.8  # of the machine's memory, for models
+_START_SECONDS, _BYTES_PER_SECOND = 0.4, 1.5e9  # a worker's start, and reading a file that the system has cached
 
 
-class LocalEngine(ChatEngine, Protocol):
-    """A `ChatEngine` that can be loaded ahead of its first question."""
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A usable GGUF file.
 
-    def load(self, *, cancelled: Callable[[], bool] = ...) -> Loaded:
-        """Load the model; see `gguf.process.WorkerEngine.load`."""
-        ...
+    Attributes:
+        engine: how this run's answers are computed with it, as far as their keys go.
+        usable: the same without what is not sound on this machine; see `settle`.
+        why: what is against the settings that the config and our defaults wish for.
+    """
 
-    def measured(self) -> Memory | None:
-        """What its process takes and has taken; None where that cannot be seen."""
-        ...
+    name: str
+    path: Path
+    metadata: GgufMetadata
+    fingerprint: str
+    engine: Engine
+    usable: Engine
+    why: str = ""
+
+
+def settle(
+    model: Availability, wished: EngineConfig, proofs: Proofs, recorded: Mapping[str, bool], tried: Tried
+) -> LocalModel:
+    """A model with the engine settings that can be trusted here.
+
+    Args:
+        model: one that is there.
+        wished: of the config and our defaults.
+        proofs: what is known about them.
+        recorded: `flash` and `repack` of the run that is gone on with or taken over, and its wish for flash attention:
+            where that is ours, answers go by these. Where they are not sound here, plainer ones are used, and every
+            answer says so.
+        tried: `proofs.settle` or `proofs.known`.
+    """
+    assert model.metadata is not None
+    here = tried(wished)
+    path, verdicts = wished.path, proofs.verdicts(wished) if here != wished else {}
+    engine = Engine(here.context, here.batch, here.gpu_layers, here.flash, here.kv_type, here.repack)
+    if recorded and (recorded.get("wished") is True) == wished.flash:
+        engine = replace(engine, flash=recorded.get("flash") is True, repack=recorded.get("repack") is True)
+    return LocalModel(
+        model.name,
+        path,
+        model.metadata,
+        proofs.fingerprint(path),
+        engine,
+        replace(engine, flash=engine.flash and here.flash, repack=engine.repack and here.repack),
+        "; ".join(f"{way}: {why}" for way, why in verdicts.items() if why),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes that models may take together. `vram` 0: there is no GPU memory."""
+
+    ram: int
+    vram: int
+
+
+def budget_of(resources: Resources) -> Budget:
+    """What the config allows, or the larger part of what the machine has."""
+    ram = resources.ram_gib * _GIB if resources.ram_gib else machine.memory().total * _SHARE
+    vram = resources.vram_gib * _GIB if resources.vram_gib else machine.gpu_memory() * _SHARE
+    return Budget(int(ram), int(vram))
+
+
+class Sizes:
+    """Bytes of main memory that a model is planned with, the safety factor included.
+
+    The engine itself is asked once for every file and shape, in a process of its own (a third of a second); where it
+    cannot say, a formula does. What earlier loads were measured to take counts where it is more.
+
+    What needs GPU memory counts by the larger of its shares of the two budgets: a plan that keeps within one then keeps
+    within both, at the price of an unloading too many when some models use the GPU and others do not.
+    """
+
+    def __init__(self, models: Mapping[str, LocalModel], resources: Resources, budget: Budget, folder: Path) -> None:
+        """`folder` keeps what was found out, for all runs of the workspace."""
+        self._models, self._resources, self.budget = models, resources, budget
+        self._asked, self._loads = folder / "dry_runs.json", History(folder / "loads.json")
+        self._known: dict[tuple[str, Engine], MemoryEstimate] = {}
+
+    def __call__(self, name: str, engine: Engine) -> int:
+        """Planned bytes of a model with these settings."""
+        found = self.estimate(name, engine)
+        resident = max(found.resident, self.learned(name, engine))
+        ram = int(resident * self._resources.ram_safety)
+        if not found.vram:
+            return ram
+        vram = found.vram * self._resources.vram_safety
+        share = vram / self.budget.vram if self.budget.vram else float("inf")
+        return ram if share <= ram / self.budget.ram else int(min(share, 1e6) * self.budget.ram)
+
+    def learned(self, name: str, engine: Engine) -> int:
+        """Bytes that earlier loads were measured to take; 0 if there was none."""
+        return self._loads.learned(self._key(name), shape_of(engine)) or 0
+
+    def estimate(self, name: str, engine: Engine) -> MemoryEstimate:
+        """The parts of it, without factor and experience."""
+        if (name, engine) not in self._known:
+            model, shape = self._models[name], shape_of(engine)
+            said = dry_run(model.path, shape, self._key(name), self._asked)
+            self._known[name, engine] = estimate(model.metadata, shape, said)
+        return self._known[name, engine]
+
+    def learn(self, name: str, engine: Engine, peak: int) -> None:
+        """Keep what a load was measured to take, in bytes."""
+        self._loads.add(self._key(name), shape_of(engine), peak, self.estimate(name, engine).resident)
+
+    def _key(self, name: str) -> str:
+        return f"{self._models[name].fingerprint} {engine_build()}"
+
+
+def shape_of(engine: Engine) -> Shape:
+    """What of the settings decides memory."""
+    return Shape(engine.context, engine.batch, engine.flash, engine.kv_type, engine.gpu_layers, engine.repack)
+
+
+def load_seconds(model: LocalModel) -> float:
+    """What loading it is taken to last."""
+    return _START_SECONDS + model.metadata.file_bytes / _BYTES_PER_SECOND
 
 
 @dataclass(slots=True)
 class _Resident:
-    engine: LocalEngine
+    engine: ChatProcess
     settings: Engine
     bytes: int
 
@@ -41,7 +163,7 @@ class Residents:
         *,
         sizes: Sizes,
         threads: int,
-        make: Callable[[EngineConfig], LocalEngine],
+        make: Callable[[EngineConfig], ChatProcess],
         told: Callable[..., object],
     ) -> None:
         """`told` is given the events `model.loaded` and `model.evicted`."""
@@ -56,7 +178,7 @@ class Residents:
 
     def engine(
         self, name: str, settings: Engine, *, upcoming: Sequence[str], cancelled: Callable[[], bool]
-    ) -> LocalEngine:
+    ) -> ChatProcess:
         """The model, loaded with these settings. What has to go for it is what is needed last among `upcoming`.
 
         Raises:

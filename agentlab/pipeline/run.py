@@ -22,7 +22,7 @@ from agentlab.pipeline.memo import Ends, Memo
 from agentlab.pipeline.parent import Parent, parent_of
 from agentlab.pipeline.plan import PipelinePlan, PlannedModel, plan_of
 from agentlab.pipeline.registry import asked, available, require, wanted
-from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.residents import LocalModel, Residents, Sizes, budget_of, load_seconds, settle
 from agentlab.pipeline.result import (
     ItemResult,
     PipelineResult,
@@ -34,7 +34,6 @@ from agentlab.pipeline.result import (
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room, Schedule
 from agentlab.pipeline.settings import engine_of
-from agentlab.pipeline.sizing import LocalModel, Sizes, budget_of, load_seconds, settle
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
@@ -221,7 +220,7 @@ class PipelineExperiment:
         if all(entry.provider == "gguf" for entry in self.config.models.values()):
             return None
         from agentlab.llm.router import Router
-        from agentlab.pipeline.remote_model import Spending
+        from agentlab.pipeline.models import Spending
 
         return Router(
             self.config.llm,

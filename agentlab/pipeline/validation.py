@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agentlab.config.workspace import Workspace
 from agentlab.pipeline import graph
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.registry import asked, registry
+from agentlab.pipeline.registry import asked, available
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.templates import compiled
@@ -18,6 +17,8 @@ from agentlab.runs.document import Block, Document, Table, Text
 _INPUT = re.compile(r"\{[{%][^{}%]*\binput\b")
 _BOUNDING = ("maxLength", "enum", "const", "format")  # what ends a text
 _MOST_PATHS = 3
+
+Remark = tuple[str, str]  # a stage, and a piece of advice about it
 
 
 class StageLine(Document):
@@ -64,7 +65,7 @@ def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str
     """Both lists of stages of a checked config. No engine is needed, and model files need not be there."""
     stages = [line for mode, listed in _lists(config) for line in _lines(mode, listed)]
     needed = {name for _, listed in _lists(config) for name in asked(listed, config)}
-    found = registry(config, workspace, env).values()
+    found = available(config.models, config, workspace, env).values()
     trained = {model.name: model.metadata.context_length for model in found if model.metadata is not None}
     return Validated(
         stages=stages,
@@ -80,7 +81,7 @@ def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str
 def remarks(config: PipelineConfig, stages: Sequence[Stage]) -> list[str]:
     """What is allowed, but hardly meant or slow."""
     found = lint(stages, lambda stage: drawing_of(config, stage, stage.asked[0]).temperature)
-    return [f"{remark.stage}: {remark.sentence}" for remark in found]
+    return [f"{stage}: {sentence}" for stage, sentence in found]
 
 
 def stretched(config: PipelineConfig, trained: Mapping[str, int]) -> list[str]:
@@ -114,14 +115,6 @@ def _lines(mode: str, stages: Sequence[Stage]) -> Iterator[StageLine]:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """A piece of advice about a stage."""
-
-    stage: str
-    sentence: str
-
-
 def lint(stages: Sequence[Stage], temperature: Callable[[Stage], float]) -> list[Remark]:
     """What a checked list of stages does that costs more than it has to, or means nothing, in their order. Pure.
 
@@ -139,7 +132,7 @@ def lint(stages: Sequence[Stage], temperature: Callable[[Stage], float]) -> list
         *_maybe_nothing(stages),
     ]
     places = {stage.id: place for place, stage in enumerate(stages)}
-    return sorted(found, key=lambda remark: places[remark.stage])
+    return sorted(found, key=lambda remark: places[remark[0]])
 
 
 def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
@@ -157,15 +150,9 @@ def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
             if (stage.system, before) == (other.system, start) or stage.id in told:
                 continue
             told.add(stage.id)
-            parts = [
-                *(
-                    ["their system messages, which come before everything, differ"]
-                    if stage.system != other.system
-                    else []
-                ),
-                *(["their prompts differ before the input"] if before != start else []),
-            ]
-            yield Remark(
+            system = ["their system messages, which come before everything, differ"] * (stage.system != other.system)
+            parts = [*system, *["their prompts differ before the input"] * (before != start)]
+            yield (
                 stage.id,
                 f"{other.id} and {stage.id} show {model} the same input, but {' and '.join(parts)}: begin both prompts "
                 "with {{ input }} and put what is to be done behind it, then it is read once",
@@ -175,8 +162,9 @@ def _shared_documents(stages: Sequence[Stage]) -> Iterator[Remark]:
 def _equal_samples(stage: Stage, temperature: float) -> Iterator[Remark]:
     most = max(stage.asked.count(model) for model in stage.asked) * stage.samples
     if temperature == 0 and most > 1:
-        yield Remark(
-            stage.id, f"at temperature 0 a model gives the same answer {most} times; set a temperature, or ask it once"
+        yield (
+            stage.id,
+            f"at temperature 0 a model gives the same answer {most} times; set a temperature, or ask it once",
         )
 
 
@@ -185,7 +173,7 @@ def _endless_texts(stage: Stage) -> Iterator[Remark]:
     if paths:
         more = f" and {len(paths) - _MOST_PATHS} more" if len(paths) > _MOST_PATHS else ""
         shown = ", ".join(path or "/" for path in paths[:_MOST_PATHS])
-        yield Remark(
+        yield (
             stage.id,
             f"texts without maxLength in response_schema ({shown}{more}): a small model may repeat itself in them "
             "until max_tokens, and the JSON stays open",
@@ -219,7 +207,7 @@ def _unread(stages: Sequence[Stage]) -> Iterator[Remark]:
         used |= (graph.mentioned(stage) | earlier) - {stage.id}
     for stage in stages[:-1]:
         if stage.id not in used and stage.repeat_until is None:
-            yield Remark(stage.id, f"nobody reads the answer of {stage.id}: name it in input_from or in a template")
+            yield stage.id, f"nobody reads the answer of {stage.id}: name it in input_from or in a template"
 
 
 def _maybe_nothing(stages: Sequence[Stage]) -> Iterator[Remark]:
@@ -229,6 +217,4 @@ def _maybe_nothing(stages: Sequence[Stage]) -> Iterator[Remark]:
         if stage.when is None and certain & {*read[stage.id]}:
             certain.add(stage.id)
     if certain == {graph.INPUT}:
-        yield Remark(
-            stages[-1].id, "every stage may be skipped, and then the answer is empty: leave one without `when`"
-        )
+        yield stages[-1].id, "every stage may be skipped, and then the answer is empty: leave one without `when`"

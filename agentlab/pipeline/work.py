@@ -1,19 +1,50 @@
 """The questions of a step: messages from its templates, a seed for every sample. Pure."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from agentlab.errors import ConfigError
-from agentlab.pipeline.call import Call, Messages
+from agentlab.errors import ConfigError, GateError, MissingFileError, MissingKeyError, ModelFileError, RemoteError
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.ladder import shortened
-from agentlab.pipeline.settings import drawing_of
+from agentlab.pipeline.settings import Drawing, drawing_of
+from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.templates import compiled
 
 _SHOWN = 60  # characters of an input that a message shows
+# After these another model may be asked, and `on_error` decides when none is left. ConfigError: a template meets an
+# answer that lacks what it uses.
+FAILURES = (RemoteError, ModelFileError, MissingFileError, MissingKeyError, GateError, ConfigError)
+
+Messages = tuple[tuple[str, str], ...]
+Tell = Callable[[str], None]  # hears the text of an answer, piece by piece
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question.
+
+    Attributes:
+        id: within the run; see `work.call_id`.
+        models: who is asked, and who stands in, in that order.
+        prompt: the messages, of the share of the input that they show.
+        drawings: how the answer is drawn from each of the models.
+        stop: texts that end the answer.
+    """
+
+    id: str
+    stage: Stage
+    models: tuple[str, ...]
+    prompt: Callable[[float], Messages]
+    drawings: Mapping[str, Drawing]
+    seed: int
+    schema: Mapping[str, Any] | None = None
+    logprob: bool = False
+    stop: tuple[str, ...] = ()
 
 
 def calls(step: Step, item: Item, model: str, config: PipelineConfig) -> Iterator[Call]:

@@ -24,8 +24,7 @@ from agentlab import machine
 from agentlab.llm import strategies
 from agentlab.llm.config import Weights
 from agentlab.llm.guard import ModelGuard, ProviderGuard
-from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Arm, Sample
 from agentlab.llm.provider_config import Limits
 from agentlab.llm.types import Usage
 from agentlab.runs.atomic import write_json

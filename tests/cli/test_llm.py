@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 from cli.main import main

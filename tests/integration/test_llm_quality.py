@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from agentlab.bench.check.asking import run_check
-from agentlab.bench.check.config import CheckConfig
+from agentlab.bench.config import CheckConfig
 from agentlab.bench.quality.asking import run_quality
 from agentlab.bench.quality.config import QualityConfig
 from agentlab.config.workspace import Workspace

@@ -9,10 +9,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from agentlab.bench.bounded import all_of
-from agentlab.bench.check.config import CheckConfig
 from agentlab.bench.check.result import CheckResult, ModelCheck, Recommendation
+from agentlab.bench.config import CheckConfig, Target, targets_of
 from agentlab.bench.failures import cause_of, group_of, message_of
-from agentlab.bench.targets import Target, targets_of
 from agentlab.errors import AgentlabError, GateError, Interrupted, LLMTimeoutError, UsageError
 from agentlab.llm.config import LLMConfig, RoleName
 from agentlab.llm.provider_config import GgufProvider, HfProvider, ScriptedProvider

@@ -6,11 +6,10 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from agentlab import errors
-from agentlab.bench.config import BenchConfig
+from agentlab.bench.config import BenchConfig, Target
 from agentlab.bench.load.config import FaultsConfig
 from agentlab.bench.load.schedule import Prompts, Stage
 from agentlab.bench.load.sending import Ask
-from agentlab.bench.targets import Target
 from agentlab.llm import providers
 from agentlab.llm.budget import Budget, estimate, priced
 from agentlab.llm.config import LLMConfig

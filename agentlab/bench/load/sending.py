@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from agentlab.bench.load.config import MAX_IN_FLIGHT
-from agentlab.bench.load.measure import Clock, Reading, take
+from agentlab.bench.load.records import Clock, Reading, take
 from agentlab.bench.load.result import CeilingRow, Ended
 from agentlab.bench.load.schedule import Stage, offsets
 from agentlab.config.workspace import Workspace

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from agentlab.bench.config import BenchConfig
+from agentlab.bench.config import BenchConfig, Target, targets_of
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.asks import Asks
-from agentlab.bench.load.measure import Clock, Reading
-from agentlab.bench.load.records import Record, from_lines, record_of, slim, to_lines
+from agentlab.bench.load.records import Clock, Reading, Record, from_lines, record_of, slim, to_lines
 from agentlab.bench.load.result import CeilingRow, Ended, StageRow
 from agentlab.bench.load.schedule import Stage, stage_of
 from agentlab.bench.load.sending import Bounds, Taken, Watch, measure_ceiling, run_stage
 from agentlab.bench.load.stages import is_rising, upcoming
-from agentlab.bench.targets import Target, targets_of
 from agentlab.errors import MissingFileError, ModelFileError, RunUnreadableError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider

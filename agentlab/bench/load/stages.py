@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.bench.load.config import MAX_IN_FLIGHT, LoadConfig
-from agentlab.bench.load.measure import Reading
+from agentlab.bench.load.records import Reading
 from agentlab.bench.load.result import Capacity, StageRow
 from agentlab.bench.load.schedule import Stage, stage_of
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from agentlab.answers.extract import final_part
 from agentlab.answers.judge import Ballot, both_orders, decide_async, place_of
 from agentlab.bench.bounded import all_of
+from agentlab.bench.config import Target
 from agentlab.bench.failures import cause_of, message_of
 from agentlab.bench.quality.config import QualityConfig
 from agentlab.bench.quality.plan import QualityPlan, plan_quality
 from agentlab.bench.quality.result import ANSWERS_FILE, NOT_ASKED, Answer, JudgeNote, QualityResult
 from agentlab.bench.quality.scores import LEVEL, summarise
-from agentlab.bench.targets import Target
 from agentlab.errors import AgentlabError, BudgetExceededError, Interrupted, MissingError, ModelFileError, RemoteError
 from agentlab.llm import judge
 from agentlab.llm.config import LLMConfig

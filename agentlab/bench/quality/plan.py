@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agentlab.bench.config import Target, targets_of
 from agentlab.bench.quality.config import QualityConfig
-from agentlab.bench.targets import Target, targets_of
 from agentlab.errors import UnknownNameError
 from agentlab.llm.config import LLMConfig
 from agentlab.tasks.generate import generate

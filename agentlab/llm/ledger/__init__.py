@@ -2,8 +2,7 @@
 
 from typing import Protocol
 
-from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.sample import CachedAnswer, Sample
+from agentlab.llm.ledger.arm import Arm, CachedAnswer, Sample
 
 
 class Ledger(Protocol):

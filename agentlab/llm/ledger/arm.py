@@ -1,14 +1,15 @@
-"""What is known of one model at one task: discounted counts and moments. Pure; the clock comes in with the evidence.
+"""What a ledger is told, and what is known of one model at one task. Pure; the clock comes in with the evidence.
 
-A model's manners change slowly (half-life: 200 calls), its speed quickly (10 calls), and all evidence fades with time
-(7 days). Discounting per call follows Garivier and Moulines, "On upper-confidence bound policies for switching bandit
-problems" (2011), section 2; the moments are Welford's with weights.
+An arm holds discounted counts and moments. A model's manners change slowly (half-life: 200 calls), its speed quickly
+(10 calls), and all evidence fades with time (7 days). Discounting per call follows Garivier and Moulines, "On
+upper-confidence bound policies for switching bandit problems" (2011), section 2; the moments are Welford's with
+weights.
 """
 
 import math
 from dataclasses import dataclass, replace
 
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.types import Timing, ToolCall, Usage
 
 _DAYS = 7 * 86_400.0  # seconds in which evidence of any kind loses half of its weight
 _CALL = 0.5 ** (1 / 200)  # what a call leaves of the weight of earlier ones
@@ -18,6 +19,93 @@ _SURPRISE, _LEAST_DEVIATION, _KEPT = 3.0, 0.3, 0.1
 _SHORTEST = 1e-6  # seconds; a clock that stood still has no logarithm
 # These say nothing about the model: the caller gave up, could not pay, or asked too much at a time.
 _NEUTRAL = frozenset({"LLMCancelledError", "BudgetExceededError", "HostBusyError"})
+_MOST_TOKENS = 2**53  # what a float counts exactly
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One attempt at one model.
+
+    Attributes:
+        at: UNIX seconds at its end.
+        task: what the call was for, such as `nas.evaluate`.
+        model: the name in the config.
+        provider: the name in the config.
+        error: kind of the error; None when it answered.
+        usage: None in it is unknown, never zero.
+        first: seconds to the first content; None when it came whole or never.
+        total: seconds in all.
+        run: id of the run; empty without one.
+    """
+
+    at: float
+    task: str
+    model: str
+    provider: str
+    error: str | None
+    usage: Usage
+    first: float | None
+    total: float
+    run: str = ""
+
+    def cleaned(self) -> "Sample":
+        """The same with names that can be stored: an odd name must not hide what the attempt cost."""
+        names = (self.task, self.model, self.provider, self.run)
+        task, model, provider, run = map(name_of, names)
+        if (task, model, provider, run) == names:
+            return self
+        return replace(self, task=task, model=model, provider=provider, run=run)
+
+    def is_sound(self) -> bool:
+        """Whether it can be stored and averaged: finite seconds, no absurd tokens or cost."""
+        usage = self.usage
+        cost, read, written = usage.cost_usd or 0.0, usage.input_tokens or 0, usage.output_tokens or 0
+        return (
+            math.isfinite(self.at + self.total + (self.first or 0.0) + cost)
+            and cost >= 0
+            and 0 <= read < _MOST_TOKENS
+            and 0 <= written < _MOST_TOKENS
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good an answer of a model to a task was, 0 to 1: a judge's verdict, a validation, a user's word."""
+
+    at: float
+    task: str
+    model: str
+    value: float
+
+    def is_sound(self) -> bool:
+        """Whether it can be stored and averaged."""
+        return math.isfinite(self.at + self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedAnswer:
+    """A whole answer that ended normally. It holds nothing of the question.
+
+    Attributes:
+        model: the name in the config of the model that answered.
+        usage, timing: what it took when it was asked.
+        at: UNIX seconds at which it was there.
+    """
+
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+    finish: str
+    model: str
+    usage: Usage
+    timing: Timing | None
+    at: float
+
+
+def name_of(text: str) -> str:
+    """A name as it is stored: bounded, and with question marks for lone surrogates, which JSON can carry."""
+    text = text[:_LONGEST_NAME]
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)

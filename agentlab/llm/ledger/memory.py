@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample, name_of
+from agentlab.llm.ledger.arm import Arm, CachedAnswer, Quality, Sample, name_of
 
 Key = tuple[str, str]  # task, model
 

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.arm import Arm, Quality, Sample
 from agentlab.llm.ledger.memory import MOST_ARMS, Key, Spent, folded
-from agentlab.llm.ledger.sample import Quality, Sample
 from agentlab.runs.sqlite import transaction
 
 _MOST_ANSWERS = 10_000

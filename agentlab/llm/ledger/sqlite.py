@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentlab.errors import StorageError
-from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.arm import Arm, CachedAnswer, Quality, Sample, name_of
 from agentlab.llm.ledger.memory import MemoryLedger, decoded, encoded
 from agentlab.llm.ledger.rows import Event, Remembered, read_answer, read_arms, read_spent, write
-from agentlab.llm.ledger.sample import CachedAnswer, Quality, Sample, name_of
 from agentlab.llm.ledger.schema import connect_to_read, explained, open_database
 from agentlab.runs.sqlite import is_busy
 

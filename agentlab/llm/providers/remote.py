@@ -16,8 +16,7 @@ from agentlab.errors import (
     MissingKeyError,
     RemoteError,
 )
-from agentlab.llm.endpoint import host_of
-from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider
+from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of
 from agentlab.llm.providers import Surroundings
 from agentlab.llm.providers.faults import error_from
 from agentlab.llm.transport import Reply, Transport

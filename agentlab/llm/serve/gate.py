@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentlab.errors import AgentlabError, LLMCancelledError
 from agentlab.llm import hop
-from agentlab.llm.endpoint import is_loopback
+from agentlab.llm.provider_config import is_loopback
 from agentlab.llm.serve.call import encoded
 from agentlab.llm.serve.faults import Fault, RefusedError, fault_of, internal
 from agentlab.llm.serve.metrics import Metrics

@@ -17,7 +17,7 @@ import uvicorn
 
 from agentlab.errors import ConfigError, MissingKeyError, UsageError
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.endpoint import is_loopback
+from agentlab.llm.provider_config import is_loopback
 from agentlab.llm.router import Router
 from agentlab.llm.serve import names
 from agentlab.llm.serve.app import create_app

@@ -5,10 +5,9 @@ import contextlib
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from agentlab.errors import RunUnreadableError, StorageError
 from agentlab.pipeline.branches.digest import Digest, Share
@@ -50,24 +49,17 @@ _TABLES = (
 )
 
 
-@contextmanager
-def open_history(path: Path, runs_dir: Path, store: Store, warn: Callable[[str], None]) -> Iterator["History"]:
-    """The history of a runs folder as it is now. `path` is `Workspace.state / "pipeline" / "history.sqlite"`.
-
-    `warn` hears at most one sentence: when the index could not be used, and the runs themselves had to be read.
-    """
-    history = History(path, runs_dir, store, warn)
-    try:
-        history.refresh()
-        yield history
-    finally:
-        history.close()
-
-
 class History:
-    """Answers from the index. A damaged one is set aside and made anew; one that cannot be kept lives in memory."""
+    """The history of a runs folder, from the index, as it is when the context is entered.
+
+    A damaged index is set aside and made anew; one that cannot be kept lives in memory.
+    """
 
     def __init__(self, path: Path, runs_dir: Path, store: Store, warn: Callable[[str], None]) -> None:
+        """`path` is `Workspace.state / "pipeline" / "history.sqlite"`.
+
+        `warn` hears at most one sentence: when the index could not be used, and the runs themselves had to be read.
+        """
         self._path, self._runs_dir, self._store, self._warn = path, runs_dir.absolute(), store, warn
         self._db: sqlite3.Connection | None = None
         self._file: Path | None = path  # None: in memory
@@ -84,6 +76,13 @@ class History:
     def search(self, query: str, most: int = 20) -> list[Hit]:
         """See `search.search`; `most` is how many hits are wanted."""
         return self._do(lambda db: search(db, str(self._runs_dir), query, most))
+
+    def __enter__(self) -> Self:
+        self.refresh()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let go of the file. Safe to call twice."""

@@ -4,7 +4,7 @@ Whatever costs more than a step charges the budget of the rendering, so that it 
 Values are plain data: an attribute is a key of a mapping, and never one of a Python object.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -168,18 +168,7 @@ def _truth(_: _Context, value: Any) -> bool:
     return bool(value)
 
 
-_HIDDEN: dict[str, Callable[..., Any]] = {
-    "compared": _compared,
-    "concat": _concat,
-    "each": _each,
-    "filter": _filter,
-    "key": _key,
-    "range": _range,
-    "shown": _shown,
-    "slice": _slice,
-    "test": _test,
-    "truth": _truth,
-}
+_HIDDEN = (_compared, _concat, _each, _filter, _key, _range, _shown, _slice, _test, _truth)
 
 
 def _sandbox() -> _Sandbox:
@@ -188,7 +177,7 @@ def _sandbox() -> _Sandbox:
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=_Missing, optimized=False
     )
     made.globals.clear()
-    made.filters = FILTERS | {f" {name}": pass_context(function) for name, function in _HIDDEN.items()}
+    made.filters = FILTERS | {f" {function.__name__[1:]}": pass_context(function) for function in _HIDDEN}
     made.tests = dict(TESTS)
     return made
 
@@ -199,8 +188,8 @@ _FAULTS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, A
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    """What both have.
+class Template:
+    """A text with values in it. Lists, mappings, true, false and null stand in it as JSON.
 
     Attributes:
         source: as given.
@@ -215,7 +204,13 @@ class _Compiled:
     previous: frozenset[str]
     _made: jinja2.Template = field(repr=False, compare=False)
 
-    def _text(self, values: Mapping[str, Any], place: str = "") -> str:
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The text with these values, which are plain data; a text among them is never taken for a template.
+
+        Raises:
+            ConfigError: a value is not there or of the wrong kind, or it takes too much: one sentence with the
+                line.
+        """
         context: Any = self._made.new_context(dict(values))
         parts = []
         try:
@@ -225,10 +220,10 @@ class _Compiled:
         except _FAULTS as error:
             begin = "" if isinstance(error, TemplateError) else "it cannot be computed: "
             sentence = "it is nested too deeply" if isinstance(error, RecursionError) else f"{begin}{error}".rstrip(".")
-            raise ConfigError(f"{place or self._line(error)}: {sentence}.") from None
+            raise ConfigError(f"{self._place(error)}: {sentence}.") from None
         return "".join(parts)
 
-    def _line(self, error: Exception) -> str:
+    def _place(self, error: Exception) -> str:
         trace, line = error.__traceback__, 1
         while trace is not None:
             if trace.tb_frame.f_code.co_name == "root":  # jinja's name for the code of a template
@@ -237,23 +232,8 @@ class _Compiled:
         return f"Line {line} of the template"
 
 
-class Template(_Compiled):
-    """A text with values in it. Lists, mappings, true, false and null stand in it as JSON."""
-
-    __slots__ = ()
-
-    def render(self, values: Mapping[str, Any]) -> str:
-        """The text with these values, which are plain data; a text among them is never taken for a template.
-
-        Raises:
-            ConfigError: a value is not there or of the wrong kind, or it takes too much: one sentence with the
-                line.
-        """
-        return self._text(values)
-
-
-class Condition(_Compiled):
-    """An expression that holds or does not."""
+class Condition(Template):
+    """An expression that holds or does not: a template that writes something when it holds."""
 
     __slots__ = ()
 
@@ -263,7 +243,10 @@ class Condition(_Compiled):
         Raises:
             ConfigError: as for a template, or its value is a list or a mapping.
         """
-        return bool(self._text(values, f"The condition {self.source!r}"))
+        return bool(self.render(values))
+
+    def _place(self, _: Exception) -> str:
+        return f"The condition {self.source!r}"
 
 
 @lru_cache(_KEPT)

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab import errors
-from agentlab.llm.guard import LONGEST_COOL_DOWN, QUOTA_COOL_DOWN, ModelGuard, ProviderGuard
+from agentlab.llm.guard import LONGEST_COOL_DOWN, QUOTA_COOL_DOWN, ModelGuard, ProviderGuard, Slots
 from agentlab.llm.provider_config import Limits
-from agentlab.llm.slots import Slots
 
 TIMEOUT = errors.LLMTimeoutError("slow")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.ledger.memory import MemoryLedger
-from agentlab.llm.ledger.sample import Sample
 from agentlab.llm.manager import ModelTally, Tallies, fastest
 from agentlab.llm.types import Message, Usage
 

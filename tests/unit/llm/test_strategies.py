@@ -6,8 +6,8 @@ import time
 import pytest
 
 from agentlab.errors import AllModelsFailedError, ServerFaultError
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.ledger.memory import MemoryLedger
-from agentlab.llm.ledger.sample import Sample
 from agentlab.llm.options import Options
 from agentlab.llm.types import Message, Usage
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import BadRequestError, ContentFilterError, ServerFaultError
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.ledger.memory import MemoryLedger
-from agentlab.llm.ledger.sample import Sample
 from agentlab.llm.strategies import HedgeBudget
 from agentlab.llm.types import Message, Usage
 

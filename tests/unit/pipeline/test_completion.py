@@ -7,11 +7,11 @@ import pytest
 
 from agentlab.errors import AgentlabError, LLMTimeoutError
 from agentlab.pipeline.answer import Answer
-from agentlab.pipeline.call import Call
 from agentlab.pipeline.completion import completed
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.state import Ended, Item
+from agentlab.pipeline.work import Call
 
 
 def end(

@@ -6,9 +6,9 @@ from typing import Any
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.plan import PipelinePlan, plan_of
+from agentlab.pipeline.residents import Budget
 from agentlab.pipeline.schedule.plan import schedule
 from agentlab.pipeline.schedule.types import Room
-from agentlab.pipeline.sizing import Budget
 from agentlab.pipeline.units import units
 from agentlab.runs.document import Text
 

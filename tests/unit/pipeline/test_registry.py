@@ -12,7 +12,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, MissingError, MissingFileError, MissingKeyError, ModelFileError
 from agentlab.models import catalogue
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.registry import Availability, RegistryView, asked, registry, require
+from agentlab.pipeline.registry import Availability, RegistryView, asked, available, require
 from agentlab.runs.document import Table, Text
 from tests.unit.pipeline.tiny_model import write_model
 
@@ -24,6 +24,10 @@ llm:
   models: {big: {provider: far, id: x/big}, toy: {provider: fake, id: toy}}
   roles: {primary: [big, toy]}
 """
+
+
+def registry(setup: PipelineConfig, place: Workspace, env: dict[str, str]) -> dict[str, Availability]:
+    return available(setup.models, setup, place, env)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 from agentlab.errors import ModelFileError
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.fake import ScriptedEngine
-from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.residents import Budget, Residents
 from agentlab.pipeline.settings import Engine
-from agentlab.pipeline.sizing import Budget
 from agentlab.workers.memory import Memory
 
 SETTINGS = Engine(context=512, batch=64, gpu_layers=0, flash=True, kv_type="f16")

@@ -11,7 +11,7 @@ def stages(*given):
 
 
 def remarks(*given, temperature=0.7):
-    return [(remark.stage, remark.sentence) for remark in lint(stages(*given), lambda _: temperature)]
+    return lint(stages(*given), lambda _: temperature)
 
 
 FIRST = {"model": "m", "input_from": "input"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.bench.check.asking import run_check
-from agentlab.bench.check.config import CheckConfig
+from agentlab.bench.config import CheckConfig
 from agentlab.config.workspace import Workspace
 from agentlab.errors import (
     AuthError,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.load.measure import Reading
-from agentlab.bench.load.records import Record, from_lines, record_of, slim, to_lines
+from agentlab.bench.load.records import Reading, Record, from_lines, record_of, slim, to_lines
 from agentlab.llm.types import Usage
 
 times = st.floats(0, 1e5).map(lambda value: round(value, 6))

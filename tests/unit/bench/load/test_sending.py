@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.load.measure import Reading
+from agentlab.bench.load.records import Reading
 from agentlab.bench.load.schedule import Stage, offsets
 from agentlab.bench.load.sending import Bounds, Taken, run_stage
 from agentlab.errors import BudgetExceededError, Interrupted

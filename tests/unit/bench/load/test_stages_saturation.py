@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.load.measure import Reading
+from agentlab.bench.load.records import Reading
 from agentlab.bench.load.stages import Step, bracket, is_rising, next_value
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.llm.ledger.sample import CachedAnswer, Sample
+from agentlab.llm.ledger.arm import CachedAnswer, Sample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Timing, Usage
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.ledger.arm import Arm
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Arm, Sample
 from agentlab.llm.types import Usage
 
 DAY = 86_400.0

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.arm import Arm, Quality
 from agentlab.llm.ledger.memory import MOST_ARMS, MemoryLedger, Spent, folded
-from agentlab.llm.ledger.sample import Quality
 
 NOW = 1_800_000_000.0
 

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.llm.ledger import rows
-from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.arm import Arm, Quality, Sample
 from agentlab.llm.ledger.memory import encoded, folded
 from agentlab.llm.ledger.rows import Remembered, read_answer, read_arms, read_spent, write
-from agentlab.llm.ledger.sample import Quality, Sample
 from agentlab.llm.ledger.schema import open_database
 from agentlab.llm.types import Usage
 

@@ -241,7 +241,7 @@ def test_the_end_does_not_wait_for_another_process(path, opened, said, sample):
 _FULL = """
 import resource, sys, time
 from pathlib import Path
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 ledger = SqliteLedger(Path(sys.argv[1]), 30, print)

@@ -9,10 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.ledger.arm import Arm, Sample
 from agentlab.llm.ledger.memory import folded
 from agentlab.llm.ledger.rows import read_arms
-from agentlab.llm.ledger.sample import Sample
 from agentlab.llm.ledger.schema import connect_to_read
 from agentlab.llm.ledger.statistics import read_statistics
 from agentlab.llm.types import Usage
@@ -20,7 +19,7 @@ from agentlab.llm.types import Usage
 _SETUP = """
 import sys, time
 from pathlib import Path
-from agentlab.llm.ledger.sample import Sample
+from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.ledger.sqlite import SqliteLedger
 from agentlab.llm.types import Usage
 ledger = SqliteLedger(Path(sys.argv[1]), 30, print)

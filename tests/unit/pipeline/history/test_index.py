@@ -12,7 +12,7 @@ import pytest
 
 from agentlab.pipeline.branches.tree import tree
 from agentlab.pipeline.history import reading
-from agentlab.pipeline.history.index import History, open_history
+from agentlab.pipeline.history.index import History
 from agentlab.pipeline.history.listing import history_list
 from tests.unit.pipeline.workshop import Workshop, stages
 
@@ -23,7 +23,7 @@ ANSWERS = {"draft": "the sky scatters blue light", "final": "because of scatteri
 def _history(workshop: Workshop, warnings: list[str] | None = None) -> Iterator[History]:
     """A history that must not warn, unless somebody listens."""
     heard = [] if warnings is None else warnings
-    with open_history(workshop.index, workshop.runs_dir, workshop.store, heard.append) as history:
+    with History(workshop.index, workshop.runs_dir, workshop.store, heard.append) as history:
         yield history
     assert warnings is not None or heard == []
 
@@ -107,7 +107,7 @@ def test_runs_of_other_commands_and_folders_are_left_out(workshop: Workshop, tmp
     (workshop.runs_dir / ".creating-1").mkdir()
     (workshop.runs_dir / "notes.txt").write_text("mine")
     assert _names(workshop) == ["one"]
-    with open_history(workshop.index, tmp_path / "other", workshop.store, print) as history:
+    with History(workshop.index, tmp_path / "other", workshop.store, print) as history:
         assert (history.digests(), history.search("scatter")) == ([], [])
     assert _names(workshop) == ["one"]
 

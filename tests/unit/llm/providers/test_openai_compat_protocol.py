@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab import errors
-from agentlab.llm.providers.openai_compat import request_body
-from agentlab.llm.providers.openai_protocol import ChatReader
+from agentlab.llm.providers.openai_compat import ChatReader, request_body
 from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall, ToolPiece, Usage
 
 LOOK = Tool("look", "Looks up a word.", {"type": "object", "properties": {"word": {"type": "string"}}})

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentlab.llm.ledger.sample import Quality
+from agentlab.llm.ledger.arm import Quality
 from agentlab.llm.types import Usage
 
 

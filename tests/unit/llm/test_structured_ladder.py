@@ -5,8 +5,8 @@ import json
 import pytest
 
 from agentlab.errors import BadRequestError
-from agentlab.llm.ladder import answer_of, rungs, shaped
 from agentlab.llm.options import Options
+from agentlab.llm.structured import answer_of, rungs, shaped
 from agentlab.llm.types import Message, Request, Tool, ToolCall, ToolPiece
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}

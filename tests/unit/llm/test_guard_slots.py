@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.llm.slots import Slots
+from agentlab.llm.guard import Slots
 
 
 @asynccontextmanager
@@ -45,11 +45,11 @@ def test_first_come_first_served():
         slots, log = Slots(1), []
         callers = [Caller(slots, log, name) for name in "abcd"]
         await settle()
-        assert (slots.in_use, slots.waiting) == (1, 3)
+        assert (slots.in_use, len(slots.waiting)) == (1, 3)
         for caller in callers:
             caller.leave.set()
             await settle()
-        assert (slots.in_use, slots.waiting) == (0, 0)
+        assert (slots.in_use, len(slots.waiting)) == (0, 0)
         return log
 
     assert asyncio.run(scene()) == list("abcd")
@@ -89,7 +89,7 @@ def test_a_slot_that_arrives_together_with_the_cancellation_goes_to_the_next():
         second.task.cancel()
         await settle()
         assert second.task.cancelled()
-        assert (slots.in_use, slots.waiting, log) == (2, 0, ["a", "c"])
+        assert (slots.in_use, len(slots.waiting), log) == (2, 0, ["a", "c"])
         first.leave.set()
         third.leave.set()
         await settle()
@@ -110,7 +110,7 @@ def test_who_gave_up_waiting_keeps_nobody_else_waiting():
         assert log == ["a", "c"]
         third.leave.set()
         await settle()
-        assert (slots.in_use, slots.waiting) == (0, 0)
+        assert (slots.in_use, len(slots.waiting)) == (0, 0)
 
     asyncio.run(scene())
 
@@ -158,6 +158,6 @@ def test_the_limit_holds_under_random_cancelling_and_no_slot_is_lost(seed, limit
         async with asyncio.timeout(5):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(result is None or isinstance(result, asyncio.CancelledError) for result in results)
-        assert (slots.in_use, slots.waiting) == (0, 0)
+        assert (slots.in_use, len(slots.waiting)) == (0, 0)
 
     asyncio.run(scene())

@@ -10,8 +10,8 @@ from agentlab.gguf.metadata import read
 from agentlab.gguf.proof import Proofs
 from agentlab.pipeline.config import Resources
 from agentlab.pipeline.registry import Availability
+from agentlab.pipeline.residents import Budget, LocalModel, Sizes, budget_of, settle
 from agentlab.pipeline.settings import Engine
-from agentlab.pipeline.sizing import Budget, LocalModel, Sizes, budget_of, settle
 from tests.unit.pipeline.tiny_model import write_model
 
 GIB = 1 << 30

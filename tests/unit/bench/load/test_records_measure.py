@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.load.measure import Reading, take
+from agentlab.bench.load.records import Reading, take
 from agentlab.errors import AllModelsFailedError, RateLimitedError
 from agentlab.llm.types import Delta, ToolPiece, Usage, Wire
 

@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentlab.errors import ModelFileError
-from agentlab.models.catalogue import CatalogueRow
-from agentlab.models.integrity import copy_verified, verify
+from agentlab.models.catalogue import CatalogueRow, copy_verified, verify
 
 CONTENT = bytes(range(256)) * 64
 

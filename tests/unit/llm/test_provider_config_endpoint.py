@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.llm.endpoint import check_base_url, check_key, host_of, is_loopback
+from agentlab.llm.provider_config import check_base_url, check_key, host_of, is_loopback
 
 
 @pytest.mark.parametrize(

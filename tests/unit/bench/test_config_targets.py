@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.bench.targets import Target, strategy_of, targets_of
+from agentlab.bench.config import Target, strategy_of, targets_of
 from agentlab.errors import UnknownNameError
 from tests.unit.bench.conftest import llm_of
 

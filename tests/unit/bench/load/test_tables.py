@@ -10,10 +10,9 @@ from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import LoadConfig, SloConfig
 from agentlab.bench.load.plots import distribution, latency_by_load, rate_by_load, timeline
 from agentlab.bench.load.records import Record
-from agentlab.bench.load.report import blocks
 from agentlab.bench.load.result import CeilingRow, LoadResult
 from agentlab.bench.load.stages import fixed
-from agentlab.bench.load.tables import headline, milliseconds, objective, plain
+from agentlab.bench.load.tables import blocks, headline, milliseconds, objective, plain
 from agentlab.bench.result import BenchResult
 from agentlab.runs.document import Table
 from agentlab.runs.report import markdown
