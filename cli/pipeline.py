@@ -289,7 +289,7 @@ def rerun(
 @with_output
 def tree(ctx: typer.Context, runs_dir: RunsDir = None) -> None:
     """Show which run was derived from which, and what was changed."""
-    from agentlab.pipeline.branches.tree import tree as grown
+    from agentlab.pipeline.branches.digest import tree as grown
 
     from .pipeline_history import opened
 

@@ -85,7 +85,7 @@ def search(
     runs_dir: RunsDir = None,
 ) -> None:
     """Search the inputs and answers of all runs."""
-    from agentlab.pipeline.history.search import SearchView, quoted
+    from agentlab.pipeline.history.listing import SearchView, quoted
 
     if not quoted(query):
         raise UsageError(f"{query!r} has no word to search for.", hint="Give letters or digits that occur in a text.")

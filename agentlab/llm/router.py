@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import replace
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from agentlab.config.workspace import Workspace
@@ -205,10 +204,9 @@ class Router:
         """
         asked = asking.asked(self.config, messages, task, schema, options, call_id)
         known = asking.replayed(self._recorder, asked)
-        return asking.settled(self._recorder, asked, await self._sent(asked)) if known is None else known
-
-    async def _sent(self, asked: Asked, sink: Sink | None = None) -> Outcome:
-        return await self._at_home(self._answer(asked, sink))
+        return (
+            asking.settled(self._recorder, asked, await self._at_home(self._answer(asked))) if known is None else known
+        )
 
     async def _at_home(self, coroutine: Coroutine[Any, Any, R]) -> R:
         try:
@@ -227,7 +225,7 @@ class Router:
 
         async def ask(sink: Sink) -> Completion[str]:
             asked = asking.asked(self.config, messages, task, None, options, "")
-            return asking.settled(None, asked, await self._sent(asked, sink))
+            return asking.settled(None, asked, await self._at_home(self._answer(asked, sink)))
 
         return Live(ask)
 
@@ -318,7 +316,5 @@ class Router:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -16,23 +16,12 @@ from agentlab.tasks.generate import generate
 from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
 
+if TYPE_CHECKING:
+    from agentlab.train.scoring import Scorer
+
 T = TypeVar("T")
-
-
-class Scores(Protocol):
-    """What a scorer tells; see `train.scoring.Scorer`. The adapter None is the base."""
-
-    def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:
-        """Mean log-probability of the supervised tokens of each example."""
-        ...
-
-    def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-        """The likeliest answer to each question."""
-        ...
-
-    def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
-        """The likeliest answer of each adapter to its messages."""
-        ...
+# What tells log-probabilities, likeliest choices and answers; the adapter None is the base.
+Scores: TypeAlias = "Scorer | _Work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +145,7 @@ class Measuring:
         self._name, self._done, self._size = "", 0, 0
 
     def part(self, name: str, scores: Scores, measure: Callable[[Scores], T]) -> T:
-        """What `measure` finds with these scores; first it is tried with those of nobody, to see how much it asks for.
+        """What `measure` finds with these scores. Before, a counter in their place sees how much it asks for.
 
         Raises:
             Interrupted: somebody asked for the end.

@@ -14,7 +14,7 @@ from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
+from agentlab.persona.data import CHECKED, PersonaPlan, Source, check_unchanged, plan_of, read_sources
 from agentlab.persona.measure import (
     HeldOut,
     Measuring,
@@ -25,7 +25,6 @@ from agentlab.persona.measure import (
     samples,
     separability,
 )
-from agentlab.persona.plan import PersonaPlan, plan_of
 from agentlab.persona.product import card_of, check_free, check_place, page_of, room_for, taken, write_product
 from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share, write_persona_report
 from agentlab.runs.context import Context

@@ -1,6 +1,7 @@
 """Two finished benchmarks, or two targets of one, against each other: figure by figure, with intervals and verdicts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -121,23 +122,15 @@ def _pairs(one: Side, other: Side, chosen: tuple[str, str] | None) -> list[tuple
 
 def _row(figure: Figure, level: float, tolerance: float, rng: np.random.Generator) -> CompareRow:
     found = figure.interval(level, rng) if figure.interval else None
+    shared = {each.name: getattr(figure, each.name) for each in fields(Figure) if each.name != "interval"}
     return CompareRow(
-        target=figure.target,
-        stage=figure.stage,
-        metric=figure.metric,
-        unit=figure.unit,
-        kind=figure.kind,
-        direction=figure.direction,
-        first=figure.first,
-        second=figure.second,
+        **shared,
         estimate=found and found.estimate,
         low=found and found.low,
         high=found and found.high,
         level=level,
-        n=figure.n,
         method=found.method if found else "none",
         verdict=verdict_of(figure, found, tolerance),
-        note=figure.note,
     )
 
 

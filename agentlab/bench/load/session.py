@@ -85,7 +85,7 @@ class Session:
                 if left < _LEAST_SECONDS:
                     self.measured.out_of_time = True
                     break
-                await self._stage(asks, found.stage, left, found.share, clock)
+                await self._stage(asks, *found, left, clock)
         finally:
             await asks.close()
         return self.measured
@@ -102,7 +102,7 @@ class Session:
         self.measured.ceiling = found
         self._run.emit("ceiling.measured", **found.model_dump(mode="json"))
 
-    async def _stage(self, asks: Asks, stage: Stage, left: float, share: float, clock: Clock) -> None:
+    async def _stage(self, asks: Asks, stage: Stage, share: float, left: float, clock: Clock) -> None:
         target = self._targets[stage.target]
         began = clock()
         await self._warm_up(asks, target, left, clock)

@@ -26,14 +26,6 @@ _LOWEST_RATE, _HIGHEST_RATE = 1e-3, 1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Upcoming:
-    """A stage, and which share of the seconds that are left it may take."""
-
-    stage: Stage
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """A load that was tried, and whether the target carried it."""
 
@@ -41,16 +33,21 @@ class Step:
     good: bool
 
 
-def upcoming(load: LoadConfig, targets: Sequence[str], done: Mapping[str, StageRow], seed: int) -> Upcoming | None:
-    """The next stage, given the rows of those that are finished by their ids; None: all is measured."""
+def upcoming(
+    load: LoadConfig, targets: Sequence[str], done: Mapping[str, StageRow], seed: int
+) -> tuple[Stage, float] | None:
+    """The next stage, given the rows of those that are finished by their ids; None: all is measured.
+
+    Beside it, which share of the seconds that are left it may take.
+    """
     if load.mode != "sweep":
         left = [stage for stage in fixed(load, targets, seed) if stage.id not in done]
-        return Upcoming(left[0], 1 / len(left)) if left else None
+        return (left[0], 1 / len(left)) if left else None
     for place, target in enumerate(targets):
         stage = _step(load, target, place, _rows(done, target), seed)
         if stage is not None and stage.id not in done:
             steps_left = max(2, _EXPECTED_STEPS - len(_rows(done, target)))
-            return Upcoming(stage, 1 / (steps_left + _EXPECTED_STEPS * (len(targets) - place - 1)))
+            return stage, 1 / (steps_left + _EXPECTED_STEPS * (len(targets) - place - 1))
     return None
 
 

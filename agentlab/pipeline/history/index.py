@@ -12,8 +12,8 @@ from typing import Self, TypeVar
 from agentlab.errors import RunUnreadableError, StorageError
 from agentlab.pipeline.branches.digest import Digest, Share
 from agentlab.pipeline.graph import INPUT
+from agentlab.pipeline.history.listing import Hit, search
 from agentlab.pipeline.history.reading import COMMAND, forget_lost_texts, read, stamps
-from agentlab.pipeline.history.search import Hit, search
 from agentlab.pipeline.store import Store
 from agentlab.runs.atomic import make_folder
 from agentlab.runs.manifest import read_manifest
@@ -74,7 +74,7 @@ class History:
         return self._do(self._digests)
 
     def search(self, query: str, most: int = 20) -> list[Hit]:
-        """See `search.search`; `most` is how many hits are wanted."""
+        """See `listing.search`; `most` is how many hits are wanted."""
         return self._do(lambda db: search(db, str(self._runs_dir), query, most))
 
     def __enter__(self) -> Self:

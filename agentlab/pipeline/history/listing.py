@@ -1,9 +1,70 @@
-"""The list of pipeline runs."""
+"""The list of pipeline runs, and full-text search over their inputs and the outputs of their stages."""
 
+import sqlite3
 from collections.abc import Sequence
 
 from agentlab.pipeline.branches.digest import Digest, shown
 from agentlab.runs.document import Block, Document, Table, Text
+
+_MOST_WORDS = 32  # of a query
+
+_TEXTS = """SELECT sha, snippet(words, 0, '»', '«', '…', 24) FROM words JOIN texts ON texts.id = words.rowid
+    WHERE words MATCH ? ORDER BY words.rank"""
+_RUNS = """SELECT name, step, created FROM stages JOIN runs ON runs.id = stages.run
+    WHERE sha = ? AND folder = ? ORDER BY created DESC, born DESC, place LIMIT ?"""
+
+
+class Hit(Document):
+    """A text that holds what was looked for, in one run; `snippet` shows the words between » and «."""
+
+    run: str
+    step: str
+    created: str
+    snippet: str
+
+
+class SearchView(Document):
+    """The answer of `pipeline history search`: best hits first, of equal ones the newest."""
+
+    query: str
+    hits: list[Hit]
+
+    def blocks(self) -> list[Block]:
+        """A row per hit, or a sentence."""
+        if not self.hits:
+            return [Text(f"No input and no stage's output has all words of {self.query!r}.")]
+        return [Table(("run", "stage", "text"), [(hit.run, hit.step, hit.snippet) for hit in self.hits])]
+
+
+def search(db: sqlite3.Connection, folder: str, query: str, most: int) -> list[Hit]:
+    """The texts of a runs folder with all words of `query`, each of which may be the beginning of a word.
+
+    Case and accents do not matter.
+
+    Raises:
+        sqlite3.Error: the index is damaged.
+    """
+    words = quoted(query)
+    if not words:
+        return []
+    hits: list[Hit] = []
+    for sha, snippet in db.execute(_TEXTS, (words,)):  # one by one: marking the words of a text is the costly part
+        shown = " ".join(snippet.split())
+        named = db.execute(_RUNS, (sha, folder, most - len(hits)))
+        hits += [Hit(run=run, step=step, created=created, snippet=shown) for run, step, created in named]
+        if len(hits) >= most:
+            break
+    return hits
+
+
+def quoted(query: str) -> str:
+    """What somebody typed as a query of FTS5: quoted prefixes, all of them wanted. Empty without any word. Pure.
+
+    Nothing of it is read as syntax: within quotation marks FTS5 knows only the mark itself, which is doubled.
+    """
+    cleaned = query.encode("utf-8", "replace").decode().replace("\0", " ")
+    words = [word for word in cleaned.split() if any(letter.isalnum() for letter in word)]
+    return " ".join('"' + word.replace('"', '""') + '"*' for word in words[:_MOST_WORDS])
 
 
 class HistoryLine(Document):

@@ -28,8 +28,8 @@ def test_the_stages_of_a_config_come_target_by_target_and_finished_ones_are_left
     done: dict[str, StageRow] = {}
     shares = []
     while (found := upcoming(load, ["a", "b"], done, seed=0)) is not None:
-        shares.append(found.share)
-        done[found.stage.id] = row(found.stage, [record()], load.slo)
+        shares.append(found[1])
+        done[found[0].id] = row(found[0], [record()], load.slo)
     assert [(row.target, row.value) for row in done.values()] == names
     assert shares == [1 / 4, 1 / 3, 1 / 2, 1]  # of the seconds that are left: each gets as many
 
@@ -39,7 +39,7 @@ def test_a_sweep_over_rates_starts_from_one_at_a_time_and_finds_the_limit(record
     load = LoadConfig(mode="sweep", slo=SloConfig(ttft_ms=500))
     done: dict[str, StageRow] = {}
     while (found := upcoming(load, ["a"], done, seed=0)) is not None:
-        stage = found.stage
+        stage = found[0]
         slow = stage.arrivals == "poisson" and stage.value > limit
         done[stage.id] = row(stage, [record(ttft=2.0 if slow else 0.1)] * 10, load.slo)
         assert len(done) <= 20
@@ -56,20 +56,20 @@ def test_a_target_that_does_not_answer_is_not_swept(record: Make) -> None:
     load = LoadConfig(mode="sweep", slo=SloConfig(ttft_ms=500))
     first = upcoming(load, ["a", "b"], {}, seed=0)
     assert first is not None
-    done = {first.stage.id: row(first.stage, [record(error="AuthError")], load.slo)}
+    done = {first[0].id: row(first[0], [record(error="AuthError")], load.slo)}
     second = upcoming(load, ["a", "b"], done, seed=0)
     assert second is not None
-    assert second.stage.target == "b"
+    assert second[0].target == "b"
 
 
 def test_a_stage_of_a_sweep_lasts_long_enough_for_a_queue_to_grow(record: Make) -> None:
     load = LoadConfig(mode="sweep", requests=10)
     first = upcoming(load, ["a"], {}, seed=0)
     assert first is not None
-    done = {first.stage.id: row(first.stage, [record(ttft=0.001, itl=0.0)], load.slo)}
+    done = {first[0].id: row(first[0], [record(ttft=0.001, itl=0.0)], load.slo)}
     second = upcoming(load, ["a"], done, seed=0)
     assert second is not None
-    assert second.stage.requests >= 3 * second.stage.value > 10
+    assert second[0].requests >= 3 * second[0].value > 10
 
 
 def test_a_load_is_carried_if_enough_is_good_and_no_queue_grows(record: Make) -> None:

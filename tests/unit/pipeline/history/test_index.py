@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.pipeline.branches.tree import tree
+from agentlab.pipeline.branches.digest import tree
 from agentlab.pipeline.history import reading
 from agentlab.pipeline.history.index import History
 from agentlab.pipeline.history.listing import history_list

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.pipeline.history.index import open_index
-from agentlab.pipeline.history.search import SearchView, quoted, search
+from agentlab.pipeline.history.listing import SearchView, quoted, search
 
 # what FTS5 reads as syntax where it is not quoted
 SYNTAX = st.sampled_from(

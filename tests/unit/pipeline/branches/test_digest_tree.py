@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.branches.digest import Digest, Share
-from agentlab.pipeline.branches.tree import TreeView, tree
+from agentlab.pipeline.branches.digest import Digest, Share, TreeView, tree
 from agentlab.runs.document import Code
 
 

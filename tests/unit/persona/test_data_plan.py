@@ -11,8 +11,7 @@ from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
-from agentlab.persona.data import Source, read_sources
-from agentlab.persona.plan import PersonaPlan, plan_of
+from agentlab.persona.data import PersonaPlan, Source, plan_of, read_sources
 from agentlab.train.base import Base, load_base
 from agentlab.train.dataset import Split
 from agentlab.train.estimate import TrainingMemory
