@@ -126,7 +126,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.pipeline.result:PipelineResult",
             prepare="agentlab.pipeline.run:prepare",
             foresee="agentlab.pipeline.run:foresee",
-            narrate="agentlab.pipeline.narrate:narrate",
+            narrate="agentlab.pipeline.result:narrate",
             measured="agentlab.pipeline.config:MEASURED",
         ),
         Command(
@@ -135,7 +135,7 @@ COMMANDS: dict[str, Command] = {
             result="agentlab.persona.result:PersonasResult",
             prepare="agentlab.persona.run:prepare",
             foresee="agentlab.persona.run:foresee",
-            narrate="agentlab.persona.narrate:narrate",
+            narrate="agentlab.persona.result:narrate",
             measured="agentlab.persona.config:MEASURED",
             take_part="agentlab.persona.follow:take_part",
         ),
@@ -144,7 +144,7 @@ COMMANDS: dict[str, Command] = {
             config="agentlab.bench.config:BenchConfig",
             result="agentlab.bench.result:BenchResult",
             prepare="agentlab.bench.run:prepare",
-            narrate="agentlab.bench.narrate:narrate",
+            narrate="agentlab.bench.result:narrate",
             measured="agentlab.bench.config:MEASURED",
         ),
     )

@@ -1,11 +1,15 @@
-"""The answer of `agentlab llm-bench`, as data."""
+"""What a benchmark says while it runs, and the answer of `agentlab llm-bench`, as data."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from agentlab.bench.check.result import CheckResult
 from agentlab.bench.config import Measure
 from agentlab.bench.load.result import LoadResult
-from agentlab.bench.load.tables import summary
+from agentlab.bench.load.tables import milliseconds, summary
 from agentlab.bench.quality.result import QualityResult
 from agentlab.runs.document import Block, Document
+from agentlab.runs.events import Event, Narration
 
 
 class BenchResult(Document):
@@ -22,3 +26,38 @@ class BenchResult(Document):
             return summary(self.load)
         part = self.check or self.quality
         return part.blocks() if part else []
+
+
+def narrate(event: Event) -> Narration | None:
+    """One line per stage, checked model or scored item group; requests move the bar."""
+    data = event.data
+    match event.type:
+        case "ceiling.measured":
+            short, long = data["short"], data["long"]
+            return Narration(
+                line=f"  this client: at most {short:.0f} requests/s with answers of one token, {long:.0f} with "
+                f"{data['tokens']}"
+            )
+        case "stage.started":
+            return Narration(detail=f"{data['target']}, {data['load']}", done=0, total=data["requests"])
+        case "stage.progress":
+            return Narration(done=data["ended"], total=data["requests"])
+        case "stage.finished":
+            return Narration(line=f"  {_stage(data)}", done=data["answered"])
+        case "model.checked":
+            took = "" if data["seconds"] is None else f", {data['seconds']:.2f} s"
+            return Narration(line=f"  {event.id}: answered {data['answered']} of {data['asked']}{took}")
+        case "answer.given":
+            return Narration(detail=event.id)
+        case "priors.saved":
+            return Narration(line=f"  {data['samples']} requests told to the workspace's ledger")
+    return None
+
+
+def _stage(data: Mapping[str, Any]) -> str:
+    speed = f"first token {milliseconds(data['ttft_ms'])}, last {milliseconds(data['e2e_ms'])}"
+    told = speed if data["answered"] else "no answer"
+    return (
+        f"{data['target']}  {data['load']}: {data['answered']} of {data['requests']} answered, "
+        f"{data['request_rate']:.4g}/s, {told}"
+    )

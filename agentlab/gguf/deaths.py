@@ -16,7 +16,7 @@ _LESS = "Use a smaller context (`context`), a smaller model, or close other prog
 _DOCTOR = f"`agentlab doctor` tries the engine by itself. If that dies too, a build for any processor helps: {REBUILD}"
 _FILE = "Leave the file alone while it is in use; `agentlab models list` shows where it lies."
 
-_CAUSES: deaths.Causes = {
+CAUSES: deaths.Causes = {
     signal.SIGABRT: ("a check inside llama.cpp failed, most often for want of memory", _LESS),
     signal.SIGSEGV: ("llama.cpp crashed", _DOCTOR),
     signal.SIGBUS: ("the model file changed or became unreadable while it was in use", _FILE),
@@ -34,11 +34,6 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _KILLED_LOADING = re.compile(r"died while it loaded the model: .*\((SIGKILL|SIGABRT)\)")
-
-
-def describe(status: int) -> tuple[str, str | None]:
-    """(cause, hint); see `workers.deaths.describe`."""
-    return deaths.describe(status, _CAUSES)
 
 
 def fault(status: int, log: str) -> str | None:

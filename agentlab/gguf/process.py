@@ -14,6 +14,7 @@ from agentlab.gguf import deaths
 from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.proof import Proofs, name_of, plain
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
+from agentlab.workers.deaths import describe
 
 
 class WorkerEngine(ChatProcess):
@@ -54,7 +55,7 @@ class WorkerEngine(ChatProcess):
         return fields
 
     def _died(self, status: int, log: str) -> tuple[str, str | None]:
-        cause, hint = deaths.describe(status)
+        cause, hint = describe(status, deaths.CAUSES)
         if self._proofs is None or self.used == plain(self.used) or not (signal := deaths.fault(status, log)):
             return cause, hint
         self._proofs.distrust(self.used, f"it died in use ({signal})")

@@ -1,4 +1,4 @@
-"""What a training of personas came to."""
+"""What a training of personas says while it runs, and what it came to."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agentlab.persona.config import BASE_NAME
 from agentlab.runs.document import Block, Document, Figure, Heading, Table, Text, number
+from agentlab.runs.events import Event, Narration
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -209,3 +210,24 @@ def loss_curves(personas: Sequence[PersonaResult]) -> bytes:
     if any(persona.eval_losses for persona in personas):
         axes.legend(frameon=False, fontsize=8)
     return png(figure)
+
+
+def narrate(event: Event) -> Narration | None:
+    """A line for each scoring of held-out conversations; steps move the bar."""
+    data = event.data
+    match event.type:
+        case "base.imported":
+            return Narration(line=f"  {event.id} imported as a checkpoint that can be trained, {data['seconds']:.0f} s")
+        case "data.checked":
+            counts = f"{data['conversations']} conversations, {data['held_out']} held out"
+            return Narration(line=f"  {event.id}: {counts}, {data['supervised']} tokens to learn")
+        case "train.step":
+            return Narration(detail=f"{event.id}: loss {data['loss']:.3f}", done=data["step"], total=data["steps"])
+        case "train.eval":
+            best = ", best so far" if data["best"] else ""
+            return Narration(line=f"  {event.id}: step {data['step']}, held-out loss {data['loss']:.4f}{best}")
+        case "persona.trained":
+            return Narration(line=f"  {event.id}: written to {data['adapter']}")
+        case "persona.measured":
+            return Narration(detail=f"measuring {event.id}", done=data["done"], total=data["total"])
+    return None

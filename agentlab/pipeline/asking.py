@@ -10,11 +10,10 @@ from agentlab.gguf.fingerprint import engine_build
 from agentlab.llm.structured import Rejected, fits
 from agentlab.pipeline.answer import Answer, Asked, canonical, key_of, sha_of
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.ladder import Failure, Rung, next_rung
 from agentlab.pipeline.memo import ANSWERED, Known, Memo
 from agentlab.pipeline.models import ask_local, ask_remote
 from agentlab.pipeline.residents import LocalModel, Residents
-from agentlab.pipeline.settings import Engine
+from agentlab.pipeline.settings import Engine, Failure, Rung, next_rung
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
 from agentlab.pipeline.work import FAILURES, Call

@@ -9,9 +9,9 @@ from agentlab.errors import ContextOverflowError
 from agentlab.llm.types import Usage
 from agentlab.pipeline.answer import Answer
 from agentlab.pipeline.config import PipelineConfig
-from agentlab.pipeline.ladder import Rung
 from agentlab.pipeline.memo import ANSWERED
 from agentlab.pipeline.residents import Residents
+from agentlab.pipeline.settings import Rung
 from agentlab.pipeline.work import Call, Messages, Tell
 from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag

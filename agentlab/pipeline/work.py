@@ -9,8 +9,7 @@ from typing import Any
 from agentlab.errors import ConfigError, GateError, MissingFileError, MissingKeyError, ModelFileError, RemoteError
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.graph import Step
-from agentlab.pipeline.ladder import shortened
-from agentlab.pipeline.settings import Drawing, drawing_of
+from agentlab.pipeline.settings import Drawing, drawing_of, shortened
 from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.state import Item
 from agentlab.pipeline.templates import compiled

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from agentlab.errors import AgentlabError, LLMTimeoutError, ModelFileError, WorkerDiedError
-from agentlab.gguf.deaths import at_fault, describe, fault, out_of_memory
+from agentlab.gguf.deaths import CAUSES, at_fault, fault, out_of_memory
+from agentlab.workers.deaths import describe
 
 
 @pytest.mark.parametrize(
@@ -19,18 +20,18 @@ from agentlab.gguf.deaths import at_fault, describe, fault, out_of_memory
 )
 def test_a_signal_is_named_however_it_is_reported(number: signal.Signals, word: str) -> None:
     for status in (-number, 128 + number):
-        cause, _ = describe(status)
+        cause, _ = describe(status, CAUSES)
         assert word in cause
         assert number.name in cause
 
 
 def test_a_binary_for_another_processor_is_to_be_rebuilt() -> None:
-    assert "--no-binary llama-cpp-python" in (describe(132)[1] or "")
+    assert "--no-binary llama-cpp-python" in (describe(132, CAUSES)[1] or "")
 
 
 @pytest.mark.parametrize("number", [4, 6, 7, 8, 9, 11, 15])
 def test_every_death_by_a_signal_names_a_remedy(number: int) -> None:
-    assert describe(-number)[1]
+    assert describe(-number, CAUSES)[1]
 
 
 @pytest.mark.parametrize(
@@ -39,14 +40,14 @@ def test_every_death_by_a_signal_names_a_remedy(number: int) -> None:
 def test_the_library_is_at_fault_unless_somebody_or_memory_was(number: int, expected: str | None) -> None:
     assert fault(-number, "GGML_ASSERT failed") == fault(128 + number, "") == expected
     assert fault(-number, "std::bad_alloc") is None
-    said = f"The process that holds m died: {describe(-number)[0]}."
+    said = f"The process that holds m died: {describe(-number, CAUSES)[0]}."
     assert at_fault(WorkerDiedError(said)) is (expected is not None)
     assert not at_fault(WorkerDiedError(f"{said}\nfailed to allocate"))
 
 
 @pytest.mark.parametrize("status", [0, 1, 70, 255, -64])
 def test_any_other_status_has_words_too(status: int) -> None:
-    assert describe(status)[0]
+    assert describe(status, CAUSES)[0]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_want_of_memory_is_known_in_all_its_words(said: str, kind: type[Agentlab
 
 @pytest.mark.parametrize(("number", "expected"), [(9, True), (6, True), (11, False), (15, False)])
 def test_a_worker_killed_while_loading_ran_out_and_one_killed_later_did_not(number: int, expected: bool) -> None:
-    cause, _ = describe(-number)
+    cause, _ = describe(-number, CAUSES)
     assert (
         out_of_memory(WorkerDiedError(f"The process that holds m died while it loaded the model: {cause}.")) is expected
     )

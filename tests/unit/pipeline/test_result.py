@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from agentlab.pipeline.narrate import narrate
-from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, silent, stage_results
+from agentlab.pipeline.result import ItemResult, PipelineResult, model_results, narrate, silent, stage_results
 from agentlab.runs.document import Code, Text
 from agentlab.runs.events import Event
 

@@ -11,8 +11,7 @@ from agentlab.errors import (
     WorkerDiedError,
 )
 from agentlab.gguf.deaths import out_of_memory
-from agentlab.pipeline.ladder import Failure, Rung, next_rung, shortened
-from agentlab.pipeline.settings import Engine
+from agentlab.pipeline.settings import Engine, Failure, Rung, next_rung, shortened
 from agentlab.pipeline.stage_config import Stage
 
 STAGE = Stage(id="a", model="m")

@@ -1,6 +1,6 @@
 """What a benchmark says while it runs."""
 
-from agentlab.bench.narrate import narrate
+from agentlab.bench.result import narrate
 from agentlab.runs.events import Event
 
 
