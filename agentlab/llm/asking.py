@@ -13,7 +13,7 @@ from agentlab.llm.budget import tokens_of
 from agentlab.llm.config import Cap, LLMConfig, Strategy
 from agentlab.llm.options import Options
 from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of, key_of
-from agentlab.llm.recorder import CallRecorder, attempt_from, error_from, outcome_data, tool_call_from, usage_from
+from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data, tool_call_from, usage_from
 from agentlab.llm.structured import Rejected
 from agentlab.llm.types import Completion, Message, Request
 
@@ -129,7 +129,7 @@ def _able(candidates: tuple[Candidate, ...], cap: Cap, task: str) -> tuple[Candi
     return able
 
 
-def replayed(recorder: CallRecorder | None, asked: Asked) -> Completion[Any] | None:
+def replayed(recorder: RunRecorder | None, asked: Asked) -> Completion[Any] | None:
     """What the record says the call came to, None if it knows nothing; a failure is raised again."""
     data = recorder.replay(asked.key) if recorder else None
     if data is None:
@@ -149,7 +149,7 @@ def replayed(recorder: CallRecorder | None, asked: Asked) -> Completion[Any] | N
     return Completion(value, text, data["model"], usage, attempts, True, calls, finish, None)
 
 
-def settled(recorder: CallRecorder | None, asked: Asked, outcome: Outcome) -> Completion[Any]:
+def settled(recorder: RunRecorder | None, asked: Asked, outcome: Outcome) -> Completion[Any]:
     """The completion, recorded; an error is recorded and raised."""
     if recorder and outcome.attempts:
         recorder.record(asked.key, asked.call_id or asked.question.task, outcome_data(asked.question.task, outcome))

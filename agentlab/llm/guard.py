@@ -252,10 +252,7 @@ class ModelGuard:
 
 
 class Slots:
-    """How many calls run at a time, for one event loop: first come, first served.
-
-    A slot is handed over by who leaves, so nobody overtakes and no wake-up is lost.
-    """
+    """Calls at a time in one event loop. A slot is handed over by who leaves: nobody overtakes, no wake-up is lost."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agentlab import errors
 from agentlab.errors import AgentlabError, RunUnreadableError
@@ -16,29 +16,8 @@ if TYPE_CHECKING:
 CALLED = "llm.called"
 
 
-class CallRecorder(Protocol):
-    """Remembers calls by key."""
-
-    @property
-    def run(self) -> str:
-        """Id of the run that asks."""
-        ...
-
-    def replay(self, key: str) -> dict[str, Any] | None:
-        """What was recorded under the key, None if nothing was."""
-        ...
-
-    def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's field
-        """Remember the outcome of a call."""
-        ...
-
-    def spent(self) -> Usage:
-        """What all recorded calls consumed together, with what those are assumed to have cost that never said."""
-        ...
-
-
 class RunRecorder:
-    """Keeps calls as `llm.called` events of a run, and knows those of its earlier sessions."""
+    """Remembers calls by key: keeps them as `llm.called` events of a run, and knows those of its earlier sessions."""
 
     def __init__(self, run: "Run") -> None:
         self._run = run
@@ -52,18 +31,18 @@ class RunRecorder:
         return self._run.id
 
     def replay(self, key: str) -> dict[str, Any] | None:
-        """What an earlier call with this key came to."""
+        """What was recorded under the key, None if nothing was."""
         return self._known.get(key)
 
     def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the event's field
-        """Append the event."""
+        """Remember the outcome of a call: append the event."""
         event = self._run.emit(CALLED, id, key=key, **data)
         if _stands(event.data):
             self._known[key] = event.data
         self._spent = self._spent + _spent(event.data)
 
     def spent(self) -> Usage:
-        """What all calls of the run consumed, earlier sessions and assumed costs included."""
+        """What all recorded calls consumed together, with what those are assumed to have cost that never said."""
         return self._spent
 
 

@@ -28,7 +28,7 @@ from agentlab.llm.loop import CallersLoop, Live, LoopThread
 from agentlab.llm.options import PLAIN, Options
 from agentlab.llm.provider_config import Limits
 from agentlab.llm.question import Means, Observer, Outcome, Question, ResponseCache, Sink
-from agentlab.llm.recorder import CallRecorder
+from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.strategies import HedgeBudget, Strategist
 from agentlab.llm.structured import M
 from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, Tier, Usage
@@ -54,7 +54,7 @@ class Router:
         *,
         env: Mapping[str, str],
         workspace: Workspace,
-        recorder: CallRecorder | None = None,
+        recorder: RunRecorder | None = None,
         stop: StopFlag | None = None,
         models: Mapping[str, ChatModel] | None = None,
         ledger: Ledger | None = None,

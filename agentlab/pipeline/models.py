@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import ContextOverflowError
+from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.pipeline.answer import Answer
 from agentlab.pipeline.config import PipelineConfig
@@ -13,7 +14,6 @@ from agentlab.pipeline.memo import ANSWERED
 from agentlab.pipeline.residents import Residents
 from agentlab.pipeline.settings import Rung
 from agentlab.pipeline.work import Call, Messages, Tell
-from agentlab.runs.run import Run
 from agentlab.runs.stop import StopFlag
 from agentlab.workers.chat import ChatRequest, Chunk
 
@@ -152,26 +152,16 @@ async def _heard(
     return live.completion
 
 
-class Spending:
+class Spending(RunRecorder):
     """What a run has spent, for the router. The answers themselves are the pipeline's to keep.
 
-    Implements `CallRecorder`. Nothing is replayed: an endpoint that was down may be back.
+    Nothing is replayed: an endpoint that was down may be back.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> str:
-        """Id of the run."""
-        return self._run.id
-
-    def replay(self, key: str) -> dict[str, Any] | None:
+    def replay(self, key: str) -> None:
         """Nothing."""
-        del key
-        return None
 
-    def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - the protocol's name
+    def record(self, key: str, id: str, data: dict[str, Any]) -> None:  # noqa: A002 - as of `RunRecorder`
         """Nothing: every answer becomes an event with its cost."""
 
     def spent(self) -> Usage:

@@ -102,6 +102,7 @@ def _figures(
         for quantile in _QUANTILES:
             yield _latency(target, stage, f"{metric} p{quantile * 100:g}", quantile, a, b, marks)
     counts = (len(first), len(records[0])), (len(second), len(records[1]))
+    both = all(records)
     yield Figure(
         target=target,
         stage=stage,
@@ -112,8 +113,8 @@ def _figures(
         first=counts[0][0] / counts[0][1] if counts[0][1] else None,
         second=counts[1][0] / counts[1][1] if counts[1][1] else None,
         n=(counts[0][1], counts[1][1]),
-        interval=partial(_share, *counts) if counts[0][1] and counts[1][1] else None,
-        note="" if counts[0][1] and counts[1][1] else "no requests",
+        interval=(lambda level, _: share_difference_interval(*counts, level=level)) if both else None,
+        note="" if both else "no requests",
     )
 
 
@@ -147,8 +148,3 @@ def _ratio(a: Floats, b: Floats, quantile: float, level: float, rng: np.random.G
     wanted = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end
     resamples = max(1_000, min(wanted, _MOST_CELLS // max(a.size, b.size)))
     return quantile_ratio_intervals(a, b, [quantile], rng, level=level, resamples=resamples)[0]
-
-
-def _share(first: tuple[int, int], second: tuple[int, int], level: float, rng: np.random.Generator) -> Interval:
-    del rng
-    return share_difference_interval(first, second, level=level)

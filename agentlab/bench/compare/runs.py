@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from shlex import quote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agentlab.bench.compare.load import load_figures
 from agentlab.bench.compare.result import CompareResult, CompareRow, Figure, Side, Verdict
@@ -23,7 +21,6 @@ from agentlab.stats.ratios import quantile_ratio_intervals
 from agentlab.tasks.items import TASK_TYPES
 
 COMMAND = "llm-bench"
-Floats = NDArray[np.float64]
 
 _LEAST_TIMES = 10
 
@@ -201,7 +198,7 @@ def _score(target: str, metric: str, pairs: Sequence[tuple[Answer, Answer]], not
         first=sum(first) / len(first) if first else None,
         second=sum(second) / len(second) if second else None,
         n=(len(first), len(second)),
-        interval=partial(_paired, first, second) if known else None,
+        interval=(lambda level, _: paired_share_difference_interval(first, second, level=level)) if known else None,
         note=note if known else "no item was scored in both",
     )
 
@@ -213,6 +210,10 @@ def _speed(target: str, pairs: Sequence[tuple[Answer, Answer]]) -> Figure:
     )
     first, second = first[first > 0], second[second > 0]
     enough = min(first.size, second.size) >= _LEAST_TIMES
+
+    def ratio(level: float, rng: np.random.Generator) -> Interval:
+        return quantile_ratio_intervals(first, second, [0.5], rng, level=level, resamples=4_000)[0]
+
     return Figure(
         target=target,
         stage="",
@@ -223,20 +224,6 @@ def _speed(target: str, pairs: Sequence[tuple[Answer, Answer]]) -> Figure:
         first=float(np.median(first)) if first.size else None,
         second=float(np.median(second)) if second.size else None,
         n=(first.size, second.size),
-        interval=partial(_ratio, first, second) if enough else None,
+        interval=ratio if enough else None,
         note="" if enough else f"too few answers: it takes {_LEAST_TIMES} on each side",
     )
-
-
-def _paired(first: list[float], second: list[float], level: float, rng: np.random.Generator) -> Interval:
-    del rng
-    return paired_share_difference_interval(first, second, level=level)
-
-
-def _ratio(
-    first: Floats,
-    second: Floats,
-    level: float,
-    rng: np.random.Generator,
-) -> Interval:
-    return quantile_ratio_intervals(first, second, [0.5], rng, level=level, resamples=4_000)[0]
