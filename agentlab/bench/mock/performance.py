@@ -9,8 +9,7 @@ from itertools import chain, count, repeat
 from typing import Literal
 
 from agentlab.bench.mock.answer import Answer
-from agentlab.bench.mock.chat import ChatDialect
-from agentlab.bench.mock.messages import MessagesDialect
+from agentlab.bench.mock.protocols import ChatDialect, MessagesDialect
 from agentlab.bench.mock.script import Scene
 
 Dialect = ChatDialect | MessagesDialect

@@ -19,12 +19,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
-from agentlab.bench.mock import chat, performance
+from agentlab.bench.mock import performance, protocols
 from agentlab.bench.mock.answer import Question, answer_to, dump, read
-from agentlab.bench.mock.chat import ChatDialect
 from agentlab.bench.mock.connection import Connection, Play, Request
-from agentlab.bench.mock.messages import MessagesDialect
 from agentlab.bench.mock.performance import Dialect, Performance, reply
+from agentlab.bench.mock.protocols import ChatDialect, MessagesDialect
 from agentlab.bench.mock.script import Scene, scene_of
 
 HOST = "127.0.0.1"
@@ -114,7 +113,7 @@ class MockServer:
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._controls: dict[tuple[str, str], Callable[[], bytes]] = {
-            ("GET", "/v1/models"): lambda: chat.models(EXAMPLES),
+            ("GET", "/v1/models"): lambda: protocols.models(EXAMPLES),
             ("GET", "/__seen"): lambda: json.dumps(self.seen()).encode(),
             ("POST", "/__reset"): self._forgotten,
         }
@@ -206,7 +205,7 @@ def _perform(scene: Scene, question: Question, dialect: Dialect, request: Reques
     if played is not None:
         return played
     if request.path == _EMBEDDINGS:
-        return performance.document(scene, chat.embeddings(question, scene), _error_document(dialect, scene))
+        return performance.document(scene, protocols.embeddings(question, scene), _error_document(dialect, scene))
     answer = answer_to(question, scene)
     if question.streamed and scene.act != "document":
         return performance.stream(scene, answer, dialect)
