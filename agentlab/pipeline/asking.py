@@ -99,7 +99,8 @@ class Asking:
         """Down the ladder, until an answer is good or the last rung has failed."""
         if model not in self._models:
             raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
-        wanted, rung = self._first(call, model), self._rung(call, model)
+        settings = self._engines.get(model) or self._models[model].usable
+        wanted, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
         while True:
             asked = self._asked(call, model, rung)
             known = self._recalled(call, wanted, asked)
@@ -145,10 +146,6 @@ class Asking:
         return following
 
     # -- questions ----------------------------------------------------------------------------------------------
-
-    def _rung(self, call: Call, model: str) -> Rung:
-        settings = self._engines.get(model) or self._models[model].usable
-        return Rung(settings, call.drawings[model].max_tokens)
 
     def _first(self, call: Call, model: str) -> Asked:
         """The question as the config puts it, whatever failures have changed since."""

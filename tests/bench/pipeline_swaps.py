@@ -27,8 +27,8 @@ from statistics import mean
 
 from agentlab import machine
 from agentlab.pipeline.schedule.plan import least_recently_used, schedule
+from agentlab.pipeline.schedule.problem import topological
 from agentlab.pipeline.schedule.types import Job, Room
-from agentlab.pipeline.schedule.units import topological
 from agentlab.runs.atomic import write_json
 
 OUT = Path(".agentlab/bench/pipeline-swaps.json")

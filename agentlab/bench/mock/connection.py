@@ -125,7 +125,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Called by the loop: whoever made it happen, nothing more can be sent."""
         self._transport = None
-        self._cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._finish(whole=False)
         self._opened(self, False)
 
@@ -209,8 +211,3 @@ class Connection(asyncio.Protocol):
         over, self._over, self._step, self._steps = self._over, None, None, iter(())
         if over is not None:
             over(whole)
-
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -8,8 +8,7 @@ embeddings  vectors; pure
 faults      errors as HTTP statuses and OpenAI's error document; pure
 metrics     counters in Prometheus' text format
 connection  uvicorn's connection, with deadlines and a bound on their number
-body        bodies within bounds, before anything is made of them
-gate        who is let in: browsers' pages, tokens, circles, bodies, and how many at a time
+gate        who is let in: browsers' pages, tokens, circles, bodies within bounds, and how many at a time
 app         the routes
 run         the socket, the checks before the start, the signals
 """

@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
-from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.problem import Problem, Way
+from agentlab.pipeline.schedule.problem import Problem, Way, check, problem_of, topological, waiting
 from agentlab.pipeline.schedule.search import cheap, cheapest
 from agentlab.pipeline.schedule.types import Evict, Job, Load, Room, Run, Schedule, Step
-from agentlab.pipeline.schedule.units import check, topological, waiting
 
 # How many moves may be looked at. Up to _SMALL units none of tens of thousands of graphs, some of them bred to be hard,
 # took 10,000. Beyond, a way has about as many moves as there are units, and the more models, the more there are to
@@ -30,7 +28,7 @@ def schedule(jobs: Sequence[Job], room: Room) -> Schedule:
         NoRoomError: a model does not fit even alone.
         ValueError: two jobs bear the same id or wait for each other, or a model has no size or load seconds.
     """
-    problem = units.of(jobs, room)
+    problem = problem_of(jobs, room)
     count = max(1, len(problem.owner))
     exact = cheapest(problem, _EXACT if count <= _SMALL else _EXACT // count)
     if exact is not None:

@@ -5,14 +5,13 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.problem import Move, State, bits
+from agentlab.pipeline.schedule.problem import Move, State, bits, problem_of
 from agentlab.pipeline.schedule.types import Job, Room
 from tests.unit.pipeline.schedule.conftest import jobs_of, problems, room_of
 
 
 def test_all_that_needs_no_load_is_done_at_once_and_a_model_without_work_is_forgotten() -> None:
-    problem = units.of(jobs_of("x:a y:b<x z:a<y end:c<z"), room_of(budget=2))
+    problem = problem_of(jobs_of("x:a y:b<x z:a<y end:c<z"), room_of(budget=2))
     assert problem.start(0b01) == State(done=0b001, resident=0b01, ready=(1,))
     assert problem.start(0b11) == State(done=0b111, resident=0, ready=(3,))
 
@@ -21,7 +20,7 @@ def test_all_that_needs_no_load_is_done_at_once_and_a_model_without_work_is_forg
 def test_what_is_ready_is_carried_along_as_it_would_be_found_among_all_units(
     asked: tuple[list[Job], Room], picks: list[int]
 ) -> None:
-    problem = units.of(*asked)
+    problem = problem_of(*asked)
     state = problem.start(0)
     for pick in picks:
         left = [unit for unit in bits(problem.end.done & ~state.done) if not problem.needs[unit] & ~state.done]
@@ -32,7 +31,7 @@ def test_what_is_ready_is_carried_along_as_it_would_be_found_among_all_units(
 
 
 def test_only_models_with_a_unit_ready_are_wanted_in_the_order_of_the_list() -> None:
-    problem = units.of(jobs_of("x:b y:a z:c<x w:b<y"), room_of(budget=2))
+    problem = problem_of(jobs_of("x:b y:a z:c<x w:b<y"), room_of(budget=2))
     assert [problem.models[model] for model in problem.wanted(problem.start(0))] == ["b", "a"]
 
 
@@ -41,7 +40,7 @@ def test_evictions_are_all_sets_that_make_room_and_have_none_to_spare(sizes: lis
     names = [f"m{number}" for number in range(len(sizes))]
     budget = max(*sizes, size, spare)
     room = Room({**dict(zip(names, sizes, strict=True)), "new": size}, dict.fromkeys([*names, "new"], 1.0), budget)
-    problem = units.of(jobs_of(" ".join(f"{name}:{name}" for name in [*names, "new"])), room)
+    problem = problem_of(jobs_of(" ".join(f"{name}:{name}" for name in [*names, "new"])), room)
     new = len(sizes)
 
     def enough(chosen: tuple[int, ...]) -> bool:

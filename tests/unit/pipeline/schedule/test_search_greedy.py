@@ -4,8 +4,7 @@ from random import Random
 
 from hypothesis import given, settings
 
-from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.problem import Problem, Way
+from agentlab.pipeline.schedule.problem import Problem, Way, problem_of
 from agentlab.pipeline.schedule.search import cheap, cheapest
 from agentlab.pipeline.schedule.types import Job, Room
 from tests.unit.pipeline.schedule.conftest import problems
@@ -32,7 +31,7 @@ def replayed(problem: Problem, way: Way) -> int:
 @settings(max_examples=60)
 @given(problems(jobs=20, models=6, local=True))
 def test_it_is_at_most_half_again_the_optimum_and_never_below(asked: tuple[list[Job], Room]) -> None:
-    problem = units.of(*asked)
+    problem = problem_of(*asked)
     best = optimum(problem)
     way = cheap(problem, width=16)
     assert way.cost == replayed(problem, way)
@@ -42,7 +41,7 @@ def test_it_is_at_most_half_again_the_optimum_and_never_below(asked: tuple[list[
 @settings(max_examples=60)
 @given(problems(jobs=20, models=6, local=True))
 def test_even_the_narrowest_way_reaches_the_end(asked: tuple[list[Job], Room]) -> None:
-    problem = units.of(*asked)
+    problem = problem_of(*asked)
     way = cheap(problem, width=1)
     assert optimum(problem) <= way.cost == replayed(problem, way)
 
@@ -57,7 +56,7 @@ def test_on_random_graphs_of_forty_jobs_it_is_near_the_optimum_on_average() -> N
             )
             for number in range(40)
         ]
-        problem = units.of(jobs, Room(dict.fromkeys("abcde", 1), dict.fromkeys("abcde", 1.0), budget=3))
+        problem = problem_of(jobs, Room(dict.fromkeys("abcde", 1), dict.fromkeys("abcde", 1.0), budget=3))
         ratios.append(cheap(problem, width=16).cost / optimum(problem))
     assert sum(ratios) / len(ratios) < 1.03
 
@@ -67,5 +66,5 @@ def test_where_the_choices_are_many_those_with_the_furthest_next_use_are_evicted
     names = [f"m{number}" for number in range(13)]
     chain = names + names[:12]
     jobs = [Job(str(place), model, frozenset({str(place - 1)})) for place, model in enumerate(chain)]
-    problem = units.of(jobs, Room(dict.fromkeys(names, 1), dict.fromkeys(names, 1.0), budget=12))
+    problem = problem_of(jobs, Room(dict.fromkeys(names, 1), dict.fromkeys(names, 1.0), budget=12))
     assert cheap(problem, width=1).cost == optimum(problem)

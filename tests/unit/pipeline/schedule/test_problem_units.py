@@ -2,14 +2,13 @@
 
 import pytest
 
-from agentlab.pipeline.schedule import units
-from agentlab.pipeline.schedule.problem import bits
+from agentlab.pipeline.schedule.problem import bits, problem_of
 from tests.unit.pipeline.schedule.conftest import jobs_of, room_of
 
 
 def reduced(text: str) -> list[tuple[str, list[int]]]:
     """Each unit's model, and the units before it."""
-    problem = units.of(jobs_of(text), room_of(budget=1))
+    problem = problem_of(jobs_of(text), room_of(budget=1))
     return [
         (problem.models[owner], list(bits(needs))) for owner, needs in zip(problem.owner, problem.needs, strict=True)
     ]
@@ -48,4 +47,4 @@ def test_units_come_after_what_they_need_however_the_jobs_are_listed() -> None:
 def test_a_time_that_is_none_is_refused(seconds: float) -> None:
     room = room_of(budget=1)
     with pytest.raises(ValueError, match="model a has no size, or no time"):
-        units.of(jobs_of("x:a"), type(room)(room.sizes, {**room.load_seconds, "a": seconds}, 1))
+        problem_of(jobs_of("x:a"), type(room)(room.sizes, {**room.load_seconds, "a": seconds}, 1))
