@@ -16,7 +16,10 @@ LOG = logging.getLogger("agentlab.llm")
 
 
 class Logged:
-    """Implements `ChatModel` around another. Rejected and broken-off answers are heard, too; secrets are masked."""
+    """Implements `ChatModel` around another: whoever listens to the logger `agentlab.llm` hears it word for word.
+
+    Rejected and broken-off answers are heard, too; secrets are masked.
+    """
 
     def __init__(self, name: str, model: ChatModel, redactor: Redactor) -> None:
         self._name = name
