@@ -6,9 +6,9 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp, fsum, log
+from math import ceil, fsum, log, tanh
 
-_EDGE = 1e-4  # a confidence is taken to be at least so far from 0 and from 1
+_EDGE = 1e-4  # a confidence, and a probability made of it, are at least so far from 0 and from 1
 _STEPS, _RIDGE, _SMALL = 10_000, 1e-9, 1e-9
 
 
@@ -81,8 +81,8 @@ class Platt:
     offset: float
 
     def __call__(self, confidence: float) -> float:
-        """The probability, in (0, 1)."""
-        return 1 / (1 + exp(-self.slope * _logit(confidence) - self.offset))
+        """The probability, in [0.0001, 0.9999]: nothing is certain."""
+        return _inner((1 + tanh((self.slope * _logit(confidence) + self.offset) / 2)) / 2)
 
 
 def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
@@ -107,7 +107,7 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
     curvature = odds.T @ odds / 4 + _RIDGE * np.eye(2)  # the loss has nowhere more, so no step goes too far
     line = np.zeros(2)
     for _ in range(_STEPS):
-        step = np.linalg.solve(curvature, odds.T @ (1 / (1 + np.exp(-odds @ line)) - targets))
+        step = np.linalg.solve(curvature, odds.T @ ((1 + np.tanh(odds @ line / 2)) / 2 - targets))
         line -= step
         if np.abs(step).max() < _SMALL:
             break
@@ -121,5 +121,8 @@ def _pairs(confidences: Sequence[float], right: Sequence[bool]) -> list[tuple[fl
 
 
 def _logit(confidence: float) -> float:
-    inner = min(max(confidence, _EDGE), 1 - _EDGE)
-    return log(inner / (1 - inner))
+    return log(_inner(confidence) / (1 - _inner(confidence)))
+
+
+def _inner(confidence: float) -> float:
+    return min(max(confidence, _EDGE), 1 - _EDGE)

@@ -122,8 +122,8 @@ def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = 
     """A vote over a whole debate instead of its last round: Free-MAD's score (arXiv 2509.11035, algorithm 1).
 
     In round k, counted from 0, everything counts 1 / (k + 1). A voter's first answer gains w_1; one that it gives up
-    loses w_2 and the one taken instead gains w_3; one that it keeps gains w_4. What could not be read is passed over.
-    The whole is the sum of all scores above 0.
+    loses w_2 and the one taken instead gains w_3; one that it keeps gains w_4. The whole is the sum of the scores above
+    0, and of what voters whose answers could not be read would have gained by keeping theirs.
 
     Args:
         rounds: the answers of each round, one per voter, in the same order in all rounds.
@@ -135,17 +135,18 @@ def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = 
     first, left, taken, kept = (Fraction(str(weight)) for weight in weights)
     scores: dict[H, Fraction] = defaultdict(Fraction)
     turns = list(zip(*rounds, strict=True))
-    latest: list[H | None] = [None] * len(turns)
+    latest, unread = list[H | None]([None] * len(turns)), Fraction(0)
     for number, answers in enumerate(rounds, 1):
         for voter, answer in enumerate(answers):
             before = latest[voter]
             if answer is None:
+                unread += (first if before is None else kept) / number
                 continue
             if before is not None and before != answer:
                 scores[before] -= left / number
             scores[answer] += (first if before is None else kept if before == answer else taken) / number
             latest[voter] = answer
-    return _tally(scores, turns, sum((score for score in scores.values() if score > 0), Fraction(0)))
+    return _tally(scores, turns, unread + sum(score for score in scores.values() if score > 0))
 
 
 def _tally(scores: Mapping[H, Fraction], named: Iterable[Iterable[H | None]], whole: Fraction) -> Tally[H]:

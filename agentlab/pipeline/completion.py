@@ -114,23 +114,22 @@ class _Scene:
         return derived(self.config.seed, f"{self.step.id}/{name}")
 
     def ask(self, name: str, prompt: str, schema: Mapping[str, Any]) -> str:
-        call = self._call(name, prompt, schema)
-        drawings = {
-            model: replace(drawing, temperature=0.0, max_tokens=VERDICT_TOKENS)
-            for model, drawing in call.drawings.items()
-        }
-        return self.answer(replace(call, drawings=drawings)).text
+        return self._reply(name, prompt, schema, temperature=0.0, max_tokens=VERDICT_TOKENS)
 
     def write(self, name: str, prompt: str) -> str:
-        return self.answer(replace(self._call(name, prompt, self.schema), stop=self.step.stage.stop)).text
+        return self._reply(name, prompt, self.schema, stop=self.step.stage.stop)
 
-    def _call(self, name: str, prompt: str, schema: Mapping[str, Any] | None) -> Call:
-        return Call(
+    def _reply(
+        self, name: str, prompt: str, schema: Mapping[str, Any] | None, stop: tuple[str, ...] = (), **drawn: Any
+    ) -> str:
+        call = Call(
             id=self.item.id(f"{self.step.id}/={name}"),  # no model is called so
             stage=self.step.stage,
             models=(self.model,),
             prompt=lambda _: (("user", prompt),),
-            drawings={self.model: drawing_of(self.config, self.step.stage, self.model)},
+            drawings={self.model: replace(drawing_of(self.config, self.step.stage, self.model), **drawn)},
             seed=self.seed(name),
             schema=schema,
+            stop=stop,
         )
+        return self.answer(call).text

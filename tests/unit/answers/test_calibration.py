@@ -102,6 +102,12 @@ def test_a_confidence_that_runs_the_wrong_way_says_nothing():
     assert platt(0.9) == platt(0.1) == pytest.approx(0.5)
 
 
+def test_a_hair_between_right_and_wrong_is_a_steep_line_and_no_overflow():
+    platt = fit([0.5, 0.5001] * 25, [False, True] * 25)
+    assert platt.slope > 100
+    assert (platt(1.0), platt(0.0)) == (0.9999, 0.0001)
+
+
 def test_all_right_is_likely_and_not_certain():
     platt = fit([0.9] * 50, [True] * 50)
     assert platt(0.9) == pytest.approx(51 / 52, abs=1e-3)

@@ -137,7 +137,8 @@ def test_one_round_of_a_trajectory_is_the_majority():
     assert trajectory([[]]).winner is None
 
 
-def test_an_answer_that_cannot_be_read_is_passed_over():
+def test_an_answer_that_cannot_be_read_backs_nobody_and_counts_for_the_whole():
+    assert trajectory([["x", None], ["x", "x"]]).share == pytest.approx(40 / 60)
     assert scores(trajectory([["x"], [None], ["x"]])) == {"x": 20 + Fraction(20, 3)}
     assert scores(trajectory([[None], ["x"]])) == {"x": 10}
     with pytest.raises(ValueError, match="shorter than"):
