@@ -21,7 +21,6 @@ from agentlab.llm.provider_config import Price as Price
 from agentlab.llm.provider_config import RoleName as RoleName
 from agentlab.llm.provider_config import RolesConfig as RolesConfig
 from agentlab.llm.provider_config import Strategy as Strategy
-from agentlab.llm.roles_layout import converted
 from agentlab.llm.types import Tier
 
 
@@ -119,7 +118,11 @@ class LLMConfig(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _from_roles_layout(cls, given: object) -> object:
-        return converted(given) if isinstance(given, dict) else given
+        if not (isinstance(given, dict) and "llm" in given):
+            return given
+        from agentlab.llm.roles_layout import converted  # brings YAML and takes 50 ms, which few configs need
+
+        return converted(given)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "LLMConfig":

@@ -5,8 +5,10 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import cast
 
 from agentlab.config.workspace import Workspace
+from agentlab.errors import BadRequestError
 from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.types import ChatModel, Delta, EmbeddingModel, Request
@@ -84,7 +86,13 @@ class Connections:
             BadRequestError: its provider makes none.
             MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
         """
-        return providers.embedder(self._model(name))
+        model = self._model(name)
+        if not callable(getattr(model, "embed", None)):
+            raise BadRequestError(
+                "This provider makes no embeddings.",
+                hint="Use a model of a provider of kind openai_compat, such as nomic-embed-text of an Ollama server.",
+            )
+        return cast(EmbeddingModel, model)
 
     def _model(self, name: str) -> ChatModel:
         if name in self._stand_ins:

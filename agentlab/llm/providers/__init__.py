@@ -55,17 +55,3 @@ def build(name: str, provider: Any, surroundings: Surroundings) -> ChatModel:
         MissingError: its key, file or package is not there.
     """
     return FACTORIES.load(provider.kind)(name, provider, surroundings)
-
-
-def embedder(model: ChatModel) -> EmbeddingModel:
-    """The same provider, for vectors.
-
-    Raises:
-        BadRequestError: it makes none.
-    """
-    if not callable(getattr(model, "embed", None)):
-        raise BadRequestError(
-            "This provider makes no embeddings.",
-            hint="Use a model of a provider of kind openai_compat, such as nomic-embed-text of an Ollama server.",
-        )
-    return cast(EmbeddingModel, model)

@@ -8,7 +8,7 @@ import pytest
 from agentlab import errors
 from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import OpenAICompatProvider
-from agentlab.llm.providers import Surroundings, build, embedder, openai_compat
+from agentlab.llm.providers import Surroundings, build, openai_compat
 from agentlab.llm.types import Embeddings, Usage
 
 
@@ -24,7 +24,7 @@ def embed(home):
 
         async def ask():
             try:
-                return await embedder(model).embed("e", texts)
+                return await model.embed("e", texts)
             finally:
                 await model.close()
 

@@ -6,8 +6,11 @@ import pytest
 
 from agentlab.errors import BadRequestError, UnknownNameError
 from agentlab.llm import providers
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.connections import Connections
 from agentlab.llm.provider_config import SHIPPED_KINDS, OpenAICompatProvider, PluginProvider, ScriptedProvider
-from agentlab.llm.providers import PROVIDERS, Surroundings, build, embedder
+from agentlab.llm.providers import PROVIDERS, Surroundings, build
+from agentlab.runs.redact import Redactor
 
 
 def test_the_table_and_the_config_know_the_same_kinds():
@@ -33,7 +36,9 @@ def test_a_kind_that_nobody_brings(home):
 def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
     compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1")
     model = build("p", compat, Surroundings({}, home))
-    assert embedder(model) is model
+    other = build("p", ScriptedProvider(kind="scripted"), Surroundings({}, home))
+    connections = Connections(LLMConfig(), {}, home, Redactor([]), {"a": model, "b": other})
+    assert connections.embedder("a") is model
     with pytest.raises(BadRequestError, match="no embeddings") as caught:
-        embedder(build("p", ScriptedProvider(kind="scripted"), Surroundings({}, home)))
+        connections.embedder("b")
     assert "openai_compat" in caught.value.hint
