@@ -13,8 +13,7 @@ from functools import reduce
 from typing import Any
 
 from agentlab.errors import BadRequestError
-from agentlab.gguf.pattern import MAX_REPEATS, pattern_rule
-from agentlab.gguf.ranges import MOST_DIGITS, between
+from agentlab.gguf.terminals import MAX_REPEATS, MOST_DIGITS, between, pattern_rule
 
 _DEEPEST = 64
 _MOST_PARTS = 20_000  # a fraction of a second; references with keywords beside them are written out wherever they stand

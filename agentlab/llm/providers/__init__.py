@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import BadRequestError
 from agentlab.llm.config import Timeout
-from agentlab.llm.types import ChatModel, EmbeddingModel
+from agentlab.llm.types import ChatModel
 from agentlab.plugins import Registry
 
 GROUP = "agentlab.providers"

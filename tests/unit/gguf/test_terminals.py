@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.gguf.ranges import between
+from agentlab.gguf.terminals import between
 
 
 def matches(alternatives: list[str], text: str) -> bool:
