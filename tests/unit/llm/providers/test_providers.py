@@ -1,6 +1,8 @@
 """Kinds of providers: those of the table, those of plug-ins, and those that nobody brings."""
 
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from types import ModuleType
 
 import pytest
 
@@ -21,8 +23,10 @@ def test_a_plug_in_is_found_by_its_entry_point(home, monkeypatch):
     def factory(name, provider, surroundings):
         return (name, provider.options, surroundings.workspace)
 
-    monkeypatch.setattr(EntryPoint, "load", lambda _: factory)
-    point = EntryPoint("mine", "some.package:factory", providers.GROUP)
+    package = ModuleType("some_package")
+    package.factory = factory
+    monkeypatch.setitem(sys.modules, "some_package", package)
+    point = EntryPoint("mine", "some_package:factory", providers.GROUP)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: EntryPoints([point]).select(group=group))
     made = build("p", PluginProvider(kind="mine", options={"a": 1}), Surroundings({}, home))
     assert made == ("p", {"a": 1}, home)
