@@ -18,8 +18,7 @@ from agentlab.bench.config import Target
 from agentlab.bench.failures import cause_of, message_of
 from agentlab.bench.quality.config import QualityConfig
 from agentlab.bench.quality.plan import QualityPlan, plan_quality
-from agentlab.bench.quality.result import ANSWERS_FILE, NOT_ASKED, Answer, JudgeNote, QualityResult
-from agentlab.bench.quality.scores import LEVEL, summarise
+from agentlab.bench.quality.result import ANSWERS_FILE, LEVEL, NOT_ASKED, Answer, JudgeNote, QualityResult, summarise
 from agentlab.errors import AgentlabError, BudgetExceededError, Interrupted, MissingError, ModelFileError, RemoteError
 from agentlab.llm import judge
 from agentlab.llm.config import LLMConfig

@@ -1,9 +1,16 @@
-"""The answer of `agentlab llm-bench quality`, and one line of its `answers.jsonl`."""
+"""The answer of `agentlab llm-bench quality`: from one line of its `answers.jsonl` to what a target is worth. Pure."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, TypeVar
 
 from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence
-from agentlab.tasks.items import TaskType
+from agentlab.stats.proportions import wilson_interval
+from agentlab.tasks.items import TASK_TYPES, TaskType
 
 ANSWERS_FILE = "answers.jsonl"
+LEVEL = 0.95
+N = TypeVar("N", int, float)
 NOT_ASKED = "NotAsked"  # the error of an item that was left out because the target never answered
 
 
@@ -74,6 +81,54 @@ class TargetQuality(Document):
     def priors(self) -> dict[TaskType, tuple[float, int]]:
         """Mean score and number of scored items by type of task: what is known before a model's first real call."""
         return {row.type: (row.quality, row.scored) for row in self.by_type if row.quality is not None}
+
+
+def summarise(target: str, answers: Sequence[Answer]) -> TargetQuality:
+    """One target's answers to all items. Sums of what is unknown for some answer are unknown."""
+    scored = [answer for answer in answers if answer.score is not None]
+    points = sum(answer.score or 0.0 for answer in scored)
+    answered = [answer for answer in answers if not answer.error]
+    seconds = _sum([answer.total_seconds for answer in scored if answer.error != NOT_ASKED])
+    times = [answer.total_seconds for answer in answered if answer.total_seconds is not None]
+    cost = _sum([answer.cost_usd for answer in answered])
+    scored_cost = _sum([answer.cost_usd for answer in scored if not answer.error])
+    return TargetQuality(
+        target=target,
+        **_quality(answers),
+        reason=next((answer.message or answer.error for answer in answers if answer.error), ""),
+        by_type=[_by_type(kind, answers) for kind in TASK_TYPES if any(answer.type == kind for answer in answers)],
+        seconds=seconds,
+        median_seconds=median(times) if times else None,
+        output_tokens=_sum([answer.output_tokens for answer in answered]),
+        cost_usd=cost,
+        per_second=points / seconds if seconds else None,
+        per_dollar=points / scored_cost if scored_cost else None,
+    )
+
+
+def _by_type(kind: TaskType, answers: Sequence[Answer]) -> TypeScore:
+    own = [answer for answer in answers if answer.type == kind]
+    valid = [answer.valid for answer in own if answer.valid is not None]
+    return TypeScore(type=kind, **_quality(own), valid_json=sum(valid) / len(valid) if valid else None)
+
+
+def _quality(answers: Sequence[Answer]) -> dict[str, Any]:
+    """How many there are, and the mean score of those that have one, with its interval."""
+    scores = [answer.score for answer in answers if answer.score is not None]
+    quality = wilson_interval(sum(scores), len(scores), level=LEVEL) if scores else None
+    return {
+        "items": len(answers),
+        "scored": len(scores),
+        "failed": sum(bool(answer.error) for answer in answers),
+        "quality": quality and quality.estimate,
+        "low": quality and quality.low,
+        "high": quality and quality.high,
+    }
+
+
+def _sum(values: Sequence[N | None]) -> N | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 class JudgeNote(Document):

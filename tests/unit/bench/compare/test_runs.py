@@ -16,8 +16,7 @@ from agentlab.bench.load.records import Record, to_lines
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.schedule import Stage
 from agentlab.bench.quality.asking import ANSWERS_FILE
-from agentlab.bench.quality.result import Answer, JudgeNote, QualityResult
-from agentlab.bench.quality.scores import LEVEL, summarise
+from agentlab.bench.quality.result import LEVEL, Answer, JudgeNote, QualityResult, summarise
 from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError, RunUnreadableError, UnknownNameError, UsageError
 from agentlab.llm.types import Usage
