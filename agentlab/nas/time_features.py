@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Times = NDArray[np.datetime64]
-Counts = NDArray[np.int64]
 
 _MINUTES = {"min": 1, "h": 60, "D": 1440, "W": 10080}
 _NAMES = {"t": "min", "min": "min", "h": "h", "d": "D", "w": "W"}
@@ -106,52 +105,19 @@ def _months_apart(times: Times) -> int:
 
     Months show in dates on one day of the month, on its last day, or about a month apart and one in every month.
     """
-    months = np.diff(_count(times, "M"))
+    import pandas as pd
+
+    at = pd.DatetimeIndex(times)
+    months = np.diff(times.astype("datetime64[M]").astype(np.int64))
     steps = np.diff(times).astype(np.int64)
     if months.min() < 1:
         return 0
-    first, last = _days_since(times, "M"), _days_since(times + np.timedelta64(1, "D"), "M") == 0
-    if (first == first[0]).all() or last.all():
+    if (at.day == at.day[0]).all() or at.is_month_end.all():
         values, counts = np.unique(months, return_counts=True)
         return int(values[counts.argmax()]) if counts.max() * 2 > len(months) else 0
     uneven = steps.min() < steps.max()
     near = steps.min() >= 26 * 86400 and steps.max() <= 35 * 86400
     return int(uneven and near and months.max() == 1)
-
-
-def _count(times: Times, unit: str) -> Counts:
-    """Whole minutes, hours, days, months since the epoch."""
-    return times.astype(f"datetime64[{unit}]").astype(np.int64)
-
-
-def _days_since(times: Times, unit: str) -> Counts:
-    """Days since the month or year of each date began."""
-    return _count(times, "D") - _count(times.astype(f"datetime64[{unit}]"), "D")
-
-
-def _weekday(times: Times) -> Counts:
-    """Monday is 0; day 0 of the epoch was a Thursday."""
-    return (_count(times, "D") + 3) % 7
-
-
-def _week(times: Times) -> Counts:
-    """ISO week less 1. A week belongs to the year of its Thursday."""
-    thursday = (_count(times, "D") + 3 - _weekday(times)).astype("datetime64[D]")
-    return _days_since(thursday, "Y") // 7
-
-
-def _cycles(times: Times, frequency: Frequency) -> list[tuple[Counts, int]]:
-    """Where each date stands in the cycles that matter at this frequency: (position from 0, last position)."""
-    minutes = frequency.minutes
-    if minutes is None:
-        return [(_count(times, "M") % 12, 11)]
-    if minutes >= 10080:
-        return [(_days_since(times, "M"), 30), (_week(times), 52)]
-    days = [(_weekday(times), 6), (_days_since(times, "M"), 30), (_days_since(times, "Y"), 365)]
-    if minutes >= 1440:
-        return days
-    hours = [(_count(times, "h") % 24, 23), *days]
-    return hours if minutes % 60 == 0 else [(_count(times, "m") % 60, 59), *hours]
 
 
 def time_features(times: Times, frequency: Frequency) -> NDArray[np.float32]:
@@ -160,5 +126,17 @@ def time_features(times: Times, frequency: Frequency) -> NDArray[np.float32]:
     The set and the scaling per frequency are those of the Informer's `timeF` encoding: hour/23, weekday/6,
     (day - 1)/30, (day of year - 1)/365, each minus 0.5.
     """
-    columns = [position / last - 0.5 for position, last in _cycles(times, frequency)]
-    return np.stack(columns, axis=1).astype(np.float32)
+    import pandas as pd
+
+    at, minutes = pd.DatetimeIndex(times), frequency.minutes
+    day, week = (at.day - 1, 30), (at.isocalendar().week.to_numpy(np.int64) - 1, 52)
+    days = [(at.day_of_week, 6), day, (at.day_of_year - 1, 365)]
+    if minutes is None:
+        cycles = [(at.month - 1, 11)]
+    elif minutes >= 10080:
+        cycles = [day, week]
+    elif minutes >= 1440:
+        cycles = days
+    else:
+        cycles = [*([] if minutes % 60 == 0 else [(at.minute, 59)]), (at.hour, 23), *days]
+    return np.stack([np.asarray(position) / last - 0.5 for position, last in cycles], axis=1).astype(np.float32)

@@ -6,13 +6,13 @@ costs a trial.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
 from agentlab.config.base import StrictModel
 from agentlab.errors import GateError, MissingError, ModelFileError, RemoteError
-from agentlab.llm.types import Completion, Message, Tier
+from agentlab.llm.types import Message
 from agentlab.search.history import incumbent
 from agentlab.search.prompts import LETTERS, Briefing, difference, edit_prompt, full_prompt, pick_prompt
 from agentlab.search.screen import Rules
@@ -21,26 +21,14 @@ from agentlab.search.types import Params, Proposal, Proposer, Trial
 if TYPE_CHECKING:
     import numpy as np
 
+    from agentlab.llm.router import Router
+
 _NOTE = 200  # characters of a model's reason that are kept
 
 # A search has begun: a model that became unreachable, unaffordable or unreadable may not stop it.
 LLM_FAILURES = (RemoteError, GateError, MissingError, ModelFileError)
 
 _Scalar = bool | int | float | str
-
-
-class Router(Protocol):
-    """The part of `agentlab.llm.router.Router` that a proposer uses."""
-
-    def tier(self, task: str) -> Tier | None:
-        """How much can be asked of every model that may serve `task`; None when none is configured."""
-        ...
-
-    def complete_sync(
-        self, messages: Sequence[Message], task: str, schema: type[BaseModel], *, call_id: str
-    ) -> Completion[Any]:
-        """A typed answer; the same `call_id` is answered from the run's events after a resume."""
-        ...
 
 
 class LLMProposer:
@@ -54,7 +42,7 @@ class LLMProposer:
     def __init__(
         self,
         base: Proposer,
-        router: Router,
+        router: "Router",
         rules: Rules,
         about: Briefing,
         *,

@@ -12,7 +12,7 @@ import torch  # noqa: TID253 - network modules are only imported to build a netw
 import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
 from torch import Tensor, nn  # noqa: TID253 - as above
 
-from agentlab.nas.informer.dropout import Dropout
+from agentlab.nas.informer.operations import Dropout
 
 _BLOCK = 2**19  # scores a CPU computes at once: they stay in its cache, and scoring 512 long windows stays small
 _BLOCK_ON_DEVICE = 2**28

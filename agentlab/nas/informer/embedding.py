@@ -5,8 +5,7 @@ import math
 import torch  # noqa: TID253 - network modules are only imported to build a network
 from torch import Tensor, nn  # noqa: TID253 - as above
 
-from agentlab.nas.informer.convolution import CircularConv
-from agentlab.nas.informer.dropout import Dropout
+from agentlab.nas.informer.operations import CircularConv, Dropout
 
 
 def sine_positions(length: int, width: int) -> Tensor:

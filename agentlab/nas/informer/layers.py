@@ -5,8 +5,7 @@ from torch import Tensor, nn  # noqa: TID253 - network modules are only imported
 
 from agentlab.nas.config import ModelConfig
 from agentlab.nas.informer.attention import Attention, Sparsity
-from agentlab.nas.informer.convolution import CircularConv
-from agentlab.nas.informer.dropout import Dropout
+from agentlab.nas.informer.operations import CircularConv, Dropout
 
 
 class FeedForward(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.nas.informer.dropout import Dropout
+from agentlab.nas.informer.operations import Dropout
 
 
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
