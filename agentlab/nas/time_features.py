@@ -129,12 +129,13 @@ def time_features(times: Times, frequency: Frequency) -> NDArray[np.float32]:
     import pandas as pd
 
     at, minutes = pd.DatetimeIndex(times), frequency.minutes
-    day, week = (at.day - 1, 30), (at.isocalendar().week.to_numpy(np.int64) - 1, 52)
+    week = pd.Index(at.isocalendar().week.to_numpy(np.int64) - 1)
+    day = (at.day - 1, 30)
     days = [(at.day_of_week, 6), day, (at.day_of_year - 1, 365)]
     if minutes is None:
         cycles = [(at.month - 1, 11)]
     elif minutes >= 10080:
-        cycles = [day, week]
+        cycles = [day, (week, 52)]
     elif minutes >= 1440:
         cycles = days
     else:
