@@ -30,7 +30,7 @@ from agentlab.runs.store import RunRecord
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from agentlab.config.differences import Difference
+    from agentlab.config.base import Difference
     from agentlab.config.load import Loaded
     from agentlab.config.overrides import Override
     from agentlab.runs.document import Document
@@ -225,7 +225,7 @@ def go_on(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{the_command.name}`.",
             hint=way_on(record, context, approve=context.reviewer is not None),
         )
-    from agentlab.config.differences import differences, larger_budget
+    from agentlab.config.base import differences, larger_budget
     from agentlab.config.load import dump_yaml, load_resolved
 
     model, path = the_command.config_model(), record.path / "config.yaml"
@@ -240,7 +240,7 @@ def go_on(
             hint="Start a new run for a different experiment.",
         )
     if record.status == "completed" and not larger_budget(changed):
-        from agentlab.runs.results import read_result
+        from agentlab.runs.store import read_result
 
         return FinishedRun(read_result(record, the_command.result_model()), record.path)
     context = replace(context, resumes=record.path)

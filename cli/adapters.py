@@ -84,9 +84,9 @@ def show(ctx: typer.Context, name: Name) -> None:
     from agentlab.lora.anatomy import anatomy
     from agentlab.lora.card import read_card
     from agentlab.lora.catalogue import find
+    from agentlab.lora.exporting import plan_serving
     from agentlab.lora.reading import Adapter
     from agentlab.lora.views import AdapterView
-    from agentlab.lora.vllm import plan_serving
 
     from .launch import surroundings
 

@@ -50,7 +50,7 @@ def show(
     """Show a run: status, headline figures, result."""
     from agentlab.commands import COMMANDS, command
     from agentlab.runs import store, views
-    from agentlab.runs.results import read_result
+    from agentlab.runs.store import read_result
 
     from .launch import reference, runs_folder, surroundings, way_on
 
@@ -178,7 +178,7 @@ def export(
 ) -> None:
     """Pack a run into one zip file, to send or to keep."""
     from agentlab.runs import store, views
-    from agentlab.runs.export import export as export_run
+    from agentlab.runs.store import export as export_run
 
     from .launch import reference, runs_folder, surroundings
 

@@ -10,11 +10,9 @@ from pydantic import BaseModel, ValidationError
 from agentlab.config.base import StrictModel, flatten
 from agentlab.config.fields import preset_slots
 from agentlab.config.keys import join, split
-from agentlab.config.layers import Layer
-from agentlab.config.overrides import Override
-from agentlab.config.presets import ConfigFile, is_path, named_files, path_file
+from agentlab.config.overrides import Layer, Override
+from agentlab.config.presets import ConfigFile, Sources, is_path, named_files, path_file
 from agentlab.config.sentences import problems, shown
-from agentlab.config.sources import Sources
 from agentlab.config.workspace import Workspace
 from agentlab.config.yaml_tree import read_text, read_yaml, write_yaml
 from agentlab.errors import ConfigError

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentlab.config.fields import below, is_tagged, known_keys
 from agentlab.config.keys import Key, child, join
-from agentlab.config.layers import Layer
+from agentlab.config.overrides import Layer
 
 _LONGEST_VALUE = 60
 _SECRET_NAME = re.compile(r"key|token|secret|password|credential|authorization", re.IGNORECASE)

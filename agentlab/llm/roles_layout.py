@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError
 
 from agentlab.config.base import StrictModel
-from agentlab.config.layers import Layer, without_nulls
+from agentlab.config.overrides import Layer, without_nulls
 from agentlab.config.sentences import problems, shown
 from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy
 from agentlab.llm.types import Tier

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from agentlab.lora.exporting import plan_serving
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import Blended
-from agentlab.lora.vllm import plan_serving
 from agentlab.runs.document import Block, Code, Document, Table, Text
 
 _WORST = 5  # modules that are shown

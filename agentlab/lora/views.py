@@ -9,9 +9,9 @@ from itertools import chain
 from agentlab.lora.anatomy import FIRST, Likeness, Part
 from agentlab.lora.card import Card
 from agentlab.lora.catalogue import Entry, Shape, shape_of
+from agentlab.lora.exporting import ServePlan
 from agentlab.lora.reading import Adapter
 from agentlab.lora.settings import Settings
-from agentlab.lora.vllm import ServePlan
 from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
 
 _MOST_MODULES = 5  # the most different ones that are shown
@@ -94,13 +94,13 @@ class AdapterView(Document):
         columns = ("module", "count", "mean norm", "least", "most", *firsts, "directions")
         rows = [
             (
-                part.name,
-                str(part.count),
-                *(number(value) for value in (part.mean, part.least, part.most)),
-                *(f"{share:.1%}" for share in part.energy),
-                str(part.directions),
+                p.name,
+                str(p.count),
+                *map(number, (p.mean, p.least, p.most)),
+                *map("{:.1%}".format, p.energy),
+                str(p.directions),
             )
-            for part in self.parts
+            for p in self.parts
         ]
         caption = "Frobenius norms of the change; shares of its energy in each module's strongest directions"
         found: list[Block] = [
@@ -146,9 +146,9 @@ class AdapterDiff(Document):
         """A row per module type, the most different modules, and what was set differently."""
         caption = f"distance: 0 for equal ones, {math.sqrt(2):.2f} for unrelated ones of one norm, 2 for opposite ones"
         found: list[Block] = [
-            _likenesses("module", self.types, caption),
+            _likenesses(self.types, caption),
             Heading("Most different modules"),
-            _likenesses("module", self.modules[:_MOST_MODULES], ""),
+            _likenesses(self.modules[:_MOST_MODULES], ""),
         ]
         for title, rows in (("Settings", self.settings), ("Cards", self.card)):
             if rows:
@@ -206,14 +206,13 @@ def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[st
     return {key: pair for key, pair in both() if pair[0] != pair[1]}
 
 
-def _likenesses(title: str, rows: Sequence[Likeness], caption: str) -> Table:
-    columns = (title, "count", "norm of first", "of second", "cosine", "distance")
+def _likenesses(rows: Sequence[Likeness], caption: str) -> Table:
+    columns = ("module", "count", "norm of first", "of second", "cosine", "distance")
     cells = [
         (
             each.name,
             str(each.count),
-            number(each.first),
-            number(each.second),
+            *map(number, (each.first, each.second)),
             f"{each.cosine:.4f}",
             f"{each.distance:.4f}",
         )

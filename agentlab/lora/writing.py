@@ -7,14 +7,12 @@ is needed, and servers that know one scale per adapter apply the right one.
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import torch  # noqa: TID253 - reached lazily, when an adapter is written
 
 from agentlab.errors import DataError, StorageError, UsageError
@@ -22,7 +20,7 @@ from agentlab.lora.blend import check_rank
 from agentlab.lora.delta import Delta
 from agentlab.lora.reading import PREFIX, WEIGHTS_FILE, Adapter, each_module, union
 from agentlab.lora.settings import CONFIG_FILE, Settings
-from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_json
+from agentlab.runs.atomic import hidden_folder, make_folder, storage_errors, sync_folder, write_json
 
 _DTYPES = {"float32": ("F32", torch.float32), "bfloat16": ("BF16", torch.bfloat16), "float16": ("F16", torch.float16)}
 _SLACK = 1 << 20  # bytes beside the weights
@@ -103,8 +101,13 @@ def write_adapter(
     if dtype not in _DTYPES:
         raise UsageError(f"Adapters cannot be stored as {dtype!r}.", hint=f"Known: {', '.join(_DTYPES)}.")
     label, kind = _DTYPES[dtype]
-    header, size = _header(shapes, rank, label, kind.itemsize, metadata or {})
-    with _staged(out, len(header) + size) as place:
+    sides = {
+        f"{PREFIX}{name}.lora_{side}.weight": (label, shape, shape[0] * shape[1] * kind.itemsize)
+        for name, (outputs, inputs) in shapes.items()
+        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
+    }
+    header = tensors_header(sides, metadata)
+    with _staged(out, len(header) + sum(size for _, _, size in sides.values())) as place:
         with (place / WEIGHTS_FILE).open("xb") as file:
             file.write(header)
             _write_modules(file, shapes, modules, rank, kind)
@@ -142,23 +145,18 @@ def _padded(delta: Delta, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.functional.pad(a, (0, 0, 0, missing)), torch.nn.functional.pad(b, (0, missing))
 
 
-def _header(
-    shapes: Mapping[str, tuple[int, int]], rank: int, label: str, width: int, metadata: Mapping[str, str]
-) -> tuple[bytes, int]:
-    """The head of a safetensors file, and how many bytes of data follow it."""
-    entries: dict[str, Any] = {"__metadata__": {**metadata, "format": "pt"}}
+def tensors_header(
+    tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The head of a safetensors file whose tensors follow in this order: type as the format names it, shape, bytes."""
+    entries: dict[str, Any] = {"__metadata__": {**(metadata or {}), "format": "pt"}}
     end = 0
-    for name, (outputs, inputs) in shapes.items():
-        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
-            start, end = end, end + shape[0] * shape[1] * width
-            entries[f"{PREFIX}{name}.lora_{side}.weight"] = {
-                "dtype": label,
-                "shape": shape,
-                "data_offsets": (start, end),
-            }
+    for name, (label, shape, size) in tensors.items():
+        start, end = end, end + size
+        entries[name] = {"dtype": label, "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(entries, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # data is aligned to 8 bytes
-    return struct.pack("<Q", len(text)) + text, end
+    return struct.pack("<Q", len(text)) + text
 
 
 def _config(origin: Settings, modules: list[str], rank: int) -> dict[str, Any]:
@@ -216,22 +214,8 @@ def _staged(out: Path, size: int) -> Iterator[Path]:
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
     with room_for(out, size):
-        _sweep(out.parent)
-        place = out.parent / f"{_MAKING}{os.getpid()}-{secrets.token_hex(4)}"
-        place.mkdir()
-        try:
+        with hidden_folder(out.parent, _MAKING) as place:
             yield place
             sync_folder(place)
             place.rename(out)
-            sync_folder(out.parent)
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written."""
-    for left in folder.glob(f"{_MAKING}*-*"):
-        owner = left.name.removeprefix(_MAKING).partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
+        sync_folder(out.parent)

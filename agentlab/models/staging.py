@@ -1,19 +1,12 @@
-"""A hidden folder beside the target, in which a model is made before it is renamed into place.
-
-It names its process, so that what a killed process left behind is known and removed.
-"""
+"""A hidden folder beside the target, in which a model is made before it is renamed into place."""
 
 import contextlib
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from agentlab.errors import StorageError
-from agentlab.runs.atomic import make_folder, storage_errors
+from agentlab.runs.atomic import hidden_folder, make_folder, storage_errors
 
 _PREFIX = ".making-"
 _SLACK = 32 << 20
@@ -44,22 +37,11 @@ def stage(folder: Path, needed: int, what: str) -> Iterator[Path]:
     """
     with models_storage(folder):
         make_folder(folder)
-        _sweep(folder)
         free = shutil.disk_usage(folder).free
         if free < needed + _SLACK:
             raise StorageError(
                 f"{folder} has {free / 1e6:.0f} MB free, but {what} takes {(needed + _SLACK) / 1e6:.0f} MB.",
                 hint=_ELSEWHERE,
             )
-        place = Path(tempfile.mkdtemp(dir=folder, prefix=f"{_PREFIX}{os.getpid()}-"))
-        try:
+        with hidden_folder(folder, _PREFIX) as place:
             yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    for left in folder.glob(f"{_PREFIX}*-*"):
-        owner = left.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)

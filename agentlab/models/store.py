@@ -195,5 +195,3 @@ class PulledModel(ModelPath):
     """A model that is in the workspace now, and where it came from: `workspace`, `cache`, or the name of a source."""
 
     origin: str
-
-

@@ -22,9 +22,9 @@ from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import Source
 from agentlab.persona.result import PersonaResult
-from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
 from agentlab.runs.lock import Lock, is_held
+from agentlab.runs.manifest import versions
 from agentlab.runs.run import Run
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def card_of(config: PersonaConfig, source: Source, row: PersonaResult, base: "Ba
             "best_step": row.best_step,
             "steps": row.steps,
         },
-        "versions": provenance.versions(),
+        "versions": versions(),
         "seed": config.seed,
         "run": run.id,
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from agentlab.persona.config import BASE_NAME
-from agentlab.runs.document import Block, Document, Figure, Heading, Table, Text, number
+from agentlab.runs.document import Block, Document, Figure, Heading, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
 from agentlab.runs.report import write_report
@@ -13,7 +13,6 @@ from agentlab.runs.run import Run
 from agentlab.stats.control import Interval
 from agentlab.train.data_report import DataReport
 
-_MIB = 1 << 20
 _CURVES = "plots/losses.png"
 
 
@@ -112,37 +111,24 @@ class PersonasResult(Document):
 
     def blocks(self) -> list[Block]:
         """A row per adapter, and whether they can be told apart."""
-        rows = [
-            (
-                p.name,
-                str(p.conversations),
-                str(p.held_out),
-                number(p.before, 3),
-                number(p.eval_loss, 3),
-                "–" if p.gain is None else str(p.gain),
-                f"{p.best_step} of {p.steps}",
-                number(p.tokens_per_second, 0),
-                f"{p.seconds:.0f}",
-                "–" if p.peak_bytes is None else f"{p.peak_bytes / _MIB:.0f}",
-                p.adapter,
-            )
-            for p in self.personas
-        ]
-        columns = (
-            "persona",
-            "trained on",
-            "held out",
-            "loss before",
-            "loss after",
-            "gain, 95 %",
-            "best step",
-            "tokens/s",
-            "seconds",
-            "peak MiB",
-            "adapter",
+        trainings = table(
+            self.personas,
+            {
+                "persona": lambda p: p.name,
+                "trained on": lambda p: p.conversations,
+                "held out": lambda p: p.held_out,
+                "loss before": lambda p: number(p.before, 3),
+                "loss after": lambda p: number(p.eval_loss, 3),
+                "gain, 95 %": lambda p: known(p.gain),
+                "best step": lambda p: f"{p.best_step} of {p.steps}",
+                "tokens/s": lambda p: number(p.tokens_per_second, 0),
+                "seconds": lambda p: f"{p.seconds:.0f}",
+                "peak MiB": lambda p: mebibytes(p.peak_bytes),
+                "adapter": lambda p: p.adapter,
+            },
+            "Conversations, losses on the held-out ones, speed and memory of each training",
         )
-        caption = "Conversations, losses on the held-out ones, speed and memory of each training"
-        return [Table(columns, rows, caption), *self._told_apart(), *self._forgotten()]
+        return [trainings, *self._told_apart(), *self._forgotten()]
 
     def _told_apart(self) -> list[Block]:
         if self.separability is None or self.chance is None:

@@ -7,9 +7,7 @@ from agentlab.pipeline.result import Figures
 from agentlab.pipeline.schedule.types import Evict, Load, Schedule
 from agentlab.pipeline.schedule.types import Run as Do
 from agentlab.pipeline.units import Unit
-from agentlab.runs.document import Block, Document, Table, Text
-
-_MIB = 1 << 20
+from agentlab.runs.document import Block, Document, Table, Text, mebibytes
 
 
 class PlanStep(Figures):
@@ -55,26 +53,16 @@ class PipelinePlan(Document):
     def blocks(self) -> list[Block]:
         """Steps, models, then what they come to."""
         steps = [
-            (
-                str(number),
-                step.action,
-                step.what,
-                step.model,
-                str(step.answers or ""),
-                f"{step.resident_bytes / _MIB:.0f}",
-            )
-            for number, step in enumerate(self.steps, 1)
+            (str(n), s.action, s.what, s.model, str(s.answers or ""), mebibytes(s.resident_bytes))
+            for n, s in enumerate(self.steps, 1)
         ]
-        models = [
-            (m.model, m.file, str(m.context), *(f"{part / _MIB:.0f}" for part in _parts(m)), m.source)
-            for m in self.models
-        ]
+        models = [(m.model, m.file, str(m.context), *map(mebibytes, _parts(m)), m.source) for m in self.models]
         best = "no order needs fewer" if self.method == "exact" else "found by rule: more stages than can be tried out"
         inputs = f"{self.inputs} input{'s' if self.inputs != 1 else ''}" if self.inputs else "For one input"
         said = (
             f"{inputs}, {self.loads} model load"
-            f"{'s' if self.loads != 1 else ''} ({best}), at most {self.peak_bytes / _MIB:.0f} of "
-            f"{self.budget_bytes / _MIB:.0f} MiB."
+            f"{'s' if self.loads != 1 else ''} ({best}), at most {mebibytes(self.peak_bytes)} of "
+            f"{mebibytes(self.budget_bytes)} MiB."
         )
         columns = ("model", "file", "context", "planned MiB", "weights", "cache", "buffers", "process", "GPU", "from")
         found: list[Block] = [Table(("", "", "what", "model", "answers", "MiB after it"), steps)]

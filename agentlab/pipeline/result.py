@@ -10,14 +10,11 @@ from agentlab.pipeline.branches.trace import item_of, stage_of
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.memo import ANSWERED
 from agentlab.pipeline.state import Item
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number, silence
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, known, mebibytes, number, silence, table
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
 
-_MIB = 1 << 20
-_STAGES = ("stage", "answers", "asked", "failed", "read", "reused", "written", "read/s", "written/s", "seconds")
-_MODELS = ("model", "loads", "seconds", "planned MiB", "loaded MiB", "peak MiB")
 _MOST_ITEMS, _LONGEST = 20, 20_000
 _MIB = 1 << 20
 _FROM = {"cache": "known from an earlier run", "parent": "taken over"}
@@ -92,41 +89,35 @@ class PipelineResult(Document):
 
     def tables(self) -> list[Block]:
         """What it took."""
-        stages = [
-            (
-                s.stage,
-                f"{s.answers}",
-                f"{s.asked}",
-                f"{s.failed}",
-                _count(s.prompt_tokens),
-                _count(s.reused_tokens),
-                _count(s.completion_tokens),
-                number(s.prefill_rate, 0),
-                number(s.decode_rate, 1),
-                f"{s.seconds:.2f}",
-            )
-            for s in self.stages
-        ]
-        models = [
-            (
-                m.model,
-                f"{m.loads}",
-                f"{m.load_seconds:.2f}",
-                f"{m.estimate_bytes / _MIB:.0f}",
-                f"{m.resident_bytes / _MIB:.0f}",
-                "–" if m.peak_bytes is None else f"{m.peak_bytes / _MIB:.0f}",
-            )
-            for m in self.models
-        ]
-        found: list[Block] = [
-            *map(Text, self.silent),
-            Table(
-                _STAGES,
-                stages,
-                caption="Each stage: its answers, for how many a model was asked, tokens and tokens per second",
-            ),
-        ]
-        return [*found, Table(_MODELS, models, caption="Local models")] if models else found
+        stages = table(
+            self.stages,
+            {
+                "stage": lambda s: s.stage,
+                "answers": lambda s: s.answers,
+                "asked": lambda s: s.asked,
+                "failed": lambda s: s.failed,
+                "read": lambda s: known(s.prompt_tokens),
+                "reused": lambda s: known(s.reused_tokens),
+                "written": lambda s: known(s.completion_tokens),
+                "read/s": lambda s: number(s.prefill_rate, 0),
+                "written/s": lambda s: number(s.decode_rate, 1),
+                "seconds": lambda s: f"{s.seconds:.2f}",
+            },
+            "Each stage: its answers, for how many a model was asked, tokens and tokens per second",
+        )
+        models = table(
+            self.models,
+            {
+                "model": lambda m: m.model,
+                "loads": lambda m: m.loads,
+                "seconds": lambda m: f"{m.load_seconds:.2f}",
+                "planned MiB": lambda m: mebibytes(m.estimate_bytes),
+                "loaded MiB": lambda m: mebibytes(m.resident_bytes),
+                "peak MiB": lambda m: mebibytes(m.peak_bytes),
+            },
+            "Local models",
+        )
+        return [*map(Text, self.silent), stages, *([models] if self.models else [])]
 
 
 Source = Literal["model", "cache", "parent"]
@@ -201,10 +192,6 @@ def silent(events: Iterable[Event]) -> list[str]:
         elif event.type == ANSWERED:
             answered.add(event.data["answer"]["model"])
     return [silence(model, len(why), why[-1]) for model, why in failed.items() if model not in answered]
-
-
-def _count(count: int | None) -> str:
-    return "–" if count is None else str(count)
 
 
 def write_pipeline_report(run: Run, items: Sequence[Item], steps: Sequence[Step], result: PipelineResult) -> None:

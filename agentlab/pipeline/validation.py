@@ -11,7 +11,7 @@ from agentlab.pipeline.registry import asked, available
 from agentlab.pipeline.settings import drawing_of, engine_of
 from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.templates import compiled
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.document import Block, Document, Text, table
 
 # Where a template first uses `input`: in braces, or in a tag.
 _INPUT = re.compile(r"\{[{%][^{}%]*\binput\b")
@@ -43,22 +43,21 @@ class Validated(Document):
 
     def blocks(self) -> list[Block]:
         """A sentence, the stages, and what may still go wrong."""
-        columns = ("mode", "stage", "reads", "models", "answers", "aggregation", "visits")
-        rows = [
-            (
-                s.mode,
-                s.stage,
-                ", ".join(s.reads),
-                ", ".join(s.models),
-                str(s.answers),
-                s.aggregation or "–",
-                str(s.visits),
-            )
-            for s in self.stages
-        ]
+        stages = table(
+            self.stages,
+            {
+                "mode": lambda s: s.mode,
+                "stage": lambda s: s.stage,
+                "reads": lambda s: ", ".join(s.reads),
+                "models": lambda s: ", ".join(s.models),
+                "answers": lambda s: s.answers,
+                "aggregation": lambda s: s.aggregation,
+                "visits": lambda s: s.visits,
+            },
+        )
         count = len(self.stages)
         said = f"The pipeline is valid: {count} stage{'s' if count != 1 else ''} over {', '.join(self.models)}."
-        return [Text(said), Table(columns, rows), *(Text(line) for line in (*self.remarks, *self.warnings))]
+        return [Text(said), stages, *(Text(line) for line in (*self.remarks, *self.warnings))]
 
 
 def validate(config: PipelineConfig, workspace: Workspace, env: Mapping[str, str]) -> Validated:

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,26 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def hidden_folder(folder: Path, prefix: str) -> Iterator[Path]:
+    """A new folder inside `folder`, to be renamed when it is whole; what has not been moved by then is removed.
+
+    It names its process, so that what a killed process left behind is known, and removed by the next one.
+    """
+    import psutil  # here alone: the help of a command does without
+
+    for left in folder.glob(f"{prefix}*-*"):
+        owner = left.name.removeprefix(prefix).partition("-")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    place = folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def is_temporary(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from agentlab.config.base import flatten
 from agentlab.config.yaml_tree import read_yaml
-from agentlab.runs.document import Block, Document, Heading, Table, Text, with_spread
+from agentlab.runs.document import Block, Document, Heading, Table, Text, known, with_spread
 from agentlab.runs.manifest import Metric
 from agentlab.runs.measured import Basis, Measured, differences, other_figures
 from agentlab.runs.store import RunRecord
@@ -51,13 +51,13 @@ class Comparison(Document):
 
     def blocks(self) -> list[Block]:
         """Config first: a difference in figures means nothing before that is known."""
-        keys = [(d.key, _shown(d.first), _shown(d.second)) for d in self.config]
+        keys = [(d.key, known(d.first), known(d.second)) for d in self.config]
         figures = [
             (
                 m.name,
                 with_spread(m.first, m.first_spread),
                 with_spread(m.second, m.second_spread),
-                "–" if m.change is None else f"{m.change:+.4g}",
+                known(m.change, "+.4g"),
                 m.better or ("within the spread" if m.within_spread and m.change is not None else "–"),
             )
             for m in self.metrics
@@ -139,7 +139,3 @@ def metric_differences(
             )
         )
     return rows
-
-
-def _shown(value: Any) -> str:
-    return "–" if value is None else str(value)

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import StorageError
+from agentlab.runs.document import known, visible
 from agentlab.runs.events import Event
 from agentlab.runs.run import Run
-from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
-    from agentlab.config.differences import Difference
+    from agentlab.config.base import Difference
 
 LLM_LOG = "agentlab.llm"
 
@@ -106,13 +106,9 @@ def _call(event: Event) -> str:
 def _attempt(attempt: Mapping[str, Any]) -> str:
     usage = attempt["usage"]
     cost = "" if usage["cost_usd"] is None else f", {usage['cost_usd']:.6f} USD"
-    tokens = f"{_known(usage['input_tokens'])} + {_known(usage['output_tokens'])} tokens{cost}"
+    tokens = f"{known(usage['input_tokens'], '', '?')} + {known(usage['output_tokens'], '', '?')} tokens{cost}"
     failure = f"; {attempt['error']}: {attempt['message']}" if attempt["error"] else ""
     return f"{attempt['model']}: {tokens}{failure}"
-
-
-def _known(count: int | None) -> str:
-    return "?" if count is None else str(count)
 
 
 def as_json(value: Any) -> str:

@@ -1,7 +1,9 @@
 """What a reader sees, independent of where: the screen, Markdown and HTML render the same blocks."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -45,6 +47,7 @@ class Code:
 
 
 Block = Heading | Text | Table | Figure | Code
+T = TypeVar("T")
 
 
 class Document(BaseModel):
@@ -69,8 +72,43 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{digits - 1}e}"
 
 
+def known(value: object, form: str = "", otherwise: str = "–") -> str:
+    """A figure in a Python format such as `,` or `.0%`; what is not known is a dash, or what is said otherwise."""
+    return otherwise if value is None else format(value, form)
+
+
+def mebibytes(size: int | None) -> str:
+    """A column whose heading says MiB."""
+    return "–" if size is None else f"{size / (1 << 20):.0f}"
+
+
+def dollars(cost: float | None) -> str:
+    """`0.0123 USD`, or `unknown`."""
+    return "unknown" if cost is None else f"{cost:.4f} USD"
+
+
+def table(rows: Iterable[T], columns: Mapping[str, Callable[[T], str | float | None]], caption: str = "") -> Table:
+    """A table of things: each column has a heading and finds its cell: text, a count, a measured figure, or nothing."""
+    cells = [[_cell(find(row)) for find in columns.values()] for row in rows]
+    return Table(tuple(columns), cells, caption)
+
+
+def _cell(value: str | float | None) -> str:
+    return str(value) if isinstance(value, str | int) else number(value)
+
+
 def with_spread(value: float | None, spread: float | None) -> str:
     """A measured figure and the standard deviation of what it is the mean of: `0.3251 ± 0.0012`."""
     if value is None or spread is None:
         return number(value)
     return f"{number(value)} ± {f'{spread:.4f}' if spread >= 1e-4 else number(spread)}"
+
+
+# C0 and C1 but for tab and newline: a model's answer or a file's name must not move the cursor, set a title or clear
+# the screen. And Bidi_Control (Unicode, PropList): it must not read otherwise than it is.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with a replacement character for each control character; lines end as on Unix. Pure."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

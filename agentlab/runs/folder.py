@@ -1,14 +1,15 @@
 """A folder that one piece of work writes to: a run, a trial of it in this or another process, a product."""
 
+import contextlib
 import os
 import re
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from agentlab.errors import UsageError
-from agentlab.runs.atomic import make_folder, write_bytes, write_json, write_text
+from agentlab.runs.atomic import is_temporary, make_folder, write_bytes, write_json, write_text
 from agentlab.runs.redact import Redactor
-
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -74,3 +75,22 @@ class Folder:
         path = self.file(name)
         write_bytes(path, data)
         return path
+
+
+CREATING = ".creating-"  # how the folder of a run is called until it is whole
+_ABANDONED_SECONDS = 3600.0  # creating one takes milliseconds
+
+
+def sweep_run(folder: Path) -> None:
+    """Remove half-written files of a run. The caller holds its lock."""
+    for left in filter(is_temporary, folder.rglob(".*")):
+        with contextlib.suppress(OSError):  # it does no harm but take space
+            left.unlink()
+
+
+def sweep_creations(runs_dir: Path, now: float) -> None:
+    """Remove folders of runs whose creation was killed long ago. `now` is in UNIX seconds."""
+    for left in runs_dir.glob(f"{CREATING}*"):
+        with contextlib.suppress(OSError):  # another process was faster
+            if now - left.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(left)

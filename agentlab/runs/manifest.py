@@ -1,13 +1,19 @@
 """The manifest: who ran what, when, with which outcome. Small, versioned, replaced atomically."""
 
 import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import agentlab
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.atomic import read_text
+from agentlab.runs.events import Event
 from agentlab.stats.control import Control
 
 SCHEMA_VERSION = 1
@@ -99,3 +105,58 @@ def read_manifest(folder: Path) -> Manifest:
         raise RunUnreadableError(
             f"{path} is damaged.", hint="The events of the run are in events.jsonl beside it."
         ) from error
+
+
+_PACKAGES = ("torch", "numpy", "optuna", "transformers", "llama-cpp-python", "pydantic")
+_GIT_SECONDS = 5
+
+
+def versions() -> dict[str, str]:
+    """Of agentlab, Python and the libraries that can change a number. Imports none of them."""
+    found = {"agentlab": agentlab.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout that begins at `folder`; None when there is none, or no git.
+
+    A repository further up is somebody else's: that of a project which has agentlab in its environment.
+    """
+    try:
+        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return None
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words],  # noqa: S607 - the user's own git
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_GIT_SECONDS,
+    )
+    return done.stdout.strip()
+
+
+_BEGINNINGS = ("run.started", "run.resumed")
+
+
+def elapsed(manifest: Manifest, events: Sequence[Event]) -> float:
+    """Wall seconds of all sessions; of one that nobody has ended, those from its first event to the last.
+
+    A session writes its seconds into the manifest when it ends. One that is under way, or was killed, has only events.
+    """
+    begun = [event.t for event in events if event.type in _BEGINNINGS]
+    sessions = (manifest.started is not None) + len(manifest.resumed)
+    if manifest.status != "running" or not begun or len(begun) < sessions:  # one has begun and not said so yet
+        return manifest.seconds
+    return round(manifest.seconds + max(0.0, events[-1].t - begun[-1]), 3)

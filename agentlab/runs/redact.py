@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MASK = "[redacted]"
 
 
-
 class Redactor:
     """Knows the secret values of an environment and the shapes of common keys."""
 

@@ -13,16 +13,23 @@ from typing import Any
 import agentlab
 from agentlab.errors import StorageError
 from agentlab.files import open_to_write
-from agentlab.runs import provenance
 from agentlab.runs.atomic import make_folder, storage_errors, sync_folder, write_bytes, write_json, write_text
 from agentlab.runs.document import Block
-from agentlab.runs.elapsed import elapsed
 from agentlab.runs.events import Event, EventSink
-from agentlab.runs.folder import Folder, check_name
+from agentlab.runs.folder import CREATING, Folder, check_name, sweep_creations, sweep_run
 from agentlab.runs.journal import Journal
-from agentlab.runs.leftovers import CREATING, sweep_creations, sweep_run
 from agentlab.runs.lock import Lock
-from agentlab.runs.manifest import Failure, Manifest, Metric, Status, Tokens, read_manifest
+from agentlab.runs.manifest import (
+    Failure,
+    Manifest,
+    Metric,
+    Status,
+    Tokens,
+    elapsed,
+    git_state,
+    read_manifest,
+    versions,
+)
 from agentlab.runs.redact import Redactor
 from agentlab.stats.control import Control
 
@@ -99,8 +106,8 @@ class Run:
             argv=[edge.redactor.scrub(word) for word in spec.argv],
             config_hash=spec.config_hash,
             seed=spec.seed,
-            versions=provenance.versions(),
-            git=provenance.git_state(Path(agentlab.__file__).parent.parent),
+            versions=versions(),
+            git=git_state(Path(agentlab.__file__).parent.parent),
             created=_iso(now),
         )
         make_folder(runs_dir)

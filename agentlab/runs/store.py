@@ -1,18 +1,21 @@
 """Finding run folders: list, look up by name, remove."""
 
+import json
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import TypeVar
 
 from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
-from agentlab.runs.atomic import read_text, storage_errors
-from agentlab.runs.elapsed import elapsed
+from agentlab.runs.atomic import is_temporary, read_text, storage_errors
+from agentlab.runs.document import Document
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.runs.lock import is_held
-from agentlab.runs.manifest import Manifest, Status, read_manifest
+from agentlab.runs.manifest import Manifest, Status, elapsed, read_manifest
 from agentlab.runs.run import LOCK
 
 _MAX_TEXT = 64 << 20
@@ -185,3 +188,56 @@ def remove(runs_dir: Path, *run_ids: str) -> None:
     for run_id in run_ids:
         with storage_errors(runs_dir / run_id):
             shutil.rmtree(runs_dir / run_id)
+
+
+D = TypeVar("D", bound=Document)
+
+
+def read_result(record: RunRecord, model: type[D]) -> D:
+    """What the run found.
+
+    Raises:
+        RunUnreadableError: absent or of another shape.
+    """
+    try:
+        return model.model_validate(json.loads(record.text("result.json")))
+    except (ValueError, RecursionError) as error:
+        raise RunUnreadableError(
+            f"{record.path / 'result.json'} is damaged.", hint=f"Its report is {record.path / 'report.md'}."
+        ) from error
+
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip file can hold
+_BLOCK = 1 << 20
+
+
+def export(record: RunRecord, target: Path) -> Path:
+    """Pack every file of the run below a folder of its name.
+
+    Raises:
+        UsageError: the target exists.
+        StorageError: it cannot be written.
+    """
+    if target.exists():
+        raise UsageError(f"{target} already exists.", hint="Choose another --out.")
+    temporary = target.with_name(f".{target.name}.tmp")
+    files = sorted(path for path in record.path.rglob("*") if _belongs(path))
+    with storage_errors(target):
+        try:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in files:
+                    entry = zipfile.ZipInfo(f"{record.id}/{path.relative_to(record.path).as_posix()}", _EPOCH)
+                    entry.compress_type = zipfile.ZIP_DEFLATED
+                    entry.external_attr = 0o644 << 16
+                    with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as packed:
+                        shutil.copyfileobj(source, packed, _BLOCK)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return target
+
+
+def _belongs(path: Path) -> bool:
+    """Not the lock, not what a kill left half-written, and no link, which may lead anywhere on this machine."""
+    return path.is_file() and not path.is_symlink() and path.name != LOCK and not is_temporary(path)

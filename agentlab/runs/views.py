@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number, with_spread
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, known, number, with_spread
 from agentlab.runs.manifest import Manifest
 from agentlab.runs.store import Listing, RunRecord
 
@@ -106,13 +106,14 @@ class RunView(Document):
     def blocks(self) -> list[Block]:
         """Status first, figures next, then what the command itself reports."""
         manifest = Manifest.model_validate(self.manifest)
+        tokens = manifest.tokens
         facts = [
             ("status", self.status),
             ("command", " ".join(manifest.argv)),
             ("started", manifest.started or "–"),
             ("time", _time(self.seconds, manifest)),
             ("seed", str(manifest.seed)),
-            ("tokens", f"{_known(manifest.tokens.input)} in, {_known(manifest.tokens.output)} out"),
+            ("tokens", f"{known(tokens.input, '', 'unknown')} in, {known(tokens.output, '', 'unknown')} out"),
             ("folder", self.path),
         ]
         if manifest.error:
@@ -129,7 +130,3 @@ def _time(seconds: float, manifest: Manifest) -> str:
     since = "" if manifest.ended or manifest.started is None else " up to the last event"
     again = f", resumed {len(manifest.resumed)}x" if manifest.resumed else ""
     return f"{seconds:.1f} s{since}{again}"
-
-
-def _known(count: int | None) -> str:
-    return "unknown" if count is None else str(count)

@@ -1,15 +1,15 @@
 """What is to be known of the data before anything is trained on it."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentlab.runs.document import Block, Document, Table, Text
 from agentlab.train.conversations import Conversation
-from agentlab.train.dataset import Split
-from agentlab.train.leakage import leakage
+from agentlab.train.dataset import Split, normalised
 from agentlab.train.masks import Example
 
 FEW_TURNS, LITTLE_LEARNT = 50, 0.05
@@ -172,3 +172,49 @@ def _warnings(train: Side, held_out: Side, leaks: int) -> Iterator[str]:
             f"{leaks} of {held_out.conversations} held-out conversations were seen in training: their loss says how "
             "well they are remembered."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A held-out conversation and the first one of the training that it shares most with; lines of their files.
+
+    `turns` from the first question on are the same but for case and punctuation, whatever the system message. `exact`:
+    all of both are, to the letter.
+    """
+
+    held_out: int
+    train: int
+    turns: int
+    exact: bool
+
+
+def leakage(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> list[Leak]:
+    """One for each held-out conversation of which a question was learnt in its context, exact ones first.
+
+    The context of a question is all that was said before it: "And then?" is asked in many conversations.
+    """
+    whole, seen = dict[object, int](), dict[bytes, int]()
+    for conversation in train:
+        whole.setdefault(conversation.turns, conversation.line)
+        for beginning in _beginnings(conversation):
+            seen.setdefault(beginning, conversation.line)
+    leaks = list[Leak]()
+    for conversation in held_out:
+        turns, line = 0, 0
+        for count, beginning in enumerate(_beginnings(conversation), 1):
+            if beginning not in seen:
+                break
+            turns, line = count, seen[beginning]
+        exact = whole.get(conversation.turns)
+        if turns:
+            leaks.append(Leak(conversation.line, exact or line, turns, exact=exact is not None))
+    return sorted(leaks, key=lambda leak: not leak.exact)
+
+
+def _beginnings(conversation: Conversation) -> Iterator[bytes]:
+    """A digest of the first question, of it and its answer, of these and the next question, and so on."""
+    digest = hashlib.sha256()
+    for turn in conversation.turns:
+        if turn.role != "system":
+            digest.update(hashlib.sha256(normalised(turn.content).encode()).digest())
+            yield digest.digest()

@@ -22,7 +22,6 @@ from agentlab.train.checkpoints import Progress
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.data_report import tokens_of
 from agentlab.train.dataset import Split
-from agentlab.train.loop import TrainingLoop
 from agentlab.train.ranks import RESUME, lost_another
 from agentlab.train.state import Tell
 from agentlab.workers import memory
@@ -98,7 +97,7 @@ def train_adapter(
     if not split.train:
         raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
     with quietly():
-        from agentlab.train.trainer import generators_kept
+        from agentlab.train.trainer import TrainingLoop, generators_kept
 
     needed = memory_needed(base, [split], lora, training, together=False)
     with explained(lora, training, needed.checkpointing), generators_kept(), attached(base, lora, seed) as model:

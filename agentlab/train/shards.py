@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from agentlab.errors import DataError, MissingFileError, ModelFileError
 from agentlab.lora.delta import Delta
 from agentlab.lora.reading import Adapter
+from agentlab.lora.writing import tensors_header
 from agentlab.runs.atomic import read_text, write_json
 
 INDEX = "model.safetensors.index.json"
@@ -124,7 +124,8 @@ def write_merged(checkpoint: Checkpoint, adapter: Adapter, target: Path, dtype: 
     for name in dict.fromkeys(stored.file for stored in checkpoint.tensors.values()):
         mine = {key: stored for key, stored in checkpoint.tensors.items() if stored.file == name}
         with _opened(checkpoint.folder / name) as source, (target / name).open("xb") as file:
-            file.write(_header(mine, dtype))
+            told = {name: (_LABELS[dtype] if dtype else s.label, s.shape, s.bytes(dtype)) for name, s in mine.items()}
+            file.write(tensors_header(told))
             for key, stored in mine.items():
                 tell(done, len(checkpoint.tensors), key)
                 kind = dtype or _FLOATS[stored.label]
@@ -159,19 +160,6 @@ def _raw(block: torch.Tensor, kind: torch.dtype, key: str) -> Any:
     if not torch.isfinite(written).all():
         raise ModelFileError(f"{key} would hold numbers that are infinite or none.", hint="Merge with --dtype float32.")
     return written.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _header(tensors: Mapping[str, Stored], dtype: torch.dtype | None) -> bytes:
-    """The head of a safetensors file."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for key, stored in tensors.items():
-        start, end = end, end + stored.bytes(dtype)
-        label = _LABELS[dtype] if dtype else stored.label
-        entries[key] = {"dtype": label, "shape": stored.shape, "data_offsets": (start, end)}
-    text = json.dumps(entries, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # data is aligned to 8 bytes
-    return struct.pack("<Q", len(text)) + text
 
 
 def _files(folder: Path) -> list[str]:

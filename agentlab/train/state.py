@@ -1,7 +1,7 @@
 """A training between two steps: what is known of it, and what follows from that.
 
-Others compute the steps: `loop` those of one adapter, `joint` those of several. They ask here what comes next, and note
-here what came of it.
+Others compute the steps: `trainer` those of one adapter, `joint` those of several. They ask here what comes next, and
+note here what came of it.
 """
 
 import hashlib
@@ -15,12 +15,20 @@ import torch  # noqa: TID253 - this module is only imported by code that trains
 
 from agentlab.errors import DivergedError
 from agentlab.train import schedule
-from agentlab.train.checkpoints import Checkpoint, Progress, Weights, last_checkpoint, save_checkpoint
+from agentlab.train.checkpoints import (
+    Checkpoint,
+    Progress,
+    Weights,
+    adamw,
+    last_checkpoint,
+    restore,
+    save_checkpoint,
+    state_of,
+)
 from agentlab.train.collate import Rows
 from agentlab.train.config import TrainingConfig
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
-from agentlab.train.optimizer import adamw, restore, state_of
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 Batch = list[tuple[Example, ...]]  # rows

@@ -14,8 +14,7 @@ from agentlab.config.load import load_resolved, resolved, unkept
 from agentlab.nas.config import NasConfig
 from agentlab.nas.result import NasResult
 from agentlab.runs.redact import Redactor
-from agentlab.runs.results import read_result
-from agentlab.runs.store import find
+from agentlab.runs.store import find, read_result
 from agentlab.session import Watch, begin, surroundings
 from tests.cli.conftest import TINY, Answer
 

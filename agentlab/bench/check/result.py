@@ -2,7 +2,7 @@
 
 from agentlab.bench.failures import Group
 from agentlab.llm.config import RoleName
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence
+from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence, table
 
 
 class ModelCheck(Document):
@@ -66,32 +66,21 @@ class CheckResult(Document):
         ]
 
     def _availability(self) -> Table:
-        rows = [
-            (
-                row.model,
-                row.provider,
-                row.id,
-                "available" if row.available else "unavailable",
-                number(row.first_seconds, 3),
-                number(row.total_seconds, 3),
-                number(row.slowest_seconds, 3),
-                str(row.successes),
-                str(row.failures),
-            )
-            for row in self.models
-        ]
-        columns = (
-            "model",
-            "provider",
-            "id",
-            "status",
-            "first s",
-            "total s",
-            "slowest s",
-            "successes",
-            "failures",
+        return table(
+            self.models,
+            {
+                "model": lambda row: row.model,
+                "provider": lambda row: row.provider,
+                "id": lambda row: row.id,
+                "status": lambda row: "available" if row.available else "unavailable",
+                "first s": lambda row: number(row.first_seconds, 3),
+                "total s": lambda row: number(row.total_seconds, 3),
+                "slowest s": lambda row: number(row.slowest_seconds, 3),
+                "successes": lambda row: row.successes,
+                "failures": lambda row: row.failures,
+            },
+            "first s: until the answer began; seconds are medians over the answers",
         )
-        return Table(columns, rows, "first s: until the answer began; seconds are medians over the answers")
 
 
 def _errors(failed: list[ModelCheck]) -> Table:

@@ -13,8 +13,7 @@ from agentlab.bench.quality.result import ANSWERS_FILE, Answer
 from agentlab.bench.result import BenchResult
 from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs.manifest import read_manifest
-from agentlab.runs.results import read_result
-from agentlab.runs.store import RunRecord
+from agentlab.runs.store import RunRecord, read_result
 from agentlab.stats.control import Interval
 from agentlab.stats.proportions import paired_share_difference_interval
 from agentlab.stats.ratios import quantile_ratio_intervals

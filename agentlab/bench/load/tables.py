@@ -6,7 +6,7 @@ from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, LoadResult, Spread, StageRow
-from agentlab.runs.document import Block, Figure, Heading, Table, Text, silence
+from agentlab.runs.document import Block, Figure, Heading, Table, Text, dollars, known, silence, table
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
 
@@ -52,33 +52,22 @@ def headline(result: LoadResult) -> str:
 
 def speed_table(result: LoadResult) -> Table:
     """The stages in a few columns; p50 and p99 from the scheduled send."""
-    rows = [
-        (
-            row.target,
-            f"{row.label} *" if row.marks else row.label,
-            f"{row.answered} of {row.requests}",
-            f"{row.request_rate:.4g}",
-            _pair(row.ttft),
-            _pair(row.tpot),
-            _pair(row.e2e),
-            f"{row.token_rate:.4g}",
-            f"{row.good_share:.0%}",
-        )
-        for row in result.stages
-    ]
-    columns = (
-        "target",
-        "load",
-        "answered",
-        "answers/s",
-        "first token ms, p50 / p99",
-        "per further token ms, p50 / p99",
-        "last token ms, p50 / p99",
-        "tokens/s",
-        "good",
-    )
     told = "; * see below what speaks against the figures" if any(row.marks for row in result.stages) else ""
-    return Table(columns, rows, f"Latencies from the scheduled send, of whole answers; good: {result.objective}{told}")
+    return table(
+        result.stages,
+        {
+            "target": lambda row: row.target,
+            "load": lambda row: f"{row.label} *" if row.marks else row.label,
+            "answered": lambda row: f"{row.answered} of {row.requests}",
+            "answers/s": lambda row: f"{row.request_rate:.4g}",
+            "first token ms, p50 / p99": lambda row: _pair(row.ttft),
+            "per further token ms, p50 / p99": lambda row: _pair(row.tpot),
+            "last token ms, p50 / p99": lambda row: _pair(row.e2e),
+            "tokens/s": lambda row: f"{row.token_rate:.4g}",
+            "good": lambda row: f"{row.good_share:.0%}",
+        },
+        f"Latencies from the scheduled send, of whole answers; good: {result.objective}{told}",
+    )
 
 
 def latency_table(result: LoadResult) -> Table:
@@ -121,22 +110,21 @@ def _figures(found: Spread) -> tuple[str, ...]:
 
 def token_table(result: LoadResult) -> Table:
     """How many tokens, how they were counted, and what they cost."""
-    rows = [
-        (
-            row.target,
-            row.label,
-            _known(row.input_tokens),
-            _known(row.output_tokens),
-            row.counted,
-            _known(row.tokens_per_piece, 2),
-            "unknown" if row.cost_usd is None else f"{row.cost_usd:.4f} USD",
-            f"{row.in_flight:.1f}",
-            f"{row.client_cpu:.0%}",
-        )
-        for row in result.stages
-    ]
-    columns = ("target", "load", "tokens in", "tokens out", "counted", "tokens a piece", "cost", "open", "client CPU")
-    return Table(columns, rows, "Means per request; open: requests at a time on average")
+    return table(
+        result.stages,
+        {
+            "target": lambda row: row.target,
+            "load": lambda row: row.label,
+            "tokens in": lambda row: known(row.input_tokens, ".1f"),
+            "tokens out": lambda row: known(row.output_tokens, ".1f"),
+            "counted": lambda row: row.counted,
+            "tokens a piece": lambda row: known(row.tokens_per_piece, ".2f"),
+            "cost": lambda row: dollars(row.cost_usd),
+            "open": lambda row: f"{row.in_flight:.1f}",
+            "client CPU": lambda row: f"{row.client_cpu:.0%}",
+        },
+        "Means per request; open: requests at a time on average",
+    )
 
 
 def error_table(result: LoadResult) -> Table:
@@ -153,18 +141,17 @@ def error_table(result: LoadResult) -> Table:
 
 def capacity_table(result: LoadResult) -> Table:
     """What a sweep has found."""
-    rows = [
-        (
-            found.target,
-            "requests per second" if found.over == "rate" else "requests at a time",
-            "none" if found.highest_good is None else f"{found.highest_good:.4g}",
-            "none" if found.lowest_bad is None else f"{found.lowest_bad:.4g}",
-            "" if found.finished else "not finished",
-        )
-        for found in result.capacities
-    ]
-    columns = ("target", "load in", "highest that was carried", "lowest that was not", "")
-    return Table(columns, rows, f"Carried: {result.objective}, and no queue that keeps growing")
+    return table(
+        result.capacities,
+        {
+            "target": lambda found: found.target,
+            "load in": lambda found: "requests per second" if found.over == "rate" else "requests at a time",
+            "highest that was carried": lambda found: known(found.highest_good, ".4g", "none"),
+            "lowest that was not": lambda found: known(found.lowest_bad, ".4g", "none"),
+            "": lambda found: "" if found.finished else "not finished",
+        },
+        f"Carried: {result.objective}, and no queue that keeps growing",
+    )
 
 
 def marks(result: LoadResult) -> list[str]:
@@ -203,10 +190,6 @@ def plain(value: float) -> str:
 
 def _pair(found: Spread | None) -> str:
     return "–" if found is None else f"{plain(found.p50)} / {plain(found.p99)}"
-
-
-def _known(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def write_load_report(run: Run, result: LoadResult, records: Mapping[str, Sequence[Record]]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, TypeVar
 
-from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence
+from agentlab.runs.document import Block, Document, Heading, Table, Text, dollars, known, number, silence, table
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.items import TASK_TYPES, TaskType
 
@@ -179,58 +179,41 @@ class QualityResult(Document):
         return f"Best at {self.items} items: {best.target}, {_interval(best)}."
 
     def _totals(self) -> Table:
-        rows = [
-            (
-                row.target,
-                _interval(row),
-                str(row.scored),
-                str(row.failed),
-                number(row.median_seconds, 3),
-                number(row.per_second, 3),
-                _cost(row.cost_usd),
-                _per_dollar(row),
-                "unknown" if row.output_tokens is None else f"{row.output_tokens:,}",
-            )
-            for row in self.targets
-        ]
-        columns = (
-            "target",
-            f"quality, {self.level:.0%} interval",
-            "scored",
-            "failed",
-            "median s",
-            "quality per second",
-            "cost",
-            "quality per dollar",
-            "tokens out",
+        return table(
+            self.targets,
+            {
+                "target": lambda row: row.target,
+                f"quality, {self.level:.0%} interval": _interval,
+                "scored": lambda row: row.scored,
+                "failed": lambda row: row.failed,
+                "median s": lambda row: number(row.median_seconds, 3),
+                "quality per second": lambda row: number(row.per_second, 3),
+                "cost": lambda row: dollars(row.cost_usd),
+                "quality per dollar": _per_dollar,
+                "tokens out": lambda row: known(row.output_tokens, ",", "unknown"),
+            },
+            "Quality is the mean score; a request that failed scores 0",
         )
-        return Table(columns, rows, "Quality is the mean score; a request that failed scores 0")
 
     def _types(self) -> Table:
-        rows = [
-            (
-                row.target,
-                part.type,
-                _interval(part),
-                str(part.scored),
-                str(part.failed),
-                "–" if part.valid_json is None else f"{part.valid_json:.0%}",
-            )
-            for row in self.targets
-            for part in row.by_type
-        ]
-        columns = ("target", "type", f"quality, {self.level:.0%} interval", "scored", "failed", "valid JSON")
-        return Table(columns, rows, "Quality by type of task")
+        return table(
+            [(row.target, part) for row in self.targets for part in row.by_type],
+            {
+                "target": lambda row: row[0],
+                "type": lambda row: row[1].type,
+                f"quality, {self.level:.0%} interval": lambda row: _interval(row[1]),
+                "scored": lambda row: row[1].scored,
+                "failed": lambda row: row[1].failed,
+                "valid JSON": lambda row: known(row[1].valid_json, ".0%"),
+            },
+            "Quality by type of task",
+        )
 
 
 def _interval(row: TypeScore | TargetQuality) -> str:
     if row.quality is None or row.low is None or row.high is None:
         return "not scored"
     return f"{row.quality:.2f} [{row.low:.2f}, {row.high:.2f}]"
-
-
-def _cost(cost: float | None) -> str:
-    return "unknown" if cost is None else f"{cost:.4f} USD"
 
 
 def _per_dollar(row: TargetQuality) -> str:

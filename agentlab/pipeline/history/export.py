@@ -11,7 +11,7 @@ from agentlab.pipeline.branches.digest import config_of, inputs_of
 from agentlab.pipeline.branches.trace import Call, Step, number_of, trace
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, known, number
 from agentlab.runs.redact import Redactor
 from agentlab.runs.report import html, markdown
 from agentlab.runs.store import RunRecord
@@ -63,15 +63,8 @@ class StepShown(Document):
     def blocks(self) -> list[Block]:
         """What it took, its candidates when there were several, and what it handed on."""
         rows = [
-            (
-                call.id,
-                call.model,
-                call.source,
-                _count(call.prompt_tokens),
-                _count(call.completion_tokens),
-                number(call.seconds),
-            )
-            for call in self.calls
+            (c.id, c.model, c.source, known(c.prompt_tokens), known(c.completion_tokens), number(c.seconds))
+            for c in self.calls
         ]
         blocks: list[Block] = [Heading(self.id if self.status == "done" else f"{self.id} ({self.status})")]
         if rows:
@@ -202,7 +195,3 @@ def _whole(text: str | None) -> str | None:
 def _tokens(call: Call, name: str) -> int | None:
     value = number_of(call.answer.get(name))
     return None if value is None else int(value)
-
-
-def _count(count: int | None) -> str:
-    return "–" if count is None else str(count)

@@ -310,7 +310,7 @@ def test_every_shipped_preset_loads_and_survives_its_resolved_file(tmp_path: Pat
 
 def test_reading_configs_needs_only_pydantic_and_yaml() -> None:
     script = (
-        "import sys, agentlab.config.load, agentlab.config.environment, agentlab.config.differences\n"
+        "import sys, agentlab.config.load, agentlab.config.environment, agentlab.config.base\n"
         "print(sorted({'numpy', 'torch', 'httpx', 'rich', 'typer', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

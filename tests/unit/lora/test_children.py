@@ -10,10 +10,10 @@ import pytest
 
 from agentlab.errors import DataError, UsageError
 from agentlab.lora.delta import Delta
+from agentlab.lora.exporting import plan_serving
 from agentlab.lora.gguf_export import export_gguf
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
-from agentlab.lora.vllm import plan_serving
 from agentlab.lora.writing import derive
 from tests.unit.lora.deltas import random_delta
 from tests.unit.lora.folders import write_folder

@@ -8,10 +8,9 @@ import pytest
 
 from agentlab.errors import DataError, MissingFileError, UnknownNameError, UsageError
 from agentlab.lora.card import CARD_FILE
-from agentlab.lora.exporting import export_peft, gguf_base
+from agentlab.lora.exporting import export_peft, gguf_base, plan_serving
 from agentlab.lora.gguf_export import GgufBase
 from agentlab.lora.reading import Adapter
-from agentlab.lora.vllm import plan_serving
 from tests.unit.lora.deltas import dense, random_delta, relative_error
 from tests.unit.lora.folders import DOWN, QUERY, write_folder
 from tests.unit.lora.test_gguf_export import write_base

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.config.differences import Difference
-from agentlab.study.narrate import Proposals
+from agentlab.config.base import Difference
 from agentlab.runs.debug import LLM_LOG, DebugLog
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.study.narrate import Proposals
 
 KEY = "planted-key-0123456789"
 USAGE = {"input_tokens": 120, "output_tokens": None, "cost_usd": 0.00125}

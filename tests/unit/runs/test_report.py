@@ -74,7 +74,11 @@ def page(*blocks: Block) -> str:
     return html("T", blocks, lambda _: PNG)
 
 
-@given(st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="`") | st.sampled_from("  \t-{("), max_size=600))
+@given(
+    st.text(
+        st.characters(exclude_categories=["C", "Z"], exclude_characters="`") | st.sampled_from("  \t-{("), max_size=600
+    )
+)
 def test_long_lines_of_an_answer_are_folded_in_markdown_and_lose_no_letter(text: str) -> None:
     lines = markdown("T", [Code(f"    {text}\nend")]).split("\n")
     assert all(len(line) <= 100 for line in lines[2:])
@@ -106,8 +110,8 @@ def test_a_table_that_a_phone_cannot_show_has_cards_there() -> None:
     shown = page(Table(columns, [("draft", "3", "1", "0", "120", "0", "40", "1.23")], "Stages"))
     assert '<table class="wide"><caption>Stages</caption>' in shown
     assert [f'data-label="{column}"' in shown for column in columns] == [True] * len(columns)
-    assert '<table>' in page(Table(("who", "answer"), [("base, told to be kind", "plain words " * 30)]))
-    assert '<table><caption>Two' in page(Table(("step ahead", "test MSE"), [("1", "0.1499")], "Two"))
+    assert "<table>" in page(Table(("who", "answer"), [("base, told to be kind", "plain words " * 30)]))
+    assert "<table><caption>Two" in page(Table(("step ahead", "test MSE"), [("1", "0.1499")], "Two"))
 
 
 def test_a_word_that_never_ends_may_be_broken_and_no_other() -> None:
@@ -126,12 +130,14 @@ def test_a_table_without_headings_has_no_blank_row(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(
     "module",
-    ["nas.tables", "bench.load.tables", "bench.check.result", "bench.quality.result", "persona.result"]
-    + ["train.data_report", "pipeline.report", "pipeline.result"],
+    [
+        *("nas.tables", "bench.load.tables", "bench.check.result", "bench.quality.result", "persona.result"),
+        *("train.data_report", "pipeline.result"),
+    ],
 )
 def test_every_table_of_a_report_has_a_caption(module: str) -> None:
     source = Path(importlib.import_module(f"agentlab.{module}").__file__ or "").read_text()
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    tables = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Table"]
+    tables = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("Table", "table")]
     assert tables
     assert [call.lineno for call in tables if len(call.args) < 3 and not call.keywords] == []

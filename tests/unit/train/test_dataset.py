@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.train.data_report import Leak, leakage
 from agentlab.train.dataset import hold_out, normalised
-from agentlab.train.leakage import Leak, leakage
 from tests.unit.train.chats import chat
 
 MANY = [chat(f"question {n}", "answer", line=n) for n in range(200)]

@@ -13,8 +13,7 @@ from agentlab.lora.card import CARD_FILE
 from agentlab.lora.reading import WEIGHTS_FILE, Adapter
 from agentlab.machine import Memory
 from agentlab.train.fingerprint import fingerprint_of
-from agentlab.train.merge import merge
-from agentlab.train.merge_result import MergeResult
+from agentlab.train.merge import MergeResult, merge
 from tests.unit.lora.deltas import random_delta
 from tests.unit.lora.folders import deltas, write_folder
 from tests.unit.train.merging import TARGETS, train, write_checkpoint

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.config.base import Role
-from agentlab.config.differences import Difference, differences, larger_budget
+from agentlab.config.base import Difference, Role, differences, larger_budget
 
 Lay = Callable[..., Any]
 

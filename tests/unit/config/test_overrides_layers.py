@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.config.keys import join
-from agentlab.config.layers import Layer, without_nulls
-from agentlab.config.overrides import Override
+from agentlab.config.overrides import Layer, Override, without_nulls
 from agentlab.errors import ConfigError
 
 KEYS = st.sampled_from("abc")

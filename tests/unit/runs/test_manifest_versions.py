@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from agentlab.runs.provenance import git_state, versions
+from agentlab.runs.manifest import git_state, versions
 
 
 def commit(folder: Path) -> str:

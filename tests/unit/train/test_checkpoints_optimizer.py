@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from agentlab.train.checkpoints import adamw, restore, state_of
 from agentlab.train.config import TrainingConfig
-from agentlab.train.optimizer import adamw, restore, state_of
 
 
 def _weights() -> dict[str, nn.Parameter]:

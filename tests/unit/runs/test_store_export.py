@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from agentlab.errors import StorageError, UsageError
-from agentlab.runs.export import export
 from agentlab.runs.run import Edge, Run, RunSpec
-from agentlab.runs.store import RunRecord, find
+from agentlab.runs.store import RunRecord, export, find
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from agentlab.errors import UsageError
-from agentlab.lora.lowrank import factor
+from agentlab.lora.sparse import factor
 from tests.unit.lora.deltas import TOLERANCE, off, random_delta, relative_error
 
 

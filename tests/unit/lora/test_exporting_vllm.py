@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.lora.exporting import plan_serving
 from agentlab.lora.reading import Adapter
-from agentlab.lora.vllm import plan_serving
 from tests.unit.lora.deltas import random_delta
 from tests.unit.lora.folders import DOWN, QUERY, deltas, write_folder
 
