@@ -10,6 +10,7 @@ from agentlab.persona.data import check_unchanged
 from agentlab.persona.run import read_input, threads_of
 from agentlab.runs.context import Context
 from agentlab.runs.journal import read_events
+from agentlab.train.config import Job
 
 
 def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
@@ -27,6 +28,9 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     from agentlab.train.base import load_base
     from agentlab.train.sft import train_adapter
 
+    def stopped() -> bool:
+        return context.stop.requested
+
     config = load_resolved(PersonaConfig, run / "config.yaml", (), env=context.env)
     experiment = read_input(config, context)
     base = load_base(experiment.base.path, config.training.precision, config.training.attn_implementation)
@@ -38,13 +42,5 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     check_unchanged(experiment.sources, events)  # with what the owner has read
     with machine.torch_threads(threads_of(config, events)):
         for name, each in prepared:
-            train_adapter(
-                base,
-                each.split,
-                config.lora,
-                config.training,
-                folder=run / "personas" / name,
-                seed=config.seed,
-                tell=lambda *_: None,
-                stopped=lambda: context.stop.requested,
-            )
+            job = Job(config.lora, config.training, run / "personas" / name, config.seed, stopped=stopped)
+            train_adapter(base, each.split, job)

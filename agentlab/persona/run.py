@@ -33,6 +33,7 @@ from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Outcome, Run
 from agentlab.train import ranks
+from agentlab.train.config import Job
 from agentlab.train.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -118,39 +119,20 @@ class PersonaExperiment:
 
     def _train(self, run: Run, base: "Base", prepared: Mapping[str, Prepared]) -> "dict[str, Trained]":
         """The adapters, trained together or one after another on the same base."""
-        names = list(prepared)
-        if self.config.together and len(prepared) > 1:
-            from agentlab.train.joint import train_adapters
-
-            found = train_adapters(
-                base,
-                [each.split for each in prepared.values()],
-                self.config.lora,
-                self.config.training,
-                folder=run.folder.folder("personas").path,
-                seed=self.config.seed,
-                tell=lambda type_, data: _told(run, names[data["adapter"]], type_, data),
-                stopped=self._stopped,
-            )
-            return dict(zip(names, found, strict=True))
-        return {name: self._one(run, base, name, each) for name, each in prepared.items()}
-
-    def _one(self, run: Run, base: "Base", name: str, each: Prepared) -> "Trained":
+        from agentlab.train.joint import train_adapters
         from agentlab.train.sft import train_adapter
 
-        return train_adapter(
-            base,
-            each.split,
-            self.config.lora,
-            self.config.training,
-            folder=run.folder.folder(f"personas/{name}").path,
-            seed=self.config.seed,
-            tell=lambda type_, data: _told(run, name, type_, data),
-            stopped=self._stopped,
-        )
-
-    def _stopped(self) -> bool:
-        return self.context.stop.requested
+        names, stopped = list(prepared), lambda: self.context.stop.requested
+        config, folder = self.config, run.folder.folder("personas")
+        job = partial(Job, config.lora, config.training, seed=config.seed, stopped=stopped)
+        if config.together and len(prepared) > 1:
+            together = job(folder=folder.path, tell=lambda type_, data: _told(run, names[data["adapter"]], type_, data))
+            found = train_adapters(base, [each.split for each in prepared.values()], together)
+            return dict(zip(names, found, strict=True))
+        return {
+            name: train_adapter(base, each.split, job(folder=folder.folder(name).path, tell=partial(_told, run, name)))
+            for name, each in prepared.items()
+        }
 
     # -- afterwards ---------------------------------------------------------------------------------------------
 

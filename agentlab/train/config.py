@@ -1,6 +1,9 @@
 """How adapters are trained: their shape, and the training itself."""
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,6 +11,7 @@ from agentlab.config.base import StrictModel, budget_field, machine_field
 
 Precision = Literal["auto", "fp32", "bf16", "8bit", "4bit"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Tell = Callable[[str, Mapping[str, Any]], None]
 
 
 class LoraConfig(StrictModel):
@@ -60,3 +64,25 @@ class TrainingConfig(StrictModel):
         if self.patience is not None and self.eval_fraction == 0:
             raise ValueError("patience needs held-out conversations: eval_fraction above 0")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training to be done.
+
+    Attributes:
+        lora: shape of the adapter.
+        training: how it is trained; more `epochs` than before go on with a training that was over.
+        folder: for checkpoints and the adapter; where it holds a whole checkpoint, that is the beginning.
+        seed: of A, the order and dropout.
+        tell: hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step,
+            steps, loss, best). After a resume, what came after the checkpoint is told again.
+        stopped: asked after every step; one process that is stopped stops all of them.
+    """
+
+    lora: LoraConfig
+    training: TrainingConfig
+    folder: Path
+    seed: int
+    tell: Tell = lambda _type, _data: None
+    stopped: Callable[[], bool] = lambda: False

@@ -8,7 +8,7 @@ take turns, which takes the activations of one and measured as fast.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
@@ -24,26 +24,16 @@ from agentlab.lora.stacked import Factors, Stack
 from agentlab.train.adapter import attached, trained_weights, write_trained
 from agentlab.train.base import Base
 from agentlab.train.collate import Collator
-from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.config import Job, Tell
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_of
 from agentlab.train.ranks import place
 from agentlab.train.schedule import resolve_batching, side_by_side
 from agentlab.train.sft import Trained, explained, memory_needed, origin_of
-from agentlab.train.state import Batch, Tell, TrainingState
+from agentlab.train.state import Batch, TrainingState
 
 
-def train_adapters(
-    base: Base,
-    splits: Sequence[Split],
-    lora: LoraConfig,
-    training: TrainingConfig,
-    *,
-    folder: Path,
-    seed: int,
-    tell: Tell,
-    stopped: Callable[[], bool],
-) -> tuple[Trained, ...]:
+def train_adapters(base: Base, splits: Sequence[Split], job: Job) -> tuple[Trained, ...]:
     """Train an adapter on each split, or go on with them: the base is as before afterwards.
 
     Each starts from the weights, sees the batches and is scored and stopped as `train_adapter` does it with the same
@@ -53,12 +43,8 @@ def train_adapters(
     Args:
         base: from `load_base`.
         splits: one for each adapter, with at least one example to train on.
-        lora: shape of the adapters.
-        training: of each of them.
-        folder: gets a folder for each adapter, by its number from 0, with its checkpoints and the adapter itself.
-        seed: see `train_adapter`.
-        tell: hears what `train_adapter` tells, with the number of the `adapter`.
-        stopped: asked after every step.
+        job: of each of them. `folder` gets a folder for each adapter, by its number from 0, with its checkpoints and
+            the adapter itself; `tell` hears the number of the `adapter`, too.
 
     Returns:
         In the order of the splits. `seconds` of an adapter are those until its end, the others' turns included.
@@ -70,9 +56,9 @@ def train_adapters(
         raise DataError("There are no conversations to train on.", hint="Lower training.eval_fraction, or add some.")
     if place(os.environ)[1] > 1:
         raise UsageError("Adapters are trained together in one process.", hint="Use --set together=false.")
-    checkpointing = memory_needed(base, splits, lora, training, together=True).checkpointing
-    with explained(lora, training, checkpointing), torch.random.fork_rng():
-        joint = _Joint(base, splits, lora, training, folder=folder, seed=seed, tell=tell, stopped=stopped)
+    checkpointing = memory_needed(base, splits, job.lora, job.training, together=True).checkpointing
+    with explained(job, checkpointing), torch.random.fork_rng():
+        joint = _Joint(base, splits, job)
         with _trainable(base.model, checkpointing):
             joint.run()
         return joint.written()
@@ -95,22 +81,10 @@ def _trainable(model: Any, checkpointing: bool) -> Iterator[None]:
 class _Joint:
     """The states of all trainings, and the one model that answers for all adapters."""
 
-    def __init__(
-        self,
-        base: Base,
-        splits: Sequence[Split],
-        lora: LoraConfig,
-        training: TrainingConfig,
-        *,
-        folder: Path,
-        seed: int,
-        tell: Tell,
-        stopped: Callable[[], bool],
-    ) -> None:
-        self._base, self._splits, self._lora, self._training = base, splits, lora, training
-        self._folders, self._seed, self._stopped = [folder / str(index) for index in range(len(splits))], seed, stopped
-        self._together = len(splits) if side_by_side(training, machine.device()) else 1
-        with attached(base, lora, seed) as model:
+    def __init__(self, base: Base, splits: Sequence[Split], job: Job) -> None:
+        self._base, self._splits, self._job, self._training = base, splits, job, job.training
+        self._together = len(splits) if side_by_side(job.training, machine.device()) else 1
+        with attached(base, job.lora, job.seed) as model:
             start = {name: weight.detach().float().clone() for name, weight in trained_weights(model).items()}
             layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
             frozen = {
@@ -119,17 +93,15 @@ class _Joint:
                 if f"{name}.lora_A.weight" not in start
             }
             scale = next(module.scaling["default"] for module in layers.values())
-        batching = resolve_batching(training, machine.device())
+        batching = resolve_batching(job.training, machine.device())
+        self._folders = [job.folder / str(index) for index in range(len(splits))]
         self._states = [
             TrainingState(
                 split,
                 {name: torch.nn.Parameter(value.clone()) for name, value in start.items()},
-                training,
+                replace(job, folder=self._folders[index], tell=partial(_told, job.tell, index)),
                 batching,
-                origin=origin_of(base, split, lora, training, seed),
-                folder=self._folders[index] / "checkpoints",
-                seed=seed,
-                tell=partial(_told, tell, index),
+                origin_of(base, split, job),
             )
             for index, split in enumerate(splits)
         ]
@@ -137,8 +109,8 @@ class _Joint:
             state.restore()
         weights = [{**frozen, **state.weights} for state in self._states]
         modules = {name.removeprefix(PREFIX): partial(_stacked, weights, name) for name in layers}
-        self._stack = Stack(modules, len(splits), scale=scale, dropout=lora.dropout)
-        self._collate = Collator.of(base.tokenizer, training, batching)
+        self._stack = Stack(modules, len(splits), scale=scale, dropout=job.lora.dropout)
+        self._collate = Collator.of(base.tokenizer, job.training, batching)
         self._padded = replace(self._collate, layout="padded")
 
     def run(self) -> None:
@@ -146,14 +118,14 @@ class _Joint:
         while active := [index for index, state in enumerate(self._states) if not state.is_over]:
             for first in range(0, len(active), self._together):
                 self._step(active[first : first + self._together])
-                if self._stopped() and not all(state.is_over for state in self._states):
+                if self._job.stopped() and not all(state.is_over for state in self._states):
                     for state in self._states:
                         state.save()
                     raise Interrupted("Stopped on request.", hint="Resume the run; it goes on from this step.")
 
     def written(self) -> tuple[Trained, ...]:
         """Write the adapters, once they are trained."""
-        with attached(self._base, self._lora, self._seed) as model:
+        with attached(self._base, self._job.lora, self._job.seed) as model:
             return tuple(self._written(model, *each) for each in zip(self._states, self._folders, strict=True))
 
     def _written(self, model: Any, state: TrainingState, folder: Path) -> Trained:

@@ -7,7 +7,7 @@ tells what happens.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,10 @@ from agentlab.train import estimate
 from agentlab.train.adapter import attached, write_trained
 from agentlab.train.base import Base, quietly
 from agentlab.train.checkpoints import Progress
-from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.config import Job, LoraConfig, TrainingConfig
 from agentlab.train.data_report import tokens_of
 from agentlab.train.dataset import Split
 from agentlab.train.ranks import RESUME, lost_another
-from agentlab.train.state import Tell
 from agentlab.workers import memory
 
 
@@ -57,17 +56,7 @@ class Trained:
         )
 
 
-def train_adapter(
-    base: Base,
-    split: Split,
-    lora: LoraConfig,
-    training: TrainingConfig,
-    *,
-    folder: Path,
-    seed: int,
-    tell: Tell,
-    stopped: Callable[[], bool],
-) -> Trained:
+def train_adapter(base: Base, split: Split, job: Job) -> Trained:
     """Train one adapter, or go on with it: the base is as before afterwards.
 
     The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in
@@ -77,13 +66,7 @@ def train_adapter(
     Args:
         base: from `load_base`.
         split: at least one example to train on; without held-out ones the last weights are the best.
-        lora: shape of the adapter.
-        training: how it is trained; more `epochs` than before go on with a training that was over.
-        folder: for checkpoints and the adapter; called again on it, the last whole checkpoint is the beginning.
-        seed: of A, the order and dropout.
-        tell: hears `train.step` (step, steps, epoch, loss, lr, tokens, tokens_per_second) and `train.eval` (step,
-            steps, loss, best). After a resume, what came after the checkpoint is told again.
-        stopped: asked after every step; one process that is stopped stops all of them.
+        job: how, where to, and who hears of it.
 
     Raises:
         Interrupted: `stopped` said so; a checkpoint was written.
@@ -99,23 +82,20 @@ def train_adapter(
     with quietly():
         from agentlab.train.trainer import TrainingLoop, generators_kept
 
-    needed = memory_needed(base, [split], lora, training, together=False)
-    with explained(lora, training, needed.checkpointing), generators_kept(), attached(base, lora, seed) as model:
-        if needed.checkpointing:
+    twice = memory_needed(base, [split], job.lora, job.training, together=False).checkpointing
+    with explained(job, twice), generators_kept(), attached(base, job.lora, job.seed) as model:
+        if twice:
             base.model.activation_checkpointing_enable({"use_reentrant": False})
-        origin = origin_of(base, split, lora, training, seed)
-        loop = TrainingLoop(
-            base, model, split, training, origin=origin, folder=folder, seed=seed, tell=tell, stopped=stopped
-        )
+        loop = TrainingLoop(base, model, split, job, origin_of(base, split, job))
         progress, best = loop.run()
         if loop.first:
-            write_trained(model, best, base, folder / "adapter", origin)
+            write_trained(model, best, base, job.folder / "adapter", progress.origin)
         loop.wait()
-    return Trained.of(folder / "adapter", progress)
+    return Trained.of(job.folder / "adapter", progress)
 
 
 @contextlib.contextmanager
-def explained(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -> Iterator[None]:
+def explained(job: Job, checkpointing: bool) -> Iterator[None]:
     """What goes wrong in a training and is no bug, in the words of a user.
 
     Raises:
@@ -128,7 +108,7 @@ def explained(lora: LoraConfig, training: TrainingConfig, checkpointing: bool) -
             raise AgentlabError("Another process of this training has ended.", hint=RESUME) from error
         if not (isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error)):
             raise
-        advice = remedies(lora, training, checkpointing)
+        advice = remedies(job.lora, job.training, checkpointing)
         raise AgentlabError("The training ran out of memory.", hint=advice) from error
 
 
@@ -161,13 +141,13 @@ def memory_needed(
     )
 
 
-def origin_of(base: Base, split: Split, lora: LoraConfig, training: TrainingConfig, seed: int) -> str:
+def origin_of(base: Base, split: Split, job: Job) -> str:
     """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
     apart = {"epochs", "precision", "attn_implementation", "gradient_checkpointing"}
     digest = hashlib.sha256()
     examples = [f"{each.input_ids}{each.labels}" for side in (split.train, split.held_out) for each in side]
-    how = (lora.model_dump_json(), training.model_dump_json(exclude=apart))
-    for part in (base.fingerprint, base.precision, *how, str(seed), str(len(split.train)), *examples):
+    how = (job.lora.model_dump_json(), job.training.model_dump_json(exclude=apart))
+    for part in (base.fingerprint, base.precision, *how, str(job.seed), str(len(split.train)), *examples):
         digest.update(part.encode() + b"\n")
     return digest.hexdigest()
 

@@ -8,7 +8,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import torch  # noqa: TID253 - this module is only imported by code that trains
@@ -26,11 +25,10 @@ from agentlab.train.checkpoints import (
     state_of,
 )
 from agentlab.train.collate import Rows
-from agentlab.train.config import TrainingConfig
+from agentlab.train.config import Job
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
 
-Tell = Callable[[str, Mapping[str, Any]], None]
 Batch = list[tuple[Example, ...]]  # rows
 
 
@@ -48,13 +46,10 @@ class TrainingState:
         self,
         split: Split,
         weights: Mapping[str, torch.nn.Parameter],
-        training: TrainingConfig,
+        job: Job,
         batching: Literal["packed", "sorted"],
-        *,
         origin: str,
-        folder: Path,
-        seed: int,
-        tell: Tell,
+        *,
         devices: int = 1,
         leads: bool = True,
     ) -> None:
@@ -63,28 +58,25 @@ class TrainingState:
         Args:
             split: what is learnt and what is held out.
             weights: as they are at the beginning.
-            training: how.
+            job: how, where to, and who hears of it.
             batching: as resolved for the device.
             origin: see `Progress`.
-            folder: for checkpoints.
-            seed: of order and dropout.
-            tell: see `train_adapter`.
             devices: processes that share the steps.
             leads: whether this process is the one that tells and saves.
 
         Raises:
             RunMismatchError: the folder holds another training.
         """
-        self.weights, self.optimizer = weights, adamw(weights, training, next(iter(weights.values())).device.type)
-        self._training, self._folder, self._seed = training, folder, seed
-        self._tell, self._devices, self._leads = tell, devices, leads
+        self.weights, self.optimizer = weights, adamw(weights, job.training, next(iter(weights.values())).device.type)
+        training, self._folder, self._seed = job.training, job.folder / "checkpoints", job.seed
+        self._training, self._tell, self._devices, self._leads = training, job.tell, devices, leads
         self._rows = Rows(split.train)
         lengths = [len(each.input_ids) for each in split.train]
-        self._plan = schedule.Steps(lengths, training, batching, seed=seed, devices=devices)
+        self._plan = schedule.Steps(lengths, training, batching, seed=job.seed, devices=devices)
         self.steps = self._plan.total
         self._evals = schedule.marks(self.steps, training.evals) if split.held_out else frozenset()
         self._saves = schedule.marks(self.steps, schedule.CHECKPOINTS) | self._evals
-        self._found = found = last_checkpoint(folder, origin)
+        self._found = found = last_checkpoint(self._folder, origin)
         self.progress = found.progress if found else Progress(origin=origin)
         self._best: Weights = (found.best or found.adapter) if found and found.progress.best_step else {}
         self._saved = self.progress.step

@@ -21,12 +21,12 @@ from agentlab.train.adapter import trained_weights
 from agentlab.train.base import Base, quietly
 from agentlab.train.checkpoints import Progress, Weights
 from agentlab.train.collate import Collator
-from agentlab.train.config import TrainingConfig
+from agentlab.train.config import Job, TrainingConfig
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_loss
 from agentlab.train.masks import IGNORED, Example
 from agentlab.train.schedule import resolve_batching
-from agentlab.train.state import Tell, TrainingState
+from agentlab.train.state import TrainingState
 
 # They have no types that hold.
 _trl: Any = importlib.import_module("trl")
@@ -130,43 +130,22 @@ def arguments(training: TrainingConfig, folder: Path, *, steps: int, seed: int, 
 class TrainingLoop(TrainerCallback):
     """One training in progress, in every process that takes part; `TrainingState` knows what its steps come to."""
 
-    def __init__(
-        self,
-        base: Base,
-        model: Any,
-        split: Split,
-        training: TrainingConfig,
-        *,
-        origin: str,
-        folder: Path,
-        seed: int,
-        tell: Tell,
-        stopped: Callable[[], bool],
-    ) -> None:
+    def __init__(self, base: Base, model: Any, split: Split, job: Job, origin: str) -> None:
         """`model` is the base with the adapter, `origin` names what decides the training; else see `train_adapter`.
 
         Raises:
             RunMismatchError: the folder holds another training.
         """
-        self._split, self._training, self._stopped = split, training, stopped
+        self._split, self._training, self._stopped = split, job.training, job.stopped
         self._interrupted = False
         with quietly():
             bf16, cpu = base.model.dtype is torch.bfloat16, machine.device() == "cpu"
-            args = arguments(training, folder, steps=1, seed=seed, bf16=bf16, cpu=cpu)
+            args = arguments(job.training, job.folder, steps=1, seed=job.seed, bf16=bf16, cpu=cpu)
             self.first, self._device = args.process_index == 0, args.process_index
-            batching = resolve_batching(training, machine.device())
-            self._collate = Collator.of(base.tokenizer, training, batching)
+            batching = resolve_batching(job.training, machine.device())
+            self._collate = Collator.of(base.tokenizer, job.training, batching)
             self._state = TrainingState(
-                split,
-                trained_weights(model),
-                training,
-                batching,
-                origin=origin,
-                folder=folder / "checkpoints",
-                seed=seed,
-                tell=tell,
-                devices=args.world_size,
-                leads=self.first,
+                split, trained_weights(model), job, batching, origin, devices=args.world_size, leads=self.first
             )
             self._trainer = self._trainer_of(base, model, args)
             for weight in self._state.weights.values():

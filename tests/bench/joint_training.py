@@ -71,20 +71,19 @@ def splits(personas: Sequence[int], tokens: int = TOKENS, conversations: int = C
 def train(base_path: Path, folder: Path, personas: Sequence[int]) -> None:
     """What a process does: train and print what came of it."""
     from agentlab.train.base import load_base
-    from agentlab.train.config import LoraConfig, TrainingConfig
+    from agentlab.train.config import Job, LoraConfig, TrainingConfig
 
     base = load_base(base_path, "fp32", "sdpa")
-    lora, training = LoraConfig(r=16), TrainingConfig(**TRAINING)
-    rest: dict[str, Any] = {"folder": folder, "seed": 1, "tell": lambda event, data: None, "stopped": lambda: False}
+    job = Job(LoraConfig(r=16), TrainingConfig(**TRAINING), folder, 1)
     began = time.perf_counter()
     if len(personas) > 1:
         from agentlab.train.joint import train_adapters
 
-        trained = train_adapters(base, splits(personas), lora, training, **rest)
+        trained = train_adapters(base, splits(personas), job)
     else:
         from agentlab.train.sft import train_adapter
 
-        trained = (train_adapter(base, splits(personas)[0], lora, training, **rest),)
+        trained = (train_adapter(base, splits(personas)[0], job),)
     print(
         json.dumps(
             {

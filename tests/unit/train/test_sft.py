@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from agentlab import machine
 from agentlab.errors import AgentlabError, DataError, DivergedError, Interrupted, RunMismatchError, UsageError
 from agentlab.lora.reading import Adapter
-from agentlab.train import sft
 from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.config import Job, LoraConfig, TrainingConfig
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_loss
 from agentlab.train.sft import Trained, remedies, train_adapter
@@ -57,7 +56,7 @@ def run(
 ) -> Trained:
     tell = Events() if events is None else events
     chosen = tiny_split() if split is None else split
-    return train_adapter(base, chosen, lora, training, folder=folder, seed=seed, tell=tell, stopped=stopped)
+    return train_adapter(base, chosen, Job(lora, training, folder, seed, tell, stopped))
 
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:
@@ -262,10 +261,13 @@ def test_a_diverging_training_says_so(base: Base, tmp_path: Path) -> None:
 
 
 def test_want_of_memory_is_an_error_with_ways_out(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
+    with quietly():
+        from agentlab.train.trainer import TrainingLoop
+
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(sft.TrainingLoop, "_before_step", fail)
+    monkeypatch.setattr(TrainingLoop, "on_step_begin", fail)
     with pytest.raises(AgentlabError, match="out of memory") as caught:
         run(base, tmp_path)
     assert "gradient_checkpointing=on" in (caught.value.hint or "")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from agentlab.errors import DivergedError, RunMismatchError
-from agentlab.train.config import TrainingConfig
+from agentlab.train.config import Job, LoraConfig, TrainingConfig
 from agentlab.train.dataset import Split
 from agentlab.train.state import TrainingState
 
@@ -33,9 +33,8 @@ def state(
     how = {key: changes.pop(key) for key in ("devices", "leads") if key in changes}
     weights = {NAME: torch.nn.Parameter(torch.zeros(2, 3))}
     training = TRAINING.model_copy(update=changes)
-    made = TrainingState(
-        split or tiny_split(), weights, training, "sorted", origin=origin, folder=folder, seed=7, tell=tell, **how
-    )
+    job = Job(LoraConfig(), training, folder, 7, tell)
+    made = TrainingState(split or tiny_split(), weights, job, "sorted", origin, **how)
     made.restore()
     return made
 
@@ -49,7 +48,7 @@ def drive(state: TrainingState, until: int, held_out: Callable[[int], float] = l
 
 
 def files(folder: Path) -> list[int]:
-    return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("*.safetensors"))
+    return sorted(int(path.stem.removeprefix("step-")) for path in (folder / "checkpoints").glob("*.safetensors"))
 
 
 def test_steps_and_scorings_are_told_as_they_come(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_nothing_is_written_twice_nor_before_the_first_step(tmp_path: Path) -> N
     training.save()
     assert files(tmp_path) == []
     drive(training, 4)
-    path = tmp_path / "step-00000004.safetensors"
+    path = tmp_path / "checkpoints" / "step-00000004.safetensors"
     path.write_bytes(b"")
     training.save()
     assert path.read_bytes() == b""
