@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentlab.errors import AgentlabError
-from agentlab.runs.document import visible
 from agentlab.runs.redact import Redactor
+from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import StorageError
-from agentlab.runs.document import known, visible
+from agentlab.runs.document import known
 from agentlab.runs.events import Event
 from agentlab.runs.run import Run
+from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from agentlab.config.base import Difference

@@ -1,6 +1,5 @@
 """What a reader sees, independent of where: the screen, Markdown and HTML render the same blocks."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -102,13 +101,3 @@ def with_spread(value: float | None, spread: float | None) -> str:
     if value is None or spread is None:
         return number(value)
     return f"{number(value)} ± {f'{spread:.4f}' if spread >= 1e-4 else number(spread)}"
-
-
-# C0 and C1 but for tab and newline: a model's answer or a file's name must not move the cursor, set a title or clear
-# the screen. And Bidi_Control (Unicode, PropList): it must not read otherwise than it is.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def visible(text: str) -> str:
-    """The text with a replacement character for each control character; lines end as on Unix. Pure."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

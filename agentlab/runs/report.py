@@ -5,7 +5,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, visible
+from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text
+from agentlab.runs.visible import visible
 
 if TYPE_CHECKING:
     from agentlab.runs.run import Run

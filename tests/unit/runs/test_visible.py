@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.runs.document import visible
+from agentlab.runs.visible import visible
 
 
 def test_what_steers_a_terminal_becomes_a_mark() -> None:
