@@ -31,6 +31,12 @@ class Experiment(Protocol):
         ...
 
 
+class Reviewable(Protocol):
+    """An experiment that shows a person each proposal before it costs anything; see `study.steps.Reviewer`."""
+
+    reviewer: Any
+
+
 class Prepare(Protocol):
     """Checks everything that can be checked before work starts: data, keys, model files."""
 

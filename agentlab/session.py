@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from agentlab.commands import Command, Experiment, Narrate, command
 from agentlab.errors import AgentlabError, ConfigError, Interrupted, RunMismatchError, StorageError, UsageError
@@ -30,6 +30,7 @@ from agentlab.runs.store import RunRecord
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from agentlab.commands import Reviewable
     from agentlab.config.base import Difference
     from agentlab.config.load import Loaded
     from agentlab.config.overrides import Override
@@ -101,6 +102,12 @@ class Session:
     open: Callable[[Edge], Run]
     changed: "Sequence[Difference] | None" = None  # what a resume changes; None for a new run
     config_yaml: str = ""  # the config with these changes
+    approve: bool = False  # a person is asked before each trial
+
+    def reviewed_by(self, reviewer: object) -> "Session":
+        """The same session, with a person who is asked before each trial; for commands that have trials."""
+        cast("Reviewable", self.experiment).reviewer = reviewer
+        return replace(self, approve=True)
 
     def carry_out(self, watch: Watch) -> FinishedRun[Any]:
         """Do the work to its end and record how it ended.
@@ -125,7 +132,7 @@ class Session:
             watch.line(f"run {run.id}")
             if debug and self.changed is not None:
                 debug.resumed(self.changed)
-            with _recorded_end(run, edge, self.context, watch):
+            with _recorded_end(run, edge, way_on(run, self.context, approve=self.approve), watch):
                 run.start(machine.describe().as_dict())
                 yield run
 
@@ -213,6 +220,7 @@ def go_on(
     *,
     context: Context,
     planning: bool = False,
+    approve: bool = False,
 ) -> Session | FinishedRun[Any]:
     """Another session of a run, from its own config; the stored result if it is complete and gets no larger budget.
 
@@ -223,7 +231,7 @@ def go_on(
     if record.manifest.command != the_command.name:
         raise UsageError(
             f"The run {record.id} belongs to `{record.manifest.command}`, not to `{the_command.name}`.",
-            hint=way_on(record, context, approve=context.reviewer is not None),
+            hint=way_on(record, context, approve=approve),
         )
     from agentlab.config.base import differences, larger_budget
     from agentlab.config.load import dump_yaml, load_resolved
@@ -294,9 +302,8 @@ def _loaded(
 
 
 @contextmanager
-def _recorded_end(run: Run, edge: Edge, context: Context, watch: Watch) -> Iterator[None]:
+def _recorded_end(run: Run, edge: Edge, resume: str, watch: Watch) -> Iterator[None]:
     """Write down how the work ended, if it did not end well, and tell whoever handles the error which run it was."""
-    resume = way_on(run, context, approve=context.reviewer is not None)
     try:
         yield
     except Interrupted as stopped:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from agentlab.errors import Interrupted
-from agentlab.runs.context import Value
 from agentlab.runs.stop import StopFlag
+from agentlab.search.types import Value
 
 from .screen import Screen
 
@@ -18,7 +18,7 @@ _SIGINT = 2
 
 
 class TerminalReviewer:
-    """Implements `runs.context.Reviewer` on standard input, a terminal or a pipe with one answer per line."""
+    """Implements `study.steps.Reviewer` on standard input, a terminal or a pipe with one answer per line."""
 
     def __init__(self, screen: Screen, stop: StopFlag) -> None:
         self._screen = screen

@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -25,6 +24,8 @@ from .screen import LiveProgress, Screen
 if TYPE_CHECKING:
     from agentlab.config.overrides import Override
 
+    from .approve import TerminalReviewer
+
 __all__ = ["approving", "launch", "reference", "resume", "runs_folder", "surroundings", "way_on"]
 
 
@@ -40,14 +41,14 @@ def runs_folder(context: Context, given: Path | None) -> Path:
     return Path.cwd() / given if given else context.workspace.runs
 
 
-def approving(context: Context, screen: Screen) -> Context:
-    """The context in which a person is asked before each trial."""
+def approving(context: Context, screen: Screen) -> "TerminalReviewer":
+    """The person who is asked before each trial."""
     from .approve import TerminalReviewer
 
     if sys.stdin is None:
         raise UsageError("--approve reads its answers from standard input, which is closed.")
     screen.asking = True
-    return replace(context, reviewer=TerminalReviewer(screen, context.stop))
+    return TerminalReviewer(screen, context.stop)
 
 
 def launch(
@@ -75,8 +76,7 @@ def _launch(
     approve: bool,
     label: str | None,
 ) -> None:
-    if approve:
-        context = approving(context, screen)
+    reviewer = approving(context, screen) if approve else None
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
     if contract.resume:
         if contract.preset:
@@ -90,7 +90,7 @@ def _launch(
                 hint="Drop --run-name, or drop --resume to start a new run.",
             )
         record = find_to_resume(folder, contract.resume)
-        _resume(the_command, record, overrides, screen, context, dry_run=contract.dry_run)
+        _resume(the_command, record, overrides, screen, context, reviewer, dry_run=contract.dry_run)
         return
     with screen.progress():  # reading the data, or a large model's file, may take a while
         session = begin(
@@ -108,7 +108,7 @@ def _launch(
     if plan is not None:
         screen.answer(name, plan)
     else:
-        _carry_out(session, screen)
+        _carry_out(session, screen, reviewer)
 
 
 def resume(
@@ -117,10 +117,11 @@ def resume(
     overrides: "Sequence[Override]",
     screen: Screen,
     context: Context,
+    reviewer: "TerminalReviewer | None",
 ) -> None:
     """Go on with a run from its own config. Only budget keys may differ."""
     with _led(the_command, context, screen):
-        _resume(the_command, record, overrides, screen, context, dry_run=False)
+        _resume(the_command, record, overrides, screen, context, reviewer, dry_run=False)
 
 
 def _resume(
@@ -129,24 +130,28 @@ def _resume(
     overrides: "Sequence[Override]",
     screen: Screen,
     context: Context,
+    reviewer: "TerminalReviewer | None",
     *,
     dry_run: bool,
 ) -> None:
     with screen.progress():
-        session = go_on(the_command, record, overrides, context=context, planning=dry_run)
+        approve = reviewer is not None
+        session = go_on(the_command, record, overrides, context=context, planning=dry_run, approve=approve)
     if isinstance(session, FinishedRun):
         screen.say(f"{record.id} is complete; raise its budget to go on.")
         screen.answer(the_command.name, session.result, run=reference(record, "completed"))
     elif dry_run:
         screen.answer(the_command.name, session.experiment.plan(), run=reference(record, record.status))
     else:
-        if context.reviewer is None and the_command.was_reviewed(record.known_events()):
+        if reviewer is None and the_command.was_reviewed(record.known_events()):
             screen.say(f"nobody is asked before the trials of {record.id} any more; --approve asks as before")
-        _carry_out(session, screen)
+        _carry_out(session, screen, reviewer)
 
 
-def _carry_out(session: Session, screen: Screen) -> None:
+def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | None") -> None:
     context = session.context
+    if reviewer is not None:
+        session = session.reviewed_by(reviewer)
     with screen.progress(session.command.narrate_function()) as progress, _signals(context, progress):
         done = session.carry_out(
             Watch(

@@ -109,11 +109,10 @@ def resume_(
     screen = screen_of(ctx)
     context = surroundings(screen)
     record = store.find_to_resume(runs_folder(context, runs_dir), run)
-    if approve:
-        if not _asks(ctx, record.manifest.command):
-            raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
-        context = approving(context, screen)
-    resume(command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context)
+    if approve and not _asks(ctx, record.manifest.command):
+        raise UsageError(f"{record.manifest.command} has no trials to approve.", hint="Drop --approve.")
+    reviewer = approving(context, screen) if approve else None
+    resume(command(record.manifest.command), record, [parse(text) for text in set_ or ()], screen, context, reviewer)
 
 
 def _asks(ctx: typer.Context, command: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentlab import machine
@@ -16,7 +16,7 @@ from agentlab.nas.result import NasResult
 from agentlab.nas.study import WORDS, setup_of
 from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
-from agentlab.runs.events import Event
+from agentlab.runs.events import noted, require_unchanged
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.screen import Estimate, Limits, Rules
 from agentlab.search.space import SearchSpace
@@ -26,7 +26,7 @@ from agentlab.study.events import Scores, emit
 from agentlab.study.finals import Finalist, LastRound, exported, last_round
 from agentlab.study.setup import Setup
 from agentlab.study.state import Candidate, StudyState, agent_state
-from agentlab.study.steps import Study, search, seed_of
+from agentlab.study.steps import Reviewer, Study, search, seed_of
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -54,6 +54,7 @@ class NasExperiment:
             )
         self.config = config
         self.context = context
+        self.reviewer: Reviewer | None = None
         self.series = load_series(config.data, context.workspace)
         self.base = config.trial()
         self.space = SearchSpace.of(config.space, config.constraints, params_of(self.base, trial_keys()))
@@ -111,6 +112,7 @@ class NasExperiment:
             stop=self.context.stop,
         ) as router:
             setup = setup_of(self.config, self.context, self.series, self.rules, self.default, router, device)
+            setup = replace(setup, reviewer=self.reviewer)
             study = setup.study(run, self.config.seed)
             try:
                 self._open(run, study.state)
@@ -122,27 +124,22 @@ class NasExperiment:
         """Say what is studied, and measure the reference lines that are not there yet."""
         from agentlab.nas.references import reference_lines
 
-        self._require_same_series(run.events)
+        fingerprint = self.series.fingerprint
+        error = DataError(
+            f"{self.series.source} has changed since the run began; its errors could not be compared.",
+            hint="Put the old file back, or start a new run.",
+        )
+        require_unchanged(noted(run.events, "study.opened"), error, data=fingerprint)
         run.emit(
             "study.opened",
             summary=describe_series(self.series),
             trials=self.config.max_iterations,
             done=len(state.judged),
-            reviewed=self.context.reviewer is not None,
-            data=self.series.fingerprint,
+            reviewed=self.reviewer is not None,
+            data=fingerprint,
         )
-        known = {event.id for event in run.events if event.type == "reference.measured"}
         for line in reference_lines(self.series, self.config.data):
-            if line.name not in known:
-                run.emit("reference.measured", line.name, **line.as_dict())
-
-    def _require_same_series(self, events: Sequence[Event]) -> None:
-        """Errors on another series could not be compared with those that the run has."""
-        if any(event.type == "study.opened" and event.data["data"] != self.series.fingerprint for event in events):
-            raise DataError(
-                f"{self.series.source} has changed since the run began; its errors could not be compared.",
-                hint="Put the old file back, or start a new run.",
-            )
+            run.emit_once("reference.measured", line.name, **line.as_dict())
 
 
 @dataclass(frozen=True, slots=True)

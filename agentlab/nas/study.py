@@ -55,7 +55,6 @@ def setup_of(
         executor=lambda run: _executor(run, config, base, series, context, device),
         router=router,
         check=context.stop.check,
-        reviewer=context.reviewer,
     )
 
 

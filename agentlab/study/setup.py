@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentlab.runs.branch import Branch
-from agentlab.runs.context import Reviewer
 from agentlab.runs.run import Run
 from agentlab.search.arms import ARMS
 from agentlab.search.llm_proposer import LLMProposer
@@ -13,7 +12,7 @@ from agentlab.search.screen import Rules, ScreenedProposer
 from agentlab.search.types import Params
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.executor import TrialExecutor
-from agentlab.study.steps import Study
+from agentlab.study.steps import Reviewer, Study
 from agentlab.study.words import Words
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ for whichever ends first.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from agentlab.runs.branch import Branch
-from agentlab.runs.context import Reviewer
 from agentlab.runs.run import Run
 from agentlab.search.screen import Rules
 from agentlab.search.types import Params, Proposal, Proposer, Value
@@ -24,6 +24,25 @@ from agentlab.study.words import Words
 
 _ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
 FAIR = 0.5  # probability of the agent's arm
+
+
+class Reviewer(Protocol):
+    """A person who looks at every proposal before it costs anything."""
+
+    def review(
+        self,
+        name: str,
+        params: Mapping[str, Value],
+        *,
+        compared_with: Mapping[str, Value],
+        source: str,
+        problems: Callable[[Mapping[str, Value]], list[str]],
+    ) -> Mapping[str, Value] | None:
+        """The configuration to try: as proposed or edited so that `problems` finds nothing; None to turn it down.
+
+        Raises:
+            Interrupted: nobody answers any more.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ import re
 import shutil
 import subprocess
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import grimp
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -64,3 +67,9 @@ def test_llama_cpp_is_built_without_amx_where_the_compiler_knows_of_it() -> None
     said = subprocess.run(show, capture_output=True, text=True, check=True, env=env).stdout.splitlines()
     assert said == [" ".join([given, *(flags if known else [])]) for given in ("-O2", "-O1")]
     assert "CMAKE_ARGS=-DGGML_NATIVE=off" in (REPOSITORY / "Dockerfile").read_text()
+
+
+def test_no_module_imports_one_that_leads_back_to_it() -> None:
+    """Imports inside functions and for types alone count, too: a circle that is hidden has to be read as one."""
+    graph = grimp.build_graph("agentlab", cache_dir=None)
+    TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()

@@ -241,7 +241,6 @@ def answer_counter(config: BenchConfig, context: Context) -> Callable[[str], int
     """
     if config.load.tokenizer is None:
         return None
-    from agentlab.bench.load.session import counter
 
     return counter(context.workspace.resolve(config.load.tokenizer))
 

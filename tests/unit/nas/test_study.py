@@ -1,6 +1,7 @@
 """How a study is put together: who proposes, who trains, and under which names a language model is asked."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from agentlab.nas.config import NasConfig, params_of
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS, setup_of
 from agentlab.runs.branch import Branch
-from agentlab.runs.context import Context, Reviewer
+from agentlab.runs.context import Context
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.search.screen import Rules
@@ -23,7 +24,7 @@ from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import rebuild
-from agentlab.study.steps import search
+from agentlab.study.steps import Reviewer, search
 
 SCRIPTED = {
     "providers": {"p": {"kind": "scripted", "mode": "first"}},
@@ -59,15 +60,16 @@ def setup(tmp_path: Path, run: Run, make_series: Callable[..., Series]) -> Itera
         workspace = Workspace(root=tmp_path, cache=tmp_path)
         space = SearchSpace.of(config.space, config.constraints)
         routers.append(Router(config.llm, env={}, workspace=workspace, recorder=RunRecorder(run)))
-        return setup_of(
+        made = setup_of(
             config,
-            Context(workspace, {}, stop or StopFlag(), reviewer),
+            Context(workspace, {}, stop or StopFlag()),
             make_series(rows=200),
             Rules(space),
             params_of(config.trial(), tuple(space.parameters)),
             routers[-1],
             "cpu",
         )
+        return replace(made, reviewer=reviewer)
 
     yield make
     for router in routers:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from agentlab.pipeline.checks import problems
 from agentlab.pipeline.config import PipelineConfig
 
 MODELS = {"small": {"file": "small.gguf"}, "far": {"provider": "router", "model": "cloud"}}
@@ -19,7 +18,7 @@ def found(*stages: dict[str, Any], **fields: Any) -> dict[str, str]:
     """Problems by dotted place below the stages."""
     data = {"models": MODELS, "llm": LLM, "base_pipeline": {"stages": list(stages)}, **fields}
     config = PipelineConfig.model_validate(data)
-    return {".".join(key).removeprefix("base_pipeline.stages."): sentence for key, sentence in problems(config)}
+    return {".".join(key).removeprefix("base_pipeline.stages."): sentence for key, sentence in config.problems()}
 
 
 def stage(id_: str, **fields: Any) -> dict[str, Any]:
