@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentlab.errors import (
     AgentlabError,
@@ -289,3 +289,10 @@ def after_overflow(pending: Sequence[Candidate], window: int | None, tokens: int
         return list(pending)
     larger = [each for each in pending if each.context is None or each.context > window]
     return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]
+
+
+async def given_up(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel what still runs, and wait until it has closed its connections."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from agentlab.answers.compare import same_texts
 from agentlab.answers.judge import Ballot, both_orders, decide_async, place_of
 from agentlab.llm import judge, policy, structured
-from agentlab.llm.attempts import AttemptLoop
+from agentlab.llm.attempts import AttemptLoop, given_up
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.question import Candidate, Means, Outcome, Question, candidate_of
-from agentlab.llm.strategies import given_up
 from agentlab.llm.types import Attempt, Request, Timing
 
 LOG = logging.getLogger("agentlab.llm")

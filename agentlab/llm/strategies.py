@@ -15,10 +15,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
 
 from agentlab.llm import policy
-from agentlab.llm.attempts import AttemptLoop
+from agentlab.llm.attempts import AttemptLoop, given_up
 from agentlab.llm.config import LLMConfig, Strategy, Weights
 from agentlab.llm.ledger.arm import Arm
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
@@ -261,10 +260,3 @@ async def _race(task: str, first: AttemptLoop, running: "asyncio.Future[Outcome]
 def _may_go_on(outcome: Outcome) -> bool:
     """Whether another model may still answer."""
     return outcome.error is not None and policy.rule_for(outcome.error).move_on
-
-
-async def given_up(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancel what still runs, and wait until it has closed its connections."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,7 +7,7 @@ what is asked are taken and ignored.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -23,11 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from agentlab.llm.options import Options
 from agentlab.llm.serve.faults import RefusedError
-from agentlab.llm.types import Completion, Message, Tool, Usage
-
-if TYPE_CHECKING:
-    from agentlab.llm.serve.chat import ChatReply
-    from agentlab.llm.serve.responses_reply import ResponseReply
+from agentlab.llm.types import Completion, Delta, Message, Tool, Usage
 
 DONE = b"data: [DONE]\n\n"
 _CHOICES = ("auto", "none", "required")
@@ -37,10 +33,24 @@ _MOST_SCHEMA = 500  # objects and lists of an answer's schema; checking it takes
 _MOST_TOKENS = 131_072  # of an answer; more is asked for by clients that mean "as many as there are"
 
 
-# An answer in a client's dialect: `whole`, as one document; or as events: those of a `piece`, the first with what comes
-# before it; `closing`, how the answer ended, who gave it, what it took, and that it is complete; `broken`, the last of
-# an answer that broke off, from OpenAI's error document.
-Reply: TypeAlias = "ChatReply | ResponseReply"
+class Reply(Protocol):
+    """An answer in a client's dialect."""
+
+    def whole(self, answer: Completion[Any]) -> dict[str, Any]:
+        """As one document."""
+        ...
+
+    def piece(self, delta: Delta) -> bytes:
+        """The events of a piece, the first with what comes before it."""
+        ...
+
+    def closing(self, answer: Completion[Any]) -> bytes:
+        """How the answer ended, who gave it, what it took, and that it is complete."""
+        ...
+
+    def broken(self, document: Mapping[str, Any]) -> bytes:
+        """The last event of an answer that broke off, from OpenAI's error document."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
