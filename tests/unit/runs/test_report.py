@@ -131,7 +131,14 @@ def test_a_table_without_headings_has_no_blank_row(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     "module",
     [
-        *("nas.tables", "bench.load.tables", "bench.check.result", "bench.quality.result", "persona.result"),
+        *(
+            "nas.result",
+            "nas.report",
+            "bench.load.tables",
+            "bench.check.result",
+            "bench.quality.result",
+            "persona.result",
+        ),
         *("train.data_report", "pipeline.result"),
     ],
 )
