@@ -11,7 +11,8 @@ from agentlab.bench.mock.script import parse
 from agentlab.bench.quality.config import QualityConfig
 from agentlab.config.base import StrictModel, machine_field, preset_field
 from agentlab.errors import ConfigError, UnknownNameError
-from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import Strategy
 from agentlab.runs.measured import Basis
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from agentlab.bench.quality.plan import plan_quality
 from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
 from agentlab.llm import providers
-from agentlab.llm.config import LLMConfig, ModelConfig, Price, RolesConfig
-from agentlab.llm.provider_config import OpenAICompatProvider
+from agentlab.llm.config import LLMConfig, ModelConfig
+from agentlab.llm.provider_config import OpenAICompatProvider, Price, RolesConfig
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
 from agentlab.runs.context import Context

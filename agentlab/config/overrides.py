@@ -75,16 +75,6 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if simple else quote(text)
 
 
-def apply(tree: Mapping[str, Any], override: Override) -> dict[str, Any]:
-    """The tree with one value replaced; missing mappings on the way are made.
-
-    Raises:
-        ConfigError: the key leads through a scalar, or names no element of a list.
-    """
-    changed: dict[str, Any] = replaced(tree, address(tree, override), override.value)
-    return changed
-
-
 def address(tree: Mapping[str, Any], override: Override) -> Key:
     """Where the override lands: its key, with list elements named by their `id` or `name` turned into indices.
 

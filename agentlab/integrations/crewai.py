@@ -20,8 +20,8 @@ from agentlab.errors import AgentlabError, AllModelsFailedError, ContextOverflow
 from agentlab.integrations.openai_messages import call_document, messages_of, tools_of
 from agentlab.integrations.project_files import ProjectFiles
 from agentlab.llm.budget import tokens_of
-from agentlab.llm.config import Strategy
 from agentlab.llm.manager import LLMManager, strategy_of
+from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options
 from agentlab.llm.types import Completion, Message, ToolCall
 

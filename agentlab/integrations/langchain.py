@@ -22,9 +22,10 @@ from agentlab.errors import AllModelsFailedError, MissingExtraError, SchemaError
 from agentlab.integrations.langchain_messages import PARSED, chunks_of, end_of, result_of, whole_of
 from agentlab.integrations.openai_messages import messages_of, tool_choice_of, tools_of
 from agentlab.llm.budget import tokens_of
-from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.config import LLMConfig
 from agentlab.llm.load import load_llm
 from agentlab.llm.loop import Live, LoopThread
+from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Delta, Message
 from agentlab.session import surroundings

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from agentlab.errors import AllModelsFailedError, BadRequestError, ContextOverflowError, SchemaError, UnknownNameError
 from agentlab.llm import structured
 from agentlab.llm.budget import tokens_of
-from agentlab.llm.config import Cap, LLMConfig, Strategy
+from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
+from agentlab.llm.provider_config import Cap, Strategy
 from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of, key_of
 from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data, tool_call_from, usage_from
 from agentlab.llm.structured import Rejected

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from agentlab.errors import BudgetExceededError
-from agentlab.llm.config import Price
+from agentlab.llm.provider_config import Price
 from agentlab.llm.types import Message, Usage
 
 _CHARACTERS_PER_TOKEN = 2.5  # fewer than in English prose (about 4), so that an estimate errs upwards

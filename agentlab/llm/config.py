@@ -14,13 +14,18 @@ from difflib import get_close_matches
 from pydantic import Field, model_validator
 
 from agentlab.config.base import StrictModel, budget_field, machine_field
-from agentlab.llm.provider_config import ROLES as ROLES
-from agentlab.llm.provider_config import Cap as Cap
-from agentlab.llm.provider_config import GgufProvider, HfProvider, Name, Provider
-from agentlab.llm.provider_config import Price as Price
-from agentlab.llm.provider_config import RoleName as RoleName
-from agentlab.llm.provider_config import RolesConfig as RolesConfig
-from agentlab.llm.provider_config import Strategy as Strategy
+from agentlab.llm.provider_config import (
+    ROLES,
+    Cap,
+    GgufProvider,
+    HfProvider,
+    Name,
+    Price,
+    Provider,
+    RoleName,
+    RolesConfig,
+    Strategy,
+)
 from agentlab.llm.types import Tier
 
 

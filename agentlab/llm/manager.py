@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Self
 
 from agentlab.errors import AgentlabError
-from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.arm import Sample
 from agentlab.llm.load import load_llm
+from agentlab.llm.provider_config import Strategy
 from agentlab.llm.router import Options, Router
 from agentlab.llm.types import Message, Usage
 from agentlab.session import surroundings

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentlab.llm.config import Strategy
+from agentlab.llm.provider_config import Strategy
 from agentlab.llm.types import Tool
 
 

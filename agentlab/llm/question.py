@@ -10,10 +10,11 @@ from typing import Any
 
 from agentlab.errors import AgentlabError
 from agentlab.llm.budget import Budget, RetryBudget
-from agentlab.llm.config import Cap, LLMConfig, Price
+from agentlab.llm.config import LLMConfig
 from agentlab.llm.guard import ModelGuard, Slots
 from agentlab.llm.ledger import Ledger
 from agentlab.llm.ledger.arm import CachedAnswer, Sample
+from agentlab.llm.provider_config import Cap, Price
 from agentlab.llm.structured import Rejected
 from agentlab.llm.types import Attempt, ChatModel, Delta, EmbeddingModel, Request, Timing, ToolCall, ToolPiece, Usage
 from agentlab.runs.redact import Redactor

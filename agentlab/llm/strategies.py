@@ -18,8 +18,9 @@ from random import Random
 
 from agentlab.llm import policy
 from agentlab.llm.attempts import AttemptLoop, given_up
-from agentlab.llm.config import LLMConfig, Strategy, Weights
+from agentlab.llm.config import LLMConfig, Weights
 from agentlab.llm.ledger.arm import Arm
+from agentlab.llm.provider_config import Strategy
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
 
 LOG = logging.getLogger("agentlab.llm")

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agentlab.answers.extract import first_object, value_of
-from agentlab.llm.config import Cap
+from agentlab.llm.provider_config import Cap
 from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall
 
 M = TypeVar("M", bound=BaseModel)

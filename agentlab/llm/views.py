@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from agentlab.llm.config import ROLES, LLMConfig
+from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.statistics import UNKNOWN, known
+from agentlab.llm.provider_config import ROLES
 from agentlab.runs.document import Block, Document, Heading, Table, Text
 
 OTHERS = "(any other)"

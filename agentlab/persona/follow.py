@@ -10,7 +10,7 @@ from agentlab.persona.data import check_unchanged
 from agentlab.persona.run import read_input, threads_of
 from agentlab.runs.context import Context
 from agentlab.runs.journal import read_events
-from agentlab.train.config import Job
+from agentlab.train.config import TrainingJob
 
 
 def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
@@ -42,5 +42,5 @@ def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
     check_unchanged(experiment.sources, events)  # with what the owner has read
     with machine.torch_threads(threads_of(config, events)):
         for name, each in prepared:
-            job = Job(config.lora, config.training, run / "personas" / name, config.seed, stopped=stopped)
+            job = TrainingJob(config.lora, config.training, run / "personas" / name, config.seed, stopped=stopped)
             train_adapter(base, each.split, job)

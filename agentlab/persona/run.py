@@ -33,7 +33,7 @@ from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Outcome, Run
 from agentlab.train import ranks
-from agentlab.train.config import Job
+from agentlab.train.config import TrainingJob
 from agentlab.train.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class PersonaExperiment:
 
         names, stopped = list(prepared), lambda: self.context.stop.requested
         config, folder = self.config, run.folder.folder("personas")
-        job = partial(Job, config.lora, config.training, seed=config.seed, stopped=stopped)
+        job = partial(TrainingJob, config.lora, config.training, seed=config.seed, stopped=stopped)
         if config.together and len(prepared) > 1:
             together = job(folder=folder.path, tell=lambda type_, data: _told(run, names[data["adapter"]], type_, data))
             found = train_adapters(base, [each.split for each in prepared.values()], together)

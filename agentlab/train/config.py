@@ -67,7 +67,7 @@ class TrainingConfig(StrictModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """A training to be done.
 
     Attributes:

@@ -24,7 +24,7 @@ from agentlab.lora.stacked import Factors, Stack
 from agentlab.train.adapter import attached, trained_weights, write_trained
 from agentlab.train.base import Base
 from agentlab.train.collate import Collator
-from agentlab.train.config import Job, Tell
+from agentlab.train.config import Tell, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_of
 from agentlab.train.ranks import place
@@ -33,7 +33,7 @@ from agentlab.train.sft import Trained, explained, memory_needed, origin_of
 from agentlab.train.state import Batch, TrainingState
 
 
-def train_adapters(base: Base, splits: Sequence[Split], job: Job) -> tuple[Trained, ...]:
+def train_adapters(base: Base, splits: Sequence[Split], job: TrainingJob) -> tuple[Trained, ...]:
     """Train an adapter on each split, or go on with them: the base is as before afterwards.
 
     Each starts from the weights, sees the batches and is scored and stopped as `train_adapter` does it with the same
@@ -81,7 +81,7 @@ def _trainable(model: Any, checkpointing: bool) -> Iterator[None]:
 class _Joint:
     """The states of all trainings, and the one model that answers for all adapters."""
 
-    def __init__(self, base: Base, splits: Sequence[Split], job: Job) -> None:
+    def __init__(self, base: Base, splits: Sequence[Split], job: TrainingJob) -> None:
         self._base, self._splits, self._job, self._training = base, splits, job, job.training
         self._together = len(splits) if side_by_side(job.training, machine.device()) else 1
         with attached(base, job.lora, job.seed) as model:

@@ -19,7 +19,7 @@ from agentlab.train import estimate
 from agentlab.train.adapter import attached, write_trained
 from agentlab.train.base import Base, quietly
 from agentlab.train.checkpoints import Progress
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.data_report import tokens_of
 from agentlab.train.dataset import Split
 from agentlab.train.ranks import RESUME, lost_another
@@ -56,7 +56,7 @@ class Trained:
         )
 
 
-def train_adapter(base: Base, split: Split, job: Job) -> Trained:
+def train_adapter(base: Base, split: Split, job: TrainingJob) -> Trained:
     """Train one adapter, or go on with it: the base is as before afterwards.
 
     The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in
@@ -95,7 +95,7 @@ def train_adapter(base: Base, split: Split, job: Job) -> Trained:
 
 
 @contextlib.contextmanager
-def explained(job: Job, checkpointing: bool) -> Iterator[None]:
+def explained(job: TrainingJob, checkpointing: bool) -> Iterator[None]:
     """What goes wrong in a training and is no bug, in the words of a user.
 
     Raises:
@@ -141,7 +141,7 @@ def memory_needed(
     )
 
 
-def origin_of(base: Base, split: Split, job: Job) -> str:
+def origin_of(base: Base, split: Split, job: TrainingJob) -> str:
     """SHA-256 of everything that decides the adapter, but for the number of epochs, which may grow, and the device."""
     apart = {"epochs", "precision", "attn_implementation", "gradient_checkpointing"}
     digest = hashlib.sha256()

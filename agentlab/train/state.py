@@ -25,7 +25,7 @@ from agentlab.train.checkpoints import (
     state_of,
 )
 from agentlab.train.collate import Rows
-from agentlab.train.config import Job
+from agentlab.train.config import TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
 
@@ -46,7 +46,7 @@ class TrainingState:
         self,
         split: Split,
         weights: Mapping[str, torch.nn.Parameter],
-        job: Job,
+        job: TrainingJob,
         batching: Literal["packed", "sorted"],
         origin: str,
         *,

@@ -21,7 +21,7 @@ from agentlab.train.adapter import trained_weights
 from agentlab.train.base import Base, quietly
 from agentlab.train.checkpoints import Progress, Weights
 from agentlab.train.collate import Collator
-from agentlab.train.config import Job, TrainingConfig
+from agentlab.train.config import TrainingConfig, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_loss
 from agentlab.train.masks import IGNORED, Example
@@ -130,7 +130,7 @@ def arguments(training: TrainingConfig, folder: Path, *, steps: int, seed: int, 
 class TrainingLoop(TrainerCallback):
     """One training in progress, in every process that takes part; `TrainingState` knows what its steps come to."""
 
-    def __init__(self, base: Base, model: Any, split: Split, job: Job, origin: str) -> None:
+    def __init__(self, base: Base, model: Any, split: Split, job: TrainingJob, origin: str) -> None:
         """`model` is the base with the adapter, `origin` names what decides the training; else see `train_adapter`.
 
         Raises:

@@ -35,7 +35,7 @@ from checkpoint import checkpoint
 from agentlab import machine
 from agentlab.runs.atomic import write_json
 from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
 from agentlab.train.prepare import prepare, read_data
@@ -95,7 +95,7 @@ def epoch(base: Base, examples: tuple[Example, ...], plan: Plan, folder: Path) -
         trained = train_adapter(
             base,
             Split(examples, ()),
-            Job(LORA, plan.training, folder, SEED),
+            TrainingJob(LORA, plan.training, folder, SEED),
         )
     seconds = time.process_time() - began
     losses = (loss * learnt for (_, loss), learnt in zip(trained.losses, plan.learnt, strict=True))

@@ -71,10 +71,10 @@ def splits(personas: Sequence[int], tokens: int = TOKENS, conversations: int = C
 def train(base_path: Path, folder: Path, personas: Sequence[int]) -> None:
     """What a process does: train and print what came of it."""
     from agentlab.train.base import load_base
-    from agentlab.train.config import Job, LoraConfig, TrainingConfig
+    from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 
     base = load_base(base_path, "fp32", "sdpa")
-    job = Job(LoraConfig(r=16), TrainingConfig(**TRAINING), folder, 1)
+    job = TrainingJob(LoraConfig(r=16), TrainingConfig(**TRAINING), folder, 1)
     began = time.perf_counter()
     if len(personas) > 1:
         from agentlab.train.joint import train_adapters

@@ -31,7 +31,7 @@ from agentlab.models.importer import import_gguf
 from agentlab.models.store import find
 from agentlab.runs.atomic import write_json
 from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.conversations import Conversation, Turn
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example, example
@@ -64,7 +64,7 @@ def ours(base: Base, examples: tuple[Example, ...], folder: Path) -> tuple[float
     trained = train_adapter(
         base,
         Split(examples, ()),
-        Job(LORA, TRAINING, folder, 0),
+        TrainingJob(LORA, TRAINING, folder, 0),
     )
     return time.process_time() - began, [loss for _, loss in trained.losses]
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from agentlab.train.base import load_base
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import TrainingJob, LoraConfig, TrainingConfig
 from agentlab.train.sft import train_adapter
 from tests.unit.train.tiny_base import tiny_checkpoint, tiny_split
 
@@ -28,7 +28,7 @@ base = load_base(place / "base", "fp32", "sdpa")
 training = TrainingConfig(batch_size=2, epochs=40, lr=5e-3, evals=60, batching="sorted")
 tell = lambda name, data: print(name, data["step"], flush=True)
 trained = train_adapter(
-    base, tiny_split(), Job(LoraConfig(r=64, dropout=0.1), training, place / "run", 5, tell),
+    base, tiny_split(), TrainingJob(LoraConfig(r=64, dropout=0.1), training, place / "run", 5, tell),
 )
 print("last", repr(trained.losses), repr(trained.eval_losses), trained.best_step)
 """
@@ -81,7 +81,7 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(tmp_pa
     from agentlab.models.importer import import_gguf
     from agentlab.models.store import find
     from agentlab.train.base import load_base, quietly
-    from agentlab.train.config import Job, LoraConfig, TrainingConfig
+    from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
     from agentlab.train.conversations import Conversation, Turn
     from agentlab.train.dataset import Split
     from agentlab.train.masks import example
@@ -115,7 +115,7 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(tmp_pa
     trained = train_adapter(
         base,
         Split(tuple(examples[:6]), tuple(examples[6:])),
-        Job(LoraConfig(r=4), TrainingConfig(batch_size=6, epochs=6, lr=2e-3, evals=2), tmp_path / "run", 0),
+        TrainingJob(LoraConfig(r=4), TrainingConfig(batch_size=6, epochs=6, lr=2e-3, evals=2), tmp_path / "run", 0),
     )
     assert trained.eval_losses[-1][1] < trained.losses[0][1] / 2
     assert answer(base.model) == before

@@ -1,7 +1,7 @@
 """The answer of `agentlab llm-bench check`."""
 
 from agentlab.bench.failures import Group
-from agentlab.llm.config import RoleName
+from agentlab.llm.provider_config import RoleName
 from agentlab.runs.document import Block, Document, Heading, Table, Text, number, silence, table
 
 

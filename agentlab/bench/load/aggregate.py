@@ -12,7 +12,7 @@ from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, Counted, Ended, Spread, StageRow
 from agentlab.bench.load.schedule import Stage
 from agentlab.llm.budget import priced
-from agentlab.llm.config import Price
+from agentlab.llm.provider_config import Price
 from agentlab.stats.intervals import bootstrap_interval
 
 _FOR_P50, _FOR_P99 = 5, 100  # fewest values for an interval

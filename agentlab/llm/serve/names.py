@@ -3,7 +3,8 @@
 from typing import get_args
 
 from agentlab.errors import ConfigError, UnknownNameError
-from agentlab.llm.config import LLMConfig, Strategy
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import Strategy
 
 DEFAULT = "agentlab"  # whatever the config says
 STRATEGIES: dict[str, Strategy] = {f"{DEFAULT}/{name.replace('_', '-')}": name for name in get_args(Strategy)}

@@ -33,21 +33,21 @@ CONVERSATIONS, TOKENS, FASTER, APART = 120, 256, 1.3, 0.01
 
 def together(base: Any, splits: Sequence[Any], settings: tuple[Any, Any], folder: Path) -> tuple[float, list[float]]:
     """Seconds, and the last held-out loss of each adapter."""
-    from agentlab.train.config import Job
+    from agentlab.train.config import TrainingJob
     from agentlab.train.joint import train_adapters
 
     began = time.perf_counter()
-    trained = train_adapters(base, splits, Job(*settings, folder, 1))
+    trained = train_adapters(base, splits, TrainingJob(*settings, folder, 1))
     return time.perf_counter() - began, [each.eval_losses[-1][1] for each in trained]
 
 
 def apart(base: Any, splits: Sequence[Any], settings: tuple[Any, Any], folder: Path) -> tuple[float, list[float]]:
     """The same, one after the other."""
-    from agentlab.train.config import Job
+    from agentlab.train.config import TrainingJob
     from agentlab.train.sft import train_adapter
 
     began = time.perf_counter()
-    trained = [train_adapter(base, each, Job(*settings, folder / str(n), 1)) for n, each in enumerate(splits)]
+    trained = [train_adapter(base, each, TrainingJob(*settings, folder / str(n), 1)) for n, each in enumerate(splits)]
     return time.perf_counter() - began, [each.eval_losses[-1][1] for each in trained]
 
 

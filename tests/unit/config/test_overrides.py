@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.config.keys import join
-from agentlab.config.overrides import Override, address, apply, parse, typed
+from agentlab.config.overrides import Layer, Override, address, parse, typed
 from agentlab.errors import ConfigError
 
 TREE = {
@@ -18,6 +18,10 @@ TREE = {
     "space": {"training.lr": {"low": 0.001}},
 }
 PATHS = st.lists(st.text("abc.", min_size=1, max_size=3), min_size=1, max_size=3)
+
+
+def apply(tree: dict[str, Any], override: Override) -> dict[str, Any]:
+    return Layer(tree).override(override).data
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from agentlab.errors import BudgetExceededError
 from agentlab.llm.budget import Budget, estimate, priced
-from agentlab.llm.config import Price
+from agentlab.llm.provider_config import Price
 from agentlab.llm.types import Message, Usage
 
 PRICE = Price(input=3, output=15)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from agentlab import errors
 from agentlab.llm.attempts import after_overflow
-from agentlab.llm.config import Price
 from agentlab.llm.policy import backoff, rule_for, verdict
+from agentlab.llm.provider_config import Price
 from agentlab.llm.question import Candidate
 from agentlab.llm.types import Attempt
 

@@ -5,7 +5,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.llm.config import ROLES, LLMConfig
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.provider_config import ROLES
 from agentlab.llm.roles_layout import WELL_KNOWN, converted
 
 # A comment is all that stands below `models`, which makes it null.

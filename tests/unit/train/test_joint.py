@@ -12,7 +12,7 @@ from agentlab import machine
 from agentlab.errors import DataError, DivergedError, Interrupted, RunMismatchError, UsageError
 from agentlab.train import joint
 from agentlab.train.base import Base
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.joint import train_adapters
 from agentlab.train.masks import IGNORED, Example
@@ -86,13 +86,13 @@ class Ear:
 def together(base: Base, folder: Path, ear: Ear | None = None, **changes: Any) -> tuple[Trained, ...]:
     ear, given = ear or Ear(), changes.pop("splits", None) or splits()
     lora, training = changes.pop("lora", LORA), TRAINING.model_copy(update=changes)
-    return train_adapters(base, given, Job(lora, training, folder, 1, ear.tell, ear.stopped))
+    return train_adapters(base, given, TrainingJob(lora, training, folder, 1, ear.tell, ear.stopped))
 
 
 def alone(base: Base, folder: Path, **changes: Any) -> list[Trained]:
     lora, training, ear = changes.pop("lora", LORA), TRAINING.model_copy(update=changes), Ear()
     return [
-        train_adapter(base, each, Job(lora, training, folder / str(n), 1, ear.tell, ear.stopped))
+        train_adapter(base, each, TrainingJob(lora, training, folder / str(n), 1, ear.tell, ear.stopped))
         for n, each in enumerate(splits())
     ]
 
@@ -190,7 +190,7 @@ def test_a_kill_between_checkpoints_costs_steps_and_no_bit(base: Base, tmp_path:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_adapters(base, splits(), Job(LORA, TRAINING, tmp_path / "parts", 1, kill))
+        train_adapters(base, splits(), TrainingJob(LORA, TRAINING, tmp_path / "parts", 1, kill))
     assert same_bits(whole, together(base, tmp_path / "parts"))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from agentlab.errors import Interrupted
 from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.conversations import Turn
 from agentlab.train.dataset import Split
 from agentlab.train.masks import IGNORED, Example
@@ -46,7 +46,7 @@ def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         name: train_adapter(
             base,
             Split(part, ()),
-            Job(LoraConfig(r=4), TrainingConfig(epochs=4, batch_size=4, lr=3e-2, evals=1), place / name, 0),
+            TrainingJob(LoraConfig(r=4), TrainingConfig(epochs=4, batch_size=4, lr=3e-2, evals=1), place / name, 0),
         ).adapter
         for name, part in {"a": whole[:5], "b": whole[5:]}.items()
     }

@@ -14,7 +14,7 @@ from agentlab import machine
 from agentlab.errors import AgentlabError, DataError, DivergedError, Interrupted, RunMismatchError, UsageError
 from agentlab.lora.reading import Adapter
 from agentlab.train.base import Base, load_base, quietly
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.loss import learnt_losses, mean_loss
 from agentlab.train.sft import Trained, remedies, train_adapter
@@ -56,7 +56,7 @@ def run(
 ) -> Trained:
     tell = Events() if events is None else events
     chosen = tiny_split() if split is None else split
-    return train_adapter(base, chosen, Job(lora, training, folder, seed, tell, stopped))
+    return train_adapter(base, chosen, TrainingJob(lora, training, folder, seed, tell, stopped))
 
 
 def weights(trained: Trained) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from agentlab.errors import DivergedError, RunMismatchError
-from agentlab.train.config import Job, LoraConfig, TrainingConfig
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.state import TrainingState
 
@@ -33,7 +33,7 @@ def state(
     how = {key: changes.pop(key) for key in ("devices", "leads") if key in changes}
     weights = {NAME: torch.nn.Parameter(torch.zeros(2, 3))}
     training = TRAINING.model_copy(update=changes)
-    job = Job(LoraConfig(), training, folder, 7, tell)
+    job = TrainingJob(LoraConfig(), training, folder, 7, tell)
     made = TrainingState(split or tiny_split(), weights, job, "sorted", origin, **how)
     made.restore()
     return made

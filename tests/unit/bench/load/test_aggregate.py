@@ -15,7 +15,7 @@ from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import CeilingRow, StageRow
 from agentlab.bench.load.schedule import Stage
-from agentlab.llm.config import Price
+from agentlab.llm.provider_config import Price
 from agentlab.llm.types import Usage
 
 Make = Callable[..., Record]
