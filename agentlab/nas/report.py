@@ -3,7 +3,6 @@
 import yaml
 
 from agentlab.nas.config import TrialConfig, with_params
-from agentlab.nas.forecast import predict_windows
 from agentlab.nas.objective import stored_curve, stored_weights
 from agentlab.nas.plots import (
     Panel,
@@ -19,7 +18,7 @@ from agentlab.nas.result import NasResult, advice, comparison, headline
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
 from agentlab.nas.training import restore
-from agentlab.nas.windows import Windows
+from agentlab.nas.windows import Windows, predict_windows
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, number
 from agentlab.runs.folder import Folder
 from agentlab.runs.report import write_report

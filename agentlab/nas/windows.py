@@ -1,15 +1,18 @@
-"""Windows of a series, gathered by index on the device: no loader, no copies, no workers."""
+"""Windows of a series, gathered by index on the device: no loader, no copies, no workers. And forecasts of some."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch  # noqa: TID253 - this module is only imported by code that trains
+from numpy.typing import NDArray
 from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.errors import DataError
 from agentlab.nas.config import TrialConfig
+from agentlab.nas.informer.model import Informer
 from agentlab.nas.series import Part, Series, window_starts
+from agentlab.nas.time_features import Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +66,36 @@ class Windows:
         """Every window of a part in order, for scoring."""
         for starts in torch.split(self.starts(part), self._scored_at_once):
             yield self.gather(starts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """One window in original units: `past` [input, targets], `future` and `predicted` [horizon, targets].
+
+    `dates` are those of the horizon.
+    """
+
+    dates: Times
+    past: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    future: NDArray[np.float64]
+
+
+@torch.no_grad()
+def predict_windows(model: Informer, windows: Windows, part: Part, picks: Sequence[int]) -> list[Forecast]:
+    """Forecasts of the windows numbered `picks` of a part; negative numbers count from the end."""
+    series, targets = windows.series, windows.series.targets
+    starts = windows.starts(part)[list(picks)]
+    batch = windows.gather(starts)
+    predicted = model.eval()(batch.past, batch.time).cpu().numpy()
+    past, future = batch.past.cpu().numpy()[..., list(targets)], batch.future.cpu().numpy()
+    undo = series.scaler.undo
+    return [
+        Forecast(
+            dates=series.dates[start + windows.input_length : start + windows.input_length + windows.horizon],
+            past=undo(past[number], targets),
+            predicted=undo(predicted[number], targets),
+            future=undo(future[number], targets),
+        )
+        for number, start in enumerate(starts.tolist())
+    ]

@@ -23,15 +23,8 @@ _Number = (int, float, type(None))
 _EVENTS: dict[str, _Fields] = {  # what a worker may say; `worker.py` describes it
     "ready": {},
     "report": {"type": (str,), "id": (str,), "data": (dict,)},
-    "result": {
-        "status": (str,),
-        "value": _Number,
-        "metrics": (dict,),
-        "error": (str,),
-        "objectives": (list,),
-        "items": (list,),
-        "out_of_memory": (bool,),
-    },
+    "result": {"status": (str,), "value": _Number, "metrics": (dict,), "error": (str,), "out_of_memory": (bool,)}
+    | {"objectives": (list,), "items": (list,)},
     "error": {"kind": (str,), "message": (str,), "hint": (str, type(None))},
 }
 

@@ -32,7 +32,7 @@ from agentlab.config.load import load
 from agentlab.config.workspace import Workspace
 from agentlab.nas.config import ModelConfig, NasConfig, TrialConfig
 from agentlab.nas.data import load_series
-from agentlab.nas.informer.embedding import sine_positions
+from agentlab.nas.informer.layers import sine_positions
 from agentlab.nas.series import Part, Series, window_starts
 from agentlab.nas.training import build, make_optimizer, train
 from agentlab.nas.windows import Windows

@@ -10,11 +10,10 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.nas.config import TrialConfig
 from agentlab.nas.data import load_series
-from agentlab.nas.forecast import predict_windows
 from agentlab.nas.references import reference_lines
 from agentlab.nas.time_features import Times
 from agentlab.nas.training import evaluate, restore, train
-from agentlab.nas.windows import Windows
+from agentlab.nas.windows import Windows, predict_windows
 from cli.main import main
 
 SMALL = {"d_model": 8, "n_heads": 1, "e_layers": 1, "ff_multiplier": 1}

@@ -7,8 +7,7 @@ import torch.nn.functional as F  # noqa: N812, TID253 - the name everybody uses
 from torch import Tensor, nn  # noqa: TID253 - as above
 
 from agentlab.nas.config import TrialConfig
-from agentlab.nas.informer.embedding import Embedding
-from agentlab.nas.informer.layers import Decoder, Encoder
+from agentlab.nas.informer.layers import Decoder, Embedding, Encoder
 
 _EPSILON = 1e-5  # added to a window's variance, as every normalisation does
 

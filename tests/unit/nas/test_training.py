@@ -8,9 +8,8 @@ import torch
 
 from agentlab.errors import DataError, DivergedError, Interrupted
 from agentlab.nas.config import DataConfig, ModelConfig, OptimizerParams, TrainingConfig, TrialConfig, with_params
-from agentlab.nas.forecast import predict_windows
 from agentlab.nas.training import Epoch, evaluate, learning_rate, restore, train
-from agentlab.nas.windows import Windows
+from agentlab.nas.windows import Windows, predict_windows
 from agentlab.runs.stop import StopFlag
 
 TRIAL = TrialConfig(

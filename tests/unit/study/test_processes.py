@@ -98,7 +98,11 @@ SQUARE = """
 from agentlab.search.types import TrialResult
 
 def objective(setup, report):
-    return lambda batch: [TrialResult("finished", (c.params["x"] - setup["best"]) ** 2.0) for c in batch]
+    def measure(x):
+        errors = tuple((x - target) ** 2.0 for target in setup["targets"])
+        return TrialResult("finished", sum(errors), {"uses": 1}, "", (sum(errors), float(x)), errors)
+
+    return lambda batch: [measure(candidate.params["x"]) for candidate in batch]
 """
 
 
@@ -109,7 +113,7 @@ def test_a_package_brings_an_objective_that_worker_processes_find(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
     executor = ProcessExecutor(
         OBJECTIVES.where("square"),
-        {"best": 3},
+        {"targets": [3, 4]},
         workers=1,
         threads=1,
         memory_bytes=None,
@@ -117,7 +121,7 @@ def test_a_package_brings_an_objective_that_worker_processes_find(
         check=lambda: None,
     )
     try:
-        assert run(executor, x=5).value == 4.0
+        assert run(executor, x=5) == TrialResult("finished", 5.0, {"uses": 1}, "", (5.0, 5.0), (4.0, 1.0))
     finally:
         executor.close()
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.nas.config import DataConfig, ModelConfig, TrialConfig
-from agentlab.nas.informer.embedding import sine_positions
+from agentlab.nas.informer.layers import sine_positions
 from agentlab.nas.informer.model import Informer, Shape, Shortcut, WindowNorm
 
 

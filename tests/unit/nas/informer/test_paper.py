@@ -9,8 +9,7 @@ from torch import nn
 
 from agentlab.nas.config import DataConfig, ModelConfig, TrialConfig
 from agentlab.nas.informer.attention import Attention, Sparsity, sample_size
-from agentlab.nas.informer.embedding import Embedding
-from agentlab.nas.informer.layers import DecoderLayer, Distil, EncoderLayer, FeedForward
+from agentlab.nas.informer.layers import DecoderLayer, Distil, Embedding, EncoderLayer, FeedForward
 from agentlab.nas.informer.model import Informer, Shape
 
 HEADS, DEPTH = 2, 4
