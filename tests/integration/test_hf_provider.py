@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import AgentlabError, ContextOverflowError, ModelFileError, WorkerDiedError
+from agentlab.errors import ContextOverflowError, ModelFileError, WorkerDiedError
 from agentlab.llm.provider_config import HfProvider
 from agentlab.llm.providers import Surroundings, build
 from agentlab.llm.providers.local import LocalModel
 from agentlab.llm.types import Delta, Message, Request
-from agentlab.models.importer import import_gguf
-from agentlab.models.store import find
 
 pytestmark = pytest.mark.model
 
@@ -28,13 +26,10 @@ SAMPLED = replace(STORY, max_tokens=16, temperature=0.9, top_p=0.9, seed=7)
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> Workspace:
     root = tmp_path_factory.mktemp("workspace")
-    try:
-        file = find("smollm2-135m", Workspace.locate(os.environ, REPOSITORY))
-    except AgentlabError as error:
-        pytest.fail(f"{error.message} Run `make setup`.")
-    import_gguf(file, root / "models" / "smollm2", "float32")
+    (root / "models").mkdir()
+    (root / "models" / "smollm2").symlink_to(float32_checkpoint)
     return Workspace(root, root / "cache")
 
 

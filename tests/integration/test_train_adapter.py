@@ -76,10 +76,9 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) 
 
 @pytest.mark.model
 @pytest.mark.timeout(600)
-def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(tmp_path: Path) -> None:
-    from agentlab.config.workspace import Workspace
-    from agentlab.models.importer import import_gguf
-    from agentlab.models.store import find
+def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(
+    tmp_path: Path, float32_checkpoint: Path
+) -> None:
     from agentlab.train.base import load_base, quietly
     from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
     from agentlab.train.conversations import Conversation, Turn
@@ -87,8 +86,7 @@ def test_smollm2_learns_to_say_it_and_is_itself_again_without_the_adapter(tmp_pa
     from agentlab.train.masks import example
     from agentlab.train.sft import train_adapter
 
-    folder = import_gguf(find("smollm2-135m", Workspace.locate(os.environ, REPOSITORY)), tmp_path / "base", "float32")
-    base = load_base(folder, "auto", "sdpa")
+    base = load_base(float32_checkpoint, "auto", "sdpa")
     things = ("the sea", "a clock", "rain", "bread", "a bridge", "snow", "a violin", "chess")
     examples = [
         example(

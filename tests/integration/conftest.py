@@ -1,0 +1,30 @@
+"""What several modules of real runs share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AgentlabError
+from agentlab.models.importer import import_gguf
+from agentlab.models.store import find
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model as a checkpoint in float32, imported once for all workers. Only to be read."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    folder = place / "models" / "smollm2"
+    with FileLock(place / "importing.lock"):
+        if not folder.exists():
+            try:
+                import_gguf(find("smollm2-135m", Workspace.locate(os.environ, REPOSITORY)), folder, "float32")
+            except AgentlabError as error:
+                pytest.fail(f"{error.message} Run `make setup`.")
+    return folder
