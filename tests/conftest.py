@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -14,6 +15,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOT_LOOKED_AT = {".git", ".venv", ".venv-peers", ".hypothesis", "__pycache__"}  # and the caches of tools
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Under nohup, or in the background of a shell, these are ignored, and would be by every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A change is judged on the same examples every time; exploring is for the desk.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("desk", deadline=None)

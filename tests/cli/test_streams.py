@@ -202,18 +202,10 @@ def test_leaving_at_once_gives_the_cursor_back(
 
 @contextlib.contextmanager
 def searching(workspace: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A long search in its first training, as a terminal starts it: the tests themselves may run under nohup."""
+    """A long search in its first training."""
     words = ["nas", "demo", "--run-name", "mine", "--max-iterations", "500", *TINY]
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what is ignored here is ignored by every child
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "agentlab", *words],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stderr=subprocess.PIPE,
-        )
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    with process:
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE) as process:
         try:
             events = workspace / "runs" / "mine" / "events.jsonl"
             while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
