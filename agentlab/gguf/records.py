@@ -17,7 +17,7 @@ class Records:
     """Facts by name; of more than 512 the oldest go.
 
     The file is replaced whole: of two processes that write at once the last one wins, and nobody reads half a file.
-    Nothing depends on it: a damaged file is an empty one, and a disk that cannot be written is none of a user's worry.
+    Nothing depends on it: a damaged file is an empty one, and a disk that cannot be written is not reported.
     """
 
     def __init__(self, path: Path) -> None:

@@ -55,13 +55,13 @@ def asked(
 
     Raises:
         AllModelsFailedError: no model is configured for the task.
-        UnknownNameError: `options.model` is none of the config.
+        UnknownNameError: `options.model` is not in the config.
         BadRequestError: no model of the task can do what is asked; the schema is not valid; the temperature is negative
             or not finite.
         ContextOverflowError: the prompt cannot fit into any of their windows.
     """
     if options.temperature is not None and not 0 <= options.temperature < math.inf:
-        raise BadRequestError(f"A temperature of {options.temperature} is none.")
+        raise BadRequestError(f"The temperature {options.temperature} is not a finite number from 0 on.")
     temperature, max_tokens = config.sampling(task)
     wanted = options.json_schema if schema is None else structured.schema_of(schema)
     request = Request(

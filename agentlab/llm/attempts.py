@@ -1,4 +1,4 @@
-"""The only attempt loop: one question on its way through the candidates until one of them answers usefully.
+"""The router's only attempt loop: one question on its way through the candidates until one of them answers usefully.
 
 Requests are always streamed. Until the caller has seen a piece of an answer, nothing has left the router, so a stream
 that breaks starts again elsewhere unseen; after that, an error is the caller's to see.

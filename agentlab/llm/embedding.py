@@ -28,7 +28,7 @@ async def embed(
     """Name of the model that answered, and the vectors. No model is asked twice, and one clock runs for all of them.
 
     Raises:
-        UnknownNameError: a name is none of the config.
+        UnknownNameError: a name is not in the config.
         BadRequestError: no text, too many, or none of the models makes vectors.
         BudgetExceededError: it would cost too much.
         AllModelsFailedError, BadRequestError: none answered, or all refused.

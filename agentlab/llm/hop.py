@@ -32,6 +32,6 @@ def enter(passed: tuple[str, ...]) -> None:
 
 
 def headers() -> dict[str, str]:
-    """What every request to a provider bears; nothing outside of a gateway."""
+    """The headers that every request to a provider carries; none where no gateway passed it on."""
     passed = _passed.get()
     return {HEADER: ",".join(passed)} if passed else {}
