@@ -163,8 +163,7 @@ async def measure_ceiling(url: str, tokens: int, seconds: float, clock: Clock, w
 
     Requests per second, each of both lengths for half of the seconds.
     """
-    provider = OpenAICompatProvider(kind="openai_compat", base_url=url)
-    model = providers.build("mock", provider, providers.Surroundings({}, workspace))
+    model = client(url, workspace)
     try:
         await request_rate(model, "ok-n1", _CONCURRENCY, seconds * _WARM_UP, clock)
         short = await request_rate(model, "ok-n1", _CONCURRENCY, seconds / 2, clock)
@@ -172,6 +171,12 @@ async def measure_ceiling(url: str, tokens: int, seconds: float, clock: Clock, w
         return CeilingRow(short=short, long=long, tokens=tokens, concurrency=_CONCURRENCY)
     finally:
         await model.close()
+
+
+def client(url: str, workspace: Workspace) -> ChatModel:
+    """What asks the mock server at `url`."""
+    provider = OpenAICompatProvider(kind="openai_compat", base_url=url)
+    return providers.build("mock", provider, providers.Surroundings({}, workspace))
 
 
 async def request_rate(model: ChatModel, script: str, concurrency: int, seconds: float, clock: Clock) -> float:
