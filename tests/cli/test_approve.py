@@ -30,16 +30,21 @@ TINY = (
 )
 
 
-def approved(workspace: Path, answers: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "agentlab", *(words or TINY)],
-        input=answers,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=workspace,
-        check=False,
-    )
+Approved = Callable[..., Answer]
+
+
+@pytest.fixture
+def approved(agentlab: Callable[..., Answer], workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Approved:
+    """Run a command with answers on its standard input."""
+
+    def call(answers: str, *words: str) -> Answer:
+        typed = workspace.parent / "typed"
+        typed.write_text(answers)
+        with typed.open() as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            return agentlab(*(words or TINY))
+
+    return call
 
 
 def events(workspace: Path, kind: str) -> list[dict[str, Any]]:
@@ -48,7 +53,15 @@ def events(workspace: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
-    done = approved(workspace, "n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "agentlab", *TINY],
+        input="n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=workspace,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "Please answer y, n or e" in done.stderr
     assert "That cannot be tried" in done.stderr
@@ -62,34 +75,34 @@ def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
     assert refused["data"]["params"] not in [event["data"]["params"] for event in (edited, third)]
 
 
-def test_a_mistyped_name_is_told(workspace: Path) -> None:
-    done = approved(workspace, "e\nmodle.d_model=8\ny\ny\n")
-    assert done.returncode == 0, done.stderr
-    assert "That cannot be tried: modle.d_model is not searched" in done.stderr
+def test_a_mistyped_name_is_told(approved: Approved) -> None:
+    done = approved("e\nmodle.d_model=8\ny\ny\n")
+    assert done.code == 0, done.err
+    assert "That cannot be tried: modle.d_model is not searched" in done.err
 
 
-def test_the_end_of_the_input_leaves_a_run_that_can_go_on(workspace: Path) -> None:
-    stopped = approved(workspace, "y\n")
-    assert stopped.returncode == 130
-    assert "agentlab runs resume mine --approve" in stopped.stderr
+def test_the_end_of_the_input_leaves_a_run_that_can_go_on(approved: Approved, workspace: Path) -> None:
+    stopped = approved("y\n")
+    assert stopped.code == 130
+    assert "agentlab runs resume mine --approve" in stopped.err
     assert len(events(workspace, "trial.proposed")) == 2
-    done = approved(workspace, "y\n", "runs", "resume", "mine", "--approve")
-    assert done.returncode == 0, done.stderr
-    assert "Train it?" in done.stderr
+    done = approved("y\n", "runs", "resume", "mine", "--approve")
+    assert done.code == 0, done.err
+    assert "Train it?" in done.err
     assert len(events(workspace, "decision.made")) == 3
-    more = approved(workspace, "", "nas", "--resume", "mine", "--approve", "--max-iterations", "4")
-    assert more.returncode == 130
-    assert "Train it?" in more.stderr
+    more = approved("", "nas", "--resume", "mine", "--approve", "--max-iterations", "4")
+    assert more.code == 130
+    assert "Train it?" in more.err
 
 
-def test_a_run_that_goes_on_without_it_asks_nobody_and_says_so(workspace: Path) -> None:
-    assert approved(workspace, "").returncode == 130
-    assert "agentlab runs resume mine --approve" in approved(workspace, "", "runs", "show", "mine").stderr
-    done = approved(workspace, "", "runs", "resume", "mine")
-    assert done.returncode == 0, done.stderr
-    assert "nobody is asked" in done.stderr
-    assert "Train it?" not in done.stderr
-    assert "--approve" not in approved(workspace, "", "runs", "show", "mine").stderr
+def test_a_run_that_goes_on_without_it_asks_nobody_and_says_so(approved: Approved) -> None:
+    assert approved("").code == 130
+    assert "agentlab runs resume mine --approve" in approved("", "runs", "show", "mine").err
+    done = approved("", "runs", "resume", "mine")
+    assert done.code == 0, done.err
+    assert "nobody is asked" in done.err
+    assert "Train it?" not in done.err
+    assert "--approve" not in approved("", "runs", "show", "mine").err
 
 
 def test_a_run_without_trials_cannot_be_approved(agentlab: Callable[..., Answer], workspace: Path) -> None:
