@@ -1,13 +1,17 @@
 """A persona of the embedded model, trained for real, is talked to: as PEFT folder, as GGUF file, side by side."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cli.main import main
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
 
@@ -38,17 +42,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def agentlab(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    own = {"AGENTLAB_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [sys.executable, "-m", "agentlab", *words],
-        cwd=home,
-        env={**os.environ, **own},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    """The command line in this process; what answers is a process of its own in any case."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("AGENTLAB_HOME", str(home))
+        patch.chdir(home)
+        code = main(list(words))
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def answers(home: Path, *words: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from cli.main import main
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("AGENTLAB_KILLS", "3"))
 TRIALS = 12  # past the optimiser's start-up points, so that its surrogate takes part
@@ -60,6 +62,14 @@ def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def whole(workspace: Path, *words: str) -> None:
+    """A run that nobody kills needs no process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AGENTLAB_HOME", str(workspace))
+        patch.chdir(workspace)
+        assert main(list(words)) == 0
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -136,7 +146,7 @@ def assert_same(run: Path, reference: Path) -> None:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study as it goes without a kill."""
     workspace = tmp_path_factory.mktemp("reference")
-    finish(start(workspace, *STUDY, f"--max-iterations={TRIALS}"))
+    whole(workspace, *STUDY, f"--max-iterations={TRIALS}")
     run = workspace / "runs" / "study"
     told = {event["type"] for event in events(run)}
     assert {"repeat.wanted", "llm.called", "trial.epoch", "winner.scored"} <= told
@@ -168,12 +178,12 @@ def test_a_kill_changes_nothing(number: int, moments: list[tuple[int, float]], r
 @pytest.mark.timeout(900)
 def test_a_larger_budget_extends_a_finished_run(reference: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "study"
-    finish(start(tmp_path, *STUDY, f"--max-iterations={TRIALS - 5}"))
-    finish(start(tmp_path, "nas", "--resume", "last", f"--max-iterations={TRIALS}"))
+    whole(tmp_path, *STUDY, f"--max-iterations={TRIALS - 5}")
+    whole(tmp_path, "nas", "--resume", "last", f"--max-iterations={TRIALS}")
     assert searched(run) == searched(reference)
-    extended, whole = result(run), result(reference)
-    assert extended.pop("test_looks") >= whole.pop("test_looks")  # the shorter study's winner was scored, too
-    assert extended == whole
+    extended, expected = result(run), result(reference)
+    assert extended.pop("test_looks") >= expected.pop("test_looks")  # the shorter study's winner was scored, too
+    assert extended == expected
 
 
 def searched(run: Path) -> list[Any]:
@@ -252,13 +262,13 @@ def test_a_kill_while_the_embedded_model_thinks(tmp_path: Path) -> None:
     short = (*TINY, "--set=training.epochs=1", "--set=finals.count=0", "--set=evaluator.noise=0", "--max-iterations=3")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    finish(start(tmp_path / "a", *short))
-    whole, run = tmp_path / "a" / "runs" / "study", tmp_path / "b" / "runs" / "study"
-    asked = [event["type"] for event in events(whole)].index("llm.called")
+    whole(tmp_path / "a", *short)
+    uncut, run = tmp_path / "a" / "runs" / "study", tmp_path / "b" / "runs" / "study"
+    asked = [event["type"] for event in events(uncut)].index("llm.called")
     process = start(tmp_path / "b", *short)
     wait_for(process, lambda: count(run) >= asked)
     time.sleep(0.3)
     kill(process, run)
     assert count(run) == asked, "the model had answered before the kill"
     finish(start(tmp_path / "b", *RESUME))
-    assert_same(run, whole)
+    assert_same(run, uncut)
