@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
-from agentlab.errors import UnknownNameError
+from agentlab.errors import AgentlabError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -13,7 +14,7 @@ T = TypeVar("T")
 def imported(where: str) -> Any:
     """What `module:name` names."""
     module, _, name = where.partition(":")
-    return getattr(import_module(module), name)
+    return reduce(getattr, name.split("."), import_module(module))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,25 @@ class Registry(Generic[T]):
         return [*self.table, *sorted(entry_points(group=self.group).names - self.table.keys())]
 
     def load(self, name: str) -> T:
-        """The thing of that name. See `where`."""
-        return cast(T, imported(self.where(name)))
+        """The thing of that name. See `where`.
+
+        Raises:
+            AgentlabError: what a package declares cannot be imported.
+        """
+        where = self.where(name)
+        try:
+            return cast(T, imported(where))
+        except Exception as error:
+            if name in self.table or isinstance(error, AgentlabError):
+                raise
+            raise self.unusable(name, str(error)) from error
+
+    def unusable(self, name: str, why: str) -> AgentlabError:
+        """What to raise where a package's thing is not what it should be."""
+        return AgentlabError(
+            f"The {self.kind} {name} of a package cannot be used: {why}",
+            hint=f"It is {self.where(name)}: install a version of that package that fits, or name another {self.kind}.",
+        )
 
     def where(self, name: str) -> str:
         """The `module:name` of the thing of that name, for another process to import.
@@ -53,4 +71,4 @@ class Registry(Generic[T]):
 
         if name not in (names := self.names):
             raise UnknownNameError(self.kind, name, names)
-        return entry_points(group=self.group)[name].value
+        return entry_points(group=self.group)[name].value.partition("[")[0].replace(" ", "")

@@ -6,7 +6,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, fsum, log, tanh
+from math import fsum, log, tanh
 
 _EDGE = 1e-4  # a confidence, and a probability made of it, are at least so far from 0 and from 1
 _STEPS, _RIDGE, _SMALL = 10_000, 1e-9, 1e-9
@@ -30,8 +30,9 @@ def bins(confidences: Sequence[float], right: Sequence[bool], number: int = 10) 
         ValueError: a confidence is not in [0, 1], or their number is not that of `right`.
     """
     held: dict[int, list[tuple[float, bool]]] = {}
+    edges = [place / number for place in range(1, number)]
     for confidence, was in _pairs(confidences, right):
-        held.setdefault(max(0, ceil(confidence * number) - 1), []).append((confidence, was))
+        held.setdefault(bisect_left(edges, confidence), []).append((confidence, was))
     found = []
     for place, pairs in sorted(held.items()):
         count, said, good = len(pairs), fsum(confidence for confidence, _ in pairs), sum(was for _, was in pairs)
@@ -40,7 +41,13 @@ def bins(confidences: Sequence[float], right: Sequence[bool], number: int = 10) 
 
 
 def ece(found: Sequence[Bin]) -> float:
-    """Expected calibration error, in [0, 1]: the mean distance of accuracy and confidence (arXiv 1706.04599, eq. 3)."""
+    """Expected calibration error, in [0, 1]: the mean distance of accuracy and confidence (arXiv 1706.04599, eq. 3).
+
+    Raises:
+        ValueError: there is no answer.
+    """
+    if not found:
+        raise ValueError("there is no answer")
     return fsum(each.count * abs(each.accuracy - each.confidence) for each in found) / sum(b.count for b in found)
 
 

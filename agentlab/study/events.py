@@ -101,7 +101,7 @@ def emit(run: Run | Branch, type: str, id: str, told: Told, **more: object) -> N
         case Scores():
             more |= {"names": list(told.names), **{name: list(values) for name, values in told.figures.items()}}
         case _:
-            more |= asdict(told)
+            more = asdict(told) | more
     run.emit(type, id, **more)
 
 

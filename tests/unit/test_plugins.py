@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from agentlab.errors import UnknownNameError
+from agentlab.errors import AgentlabError, UnknownNameError
 from agentlab.plugins import Registry
 
 GROUP = "agentlab.test-things"
@@ -33,3 +33,21 @@ def test_a_name_that_nobody_brings_is_compared_with_all(plug_in):
     with pytest.raises(UnknownNameError, match="There is no thing named 'mime'") as caught:
         THINGS.load("mime")
     assert "mine" in caught.value.hint
+
+
+def test_an_entry_point_is_read_as_its_standard_says(plug_in):
+    plug_in(GROUP, "inner = plugged_inner : Outer.value [extra]", "class Outer:\n    value = 7")
+    assert THINGS.where("inner") == "plugged_inner:Outer.value"
+    assert THINGS.load("inner") == 7
+
+
+def test_a_package_that_is_broken_is_named_and_a_table_that_is_wrong_is_our_fault(plug_in):
+    plug_in(GROUP, "hurt = plugged_hurt:value", "1 / 0")
+    with pytest.raises(AgentlabError, match="The thing hurt of a package cannot be used: division by zero") as caught:
+        THINGS.load("hurt")
+    assert "plugged_hurt:value" in caught.value.hint
+    plug_in(GROUP, "bare = plugged_bare", "")
+    with pytest.raises(AgentlabError, match="has no attribute"):
+        THINGS.load("bare")
+    with pytest.raises(ModuleNotFoundError):
+        THINGS.load("broken")

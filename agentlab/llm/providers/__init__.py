@@ -12,10 +12,10 @@ from agentlab.plugins import Registry
 GROUP = "agentlab.providers"
 
 PROVIDERS: dict[str, str] = {
-    "openai_compat": "agentlab.llm.providers.openai_compat:build",
     "anthropic": "agentlab.llm.providers.anthropic:build",
     "gguf": "agentlab.llm.providers.local:gguf",
     "hf": "agentlab.llm.providers.local:hf",
+    "openai_compat": "agentlab.llm.providers.openai_compat:build",
     "scripted": "agentlab.llm.providers.scripted:build",
 }
 

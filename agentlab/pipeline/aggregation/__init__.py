@@ -1,7 +1,9 @@
 """How several answers become one: a table of kinds, and an entry-point group for those of other packages."""
 
 import logging
+from typing import get_args
 
+from agentlab.errors import AgentlabError
 from agentlab.pipeline.aggregation.base import Aggregation
 from agentlab.plugins import Registry
 
@@ -21,13 +23,17 @@ AGGREGATIONS: Registry[type[Aggregation]] = Registry(
 
 
 def kinds() -> tuple[type[Aggregation], ...]:
-    """All of them. A package whose kind cannot be imported is left out with a warning: other pipelines still run."""
+    """All of them. A package whose kind cannot be used is left out with a warning: other pipelines still run."""
     found = []
     for name in AGGREGATIONS.names:
         try:
-            found.append(AGGREGATIONS.load(name))
-        except Exception as error:
-            if name in AGGREGATIONS.table:
-                raise
-            logging.getLogger(__name__).warning("The aggregation %s of a package cannot be used: %s", name, error)
+            kind = AGGREGATIONS.load(name)
+            if not (isinstance(kind, type) and issubclass(kind, Aggregation)):
+                raise AGGREGATIONS.unusable(name, "it is no Aggregation")
+            if get_args(kind.model_fields["method"].annotation) != (name,):
+                raise AGGREGATIONS.unusable(name, f"its method is not Literal[{name!r}]")
+        except AgentlabError as error:
+            logging.getLogger(__name__).warning("%s", error)
+        else:
+            found.append(kind)
     return tuple(found)

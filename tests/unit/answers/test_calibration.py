@@ -29,6 +29,13 @@ def test_bins_are_the_points_of_a_reliability_plot():
     assert ece([low, high]) == pytest.approx((2 * 0.45 + 2 * 0.025) / 4)
 
 
+@pytest.mark.parametrize("number", [10, 15, 25, 50])
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below(number):
+    for place in range(1, number + 1):
+        (found,) = bins([place / number], [True], number)
+        assert (found.low, found.high) == ((place - 1) / number, place / number)
+
+
 @given(PAIRS, st.integers(1, 20), st.randoms())
 def test_error_and_score_are_bounded_and_know_no_order(pairs, number, rng):
     found, other = split(pairs), split(rng.sample(pairs, len(pairs)))
@@ -59,7 +66,7 @@ def test_a_confidence_is_a_probability(confidences):
             figure(confidences, [True])
         with pytest.raises(ValueError, match=r"zip\(\)"):
             figure([0.5, 0.5], [True])
-    for figure in (brier, fit):
+    for figure in (brier, fit, lambda told, was: ece(bins(told, was))):
         with pytest.raises(ValueError, match="no answer"):
             figure([], [])
 

@@ -44,9 +44,11 @@ def test_each_kind_is_called_as_the_table_says():
     assert [kind.model_fields["method"].default for kind in kinds()] == list(AGGREGATIONS.table)
 
 
-def test_a_package_brings_one_and_one_that_is_broken_is_left_out(plug_in, tmp_path: Path):
+def test_a_package_brings_one_and_those_that_cannot_be_used_are_left_out(plug_in, tmp_path: Path):
     plug_in("agentlab.aggregations", "longest = plugged_longest:Longest", LONGEST)
     plug_in("agentlab.aggregations", "broken = plugged_broken:Nothing", "import no_such_module")
+    plug_in("agentlab.aggregations", "other = plugged_other:Longest", LONGEST)
+    plug_in("agentlab.aggregations", "odd = plugged_odd:value", "value = 1")
     paths = [str(Path(__file__).parents[4]), str(tmp_path / "packages")]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -58,3 +60,5 @@ def test_a_package_brings_one_and_one_that_is_broken_is_left_out(plug_in, tmp_pa
     )
     assert done.stdout == "four why? True\n", done.stderr
     assert "aggregation broken of a package cannot be used: No module named 'no_such_module'" in done.stderr
+    assert "aggregation other of a package cannot be used: its method is not Literal['other']" in done.stderr
+    assert "aggregation odd of a package cannot be used: it is no Aggregation" in done.stderr
