@@ -104,7 +104,8 @@ def learning_curves(curves: Sequence[Curve], winner: str) -> bytes:
     log_when_wide(axes, [value for curve in curves for value in curve.val_mse])
     axes.set(xlabel="epoch", ylabel="validation MSE", title="Learning curves of all trials")
     whole_numbers(axes)
-    axes.legend(fontsize=8)
+    if any(curve.run_id == winner for curve in curves):  # its file may be gone
+        axes.legend(fontsize=8)
     return png(figure)
 
 

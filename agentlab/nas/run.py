@@ -162,7 +162,8 @@ class OpenStudy:
         from agentlab.nas.report import write_study_report
 
         experiment, run, config = self.experiment, self.run, self.experiment.config
-        first = self._last_round()
+        plan = LastRound(config.finals.count, config.finals.seeds)
+        first = self._last_round(plan)
         scores = self._score(first)
         self._export(first, scores)
         state = self.study.state
@@ -170,14 +171,13 @@ class OpenStudy:
         paired = config.control == "full" and self.study.agent is not None  # else there is no agent to compare
         self.study.executor.close()  # the pairs have workers of their own
         pairs = run_pairs(self.setup, run, state, config.seed, config.control_seeds) if paired else []
-        result = summarise(config, experiment.series, self.study, pairs, self.router.usage)
+        result = summarise(config, experiment.series, self.study, plan, pairs, self.router.usage)
         write_study_report(run, result, experiment.base, experiment.series, self.device)
         return result, outcome(result)
 
-    def _last_round(self) -> Finalist:
+    def _last_round(self, plan: LastRound) -> Finalist:
         """Train the finalists that are not trained yet, and name the winner."""
-        config = self.experiment.config.finals
-        found = last_round(self.study, LastRound(config.count, config.seeds), self.setup.check)
+        found = last_round(self.study, plan, self.setup.check)
         if found is None:
             hint = f"Tracebacks are in {self.run.path / 'events.jsonl'}."
             raise AgentlabError(_nothing_left(self.study.state), hint=hint)

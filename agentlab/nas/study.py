@@ -30,6 +30,7 @@ WORDS = Words(
     again="trained again",
     goal="Find the settings of a forecasting model with the lowest validation error.",
     shown=("parameters", "epochs"),
+    figures=("mse", "mae", "mse_by_step", "mse_by_channel"),
 )
 _WORKER_SPARE = 256 << 20  # bytes beside training: pictures, buffers, the allocator's leftovers
 

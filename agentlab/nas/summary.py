@@ -20,6 +20,7 @@ from agentlab.nas.result import (
 )
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
+from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.importance import importances
@@ -31,26 +32,27 @@ from agentlab.study.evaluator import Seeds
 from agentlab.study.events import Scores
 from agentlab.study.finals import Finalist, LastRound, exported, finalists, winner
 from agentlab.study.noise import unstable
-from agentlab.study.state import StudyState, TrialState, changes
+from agentlab.study.state import StudyState, TrialState, changes, undamaged
 from agentlab.study.steps import Study
 
 
-def summarise(config: NasConfig, series: Series, study: Study, pairs: Sequence[Pair], usage: Usage) -> NasResult:
+def summarise(
+    config: NasConfig, series: Series, study: Study, plan: LastRound, pairs: Sequence[Pair], usage: Usage
+) -> NasResult:
     """The result of a study whose winner has been scored."""
     state, events = study.state, study.run.events
-    plan = LastRound(config.finals.count, config.finals.seeds)
     first = winner(state, plan)
     assert first is not None
     assert state.scores is not None
     assert isinstance(study.evaluator, Seeds)
     noise, figures = study.evaluator.noise_of(first.trial, state), state.scores.figures
     rows = [_trial_row(trial, study.default) for trial in state.trials]
-    reviewed = any(event.type == "study.opened" and event.data["reviewed"] for event in events)
-    control, note = _control(config, state, pairs, reviewed=reviewed)
+    reviewed = [undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
+    control, note = _control(config, state, pairs, reviewed=any(reviewed))
     result = NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, study.default),
-        references=[ReferenceRow.model_validate(e.data) for e in events if e.type == "reference.measured"],
+        references=[undamaged(e, _reference) for e in events if e.type == "reference.measured"],
         published=published_rows(series, config.data),
         test_looks=sum(event.type == "winner.scored" for event in events),
         by_step=list(figures["mse_by_step"]),
@@ -67,6 +69,10 @@ def summarise(config: NasConfig, series: Series, study: Study, pairs: Sequence[P
         control_note=note,
     )
     return result.model_copy(update={"advice": advice(result)})
+
+
+def _reference(event: Event) -> ReferenceRow:
+    return ReferenceRow.model_validate(event.data)
 
 
 def outcome(result: NasResult) -> Outcome:

@@ -1,15 +1,17 @@
 """What a study knows, rebuilt from its events alone. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
 from agentlab.study.events import Arm, Decision, Proposed, Repeat, Scores, read
 from agentlab.study.words import Words
+
+T = TypeVar("T")
 
 
 def run_id(number: int) -> str:
@@ -150,26 +152,36 @@ class StudyState:
         return sorted(done, key=lambda trial: (trial.value, trial.number))
 
 
-def rebuild(events: Iterable[Event]) -> StudyState:
+def rebuild(events: Iterable[Event], figures: Iterable[str] = ()) -> StudyState:
     """The state after these events. A step that was repeated after a kill counts once.
 
-    Events whose id has a slash belong to a study beside this one.
+    Events whose id has a slash belong to a study beside this one. `figures` are those that the winner's scores promise.
 
     Raises:
         RunUnreadableError: an event does not hold what its type promises, or not in this order.
     """
-    state = _Builder()
+    state = _Builder(tuple(figures))
     for event in events:
         if "/" not in event.id:
-            try:
-                state.apply(event)
-            except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-                raise RunUnreadableError(f"Event {event.seq} ({event.type}) is damaged: {error!r}.") from error
+            undamaged(event, state.apply)
     return state.state()
+
+
+def undamaged(event: Event, reader: Callable[[Event], T]) -> T:
+    """What `reader` makes of an event.
+
+    Raises:
+        RunUnreadableError: the event does not hold what the reader expects.
+    """
+    try:
+        return reader(event)
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise RunUnreadableError(f"Event {event.seq} ({event.type}) is damaged: {error!r}.") from error
 
 
 @dataclass
 class _Builder:
+    figures: tuple[str, ...]
     entries: dict[str, TrialState | Refused] = field(default_factory=dict)
     judged: dict[str, None] = field(default_factory=dict)
     finals: dict[str, TrialResult] = field(default_factory=dict)
@@ -193,6 +205,8 @@ class _Builder:
                 self._change(name, decision=told)
                 self.judged[name] = None
             case Scores() as told:
+                if lacking := [key for key in self.figures if key not in told.figures]:
+                    raise KeyError(*lacking)
                 self.scored, self.scores = name, told
         self.exhausted = self.exhausted or event.type == "search.exhausted"
 

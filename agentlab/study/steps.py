@@ -70,7 +70,7 @@ class Study:
     @property
     def state(self) -> StudyState:
         """The state that the events tell."""
-        return rebuild(self.run.events)
+        return rebuild(self.run.events, self.words.figures)
 
 
 def search(study: Study, check: Callable[[], None]) -> StudyState:

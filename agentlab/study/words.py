@@ -22,6 +22,7 @@ class Words:
     again: str  # what happens to a near tie: `trained again`
     goal: str
     shown: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()  # keys of all figures of the winner, `score` among them
 
     @property
     def propose(self) -> str:

@@ -64,6 +64,10 @@ def test_every_picture_is_a_png_of_a_readable_size(name):
     assert 100 < height < 1500
 
 
+def test_learning_curves_without_that_of_the_winner_have_no_legend() -> None:
+    learning_curves([Curve("run_0001", [1.0], [0.5])], "run_0000")  # matplotlib's warning would be an error here
+
+
 def test_equal_data_gives_equal_bytes():
     assert PICTURES["curve"]() == PICTURES["curve"]()
 

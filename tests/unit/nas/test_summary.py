@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentlab.errors import RunUnreadableError
 from agentlab.llm.types import Usage
 from agentlab.nas.config import NasConfig, TrialConfig
 from agentlab.nas.report import blocks
@@ -112,7 +113,7 @@ def summarised(run: Run, make_series: Callable[..., Series]) -> Summarised:
         scores = {"mse": [0.61, 0.63][: len(names)], "mae": [0.5, 0.52][: len(names)]}
         shape = {"mse_by_step": [0.5, 0.6, 0.7], "mse_by_channel": [0.25, 0.81]}
         run.emit("winner.scored", first.trial.id, names=names, **scores, **shape)
-        return summarise(CONFIG, make_series(channels=2), study, pairs, Usage())
+        return summarise(CONFIG, make_series(channels=2), study, LAST_ROUND, pairs, Usage())
 
     return make
 
@@ -205,6 +206,22 @@ def test_a_review_is_remembered_when_the_run_goes_on_without_one(summarised: Sum
 
 def test_nobody_reviewed_what_nobody_was_asked_about(summarised: Summarised) -> None:
     assert "A person reviewed" not in summarised().control_note
+
+
+@pytest.mark.parametrize(
+    ("type_", "data"),
+    [
+        ("winner.scored", {"names": ["run_0003-f0"], "mae": [0.5], "mse_by_step": [0.5], "mse_by_channel": [0.5]}),
+        ("reference.measured", {"name": "mean", "note": "", "val_mse": 0.9}),
+        ("study.opened", {"summary": ""}),
+    ],
+)
+def test_an_event_that_lacks_what_a_result_needs_is_told_as_a_damaged_run(
+    summarised: Summarised, run: Run, type_: str, data: dict[str, Any]
+) -> None:
+    run.emit(type_, "cut", **data)
+    with pytest.raises(RunUnreadableError, match=rf"Event \d+ \({type_}\) is damaged"):
+        summarised()
 
 
 def test_every_look_at_the_test_part_is_counted(summarised: Summarised, run: Run) -> None:
