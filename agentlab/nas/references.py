@@ -1,12 +1,12 @@
 """Cheap forecasts that any model has to beat: they take a second and stand next to every result."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.nas.config import DataConfig
+from agentlab.nas.result import ReferenceRow
 from agentlab.nas.series import Part, Series, window_starts
 
 _PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0)
@@ -17,24 +17,8 @@ Floats = NDArray[np.float64]
 Forecast = Callable[[Floats, NDArray[np.int64]], Floats]
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Errors of one reference line on scaled data, over every window of a part."""
-
-    name: str
-    note: str
-    val_mse: float
-    val_mae: float
-    test_mse: float
-    test_mae: float
-
-    def as_dict(self) -> dict[str, str | float]:
-        """Plain data for an event."""
-        return asdict(self)
-
-
-def reference_lines(series: Series, config: DataConfig) -> list[Reference]:
-    """Training mean, last value, last season and ridge regression, in this order.
+def reference_lines(series: Series, config: DataConfig) -> list[ReferenceRow]:
+    """Errors of training mean, last value, last season and ridge regression on scaled data, in this order.
 
     The season line is left out where the series has no season of more than one step, or validation begins before one.
     """
@@ -66,7 +50,12 @@ def reference_lines(series: Series, config: DataConfig) -> list[Reference]:
     ]
     known = [line for line in lines if line[0] != "season" or 1 < season <= series.split.val[0]]
     return [
-        Reference(name, note, *_score(series, config, "val", forecast), *_score(series, config, "test", forecast))
+        ReferenceRow(
+            name=name,
+            note=note,
+            **_score(series, config, "val", forecast),
+            **_score(series, config, "test", forecast),
+        )
         for name, note, forecast in known
     ]
 
@@ -122,7 +111,7 @@ def _centred(series: Series, config: DataConfig, part: Part) -> Iterator[tuple[F
         yield flat[:, :length], flat[:, length:]
 
 
-def _score(series: Series, config: DataConfig, part: Part, forecast: Forecast) -> tuple[float, float]:
+def _score(series: Series, config: DataConfig, part: Part, forecast: Forecast) -> dict[str, float]:
     """MSE and MAE over all windows, steps and targets of a part."""
     rows, steps = _rows(series), np.arange(config.horizon)
     squared = absolute = 0.0
@@ -132,4 +121,4 @@ def _score(series: Series, config: DataConfig, part: Part, forecast: Forecast) -
         squared += float(np.square(error).sum())
         absolute += float(np.abs(error).sum())
         count += error.size
-    return squared / count, absolute / count
+    return {f"{part}_mse": squared / count, f"{part}_mae": absolute / count}

@@ -1,5 +1,7 @@
 """The report of a study: the same result as on the screen, with every trial and the pictures."""
 
+from collections.abc import Callable
+
 import yaml
 
 from agentlab.nas.config import TrialConfig, with_params
@@ -14,12 +16,12 @@ from agentlab.nas.plots import (
     learning_curves,
     paired_studies,
 )
-from agentlab.nas.result import NasResult, advice, comparison, headline
+from agentlab.nas.result import FinalistRow, NasResult, TrialRow, advice, comparison, headline
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
 from agentlab.nas.training import restore
 from agentlab.nas.windows import Windows, predict_windows
-from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, number
+from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, known, number, table
 from agentlab.runs.folder import Folder
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -155,18 +157,16 @@ def published_table(result: NasResult) -> Table:
 
 def finalist_table(result: NasResult) -> Table:
     """The last round."""
-    rows = [
-        (
-            f.run_id,
-            number(f.search_val_mse),
-            ", ".join(number(v) for v in f.val_mse) + (f", {f.failed} failed" if f.failed else ""),
-            number(f.mean),
-            "winner" if f.run_id == result.winner.run_id else "",
-        )
-        for f in result.finalists
-    ]
-    columns = ("trial", "validation MSE in the search", "at full budget, by seed", "mean", "")
-    return Table(columns, rows, "Errors at full budget and in the search differ: the search trains on less")
+    columns: dict[str, Callable[[FinalistRow], str | float | None]] = {
+        "trial": lambda f: f.run_id,
+        "validation MSE in the search": lambda f: f.search_val_mse,
+        "at full budget, by seed": lambda f: (
+            ", ".join(map(number, f.val_mse)) + (f", {f.failed} failed" if f.failed else "")
+        ),
+        "mean": lambda f: f.mean,
+        "": lambda f: "winner" if f.run_id == result.winner.run_id else "",
+    }
+    return table(result.finalists, columns, "Errors at full budget and in the search differ: the search trains on less")
 
 
 def finalist_note(result: NasResult) -> str:
@@ -213,32 +213,20 @@ def configuration(result: NasResult) -> Table:
 
 def trial_table(result: NasResult) -> Table:
     """All trials in their order. Keys are cut to their last part, which the configuration table has in full."""
-    rows = [
-        (
-            t.run_id,
-            t.source,
-            number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
-            "accepted" if t.accepted else ("failed" if t.error else ""),
-            f"{t.parameters:,}" if t.parameters else "–",
-            f"{t.seconds:.1f}" if t.seconds is not None else "–",
-            ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default",
-            t.error or t.note,
-            t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
-        )
-        for t in result.trials
-    ]
-    columns = (
-        "trial",
-        "source",
-        "validation MSE",
-        "verdict",
-        "weights",
-        "seconds",
-        "differs from trial 0",
-        "note",
-        "reason of the verdict",
-    )
-    return Table(columns, rows, f"Source, who proposed the trial: {legend(t.source for t in result.trials)}")
+    columns: dict[str, Callable[[TrialRow], str]] = {
+        "trial": lambda t: t.run_id,
+        "source": lambda t: t.source,
+        "validation MSE": lambda t: number(t.val_mse) + (f" (of {t.trainings})" if t.trainings > 1 else ""),
+        "verdict": lambda t: "accepted" if t.accepted else ("failed" if t.error else ""),
+        "weights": lambda t: known(t.parameters or None, ","),
+        "seconds": lambda t: known(t.seconds, ".1f"),
+        "differs from trial 0": lambda t: (
+            ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in t.changes.items()) or "the default"
+        ),
+        "note": lambda t: t.error or t.note,
+        "reason of the verdict": lambda t: t.reason + ("" if t.judge == "rule" else f" ({t.judge})"),
+    }
+    return table(result.trials, columns, f"Source, who proposed the trial: {legend(t.source for t in result.trials)}")
 
 
 def source_table(result: NasResult) -> Table:

@@ -1,14 +1,14 @@
 """The shell of `agentlab nas`: checks the experiment, drives the steps, holds the last round, writes the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentlab import machine
 from agentlab.errors import AgentlabError, ConfigError, DataError, MissingError
 from agentlab.llm.recorder import RunRecorder
-from agentlab.nas.config import NasConfig, at_rung, params_of, trial_keys, with_params
+from agentlab.nas.config import NasConfig, TrialConfig, at_rung, params_of, trial_keys, with_params
 from agentlab.nas.data import load_series, require_windows
 from agentlab.nas.estimate import estimate
 from agentlab.nas.plan import NasPlan, describe_series, plan_of
@@ -139,7 +139,7 @@ class NasExperiment:
             data=fingerprint,
         )
         for line in reference_lines(self.series, self.config.data):
-            run.emit_once("reference.measured", line.name, **line.as_dict())
+            run.emit_once("reference.measured", line.name, **line.model_dump())
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,20 +200,23 @@ class OpenStudy:
         return scores
 
     def _test(self, candidate: Candidate) -> "Metrics":
-        from agentlab.nas.objective import stored_weights
         from agentlab.nas.training import evaluate, restore
         from agentlab.nas.windows import Windows
 
-        experiment, device = self.experiment, self.device
-        trial = at_rung(experiment.base, candidate, experiment.config.finals.full)
-        weights = stored_weights(self.run.folder.folder("trials"), candidate.name)
-        model = restore(trial, experiment.series, weights, device)
-        return evaluate(model, Windows(experiment.series, trial, device), "test")
+        series, (trial, weights) = self.experiment.series, self._trained(candidate)
+        model = restore(trial, series, weights, self.device)
+        return evaluate(model, Windows(series, trial, self.device), "test")
+
+    def _trained(self, candidate: Candidate) -> tuple[TrialConfig, Mapping[str, Any]]:
+        """The settings of a training that has ended, and its weights."""
+        from agentlab.nas.objective import stored_weights
+
+        trial = at_rung(self.experiment.base, candidate, self.experiment.config.finals.full)
+        return trial, stored_weights(self.run.folder.folder("trials"), candidate.name)
 
     def _export(self, first: Finalist, scores: Scores) -> None:
         """The winner as a folder that stands alone: what `nas predict` and `nas export` read."""
         from agentlab.nas.artefact import Artefact, write_artefact
-        from agentlab.nas.objective import stored_weights
 
         experiment, chosen = self.experiment, exported(first)
         place = scores.names.index(chosen.name)
@@ -227,8 +230,7 @@ class OpenStudy:
             "test_mse": scores.figures["mse"][place],
             "test_mae": scores.figures["mae"][place],
         }
-        trial = at_rung(experiment.base, chosen, experiment.config.finals.full)
-        weights = stored_weights(self.run.folder.folder("trials"), chosen.name)
+        trial, weights = self._trained(chosen)
         write_artefact(self.run.folder.folder("winner"), Artefact.of(trial, experiment.series, weights, card))
 
 

@@ -162,14 +162,10 @@ def _spread(values: Sequence[float]) -> float | None:
 
 
 def _finalist_row(finalist: Finalist) -> FinalistRow:
-    search = finalist.trial.value
+    search, errors = finalist.trial.value, list(finalist.values.values())
     assert search is not None
     return FinalistRow(
-        run_id=finalist.trial.id,
-        search_val_mse=search,
-        val_mse=list(finalist.values.values()),
-        failed=finalist.failed,
-        mean=finalist.mean,
+        run_id=finalist.trial.id, search_val_mse=search, val_mse=errors, failed=finalist.failed, mean=finalist.mean
     )
 
 

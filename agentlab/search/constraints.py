@@ -20,15 +20,19 @@ def _numbers(pair: tuple[str, str], values: Mapping[str, Value]) -> tuple[float,
     return found[0], found[1]  # type: ignore[return-value] # both are numbers by the test above
 
 
-class Divides(StrictModel):
-    """`divides: [a, b]`: a divides b without remainder."""
-
-    divides: Pair
+class _Rule(StrictModel):
+    """What every form has: one field, with the parameters in it."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters it speaks of."""
-        return self.divides
+        return tuple(getattr(self, next(iter(type(self).model_fields))))
+
+
+class Divides(_Rule):
+    """`divides: [a, b]`: a divides b without remainder."""
+
+    divides: Pair
 
     def describe(self) -> str:
         """The rule in words."""
@@ -42,15 +46,10 @@ class Divides(StrictModel):
         return f"{self.divides[0]} = {show(pair[0])} does not divide {self.divides[1]} = {show(pair[1])}"
 
 
-class AtMost(StrictModel):
+class AtMost(_Rule):
     """`at_most: [a, b]`: a is at most b."""
 
     at_most: Pair
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters it speaks of."""
-        return self.at_most
 
     def describe(self) -> str:
         """The rule in words."""
@@ -64,15 +63,10 @@ class AtMost(StrictModel):
         return f"{self.at_most[0]} = {show(pair[0])} is above {self.at_most[1]} = {show(pair[1])}"
 
 
-class Forbids(StrictModel):
+class Forbids(_Rule):
     """`forbids: {a: [...], b: [...]}`: not all of the parameters at once have one of the listed values."""
 
     forbids: dict[str, tuple[Value, ...]] = Field(min_length=1, description="Name -> values of the combination.")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The parameters it speaks of."""
-        return tuple(self.forbids)
 
     def describe(self) -> str:
         """The rule in words."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentlab.llm.recorder import CALLED, usage_from
 from agentlab.llm.types import Usage
-from agentlab.runs.document import Block, Document, Table, Text, silence
+from agentlab.runs.document import Block, Document, Table, Text, dollars, known, silence
 from agentlab.runs.events import Event
 from agentlab.search.types import TrialResult
 from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read
@@ -175,10 +175,10 @@ def model_table(rows: Sequence[ModelRow]) -> Table:
             str(m.calls),
             f"{m.answered} of {m.calls}",
             f"{m.usable} of {m.calls}",
-            "–" if m.share is None else f"{m.share:.0%}",
-            "–" if m.accepted is None else str(m.accepted),
-            *("unknown" if count is None else f"{count:,}" for count in (m.input_tokens, m.output_tokens)),
-            "unknown" if m.cost_usd is None else f"{m.cost_usd:.4f} USD",
+            known(m.share, ".0%"),
+            known(m.accepted),
+            *(known(count, ",", "unknown") for count in (m.input_tokens, m.output_tokens)),
+            dollars(m.cost_usd),
         )
         for m in rows
     ]

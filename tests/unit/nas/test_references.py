@@ -45,7 +45,7 @@ def test_only_the_target_is_forecast(make_series):
 
 
 def test_a_reference_is_plain_data(make_series):
-    record = reference_lines(make_series(), CONFIG)[0].as_dict()
+    record = reference_lines(make_series(), CONFIG)[0].model_dump()
     assert set(record) == {"name", "note", "val_mse", "val_mae", "test_mse", "test_mae"}
 
 

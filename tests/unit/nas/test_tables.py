@@ -226,8 +226,8 @@ def test_the_last_round_names_the_winner_and_counts_failures() -> None:
         FinalistRow(run_id="run_0003", search_val_mse=0.52, val_mse=[], failed=2, mean=None),
     ]
     first, second, third = tables.finalist_table(result(finalists=rows)).rows
-    assert first == ("run_0001", "0.5000", "0.4000, 0.5000", "0.4500", "winner")
-    assert second[2:] == ("0.6000, 1 failed", "0.6000", "")
+    assert first == ["run_0001", "0.5000", "0.4000, 0.5000", "0.4500", "winner"]
+    assert second[2:] == ["0.6000, 1 failed", "0.6000", ""]
     assert third[3] == "–"
 
 
@@ -253,10 +253,10 @@ def test_the_trials_say_what_they_changed_how_often_they_were_trained_and_who_ju
         ]
     )
     first, second, third = tables.trial_table(shown).rows
-    assert first[2:4] == ("0.5100 (of 3)", "accepted")
+    assert first[2:4] == ["0.5100 (of 3)", "accepted"]
     assert first[6] == "the default"
-    assert second[3:9] == ("", "1,234", "1.0", "d_model=8", "lower rate", "not worth it (tiny)")
-    assert third[2:8] == ("–", "failed", "–", "–", "d_model=8", "MemoryError")
+    assert second[3:9] == ["", "1,234", "1.0", "d_model=8", "lower rate", "not worth it (tiny)"]
+    assert third[2:8] == ["–", "failed", "–", "–", "d_model=8", "MemoryError"]
     assert {len(row) for row in tables.trial_table(shown).rows} == {len(tables.trial_table(shown).columns)}
 
 
