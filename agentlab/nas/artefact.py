@@ -7,7 +7,8 @@ card.json           where it comes from and how good it was
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,19 +214,13 @@ def read_artefact(path: Path) -> Artefact:
 
 
 def _assembled(path: Path) -> Artefact:
-    trial = _trial(read_text(path / CONFIG, MAX_TEXT))
-    scaling = _scaling(read_text(path / SCALER, MAX_TEXT))
+    with _checked(CONFIG):
+        trial = TrialConfig.model_validate(read_yaml(read_text(path / CONFIG, MAX_TEXT), CONFIG).data)
+    with _checked(SCALER):
+        scaling = _Scaling.model_validate_json(read_text(path / SCALER, MAX_TEXT), strict=True)
     frequency = Frequency.parse(scaling.frequency)
-    data = trial.data
-    agreed = {
-        "columns": (scaling.columns, data.columns),
-        "frequency": (scaling.frequency, data.frequency),
-        "date_column": (scaling.date_column, data.date_column),
-        "date_format": (scaling.date_format, data.date_format),
-        "gaps": (scaling.gaps, data.gaps),
-    }
-    for key, (here, there) in agreed.items():
-        if here != there:
+    for key in ("columns", "frequency", "date_column", "date_format", "gaps"):
+        if getattr(scaling, key) != getattr(trial.data, key):
             raise ValueError(f"{SCALER} and {CONFIG} disagree about {key}")
     if unknown := [name for name in scaling.targets if name not in scaling.columns]:
         raise ValueError(f"{SCALER}: the target {unknown[0]!r} is not among the columns")
@@ -243,18 +238,13 @@ def _assembled(path: Path) -> Artefact:
     return artefact
 
 
-def _trial(text: str) -> TrialConfig:
+@contextmanager
+def _checked(name: str) -> Iterator[None]:
+    """What pydantic says of a file, as a ValueError that names it."""
     try:
-        return TrialConfig.model_validate(read_yaml(text, CONFIG).data)
+        yield
     except ValidationError as error:
-        raise ValueError(f"{CONFIG}: {_problems(error)}") from error
-
-
-def _scaling(text: str) -> _Scaling:
-    try:
-        return _Scaling.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ValueError(f"{SCALER}: {_problems(error)}") from error
+        raise ValueError(f"{name}: {_problems(error)}") from error
 
 
 def _problems(error: ValidationError) -> str:

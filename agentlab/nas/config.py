@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
+from agentlab.config.overrides import replaced
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
 from agentlab.runs.measured import Basis
@@ -314,11 +315,7 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
         )
     tree = trial.model_dump()
     for name, value in params.items():
-        *parents, leaf = name.split(".")
-        branch = tree
-        for parent in parents:
-            branch = branch[parent]
-        branch[leaf] = value
+        tree = replaced(tree, name.split("."), value)
     try:
         return TrialConfig.model_validate(tree)
     except ValidationError as error:
@@ -348,23 +345,7 @@ def _sentence(problem: Any) -> str:
 
 MEASURED = Basis(
     keys=("data.horizon",),
-    data_keys=tuple(
-        f"data.{key}"
-        for key in (
-            "path",
-            "separator",
-            "decimal",
-            "encoding",
-            "ignore",
-            "date_column",
-            "date_format",
-            "features",
-            "target",
-            "columns",
-            "frequency",
-            "gaps",
-            "split",
-        )
-    ),
+    # all that a trial may not change: the file, how it is read, its columns and parts
+    data_keys=tuple(sorted({f"data.{name}" for name in DataConfig.model_fields} - {"data.horizon", *TRIAL_DATA_KEYS})),
     event=("study.opened", "data"),
 )

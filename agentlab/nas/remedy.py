@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentlab.config.overrides import Layer, Override, typed
+from agentlab.config.overrides import replaced, typed
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 
@@ -110,5 +110,5 @@ def changed(config: DataConfig, settings: Mapping[str, Any]) -> DataConfig:
     """The config with dotted keys such as `data.decimal` replaced."""
     tree: dict[str, Any] = {"data": config.model_dump()}
     for key, value in settings.items():
-        tree = Layer(tree).override(Override(key, value)).data
+        tree = replaced(tree, key.split("."), value)
     return DataConfig.model_validate(tree["data"])
