@@ -16,7 +16,7 @@ from agentlab.nas.result import NasResult
 from agentlab.nas.study import WORDS, setup_of
 from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
-from agentlab.runs.events import noted, require_unchanged
+from agentlab.runs.events import require_unchanged
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.screen import Estimate, Limits, Rules
 from agentlab.search.space import SearchSpace
@@ -25,7 +25,7 @@ from agentlab.study.control import MIN_PAIRED_TRIALS, run_pairs
 from agentlab.study.events import Scores, emit
 from agentlab.study.finals import Finalist, LastRound, exported, last_round
 from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, StudyState, agent_state
+from agentlab.study.state import Candidate, StudyState, agent_state, undamaged
 from agentlab.study.steps import Reviewer, Study, search, seed_of
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ class NasExperiment:
             f"{self.series.source} has changed since the run began; its errors could not be compared.",
             hint="Put the old file back, or start a new run.",
         )
-        require_unchanged(noted(run.events, "study.opened"), error, data=fingerprint)
+        for event in run.events:
+            if event.type == "study.opened":
+                require_unchanged(undamaged(event, lambda e: {"data": e.data["data"]}), error, data=fingerprint)
         run.emit(
             "study.opened",
             summary=describe_series(self.series),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import ConfigError, DataError
+from agentlab.errors import ConfigError, DataError, RunUnreadableError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import NasExperiment
 from agentlab.runs.context import Context
@@ -73,6 +73,21 @@ def test_the_snapshot_gets_the_test_score_although_a_kill_came_between(experimen
 
 def test_a_resume_on_another_series_is_refused(experiment: NasExperiment, run: Run) -> None:
     run.emit("study.opened", summary="", trials=1, done=0, data="0" * 64)
+    with pytest.raises(DataError, match="has changed since the run began"):
+        experiment.run(run)
+
+
+def test_an_opening_that_lacks_its_series_is_told_as_damage(experiment: NasExperiment, run: Run) -> None:
+    known = experiment.series.fingerprint
+    run.emit("study.opened", summary="", trials=1, done=0, data=known)
+    run.emit("study.opened", summary="", trials=1, done=0)
+    with pytest.raises(RunUnreadableError, match=r"Event \d+ \(study.opened\) is damaged"):
+        experiment.run(run)
+
+
+def test_a_later_part_on_another_series_is_refused_too(experiment: NasExperiment, run: Run) -> None:
+    for data in (experiment.series.fingerprint, "0" * 64):
+        run.emit("study.opened", summary="", trials=1, done=0, data=data)
     with pytest.raises(DataError, match="has changed since the run began"):
         experiment.run(run)
 

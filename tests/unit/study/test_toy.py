@@ -108,7 +108,7 @@ def test_a_budget_is_counted_in_whatever_the_objective_uses(run: Run) -> None:
 def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path) -> None:
     whole = fit(run, Fits(), trials=6)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
-    for kept in range(1, len(lines), 3):
+    for kept in range(1, len(lines)):
         Run.create(tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), Edge()).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         with Run.resume(tmp_path / f"after-{kept}", Edge()) as cut:
