@@ -1,8 +1,85 @@
 """SQLite as files of the workspace use it: whole transactions, and other processes that may be in the way."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab.errors import StorageError
+
+
+class ForeignFileError(StorageError):
+    """A database of another program, or of another version of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of a file.
+
+    Attributes:
+        application: four letters as a number, where SQLite keeps whose file it is.
+        version: at least 1.
+        statements: what makes the tables of an empty file.
+    """
+
+    application: int
+    version: int
+    statements: Sequence[str]
+
+    def open(self, path: Path | None, busy_seconds: float) -> sqlite3.Connection:
+        """The file in WAL mode, so that readers never wait, made if there is none; in memory without a path.
+
+        Any thread may use it, one at a time. A power cut may lose its newest transactions, a killed process none.
+
+        Args:
+            path: in a folder that exists.
+            busy_seconds: how long a write waits for another process's.
+
+        Raises:
+            ForeignFileError: it is another program's file or of another version, and stays as it was.
+            sqlite3.Error: it is damaged, locked, or cannot be written.
+        """
+        db = sqlite3.connect(path or ":memory:", timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+        try:
+            empty = self.is_empty(db, path)  # before anything is changed
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA foreign_keys = ON")
+            if empty:
+                with transaction(db):
+                    if self.is_empty(db, path):  # another process may have been quicker
+                        for statement in self.statements:
+                            db.execute(statement)
+                        db.execute(f"PRAGMA application_id = {self.application}")
+                        db.execute(f"PRAGMA user_version = {self.version}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def is_empty(self, db: sqlite3.Connection, path: Path | None) -> bool:
+        """Whether its tables have still to be made.
+
+        Raises:
+            ForeignFileError: as `open`.
+            sqlite3.Error: it is not a database.
+        """
+        # one statement sees one moment of the file: another process may be making the tables
+        application, version, tables = db.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+            " FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if application == version == tables == 0:
+            return True
+        if application != self.application:
+            raise ForeignFileError(f"{path} is another program's database.", hint="Move it away.")
+        if version != self.version:
+            raise ForeignFileError(
+                f"{path} was written by a newer agentlab (version {version}, known is {self.version}).",
+                hint="Update agentlab, or move the file away.",
+            )
+        return False
 
 
 @contextmanager

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from agentlab.errors import StorageError
 from agentlab.runs.atomic import storage_errors
-from agentlab.runs.sqlite import is_busy, transaction
+from agentlab.runs.sqlite import Schema, is_busy, transaction
 
-VERSION = 1
-_APPLICATION = 0x61676C62  # "aglb", where SQLite keeps whose file it is
 _BUSY_SECONDS = 1.0  # how long a write waits for another process's
 _READ_SECONDS = 0.05  # readers only ever wait while the file is being made or repaired
 _DAY = 86_400.0
@@ -41,6 +39,7 @@ _TABLES = (
     "CREATE TABLE answers (key TEXT PRIMARY KEY, at REAL NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL)",
     "CREATE INDEX answers_at ON answers (at, bytes)",
 )
+SCHEMA = Schema(0x61676C62, 1, _TABLES)  # "aglb"
 
 
 def open_database(path: Path, keep_days: int, now: float) -> sqlite3.Connection:
@@ -52,17 +51,9 @@ def open_database(path: Path, keep_days: int, now: float) -> sqlite3.Connection:
     """
     with storage_errors(path):
         _create(path)
-    db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    db = SCHEMA.open(path, _BUSY_SECONDS)
     try:
-        check(db, path)  # before anything is changed
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the newest batches, a killed process none
         with transaction(db):
-            if check(db, path) == 0:
-                for statement in _TABLES:
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                db.execute(f"PRAGMA user_version = {VERSION}")
             _prune(db, keep_days, now)
     except BaseException:
         db.close()
@@ -80,28 +71,6 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(uri, uri=True, timeout=_READ_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA query_only = ON")
     return db
-
-
-def check(db: sqlite3.Connection, path: Path) -> int:
-    """Version of the schema; 0 for an empty file.
-
-    Raises:
-        StorageError: it is not ours, or newer.
-        sqlite3.Error: it is not a database.
-    """
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version == application == tables == 0:
-        return 0
-    if application != _APPLICATION:
-        raise StorageError(f"{path} is another program's database.", hint="Move it away.")
-    if version != VERSION:
-        raise StorageError(
-            f"{path} was written by a newer agentlab (version {version}, known is {VERSION}).",
-            hint="Update agentlab, or move the file away.",
-        )
-    return VERSION
 
 
 def explained(error: Exception, path: Path) -> str:

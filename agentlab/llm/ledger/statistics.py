@@ -9,7 +9,7 @@ from typing import Any
 
 from agentlab.errors import StorageError
 from agentlab.llm.ledger.rows import quantile
-from agentlab.llm.ledger.schema import check, connect_to_read, explained
+from agentlab.llm.ledger.schema import SCHEMA, connect_to_read, explained
 from agentlab.runs.document import Block, Document, Table, Text
 
 UNKNOWN = "unknown"
@@ -110,7 +110,7 @@ def read_statistics(path: Path) -> Statistics:
             return Statistics(ledger=str(path), models=[])
         with closing(connect_to_read(path)) as db:
             db.execute("BEGIN")  # all tables as of one moment
-            return Statistics(ledger=str(path), models=_read(db) if check(db, path) else [])
+            return Statistics(ledger=str(path), models=[] if SCHEMA.is_empty(db, path) else _read(db))
     except (sqlite3.Error, OSError, ValueError, TypeError) as error:
         raise StorageError(explained(error, path)) from error
 

@@ -17,7 +17,7 @@ from agentlab.pipeline.history.reading import COMMAND, forget_lost_texts, read, 
 from agentlab.pipeline.store import Store
 from agentlab.runs.atomic import make_folder
 from agentlab.runs.manifest import read_manifest
-from agentlab.runs.sqlite import is_busy, transaction
+from agentlab.runs.sqlite import ForeignFileError, Schema, is_busy, transaction
 from agentlab.runs.store import RunRecord
 
 T = TypeVar("T")
@@ -27,8 +27,6 @@ _IN_THE_WAY = {  # what SQLite says of a sound file that cannot be used here and
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
 }
-_APPLICATION = 0x61676C68  # "aglh", where SQLite keeps whose file it is
-_VERSION = 1
 _BUSY_SECONDS = 2.0  # how long a refresh waits for another process's
 
 _TABLES = (
@@ -47,6 +45,7 @@ _TABLES = (
     "CREATE TABLE texts (id INTEGER PRIMARY KEY, sha TEXT NOT NULL UNIQUE)",
     "CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2')",
 )
+_SCHEMA = Schema(0x61676C68, 1, _TABLES)  # "aglh"
 
 
 class History:
@@ -202,14 +201,8 @@ def _is_damage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _IN_THE_WAY
 
 
-class ForeignFileError(StorageError):
-    """A database, but not this one, or of another version."""
-
-
 def open_index(path: Path | None) -> sqlite3.Connection:
-    """The index in a file, SQLite in WAL mode with full-text search, made if there is none; in memory without a path.
-
-    All it holds can be read again from the runs.
+    """The index, made if there is none; in memory without a path. All it holds can be read again from the runs.
 
     Raises:
         StorageError: its folder cannot be made, or the file is another program's or version's.
@@ -217,34 +210,7 @@ def open_index(path: Path | None) -> sqlite3.Connection:
     """
     if path is not None:
         make_folder(path.parent)
-    db = sqlite3.connect(path or ":memory:", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    try:
-        fresh = _is_fresh(db, path)  # before anything is changed
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # what a power cut loses is read again
-        db.execute("PRAGMA foreign_keys = ON")
-        if fresh:
-            with transaction(db):
-                if _is_fresh(db, path):  # another process may have been quicker
-                    for statement in _TABLES:
-                        db.execute(statement)
-                    db.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    db.execute(f"PRAGMA user_version = {_VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _is_fresh(db: sqlite3.Connection, path: Path | None) -> bool:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if version == application == tables == 0:
-        return True
-    if (application, version) != (_APPLICATION, _VERSION):
-        raise ForeignFileError(f"{path} is no index of this version")
-    return False
+    return _SCHEMA.open(path, _BUSY_SECONDS)
 
 
 def set_aside(path: Path) -> None:

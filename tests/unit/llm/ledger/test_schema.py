@@ -10,7 +10,7 @@ from agentlab.errors import StorageError
 from agentlab.llm.ledger import schema
 from agentlab.llm.ledger.memory import encoded
 from agentlab.llm.ledger.rows import Remembered, write
-from agentlab.llm.ledger.schema import VERSION, check, open_database
+from agentlab.llm.ledger.schema import SCHEMA, open_database
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -40,14 +40,14 @@ def test_a_file_is_opened_again_and_keeps_its_rows(tmp_path, sample):
         with closing(open_database(tmp_path / "l", 30, NOW)) as db:
             write(db, [sample()])
             assert db.execute("SELECT count(*) FROM calls").fetchone() == (calls,)
-            assert check(db, tmp_path / "l") == VERSION
+            assert not SCHEMA.is_empty(db, tmp_path / "l")
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
     [
         ("CREATE TABLE theirs (x)", "another program's"),
-        (f"PRAGMA application_id = {0x61676C62}; PRAGMA user_version = {VERSION + 1}", "newer agentlab"),
+        (f"PRAGMA application_id = {0x61676C62}; PRAGMA user_version = {SCHEMA.version + 1}", "newer agentlab"),
     ],
 )
 def test_a_strangers_file_and_a_newer_one_are_refused_untouched(tmp_path, script, words):
