@@ -97,7 +97,7 @@ def fit(confidences: Sequence[float], right: Sequence[bool]) -> Platt:
 
     Two numbers are what some fifty answers can bear. A temperature, one number, cannot bring a voter that is more often
     wrong than right below one half; isotonic regression needs about a thousand answers (Niculescu-Mizil and Caruana,
-    2005, section 5). The targets (n + 1) / (n + 2) in place of 1 keep the fit finite where all are right. A confidence
+    2005). The targets (n + 1) / (n + 2) in place of 1 keep the fit finite where all are right. A confidence
     that is higher for wrong answers tells nothing that may be relied on: its slope is 0, all get the same probability.
 
     Raises:

@@ -63,7 +63,7 @@ class Tally(Generic[H]):
 
 
 def vote(answers: Sequence[H | None], weights: Sequence[float] | None = None) -> Tally[H]:
-    """Majority; with confidences as weights, the confidence-weighted majority (ReConcile, arXiv 2309.13007, section 3).
+    """Majority; with confidences as weights, the confidence-weighted majority (ReConcile, arXiv 2309.13007).
 
     The score of an answer is the sum of w_i over the voters i who gave it.
 
@@ -88,7 +88,7 @@ def vote(answers: Sequence[H | None], weights: Sequence[float] | None = None) ->
 def softmax(confidences: Sequence[float], temperature: float = 1.0) -> list[float]:
     """Weights for `vote` from the confidences of voters in one question: exp(c_i / T) / sum of exp(c_j / T).
 
-    CISC (arXiv 2502.06233, section 3). A high temperature makes it the majority, a low one trusts the surest voter.
+    CISC (arXiv 2502.06233). A high temperature makes it the majority, a low one trusts the surest voter.
 
     Raises:
         ValueError: the temperature is not above 0.

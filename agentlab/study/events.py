@@ -63,7 +63,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Halt:
+class Reason:
     """Why nothing is left to try, or why a measurement begins again in a new process."""
 
     reason: str
@@ -77,15 +77,15 @@ class Scores:
     figures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-Told = Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Halt | Scores
+Told = Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
 
 _TYPES: dict[str, Any] = {
     "study.branched": Branched,
     "trial.proposed": Proposed,
     "proposal.refused": Proposal,
     "decision.made": Decision,
-    "search.exhausted": Halt,
-    "trial.retried": Halt,
+    "search.exhausted": Reason,
+    "trial.retried": Reason,
 }
 _NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}
 

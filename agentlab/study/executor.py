@@ -35,9 +35,15 @@ OBJECTIVES: Registry[Callable[[Mapping[str, Any], Report], Objective]] = Registr
 
 
 class TrialExecutor(Protocol):
-    """Runs objectives here, in processes or elsewhere. `capacity` is how many candidates it takes at a time."""
+    """Runs objectives here, in processes or elsewhere.
+
+    Attributes:
+        capacity: how many candidates it takes at a time.
+        in_batches: it takes them together. Then so many are planned from the same results: a generation.
+    """
 
     capacity: int
+    in_batches: bool
 
     def submit(self, candidate: Candidate) -> None:
         """Start or queue a measurement."""
@@ -59,6 +65,8 @@ class LocalExecutor:
     trial with its time and the end of its traceback in `metrics`, and the search goes on. What would hit every
     trial alike (a missing file or package, a full disk) and a signal end the search.
     """
+
+    in_batches = True
 
     def __init__(self, objective: Objective, capacity: int = 1) -> None:
         self.capacity = capacity

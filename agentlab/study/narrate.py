@@ -7,7 +7,7 @@ from agentlab.runs.debug import as_json, indented
 from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.events import Branched, Decision, Halt, Proposed, Repeat, read
+from agentlab.study.events import Branched, Decision, Proposed, Reason, Repeat, read
 from agentlab.study.words import Words
 
 
@@ -24,9 +24,9 @@ def narrate(event: Event, words: Words) -> Narration | None:
         case Branched() as told:
             who = "with the language model" if told.agent else "without language model"
             return Narration(line=f"paired study {told.place} of {told.of}, {who}, seed {told.seed}")
-        case Halt(reason) if event.type == "trial.retried":
+        case Reason(reason) if event.type == "trial.retried":
             return Narration(line=f"  {name}  once more in a new process: {reason}")
-        case Halt(reason):
+        case Reason(reason):
             return Narration(line=f"  search ends early: {reason}")
         case Decision() as told:
             line = None if data[words.value] is None else _decision(name, told, data, words)  # a failure was told

@@ -59,6 +59,8 @@ class ProcessExecutor:
     There is no time limit on a training. Metrics come back as JSON has them: tuples are lists.
     """
 
+    in_batches = False
+
     def __init__(
         self,
         factory: str,

@@ -17,7 +17,7 @@ from agentlab.runs.run import Run
 from agentlab.search.screen import Rules
 from agentlab.search.types import Params, Proposal, Proposer, Value
 from agentlab.study.evaluator import Evaluator
-from agentlab.study.events import Arm, Decision, Halt, Proposed, emit
+from agentlab.study.events import Arm, Decision, Proposed, Reason, emit
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import Candidate, StudyState, agent_state, rebuild, run_id
 from agentlab.study.words import Words
@@ -92,10 +92,20 @@ def seed_of(study_seed: int, turn: int) -> int:
 
 def plan(study: Study, state: StudyState) -> StudyState:
     """Propose trials until every worker has one, the budget is planned or nothing is left to try."""
-    while not state.judgeable and len(state.open) < study.executor.capacity and not _complete(study, state):
+    while not state.judgeable and _has_room(study.executor, state) and not _complete(study, state):
         _propose(study, state)
         state = study.state
     return state
+
+
+def _has_room(executor: TrialExecutor, state: StudyState) -> bool:
+    """Whether one more trial may be open. A batch waits for the decisions on all before it.
+
+    Which batch a trial belongs to follows from its number alone, so a kill while one is planned changes none.
+    """
+    number = len(state.trials)
+    before = number - number % executor.capacity if executor.in_batches else 0
+    return len(state.open) < executor.capacity and all(trial.decision for trial in state.trials[:before])
 
 
 def _complete(study: Study, state: StudyState) -> bool:
@@ -111,7 +121,7 @@ def _propose(study: Study, state: StudyState) -> None:
     proposer, arm, probability = assigned(study, len(history))
     offers = proposer.ask(history, 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
-        emit(study.run, "search.exhausted", "", Halt("no untried point passes the rules"))
+        emit(study.run, "search.exhausted", "", Reason("no untried point passes the rules"))
         return
     proposal = _reviewed(study, state, offers[0])
     if proposal is None:

@@ -58,6 +58,8 @@ class Listed:
 class Together:
     """An executor with several workers. `pick` says which of the running trainings ends next."""
 
+    in_batches = False
+
     def __init__(self, pick: Callable[[list[str]], str], capacity: int = 2) -> None:
         self.capacity = capacity
         self.pick = pick
@@ -466,6 +468,33 @@ def test_a_kill_among_the_answers_of_a_person_changes_nothing(run: Run, tmp_path
             assert go(study_in(cut, rules=RULES, reviewer=steady)) == whole
             answered = sum(e.type in ("trial.proposed", "proposal.refused") for e in run.events[:lines])
             assert len(steady.asked) == 4 - max(0, answered - 1)
+
+
+class Breeder(Listed):
+    """Takes as parent the trial of population and archive whose items lie furthest from all others: novelty."""
+
+    def ask(self, history: Sequence[Trial], n: int, rng: Any) -> list[Proposal]:
+        place = len(history) - len(history) % 3
+        assert {trial.result.status for trial in history[:place]} <= {"finished"}
+        assert {trial.result.status for trial in history[place:]} <= {"running"}
+        items = [trial.result.items[0] for trial in history[:place]]
+        novel = max(items, key=lambda one: sum(abs(one - other) for other in items), default=1.0)
+        return [Proposal({"x": novel * self.values[len(history) - 1]}, self.name)]
+
+
+def test_a_generation_is_bred_from_all_that_were_judged_before_it(run: Run, tmp_path: Path) -> None:
+    def with_items(batch: Sequence[Candidate]) -> list[TrialResult]:
+        return [replace(result, items=(result.value or 0.0, 1.0)) for result in measure(batch)]
+
+    def bred(run: Run) -> StudyState:
+        control = Breeder([0.9, 0.2, 1.1, 0.5, 2.0, 0.7, 0.8])
+        return go(study_in(run, control.values, control=control, executor=LocalExecutor(with_items, capacity=3)))
+
+    whole = bred(run)
+    assert [round(float(trial.proposal.params["x"]), 3) for trial in whole.trials[3:6]] == [0.22, 0.1, 0.4]
+    for lines in range(len(run.events)):
+        with continued(run, tmp_path / "cut", lines) as cut:
+            assert bred(cut) == whole
 
 
 def test_the_executors_of_these_tests_keep_the_protocol() -> None:
