@@ -19,7 +19,7 @@ _KILL_SECONDS = 2.0
 
 
 class Channel:
-    """A running worker. Used by one thread at a time, except `kill`."""
+    """A running worker. One thread at a time may read, and one write; `kill` is for any."""
 
     def __init__(self, module: str, variables: Mapping[str, str]) -> None:
         """Start a worker in a session of its own, so that the terminal's Ctrl-C does not reach it.

@@ -4,12 +4,13 @@ import contextlib
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from agentlab import errors
-from agentlab.errors import LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
+from agentlab.errors import AgentlabError, LLMCancelledError, LLMTimeoutError, MalformedReplyError, WorkerDiedError
 from agentlab.workers import faults, memory
 from agentlab.workers.channel import Channel
 from agentlab.workers.chat import ChatRequest, Chunk, Loaded
@@ -18,7 +19,7 @@ from agentlab.workers.memory import Memory
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
-_CLOSE_SECONDS = 1.5
+_PATIENCE_SECONDS = 30.0  # but not while others would die with it: their worker may read a long prompt
 _CHUNK = tuple(field.name for field in fields(Chunk))
 
 
@@ -34,6 +35,7 @@ class ChatWorker:
             started. It is handed `cancelled`.
         load_seconds: how long loading may take.
         death: (cause, hint) for the exit status and the log of a worker that ended by itself.
+        calls: how many answers it gives at a time; whoever comes then waits.
     """
 
     name: str
@@ -42,10 +44,86 @@ class ChatWorker:
     load: Callable[[Callable[[], bool]], Mapping[str, Any]]
     load_seconds: float
     death: Callable[[int, str], tuple[str, str | None]]
+    calls: int = 1
 
 
 def _never() -> bool:
     return False
+
+
+class _Line:
+    """A running worker and the calls that are under way in it. Whoever waits for a reply reads for all.
+
+    Attributes:
+        loaded: None until the model is loaded.
+        reason: why this end ended it; None while it runs, and when it died by itself.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.loaded: Loaded | None = None
+        self.reason: AgentlabError | None = None
+        self._replies: dict[int, deque[dict[str, Any]]] = {}
+        self._sending = threading.Lock()
+        self._news = threading.Condition()  # somebody has read
+        self._reading = False
+        self._ended: tuple[int, str] | None = None
+
+    @contextlib.contextmanager
+    def call(self, number: int) -> Iterator[None]:
+        """Inside the block, what this call is told is kept for it."""
+        self._replies[number] = deque()
+        try:
+            yield
+        finally:
+            del self._replies[number]
+
+    def busy(self) -> bool:
+        """Whether more than one call is under way."""
+        return len(self._replies) > 1
+
+    def send(self, message: Mapping[str, Any], seconds: float) -> bool:
+        """See `Channel.send`."""
+        if not self._sending.acquire(timeout=seconds):
+            return False
+        try:
+            if not self.channel.alive():
+                raise EOFError("the worker is gone")
+            return self.channel.send(message, seconds)
+        finally:
+            self._sending.release()
+
+    def receive(self, call: int, seconds: float) -> dict[str, Any] | None:
+        """The next reply to a call, None if there is none yet. Errors: see `Channel.receive`."""
+        replies, reads = self._replies[call], False
+        try:
+            with self._news:
+                if self._reading and not replies:
+                    self._news.wait(seconds)
+                if replies or self._reading:
+                    return replies.popleft() if replies else None
+                reads = self._reading = True
+            reply = self.channel.receive(seconds)
+            if reply is not None and (waiting := self._replies.get(reply.get("id", 0))) is not None:
+                waiting.append(reply)
+            return replies.popleft() if replies else None
+        finally:
+            if reads:
+                with self._news:
+                    self._reading = False
+                    self._news.notify_all()
+
+    def end(self, reason: AgentlabError | None = None) -> tuple[int, str]:
+        """Kill the worker, if it still runs; its exit status and the tail of its log."""
+        with self._news:
+            if self._ended is None:
+                self.reason = self.reason or reason
+                if self.channel.alive():
+                    self.channel.kill()
+                self._news.wait_for(lambda: not self._reading)
+                with self._sending:
+                    self._ended = self._ended or self.channel.dispose()
+            return self._ended
 
 
 class ChatProcess:
@@ -53,22 +131,21 @@ class ChatProcess:
 
     def __init__(self, worker: ChatWorker) -> None:
         self._worker = worker
-        self._lock = threading.Lock()  # not reentrant: a generator may be finished by another thread than began it
-        self._channel: Channel | None = None
-        self._loaded: Loaded | None = None
+        self._turns = threading.Semaphore(worker.calls)
+        self._starting = threading.Semaphore()
+        self._line: _Line | None = None
         self._calls = itertools.count(1)
-        self._closed_pid: int | None = None
 
     @property
     def worker_pid(self) -> int | None:
         """Process id of the running worker, None when there is none."""
-        channel = self._channel
-        return channel.pid if channel is not None and channel.alive() else None
+        line = self._line
+        return line.channel.pid if line is not None and line.channel.alive() else None
 
     @property
     def loaded(self) -> bool:
         """Whether the next call finds the model loaded."""
-        return self._loaded is not None and self.worker_pid is not None
+        return self._line is not None and self._line.loaded is not None and self.worker_pid is not None
 
     def measured(self) -> Memory | None:
         """What the worker takes; None when there is none, and where the system does not say (not Linux)."""
@@ -81,7 +158,7 @@ class ChatProcess:
         Raises:
             WorkerDiedError: there is no memory or no process number left.
         """
-        with self._turn(_never):
+        with _held(self._starting, _never):
             self._spawn()
 
     def load(self, *, cancelled: Callable[[], bool] = _never) -> Loaded:
@@ -90,8 +167,9 @@ class ChatProcess:
         Raises:
             AgentlabError: see `ChatEngine.chat`; the worker is gone then.
         """
-        with self._turn(cancelled):
-            return self._load(cancelled)
+        loaded = self._loaded_line(cancelled).loaded
+        assert loaded is not None
+        return loaded
 
     def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = _never) -> Iterator[Chunk]:
         """Stream an answer; see `ChatEngine.chat`. Loading has its own clock, `ChatWorker.load_seconds`."""
@@ -99,130 +177,122 @@ class ChatProcess:
             raise errors.BadRequestError(f"max_tokens is {request.max_tokens}; it has to be at least 1.")
         if not request.messages:
             raise errors.BadRequestError("There are no messages to answer.")
-        with self._turn(cancelled):
-            self._load(cancelled)
-            yield from self._answer(request, cancelled)
+        job = {field.name: getattr(request, field.name) for field in fields(request)}
+        job |= {"op": "chat", "messages": [dict(message) for message in request.messages]}
+        with _held(self._turns, cancelled):
+            line = self._loaded_line(cancelled)
+            for reply in self._exchange(line, job, request.seconds, f"{self._worker.name}'s answer", cancelled):
+                yield Chunk(**{name: reply[name] for name in _CHUNK if name in reply})
 
     def close(self) -> None:
-        """Stop the worker and free its memory, within 2 seconds. A call in progress ends with LLMCancelledError."""
-        channel = self._channel
-        if channel is None:
-            return
-        self._closed_pid = channel.pid
-        channel.kill()
-        if self._lock.acquire(timeout=_CLOSE_SECONDS):  # else a suspended generator holds it and disposes later
-            try:
-                self._discard()
-            finally:
-                self._lock.release()
+        """Stop the worker and free its memory, within 2 seconds. Calls under way end with LLMCancelledError."""
+        if self._line is not None:
+            self._line.end(LLMCancelledError("The engine was closed during the call."))
 
-    @contextlib.contextmanager
-    def _turn(self, cancelled: Callable[[], bool]) -> Iterator[None]:
-        while not self._lock.acquire(timeout=_POLL_SECONDS):
-            if cancelled():
-                raise LLMCancelledError("The call was cancelled while it waited for the model.")
+    def _spawn(self) -> _Line:
+        """The worker, started unless it runs."""
+        if self._line is not None:
+            if self._line.channel.alive():
+                return self._line
+            self._line.end()
         try:
-            yield
-        finally:
-            self._lock.release()
-
-    def _spawn(self) -> None:
-        """Start a worker, unless one runs."""
-        if self._channel is not None and self._channel.alive():
-            return
-        self._discard()
-        try:
-            self._channel = Channel(self._worker.module, self._worker.variables)
+            self._line = _Line(Channel(self._worker.module, self._worker.variables))
         except OSError as error:  # no memory or no process number left; a caller falls back as after a death
             raise WorkerDiedError(
                 f"The process for {self._worker.name} cannot be started: {error.strerror or error}.",
                 hint="Close other programs, or use a smaller model.",
             ) from error
+        return self._line
 
-    def _load(self, cancelled: Callable[[], bool]) -> Loaded:
-        if self._loaded is not None and self.loaded:
-            return self._loaded
-        worker = self._worker
-        job = {**worker.load(cancelled), "op": "load"}
-        began = time.monotonic()
-        self._spawn()
-        try:
-            list(self._exchange(job, worker.load_seconds, f"Loading {worker.name}", cancelled))
-        except BaseException:
-            self._discard()  # a worker without a model is of no use
-            raise
-        seen = self.measured() or Memory(0, 0, 0)
-        self._loaded = Loaded(time.monotonic() - began, seen.resident, seen.private)
-        return self._loaded
-
-    def _answer(self, request: ChatRequest, cancelled: Callable[[], bool]) -> Iterator[Chunk]:
-        job = {field.name: getattr(request, field.name) for field in fields(request)}
-        job |= {"op": "chat", "messages": [dict(message) for message in request.messages]}
-        for reply in self._exchange(job, request.seconds, f"{self._worker.name}'s answer", cancelled):
-            yield Chunk(**{name: reply[name] for name in _CHUNK if name in reply})
+    def _loaded_line(self, cancelled: Callable[[], bool]) -> _Line:
+        with _held(self._starting, cancelled):
+            if self._line is not None and self.loaded:
+                return self._line
+            worker = self._worker
+            job = {**worker.load(cancelled), "op": "load"}
+            began = time.monotonic()
+            line = self._spawn()
+            try:
+                list(self._exchange(line, job, worker.load_seconds, f"Loading {worker.name}", cancelled))
+            except BaseException:
+                line.end()  # a worker without a model is of no use
+                raise
+            seen = self.measured() or Memory(0, 0, 0)
+            line.loaded = Loaded(time.monotonic() - began, seen.resident, seen.private)
+            return line
 
     def _exchange(
-        self, job: dict[str, Any], seconds: float, what: str, cancelled: Callable[[], bool]
+        self, line: _Line, job: dict[str, Any], seconds: float, what: str, cancelled: Callable[[], bool]
     ) -> Iterator[dict[str, Any]]:
         """Send a request and yield its replies up to the last one. Left early, it ends the call or the worker."""
-        channel, call, deadline = self._channel, next(self._calls), time.monotonic() + seconds
-        assert channel is not None
-        over = False
-        try:
-            if not channel.send({**job, "id": call}, seconds):
-                raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
-            while not over:
-                if cancelled():
-                    raise LLMCancelledError("The call was cancelled.")
-                if time.monotonic() > deadline:
+        call, deadline, over = next(self._calls), time.monotonic() + seconds, False
+        with line.call(call):
+            try:
+                if not line.send({**job, "id": call}, seconds):
                     raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
-                reply = channel.receive(min(_POLL_SECONDS, seconds))
-                if reply is None or reply.get("id") != call:
-                    continue
-                over = _is_last(reply)
-                if reply["event"] == "error":
-                    error = faults.from_message(reply)
-                    if isinstance(error, WorkerDiedError):  # its last word
-                        self._discard()
-                    raise error
-                yield reply
-        except EOFError:
-            over = True
-            self._report_death()
-        except (ValueError, KeyError, TypeError) as error:
-            raise MalformedReplyError(f"The worker of {self._worker.name} broke the protocol: {error!r}.") from error
-        finally:
-            if not over:
-                self._stop(channel, call)
+                while not over:
+                    if cancelled():
+                        raise LLMCancelledError("The call was cancelled.")
+                    if time.monotonic() > deadline:
+                        raise LLMTimeoutError(f"{what} took longer than {seconds:g} seconds.")
+                    reply = line.receive(call, min(_POLL_SECONDS, seconds))
+                    if reply is None:
+                        continue
+                    over = _is_last(reply)
+                    if reply["event"] == "error":
+                        error = faults.from_message(reply)
+                        if isinstance(error, WorkerDiedError):  # its last word
+                            line.end(error)
+                        raise error
+                    yield reply
+            except EOFError:
+                over = True
+                self._report_death(line)
+            except (ValueError, KeyError, TypeError) as error:
+                raise MalformedReplyError(
+                    f"The worker of {self._worker.name} broke the protocol: {error!r}."
+                ) from error
+            finally:
+                if not over:
+                    self._stop(line, call)
 
-    def _stop(self, channel: Channel, call: int) -> None:
-        """End a call that its owner left: by a word, or else by killing the worker."""
-        deadline = time.monotonic() + _GRACE_SECONDS
-        try:
-            channel.send({"op": "cancel", "id": call}, _GRACE_SECONDS)
-            while (left := deadline - time.monotonic()) > 0:
-                reply = channel.receive(left)
-                if reply is not None and reply.get("id") == call and _is_last(reply):
+    def _stop(self, line: _Line, call: int) -> None:
+        """End a call that its owner left: by a word, or else by killing the worker, and with it all calls."""
+        began = time.monotonic()
+        with contextlib.suppress(EOFError, ValueError, KeyError):
+            line.send({"op": "cancel", "id": call}, _GRACE_SECONDS)
+            while time.monotonic() - began < (_PATIENCE_SECONDS if line.busy() else _GRACE_SECONDS):
+                reply = line.receive(call, _POLL_SECONDS)
+                if reply is not None and _is_last(reply):
                     return
-        except (EOFError, ValueError, KeyError):
-            self._discard()
-        else:
-            self._discard()
+        line.end(
+            WorkerDiedError(
+                f"The process that holds {self._worker.name} was ended: it did not stop another answer in time.",
+                hint="Ask again.",
+            )
+        )
 
-    def _report_death(self) -> NoReturn:
-        closed = self._channel is not None and self._channel.pid == self._closed_pid
-        moment = "" if self._loaded else " while it loaded the model"
-        status, log = self._discard()
-        if closed:
-            raise LLMCancelledError("The engine was closed during the call.")
+    def _report_death(self, line: _Line) -> NoReturn:
+        status, log = line.end()
+        if line.reason is not None:
+            raise type(line.reason)(line.reason.message, hint=line.reason.hint)
+        moment = "" if line.loaded else " while it loaded the model"
         cause, hint = self._worker.death(status, log)
         tail = last_words(log)
         message = f"The process that holds {self._worker.name} died{moment}: {cause}."
         raise WorkerDiedError(f"{message}\n{tail}" if tail else message, hint=hint)
 
-    def _discard(self) -> tuple[int, str]:
-        channel, self._channel, self._loaded = self._channel, None, None
-        return channel.dispose() if channel is not None else (0, "")
+
+@contextlib.contextmanager
+def _held(lock: threading.Semaphore, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Not reentrant: a generator may be finished by another thread than began it."""
+    while not lock.acquire(timeout=_POLL_SECONDS):
+        if cancelled():
+            raise LLMCancelledError("The call was cancelled while it waited for the model.")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_last(reply: dict[str, Any]) -> bool:
