@@ -41,7 +41,6 @@ _AMX |= {"Q8_0": 38 / 34, "Q4_K": 148 / 144, "Q5_K": 180 / 176, "IQ4_XS": 138 / 
 COPIES = {"AMX": _REPACKED | _AMX, "CPU_REPACK": _REPACKED, "": {}}
 _PROCESS_BYTES = 42 << 20  # interpreter, numpy and llama_cpp, measured
 _VOCABULARY_BYTES = 420  # per token, with its merges, measured
-_GRAPH_BYTES = 8 * 30 * 2 * 368  # per tensor: llama.cpp makes room for 8 nodes with 30 inputs each, twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,6 @@ class MemoryEstimate:
         compute: buffer of the graph's intermediate results.
         work: what the CPU's kernels need besides.
         process: the worker without a model, and the vocabulary.
-        graph: what is set aside for the graph and never touched.
         offloaded: share of weights and cache that lies on a GPU, 0 to 1.
         compute_gpu: compute buffer there.
         source: who says so.
@@ -111,7 +109,6 @@ class MemoryEstimate:
     compute: int
     work: int
     process: int
-    graph: int
     offloaded: float
     compute_gpu: int
     source: Literal["formula", "dry run"]
@@ -121,12 +118,6 @@ class MemoryEstimate:
         """Peak in main memory when the context is used up: what admission has to count."""
         in_host = (self.weights + self.repacked + self.cache) * (1 - self.offloaded)
         return int(in_host) + self.compute + self.work + self.process
-
-    @property
-    def reserved(self) -> int:
-        """Private memory that a limit has to allow for, touched or not; the file's pages are not private."""
-        in_host = (self.repacked + self.cache) * (1 - self.offloaded)
-        return int(in_host) + self.compute + self.work + self.process + self.graph
 
     @property
     def vram(self) -> int:
@@ -156,7 +147,6 @@ def estimate(metadata: GgufMetadata, shape: Shape, said: Buffers | None = None) 
         compute=compute if said is None else said.compute,
         work=0 if shape.flash else 2 * tokens * cells * metadata.heads,
         process=process,
-        graph=_GRAPH_BYTES * metadata.tensors,
         offloaded=offloaded,
         compute_gpu=said.compute_gpu if said is not None else compute if offloaded else 0,
         source="formula" if said is None else "dry run",

@@ -1,13 +1,12 @@
 """Two load runs: latencies and failures of the stages that put the same load on their targets."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agentlab.bench.compare.result import Figure, Side
+from agentlab.bench.compare.result import Figure, Side, figure
 from agentlab.bench.load.records import Record, from_lines
 from agentlab.bench.load.result import StageRow
 from agentlab.config.base import flatten
@@ -100,21 +99,15 @@ def _figures(
     for metric, moment in _LATENCIES:
         a, b = _times(first, moment), _times(second, moment)
         for quantile in _QUANTILES:
-            yield _latency(target, stage, f"{metric} p{quantile * 100:g}", quantile, a, b, marks)
+            yield times_ratio((target, stage, f"{metric} p{quantile * 100:g}"), "ms", quantile, a, b, marks)
     counts = (len(first), len(records[0])), (len(second), len(records[1]))
-    both = all(records)
-    yield Figure(
-        target=target,
-        stage=stage,
-        metric="share answered",
-        unit="",
-        kind="difference",
-        direction="higher",
-        first=counts[0][0] / counts[0][1] if counts[0][1] else None,
-        second=counts[1][0] / counts[1][1] if counts[1][1] else None,
-        n=(counts[0][1], counts[1][1]),
-        interval=(lambda level, _: share_difference_interval(*counts, level=level)) if both else None,
-        note="" if both else "no requests",
+    yield figure(
+        (target, stage, "share answered"),
+        "difference",
+        [whole / sent if sent else None for whole, sent in counts],
+        (counts[0][1], counts[1][1]),
+        (lambda level, _: share_difference_interval(*counts, level=level)) if all(records) else None,
+        "" if all(records) else "no requests",
     )
 
 
@@ -125,26 +118,17 @@ def _times(records: Sequence[Record], moment: Callable[[Record], float | None]) 
     return np.array([time for time in times if time > 0], dtype=np.float64)
 
 
-def _latency(target: str, stage: str, metric: str, quantile: float, a: Floats, b: Floats, marks: str) -> Figure:
-    least = min(a.size, b.size) * (1 - quantile)
-    enough = least >= _LEAST_BEYOND - 1e-9
+def times_ratio(
+    name: tuple[str, str, str], unit: str, quantile: float, a: Floats, b: Floats, note: str = "", resamples: int = 0
+) -> Figure:
+    """A quantile of the times of both runs; 0 resamples are as many as it takes."""
+    enough = min(a.size, b.size) * (1 - quantile) >= _LEAST_BEYOND - 1e-9
     few = f"too few answers: it takes {_LEAST_BEYOND / (1 - quantile):.0f} on each side"
-    return Figure(
-        target=target,
-        stage=stage,
-        metric=metric,
-        unit="ms",
-        kind="ratio",
-        direction="lower",
-        first=float(np.quantile(a, quantile)) if a.size else None,
-        second=float(np.quantile(b, quantile)) if b.size else None,
-        n=(a.size, b.size),
-        interval=partial(_ratio, a, b, quantile) if enough else None,
-        note=marks if enough else few,
-    )
 
+    def ratio(level: float, rng: np.random.Generator) -> Interval:
+        wanted = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end
+        count = resamples or max(1_000, min(wanted, _MOST_CELLS // max(a.size, b.size)))
+        return quantile_ratio_intervals(a, b, [quantile], rng, level=level, resamples=count)[0]
 
-def _ratio(a: Floats, b: Floats, quantile: float, level: float, rng: np.random.Generator) -> Interval:
-    wanted = max(2_000, min(20_000, round(20 / (1 - level))))  # ten resamples beyond each end
-    resamples = max(1_000, min(wanted, _MOST_CELLS // max(a.size, b.size)))
-    return quantile_ratio_intervals(a, b, [quantile], rng, level=level, resamples=resamples)[0]
+    values = [float(np.quantile(times, quantile)) if times.size else None for times in (a, b)]
+    return figure(name, "ratio", values, (a.size, b.size), ratio if enough else None, note if enough else few, unit)

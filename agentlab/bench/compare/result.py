@@ -1,6 +1,6 @@
 """The answer of `agentlab llm-bench compare`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,31 +25,11 @@ class Side:
     result: BenchResult
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of both runs, and how its interval is found: None where there is too little to judge by.
-
-    `note` then says why. `n` counts each side.
-    """
-
-    target: str
-    stage: str
-    metric: str
-    unit: str
-    kind: Literal["ratio", "difference"]
-    direction: Literal["lower", "higher"]
-    first: float | None
-    second: float | None
-    n: tuple[int, int]
-    interval: Estimate | None
-    note: str = ""
-
-
 class CompareRow(Document):
     """One figure of both runs. `estimate` is the ratio second / first, or the difference second - first.
 
     Without an interval (`low` is None) there is nothing to judge by, and `note` says why. `level` is that of the
-    row's interval, chosen so that all rows of the table hold together at the table's level.
+    row's interval, chosen so that all rows of the table hold together at the table's level. `n` counts each side.
     """
 
     target: str
@@ -60,14 +40,44 @@ class CompareRow(Document):
     direction: Literal["lower", "higher"]
     first: float | None
     second: float | None
-    estimate: float | None
-    low: float | None
-    high: float | None
-    level: float
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.0
     n: tuple[int, int]
-    method: str
-    verdict: Verdict
-    note: str
+    method: str = "none"
+    verdict: Verdict = "no evidence"
+    note: str = ""
+
+
+# A row before it is judged, and how its interval is found: None where there is too little to judge by.
+Figure = tuple[CompareRow, Estimate | None]
+
+
+def figure(
+    name: tuple[str, str, str],
+    kind: Literal["ratio", "difference"],
+    values: Sequence[float | None],
+    n: tuple[int, int],
+    interval: Estimate | None,
+    note: str,
+    unit: str = "",
+) -> Figure:
+    """A figure of target, stage and metric. Times are told as a ratio, the lower the better; shares as a difference."""
+    target, stage, metric = name
+    direction: Literal["lower", "higher"] = "lower" if kind == "ratio" else "higher"
+    return CompareRow(
+        target=target,
+        stage=stage,
+        metric=metric,
+        unit=unit,
+        kind=kind,
+        direction=direction,
+        first=values[0],
+        second=values[1],
+        n=n,
+        note=note,
+    ), interval
 
 
 class CompareResult(Document):

@@ -1,14 +1,14 @@
 """Two finished benchmarks, or two targets of one, against each other: figure by figure, with intervals and verdicts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from shlex import quote
+from typing import Literal
 
 import numpy as np
 
-from agentlab.bench.compare.load import load_figures
-from agentlab.bench.compare.result import CompareResult, CompareRow, Figure, Side, Verdict
+from agentlab.bench.compare.load import load_figures, times_ratio
+from agentlab.bench.compare.result import CompareResult, CompareRow, Figure, Side, Verdict, figure
 from agentlab.bench.quality.result import ANSWERS_FILE, Answer
 from agentlab.bench.result import BenchResult
 from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
@@ -16,12 +16,9 @@ from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord, read_result
 from agentlab.stats.control import Interval
 from agentlab.stats.proportions import paired_share_difference_interval
-from agentlab.stats.ratios import quantile_ratio_intervals
 from agentlab.tasks.items import TASK_TYPES
 
 COMMAND = "llm-bench"
-
-_LEAST_TIMES = 10
 
 
 def compare_runs(
@@ -62,8 +59,8 @@ def compare_runs(
         )
     pairs = _pairs(one, other, targets)
     collect = load_figures if one.result.load is not None else quality_figures
-    figures = [figure for pair in pairs for figure in collect(one, other, pair)]
-    measured = sum(figure.interval is not None for figure in figures)
+    figures = [found for pair in pairs for found in collect(one, other, pair)]
+    measured = sum(interval is not None for _, interval in figures)
     each = 1 - (1 - level) / max(1, measured)
     rng = np.random.default_rng(seed)
     return CompareResult(
@@ -71,7 +68,7 @@ def compare_runs(
         second=other.record.id,
         level=level,
         tolerance=tolerance,
-        rows=[_row(figure, each, tolerance, rng) for figure in figures],
+        rows=[_judged(found, each, tolerance, rng) for found in figures],
     )
 
 
@@ -116,29 +113,24 @@ def _pairs(one: Side, other: Side, chosen: tuple[str, str] | None) -> list[tuple
     )
 
 
-def _row(figure: Figure, level: float, tolerance: float, rng: np.random.Generator) -> CompareRow:
-    found = figure.interval(level, rng) if figure.interval else None
-    shared = {each.name: getattr(figure, each.name) for each in fields(Figure) if each.name != "interval"}
-    return CompareRow(
-        **shared,
-        estimate=found and found.estimate,
-        low=found and found.low,
-        high=found and found.high,
-        level=level,
-        method=found.method if found else "none",
-        verdict=verdict_of(figure, found, tolerance),
-    )
+def _judged(figure: Figure, level: float, tolerance: float, rng: np.random.Generator) -> CompareRow:
+    row, interval = figure
+    if interval is None:
+        return row.model_copy(update={"level": level})
+    found = interval(level, rng)
+    bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "level": level}
+    verdict = verdict_of(row.kind, found, tolerance)
+    return row.model_copy(update={**bounds, "method": found.method, "verdict": verdict})
 
 
-def verdict_of(figure: Figure, found: Interval | None, tolerance: float) -> Verdict:
+def verdict_of(kind: Literal["ratio", "difference"], found: Interval, tolerance: float) -> Verdict:
     """Better or worse only if the whole interval says so, a ratio by more than the tolerance. Pure."""
-    if found is None:
-        return "no evidence"
-    low_end, high_end = (1 / (1 + tolerance), 1 + tolerance) if figure.kind == "ratio" else (0.0, 0.0)
+    ratio = kind == "ratio"
+    low_end, high_end = (1 / (1 + tolerance), 1 + tolerance) if ratio else (0.0, 0.0)
     if found.high < low_end:
-        return "better" if figure.direction == "lower" else "worse"
+        return "better" if ratio else "worse"
     if found.low > high_end:
-        return "worse" if figure.direction == "lower" else "better"
+        return "worse" if ratio else "better"
     return "no evidence"
 
 
@@ -187,42 +179,19 @@ def _scores(target: str, pairs: Sequence[tuple[Answer, Answer]], note: str) -> I
 def _score(target: str, metric: str, pairs: Sequence[tuple[Answer, Answer]], note: str) -> Figure:
     known = [(a.score, b.score) for a, b in pairs if a.score is not None and b.score is not None]
     first, second = [a for a, _ in known], [b for _, b in known]
-    return Figure(
-        target=target,
-        stage="",
-        metric=metric,
-        unit="",
-        kind="difference",
-        direction="higher",
-        first=sum(first) / len(first) if first else None,
-        second=sum(second) / len(second) if second else None,
-        n=(len(first), len(second)),
-        interval=(lambda level, _: paired_share_difference_interval(first, second, level=level)) if known else None,
-        note=note if known else "no item was scored in both",
+    return figure(
+        (target, "", metric),
+        "difference",
+        [sum(scores) / len(scores) if scores else None for scores in (first, second)],
+        (len(first), len(second)),
+        (lambda level, _: paired_share_difference_interval(first, second, level=level)) if known else None,
+        note if known else "no item was scored in both",
     )
 
 
 def _speed(target: str, pairs: Sequence[tuple[Answer, Answer]]) -> Figure:
-    first, second = (
+    a, b = (
         np.array([pair[side].total_seconds or 0.0 for pair in pairs if not pair[side].error], dtype=np.float64)
         for side in (0, 1)
     )
-    first, second = first[first > 0], second[second > 0]
-    enough = min(first.size, second.size) >= _LEAST_TIMES
-
-    def ratio(level: float, rng: np.random.Generator) -> Interval:
-        return quantile_ratio_intervals(first, second, [0.5], rng, level=level, resamples=4_000)[0]
-
-    return Figure(
-        target=target,
-        stage="",
-        metric="answer time p50",
-        unit="s",
-        kind="ratio",
-        direction="lower",
-        first=float(np.median(first)) if first.size else None,
-        second=float(np.median(second)) if second.size else None,
-        n=(first.size, second.size),
-        interval=ratio if enough else None,
-        note="" if enough else f"too few answers: it takes {_LEAST_TIMES} on each side",
-    )
+    return times_ratio((target, "", "answer time p50"), "s", 0.5, a[a > 0], b[b > 0], resamples=4_000)

@@ -31,7 +31,7 @@ _TELL_SECONDS = 0.5
 _LATE = 0.99  # the quantile of the client's lag that is told
 _FOLDER = "requests"
 _LARGEST = 1 << 30  # bytes of a file of requests
-_LARGEST = 64 << 20  # bytes
+_LARGEST_TOKENIZER = 64 << 20  # bytes
 
 
 @dataclass(slots=True)
@@ -256,7 +256,7 @@ def counter(path: Path) -> Callable[[str], int]:
         raise MissingFileError(
             f"There is no tokenizer at {path}.", hint="Point load.tokenizer at the model's tokenizer.json."
         )
-    if path.stat().st_size > _LARGEST:
+    if path.stat().st_size > _LARGEST_TOKENIZER:
         raise ModelFileError(f"{path} is too large for a tokenizer.")
     from tokenizers import Tokenizer  # takes a moment, and only some runs count
 

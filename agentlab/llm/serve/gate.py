@@ -32,7 +32,6 @@ MOST_PARTS = 50_000  # values, keys and strings of a body; each becomes an objec
 _SMALL = 128 << 10  # bytes of a body that are always taken
 _ROOM = 8 << 20  # bytes of all other bodies together
 _CLOSE = {"Connection": "close"}  # the rest of a body that is refused is not read
-_BUSY_SECONDS = 1
 
 
 class Bodies:

@@ -5,9 +5,7 @@ import contextlib
 import resource
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -99,39 +97,11 @@ def serve(
         UsageError: the address cannot be listened at, or is open to others while no token is set.
         MissingKeyError, MissingFileError: what the models or the token need is not there.
     """
-    _run(config, place, context, ready, partial(_signals, say=say))
+    run(config, place, context, ready, partial(_signals, say=say))
 
 
-@contextlib.contextmanager
-def in_thread(config: LLMConfig, place: Place, context: Context) -> Iterator[str]:
-    """The gateway beside synchronous code, in a thread of this process; its base URL. Errors as of `serve`."""
-    started: Future[str] = Future()
-    servers: list[uvicorn.Server] = []
-
-    @contextlib.contextmanager
-    def noted(server: uvicorn.Server) -> Iterator[None]:
-        servers.append(server)
-        yield
-
-    def run() -> None:
-        try:
-            _run(config, place, context, started.set_result, noted)
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-
-    thread = threading.Thread(target=run, name="agentlab-serve", daemon=True)
-    thread.start()
-    try:
-        yield started.result()
-    finally:
-        for server in servers:
-            server.should_exit = True
-        thread.join()
-
-
-def _run(config: LLMConfig, place: Place, context: Context, ready: Callable[[str], None], guide: Guide) -> None:
+def run(config: LLMConfig, place: Place, context: Context, ready: Callable[[str], None], guide: Guide) -> None:
+    """`serve` with another way to its end."""
     names.check(config)
     token = token_of(place, context)
     most = most_connections(place.at_once, open_files(_OWN_FILES + _AT_A_TIME + _IDLE + 4 * place.at_once))

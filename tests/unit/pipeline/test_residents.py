@@ -8,10 +8,10 @@ import pytest
 
 from agentlab.errors import ModelFileError
 from agentlab.gguf.engine import EngineConfig
-from agentlab.gguf.fake import ScriptedEngine
 from agentlab.pipeline.residents import Budget, Residents
 from agentlab.pipeline.settings import Engine
 from agentlab.workers.memory import Memory
+from tests.unit.gguf.scripted import ScriptedEngine
 
 SETTINGS = Engine(context=512, batch=64, gpu_layers=0, flash=True, kv_type="f16")
 

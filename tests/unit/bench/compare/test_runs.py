@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from agentlab.bench.compare.result import CompareResult, Figure
+from agentlab.bench.compare.result import CompareResult, figure
 from agentlab.bench.compare.runs import compare_runs, verdict_of
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.config import SloConfig
@@ -234,6 +234,6 @@ def test_items_without_a_score_are_left_out(tmp_path):
     ],
 )
 def test_a_verdict_takes_the_whole_interval(kind, direction, low, high, verdict):
-    figure = Figure("m", "", "x", "", kind, direction, 1.0, 1.0, (9, 9), None)
-    assert verdict_of(figure, Interval((low + high) / 2, low, high, 0.95, ""), 0.05) == verdict
-    assert verdict_of(figure, None, 0.05) == "no evidence"
+    row, _ = figure(("m", "", "x"), kind, (1.0, 1.0), (9, 9), None, "")
+    assert (row.direction, row.verdict) == (direction, "no evidence")  # as long as nothing is known
+    assert verdict_of(kind, Interval((low + high) / 2, low, high, 0.95, ""), 0.05) == verdict

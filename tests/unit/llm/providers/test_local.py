@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from agentlab.errors import BadRequestError, LLMCancelledError, WorkerDiedError
-from agentlab.gguf.fake import ScriptedEngine
 from agentlab.llm.providers.local import LocalModel
 from agentlab.llm.types import Message, Request, Tool, ToolCall, Usage
 from agentlab.workers.chat import Chunk
+from tests.unit.gguf.scripted import ScriptedEngine
 
 ASK = Request("m", (Message("system", "Be brief."), Message("user", "Hi")), {"type": "object"}, 0.5, 64, 3)
 

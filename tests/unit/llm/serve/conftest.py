@@ -10,8 +10,9 @@ from agentlab.bench.mock.server import MockServer
 from agentlab.bench.mock.server import in_thread as mock_in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.serve.run import Place, in_thread
+from agentlab.llm.serve.run import Place
 from agentlab.runs.context import Context
+from tests.unit.llm.serve.gateways import in_thread
 
 
 @pytest.fixture(scope="module")

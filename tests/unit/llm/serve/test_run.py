@@ -7,8 +7,9 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError, MissingKeyError, UsageError
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.serve.run import TOKEN, Place, in_thread, listen, refuse_circles, token_of
+from agentlab.llm.serve.run import TOKEN, Place, listen, refuse_circles, token_of
 from agentlab.runs.context import Context
+from tests.unit.llm.serve.gateways import in_thread
 
 SECRET = "a-token-of-some-length"
 

@@ -3,8 +3,8 @@
 import pytest
 
 from agentlab.errors import LLMCancelledError, WorkerDiedError
-from agentlab.gguf.fake import ScriptedEngine
 from agentlab.workers.chat import ChatEngine, ChatRequest
+from tests.unit.gguf.scripted import ScriptedEngine
 
 ASK = ChatRequest([{"role": "user", "content": "how are you"}])
 
