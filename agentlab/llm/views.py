@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.statistics import UNKNOWN, known
 from agentlab.llm.provider_config import ROLES
-from agentlab.runs.document import Block, Document, Heading, Table, Text
+from agentlab.runs.document import Block, Document, Heading, Text, table
 
 OTHERS = "(any other)"
 
@@ -73,56 +73,47 @@ class Routing(Document):
             return [Text(f"{self.source} names no model: every decision is made without one.")]
         return [
             Heading("Tasks"),
-            Table(("task", "strategy", "models, in order", "temperature", "tokens", "cache"), self._task_rows()),
+            table(
+                self.tasks,
+                {
+                    "task": lambda task: task.name,
+                    "strategy": lambda task: task.strategy,
+                    "models, in order": lambda task: ", ".join(task.models),
+                    "temperature": lambda task: f"{task.temperature:g}",
+                    "tokens": lambda task: task.max_tokens,
+                    "cache": lambda task: "yes" if task.cache else "no",
+                },
+            ),
             Heading("Models"),
-            Table(("model", "provider", "id", "roles", "tier", "context", "USD per Mtok", "can"), self._model_rows()),
+            table(
+                self.models,
+                {
+                    "model": lambda model: model.name,
+                    "provider": lambda model: model.provider,
+                    "id": lambda model: model.id,
+                    "roles": lambda model: ", ".join(model.roles) or "none: never asked",
+                    "tier": lambda model: model.tier,
+                    "context": lambda model: known(model.context),
+                    "USD per Mtok": _price,
+                    "can": lambda model: ", ".join(model.caps) or "plain text",
+                },
+            ),
             Heading("Providers"),
-            Table(("provider", "kind", "at", "key", "rpm", "tpm", "at a time"), self._provider_rows()),
+            table(
+                self.providers,
+                {
+                    "provider": lambda line: line.name,
+                    "kind": lambda line: line.kind,
+                    "at": lambda line: f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
+                    "key": lambda line: line.key and f"{line.key} ({'set' if line.key_set else 'not set'})",
+                    "rpm": lambda line: known(line.rpm),
+                    "tpm": lambda line: known(line.tpm),
+                    "at a time": lambda line: line.concurrency,
+                },
+            ),
             *(Text(f"Not usable: {line.problem}") for line in self.providers if line.problem),
             Heading("Limits"),
             Text(self._limits()),
-        ]
-
-    def _task_rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                line.name,
-                line.strategy,
-                ", ".join(line.models),
-                f"{line.temperature:g}",
-                str(line.max_tokens),
-                "yes" if line.cache else "no",
-            )
-            for line in self.tasks
-        ]
-
-    def _model_rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                line.name,
-                line.provider,
-                line.id,
-                ", ".join(line.roles) or "none: never asked",
-                line.tier,
-                known(line.context),
-                UNKNOWN if line.price_input is None else f"{line.price_input:g} in, {line.price_output:g} out",
-                ", ".join(line.caps) or "plain text",
-            )
-            for line in self.models
-        ]
-
-    def _provider_rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                line.name,
-                line.kind,
-                f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
-                "–" if line.key is None else f"{line.key} ({'set' if line.key_set else 'not set'})",
-                known(line.rpm),
-                known(line.tpm),
-                "–" if line.concurrency is None else str(line.concurrency),
-            )
-            for line in self.providers
         ]
 
     def _limits(self) -> str:
@@ -131,6 +122,10 @@ class Routing(Document):
         hedge = f"; a second model besides for {self.hedge:.0%} of the calls" if self.hedge else ""
         memory = "the ledger remembers calls" if self.ledger else "nothing is remembered between processes"
         return f"{clocks}; retries {self.retries}{hedge}; {self.per_run_usd:g} USD a run, {day}; {memory}."
+
+
+def _price(model: ModelLine) -> str:
+    return UNKNOWN if model.price_input is None else f"{model.price_input:g} in, {model.price_output:g} out"
 
 
 def routing(source: str, config: LLMConfig, env: Mapping[str, str], absent: Mapping[str, str]) -> Routing:
@@ -162,9 +157,7 @@ def _provider(name: str, config: LLMConfig, env: Mapping[str, str], problem: str
         problem=problem,
         key=key,
         key_set=None if key is None else bool(env.get(key, "").strip()),
-        rpm=limits.rpm if limits else None,
-        tpm=limits.tpm if limits else None,
-        concurrency=limits.concurrency if limits else None,
+        **{name: getattr(limits, name, None) for name in ("rpm", "tpm", "concurrency")},
     )
 
 

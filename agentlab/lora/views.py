@@ -12,7 +12,7 @@ from agentlab.lora.catalogue import Entry, Shape, shape_of
 from agentlab.lora.exporting import ServePlan
 from agentlab.lora.reading import Adapter
 from agentlab.lora.settings import Settings
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number
+from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number, table
 
 _MOST_MODULES = 5  # the most different ones that are shown
 _SHOWN = 80  # characters of a value beside another one
@@ -59,9 +59,20 @@ class AdapterList(Document):
         """A table, and below it what is wrong."""
         if not self.adapters:
             return [Text("There is no adapter yet: `agentlab train-persona` makes them.")]
-        columns = ("adapter", "rank", "scale", "modules", "base", "size", "held-out loss", "made")
-        problems = [Text(f"{line.name} is damaged: {line.problem}") for line in self.adapters if line.problem]
-        return [Table(columns, [_row(line) for line in self.adapters]), *problems]
+        rows = table(
+            self.adapters,
+            {
+                "adapter": lambda line: line.name,
+                "rank": lambda line: _range(line.shape.ranks) if line.shape else "damaged",
+                "scale": lambda line: line.shape and _range(line.shape.scales),
+                "modules": lambda line: line.shape and f"{sum(line.shape.targets.values())}: {_targets(line.shape)}",
+                "base": lambda line: line.base or None,
+                "size": lambda line: f"{line.bytes / 1e6:.1f} MB",
+                "held-out loss": lambda line: number(line.eval_loss, 3),
+                "made": lambda line: line.made and line.made[:16].replace("T", " "),
+            },
+        )
+        return [rows, *(Text(f"{line.name} is damaged: {line.problem}") for line in self.adapters if line.problem)]
 
 
 class AdapterView(Document):
@@ -90,15 +101,15 @@ class AdapterView(Document):
 
     def blocks(self) -> list[Block]:
         """Settings, a row per module type, the card, the flags."""
-        firsts = tuple(f"first {count}" if count > 1 else "first" for count in FIRST)
+        firsts = [f"first {count}" if count > 1 else "first" for count in FIRST]
         columns = ("module", "count", "mean norm", "least", "most", *firsts, "directions")
         rows = [
             (
                 p.name,
-                str(p.count),
+                f"{p.count}",
                 *map(number, (p.mean, p.least, p.most)),
                 *map("{:.1%}".format, p.energy),
-                str(p.directions),
+                f"{p.directions}",
             )
             for p in self.parts
         ]
@@ -172,15 +183,6 @@ def settings_of(adapter: Adapter) -> dict[str, str]:
     }
 
 
-def _row(line: AdapterLine) -> tuple[str, ...]:
-    known = ("damaged", "–", "–")
-    if line.shape:
-        count = sum(line.shape.targets.values())
-        known = (_range(line.shape.ranks), _range(line.shape.scales), f"{count}: {_targets(line.shape)}")
-    made = line.made[:16].replace("T", " ") if line.made else "–"
-    return (line.name, *known, line.base or "–", f"{line.bytes / 1e6:.1f} MB", number(line.eval_loss, 3), made)
-
-
 def _when(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds is not None else None
 
@@ -207,15 +209,15 @@ def _differences(first: Mapping[str, str], second: Mapping[str, str]) -> dict[st
 
 
 def _likenesses(rows: Sequence[Likeness], caption: str) -> Table:
-    columns = ("module", "count", "norm of first", "of second", "cosine", "distance")
-    cells = [
-        (
-            each.name,
-            str(each.count),
-            *map(number, (each.first, each.second)),
-            f"{each.cosine:.4f}",
-            f"{each.distance:.4f}",
-        )
-        for each in rows
-    ]
-    return Table(columns, cells, caption=caption)
+    return table(
+        rows,
+        {
+            "module": lambda each: each.name,
+            "count": lambda each: each.count,
+            "norm of first": lambda each: each.first,
+            "of second": lambda each: each.second,
+            "cosine": lambda each: f"{each.cosine:.4f}",
+            "distance": lambda each: f"{each.distance:.4f}",
+        },
+        caption,
+    )
