@@ -6,7 +6,7 @@ A key travels over TLS, or never leaves the machine.
 import ipaddress
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
@@ -126,10 +126,8 @@ class Limits(StrictModel):
     )
 
 
-class OpenAICompatProvider(StrictModel):
-    """Any endpoint that speaks OpenAI's chat completions: OpenRouter, OpenAI, vLLM, llama.cpp, Ollama, LM Studio."""
-
-    kind: Literal["openai_compat"]
+class _Endpoint(StrictModel):
+    kind: str
     base_url: BaseUrl = Field(description="Up to and without /chat/completions; https, or http on this machine.")
     api_key: SecretRef | None = Field(None, description="The variable that holds the key: ${OPENROUTER_API_KEY}.")
     limits: Limits = Field(default_factory=Limits, description="What the provider allows.")
@@ -140,29 +138,24 @@ class OpenAICompatProvider(StrictModel):
         return None if self.api_key is None else self.api_key[2:-1]
 
     @model_validator(mode="after")
-    def _key_belongs_there(self) -> "OpenAICompatProvider":
+    def _key_belongs_there(self) -> Self:
         if self.key_name is not None:
             check_key(self.key_name, self.base_url)
         return self
 
 
-class AnthropicProvider(StrictModel):
+class OpenAICompatProvider(_Endpoint):
+    """Any endpoint that speaks OpenAI's chat completions: OpenRouter, OpenAI, vLLM, llama.cpp, Ollama, LM Studio."""
+
+    kind: Literal["openai_compat"]
+
+
+class AnthropicProvider(_Endpoint):
     """Anthropic's own Messages API: its OpenAI-compatible layer ignores response formats."""
 
     kind: Literal["anthropic"]
     base_url: BaseUrl = Field("https://api.anthropic.com", description="Up to and without /v1/messages.")
     api_key: SecretRef = Field("${ANTHROPIC_API_KEY}", description="The variable that holds the key.")
-    limits: Limits = Field(default_factory=Limits, description="What the provider allows.")
-
-    @property
-    def key_name(self) -> str:
-        """The variable that holds the key."""
-        return self.api_key[2:-1]
-
-    @model_validator(mode="after")
-    def _key_belongs_there(self) -> "AnthropicProvider":
-        check_key(self.key_name, self.base_url)
-        return self
 
 
 class GgufProvider(StrictModel):

@@ -64,8 +64,8 @@ class AdapterList(Document):
             {
                 "adapter": lambda line: line.name,
                 "rank": lambda line: _range(line.shape.ranks) if line.shape else "damaged",
-                "scale": lambda line: line.shape and _range(line.shape.scales),
-                "modules": lambda line: line.shape and f"{sum(line.shape.targets.values())}: {_targets(line.shape)}",
+                "scale": lambda line: _range(line.shape.scales) if line.shape else None,
+                "modules": lambda line: _counted(line.shape) if line.shape else None,
                 "base": lambda line: line.base or None,
                 "size": lambda line: f"{line.bytes / 1e6:.1f} MB",
                 "held-out loss": lambda line: number(line.eval_loss, 3),
@@ -194,6 +194,10 @@ def _range(bounds: tuple[float, float]) -> str:
 
 def _alpha(settings: Settings) -> str:
     return f"{settings.lora_alpha:g}{' and patterns' if settings.alpha_pattern else ''}"
+
+
+def _counted(shape: Shape) -> str:
+    return f"{sum(shape.targets.values())}: {_targets(shape)}"
 
 
 def _targets(shape: Shape) -> str:

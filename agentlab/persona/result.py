@@ -1,11 +1,10 @@
 """What a training of personas says while it runs, and what it came to."""
 
 from collections.abc import Sequence
-
-from pydantic import BaseModel, ConfigDict
+from typing import Self
 
 from agentlab.persona.config import BASE_NAME
-from agentlab.runs.document import Block, Document, Figure, Heading, Table, Text, known, mebibytes, number, table
+from agentlab.runs.document import Block, Document, Figure, Heading, Plain, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
 from agentlab.runs.report import write_report
@@ -16,57 +15,46 @@ from agentlab.train.data_report import DataReport
 _CURVES = "plots/losses.png"
 
 
-class Figures(BaseModel):
-    """Plain data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Share(Figures):
-    """A share of `count` with its interval."""
+class Bounded(Plain):
+    """A figure with its interval."""
 
     value: float
     low: float
     high: float
     level: float
-    count: int
 
     @classmethod
-    def of(cls, interval: Interval, count: int) -> "Share":
+    def of(cls, interval: Interval, **more: int) -> Self:
         """As it is stored."""
-        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, count=count)
+        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, **more)
+
+
+class Share(Bounded):
+    """A share of `count`."""
+
+    count: int
 
     def __str__(self) -> str:
         """For a table."""
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
-class Gain(Figures):
-    """How much lower the loss on held-out conversations became, in nats per learnt token, with its interval."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-
-    @classmethod
-    def of(cls, interval: Interval) -> "Gain":
-        """As it is stored."""
-        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level)
+class Gain(Bounded):
+    """How much lower the loss on held-out conversations became, in nats per learnt token."""
 
     def __str__(self) -> str:
         """For a table."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-class Point(Figures):
+class Point(Plain):
     """A loss at a step."""
 
     step: int
     loss: float
 
 
-class PersonaResult(Figures):
+class PersonaResult(Plain):
     """One adapter. `before` is the loss of the base on the held-out conversations, `eval_loss` the adapter's, `gain`
     what lies between them, conversation by conversation."""
 
@@ -87,7 +75,7 @@ class PersonaResult(Figures):
     peak_bytes: int | None
 
 
-class Sample(Figures):
+class Sample(Plain):
     """What base and personas answer to one question; `prompted` is the base, told what a persona is told."""
 
     question: str

@@ -167,11 +167,11 @@ class PersonaExperiment:
             personas=[
                 self._persona(name, each, trained[name], before[name], after[name]) for name, each in prepared.items()
             ],
-            separability=None if apart is None else Share.of(apart.share, apart.count),
+            separability=None if apart is None else Share.of(apart.share, count=apart.count),
             chance=None if apart is None else apart.chance,
             matrix={} if apart is None else {own: dict(under) for own, under in apart.matrix.items()},
-            base_task=Share.of(kept[None], config.forgetting) if kept else None,
-            after={name: Share.of(kept[name], config.forgetting) for name in names if kept},
+            base_task=Share.of(kept[None], count=config.forgetting) if kept else None,
+            after={name: Share.of(kept[name], count=config.forgetting) for name in names if kept},
             samples=said,
         )
 

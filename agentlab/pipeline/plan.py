@@ -3,14 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from agentlab.pipeline.residents import Budget
-from agentlab.pipeline.result import Figures
 from agentlab.pipeline.schedule.types import Evict, Load, Schedule
 from agentlab.pipeline.schedule.types import Run as Do
 from agentlab.pipeline.units import Unit
-from agentlab.runs.document import Block, Document, Table, Text, mebibytes
+from agentlab.runs.document import Block, Document, Plain, Table, Text, mebibytes
 
 
-class PlanStep(Figures):
+class PlanStep(Plain):
     """One step of the plan; `resident_bytes` is planned to be in memory after it.
 
     `action`: take over (the stage `what`, from the parent), load, unload, ask, or ask remote.
@@ -23,7 +22,7 @@ class PlanStep(Figures):
     resident_bytes: int
 
 
-class PlannedModel(Figures):
+class PlannedModel(Plain):
     """One local model, and the parts of its estimate in bytes."""
 
     model: str

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from agentlab.pipeline.branches.trace import item_of, stage_of
 from agentlab.pipeline.graph import Step
 from agentlab.pipeline.memo import ANSWERED
 from agentlab.pipeline.state import Item
-from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, known, mebibytes, number, silence, table
+from agentlab.runs.document import Block, Code, Document, Heading, Plain, Table, Text, mebibytes, number, silence, table
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -20,13 +20,7 @@ _MIB = 1 << 20
 _FROM = {"cache": "known from an earlier run", "parent": "taken over"}
 
 
-class Figures(BaseModel):
-    """Plain data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ItemResult(Figures):
+class ItemResult(Plain):
     """One input's end. `name` is empty when there was one input only."""
 
     name: str
@@ -34,7 +28,7 @@ class ItemResult(Figures):
     error: str | None = None
 
 
-class StageResult(Figures):
+class StageResult(Plain):
     """All answers of a stage. Tokens and seconds are of those that a model gave in this run; None is not measured."""
 
     stage: str
@@ -50,7 +44,7 @@ class StageResult(Figures):
     cost_usd: float | None
 
 
-class ModelResult(Figures):
+class ModelResult(Plain):
     """One local model in memory. `peak_bytes` is the most that was seen resident, shared pages included."""
 
     model: str
@@ -96,9 +90,9 @@ class PipelineResult(Document):
                 "answers": lambda s: s.answers,
                 "asked": lambda s: s.asked,
                 "failed": lambda s: s.failed,
-                "read": lambda s: known(s.prompt_tokens),
-                "reused": lambda s: known(s.reused_tokens),
-                "written": lambda s: known(s.completion_tokens),
+                "read": lambda s: s.prompt_tokens,
+                "reused": lambda s: s.reused_tokens,
+                "written": lambda s: s.completion_tokens,
                 "read/s": lambda s: number(s.prefill_rate, 0),
                 "written/s": lambda s: number(s.decode_rate, 1),
                 "seconds": lambda s: f"{s.seconds:.2f}",

@@ -49,10 +49,14 @@ Block = Heading | Text | Table | Figure | Code
 T = TypeVar("T")
 
 
-class Document(BaseModel):
-    """A command's typed answer: plain data for `--json`, blocks for people."""
+class Plain(BaseModel):
+    """A part of a command's answer: plain data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Document(Plain):
+    """A command's typed answer: plain data for `--json`, blocks for people."""
 
     def blocks(self) -> list[Block]:
         """The answer for a reader."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.mock.server import in_thread
 from tests.cli.conftest import Answer
+from tests.unit.bench.mock.running import in_thread
 
 Call = Callable[..., Answer]
 

@@ -13,9 +13,10 @@ pytest.importorskip("crewai", reason="CrewAI has its own environment: .ci/test-c
 
 from crewai import Agent, Crew, Task
 
-from agentlab.bench.mock.server import MockServer, in_thread
+from agentlab.bench.mock.server import MockServer
 from agentlab.errors import AllModelsFailedError, MissingFileError
 from agentlab.integrations.crewai import AgentlabLLM, NoAnswerError, create_executor_agent, create_llm_for_crewai
+from tests.unit.bench.mock.running import in_thread
 
 Write = Callable[..., Path]
 

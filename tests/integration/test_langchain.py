@@ -11,10 +11,10 @@ pytest.importorskip("langchain_core", reason="needs the extra langchain")
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agentlab.bench.mock.server import in_thread
 from agentlab.errors import AllModelsFailedError
 from agentlab.integrations.langchain import AgentlabChatModel, chat_model
 from agentlab.llm.config import LLMConfig
+from tests.unit.bench.mock.running import in_thread
 
 Make = Callable[..., AgentlabChatModel]
 

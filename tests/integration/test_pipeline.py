@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.mock.server import in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
@@ -22,6 +21,7 @@ from agentlab.pipeline.texts import Texts
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
 from agentlab.session import FinishedRun, Watch, begin
+from tests.unit.bench.mock.running import in_thread
 
 pytestmark = pytest.mark.model
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from agentlab.bench.mock.server import in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.router import Router
 from agentlab.llm.types import Message
+from tests.unit.bench.mock.running import in_thread
 
 ASK = (Message("user", "Count."),)
 CALLS, BACKLOG = 50, 5

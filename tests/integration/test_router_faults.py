@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from agentlab.bench.mock.server import MockServer, in_process, in_thread
+from agentlab.bench.mock.server import MockServer, in_process
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
 from agentlab.llm.types import Completion, Message
+from tests.unit.bench.mock.running import in_thread
 
 KEY = "sk-canary-0123456789abcdefghij"
 ASK = (Message("user", "Count."),)

@@ -16,11 +16,11 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 from agentlab.bench.mock.server import MockServer
-from agentlab.bench.mock.server import in_thread as mock_in_thread
 from agentlab.config.workspace import Workspace
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.serve.run import TOKEN, Place
 from agentlab.runs.context import Context
+from tests.unit.bench.mock.running import in_thread as mock_in_thread
 from tests.unit.llm.serve.gateways import in_thread
 
 KEY, SECRET = "sk-canary-0123456789abcdefghij", "serve-canary-0123456789"

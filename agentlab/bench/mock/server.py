@@ -1,7 +1,6 @@
 """The server: one process, one event loop, no framework, because a framework would be the bottleneck it looks for.
 
 async with MockServer() as server: ...    on the running loop
-with in_thread() as server: ...           beside synchronous code
 with in_process() as url: ...             on a core of its own; the same as `python -m agentlab.bench.mock`
 """
 
@@ -10,7 +9,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -223,35 +221,6 @@ def _answered(status: int, body: bytes) -> Performance:
 def _ignore(whole: bool) -> None:
     """How a reply without a script ends is not counted."""
     del whole
-
-
-@contextmanager
-def in_thread(*, seed: int = 0, port: int = 0) -> Iterator[MockServer]:
-    """A server whose loop runs in a thread of this process."""
-    server, loop = MockServer(seed=seed, port=port), asyncio.new_event_loop()
-    ready, stop = threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        async with server:
-            ready.set()
-            await stop.wait()
-
-    def run() -> None:
-        try:
-            loop.run_until_complete(serve())
-        finally:
-            loop.close()
-            ready.set()
-
-    thread = threading.Thread(target=run, name="agentlab-mock", daemon=True)
-    thread.start()
-    ready.wait(_START_SECONDS)
-    try:
-        yield server
-    finally:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(stop.set)
-        thread.join()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from agentlab.errors import StorageError
 from agentlab.llm.ledger.rows import quantile
 from agentlab.llm.ledger.schema import SCHEMA, connect_to_read, explained
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.document import Block, Document, Text, table
 
 UNKNOWN = "unknown"
 
@@ -44,25 +44,6 @@ class StatisticsLine(Document):
     total_p50: float | None
     total_p90: float | None
 
-    def row(self) -> tuple[str, ...]:
-        """As a table shows it."""
-        kinds = ", ".join(f"{kind} {count}" for kind, count in self.errors.items())
-        spent = UNKNOWN if self.cost_usd is None else f"{self.cost_usd:.4f}"
-        if self.cost_usd is not None and self.unpriced:
-            spent += f" and {self.unpriced} calls of unknown cost"
-        return (
-            self.model,
-            self.last_at or "never",
-            UNKNOWN if self.last_seconds is None else f"{self.last_seconds:.2f} s",
-            str(self.answered),
-            kinds or "0",
-            known(self.input_tokens),
-            known(self.output_tokens),
-            spent,
-            _pair(self.first_p50, self.first_p90),
-            _pair(self.total_p50, self.total_p90),
-        )
-
 
 class Statistics(Document):
     """What the workspace's ledger remembers of its models, since it was made: the answer of `agentlab llm stats`."""
@@ -74,20 +55,29 @@ class Statistics(Document):
         """A table, or a sentence when nothing was asked yet."""
         if not self.models:
             return [Text("No language model was asked in this workspace yet.")]
-        columns = (
-            "model",
-            "last answer",
-            "took",
-            "answers",
-            "errors",
-            "tokens in",
-            "tokens out",
-            "spent USD",
-            "first token s, p50 / p90",
-            "whole answer s, p50 / p90",
-        )
-        note = "Took: the last answer. p50 / p90: median and 90th percentile over the answers. Times are UTC."
-        return [Table(columns, [line.row() for line in self.models], note)]
+        return [
+            table(
+                self.models,
+                {
+                    "model": lambda line: line.model,
+                    "last answer": lambda line: line.last_at or "never",
+                    "took": lambda line: UNKNOWN if line.last_seconds is None else f"{line.last_seconds:.2f} s",
+                    "answers": lambda line: line.answered,
+                    "errors": lambda line: ", ".join(f"{kind} {count}" for kind, count in line.errors.items()) or 0,
+                    "tokens in": lambda line: known(line.input_tokens),
+                    "tokens out": lambda line: known(line.output_tokens),
+                    "spent USD": _spent,
+                    "first token s, p50 / p90": lambda line: _pair(line.first_p50, line.first_p90),
+                    "whole answer s, p50 / p90": lambda line: _pair(line.total_p50, line.total_p90),
+                },
+                "Took: the last answer. p50 / p90: median and 90th percentile over the answers. Times are UTC.",
+            )
+        ]
+
+
+def _spent(line: StatisticsLine) -> str:
+    more = f" and {line.unpriced} calls of unknown cost" if line.unpriced else ""
+    return UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f}{more}"
 
 
 def known(value: int | None) -> str:

@@ -14,7 +14,7 @@ AGGREGATIONS: Registry[type[Aggregation]] = Registry(
         "concat": "agentlab.pipeline.aggregation.pick:Concat",
         "vote": "agentlab.pipeline.aggregation.vote:Vote",
         "judge": "agentlab.pipeline.aggregation.judge:Judge",
-        "synthesis": "agentlab.pipeline.aggregation.synthesis:Synthesis",
+        "synthesis": "agentlab.pipeline.aggregation.judge:Synthesis",
         "best_of": "agentlab.pipeline.aggregation.pick:BestOf",
         "first_valid": "agentlab.pipeline.aggregation.pick:FirstValid",
         "template": "agentlab.pipeline.aggregation.pick:Custom",

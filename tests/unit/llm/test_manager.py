@@ -7,10 +7,10 @@ import sys
 import pytest
 import yaml
 
-from agentlab.bench.mock.server import in_thread
 from agentlab.errors import ConfigError, UnknownNameError
 from agentlab.llm.ledger.statistics import read_statistics
 from agentlab.llm.manager import LLMManager
+from tests.unit.bench.mock.running import in_thread
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from agentlab.bench.mock.server import MockServer, in_thread
+from agentlab.bench.mock.server import MockServer
+from tests.unit.bench.mock.running import in_thread
 
 ASKED = [{"role": "user", "content": "three plain words"}]
 

@@ -4,8 +4,8 @@ import pytest
 
 from agentlab.errors import BadRequestError, MalformedReplyError
 from agentlab.pipeline.aggregation.base import Candidate
+from agentlab.pipeline.aggregation.judge import Synthesis
 from agentlab.pipeline.aggregation.pick import BestOf, Concat, Custom, FirstValid
-from agentlab.pipeline.aggregation.synthesis import Synthesis
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
