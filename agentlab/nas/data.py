@@ -1,15 +1,20 @@
 """From a config to a `Series`: read the file, close its gaps, split it, scale it."""
 
+from dataclasses import replace
+from itertools import accumulate
+
 import numpy as np
+from numpy.typing import NDArray
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig, SplitConfig
 from agentlab.nas.remedy import refusal, remedied, without
 from agentlab.nas.series import Rows, Scaler, Series, Split, window_starts
-from agentlab.nas.table import Table, close_gaps, read_table
-from agentlab.nas.time_features import time_features
+from agentlab.nas.table import Table, counted, read_table
+from agentlab.nas.time_features import Times, time_features
 
+_SHOWN = 8  # columns that a note speaks of
 _QUICK = 64 << 20  # bytes of a file that is read again to find out how it can be read
 _ROUNDING = 1e-12  # changes below this share of a column's largest value are what arithmetic leaves behind
 
@@ -49,6 +54,71 @@ def _load_series(config: DataConfig, workspace: Workspace) -> Series:
         frequency=table.frequency,
         notes=table.notes,
     )
+
+
+def close_gaps(table: Table, config: DataConfig) -> Table:
+    """The table on its full grid with every missing cell filled as `data.gaps` says, and notes of what was filled.
+
+    Raises:
+        DataError: something is missing and the policy is `error`.
+    """
+    import pandas as pd
+
+    grid = table.frequency.grid(table.dates[0], table.dates[-1])
+    values = np.full((len(grid), len(table.names)), np.nan)
+    values[np.searchsorted(grid, table.dates)] = table.values
+    holes = np.isnan(values)
+    if not holes.any():
+        return table
+    absent, cells = len(grid) - len(table.dates), int(np.isnan(table.values).sum())
+    longest = _longest(table.names, grid, holes)
+    if config.gaps == "error":
+        row, column = np.argwhere(holes)[0]
+        raise refusal(
+            f"{table.source} misses {_counts(absent, cells)}, the first at {grid[row]} in column "
+            f"{table.names[column]!r}; the {longest}.",
+            "Choose how to fill them (ffill or interpolate):",
+            {"data.gaps": "ffill"},
+        )
+    straight = config.gaps == "interpolate"
+    frame = pd.DataFrame(values, copy=False)
+    filled = frame.interpolate(limit_direction="both") if straight else frame.ffill().bfill()
+    how = "a straight line" if straight else "the last value before"
+    notes = [f"Filled with {how}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
+    if straight:
+        notes.append("A straight line looks ahead: it is drawn towards the value after the gap")
+    elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
+        notes.append(f"{counted(early, 'cell')} before the first value of a column took that value, which looks ahead")
+    return replace(table, dates=grid, values=filled.to_numpy(), notes=(*table.notes, *notes))
+
+
+def _counts(rows: int, cells: int, kind: str = "") -> str:
+    """Whole rows, and single cells of the rows that are there."""
+    return " and ".join(counted(number, kind + thing) for number, thing in ((rows, "row"), (cells, "cell")) if number)
+
+
+def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:
+    """Columns by the number of cells that were filled, most first."""
+    filled = holes.sum(axis=0)
+    order = [int(index) for index in np.argsort(-filled, kind="stable") if filled[index]]
+    shown = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
+    more = f" and {counted(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
+    return f"in all {', '.join(shown)}{more}"
+
+
+def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> str:
+    """The longest run of holes in any column; the earliest of the first column where several are as long."""
+    best = (0, 0, 0)
+    for column in range(holes.shape[1]):
+        edges = np.flatnonzero(np.diff(holes[:, column], prepend=False, append=False))
+        if edges.size:
+            lengths = edges[1::2] - edges[::2]
+            run = int(lengths.argmax())
+            if lengths[run] > best[0]:
+                best = (int(lengths[run]), int(edges[2 * run]), column)
+    steps, first, column = best
+    until = f" from {grid[first]} to {grid[first + steps - 1]}" if steps > 1 else f" at {grid[first]}"
+    return f"longest gap is {counted(steps, 'step')},{until} in {names[column][:40]!r}"
 
 
 def _require_training_values(known: Table, last: np.datetime64, split: Split, config: DataConfig) -> None:
@@ -94,8 +164,7 @@ def split_rows(split: SplitConfig, rows: int, source: str) -> Split:
     Raises:
         DataError: more rows are asked for than there are.
     """
-    parts = (split.train, split.val, split.test)
-    ends = [sum(parts[: count + 1]) for count in range(3)]
+    ends = accumulate((split.train, split.val, split.test))
     train, val, test = (int(end if isinstance(split.train, int) else rows * end + 1e-6) for end in ends)
     if test > rows:
         raise refusal(

@@ -20,7 +20,8 @@ from agentlab.errors import DataError, MissingFileError, UsageError
 from agentlab.files import open_file
 from agentlab.nas.artefact import Artefact, read_artefact
 from agentlab.nas.config import DataConfig
-from agentlab.nas.table import Table, close_gaps, read_table
+from agentlab.nas.data import close_gaps
+from agentlab.nas.table import Table, read_table
 from agentlab.nas.time_features import Frequency, Times, time_features
 from agentlab.runs.atomic import write_text
 from agentlab.runs.document import Block, Code, Document

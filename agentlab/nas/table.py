@@ -1,25 +1,40 @@
-"""Reads a CSV of dated numbers, says exactly what is wrong with one that cannot be used, and closes its gaps."""
+"""Reads a CSV of dated numbers, and says exactly what is wrong with one that cannot be used.
 
-from dataclasses import dataclass, replace
+Dates are put in UTC or on the calendar, checked for order, and laid on the grid of a time step.
+"""
+
+import re
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agentlab.config.overrides import typed
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import EXPECTED, CsvFile, locate, read_csv
-from agentlab.nas.dates import MAX_MISSING, find_frequency, read_dates
-from agentlab.nas.remedy import GROUPED, has_decimal_commas, holds_no_number, looks_like_dates, refusal, without
+from agentlab.nas.remedy import (
+    GROUPED,
+    date_format,
+    has_decimal_commas,
+    holds_no_number,
+    looks_like_dates,
+    refusal,
+    without,
+)
 from agentlab.nas.time_features import Frequency, Times
 
-Column = NDArray[np.float64]
+if TYPE_CHECKING:
+    import pandas as pd
+
 EMBEDDED = "new_york_weather.csv.gz"
 MAX_NAME = 200  # characters of a column's name
-_SHOWN = 8  # columns that a note speaks of
+_MAX_MISSING = 0.5  # a column or a grid with more holes than this would be mostly invented
+_MIDNIGHT = r"(\d{4}-\d\d-\d\d)[T ]00:00(?::00(?:\.0+)?)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)"
 _LEAVE_OUT = "Leave it out:"
 
 
@@ -53,9 +68,9 @@ def read_table(config: DataConfig, workspace: Workspace) -> Table:
     file = read_csv(path, source, config)
     date = _position(file, config.date_column, "data.date_column")
     names = _columns(file, config)
-    dates = read_dates(file, date, config)
+    dates = _dates(file, date, config)
     values = np.stack([_numbers(file, name, names, config) for name in names], axis=1)
-    frequency = find_frequency(file, dates, config)
+    frequency = _frequency(file, dates, config)
     return Table(source, names, frequency.align(dates), values, frequency)
 
 
@@ -110,7 +125,7 @@ def _columns(file: CsvFile, config: DataConfig) -> tuple[str, ...]:
     return names if config.features == "M" else (*(name for name in names if name != target), target)
 
 
-def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfig) -> Column:
+def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfig) -> NDArray[np.float64]:
     """The values of a column, one of `names`."""
     import pandas as pd
 
@@ -121,14 +136,14 @@ def _numbers(file: CsvFile, name: str, names: tuple[str, ...], config: DataConfi
         column = text.mask(~text.str.contains(".", regex=False), text.str.replace(",", ".", regex=False))
     try:
         numbers = pd.to_numeric(column, errors="coerce")
-        values: Column = numbers.to_numpy(dtype=np.float64)
+        values: NDArray[np.float64] = numbers.to_numpy(dtype=np.float64)
     except OverflowError as error:  # a whole number beyond all floats
         large = f"{file.source}: column {name!r} holds a number that is too large."
         raise refusal(large, _LEAVE_OUT, without(config, name)) from error
     wrong = np.flatnonzero((numbers.isna() & column.notna()).to_numpy() | np.isinf(values))
     if wrong.size:
         raise _no_number(file, name, names, wrong, config)
-    if (share := np.isnan(values).mean()) > MAX_MISSING:
+    if (share := np.isnan(values).mean()) > _MAX_MISSING:
         missing = f"{file.source}: column {name!r} is missing in {share:.0%} of the rows."
         raise refusal(missing, _LEAVE_OUT, without(config, name))
     return values
@@ -147,7 +162,7 @@ def _no_number(
     if "," in value and any(letter.isdigit() for letter in value):
         advice = f"{plain} Or leave the column out:"
     elif wrong.size < len(column) / 2:
-        more = f" and {_count(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
+        more = f" and {counted(wrong.size - 1, 'other')} like it" if wrong.size > 1 else ""
         advice = f"Correct it{more}; a missing number is an empty field. Or leave the column out:"
     else:
         advice = _LEAVE_OUT
@@ -156,80 +171,100 @@ def _no_number(
     return refusal(message, advice, without(config, *words) if len(words) < len(names) else {}, plain)
 
 
-def close_gaps(table: Table, config: DataConfig) -> Table:
-    """The table on its full grid with every missing cell filled as `data.gaps` says, and notes of what was filled.
-
-    Raises:
-        DataError: something is missing and the policy is `error`.
-    """
-    grid = table.frequency.grid(table.dates[0], table.dates[-1])
-    values = np.full((len(grid), len(table.names)), np.nan)
-    values[np.searchsorted(grid, table.dates)] = table.values
-    holes = np.isnan(values)
-    if not holes.any():
-        return table
-    absent, cells = len(grid) - len(table.dates), int(np.isnan(table.values).sum())
-    longest = _longest(table.names, grid, holes)
-    if config.gaps == "error":
-        row, column = (int(index[0]) for index in np.nonzero(holes))
-        raise refusal(
-            f"{table.source} misses {_counts(absent, cells)}, the first at {grid[row]} in column "
-            f"{table.names[column]!r}; the {longest}.",
-            "Choose how to fill them (ffill or interpolate):",
-            {"data.gaps": "ffill"},
-        )
-    fill = fill_forward if config.gaps == "ffill" else fill_straight
-    filled = np.stack([fill(values[:, index]) for index in range(values.shape[1])], axis=1)
-    how = "the last value before" if config.gaps == "ffill" else "a straight line"
-    notes = [f"Filled with {how}: {_counts(absent, cells, 'missing ')}; {_worst(table.names, holes)}; the {longest}"]
-    if config.gaps == "interpolate":
-        notes.append("A straight line looks ahead: it is drawn towards the value after the gap")
-    elif (early := int(np.logical_and.accumulate(holes).sum())) > 0:
-        notes.append(f"{_count(early, 'cell')} before the first value of a column took that value, which looks ahead")
-    return replace(table, dates=grid, values=filled, notes=(*table.notes, *notes))
-
-
-def fill_forward(column: Column) -> Column:
-    """Each hole takes the value before it; a hole at the start takes the first value there is."""
-    known = np.flatnonzero(~np.isnan(column))
-    position = np.searchsorted(known, np.arange(len(column)), side="right") - 1
-    return column[known[np.maximum(position, 0)]]
-
-
-def fill_straight(column: Column) -> Column:
-    """Linear between neighbours, constant at both ends."""
-    known = np.flatnonzero(~np.isnan(column))
-    return np.interp(np.arange(len(column)), known, column[known])
-
-
-def _count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """`1 row`, `1,234 rows`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def _counts(rows: int, cells: int, kind: str = "") -> str:
-    """Whole rows, and single cells of the rows that are there."""
-    return " and ".join(_count(number, kind + thing) for number, thing in ((rows, "row"), (cells, "cell")) if number)
+def _dates(file: CsvFile, position: int, config: DataConfig) -> Times:
+    """The rising dates of a column: instants in UTC, or calendar days where every one is a local midnight.
+
+    A date without time zone is taken as it stands. Days, weeks and months keep their local date, for in UTC they would
+    begin on the day before, and at another hour in summer.
+    """
+    import pandas as pd
+
+    column = config.date_column
+    text = file.frame[position].str.strip()
+    if config.date_format is None and re.fullmatch(_MIDNIGHT, str(text.iloc[0])):
+        midnights = text.str.fullmatch(_MIDNIGHT).fillna(value=False).all()
+        text = text.str.slice(0, len("2013-01-31")) if midnights else text
+    try:
+        parsed = pd.to_datetime(text, format=config.date_format or "ISO8601", errors="coerce", utc=True)
+    except ValueError as error:
+        raise DataError(
+            f"{file.source}: data.date_format {config.date_format!r} cannot be used: {error}.",
+            hint=f"It takes the directives of strptime: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}",
+        ) from error
+    bad = np.flatnonzero(parsed.isna().to_numpy())
+    if bad.size:
+        raise _no_date(file, column, text, int(bad[0]), config.date_format)
+    dates: Times = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
+    _require_rising(file, column, dates)
+    return dates
 
 
-def _worst(names: tuple[str, ...], holes: NDArray[np.bool_]) -> str:
-    """Columns by the number of cells that were filled, most first."""
-    filled = holes.sum(axis=0)
-    order = [int(index) for index in np.argsort(-filled, kind="stable") if filled[index]]
-    shown = [f"{names[index][:40]} {filled[index]:,} ({filled[index] / len(holes):.1%})" for index in order[:_SHOWN]]
-    more = f" and {_count(len(order) - _SHOWN, 'more column')}" if len(order) > _SHOWN else ""
-    return f"in all {', '.join(shown)}{more}"
+def _no_date(file: CsvFile, column: str, text: "pd.Series[str]", row: int, pattern: str | None) -> DataError:
+    import pandas as pd
+
+    line, value = file.line(row), text.iloc[row]
+    if file.frame.iloc[row].isna().all():
+        return DataError(f"{file.source}: line {line} is empty.", hint="Remove it.")
+    shown = "empty" if pd.isna(value) else repr(str(value)[:40])
+    hint = f"It has to follow data.date_format {pattern!r}."
+    if not pattern:
+        hint = f"ISO 8601 is expected (2013-01-31 06:00); or say: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}"
+    if row == len(text) - 1:
+        hint = "All lines before it have one. Remove it if it holds totals or a remark."
+    elif row:
+        hint = f"The lines before it have one, and all have to be of one form. {hint}"
+    message, found = f"{file.source}: column {column!r}, line {line} is not a date: {shown}.", date_format(text)
+    return refusal(message, "Its dates are read with", {"data.date_format": found} if found else {}, hint)
 
 
-def _longest(names: tuple[str, ...], grid: Times, holes: NDArray[np.bool_]) -> str:
-    """The longest run of holes in any column; the earliest of the first column where several are as long."""
-    best = (0, 0, 0)
-    for column in range(holes.shape[1]):
-        edges = np.flatnonzero(np.diff(holes[:, column], prepend=False, append=False))
-        if edges.size:
-            lengths = edges[1::2] - edges[::2]
-            run = int(lengths.argmax())
-            if lengths[run] > best[0]:
-                best = (int(lengths[run]), int(edges[2 * run]), column)
-    steps, first, column = best
-    until = f" from {grid[first]} to {grid[first + steps - 1]}" if steps > 1 else f" at {grid[first]}"
-    return f"longest gap is {_count(steps, 'step')},{until} in {names[column][:40]!r}"
+def _require_rising(file: CsvFile, column: str, dates: Times) -> None:
+    steps = np.diff(dates).astype(np.int64)
+    if steps.min(initial=1) > 0:
+        return
+    row = int((steps <= 0).argmax()) + 1
+    if (steps < 0).all():
+        fault, hint = f"goes back in time ({dates[row]}), as do all", "Reverse the rows: oldest first."
+    elif steps[row - 1] < 0:
+        fault = f"goes back in time ({dates[row]})"
+        hint = "Sort the rows by date, and check that day and month are not confused."
+    else:
+        fault = f"repeats the date of the line before ({dates[row]})"
+        hint = (
+            "Keep one row per time step, with one column per series; local clock times repeat an hour in autumn, which "
+            "a time zone offset or UTC resolves."
+        )
+    raise DataError(f"{file.source}: column {column!r}, line {file.line(row)} {fault}.", hint=hint)
+
+
+def _frequency(file: CsvFile, dates: Times, config: DataConfig) -> Frequency:
+    """The time step that the config names or the dates show, on whose grid every date has to lie."""
+    try:
+        frequency = Frequency.parse(config.frequency) if config.frequency else Frequency.infer(dates)
+    except ValueError as error:
+        what = "data.frequency" if config.frequency else "the time step cannot be inferred"
+        raise DataError(
+            f"{file.source}: {what}: {error}.",
+            hint=f"Say it: {typed({'data.frequency': 'h'})} (15min, h, 2h, D, W, MS); uneven rows have to be resampled "
+            "first.",
+        ) from error
+    if frequency.steps_between(dates[0], dates[-1]) > len(dates) / (1 - _MAX_MISSING):
+        raise DataError(
+            f"{file.source}: at frequency {frequency} most time steps from {dates[0]} to {dates[-1]} have no row.",
+            hint="Give a longer data.frequency, or cut the series to a part without holes.",
+        )
+    aligned = frequency.align(dates)
+    twice = np.concatenate([[False], aligned[1:] == aligned[:-1]])
+    off = np.flatnonzero(twice | ~np.isin(aligned, frequency.grid(dates[0], dates[-1])))
+    if off.size:
+        more = f", and {off.size - 1} more are" if off.size > 1 else ""
+        raise DataError(
+            f"{file.source}: line {file.line(int(off[0]))} ({dates[off[0]]}) is off the grid of frequency {frequency} "
+            f"that starts at {dates[0]}{more}.",
+            hint="Give the true step in data.frequency, remove rows that do not belong to it, or resample the series.",
+        )
+    return frequency

@@ -1,1 +1,1 @@
-"""Ask-and-tell search: a declared space, proposers (Optuna, random, language model), screening, execution, budgets."""
+"""A search: its declared space, proposers (Optuna, random, language model), screening, execution, budgets."""

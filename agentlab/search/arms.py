@@ -59,6 +59,3 @@ class RandomProposer:
             ConfigError: the constraints leave hardly any points.
         """
         return [Proposal(self._space.sample(rng), self.name) for _ in range(n)]
-
-    def tell(self, trial: Trial) -> None:
-        """Random search does not learn."""

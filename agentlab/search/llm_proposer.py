@@ -92,10 +92,6 @@ class LLMProposer:
             found += self._unlike(found, options or self._base.ask(history, n, rng))
         return found[:n]
 
-    def tell(self, trial: Trial) -> None:
-        """Pass the trial on."""
-        self._base.tell(trial)
-
     def _call(self, history: Sequence[Trial], messages: Sequence[Message], schema: type[BaseModel]) -> Any:
         call_id = f"{self._scope}{self._task}:{len(history)}"
         return self._router.complete_sync(messages, self._task, schema, call_id=call_id).value

@@ -55,9 +55,6 @@ class OptunaProposer:
         kind = self._kind(len(history))
         return [Proposal(point, kind) for point in self._suggest(history, kind, n, rng)]
 
-    def tell(self, trial: Trial) -> None:
-        """Nothing to do: the next ask is given the history."""
-
     def _kind(self, trials: int) -> Literal["gp", "tpe"]:
         if self._sampler != "auto":
             return self._sampler

@@ -115,10 +115,6 @@ class ScreenedProposer:
                 break
         return list(chosen.values())[:n]
 
-    def tell(self, trial: Trial) -> None:
-        """Pass the trial on."""
-        self._base.tell(trial)
-
     def _passing(
         self, proposal: Proposal, refused: Callable[[Params], list[str]], rng: "np.random.Generator"
     ) -> Proposal | None:

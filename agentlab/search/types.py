@@ -70,7 +70,10 @@ class Trial:
 
 
 class Proposer(Protocol):
-    """Suggests candidates. All randomness comes from the generator, so the same history gives the same answer."""
+    """Suggests candidates. All randomness comes from the generator, so the same history gives the same answer.
+
+    Nothing is told between two calls: a proposer that kept what it heard would not go on as an uninterrupted one does.
+    """
 
     @property
     def name(self) -> str:
@@ -79,8 +82,4 @@ class Proposer(Protocol):
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates, best first. May return fewer."""
-        ...
-
-    def tell(self, trial: Trial) -> None:
-        """A trial has ended, whoever proposed it."""
         ...

@@ -65,7 +65,6 @@ class Study:
     rules: Rules | None = None
     reviewer: Reviewer | None = None
     running: set[str] = field(default_factory=set)
-    told: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> StudyState:
@@ -208,13 +207,7 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
 
 
 def update(study: Study, state: StudyState) -> None:
-    """Tell the proposers and rewrite the snapshot, which the events can always restore."""
-    for trial in state.trials:
-        if trial.decision and trial.id not in study.told:
-            study.told.add(trial.id)
-            for proposer in (study.control, study.agent):
-                if proposer is not None:
-                    proposer.tell(trial.as_trial())
+    """Rewrite the snapshot, which the events can always restore."""
     study.run.write_json("agent_state.json", agent_state(state, study.words))
 
 

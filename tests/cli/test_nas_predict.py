@@ -15,9 +15,9 @@ import pytest
 from agentlab.config.workspace import Workspace
 from agentlab.nas.artefact import Artefact, write_artefact
 from agentlab.nas.config import DataConfig, ModelConfig, TrainingConfig, TrialConfig
-from agentlab.nas.data import load_series
+from agentlab.nas.data import close_gaps, load_series
 from agentlab.nas.predict import forecast, read_input
-from agentlab.nas.table import close_gaps, read_table
+from agentlab.nas.table import read_table
 from agentlab.nas.training import train
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
 from cli.main import main

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from agentlab.errors import DataError
 from agentlab.nas.config import DataConfig
-from agentlab.nas.table import Table, close_gaps, fill_forward, fill_straight
+from agentlab.nas.data import close_gaps
+from agentlab.nas.table import Table
 from agentlab.nas.time_features import Frequency
 
 
@@ -52,11 +53,11 @@ cells = st.one_of(st.none(), st.floats(-1e6, 1e6))
 columns_with_holes = st.lists(cells, min_size=1, max_size=40).filter(lambda column: any(v is not None for v in column))
 
 
-@given(columns_with_holes, st.sampled_from([fill_forward, fill_straight]))
-def test_filling_touches_holes_only_and_leaves_none(column, fill):
+@given(columns_with_holes, st.sampled_from(["ffill", "interpolate"]))
+def test_filling_touches_holes_only_and_leaves_none(column, gaps):
     values = np.array([NAN if value is None else value for value in column])
     known = ~np.isnan(values)
-    filled = fill(values)
+    filled = close_gaps(holed([values]), DataConfig(gaps=gaps)).values[:, 0]
     assert np.array_equal(filled[known], values[known])
     assert np.isfinite(filled).all()
     assert values[known].min() <= filled.min() <= filled.max() <= values[known].max()
@@ -67,7 +68,8 @@ def test_a_straight_line_is_restored_exactly(start, slope, holes):
     line = start + slope * np.arange(30.0)
     values = line.copy()
     values[list(holes)] = NAN
-    assert np.allclose(fill_straight(values), line, rtol=0, atol=1e-9)
+    filled = close_gaps(holed([values]), DataConfig(gaps="interpolate")).values[:, 0]
+    assert np.allclose(filled, line, rtol=0, atol=1e-9)
 
 
 @given(st.sets(st.integers(1, 28), max_size=14), st.sampled_from(["ffill", "interpolate"]))

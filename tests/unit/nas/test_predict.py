@@ -16,11 +16,11 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError, MissingFileError, UsageError
 from agentlab.nas.artefact import Artefact, read_artefact, write_artefact
 from agentlab.nas.config import DataConfig, ModelConfig, TrainingConfig, TrialConfig
-from agentlab.nas.data import load_series
+from agentlab.nas.data import close_gaps, load_series
 from agentlab.nas.informer.model import Informer, Shape
 from agentlab.nas.predict import ForecastAnswer, ForecastTable, forecast, predict, read_input
 from agentlab.nas.series import Scaler, Series, Split
-from agentlab.nas.table import Table, close_gaps, read_table
+from agentlab.nas.table import Table, read_table
 from agentlab.nas.time_features import Frequency, time_features
 from agentlab.nas.training import build, train
 from agentlab.runs.folder import Folder

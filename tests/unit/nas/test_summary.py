@@ -52,9 +52,6 @@ class Listed:
     def ask(self, history: Sequence[Trial], n: int, rng: Any) -> list[Proposal]:
         return [Proposal({"model.dropout": DROPOUTS[len(history) - 1]}, self.name, "a reason")]
 
-    def tell(self, trial: Trial) -> None:
-        """Nothing to learn."""
-
 
 class Accepting:
     """A person who agrees with everything."""

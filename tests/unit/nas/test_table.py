@@ -14,7 +14,8 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError, MissingFileError
 from agentlab.nas.config import DataConfig
 from agentlab.nas.csv_file import MAX_LINE, BoundedText, read_csv
-from agentlab.nas.table import Table, close_gaps, read_table
+from agentlab.nas.data import close_gaps
+from agentlab.nas.table import Table, read_table
 
 HEADER = "date,Umsatz,Besucher"
 

@@ -20,9 +20,6 @@ class Middle:
     def ask(self, history, n, rng):
         return [Proposal({"x": 5}, self.name)]
 
-    def tell(self, trial):
-        pass
-
 def arm(name, space, seed):
     return Middle()
 """

@@ -37,9 +37,6 @@ class Lowering:
     def ask(self, history: Sequence[Trial], n: int, rng: Any) -> list[Proposal]:
         return [Proposal({"x": 1.0 - self.step * len(history)}, self.name)]
 
-    def tell(self, trial: Trial) -> None:
-        """Nothing to learn."""
-
 
 class Counted(LocalExecutor):
     """Knows whether it was closed."""

@@ -46,13 +46,9 @@ class Listed:
 
     def __init__(self, values: Sequence[float], name: str = "listed") -> None:
         self.values, self.name = tuple(values), name
-        self.told: list[int] = []
 
     def ask(self, history: Sequence[Trial], n: int, rng: Any) -> list[Proposal]:
         return [Proposal({"x": x}, self.name) for x in self.values[len(history) - 1 :][:n]]
-
-    def tell(self, trial: Trial) -> None:
-        self.told.append(trial.number)
 
 
 class Together:
@@ -241,12 +237,6 @@ def test_seconds_are_a_budget_and_what_was_begun_is_finished(run: Run) -> None:
     state = go(study_in(run, noise=None, repeats=2, budget={"trials": 9, "seconds": 0.5}))
     assert outcomes_by_trainings(state) == [(3, True)]
     assert state.open == []
-
-
-def test_both_proposers_are_told_of_every_trial_once(run: Run) -> None:
-    control, agent = Listed(NEAR_TIE), Listed(NEAR_TIE, "llm")
-    go(study_in(run, control=control, agent=agent))
-    assert control.told == agent.told == [0, 1, 2, 3, 4]
 
 
 def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: Run, tmp_path: Path) -> None:
