@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -109,17 +108,17 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
     """
     import pandas as pd
 
-    read = partial(pd.read_csv, skip_blank_lines=False, sep=config.separator, encoding=config.encoding)
+    how: dict[str, Any] = {"skip_blank_lines": False, "sep": config.separator, "encoding": config.encoding}
     try:
         with _text(path, source, config.encoding) as stream:
-            header = read(stream, header=None, nrows=1, dtype=str, keep_default_na=False)
+            header = pd.read_csv(stream, header=None, nrows=1, dtype=str, keep_default_na=False, **how)
         names = tuple(str(name).strip() for name in header.iloc[0])
         _require_separator(names, source, config.separator)
         if len(names) > MAX_COLUMNS:
             raise DataError(f"{source} has {len(names)} columns; at most {MAX_COLUMNS} are read.", hint=_CUT)
         rows = min(MAX_ROWS, MAX_CELLS // len(names))
         with _text(path, source, config.encoding) as stream:
-            frame = read(
+            frame: pd.DataFrame = pd.read_csv(
                 stream,
                 header=0,
                 names=range(len(names)),
@@ -128,6 +127,7 @@ def read_csv(path: Path, source: str, config: DataConfig) -> CsvFile:
                 low_memory=False,
                 skipinitialspace=True,
                 decimal=config.decimal,
+                **how,
             )
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{source} is empty, or its line 1 is.", hint=EXPECTED) from error
