@@ -107,7 +107,7 @@ def write_adapter(
         for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank)))
     }
     header = tensors_header(sides, metadata)
-    with _staged(out, len(header) + sum(size for _, _, size in sides.values())) as place:
+    with staged(out, len(header) + sum(size for _, _, size in sides.values())) as place:
         with (place / WEIGHTS_FILE).open("xb") as file:
             file.write(header)
             _write_modules(file, shapes, modules, rank, kind)
@@ -209,8 +209,8 @@ def _mebibytes(size: int) -> str:
 
 
 @contextlib.contextmanager
-def _staged(out: Path, size: int) -> Iterator[Path]:
-    """A hidden folder beside `out` that takes its name if all goes well and is removed if not."""
+def staged(out: Path, size: int) -> Iterator[Path]:
+    """A hidden folder beside `out` that takes its name if all goes well and is removed if not; see `room_for`."""
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already.", hint="Choose another name with --out, or remove the folder.")
     with room_for(out, size):

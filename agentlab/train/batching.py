@@ -7,9 +7,11 @@ little of it is padding. Packed: a row holds as many conversations as fit, each 
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
+
+from agentlab.train.config import TrainingConfig
 
 Row = tuple[int, ...]  # indices of conversations
 Batch = tuple[Row, ...]
@@ -69,49 +71,13 @@ def _best_fit(order: Sequence[int], lengths: Sequence[int], row_length: int) -> 
     return [tuple(row) for row in rows]
 
 
-class Batches:
-    """A batch sampler for torch's DataLoader: the rows of an epoch, batch by batch; it always gives the same ones.
-
-    The data set that goes with it turns a row into its examples. Trainers name the epoch with `set_epoch`; who resumes
-    sets the epoch and skips the batches that were seen.
-    """
-
-    drop_last = False  # read by accelerate, where it shares batches out
-
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        batching: Literal["packed", "sorted"],
-        *,
-        batch_size: int,
-        max_length: int,
-        seed: int,
-    ) -> None:
-        """`lengths` of the conversations in tokens; `batch_size` rows a batch, packed ones of `max_length` tokens."""
-        self._lengths = tuple(lengths)
-        self._batching = batching
-        self.batch_size = batch_size
-        self._max_length = max_length
-        self._seed = seed
-        self._epoch = 0
-        self._count = len(self.of(0))
-
-    def of(self, epoch: int) -> list[Batch]:
-        """The batches of an epoch."""
-        if self._batching == "packed":
-            return packed_batches(self._lengths, self.batch_size, self._max_length, self._seed, epoch)
-        return sorted_batches(self._lengths, self.batch_size, self._seed, epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Number of the epoch that is iterated next, from 0."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.of(self._epoch))
-
-    def __len__(self) -> int:
-        """Batches of an epoch, the same in all."""
-        return self._count
+def batches_of(
+    lengths: Sequence[int], training: TrainingConfig, batching: Literal["packed", "sorted"], seed: int, epoch: int
+) -> list[Batch]:
+    """The batches of an epoch, as many in all of them. `lengths` of the conversations in tokens."""
+    if batching == "packed":
+        return packed_batches(lengths, training.batch_size, training.max_length, seed, epoch)
+    return sorted_batches(lengths, training.batch_size, seed, epoch)
 
 
 def optimizer_steps(batches: int, grad_accum: int, epochs: float) -> int:

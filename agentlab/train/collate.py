@@ -5,25 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from agentlab.train.batching import Row
 from agentlab.train.config import TrainingConfig
 from agentlab.train.masks import IGNORED, Example
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The data set that goes with `Batches`: a row's examples by the row. Its length is that of the examples."""
-
-    examples: tuple[Example, ...]
-
-    def __getitem__(self, row: Row) -> tuple[Example, ...]:
-        return tuple(self.examples[index] for index in row)
-
-    def __len__(self) -> int:
-        return len(self.examples)
 
 
 @dataclass(frozen=True, slots=True)

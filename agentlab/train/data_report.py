@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,8 +45,11 @@ class Side(BaseModel):
     tokens: Tokens | None = Field(description="None before there is a tokenizer.")
 
 
-class LeakView(BaseModel):
-    """A held-out conversation that the training has seen; lines of their files."""
+class Leak(BaseModel):
+    """A held-out conversation and the first one of the training that it shares most with; lines of their files.
+
+    Turns are the same but for case and punctuation, whatever the system message; `exact`: all of both to the letter.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,7 +72,7 @@ class DataReport(Document):
     source: str
     train: Side
     held_out: Side
-    leaks: tuple[LeakView, ...]
+    leaks: tuple[Leak, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -121,7 +123,7 @@ def data_report(
         source=source,
         train=sides[0],
         held_out=sides[1],
-        leaks=tuple(LeakView.model_validate(asdict(leak)) for leak in leaks),
+        leaks=tuple(leaks),
         warnings=tuple(_warnings(*sides, len(leaks))),
     )
 
@@ -174,20 +176,6 @@ def _warnings(train: Side, held_out: Side, leaks: int) -> Iterator[str]:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """A held-out conversation and the first one of the training that it shares most with; lines of their files.
-
-    `turns` from the first question on are the same but for case and punctuation, whatever the system message. `exact`:
-    all of both are, to the letter.
-    """
-
-    held_out: int
-    train: int
-    turns: int
-    exact: bool
-
-
 def leakage(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> list[Leak]:
     """One for each held-out conversation of which a question was learnt in its context, exact ones first.
 
@@ -207,7 +195,7 @@ def leakage(train: Sequence[Conversation], held_out: Sequence[Conversation]) -> 
             turns, line = count, seen[beginning]
         exact = whole.get(conversation.turns)
         if turns:
-            leaks.append(Leak(conversation.line, exact or line, turns, exact=exact is not None))
+            leaks.append(Leak(held_out=conversation.line, train=exact or line, turns=turns, exact=exact is not None))
     return sorted(leaks, key=lambda leak: not leak.exact)
 
 

@@ -16,8 +16,7 @@ without, which it meets within 3 %.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,19 +126,19 @@ def training_memory(
     longest: int,
     learnt: float = 1.0,
     adapters: int = 1,
-    checkpointing: bool,
+    memory: int,
 ) -> TrainingMemory:
-    """What a training takes at its peak.
+    """What a training takes at its peak, with checkpointing as configured; `auto`: if it would not fit without.
 
     Args:
         shape: of the base model.
         lora: of the adapter; counted as if it changed all modules.
-        training: batch size and attention count.
+        training: batch size, attention and checkpointing count.
         precision: of the base: fp32, bf16, 8bit or 4bit.
         longest: tokens of a batch's rows, at most.
         learnt: share of the tokens that are learnt.
         adapters: that are trained in the same steps; an A that does not learn is there once.
-        checkpointing: whether activations are computed twice.
+        memory: bytes of the device.
     """
     width = 4 if precision == "fp32" else 2
     tokens = training.batch_size * longest
@@ -148,46 +147,23 @@ def training_memory(
         layer += 2 * width * tokens * shape.heads * longest
     outline = tokens * width * shape.hidden * shape.layers
     learning = shape.b_weights(lora.r) if lora.frozen_a else shape.adapter_weights(lora.r)
-    return TrainingMemory(
+    plain = TrainingMemory(
         base=int(shape.linear_weights * _WEIGHT[precision] + shape.table_weights * width),
         adapter=4 * (shape.adapter_weights(lora.r) + (4 * adapters - 1) * learning),
-        activations=outline + layer if checkpointing else layer * shape.layers,
+        activations=layer * shape.layers,
         head=int(tokens * learnt * shape.vocabulary * (width + 8)),
         process=_PROCESS_BYTES,
-        checkpointing=checkpointing,
+        checkpointing=False,
     )
+    fits = plain.total <= _ROOM * memory
+    if training.gradient_checkpointing == "off" or (training.gradient_checkpointing == "auto" and fits):
+        return plain
+    return replace(plain, activations=outline + layer, checkpointing=True)
 
 
 def _kept_per_token(shape: ModelShape, rank: int, width: int) -> int:
     q, k = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     return width * (4 * shape.hidden + 3 * q + 4 * k + 4 * shape.feed_forward + rank * _MODULES) + 8 * shape.hidden
-
-
-def decide(
-    shape: ModelShape,
-    lora: LoraConfig,
-    training: TrainingConfig,
-    precision: str,
-    *,
-    longest: int,
-    learnt: float = 1.0,
-    adapters: int = 1,
-    memory: int,
-) -> TrainingMemory:
-    """The memory of a training, with gradient checkpointing as configured; `auto`: when it would not fit without.
-
-    Args:
-        memory: bytes of the device.
-        others: see `training_memory`.
-    """
-
-    taken = partial(
-        training_memory, shape, lora, training, precision, longest=longest, learnt=learnt, adapters=adapters
-    )
-    if training.gradient_checkpointing != "auto":
-        return taken(checkpointing=training.gradient_checkpointing == "on")
-    plain = taken(checkpointing=False)
-    return plain if plain.total <= _ROOM * memory else taken(checkpointing=True)
 
 
 def run_memory(
@@ -218,7 +194,7 @@ def run_memory(
         return max(alone, key=lambda each: each.total)
     at_once = len(data) if side_by_side(training, device) else 1
     packed = resolve_batching(training, device) == "packed"
-    return decide(
+    return training_memory(
         shape,
         lora,
         training.model_copy(update={"batch_size": training.batch_size * at_once}),

@@ -1,28 +1,27 @@
 """An adapter added to its base model for good: a checkpoint of its own, read back and compared before it is named."""
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 
 from agentlab import __version__, machine
-from agentlab.errors import DataError, MissingFileError, StorageError, UsageError
+from agentlab.errors import DataError, MissingFileError, UsageError
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
+from agentlab.lora.writing import staged
 from agentlab.models.importer import Dtype
-from agentlab.models.staging import stage
-from agentlab.runs.atomic import read_text, storage_errors, sync_folder, write_json
+from agentlab.runs.atomic import read_text, write_json
 from agentlab.runs.document import Block, Code, Document, Table, Text, number
 from agentlab.train.adapter_base import same_base
 from agentlab.train.base import load_base
 from agentlab.train.config import Precision
 from agentlab.train.fingerprint import fingerprint_of
 from agentlab.train.probes import Apart, apart, logits
-from agentlab.train.shards import INDEX, check_fit, open_checkpoint, write_merged
+from agentlab.train.shards import INDEX, Tell, check_fit, open_checkpoint, write_merged
 
 QUANTISED = ("4bit", "8bit")  # precisions whose base is not the one that is merged into
 
@@ -97,8 +96,6 @@ _MOST_BESIDE = 256 << 20
 _SLACK = 64 << 20
 _ROOM = 1.3  # memory that a loaded model takes, as a multiple of its weights
 
-Tell = Callable[[int, int, str], None]  # steps done, steps in all, the one at hand
-
 
 def merge(
     adapter: Adapter, base: Path, out: Path, dtype: Dtype | None, tell: Tell, *, any_base: bool = False
@@ -128,8 +125,7 @@ def merge(
     same = same_base(adapter.path, base, any_base=any_base)
     kind: torch.dtype = getattr(torch, dtype) if dtype else checkpoint.dtype
     target = kind if dtype else None
-    with _room_for(out, checkpoint.bytes(target), adapter.path.name) as ready:
-        ready.mkdir()
+    with staged(out, checkpoint.bytes(target) + _SLACK) as ready:
         write_merged(checkpoint, adapter, ready, target, tell)
         _write_beside(base, ready, config, dtype)
         found = MergeResult(
@@ -144,21 +140,7 @@ def merge(
             **_compare(base, ready, adapter.path, checkpoint.weights, card.base.precision, tell),
         )
         write_json(ready / CARD_FILE, _card(out.name, adapter, found))
-        sync_folder(ready)
-        ready.replace(out)
-        sync_folder(out.parent)
     return found
-
-
-@contextlib.contextmanager
-def _room_for(out: Path, weights: int, name: str) -> Iterator[Path]:
-    """The hidden place beside `out` where it is made; what the disk complains of comes with a remedy."""
-    try:
-        with stage(out.parent, weights + _SLACK, f"merging {name}") as place, storage_errors(out):
-            yield place / "checkpoint"
-    except StorageError as error:
-        hint = f"Free some space (the weights take {weights / 1e6:.0f} MB), or name another place with --out."
-        raise StorageError(error.message, hint=hint) from error
 
 
 def _compare(base: Path, merged: Path, adapter: Path, weights: int, trained: str | None, tell: Tell) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
-from agentlab.train.batching import Batch, Batches, optimizer_steps
+from agentlab.train.batching import Batch, batches_of, optimizer_steps
 from agentlab.train.config import TrainingConfig
 
 CHECKPOINTS = 10  # of a training, evenly spread, besides those at the scorings
@@ -27,20 +28,18 @@ class Steps:
         devices: int = 1,
     ) -> None:
         """`lengths` of the conversations in tokens."""
-        self._batches = Batches(
-            lengths, batching, batch_size=training.batch_size, max_length=training.max_length, seed=seed
-        )
+        self._of = partial(batches_of, lengths, training, batching, seed)
+        self._epoch = (0, self._of(0))
         self._devices = devices
-        self._each = training.grad_accum * devices
-        self.per_epoch = math.ceil(len(self._batches) / self._each)
-        self.total = optimizer_steps(len(self._batches), self._each, training.epochs)
-        self._epoch: tuple[int, list[Batch]] = (0, self._batches.of(0))
+        self._each, count = training.grad_accum * devices, len(self._epoch[1])
+        self.per_epoch = math.ceil(count / self._each)
+        self.total = optimizer_steps(count, self._each, training.epochs)
 
     def of(self, step: int, device: int = 0) -> list[Batch]:
         """The batches whose gradients one device adds up in a step."""
         epoch, place = divmod(step, self.per_epoch)
         if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._batches.of(epoch))
+            self._epoch = (epoch, self._of(epoch))
         whole = self._epoch[1]
         found = whole[place * self._each : (place + 1) * self._each]
         found += [whole[index % len(whole)] for index in range(-len(found) % self._devices)]

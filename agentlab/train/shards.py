@@ -23,7 +23,7 @@ _MOST_INDEX = 64 << 20
 _FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _LABELS = {kind: label for label, kind in _FLOATS.items()}
 
-Tell = Callable[[int, int, str], None]  # tensors done, tensors in all, the tensor at hand
+Tell = Callable[[int, int, str], None]  # steps done, steps in all, the one at hand
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from agentlab.train.checkpoints import (
     save_checkpoint,
     state_of,
 )
-from agentlab.train.collate import Rows
 from agentlab.train.config import TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
@@ -70,7 +69,7 @@ class TrainingState:
         self.weights, self.optimizer = weights, adamw(weights, job.training, next(iter(weights.values())).device.type)
         training, self._folder, self._seed = job.training, job.folder / "checkpoints", job.seed
         self._training, self._tell, self._devices, self._leads = training, job.tell, devices, leads
-        self._rows = Rows(split.train)
+        self._learnt = split.train
         lengths = [len(each.input_ids) for each in split.train]
         self._plan = schedule.Steps(lengths, training, batching, seed=job.seed, devices=devices)
         self.steps = self._plan.total
@@ -106,7 +105,8 @@ class TrainingState:
 
     def batches(self, step: int, device: int = 0) -> list[Batch]:
         """The batches whose gradients one device adds up in a step."""
-        return [[self._rows[row] for row in batch] for batch in self._plan.of(step, device)]
+        plan = self._plan.of(step, device)
+        return [[tuple(self._learnt[index] for index in row) for row in batch] for batch in plan]
 
     def seed_dropout(self, device: int = 0) -> None:
         """Dropout draws from a generator of the next step's own, so that a resume has none to restore."""

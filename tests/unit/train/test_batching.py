@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.train.batching import Batches, optimizer_steps, packed_batches, sorted_batches
+from agentlab.train.batching import batches_of, optimizer_steps, packed_batches, sorted_batches
+from agentlab.train.config import TrainingConfig
 
 LENGTHS = st.lists(st.integers(1, 64), min_size=1, max_size=60)
 EPOCHS = st.integers(0, 5)
@@ -46,13 +47,13 @@ def test_packed_rows_hold_every_conversation_once_and_are_not_longer_than_allowe
 
 @pytest.mark.parametrize("batching", ["sorted", "packed"])
 def test_an_epoch_is_always_the_same_and_differs_from_the_others(batching):
-    def batches(seed):
-        return Batches(SKEWED, batching, batch_size=4, max_length=512, seed=seed)
+    def batches(seed, epoch):
+        return batches_of(SKEWED, TrainingConfig(batch_size=4, max_length=512), batching, seed, epoch)
 
-    assert batches(0).of(3) == batches(0).of(3)
-    assert batches(0).of(3) != batches(0).of(4)
-    assert batches(0).of(3) != batches(1).of(3)
-    lengths = [sum(SKEWED[index] for row in batch for index in row) for batch in batches(0).of(0)]
+    assert batches(0, 3) == batches(0, 3)
+    assert batches(0, 3) != batches(0, 4)
+    assert batches(0, 3) != batches(1, 3)
+    lengths = [sum(SKEWED[index] for row in batch for index in row) for batch in batches(0, 0)]
     assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
 
 

@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-from accelerate import Accelerator, skip_first_batches
-from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from agentlab.train.batching import Batches
-from agentlab.train.collate import Collator, Rows
+from agentlab.train.collate import Collator
 from agentlab.train.masks import IGNORED, Example
 
 PAD = 9
@@ -100,28 +97,3 @@ def test_packed_and_padded_conversations_give_the_same_loss_and_gradient(model):
     for loss, gradient in found[1:]:
         torch.testing.assert_close(loss, found[0][0], atol=1e-6, rtol=0)
         torch.testing.assert_close(gradient, found[0][1], atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("batching", ["sorted", "packed"])
-def test_who_resumes_in_the_middle_of_an_epoch_sees_the_rest_of_it(batching):
-    examples = tuple(of(1 + n % 7, n, line=n) for n in range(40))
-    lengths = [len(each.input_ids) for each in examples]
-    collator = Collator(PAD, "packed" if batching == "packed" else "padded")
-
-    def loader():
-        batches = Batches(lengths, batching, batch_size=3, max_length=16, seed=5)
-        return Accelerator(cpu=True).prepare(
-            DataLoader(Rows(examples), batch_sampler=batches, collate_fn=collator, num_workers=0)
-        )
-
-    def epoch(of, number):
-        of.set_epoch(number)
-        if hasattr(of.batch_sampler, "batch_sampler"):  # as transformers' trainer does it
-            of.batch_sampler.batch_sampler.set_epoch(number)
-        return [batch["input_ids"].tolist() for batch in of]
-
-    whole = loader()
-    seen = [epoch(whole, number) for number in range(3)]
-    assert [len(batches) for batches in seen] == [len(whole)] * 3
-    assert seen[1] != seen[2]
-    assert epoch(skip_first_batches(loader(), 4), 2) == seen[2][4:]

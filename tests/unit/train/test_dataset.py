@@ -64,11 +64,11 @@ def test_leaks_are_exact_or_of_questions_in_their_context():
         chat("Who are you?", "I", line=15),
     ]
     assert leakage(train, held_out) == [
-        Leak(11, 1, 2, exact=True),
-        Leak(10, 2, 3, exact=False),
-        Leak(12, 1, 2, exact=False),
-        Leak(13, 2, 2, exact=False),
-        Leak(14, 2, 1, exact=False),
+        Leak(held_out=11, train=1, turns=2, exact=True),
+        Leak(held_out=10, train=2, turns=3, exact=False),
+        Leak(held_out=12, train=1, turns=2, exact=False),
+        Leak(held_out=13, train=2, turns=2, exact=False),
+        Leak(held_out=14, train=2, turns=1, exact=False),
     ]
 
 
@@ -79,4 +79,6 @@ def test_a_question_that_goes_on_is_no_leak_of_another_talk():
 
 def test_of_several_talks_the_one_that_shares_most_is_named():
     train = [chat("a", "b", line=1), chat("a", "b", "c", "d", line=2), chat("a", "b", "c", "d", "e", "f", line=3)]
-    assert leakage(train, [chat("a", "b", "c", "d", "e", "g", line=9)]) == [Leak(9, 3, 5, exact=False)]
+    assert leakage(train, [chat("a", "b", "c", "d", "e", "g", line=9)]) == [
+        Leak(held_out=9, train=3, turns=5, exact=False)
+    ]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentlab.errors import ModelFileError
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.data_report import Tokens
-from agentlab.train.estimate import ModelShape, TrainingMemory, decide, read_shape, run_memory, training_memory
+from agentlab.train.estimate import ModelShape, TrainingMemory, read_shape, run_memory, training_memory
 
 from .tiny_base import tiny_checkpoint
 
@@ -24,7 +24,7 @@ def taken(**changes: Any) -> TrainingMemory:
         "training": TrainingConfig(),
         "precision": "fp32",
         "longest": 256,
-        "checkpointing": False,
+        "memory": 1 << 60,
         **changes,
     }
     return training_memory(SMOLLM2, given.pop("lora"), given.pop("training"), given.pop("precision"), **given)
@@ -58,7 +58,7 @@ def test_checkpointing_saves_where_there_is_much_and_the_rest_grows_with_the_bat
 ) -> None:
     lora, training = LoraConfig(r=rank), TrainingConfig(batch_size=batch)
     plain = taken(lora=lora, training=training, longest=longest)
-    twice = taken(lora=lora, training=training, longest=longest, checkpointing=True)
+    twice = taken(lora=lora, training=training, longest=longest, memory=0)
     assert twice.activations < plain.activations
     assert (twice.base, twice.adapter, twice.head) == (plain.base, plain.adapter, plain.head)
     more = taken(lora=lora, training=TrainingConfig(batch_size=batch + 1), longest=longest)
@@ -70,7 +70,7 @@ def test_checkpointing_saves_where_there_is_much_and_the_rest_grows_with_the_bat
 def test_auto_computes_twice_only_where_it_must() -> None:
     def chosen(setting: Any, memory: int) -> bool:
         training = TrainingConfig(gradient_checkpointing=setting)
-        return decide(SMOLLM2, LoraConfig(), training, "bf16", longest=512, memory=memory).checkpointing
+        return training_memory(SMOLLM2, LoraConfig(), training, "bf16", longest=512, memory=memory).checkpointing
 
     assert not chosen("auto", 64 * GIB)
     assert chosen("auto", 4 * GIB)

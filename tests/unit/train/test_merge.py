@@ -213,7 +213,7 @@ def test_a_full_disk_and_a_taken_name_leave_all_as_it_was(
     with pytest.raises(UsageError, match="there already"):
         merged(adapter, base, tmp_path / "mine")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1 << 20}))
-    with pytest.raises(StorageError, match="MB free"):
+    with pytest.raises(StorageError, match="MiB free"):
         merged(adapter, base, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base", "mine"]
 
