@@ -1,38 +1,48 @@
 """Each row of a batch under its own adapter: stacked where that can be, else through PEFT's `adapter_names`."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch  # noqa: TID253 - reached lazily, when adapters are applied to a model
 
 from agentlab.errors import UsageError
 from agentlab.lora.reading import Adapter, union
-from agentlab.lora.stacked import BASE, Stack, check_rows, layer_of
+from agentlab.lora.stacked import BASE, Factors, Stack, check_rows, layer_of, linear_layer
 
 _ALONE = "__base__"  # PEFT's name for no adapter
 
 
 class Rowwise(Protocol):
-    """Adapters of a model, ready to be applied together."""
+    """Adapters of a model, applied together."""
 
-    def applied(self, model: Any, rows: Sequence[int]) -> AbstractContextManager[None]:
-        """See `Stack.applied`."""
+    def rows(self, rows: Sequence[int]) -> None:
+        """See `Stack.rows`."""
+        ...
+
+    def put(self, folder: Path) -> int:
+        """Add an adapter: its place. Nothing changes on an error, which is one of those of `rowwise`."""
+        ...
+
+    def drop(self, place: int) -> None:
+        """Let go of an adapter; its place may become another's."""
         ...
 
 
 @contextmanager
-def rowwise(model: Any, folders: Sequence[Path]) -> Iterator[Rowwise]:
+def rowwise(model: Any, folders: Sequence[Path], dtype: torch.dtype | None = None) -> Iterator[Rowwise]:
     """Adapters for the rows of batches, inside the `with` block; afterwards the model is as it was.
 
-    They are stacked if every layer that they change is linear. Otherwise (GPT-2's layers are convolutions) PEFT applies
-    them, one after the other in each layer: the same outputs, later.
+    Until `rows` names others, every row is the base's. The adapters are stacked if every layer that they change is
+    linear. Otherwise (GPT-2's layers are convolutions) PEFT applies them, one after the other in each layer: the same
+    outputs, later.
 
     Args:
         model: the base model itself, not wrapped by PEFT, on one device.
         folders: adapters in PEFT format, made for this model; rows name them by their place here.
+        dtype: of the adapters' factors; None for the model's own.
 
     Raises:
         MissingFileError, DataError, ModelFileError: as `Adapter`.
@@ -42,57 +52,164 @@ def rowwise(model: Any, folders: Sequence[Path]) -> Iterator[Rowwise]:
         adapters = [opened.enter_context(Adapter(folder)) for folder in folders]
         changed = list(union(adapters)) if adapters else []
         linear = all(isinstance(layer_of(model, name), torch.nn.Linear) for name in changed)
-        stack = Stack.of(adapters, device=model.device) if adapters and linear else Stack({}, 0)
+        stack = AdapterStack.of(adapters if linear else [], device=model.device, dtype=dtype or model.dtype)
     if linear:
-        yield stack
+        with stack.installed(model):
+            yield stack
         return
     with _injected(model, folders) as named:
         yield named
 
 
+class AdapterStack(Stack):
+    """Adapters for inference, which can come and go. Ranks, scales and targets may differ.
+
+    Scales go into B; where an adapter has a smaller rank, or leaves a layer alone, the rest is zero.
+
+    Args:
+        device: of the base model.
+        dtype: of the stacked factors.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        super().__init__({}, 0)
+        self._kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._held: dict[int, Adapter] = {}
+        self._factors: dict[str, Factors] = {}  # A (adapters, rank, inputs) and B (adapters, outputs, rank) of a layer
+
+    @classmethod
+    def of(
+        cls,
+        adapters: Sequence[Adapter],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Stack open adapters, in this order; they can be closed afterwards.
+
+        Raises:
+            UsageError: they belong to different base models.
+            DataError: a layer has different shapes in two of them.
+        """
+        if adapters:
+            union(adapters)
+        stack = cls(device, dtype)
+        stack.size = len(adapters)
+        for place, adapter in enumerate(adapters):
+            stack._fill(place, adapter)
+        return stack
+
+    def put(self, folder: Path) -> int:
+        """See `Rowwise.put`."""
+        place = min(set(range(self.size + 1)) - set(self._held))
+        with Adapter(folder) as adapter:
+            union([*self._held.values(), adapter])
+            if self._model is not None:
+                for name, module in adapter.modules.items():
+                    linear_layer(self._model, name, module.inputs, module.outputs)
+            self._fill(place, adapter)
+        return place
+
+    def drop(self, place: int) -> None:
+        """See `Rowwise.drop`."""
+        self._held.pop(place, None)
+        self._forget()
+
+    def _check(self, rows: Sequence[int]) -> None:
+        check_rows(rows, self._held)
+
+    def _fill(self, place: int, adapter: Adapter) -> None:
+        folded = {name: adapter.delta(name).folded() for name in adapter.modules}
+        self.size = max(self.size, place + 1)
+        for name in [*self._factors, *(name for name in folded if name not in self._factors)]:
+            left, right = folded.get(name, (None, None))
+            shape = None if left is None or right is None else (len(left), left.shape[1], len(right))
+            a, b = self._room(name, shape)
+            a[place], b[place] = 0, 0
+            if left is not None and right is not None:
+                a[place, : len(left)], b[place, :, : len(left)] = left, right
+        self._held[place] = adapter
+        self._forget()
+
+    def _room(self, name: str, shape: tuple[int, int, int] | None) -> Factors:
+        """A layer's factors, with room for all places and for a change of this rank, inputs and outputs."""
+        known = self._factors.get(name)
+        rank, inputs, outputs = shape or (0, 0, 0)
+        if known is None:
+            self._modules[name] = partial(self._part, name)
+            known = torch.zeros(0, rank, inputs, **self._kind), torch.zeros(0, outputs, rank, **self._kind)
+            self._hook(name, inputs, outputs)
+        a, b = known
+        more = (max(0, self.size - len(a)), max(0, rank - a.shape[1]))
+        if any(more):
+            a = torch.nn.functional.pad(a, (0, 0, 0, more[1], 0, more[0]))
+            b = torch.nn.functional.pad(b, (0, more[1], 0, 0, 0, more[0]))
+        self._factors[name] = a, b
+        return a, b
+
+    def _part(self, name: str, first: int, count: int) -> Factors:
+        a, b = self._factors[name]
+        return a[first : first + count].mT, b[first : first + count].mT
+
+
 class _Named:
     """Adapters that PEFT has put into the model, called by their places."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, wrapped: Any, hooks: ExitStack) -> None:
+        self._wrapped, self._hooks = wrapped, hooks
+        self._names: dict[int, str] = {}
+        self._rows: list[str] | None = None
+        self._hooked: set[int] = set()
+        self._count = 0
 
-    @contextmanager
-    def applied(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
+    def rows(self, rows: Sequence[int]) -> None:
+        check_rows(rows, self._names)
+        self._rows = [_ALONE if row == BASE else self._names[row] for row in rows]
+
+    def put(self, folder: Path) -> int:
+        place, name = min(set(range(len(self._names) + 1)) - set(self._names)), str(self._count)
+        self._count += 1
+        try:
+            self._wrapped.load_adapter(str(folder), adapter_name=name)
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"{folder} does not fit the model: {str(error)[:300]}",
+                hint="Apply adapters to the base model that they were trained on.",
+            ) from error
+        self._names[place] = name
+        for stale in set(self._wrapped.peft_config) - set(self._names.values()):
+            self._wrapped.delete_adapter(stale)
+        self._wrapped.eval()
+        self._hook()
+        return place
+
+    def drop(self, place: int) -> None:
+        self._names.pop(place, None)  # PEFT does not work without any adapter: it goes when the next one has come
+        self._rows = None
+
+    def _hook(self) -> None:
         from peft.tuners.lora import LoraLayer
 
-        check_rows(rows, self._size)
-        names = [_ALONE if row == BASE else str(row) for row in rows]
-        with ExitStack() as hooks:
-            for module in model.modules():
-                if isinstance(module, LoraLayer):
-                    named: torch.nn.Module = module  # type: ignore[assignment] # PEFT mixes it into modules
-                    hooks.enter_context(named.register_forward_pre_hook(partial(_with_names, names), with_kwargs=True))
-            yield
+        for module in self._wrapped.modules():
+            if isinstance(module, LoraLayer) and id(module) not in self._hooked:
+                self._hooked.add(id(module))
+                layer: torch.nn.Module = module  # type: ignore[assignment] # PEFT mixes it into modules
+                self._hooks.enter_context(layer.register_forward_pre_hook(self._named, with_kwargs=True))
 
-
-def _with_names(names: list[str], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return args, {**kwargs, "adapter_names": names}
+    def _named(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "adapter_names": self._rows or [_ALONE] * len(args[0])}
 
 
 @contextmanager
 def _injected(model: Any, folders: Sequence[Path]) -> Iterator[_Named]:
     from peft import LoraConfig, PeftModel
 
-    wrapped: Any = PeftModel(model, LoraConfig.from_pretrained(str(folders[0])), adapter_name="0")
+    wrapped: Any = PeftModel(model, LoraConfig.from_pretrained(str(folders[0])), adapter_name="empty")
     try:
-        _fill(wrapped, folders)
-        yield _Named(len(folders))
+        with ExitStack() as hooks:
+            named = _Named(wrapped, hooks)
+            for folder in folders:
+                named.put(folder)
+            yield named
     finally:
         wrapped.unload()
-
-
-def _fill(wrapped: Any, folders: Sequence[Path]) -> None:
-    try:
-        for index, folder in enumerate(folders):
-            wrapped.load_adapter(str(folder), adapter_name=str(index))
-    except RuntimeError as error:
-        raise UsageError(
-            f"{folder} does not fit the model: {str(error)[:300]}",
-            hint="Apply adapters to the base model that they were trained on.",
-        ) from error
-    wrapped.eval()

@@ -5,7 +5,7 @@ of stacked factors, `base(x) + (x A) B` (the layout of multi-adapter serving, ar
 are one product each, which measured faster than padding them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,6 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when adapters are applied to a model
 
 from agentlab.errors import UsageError
-from agentlab.lora.reading import Adapter, each_module
 
 BASE = -1  # the adapter of rows that the base model answers alone
 
@@ -53,16 +52,16 @@ def segments(rows: Sequence[int]) -> tuple[Segment, ...]:
     return tuple(found)
 
 
-def check_rows(rows: Sequence[int], size: int) -> None:
-    """See that every row names one of `size` adapters, or BASE.
+def check_rows(rows: Sequence[int], places: Collection[int]) -> None:
+    """See that every row names the place of an adapter, or BASE.
 
     Raises:
         UsageError: one does not, or there is no row.
     """
-    wrong = [row for row in rows if not BASE <= row < size]
+    wrong = [row for row in rows if row != BASE and row not in places]
     if wrong or not rows:
         raise UsageError(
-            f"Row for adapter {wrong[0]} of {size}." if wrong else "A batch needs a row.",
+            f"Row for adapter {wrong[0]} of {len(places)}." if wrong else "A batch needs a row.",
             hint="Adapters count from 0; BASE is the base model alone.",
         )
 
@@ -99,7 +98,7 @@ class Stack:
     Args:
         modules: for each linear layer that one of them changes, a function from the first adapter and how many to their
             factors: A (adapters, inputs, rank) and B (adapters, rank, outputs), an adapter that leaves the layer
-            alone being zero. It is asked whenever the stack is applied, so that trained factors are the current ones.
+            alone being zero. It is asked by every new plan of rows, so that trained factors are the current ones.
         size: how many adapters there are.
         scale: of every product.
         dropout: share of an adapter's input that is dropped while the layer is in training mode.
@@ -107,85 +106,105 @@ class Stack:
 
     def __init__(self, modules: Mapping[str, Source], size: int, *, scale: float = 1.0, dropout: float = 0.0) -> None:
         self.size = size
-        self._modules = modules
+        self._modules = dict(modules)
         self._scale = scale
         self._dropout = dropout
-
-    @classmethod
-    def of(
-        cls,
-        adapters: Sequence[Adapter],
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        any_base: bool = False,
-    ) -> "Stack":
-        """Stack adapters for inference. Ranks, scales and targets may differ: scales go into B, the rest is zero.
-
-        Args:
-            adapters: open adapters; they can be closed afterwards.
-            device: of the base model.
-            dtype: of the stacked factors.
-            any_base: see `reading.union`.
-
-        Raises:
-            UsageError: there is none, or they belong to different base models.
-            DataError: a layer has different shapes in two of them.
-        """
-        modules: dict[str, Source] = {}
-        for name, deltas in each_module(adapters, any_base=any_base):
-            outputs, inputs = deltas[0].shape
-            rank = max(delta.rank for delta in deltas)
-            a, b = torch.zeros(len(deltas), rank, inputs), torch.zeros(len(deltas), outputs, rank)
-            for index, delta in enumerate(deltas):
-                left, right = delta.folded()
-                a[index, : delta.rank], b[index, :, : delta.rank] = left, right
-            modules[name] = partial(_part, a.to(device, dtype).mT, b.to(device, dtype).mT)
-        return cls(modules, len(adapters))
+        self._hooks: ExitStack | None = None
+        self._model: Any = None
+        self._rows: list[int] = []
+        self._shares: dict[str, list[_Share]] = {}
+        self._order: torch.Tensor | None = None  # of the rows by adapter, where they come in another one
+        self._back: torch.Tensor | None = None
 
     @contextmanager
-    def applied(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
-        """The model with these adapters, inside the `with` block; afterwards it is as it was, whatever happened.
+    def installed(self, model: Any) -> Iterator[None]:
+        """The model with a hook in each layer inside the `with` block, idle before `rows` is called.
 
-        Rows of different adapters must not share a cache of keys and values: these depend on the adapter. `generate`
-        works as long as it keeps one row per answer, in this order.
+        Entering takes milliseconds, a new plan of rows less. Afterwards the model is as it was, whatever happened.
 
         Args:
             model: the base model itself, not wrapped by PEFT. Linear layers may be quantised by bitsandbytes.
+
+        Raises:
+            UsageError: the model has not the layers that the adapters change.
+        """
+        self._forget()
+        with ExitStack() as hooks:
+            self._hooks, self._model = hooks, model
+            try:
+                for name, source in self._modules.items():
+                    a, b = source(0, 1)
+                    self._hook(name, a.shape[-2], b.shape[-1])
+                yield
+            finally:
+                self._hooks = self._model = None
+
+    def rows(self, rows: Sequence[int]) -> None:
+        """Say which adapter each row of the next batches has, until it is said anew.
+
+        Rows of different adapters must not share a cache of keys and values: these depend on the adapter.
+
+        Args:
             rows: the adapter of each row, in the order of the stack, or BASE. Any order is right; sorted with equally
                 many rows each is fastest.
 
         Raises:
-            UsageError: a row names no adapter, the model has not the layers that the adapters change, or, in the
-                block, the batch has another number of rows.
+            UsageError: a row names no adapter; or later, the batch has another number of rows.
         """
-        check_rows(rows, self.size)
-        plan = segments(rows)
-        with ExitStack() as hooks:
-            for name, source in self._modules.items():
-                layer = _layer(model, name, source)
-                shares = [_Share(each, len(rows), source) for each in plan]
-                hooks.enter_context(layer.register_forward_hook(partial(self._add, len(rows), shares)))
+        if rows == self._rows:
+            return
+        self._check(rows)
+        ordered = sorted(rows)
+        plan, self._order, self._back = segments(rows), None, None
+        if len(plan) > 1 and rows != ordered:  # moving the rows of a step takes less than a product for each
+            plan = segments(ordered)
+            self._order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=self._model.device)
+            self._back = self._order.argsort()
+        self._shares = {}
+        if ordered[-1] != BASE:
+            self._shares = {
+                name: [_Share(each, len(rows), source) for each in plan] for name, source in self._modules.items()
+            }
+        self._rows = list(rows)
+
+    @contextmanager
+    def applied(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
+        """`installed` for one plan of `rows`; `generate` works while it keeps one row per answer, in this order."""
+        self._check(rows)
+        with self.installed(model):
+            self.rows(list(rows))
             yield
 
-    def _add(
-        self, rows: int, shares: Sequence[_Share], module: Any, given: tuple[torch.Tensor, ...], base: torch.Tensor
-    ) -> torch.Tensor:
+    def _check(self, rows: Sequence[int]) -> None:
+        check_rows(rows, range(self.size))
+
+    def _forget(self) -> None:
+        """The plan; every row is the base's."""
+        self._rows, self._shares, self._order, self._back = [], {}, None, None
+
+    def _hook(self, name: str, inputs: int, outputs: int) -> None:
+        if self._hooks is not None:
+            layer = linear_layer(self._model, name, inputs, outputs)
+            self._hooks.enter_context(layer.register_forward_hook(partial(self._add, name)))
+
+    def _add(self, name: str, module: Any, given: tuple[torch.Tensor, ...], base: torch.Tensor) -> torch.Tensor:
         """What the layer returns: for all its rows, the base model's output and the adapters' change."""
+        shares = self._shares.get(name)
+        if shares is None:
+            return base
         x = given[0]
-        if len(x) != rows:
+        if len(x) != len(self._rows):
             raise UsageError(
-                f"A batch of {len(x)} rows came, and adapters were given for {rows}.",
+                f"A batch of {len(x)} rows came, and adapters were given for {len(self._rows)}.",
                 hint="Name one adapter per row; beam search and several answers per row repeat the rows.",
             )
         if self._dropout and module.training:
             x = torch.nn.functional.dropout(x, self._dropout)
+        if self._order is not None:
+            x, base = x[self._order], base[self._order]
         parts = [share.changed(x, base, self._scale) for share in shares]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _part(a: torch.Tensor, b: torch.Tensor, first: int, count: int) -> Factors:
-    return a[first : first + count], b[first : first + count]
+        found = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return found if self._back is None else found[self._back]
 
 
 def layer_of(model: Any, name: str) -> Any:
@@ -203,7 +222,7 @@ def layer_of(model: Any, name: str) -> Any:
         ) from None
 
 
-def _layer(model: Any, name: str, source: Source) -> torch.nn.Linear:
+def linear_layer(model: Any, name: str, inputs: int, outputs: int) -> torch.nn.Linear:
     """The linear layer of that name.
 
     Raises:
@@ -215,11 +234,10 @@ def _layer(model: Any, name: str, source: Source) -> torch.nn.Linear:
             f"{name} is a {type(module).__name__}, not a linear layer: adapters of it cannot be stacked.",
             hint="Use agentlab.lora.rowwise, which applies them through PEFT.",
         )
-    a, b = source(0, 1)
-    if (module.in_features, module.out_features) != (a.shape[-2], b.shape[-1]):
+    if (module.in_features, module.out_features) != (inputs, outputs):
         raise UsageError(
-            f"{name} maps {module.in_features} numbers to {module.out_features}; the adapters' maps {a.shape[-2]} to "
-            f"{b.shape[-1]}.",
+            f"{name} maps {module.in_features} numbers to {module.out_features}; the adapters' maps {inputs} to "
+            f"{outputs}.",
             hint="Apply adapters to the base model that they were trained on.",
         )
     return module

@@ -60,8 +60,8 @@ class Scorer:
         for batch in _batches(order, examples):
             tensors = self._collate([[examples[index]] for index in batch])
             on_device = {name: value.to(self._model.device) for name, value in tensors.items()}
-            with self._rows.applied(self._model, [self._places[adapter]] * len(batch)):
-                losses = learnt_losses(self._model, self._model.get_output_embeddings(), on_device)
+            self._rows.rows([self._places[adapter]] * len(batch))
+            losses = learnt_losses(self._model, self._model.get_output_embeddings(), on_device)
             counts = [examples[index].learnt for index in batch]
             means = [-part.mean().item() for part in torch.split(losses, counts)]
             found.update(zip(batch, means, strict=True))
@@ -100,7 +100,8 @@ class Scorer:
         longest = max(len(each) for each in prompts)
         ids = torch.tensor([[self._filler] * (longest - len(each)) + each for each in prompts])
         mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
-        with self._rows.applied(self._model, [self._places[name] for name, _ in asked]), quietly():
+        self._rows.rows([self._places[name] for name, _ in asked])
+        with quietly():
             out = self._model.generate(
                 input_ids=ids.to(self._model.device),
                 attention_mask=mask.to(self._model.device),

@@ -37,6 +37,7 @@ from checkpoint import checkpoint
 from agentlab import machine
 from agentlab.hf.packed import packed
 from agentlab.lora.reading import Adapter
+from agentlab.lora.rowwise import AdapterStack
 from agentlab.lora.stacked import Stack
 from agentlab.runs.atomic import write_json
 
@@ -76,7 +77,7 @@ def models(path: Path, place: Path) -> tuple[Any, Any, Stack]:
             torch.nn.init.normal_(parameter, std=0.02)
     peft.save_pretrained(str(place))  # a folder for each adapter
     with ExitStack() as opened:
-        stack = Stack.of([opened.enter_context(Adapter(place / name)) for name in NAMES])
+        stack = AdapterStack.of([opened.enter_context(Adapter(place / name)) for name in NAMES])
     return base, peft.eval(), stack
 
 

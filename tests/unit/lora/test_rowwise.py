@@ -76,8 +76,8 @@ def test_linear_layers_are_stacked(linear: list[Path]) -> None:
     model = tiny_model()
     with rowwise(model, linear) as adapters:
         assert isinstance(adapters, Stack)
-        with adapters.applied(model, ROWS):
-            found = model(IDS).logits
+        adapters.rows(ROWS)
+        found = model(IDS).logits
     torch.testing.assert_close(found, each_alone(tiny_model, linear), rtol=1e-5, atol=1e-5)
 
 
@@ -87,10 +87,11 @@ def test_other_layers_go_through_peft(others: list[Path]) -> None:
     before, layers = model(IDS).logits, [type(module) for module in model.modules()]
     with rowwise(model, others) as adapters:
         assert not isinstance(adapters, Stack)
-        with adapters.applied(model, ROWS):
-            found = model(IDS).logits
-        with adapters.applied(model, [BASE] * len(ROWS)):
-            assert torch.equal(model(IDS).logits, before)
+        assert torch.equal(model(IDS).logits, before)
+        adapters.rows(ROWS)
+        found = model(IDS).logits
+        adapters.rows([BASE] * len(ROWS))
+        assert torch.equal(model(IDS).logits, before)
     torch.testing.assert_close(found, each_alone(convolutional, others), rtol=1e-5, atol=1e-5)
     assert (found - before).abs().max() > 1e-3  # the adapters do something
     assert [type(module) for module in model.modules()] == layers
@@ -100,12 +101,8 @@ def test_other_layers_go_through_peft(others: list[Path]) -> None:
 @pytest.mark.parametrize("kind", ["linear", "others"])
 def test_a_row_of_no_adapter_is_refused(kind: str, request: pytest.FixtureRequest) -> None:
     model = {"linear": tiny_model, "others": convolutional}[kind]()
-    with (
-        rowwise(model, request.getfixturevalue(kind)) as adapters,
-        pytest.raises(UsageError, match="adapter 2 of 2"),
-        adapters.applied(model, [0, 2]),
-    ):
-        pass
+    with rowwise(model, request.getfixturevalue(kind)) as adapters, pytest.raises(UsageError, match="adapter 2 of 2"):
+        adapters.rows([0, 2])
 
 
 def test_adapters_of_another_model_are_refused(linear: list[Path]) -> None:
@@ -130,5 +127,6 @@ def test_errors_in_the_block_are_the_caller_s(others: list[Path]) -> None:
 @torch.no_grad()
 def test_without_adapters_every_row_is_the_base() -> None:
     model = tiny_model()
-    with rowwise(model, []) as adapters, adapters.applied(model, [BASE] * len(ROWS)):
+    with rowwise(model, []) as adapters:
+        adapters.rows([BASE] * len(ROWS))
         assert torch.equal(model(IDS).logits, tiny_model()(IDS).logits)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
 from agentlab.lora.reading import Adapter
+from agentlab.lora.rowwise import AdapterStack
 from agentlab.lora.stacked import BASE, Stack, segments
 from tests.unit.lora.tiny import loaded, tiny_model, trained
 
@@ -33,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def stack(folders: list[Path]) -> Stack:
     with ExitStack() as opened:
-        return Stack.of([opened.enter_context(Adapter(folder)) for folder in folders])
+        return AdapterStack.of([opened.enter_context(Adapter(folder)) for folder in folders])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,238 @@
+"""Many answers at a time, each under an adapter of its own: rows enter and leave between steps."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any, Literal
+
+import torch  # noqa: TID253 - reached lazily, where a model answers
+
+from agentlab.errors import UsageError
+from agentlab.hf.cache import Apart, Past, Table, read, slides, unmergeable
+from agentlab.lora.rowwise import Rowwise
+
+_SHARED = 16  # tokens of a common beginning that are worth being read once
+_AT_ONCE = {"cpu": 1024}  # tokens of a batch that is read; more of them make a CPU no faster, but padding longer
+_AT_ONCE_ELSEWHERE = 16_384
+_ADMITTED = 8  # a share of the rows that one admission changes at least: reading a prompt takes as long as a step
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """An answer in the making; the object itself is its key.
+
+    Attributes:
+        adapter: its place, or BASE.
+        prompt: tokens, at least one.
+        max_tokens: of the answer, at least 1. That prompt and answer fit the context is for the caller to see.
+        temperature: 0 for the likeliest token; see `pick`.
+        top_p: see `pick`.
+        generator: draws the tokens, unless the temperature is 0; on the model's device.
+        logprob: whether `Token.logprob` is wanted.
+    """
+
+    adapter: int
+    prompt: Sequence[int]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float | None = None
+    generator: torch.Generator | None = None
+    logprob: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The next token of a row.
+
+    Attributes:
+        token: with finish "stop", the one that ends the answer and is no part of it.
+        logprob: natural, under the raw logits, before temperature and top_p; None unless it was asked for.
+        finish: why the row has left, if it has: one of the ends came, or `max_tokens` are there.
+    """
+
+    row: Row
+    token: int
+    logprob: float | None = None
+    finish: Literal["stop", "length"] | None = None
+
+
+class Batch:
+    """A table of rows that are answered side by side. Not thread-safe.
+
+    What a row's numbers are depends in the last bits on which rows share its steps: the same rows admitted in the same
+    order between the same steps give the same bits, on the same machine with as many threads, and nothing else does.
+    A caller that promises an exact resume asks `run` for waves: no row enters before the last one has left, so that
+    an answer depends on its wave alone, and each wave can be done again.
+
+    Attributes:
+        slow: why rows of this architecture are computed one by one; None where they share their steps.
+    """
+
+    def __init__(self, model: Any, adapters: Rowwise, ends: Collection[int]) -> None:
+        """`model` is causal and in evaluation mode, `adapters` are its own, `ends` the tokens that end an answer."""
+        self._model, self._adapters, self._ends = model, adapters, frozenset(ends)
+        self.slow = unmergeable(model)
+        self._shares = self.slow is None and not slides(model)
+        self._table: Table | Apart = Table() if self.slow is None else Apart()
+        self._rows: list[Row] = []
+        self._last: list[int] = []  # the newest token of each row, not read yet
+        self._counts: list[int] = []  # tokens of each answer
+
+    def __len__(self) -> int:
+        """How many rows live."""
+        return len(self._rows)
+
+    @torch.inference_mode()
+    def admit(self, rows: Sequence[Row]) -> list[Token]:
+        """Read prompts, all or none of them: the first token of each answer, in the order of the rows.
+
+        Rows of one adapter that begin alike read their common beginning once.
+
+        Raises:
+            UsageError: a row has no prompt, asks for no token, names no adapter, or wants to draw without a generator.
+        """
+        for row in rows:
+            if not row.prompt or row.max_tokens < 1 or (row.temperature > 0 and row.generator is None):
+                raise UsageError("A row needs a prompt, a token to answer with, and to draw it, a generator.")
+        found: dict[Row, tuple[Token, Past, int]] = {}
+        for part, logits, past in self._read(rows):
+            for place, token in enumerate(self._picked(part, logits, [0] * len(part))):
+                found[token.row] = (token, past, place)
+        entering = sorted((row for row in rows if not found[row][0].finish), key=lambda row: row.adapter)
+        if entering:
+            self._table.enter([(*found[row][1:], len(row.prompt)) for row in entering])
+        self._rows += entering
+        self._last += [found[row][0].token for row in entering]
+        self._counts += [1] * len(entering)
+        return [found[row][0] for row in rows]
+
+    @torch.inference_mode()
+    def step(self) -> list[Token]:
+        """The next token of every row that lives. Those that are finished have left afterwards."""
+        if not self._rows:
+            return []
+        logits = self._table.step(self._model, self._adapters, [row.adapter for row in self._rows], self._last)
+        tokens = self._picked(self._rows, logits, self._counts)
+        self._last = [each.token for each in tokens]
+        self._counts = [count + 1 for count in self._counts]
+        self.evict([each.row for each in tokens if each.finish])
+        return tokens
+
+    def evict(self, rows: Iterable[Row]) -> None:
+        """Let rows go before they are finished, as when nobody waits for them; those that have left are passed."""
+        with torch.inference_mode():
+            for place in sorted({self._rows.index(row) for row in rows if row in self._rows}, reverse=True):
+                self._table.leave(place)
+                for each in (self._rows, self._last, self._counts):
+                    last: Any = each.pop()
+                    if place < len(each):
+                        each[place] = last
+
+    def run(self, rows: Iterable[Row], size: int, *, waves: bool = False) -> Iterator[list[Token]]:
+        """Answer rows, at most `size` side by side, in the order given: the tokens of each admission and step.
+
+        Args:
+            rows: taken when there is room for them.
+            size: rows at a time.
+            waves: fill the table when it is empty, and only then; else whenever an eighth of it is free.
+        """
+        waiting = iter(rows)
+        while True:
+            free = size - len(self)
+            if not self._rows or (not waves and free * _ADMITTED >= size):
+                entering = list(islice(waiting, free))
+                if entering:
+                    yield self.admit(entering)
+                    continue
+            if not self._rows:
+                return
+            yield self.step()
+
+    def _read(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], torch.Tensor, Past]]:
+        """The prompts, some at a time: the rows, the logits behind their prompts and their past."""
+        if self.slow is not None:
+            for row in rows:
+                yield [row], *self._past([row], [row.prompt], Past.empty(self._model))
+            return
+        alone: list[Row] = []
+        for adapter, group in groupby(sorted(rows, key=lambda row: row.adapter), lambda row: row.adapter):
+            members = list(group)
+            shared = _beginning([row.prompt for row in members]) if self._shares and len(members) > 1 else 0
+            if shared < _SHARED:
+                alone += members
+                continue
+            _, past = read(self._model, self._adapters, [adapter], [members[0].prompt[:shared]])
+            for part in self._parts(members, shared):
+                rest = [row.prompt[shared:] for row in part]
+                yield part, *self._past(part, rest, past.select([0] * len(part)))
+        for part in self._parts(alone, 0):
+            yield part, *self._past(part, [row.prompt for row in part], None)
+
+    def _past(
+        self, rows: Sequence[Row], texts: Sequence[Sequence[int]], past: Past | None
+    ) -> tuple[torch.Tensor, Past]:
+        return read(self._model, self._adapters, [row.adapter for row in rows], texts, past)
+
+    def _parts(self, rows: Sequence[Row], shared: int) -> Iterator[list[Row]]:
+        """Rows with prompts of like length, as many as are read at once, by adapter."""
+        most = _AT_ONCE.get(self._model.device.type, _AT_ONCE_ELSEWHERE)
+        part: list[Row] = []
+        for row in sorted(rows, key=lambda row: len(row.prompt)):
+            if part and (len(part) + 1) * (len(row.prompt) - shared) > most:
+                yield sorted(part, key=lambda row: row.adapter)
+                part = []
+            part.append(row)
+        if part:
+            yield sorted(part, key=lambda row: row.adapter)
+
+    def _picked(self, rows: Sequence[Row], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
+        """A token for each row from logits of shape (rows, vocabulary), where so many were picked before."""
+        logits = logits.float()
+        tokens: list[int] = logits.argmax(-1).tolist()
+        for place, row in enumerate(rows):
+            if row.generator is not None and row.temperature > 0:
+                tokens[place] = pick(logits[place], row.temperature, row.top_p, row.generator)
+        wanted = [place for place, row in enumerate(rows) if row.logprob]
+        chosen = torch.tensor([tokens[place] for place in wanted], dtype=torch.long, device=logits.device)
+        known = dict(zip(wanted, _logprobs(logits[wanted], chosen), strict=True)) if wanted else {}
+        return [
+            Token(row, token, known.get(place), self._finish(row, token, count + 1))
+            for place, (row, token, count) in enumerate(zip(rows, tokens, counts, strict=True))
+        ]
+
+    def _finish(self, row: Row, token: int, count: int) -> Literal["stop", "length"] | None:
+        if token in self._ends:
+            return "stop"
+        return "length" if count >= row.max_tokens else None
+
+
+def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
+    found: list[float] = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1).tolist()
+    return found
+
+
+def _beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, the last of the shortest left out: something is to be read of each."""
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # all others lie between
+    most = min(map(len, prompts)) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most)
+
+
+def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generator: torch.Generator) -> int:
+    """A token drawn from softmax(logits / temperature), or the likeliest at temperature 0.
+
+    With `top_p`, from the smallest set of likeliest tokens whose probability is at least that (Holtzman et al.,
+    "The Curious Case of Neural Text Degeneration", section 3.1).
+
+    Args:
+        logits: float of shape (vocabulary,), on the generator's device.
+        temperature: at least 0.
+        top_p: in (0, 1], or None for all tokens.
+        generator: draws one number, unless the temperature is 0.
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    chances, tokens = torch.softmax(logits.double() / temperature, dim=-1).sort(descending=True, stable=True)
+    if top_p is not None:
+        chances = chances.where(chances.cumsum(-1) - chances < top_p, 0.0)
+    return int(tokens[torch.multinomial(chances, 1, generator=generator)])

@@ -1,0 +1,127 @@
+"""Rows side by side say what each says alone, whatever the architecture, and leave when they are finished."""
+
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agentlab.errors import UsageError
+from agentlab.hf.batch import Batch, Row, Token
+from agentlab.lora.rowwise import rowwise
+from agentlab.lora.stacked import BASE
+from tests.unit.lora.test_rowwise import convolutional
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "Qwen2": {},
+    "Mistral": {"sliding_window": 6},
+    "Gemma2": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
+    "Gemma3Text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
+    "Qwen3Next": {"layer_types": ["linear_attention", "full_attention"], "num_experts": 4, "num_experts_per_tok": 2},
+}
+ENDS = {7, 8}
+
+
+@pytest.fixture(autouse=True)
+def _no_opinions() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT and transformers have opinions on tiny models
+        yield
+
+
+def model_of(kind: str) -> Any:
+    """A random one of this architecture."""
+    import transformers
+
+    if kind == "GPT2":
+        return convolutional()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{kind}Config")(**SIZES, **MODELS[kind])
+        return getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")(config).eval()
+
+
+def adapters_of(kind: str, place: Path) -> list[Path]:
+    """Two random adapters, in PEFT format."""
+    from peft import LoraConfig, get_peft_model
+
+    for name, rank in {"one": 4, "two": 2}.items():
+        targets = ["c_attn", "c_proj"] if kind == "GPT2" else ["q_proj", "k_proj", "o_proj"]
+        config = LoraConfig(r=rank, target_modules=targets, fan_in_fan_out=kind == "GPT2")
+        model = get_peft_model(model_of(kind), config)
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(place / name)
+    return [place / "one", place / "two"]
+
+
+def rows_of(count: int, **keys: Any) -> list[Row]:
+    """Rows of the base and of two adapters, in no order, with prompts of 1 to 20 tokens and answers of 1 to 12."""
+    chance = random.Random(0)
+    return [
+        Row(
+            chance.choice([BASE, 0, 1]),
+            [chance.randrange(10, 64) for _ in range(chance.randint(1, 20))],
+            chance.randint(1, 12),
+            **keys,
+        )
+        for _ in range(count)
+    ]
+
+
+@torch.inference_mode()
+def alone(model: Any, adapters: Any, row: Row) -> tuple[list[int], list[float]]:
+    """The likeliest tokens and their log-probabilities, from the whole text anew for each token."""
+    said: list[int] = []
+    known: list[float] = []
+    while len(said) < row.max_tokens and (not said or said[-1] not in ENDS):
+        adapters.rows([row.adapter])
+        logits = model(torch.tensor([[*row.prompt, *said]])).logits[0, -1].float().log_softmax(-1)
+        said.append(int(logits.argmax()))
+        known.append(float(logits.max()))
+    return said, known
+
+
+def collected(steps: Iterator[Sequence[Token]]) -> dict[Row, list[Token]]:
+    found: dict[Row, list[Token]] = {}
+    for tokens in steps:
+        for each in tokens:
+            found.setdefault(each.row, []).append(each)
+    return found
+
+
+@pytest.mark.parametrize("waves", [False, True], ids=["entering between steps", "in waves"])
+@pytest.mark.parametrize("kind", [*MODELS, "GPT2"])
+def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -> None:
+    model, rows = model_of(kind), rows_of(20, logprob=True)
+    with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
+        expected = {row: alone(model, adapters, row) for row in rows}
+        batch = Batch(model, adapters, ENDS)
+        found = collected(batch.run(rows, 6, waves=waves))
+    assert (batch.slow is not None) == (kind == "Qwen3Next")
+    assert len(batch) == 0
+    for row, (said, known) in expected.items():
+        assert [each.token for each in found[row]] == said
+        assert [each.logprob for each in found[row]] == pytest.approx(known, abs=1e-4)
+        assert [each.finish for each in found[row]] == [
+            *[None] * (len(said) - 1),
+            "stop" if said[-1] in ENDS else "length",
+        ]
+    assert len({tuple(said) for said, _ in expected.values()}) > 10
