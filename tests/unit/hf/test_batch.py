@@ -125,3 +125,66 @@ def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -
             "stop" if said[-1] in ENDS else "length",
         ]
     assert len({tuple(said) for said, _ in expected.values()}) > 10
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    """A model and its two adapters."""
+    model = model_of("Llama")
+    with rowwise(model, adapters_of("Llama", tmp_path)) as adapters:
+        yield model, adapters
+
+
+def test_a_common_beginning_is_read_once_for_each_adapter(llama: tuple[Any, Any]) -> None:
+    model, adapters = llama
+    rows = [Row(adapter, [*range(10, 50), *range(20, 20 + size)], 6) for adapter in (0, BASE, 1) for size in (1, 9, 4)]
+    rows += [Row(0, [9], 3), Row(0, rows[0].prompt, 6)]  # the first keeps those of adapter 0 from sharing
+    expected = {row: alone(model, adapters, row)[0] for row in rows}
+    batch, counted = Batch(model, adapters, ENDS), []
+    hook = model.register_forward_pre_hook(lambda *given: counted.append(given[2]["input_ids"]), with_kwargs=True)
+    found = collected(iter([batch.admit(rows[:9]), batch.admit(rows[9:])]))
+    hook.remove()
+    assert sum(ids.numel() for ids in counted[:6]) == 3 * (40 + 3 * 9)  # of each adapter, and of its rows the rest
+    for tokens in iter(batch.step, []):
+        for each in tokens:
+            found[each.row].append(each)
+    assert {row: [each.token for each in tokens] for row, tokens in found.items()} == expected
+
+
+def test_rows_that_are_let_go_leave_the_others_as_they_are(llama: tuple[Any, Any]) -> None:
+    model, adapters = llama
+    rows = rows_of(12)
+    expected = {row: alone(model, adapters, row)[0] for row in rows}
+    batch = Batch(model, adapters, ENDS)
+    found = collected(iter([batch.admit(rows), batch.step()]))
+    gone = [row for row in rows if not found[row][-1].finish][::2]
+    batch.evict([*gone, *gone, rows_of(1)[0]])
+    for tokens in iter(batch.step, []):
+        for each in tokens:
+            found[each.row].append(each)
+    assert all(len(found[row]) == 2 for row in gone)
+    assert all([each.token for each in found[row]] == expected[row] for row in set(rows) - set(gone))
+
+
+def test_draws_do_not_depend_on_the_company(llama: tuple[Any, Any]) -> None:
+    model, adapters = llama
+
+    def drawn(count: int) -> list[list[int]]:
+        rows = rows_of(count, temperature=1.5, top_p=0.9)
+        for number, row in enumerate(rows):
+            row.generator = torch.Generator().manual_seed(number)
+        found = collected(Batch(model, adapters, ENDS).run(rows, count))
+        return [[each.token for each in found[row]] for row in rows]
+
+    many = drawn(8)
+    assert drawn(3) == many[:3]
+    assert len(set(map(tuple, many))) > 5
+
+
+def test_a_row_that_cannot_be_answered_is_refused_and_the_rest_stay(llama: tuple[Any, Any]) -> None:
+    batch = Batch(*llama, ENDS)
+    batch.admit([Row(0, [10, 11], 50)])
+    for wrong in (Row(0, [], 5), Row(0, [10], 0), Row(2, [10], 5), Row(0, [10], 5, temperature=1.0)):
+        with pytest.raises(UsageError):
+            batch.admit([Row(1, [12], 5), wrong])
+    assert len(batch) == len(batch.step()) == 1
