@@ -10,8 +10,7 @@ from agentlab.errors import AgentlabError, ConfigError, DataError, MissingError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.nas.config import NasConfig, TrialConfig, at_rung, params_of, trial_keys, with_params
 from agentlab.nas.data import load_series, require_windows
-from agentlab.nas.estimate import estimate
-from agentlab.nas.plan import NasPlan, describe_series, plan_of
+from agentlab.nas.plan import NasPlan, describe_series, estimate, plan_of
 from agentlab.nas.result import NasResult
 from agentlab.nas.study import WORDS, setup_of
 from agentlab.nas.summary import outcome, summarise

@@ -1,5 +1,6 @@
-"""A study of this capability: its words, what it asks of a near tie, and how its trainings are carried out."""
+"""A study of this capability: its words, what it says and asks of a near tie, how its trainings are carried out."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from agentlab.llm.types import Message
@@ -7,11 +8,14 @@ from agentlab.nas.config import NasConfig, TrialConfig
 from agentlab.nas.series import Series
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
+from agentlab.runs.document import number
+from agentlab.runs.events import Event, Narration
 from agentlab.runs.run import Run
 from agentlab.search.screen import Rules
 from agentlab.search.types import Params
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import OBJECTIVES, LocalExecutor, TrialExecutor
+from agentlab.study.narrate import narrate as narrate_study
 from agentlab.study.setup import Setup
 from agentlab.study.state import TrialState
 from agentlab.study.words import Words
@@ -105,3 +109,21 @@ def question(trial: TrialState, best: TrialState) -> list[Message]:
             "its lower error to last, which adds one more training; say reject if you expect it to vanish.",
         ),
     ]
+
+
+def narrate(event: Event) -> Narration | None:
+    """What every study says; epochs move the bar, and are told with -v."""
+    data = event.data
+    match event.type:
+        case "reference.measured":
+            return Narration(line=f"  {data['name']:<10} validation MSE {number(data['val_mse'])}  {data['note']}")
+        case "winner.scored":
+            errors = data["mse"]
+            mean = f", mean of {len(errors)} trainings" if len(errors) > 1 else ""
+            line = f"  winner {event.id}: test MSE {number(fmean(errors))}{mean}"
+            return Narration(line=line, detail="writing the report")
+        case "trial.epoch":
+            epoch, error = f"{event.id} epoch {data['epoch']}", f"validation MSE {number(data['val_mse'])}"
+            line = f"  {epoch}: training loss {number(data['train_loss'])}, {error}"
+            return Narration(detail=f"{epoch}: {error}", verbose=line)
+    return narrate_study(event, WORDS)

@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from agentlab.llm.types import Usage
 from agentlab.nas.config import NasConfig
 from agentlab.nas.plan import describe_series
-from agentlab.nas.published import published_rows
+from agentlab.nas.references import published_rows
 from agentlab.nas.result import (
     ChannelRow,
     FinalistRow,
@@ -20,7 +20,6 @@ from agentlab.nas.result import (
 )
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
-from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.importance import importances
@@ -47,12 +46,13 @@ def summarise(
     assert isinstance(study.evaluator, Seeds)
     noise, figures = study.evaluator.noise_of(first.trial, state), state.scores.figures
     rows = [_trial_row(trial, study.default) for trial in state.trials]
+    measured = [event for event in events if event.type == "reference.measured"]
     reviewed = [undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
     control, note = _control(config, state, pairs, reviewed=any(reviewed))
     result = NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, study.default),
-        references=[undamaged(e, _reference) for e in events if e.type == "reference.measured"],
+        references=[undamaged(e, lambda e: ReferenceRow.model_validate(e.data)) for e in measured],
         published=published_rows(series, config.data),
         test_looks=sum(event.type == "winner.scored" for event in events),
         by_step=list(figures["mse_by_step"]),
@@ -69,10 +69,6 @@ def summarise(
         control_note=note,
     )
     return result.model_copy(update={"advice": advice(result)})
-
-
-def _reference(event: Event) -> ReferenceRow:
-    return ReferenceRow.model_validate(event.data)
 
 
 def outcome(result: NasResult) -> Outcome:

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from agentlab import machine
 from agentlab.errors import MissingError, MissingFileError, ModelFileError
 from agentlab.runs.atomic import read_text
+from agentlab.train.adapter_base import fingerprint_of as fingerprint_of
 from agentlab.train.config import Attention, Precision
-from agentlab.train.fingerprint import fingerprint_of as fingerprint_of
 from agentlab.workers import memory
 
 _BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.5}

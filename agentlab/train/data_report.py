@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.document import Block, Document, Plain, Table, Text
 from agentlab.train.conversations import Conversation
 from agentlab.train.dataset import Split, normalised
 from agentlab.train.masks import Example
@@ -15,10 +15,8 @@ FEW_TURNS, LITTLE_LEARNT = 50, 0.05
 _SHOWN = 10  # leaks in a table
 
 
-class Tokens(BaseModel):
+class Tokens(Plain):
     """What a tokenizer makes of conversations."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     total: int
     shortest: int = Field(description="Tokens of a conversation.")
@@ -34,10 +32,8 @@ class Tokens(BaseModel):
         return self.learnt / self.total if self.total else 0.0
 
 
-class Side(BaseModel):
+class Side(Plain):
     """What is trained on, or what is held out. `turns` are the assistant's, before any are dropped."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     conversations: int
     turns: int
@@ -45,13 +41,11 @@ class Side(BaseModel):
     tokens: Tokens | None = Field(description="None before there is a tokenizer.")
 
 
-class Leak(BaseModel):
+class Leak(Plain):
     """A held-out conversation and the first one of the training that it shares most with; lines of their files.
 
     Turns are the same but for case and punctuation, whatever the system message; `exact`: all of both to the letter.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     held_out: int
     train: int

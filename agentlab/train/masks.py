@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentlab.errors import DataError
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
 from agentlab.train.conversations import Conversation, Turn, refuse
 from agentlab.train.spans import SpanError, SpanTokenizer
@@ -80,19 +79,6 @@ def examples(
             remedies.append(error.remedy)
     refuse(problems, path, _advice(remedies))
     return tuple(found)
-
-
-def example(conversation: Conversation, tokenizer: Any, max_length: int) -> Example:
-    """One conversation as tokens; for many, `examples` prepares the tokenizer once.
-
-    Raises:
-        ModelFileError: the tokenizer's template cannot be used for training at all.
-        DataError: what is wrong with the conversation.
-    """
-    try:
-        return Encoder(tokenizer).example(conversation, max_length)
-    except UnfitError as error:
-        raise DataError(f"Line {conversation.line}: {error}.", hint=_advice([error.remedy])) from error
 
 
 class Encoder:

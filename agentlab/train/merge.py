@@ -16,10 +16,9 @@ from agentlab.lora.writing import staged
 from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import read_text, write_json
 from agentlab.runs.document import Block, Code, Document, Table, Text, number
-from agentlab.train.adapter_base import same_base
+from agentlab.train.adapter_base import fingerprint_of, same_base
 from agentlab.train.base import load_base
 from agentlab.train.config import Precision
-from agentlab.train.fingerprint import fingerprint_of
 from agentlab.train.probes import Apart, apart, logits
 from agentlab.train.shards import INDEX, Tell, check_fit, open_checkpoint, write_merged
 

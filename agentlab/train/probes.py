@@ -57,20 +57,16 @@ def logits(base: Base, adapter: Path | None = None) -> list[torch.Tensor]:
             warnings.simplefilter("ignore")  # PEFT has opinions on every folder
             if adapter is None:
                 return [_on_prompt(base.model, base.tokenizer, prompt) for prompt in PROMPTS]
-            return _under(base, adapter)
+            from peft import PeftModel
+
+            wrapped: Any = PeftModel.from_pretrained(base.model, str(adapter))
+            try:
+                return [_on_prompt(wrapped.eval(), base.tokenizer, prompt) for prompt in PROMPTS]
+            finally:
+                wrapped.unload()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         what = f"{base.path}{f' with {adapter}' if adapter else ''}"
         raise ModelFileError(f"{what} does not answer: {str(error)[:300]}") from error
-
-
-def _under(base: Base, adapter: Path) -> list[torch.Tensor]:
-    from peft import PeftModel
-
-    wrapped: Any = PeftModel.from_pretrained(base.model, str(adapter))
-    try:
-        return [_on_prompt(wrapped.eval(), base.tokenizer, prompt) for prompt in PROMPTS]
-    finally:
-        wrapped.unload()
 
 
 def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:

@@ -34,7 +34,7 @@ from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.conversations import Conversation, Turn
 from agentlab.train.dataset import Split
-from agentlab.train.masks import Example, example
+from agentlab.train.masks import Example, examples
 from agentlab.train.schedule import Steps
 from agentlab.train.sft import train_adapter
 
@@ -55,7 +55,7 @@ def conversations(base: Base, count: int) -> tuple[Example, ...]:
         return " ".join(rng.choices(WORDS, k=rng.randrange(least, most)))
 
     made = [Conversation(n, (Turn("user", words(5, 15)), Turn("assistant", words(10, 40)))) for n in range(count)]
-    return tuple(example(each, base.tokenizer, TRAINING.max_length) for each in made)
+    return examples(made, base.tokenizer, TRAINING.max_length, Path("made.jsonl"))
 
 
 def ours(base: Base, examples: tuple[Example, ...], folder: Path) -> tuple[float, list[float]]:

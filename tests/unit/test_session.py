@@ -14,7 +14,7 @@ from agentlab.config.load import load
 from agentlab.config.overrides import Override
 from agentlab.errors import AgentlabError, ConfigError, Interrupted, RunMismatchError, StorageError, UsageError
 from agentlab.nas.config import NasConfig
-from agentlab.nas.narrate import narrate
+from agentlab.nas.study import narrate
 from agentlab.runs.atomic import storage_errors
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event

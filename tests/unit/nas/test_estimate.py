@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.nas.config import DataConfig, ModelConfig, TrialConfig, with_params
-from agentlab.nas.estimate import encoder_lengths, estimate
+from agentlab.nas.plan import encoder_lengths, estimate
 from agentlab.nas.training import build
 
 models = st.builds(

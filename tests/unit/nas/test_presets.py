@@ -9,7 +9,7 @@ from agentlab.config.load import load
 from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
 from agentlab.nas.config import ModelConfig, NasConfig, TrainingConfig, params_of, with_params
-from agentlab.nas.estimate import estimate
+from agentlab.nas.plan import estimate
 from agentlab.search.space import SearchSpace
 
 PRESETS = sorted(path.stem for path in (shipped_folder() / "nas").glob("*.yaml"))

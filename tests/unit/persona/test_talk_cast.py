@@ -10,7 +10,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.llm.config import LLMConfig
 from agentlab.persona.talk import Cast, cast_of
-from agentlab.train.fingerprint import fingerprint_of
+from agentlab.train.adapter_base import fingerprint_of
 from tests.unit.lora.folders import deltas, write_folder
 
 CONFIG = LLMConfig.model_validate(

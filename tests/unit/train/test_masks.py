@@ -1,6 +1,7 @@
 """What is learnt, under every template: the assistant's words and the token that ends them, and nothing else."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import example as case
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentlab.errors import DataError, Interrupted
 from agentlab.train.conversations import Conversation
-from agentlab.train.masks import IGNORED, example, examples
+from agentlab.train.masks import IGNORED, examples
 from tests.unit.train.chats import CHATML, COLON, LLAMA, MISTRAL, SPECIAL, THINKING, bytewise, characters, chat, learnt
 from tests.unit.train.chats import spaced as with_space
 
@@ -23,6 +24,11 @@ KINDS = {
     "spaced": (lambda: with_space(MISTRAL), lambda said: f" {said}</s>"),
     "python": (lambda: characters(CHATML), lambda said: f"{said}<|im_end|>"),
 }
+
+
+def example(conversation, tokenizer, max_length):
+    (found,) = examples([conversation], tokenizer, max_length, Path("talk.jsonl"))
+    return found
 
 
 @cache
