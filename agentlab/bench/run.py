@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,18 +11,21 @@ from agentlab.bench.check.asking import run_check
 from agentlab.bench.check.result import CheckResult, ModelCheck
 from agentlab.bench.config import BenchConfig, targets_of
 from agentlab.bench.failures import Failed, unanswered
+from agentlab.bench.load.asks import TASK
+from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import LoadResult
 from agentlab.bench.load.session import Measured, Session, answer_counter
 from agentlab.bench.load.stages import capacities
 from agentlab.bench.load.tables import objective
 from agentlab.bench.plan import BenchPlan, plan_of
-from agentlab.bench.priors import qualities_of, samples_of
 from agentlab.bench.quality.asking import GIVEN, run_quality
 from agentlab.bench.quality.plan import plan_quality
 from agentlab.bench.quality.result import NOT_ASKED, QualityResult
 from agentlab.bench.result import BenchResult
 from agentlab.llm import providers
+from agentlab.llm.budget import priced
 from agentlab.llm.config import LLMConfig, ModelConfig
+from agentlab.llm.ledger.arm import Quality, Sample
 from agentlab.llm.provider_config import OpenAICompatProvider, Price, RolesConfig
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.types import Usage
@@ -32,7 +35,6 @@ from agentlab.runs.report import write_report
 from agentlab.runs.run import Outcome, Run
 
 if TYPE_CHECKING:
-    from agentlab.llm.ledger.arm import Quality, Sample
     from agentlab.llm.router import Router
 
 _NOWHERE = "http://127.0.0.1:9/v1"  # the discard port: stands for a server that has not started
@@ -127,15 +129,8 @@ class BenchExperiment:
         """What asks. With a recorder, what earlier sessions of the run spent counts towards its budget."""
         from agentlab.llm.router import Router
 
-        context = self.context
-        return Router(
-            llm,
-            env=context.env,
-            workspace=context.workspace,
-            recorder=recorder,
-            stop=context.stop,
-            in_callers_loop=True,
-        )
+        env, workspace, stop = self.context.env, self.context.workspace, self.context.stop
+        return Router(llm, env=env, workspace=workspace, recorder=recorder, stop=stop, in_callers_loop=True)
 
     def _load(self, run: Run, llm: LLMConfig) -> tuple[BenchResult, Outcome]:
         from agentlab.bench.load.tables import write_load_report
@@ -149,9 +144,8 @@ class BenchExperiment:
             raise unanswered(failures, str(run.path / "report.md"))
         return BenchResult(measure="load", load=result), outcome(result)
 
-    def _save(self, run: Run, evidence: "Iterable[Sample | Quality]") -> None:
+    def _save(self, run: Run, evidence: Iterable[Sample | Quality]) -> None:
         """Tell the workspace's ledger; once, however often the run is gone on with."""
-        from agentlab.llm.ledger.arm import Sample
         from agentlab.llm.ledger.sqlite import SqliteLedger
 
         if run.has("priors.saved"):
@@ -184,6 +178,52 @@ class BenchExperiment:
             ceiling=measured.ceiling,
             notes=notes,
         )
+
+
+def samples_of(measured: Measured, llm: LLMConfig, tasks: Sequence[str], *, run: str, now: float) -> Iterator[Sample]:
+    """One sample for each task and request to a model that ended; strategies say nothing about single models.
+
+    Args:
+        measured: rows and records of the stages.
+        llm: the models that were measured.
+        tasks: what the samples are evidence for; empty is the task of this measurement itself.
+        run: the run's id.
+        now: UNIX seconds.
+    """
+    for stage, row in measured.rows.items():
+        if row.target in llm.models:
+            for record in measured.records[stage]:
+                yield from _samples(row.target, record, llm, tasks or (TASK,), run, now)
+
+
+def _samples(name: str, record: Record, llm: LLMConfig, tasks: Sequence[str], run: str, now: float) -> Iterator[Sample]:
+    """Times count from the moment of sending: waiting for a turn is not the model's."""
+    if record.ended is None:
+        return
+    for task in tasks:
+        yield Sample(
+            at=now,
+            task=task,
+            model=name,
+            provider=llm.models[name].provider,
+            error=record.error,
+            usage=priced(record.usage, llm.models[name].price),
+            first=None if record.first is None or record.error else record.first - record.sent,
+            total=record.ended - record.sent,
+            run=run,
+        )
+
+
+def qualities_of(result: QualityResult, llm: LLMConfig, tasks: Sequence[str], *, at: float) -> Iterator[Quality]:
+    """The mean score of each model and type of task, as often as items were scored.
+
+    `tasks` are what it is evidence for; empty is `bench.TYPE`, the tasks under which the items were asked.
+    """
+    for target in result.targets:
+        for kind, (score, count) in target.priors().items() if target.target in llm.models else ():
+            for task in tasks or (f"bench.{kind}",):
+                for _ in range(count):
+                    yield Quality(at, task, target.target, score)
 
 
 def _failures(measured: Measured) -> list[Failed]:

@@ -14,9 +14,9 @@ from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.provider_config import Cap, Strategy
 from agentlab.llm.question import Candidate, Outcome, Question, Value, candidate_of, key_of
-from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data, tool_call_from, usage_from
+from agentlab.llm.recorder import RunRecorder, attempt_from, error_from, outcome_data, usage_from
 from agentlab.llm.structured import Rejected
-from agentlab.llm.types import Completion, Message, Request
+from agentlab.llm.types import Completion, Message, Request, ToolCall
 
 _MOST_CHARACTERS_PER_TOKEN = 8  # a prompt whose characters by this exceed a window cannot fit, whatever the tokenizer
 
@@ -138,7 +138,7 @@ def replayed(recorder: RunRecorder | None, asked: Asked) -> Completion[Any] | No
     if data["error"]:
         raise error_from(data["error"])
     text, finish = data["text"], data["finish"]
-    calls = tuple(tool_call_from(call) for call in data["tool_calls"])
+    calls = tuple(ToolCall(**call) for call in data["tool_calls"])
     value: Any = text
     calling = calls and asked.question.request.tools and not text.strip()
     if asked.question.value is not None and not calling:

@@ -8,8 +8,7 @@
 An empty mapping (the preset `none`) means that no language model is used.
 """
 
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 
 from pydantic import Field, model_validator
 
@@ -25,6 +24,7 @@ from agentlab.llm.provider_config import (
     RoleName,
     RolesConfig,
     Strategy,
+    unknown,
 )
 from agentlab.llm.types import Tier
 
@@ -139,11 +139,11 @@ class LLMConfig(StrictModel):
     def _broken_names(self) -> Iterator[str]:
         for name, model in self.models.items():
             if model.provider not in self.providers:
-                yield f"models.{name}.provider: {_unknown('provider', model.provider, self.providers)}"
+                yield f"models.{name}.provider: {unknown('provider', model.provider, self.providers)}"
         for role in ROLES:
             for name in getattr(self.roles, role):
                 if name not in self.models:
-                    yield f"roles.{role}: {_unknown('model', name, self.models)}"
+                    yield f"roles.{role}: {unknown('model', name, self.models)}"
 
     def _circles(self) -> Iterator[str]:
         """A model that is named twice would be asked again after it failed."""
@@ -216,10 +216,3 @@ _CAPS: dict[str, tuple[Cap, ...]] = {
     "hf": (),
     "scripted": ("tools", "schema", "json"),
 }
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    known = tuple(known)
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-    return f"there is no {what} named {name!r} ({hint})"

@@ -4,7 +4,7 @@ A key travels over TLS, or never leaves the machine.
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -109,6 +109,14 @@ def _suggested(host: str) -> str:
     words = [word for word in host.replace("-", "_").split(".") if word not in ("api", "www")]
     name = max(words[:-1] or words, key=len).upper()
     return f"{name if name[:1].isalpha() else 'MY'}{_KEY_NAME}"
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """What is said of a name that leads nowhere: the nearest one, or those that there are."""
+    known = tuple(known)
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"there is no {what} named {name!r} ({hint})"
 
 
 BaseUrl = Annotated[EnvText, AfterValidator(check_base_url)]

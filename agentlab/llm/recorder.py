@@ -8,7 +8,7 @@ from agentlab import errors
 from agentlab.errors import AgentlabError, RunUnreadableError
 from agentlab.llm import policy
 from agentlab.llm.question import Outcome
-from agentlab.llm.types import Attempt, ToolCall, Usage
+from agentlab.llm.types import Attempt, Usage
 
 if TYPE_CHECKING:
     from agentlab.runs.run import Run
@@ -100,8 +100,3 @@ def attempt_from(data: Mapping[str, Any]) -> Attempt:
     """Inverse of `asdict`; events of older versions know no assumed cost."""
     usage = usage_from(data["usage"])
     return Attempt(data["model"], data["error"], data["message"], usage, data.get("assumed_usd"))
-
-
-def tool_call_from(data: Mapping[str, Any]) -> ToolCall:
-    """Inverse of `asdict`."""
-    return ToolCall(data["id"], data["name"], data["arguments"])

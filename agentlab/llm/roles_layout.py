@@ -15,7 +15,6 @@ default provider. Whatever else a config may say (`tasks`, `budget`, `ledger`, `
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
@@ -23,7 +22,7 @@ from pydantic import Field, ValidationError
 from agentlab.config.base import StrictModel
 from agentlab.config.overrides import Layer, without_nulls
 from agentlab.config.sentences import problems, shown
-from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy
+from agentlab.llm.provider_config import Cap, Price, RolesConfig, Strategy, unknown
 from agentlab.llm.types import Tier
 
 S = TypeVar("S", bound=StrictModel)
@@ -166,7 +165,7 @@ def _lost(settings: Settings, providers: Tree, unlisted: list[str], roles: Mappi
         yield "llm: no model is named; give `default_model`, or `model_roles.primary`"
     known = tuple(dict.fromkeys((*providers, *WELL_KNOWN)))
     if settings.default_provider and settings.default_provider not in known:
-        yield f"llm.default_provider: {_no_provider(settings.default_provider, known)}"
+        yield f"llm.default_provider: {unknown('provider', settings.default_provider, known)}"
     if unlisted and not settings.default_provider and len(providers) != 1:
         yield f"llm.default_provider: is required, since no provider lists {unlisted[0]!r}"
 
@@ -190,9 +189,3 @@ def _defaults(settings: Settings) -> Tree:
     if settings.retry_attempts is not None:
         defaults["retries"] = settings.retry_attempts
     return defaults
-
-
-def _no_provider(name: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"there is no provider named {name!r} ({hint})"

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import AgentlabError, LLMCancelledError, MissingFileError, SchemaError
@@ -24,28 +24,24 @@ if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
 
+@dataclass(frozen=True)
 class Asking:
-    """Answers calls. `answer` may be called from several threads for models of the router, from one for local ones."""
+    """Answers calls. `answer` may be called from several threads for models of the router, from one for local ones.
 
-    def __init__(
-        self,
-        config: PipelineConfig,
-        *,
-        models: Mapping[str, LocalModel],
-        residents: Residents,
-        router: "Router | None",
-        store: Store,
-        texts: Texts,
-        memo: Memo,
-        run: Run,
-        stop: StopFlag,
-        scrub: Callable[[str], str],
-    ) -> None:
-        """`scrub` masks the secrets of a text: an answer may repeat what it was shown, and it is kept for long."""
-        self._config, self._models, self._residents, self._router = config, models, residents, router
-        self._store, self._texts, self._memo = store, texts, memo
-        self._run, self._stop, self._scrub = run, stop, scrub
-        self._engines: dict[str, Engine] = {}  # settings that a failure has changed
+    `scrub` masks the secrets of a text: an answer may repeat what it was shown, and it is kept for long.
+    """
+
+    config: PipelineConfig
+    models: Mapping[str, LocalModel]
+    residents: Residents
+    router: "Router | None"
+    store: Store
+    texts: Texts
+    memo: Memo
+    run: Run
+    stop: StopFlag
+    scrub: Callable[[str], str]
+    engines: dict[str, Engine] = field(default_factory=dict)  # settings that a failure has changed
 
     def answer(self, call: Call, upcoming: Sequence[str] = ()) -> Answer:
         """The answer. `upcoming` are the models that are needed after this call, for what has to be unloaded.
@@ -54,18 +50,18 @@ class Asking:
             AgentlabError: every model failed; the error is the first model's.
             Interrupted: a stop was requested.
         """
-        known = self._memo.known(call.id, {key_of(self._first(call, name)) for name in self._there(call)})
+        known = self.memo.known(call.id, {key_of(self._first(call, name)) for name in self._there(call)})
         if known is not None:  # whoever of them it was that answered
             return known.answer
         failed: AgentlabError | None = None
         for model in call.models:
-            self._stop.check()
+            self.stop.check()
             try:
-                if self._config.models[model].provider == "router":
+                if self.config.models[model].provider == "router":
                     return self._remote(call, model)
                 return self._local(call, model, upcoming)
             except LLMCancelledError:
-                self._stop.check()
+                self.stop.check()
                 raise
             except FAILURES as error:
                 failed = failed or error
@@ -73,10 +69,10 @@ class Asking:
         raise failed
 
     def _there(self, call: Call) -> list[str]:
-        return [n for n in call.models if n in self._models or self._config.models[n].provider == "router"]
+        return [n for n in call.models if n in self.models or self.config.models[n].provider == "router"]
 
     def _tell(self, call: Call) -> Callable[[str], None]:
-        return lambda text: self._run.stream("call.text", call.id, text=text)
+        return lambda text: self.run.stream("call.text", call.id, text=text)
 
     # -- models -------------------------------------------------------------------------------------------------
 
@@ -85,9 +81,9 @@ class Asking:
         known = self._recalled(call, asked, asked)
         if known is not None:
             return known
-        assert self._router is not None  # there is one where a model of it is asked
+        assert self.router is not None  # there is one where a model of it is asked
         try:
-            said = ask_remote(self._router, self._config, call, model, stop=self._stop, tell=self._tell(call))
+            said = ask_remote(self.router, self.config, call, model, stop=self.stop, tell=self._tell(call))
         except LLMCancelledError:
             raise
         except FAILURES as error:
@@ -97,9 +93,9 @@ class Asking:
 
     def _local(self, call: Call, model: str, upcoming: Sequence[str]) -> Answer:
         """Down the ladder, until an answer is good or the last rung has failed."""
-        if model not in self._models:
+        if model not in self.models:
             raise MissingFileError(f"The model {model} cannot be used.", hint="See `agentlab pipeline models`.")
-        settings = self._engines.get(model) or self._models[model].usable
+        settings = self.engines.get(model) or self.models[model].usable
         wanted, rung = self._first(call, model), Rung(settings, call.drawings[model].max_tokens)
         while True:
             asked = self._asked(call, model, rung)
@@ -109,13 +105,13 @@ class Asking:
             cut = False
             try:
                 said = ask_local(
-                    self._residents,
+                    self.residents,
                     call,
                     model,
                     rung,
                     seed=_seed(call, rung),
                     upcoming=upcoming,
-                    stopped=lambda: self._stop.requested,
+                    stopped=lambda: self.stop.requested,
                     tell=self._tell(call),
                 )
                 cut = said.finish == "length"
@@ -125,7 +121,7 @@ class Asking:
             except FAILURES as error:
                 rung = self._further(call, model, rung, error, cut=cut)
                 continue
-            self._engines[model] = rung.engine
+            self.engines[model] = rung.engine
             return self._answered(call, wanted, asked, said, rung.change)
 
     def _further(self, call: Call, model: str, rung: Rung, error: AgentlabError, *, cut: bool) -> Rung:
@@ -134,23 +130,23 @@ class Asking:
             error,
             cut=cut,
             greedy=call.drawings[model].temperature == 0,
-            others=bool(set(self._residents.names) - {model}),
-            trained=self._models[model].metadata.context_length,
+            others=bool(set(self.residents.names) - {model}),
+            trained=self.models[model].metadata.context_length,
         )
         following = next_rung(rung, failure, call.stage)
         self._failed(call, model, error, following)
         if following is None:
             raise error
         if following.alone and not rung.alone:
-            self._residents.only(model)
+            self.residents.only(model)
         return following
 
     # -- questions ----------------------------------------------------------------------------------------------
 
     def _first(self, call: Call, model: str) -> Asked:
         """The question as the config puts it, whatever failures have changed since."""
-        local = self._config.models[model].provider == "gguf"
-        rung = Rung(self._models[model].engine, call.drawings[model].max_tokens) if local else None
+        local = self.config.models[model].provider == "gguf"
+        rung = Rung(self.models[model].engine, call.drawings[model].max_tokens) if local else None
         return self._asked(call, model, rung)
 
     def _asked(self, call: Call, model: str, rung: Rung | None) -> Asked:
@@ -159,7 +155,7 @@ class Asking:
         if rung is None:
             fingerprint, numerics = self._remote_fingerprint(model), dict[str, Any]()
         else:
-            fingerprint = self._models[model].fingerprint
+            fingerprint = self.models[model].fingerprint
             numerics = {
                 "batch": rung.engine.batch,
                 "flash": rung.engine.flash,
@@ -185,50 +181,50 @@ class Asking:
 
     def _remote_fingerprint(self, model: str) -> str:
         """Which endpoint and model it is: two servers under one name are two."""
-        there = self._config.llm.models[self._config.models[model].model or ""]
-        provider = self._config.llm.providers[there.provider].model_dump(mode="json")
+        there = self.config.llm.models[self.config.models[model].model or ""]
+        provider = self.config.llm.providers[there.provider].model_dump(mode="json")
         return f"router:{there.provider}:{there.id}:{sha_of(canonical(provider))[:16]}"
 
     # -- what is known ------------------------------------------------------------------------------------------
 
     def _recalled(self, call: Call, wanted: Asked, asked: Asked) -> Answer | None:
         """An answer that needs no model: of the run's parent, or of the store."""
-        known = self._memo.inherited(call.id, key_of(wanted))
-        if known is None and self._config.cache == "use":
-            found = self._store.recall(key_of(asked))
+        known = self.memo.inherited(call.id, key_of(wanted))
+        if known is None and self.config.cache == "use":
+            found = self.store.recall(key_of(asked))
             if found is None and asked == wanted:
                 ruled = _as_ruled(call, wanted)
-                found = self._store.recall(key_of(ruled)) or self._store.recall(key_of(self._as_pressed(ruled)))
+                found = self.store.recall(key_of(ruled)) or self.store.recall(key_of(self._as_pressed(ruled)))
             known = None if found is None else Known(found, "cache")
         if known is None:
             return None
         return self._noted(call, wanted, asked, replace(known.answer, model=asked.model), known.source, "")
 
     def _answered(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, change: str) -> Answer:
-        answer = replace(answer, text=self._scrub(answer.text))
-        if self._config.cache != "off":
-            self._store.remember(key_of(asked), asked, answer)
+        answer = replace(answer, text=self.scrub(answer.text))
+        if self.config.cache != "off":
+            self.store.remember(key_of(asked), asked, answer)
             if asked != wanted:  # an identical run asks nothing, whatever has led to the change
                 changed = asked.numerics != wanted.numerics
                 ruled = _as_ruled(call, wanted)
-                self._store.remember(key_of(self._as_pressed(ruled) if changed else ruled), wanted, answer)
+                self.store.remember(key_of(self._as_pressed(ruled) if changed else ruled), wanted, answer)
         return self._noted(call, wanted, asked, answer, "model", change)
 
     def _as_pressed(self, wanted: Asked) -> Asked:
         """The question with the memory that models may take: with more of it the answer may need no change."""
-        budget = self._residents.budget
+        budget = self.residents.budget
         return replace(wanted, numerics={**wanted.numerics, "ram": budget.ram, "vram": budget.vram})
 
     def _noted(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, source: str, change: str) -> Answer:
         """The answer as it is kept: masked once more, since the store may be older than a secret."""
-        answer = replace(answer, text=self._scrub(answer.text))
-        data = {"key": key_of(wanted), "sha": self._texts.put(answer.text), "from": source, "asked": asked.summary()}
-        self._run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
+        answer = replace(answer, text=self.scrub(answer.text))
+        data = {"key": key_of(wanted), "sha": self.texts.put(answer.text), "from": source, "asked": asked.summary()}
+        self.run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
         return answer
 
     def _failed(self, call: Call, model: str, error: AgentlabError, following: Rung | None) -> None:
         then = "none" if following is None else following.change
-        self._run.emit("call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=then)
+        self.run.emit("call.failed", call.id, kind=error.kind, message=error.message, model=model, rung=then)
 
 
 def _as_ruled(call: Call, wanted: Asked) -> Asked:

@@ -12,7 +12,7 @@ from agentlab.pipeline.config import ModelEntry, PipelineConfig
 from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.stage_config import Stage
 from agentlab.pipeline.units import units
-from agentlab.runs.document import Block, Document, Table, Text
+from agentlab.runs.document import Block, Document, Text, table
 
 _INSTRUCT = "Use an instruct model, for example `agentlab models pull smollm2-135m`."
 
@@ -197,9 +197,26 @@ class RegistryView(Document):
 
     def blocks(self) -> list[Block]:
         """A table, and below it what is wrong."""
-        columns = ("model", "needed", "file", "weights", "parameters", "context", "size", "usable")
+        models = table(
+            self.models,
+            {
+                "model": lambda m: m.name,
+                "needed": lambda m: "yes" if m.wanted else "no",
+                "file": lambda m: m.file,
+                "weights": _weights,
+                "parameters": lambda m: None if m.parameters is None else f"{m.parameters / 1e6:.0f}M",
+                "context": lambda m: m.context,
+                "size": lambda m: None if m.bytes is None else f"{m.bytes / 1e6:.0f} MB",
+                "usable": lambda m: "yes" if m.usable else "no",
+            },
+        )
         wrong = [Text(f"{m.name}: {m.problem}{f' {m.hint}' if m.hint else ''}") for m in self.models if m.problem]
-        return [Table(columns, [_cells(model) for model in self.models]), *wrong]
+        return [models, *wrong]
+
+
+def _weights(model: ModelLine) -> str:
+    stored = model.stored_as or "–"
+    return stored if model.quantization in (None, model.stored_as) else f"{model.quantization} ({stored})"
 
 
 def _line(entry: ModelEntry, model: Availability) -> ModelLine:
@@ -217,20 +234,4 @@ def _line(entry: ModelEntry, model: Availability) -> ModelLine:
         bytes=read.file_bytes if read else None,
         problem=model.problem,
         hint=model.hint,
-    )
-
-
-def _cells(model: ModelLine) -> tuple[str, ...]:
-    weights = model.stored_as or "–"
-    if model.quantization is not None and model.quantization != model.stored_as:
-        weights = f"{model.quantization} ({weights})"
-    return (
-        model.name,
-        "yes" if model.wanted else "no",
-        model.file,
-        weights,
-        "–" if model.parameters is None else f"{model.parameters / 1e6:.0f}M",
-        "–" if model.context is None else str(model.context),
-        "–" if model.bytes is None else f"{model.bytes / 1e6:.0f} MB",
-        "yes" if model.usable else "no",
     )

@@ -132,13 +132,9 @@ def stage_results(names: Sequence[str], events: Iterable[Event]) -> list[StageRe
 def _stage(name: str, events: Sequence[Event], failed: int) -> StageResult:
     asked = [event.data["answer"] for event in events if event.data["from"] == "model"]
 
-    def total(field: str) -> float | None:
+    def total(field: str) -> Any:
         known = [answer[field] for answer in asked if answer[field] is not None]
         return sum(known) if known else None
-
-    def whole(field: str) -> int | None:
-        found = total(field)
-        return None if found is None else int(found)
 
     read, written = total("prefill_seconds"), total("decode_seconds")
     fresh = (total("prompt_tokens") or 0) - (total("reused_tokens") or 0)
@@ -147,9 +143,9 @@ def _stage(name: str, events: Sequence[Event], failed: int) -> StageResult:
         answers=len(events),
         asked=len(asked),
         failed=failed,
-        prompt_tokens=whole("prompt_tokens"),
-        reused_tokens=whole("reused_tokens"),
-        completion_tokens=whole("completion_tokens"),
+        prompt_tokens=total("prompt_tokens"),
+        reused_tokens=total("reused_tokens"),
+        completion_tokens=total("completion_tokens"),
         prefill_rate=fresh / read if read else None,
         decode_rate=(total("completion_tokens") or 0) / written if written else None,
         seconds=(read or 0.0) + (written or 0.0),

@@ -9,7 +9,6 @@ Any of it may go at any time: what is absent or damaged is asked again. So nothi
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from json import loads
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from agentlab.files import open_file
 from agentlab.pipeline.answer import Answer, Asked, canonical, decoded, encoded, sha_of
-from agentlab.runs.atomic import is_temporary, make_folder, storage_errors
+from agentlab.runs.atomic import is_temporary, make_folder, storage_errors, write_bytes
 from agentlab.runs.document import Block, Document, Text
 
 _MOST_BYTES = 512 << 20  # of a file; a text has 64 MiB at most, and JSON may write a character as six
@@ -51,7 +50,9 @@ class Store:
             StorageError: disk full, read-only or not ours.
         """
         body = {"asked": asked.summary(), "answer": asdict(answer)}
-        _write(_place(self.answers, key, ".json"), encoded(canonical({"check": _check(key, body), **body})))
+        path = _place(self.answers, key, ".json")
+        make_folder(path.parent)
+        write_bytes(path, encoded(canonical({"check": _check(key, body), **body})), sync=False)
 
     def recall(self, key: str) -> Answer | None:
         """The answer under a key; None when it is absent or damaged."""
@@ -115,19 +116,6 @@ def _parsed(key: str, content: bytes | None) -> Answer | None:
         return Answer(**body["answer"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # JSON of another shape
         return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace `path` whole or not at all, as far as processes can see."""
-    make_folder(path.parent)
-    with storage_errors(path):
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def _removed(paths: Sequence[Path], before: float) -> list[int]:

@@ -97,8 +97,8 @@ def read_text(path: Path, limit: int) -> str:
     return content.decode()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all.
+def write_bytes(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Replace `path` by `data`, whole or not at all; without `sync`, a power cut may leave half of it.
 
     Raises:
         StorageError: disk full, read-only or not ours.
@@ -108,13 +108,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

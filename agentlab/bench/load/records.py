@@ -23,8 +23,10 @@ _UNKNOWN = Usage()
 
 
 @dataclass(slots=True)
-class Reading:
-    """What one request did. `ended` None: it was still open when its stage ended.
+class Record:
+    """What one request did: times of the clock while it is under way, and from the start of its stage once it is over.
+
+    `ended` None: it was still open when its stage ended.
 
     Attributes:
         index: its number within the stage; prompt and seed follow from it.
@@ -33,8 +35,9 @@ class Reading:
         stamps: when each piece of content arrived.
         output: when the first piece arrived that is no reasoning.
         ended: when the stream ended, or broke.
+        exact: answer tokens by the model's own tokenizer; None where there is none.
         error: the kind of the error, of a strategy that of its last attempt; None if it answered.
-        text: the answer, kept only where it is counted by a tokenizer.
+        text: the answer, kept only until it is counted by a tokenizer.
     """
 
     index: int
@@ -45,6 +48,7 @@ class Reading:
     ended: float | None = None
     characters: int = 0
     usage: Usage = _UNKNOWN
+    exact: int | None = None
     error: str | None = None
     message: str = ""
     text: list[str] | None = None
@@ -54,6 +58,16 @@ class Reading:
         """Whether an answer is there, and whole."""
         return self.ended is not None and self.error is None
 
+    @property
+    def first(self) -> float | None:
+        """When the answer began."""
+        return self.stamps[0] if self.stamps else None
+
+    @property
+    def last(self) -> float | None:
+        """When its last piece of content arrived."""
+        return self.stamps[-1] if self.stamps else None
+
     def fail(self, error: RemoteError, now: float) -> None:
         """It ended in this error."""
         self.error = cause_of(error).__name__
@@ -61,7 +75,7 @@ class Reading:
         self.ended = now
 
 
-async def take(reading: Reading, deltas: AsyncIterator[Delta], clock: Clock, wire: Wire) -> None:
+async def take(reading: Record, deltas: AsyncIterator[Delta], clock: Clock, wire: Wire) -> None:
     """Fill in the reading from the stream of its request. An error of the router's kinds is part of the reading."""
     finished = False
     stamp = reading.stamps.append
@@ -91,59 +105,21 @@ async def take(reading: Reading, deltas: AsyncIterator[Delta], clock: Clock, wir
         reading.ended = clock()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One request; times in seconds from the start of its stage. See `Reading`.
-
-    `exact` is the number of answer tokens by the model's own tokenizer; None where there is none.
-    """
-
-    index: int
-    scheduled: float
-    sent: float
-    stamps: "array[float]"
-    output: float | None
-    ended: float | None
-    characters: int
-    usage: Usage
-    exact: int | None
-    error: str | None
-    message: str
-
-    @property
-    def answered(self) -> bool:
-        """Whether an answer is there, and whole."""
-        return self.ended is not None and self.error is None
-
-    @property
-    def first(self) -> float | None:
-        """When the answer began."""
-        return self.stamps[0] if self.stamps else None
-
-    @property
-    def last(self) -> float | None:
-        """When its last piece of content arrived."""
-        return self.stamps[-1] if self.stamps else None
-
-
-def record_of(reading: Reading, began: float, exact: int | None) -> Record:
-    """The reading with times from `began` on, rounded to microseconds."""
+def record_of(reading: Record, began: float, exact: int | None) -> Record:
+    """A request that is over: times from `began` on, rounded to microseconds, and no text, which was counted."""
 
     def since(moment: float | None) -> float | None:
         return None if moment is None else round(moment - began, _DIGITS)
 
-    return Record(
-        index=reading.index,
+    return replace(
+        reading,
         scheduled=round(reading.scheduled - began, _DIGITS),
         sent=round(reading.sent - began, _DIGITS),
         stamps=array("d", (round(stamp - began, _DIGITS) for stamp in reading.stamps)),
         output=since(reading.output),
         ended=since(reading.ended),
-        characters=reading.characters,
-        usage=reading.usage,
         exact=exact,
-        error=reading.error,
-        message=reading.message,
+        text=None,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from agentlab.bench.load.config import MAX_IN_FLIGHT
-from agentlab.bench.load.records import Clock, Reading, take
+from agentlab.bench.load.records import Clock, Record, take
 from agentlab.bench.load.result import CeilingRow, Ended
 from agentlab.bench.load.schedule import Stage, offsets
 from agentlab.config.workspace import Workspace
@@ -25,7 +25,7 @@ _ISSUING = 0.85  # share of a stage's time in which requests are sent; the rest 
 
 Ask = Callable[[int], AsyncIterator[Delta]]  # the answer to the request of this number, piece by piece
 # Looks at the readings so far, several times a second: why the stage has to end now, or None. May raise to give it up.
-Watch = Callable[[Sequence[Reading], float], Ended | None]
+Watch = Callable[[Sequence[Record], float], Ended | None]
 # How fast this client is:
 _CONCURRENCY = 16
 _WITHOUT_END = 1_000_000  # requests
@@ -45,7 +45,7 @@ class Bounds:
 class Taken:
     """What a stage did. Times of readings and `began` are of one clock; `lags` are in seconds, see `_lags`."""
 
-    readings: list[Reading]
+    readings: list[Record]
     began: float
     seconds: float
     lags: "array[float]"
@@ -57,14 +57,14 @@ class _Sender:
     """Sends single requests, and remembers what became of them."""
 
     def __init__(self, ask: Ask, seconds: float, clock: Clock, keep_text: bool) -> None:
-        self.readings: list[Reading] = []
+        self.readings: list[Record] = []
         self.open = 0
         self._ask, self._seconds, self._clock, self._keep_text = ask, seconds, clock, keep_text
 
     async def send(self, index: int, scheduled: float | None = None) -> None:
         """Send one request. Without a schedule it counts from the moment of sending."""
         now = self._clock()
-        reading = Reading(index, now if scheduled is None else scheduled, now, text=[] if self._keep_text else None)
+        reading = Record(index, now if scheduled is None else scheduled, now, text=[] if self._keep_text else None)
         self.readings.append(reading)
         self.open += 1
         WIRE.set(wire := Wire())

@@ -12,7 +12,7 @@ import numpy as np
 from agentlab.bench.config import BenchConfig, Target, targets_of
 from agentlab.bench.load.aggregate import StageFacts, row_of
 from agentlab.bench.load.asks import Asks
-from agentlab.bench.load.records import Clock, Reading, Record, from_lines, record_of, slim, to_lines
+from agentlab.bench.load.records import Clock, Record, from_lines, record_of, slim, to_lines
 from agentlab.bench.load.result import CeilingRow, Ended, StageRow
 from agentlab.bench.load.schedule import Stage, stage_of
 from agentlab.bench.load.sending import Bounds, Taken, Watch, measure_ceiling, run_stage
@@ -180,7 +180,7 @@ class Session:
         self.measured.seconds += facts["seconds"]
         return row
 
-    def _exact(self, reading: Reading) -> int | None:
+    def _exact(self, reading: Record) -> int | None:
         return self._count("".join(reading.text)) if self._count and reading.text is not None else None
 
     @staticmethod
@@ -196,7 +196,7 @@ class Session:
         names = [target.model] if target.model else self._llm.used()
         return max(self._llm.total(name) for name in names)
 
-    def _stopped(self, _readings: Sequence[Reading], _now: float) -> Ended | None:
+    def _stopped(self, _readings: Sequence[Record], _now: float) -> Ended | None:
         self._context.stop.check()
         return None
 
@@ -204,7 +204,7 @@ class Session:
         told = clock()
         sweeping = self._config.load.mode == "sweep" and stage.arrivals != "closed"
 
-        def watch(readings: Sequence[Reading], now: float) -> Ended | None:
+        def watch(readings: Sequence[Record], now: float) -> Ended | None:
             nonlocal told
             self._context.stop.check()
             if now - told >= _TELL_SECONDS:

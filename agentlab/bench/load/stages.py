@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.bench.load.config import MAX_IN_FLIGHT, LoadConfig
-from agentlab.bench.load.records import Reading
+from agentlab.bench.load.records import Record
 from agentlab.bench.load.result import Capacity, StageRow
 from agentlab.bench.load.schedule import Stage, stage_of
 
@@ -113,7 +113,7 @@ def capacities(load: LoadConfig, targets: Sequence[str], done: Mapping[str, Stag
     return found
 
 
-def is_rising(readings: Sequence[Reading], now: float) -> bool:
+def is_rising(readings: Sequence[Record], now: float) -> bool:
     """Whether both the open requests and the time to the first token have grown by half between two halves.
 
     A queue that only fluctuates does not do that; one that is fed faster than it is served does. Open requests are

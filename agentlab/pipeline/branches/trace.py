@@ -61,17 +61,13 @@ class Trace:
             found.setdefault(step_of(call.id), []).append(call)
         return found
 
-    def calls_of(self, stage: str) -> list[Call]:
-        """The calls of a stage, of all its visits and items; or those of one step, when `stage` is the id of one."""
-        return [call for call in self.calls.values() if _belongs(call.id, stage)]
-
-    def failed_of(self, stage: str) -> list[FailedCall]:
-        """As `calls_of`, for what failed."""
-        return [call for call in self.failed if _belongs(call.id, stage)]
-
-    def steps_of(self, stage: str) -> list[Step]:
-        """The visits of a stage in all items; or one step, when `stage` is the id of one."""
-        return [step for step in self.steps.values() if _belongs(step.id, stage)]
+    def of(self, stage: str) -> "Trace":
+        """What belongs to a stage, in all its visits and items; or to one step, when `stage` is the id of one."""
+        return Trace(
+            {id_: step for id_, step in self.steps.items() if _belongs(id_, stage)},
+            {id_: call for id_, call in self.calls.items() if _belongs(id_, stage)},
+            tuple(call for call in self.failed if _belongs(call.id, stage)),
+        )
 
 
 def trace(events: Iterable[Event]) -> Trace:

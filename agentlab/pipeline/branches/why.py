@@ -1,6 +1,7 @@
 """Why a call of a run was put to a model, or was not: what of its question differs from the nearest one before it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -128,7 +129,8 @@ def why(record: RunRecord, stage: str, runs: Sequence[RunRecord]) -> WhyView:
         RunUnreadableError: its events are damaged or absent.
     """
     now = Past.of(record)
-    calls, failed, steps = now.trace.calls_of(stage), now.trace.failed_of(stage), now.trace.steps_of(stage)
+    own = now.trace.of(stage)
+    calls, failed, steps = list(own.calls.values()), own.failed, list(own.steps.values())
     if not (calls or failed or steps):
         known = [*now.trace.steps, *now.trace.calls]
         raise UnknownNameError("stage", stage, list(dict.fromkeys(stage_of(name) for name in known)))
@@ -163,25 +165,18 @@ def _explained(
     call: Call, now: Past, past: Sequence[Past], stages: dict[str, Stage], failed: Sequence[FailedCall]
 ) -> CallWhy:
     same = next((run.record.id for run in past if call.key in run.asked), None)
-    failures = _told(call.id, failed)
+    told = partial(CallWhy, id=call.id, source=call.source, failures=_told(call.id, failed))
     if call.source != "model":
-        return CallWhy(id=call.id, state="hit", source=call.source, origin=same, failures=failures)
+        return told(state="hit", origin=same)
     if same is not None:
         note = f"the same question was asked in {same}, {_why_again(now)}"
-        return CallWhy(id=call.id, state="miss", source="model", compared=same, note=note, failures=failures)
+        return told(state="miss", compared=same, note=note)
     nearest = _nearest(call, now.record.manifest.parent, past)
     if nearest is None:
-        note = "no earlier run has asked this"
-        return CallWhy(id=call.id, state="miss", source="model", note=note, failures=failures)
+        return told(state="miss", note="no earlier run has asked this")
     changed = field_changes(nearest.trace.calls[call.id].asked, call.asked)
-    return CallWhy(
-        id=call.id,
-        state="miss",
-        source="model",
-        compared=nearest.record.id,
-        changes=[_with_reasons(change, call, now, nearest, stages) for change in changed],
-        failures=failures,
-    )
+    reasoned = [_with_reasons(change, call, now, nearest, stages) for change in changed]
+    return told(state="miss", compared=nearest.record.id, changes=reasoned)
 
 
 def _why_again(now: Past) -> str:

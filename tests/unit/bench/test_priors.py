@@ -10,8 +10,7 @@ from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
 from agentlab.bench.load.schedule import Stage
 from agentlab.bench.load.session import Measured
-from agentlab.bench.priors import samples_of
-from agentlab.bench.run import described, mock_models
+from agentlab.bench.run import described, mock_models, samples_of
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.types import Usage
 

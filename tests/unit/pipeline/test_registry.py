@@ -241,6 +241,6 @@ def test_the_table_says_what_is_usable_and_below_it_why_not(config: Config, plac
     table, wrong = view.blocks()
     assert isinstance(table, Table)
     assert [row[-1] for row in table.rows] == ["yes", "no"]
-    assert table.rows[0][3:6] == ("q8_0 (Q8_0)", "0M", "64")
+    assert table.rows[0][3:6] == ["q8_0 (Q8_0)", "0M", "64"]
     assert isinstance(wrong, Text)
     assert wrong.text.startswith("n: There is no model file")

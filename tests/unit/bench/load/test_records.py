@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.load.records import Reading, Record, from_lines, record_of, slim, to_lines
+from agentlab.bench.load.records import Record, from_lines, record_of, slim, to_lines
 from agentlab.llm.types import Usage
 
 times = st.floats(0, 1e5).map(lambda value: round(value, 6))
@@ -33,7 +33,7 @@ def test_what_is_written_is_read(found: list[Record]) -> None:
 
 
 def test_times_count_from_the_start_of_the_stage() -> None:
-    reading = Reading(2, scheduled=100.0, sent=100.25, stamps=array("d", [101.0, 101.5]), output=101.0, ended=101.5)
+    reading = Record(2, scheduled=100.0, sent=100.25, stamps=array("d", [101.0, 101.5]), output=101.0, ended=101.5)
     record = record_of(reading, began=100.0, exact=9)
     assert (record.scheduled, record.sent, record.first, record.last, record.ended) == (0.0, 0.25, 1.0, 1.5, 1.5)
     assert (record.exact, record.answered) == (9, True)
@@ -46,6 +46,6 @@ def test_a_damaged_line_is_an_error(line: str) -> None:
 
 
 def test_a_slim_record_keeps_its_first_and_last_time() -> None:
-    reading = Reading(0, scheduled=0.0, sent=0.0, stamps=array("d", [1.0, 2.0, 3.0]), ended=3.0)
+    reading = Record(0, scheduled=0.0, sent=0.0, stamps=array("d", [1.0, 2.0, 3.0]), ended=3.0)
     whole = record_of(reading, began=0.0, exact=None)
     assert (slim(whole).first, slim(whole).last, len(slim(whole).stamps)) == (1.0, 3.0, 2)

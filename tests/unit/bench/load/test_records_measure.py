@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.load.records import Reading, take
+from agentlab.bench.load.records import Record, take
 from agentlab.errors import AllModelsFailedError, RateLimitedError
 from agentlab.llm.types import Delta, ToolPiece, Usage, Wire
 
 
-def read(virtually: Callable[..., Any], stream: AsyncIterator[Delta]) -> Reading:
-    async def measure() -> Reading:
+def read(virtually: Callable[..., Any], stream: AsyncIterator[Delta]) -> Record:
+    async def measure() -> Record:
         clock = asyncio.get_running_loop().time
-        reading = Reading(0, clock(), clock())
+        reading = Record(0, clock(), clock())
         await take(reading, stream, clock, Wire())
         return reading
 
-    found: Reading = virtually(measure())
+    found: Record = virtually(measure())
     return found
 
 
@@ -33,7 +33,7 @@ def test_the_first_token_is_the_first_piece_with_content_and_not_the_role(
 
 
 def test_pieces_that_were_read_together_arrived_together(virtually: Callable[..., Any]) -> None:
-    wire, reading = Wire(), Reading(0, 0.0, 0.0)
+    wire, reading = Wire(), Record(0, 0.0, 0.0)
 
     async def reads() -> AsyncIterator[Delta]:
         for came in (0.5, 0.5, 0.7):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench.load.records import Reading
+from agentlab.bench.load.records import Record
 from agentlab.bench.load.schedule import Stage, offsets
 from agentlab.bench.load.sending import Bounds, Taken, run_stage
 from agentlab.errors import BudgetExceededError, Interrupted
@@ -90,13 +90,13 @@ def test_a_request_has_a_total_time(virtually: Callable[..., Any], speak: Callab
 def test_whoever_watches_can_end_a_stage_or_give_it_up(
     virtually: Callable[..., Any], speak: Callable[..., AsyncIterator[Delta]]
 ) -> None:
-    def enough(readings: Sequence[Reading], _now: float) -> str | None:
+    def enough(readings: Sequence[Record], _now: float) -> str | None:
         return "saturated" if len(readings) > 4 else None
 
     taken = carry_out(virtually, lambda _: speak(1.0, 0.0, 1), stage(requests=1000), watch=enough)
     assert (taken.ended, len(taken.readings) < 20) == ("saturated", True)
 
-    def stop(_readings: Sequence[Reading], _now: float) -> str | None:
+    def stop(_readings: Sequence[Record], _now: float) -> str | None:
         raise Interrupted("Stopped on request.")
 
     with pytest.raises(Interrupted):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.load.records import Reading
+from agentlab.bench.load.records import Record
 from agentlab.bench.load.stages import Step, bracket, is_rising, next_value
 
 
-def served(rate: float, service: float, servers: int, requests: int, seed: int) -> list[Reading]:
+def served(rate: float, service: float, servers: int, requests: int, seed: int) -> list[Record]:
     """Readings of a queue with Poisson arrivals and a constant service time."""
     draw = random.Random(seed)
     free, at, readings = [0.0] * servers, 0.0, []
@@ -19,17 +19,17 @@ def served(rate: float, service: float, servers: int, requests: int, seed: int) 
         at += draw.expovariate(rate)
         start = max(at, min(free))
         free[free.index(min(free))] = start + service
-        readings.append(Reading(index, at, at, stamps=array("d", [start + 0.1]), ended=start + service))
+        readings.append(Record(index, at, at, stamps=array("d", [start + 0.1]), ended=start + service))
     return readings
 
 
-def as_seen(readings: list[Reading], now: float) -> list[Reading]:
+def as_seen(readings: list[Record], now: float) -> list[Record]:
     """What is known of them at a moment."""
     seen = []
     for r in readings:
         if r.sent <= now:
             stamps = array("d", [stamp for stamp in r.stamps if stamp <= now])
-            seen.append(Reading(r.index, r.scheduled, r.sent, stamps, ended=r.ended if (r.ended or 0) <= now else None))
+            seen.append(Record(r.index, r.scheduled, r.sent, stamps, ended=r.ended if (r.ended or 0) <= now else None))
     return seen
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.pipeline.branches.trace import item_of, stage_of, step_of, trace
+from agentlab.pipeline.branches.trace import Trace, item_of, stage_of, step_of, trace
 from agentlab.runs.events import Event
 
 IDS = ["draft", "draft/qwen:7b", "draft/qwen#2", "draft@2/=judge.1", "0003:draft", "0003:draft@12/a.b:c#3"]
@@ -48,9 +48,9 @@ def test_the_last_word_on_a_step_holds() -> None:
 
 def test_calls_of_a_stage_and_of_one_of_its_steps() -> None:
     found = trace([_event(n, "call.answered", id_, key="k", sha="s") for n, id_ in enumerate(IDS)])
-    assert [call.id for call in found.calls_of("draft")] == IDS
-    assert [call.id for call in found.calls_of("0003:draft")] == ["0003:draft"]
-    assert found.calls_of("draf") == []
+    assert list(found.of("draft").calls) == IDS
+    assert list(found.of("0003:draft").calls) == ["0003:draft"]
+    assert found.of("draf") == Trace()
     assert [call.id for call in found.calls_by_step()["draft"]] == IDS[:3]
 
 
