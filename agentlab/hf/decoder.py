@@ -1,5 +1,7 @@
-"""A checkpoint loaded with transformers: prompt and token loop. Lives only in the worker process, on one thread."""
+"""A checkpoint loaded with transformers: prompts and texts of answers. Lives only in the worker, on one thread."""
 
+import math
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,10 +10,14 @@ from typing import Any
 import torch  # noqa: TID253 - imported by the decoder alone, in its worker process
 
 from agentlab import machine
-from agentlab.errors import BadRequestError, ModelFileError
-from agentlab.hf.batch import pick as pick
+from agentlab.errors import BadRequestError, ModelFileError, UsageError
+from agentlab.hf.batch import Batch, Row, Token
 from agentlab.hf.clock import stop_clock
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.hf.packed import packed
+from agentlab.lora.card import read_card
+from agentlab.lora.rowwise import rowwise
+from agentlab.lora.stacked import BASE
 from agentlab.workers import memory
 from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
 
@@ -19,28 +25,28 @@ _NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture
 _LESS = "Use a smaller model, or close other programs."
 _BROKEN = "\ufffd"  # stands for bytes that are no whole character yet
 _PATIENCE = 32  # tokens; a character has four bytes at most, but a token may end one and begin the next
+_PARTS = 3  # of the memory that loading left: one is for keys and values, one for moving them
 
 
 class Decoder:
-    """Owns a model and its tokenizer. Not thread-safe."""
+    """Owns a model, its tokenizer and the adapters that were asked for. Not thread-safe."""
 
-    def __init__(self, path: str, adapter: str | None, threads: int) -> None:
+    def __init__(self, path: str, dtype: str, threads: int) -> None:
         """Load the model; see `HfConfig`. Code that comes with a checkpoint is never run, pickles are never read.
 
         Raises:
-            ModelFileError: checkpoint or adapter cannot be loaded, or there is no chat template.
+            ModelFileError: the checkpoint cannot be loaded, or there is no chat template.
         """
         torch.set_num_threads(threads)
-        self._device = machine.device()
-        self._packing = ExitStack()  # never closed: the process ends with the decoder
+        self._path, self._device = Path(path), machine.device()
+        self._open = ExitStack()  # never closed: the process ends with the decoder
         try:
-            self._tokenizer, self._model = _load(path, adapter)
+            self._tokenizer, self._model = _load(path, dtype)
             self._model.to(self._device).eval()
-            self._packing.enter_context(packed(self._model))
+            self._open.enter_context(packed(self._model))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, MemoryError) as error:
-            where = path if adapter is None else f"{path} with {adapter}"
             raise ModelFileError(
-                f"transformers cannot load {where}: {type(error).__name__}: {str(error)[:300]}",
+                f"transformers cannot load {path}: {type(error).__name__}: {str(error)[:300]}",
                 hint=_LESS if memory.ran_out(error) else _NEEDED,
             ) from error
         if not self._tokenizer.chat_template:
@@ -48,40 +54,93 @@ class Decoder:
                 f"{path} holds no chat template, so it cannot be talked to.",
                 hint="Use an instruct model, for example `agentlab models import smollm2-135m`.",
             )
-        self._ends = _ends(self._model.generation_config, self._tokenizer)
+        self._adapters = self._open.enter_context(rowwise(self._model, [], any_base=True))
+        self._places: dict[str | None, int] = {None: BASE}
+        self._batch = Batch(self._model, self._adapters, _ends(self._model.generation_config, self._tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        self._room = _free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
+        self._rows: dict[Row, deque[Token] | None] = {}  # in their order: tokens to be given out; None has to wait yet
+        self._note = self._batch.slow
 
     def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
-        """Decode an answer. Closing the iterator stops the decoding. No schema is enforced, no logprob is given.
+        """Decode an answer, side by side with others. Closing the iterator stops it. No schema is enforced.
 
         Raises:
             BadRequestError: the template refuses the messages.
             ContextOverflowError: prompt and answer do not fit the context.
+            MissingFileError, ModelFileError: there is no such adapter, or it cannot be used with this model.
         """
         prompt = self._tokenize(request.messages)
         most = request.max_tokens if self._context is None else request.tokens_within(self._context, len(prompt))
         generator = torch.Generator(self._device).manual_seed(request.seed % (1 << 63))
+        adapter = self._place(request.adapter)
+        row = Row(adapter, prompt, most, request.temperature, request.top_p, generator, request.logprob)
         text, stops = Detokenizer(self._decode), StopFinder(request.stop)
-        cache, tokens, count, ended = None, prompt, 0, False
-        while count < most and not stops.found:
-            logits, cache = self._forward(tokens, cache)
-            token = pick(logits, request.temperature, request.top_p, generator)
-            ended = token in self._ends
-            if ended:
-                break
-            count, tokens = count + 1, [token]
-            if piece := stops.feed(text.feed(token)):
-                yield Chunk(text=piece)
-        rest = stops.feed(text.rest()) + stops.rest()
-        finish = "stop" if ended or stops.found else "length"
-        yield Chunk(text=rest, finish=finish, prompt_tokens=len(prompt), completion_tokens=count)
+        count, logprob, finish = 0, 0.0, None
+        self._rows[row] = None
+        try:
+            while not self._may_enter(row):
+                yield Chunk()
+            self._rows[row] = deque(self._batch.admit([row]))
+            while finish is None and not stops.found:
+                token = self._next(row)
+                finish = token.finish
+                if finish != "stop":
+                    count, logprob = count + 1, logprob + (token.logprob or 0.0)
+                    yield Chunk(text=stops.feed(text.feed(token.token)))
+        finally:
+            del self._rows[row]
+            self._batch.evict([row])
+        rest, (note, self._note) = stops.feed(text.rest()) + stops.rest(), (self._note, None)
+        yield Chunk(
+            text=rest,
+            finish="stop" if finish == "stop" or stops.found else "length",
+            prompt_tokens=len(prompt),
+            completion_tokens=count,
+            logprob=logprob / count if request.logprob and count and math.isfinite(logprob) else None,
+            note=note,
+        )
 
-    @torch.inference_mode()
-    def _forward(self, tokens: Sequence[int], cache: Any) -> tuple[torch.Tensor, Any]:
-        """(logits of the next token, float of shape (vocabulary,); the attention cache with these tokens)."""
-        given = torch.tensor([tokens], device=self._device)
-        out = self._model(input_ids=given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[0, -1].float(), out.past_key_values
+    def _place(self, adapter: str | None) -> int:
+        """Where an adapter is in the stack; it is read when it is first asked for."""
+        if adapter not in self._places:
+            folder = Path(adapter or "")
+            try:
+                self._check_base(folder)
+                self._places[adapter] = self._adapters.put(folder)
+            except UsageError as error:
+                raise ModelFileError(
+                    f"{folder.name} cannot be used with {self._path.name}: {error.message}", hint=error.hint
+                ) from error
+            self._note = self._adapters.slow or self._note
+        return self._places[adapter]
+
+    def _check_base(self, adapter: Path) -> None:
+        """Shapes do not tell two checkpoints of one architecture apart; the card of an adapter does, if it has one."""
+        known = read_card(adapter).base
+        if known.fingerprint and known.path != str(self._path) and known.fingerprint != fingerprint_of(self._path):
+            raise UsageError(
+                "it was trained on another base model, as its fingerprint says.",
+                hint=f"Use the one that it was trained on: {known.path}.",
+            )
+
+    def _may_enter(self, row: Row) -> bool:
+        """Whether it is the next one, and there is memory for it beside those that are in."""
+        inside = [each for each, tokens in self._rows.items() if tokens is not None]
+        longest = max(len(each.prompt) + each.max_tokens for each in (row, *inside))
+        is_next = row is next(each for each, tokens in self._rows.items() if tokens is None)
+        return is_next and (not inside or longest * (len(inside) + 1) <= self._room)
+
+    def _next(self, row: Row) -> Token:
+        """The next token of a row that is in. Whoever has none left asks for one of each."""
+        tokens = self._rows[row]
+        assert tokens is not None
+        if not tokens:
+            for token in self._batch.step():
+                waiting = self._rows.get(token.row)
+                if waiting is not None:
+                    waiting.append(token)
+        return tokens.popleft()
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -107,21 +166,27 @@ class Decoder:
         return tokens
 
 
-def _load(path: str, adapter: str | None) -> tuple[Any, Any]:
+def _load(path: str, dtype: str) -> tuple[Any, Any]:
     """(tokenizer, model) of a checkpoint folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     stop_clock()
     only_here = {"local_files_only": True, "trust_remote_code": False}
     tokenizer: Any = AutoTokenizer.from_pretrained(path, **only_here)
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True, **only_here)
-    if adapter is None:
-        return tokenizer, model
-    from peft import PeftModel
+    return tokenizer, AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **only_here)
 
-    if not (Path(adapter) / "adapter_model.safetensors").is_file():
-        raise ValueError("the adapter has no safetensors")  # peft would read a pickle instead
-    return tokenizer, PeftModel.from_pretrained(model, adapter, is_trainable=False, local_files_only=True)
+
+def _bytes_of_token(model: Any) -> int:
+    """What a token takes in the cache: keys and values of every layer."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_attention_heads", 1)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
+
+
+def _free_bytes(device: str) -> int:
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else machine.memory().available
 
 
 def _ends(config: Any, tokenizer: Any) -> frozenset[int]:

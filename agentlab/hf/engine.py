@@ -13,30 +13,29 @@ from agentlab.errors import MissingFileError
 from agentlab.workers import deaths
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
+CALLS = 64  # at a time; the worker lets in what fits into the memory, in their order
+
 
 @dataclass(frozen=True, slots=True)
 class HfConfig:
-    """How a model is loaded: the folder of the checkpoint, and that of a PEFT adapter. `threads` change last bits."""
+    """How a model is loaded. `dtype` "auto" is the type that its weights are stored in; `threads` change last bits."""
 
     path: Path
-    adapter: Path | None = None
+    dtype: str = "auto"
     threads: int = 1
     load_seconds: float = 300.0
 
 
 class HfEngine(ChatProcess):
-    """A `ChatEngine` for one checkpoint. Schemas are not enforced."""
+    """A `ChatEngine` for one checkpoint, with an adapter for each answer. Schemas are not enforced."""
 
     def __init__(self, config: HfConfig) -> None:
         """Nothing is started or read before the first call."""
 
-        adapter = None if config.adapter is None else str(config.adapter.absolute())
-
         def load(_: Callable[[], bool]) -> dict[str, Any]:
-            for folder in (config.path, config.adapter):
-                if folder is not None and not folder.is_dir():
-                    raise MissingFileError(f"There is no folder {folder}.", hint="`agentlab models list` shows all.")
-            return {"path": str(config.path.absolute()), "adapter": adapter, "threads": config.threads}
+            if not config.path.is_dir():
+                raise MissingFileError(f"There is no folder {config.path}.", hint="`agentlab models list` shows all.")
+            return {"path": str(config.path.absolute()), "dtype": config.dtype, "threads": config.threads}
 
         super().__init__(
             ChatWorker(
@@ -47,5 +46,6 @@ class HfEngine(ChatProcess):
                 load=load,
                 load_seconds=config.load_seconds,
                 death=lambda status, _: deaths.describe(status),
+                calls=CALLS,
             )
         )

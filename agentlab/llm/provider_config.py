@@ -179,11 +179,18 @@ class GgufProvider(StrictModel):
 
 
 class HfProvider(StrictModel):
-    """A checkpoint of transformers that runs here, with a LoRA adapter if one is named."""
+    """A checkpoint of transformers that runs here, with a LoRA adapter if one is named.
+
+    Providers of one checkpoint share a process, whatever their adapters.
+    """
 
     kind: Literal["hf"]
     model_path: Place = Field(description="A folder with config.json and safetensors, in `models/` or by its path.")
     adapter: Place | None = Field(None, description="A PEFT adapter, in `adapters/` or by its path.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="What it computes in; auto is the type it is stored in. bfloat16 changes some answers.",
+    )
     total: float = Field(600, gt=0, le=86_400, description="Seconds for one answer: a safety net.")
 
 

@@ -16,7 +16,9 @@ _ALONE = "__base__"  # PEFT's name for no adapter
 
 
 class Rowwise(Protocol):
-    """Adapters of a model, applied together."""
+    """Adapters of a model, applied together. `slow` says why that takes long; None if it does not."""
+
+    slow: str | None
 
     def rows(self, rows: Sequence[int]) -> None:
         """See `Stack.rows`."""
@@ -32,17 +34,20 @@ class Rowwise(Protocol):
 
 
 @contextmanager
-def rowwise(model: Any, folders: Sequence[Path], dtype: torch.dtype | None = None) -> Iterator[Rowwise]:
+def rowwise(
+    model: Any, folders: Sequence[Path], dtype: torch.dtype | None = None, *, any_base: bool = False
+) -> Iterator[Rowwise]:
     """Adapters for the rows of batches, inside the `with` block; afterwards the model is as it was.
 
     Until `rows` names others, every row is the base's. The adapters are stacked if every layer that they change is
     linear. Otherwise (GPT-2's layers are convolutions) PEFT applies them, one after the other in each layer: the same
-    outputs, later.
+    outputs, later. Without adapters to begin with, it is the model that decides.
 
     Args:
         model: the base model itself, not wrapped by PEFT, on one device.
         folders: adapters in PEFT format, made for this model; rows name them by their place here.
         dtype: of the adapters' factors; None for the model's own.
+        any_base: see `reading.union`.
 
     Raises:
         MissingFileError, DataError, ModelFileError: as `Adapter`.
@@ -50,14 +55,24 @@ def rowwise(model: Any, folders: Sequence[Path], dtype: torch.dtype | None = Non
     """
     with ExitStack() as opened:
         adapters = [opened.enter_context(Adapter(folder)) for folder in folders]
-        changed = list(union(adapters)) if adapters else []
-        linear = all(isinstance(layer_of(model, name), torch.nn.Linear) for name in changed)
-        stack = AdapterStack.of(adapters if linear else [], device=model.device, dtype=dtype or model.dtype)
+        if adapters:
+            names = union(adapters, any_base=any_base)
+            linear = all(isinstance(layer_of(model, name), torch.nn.Linear) for name in names)
+        else:
+            from transformers.pytorch_utils import Conv1D
+
+            linear = not any(isinstance(module, Conv1D) for module in model.modules())
+        stack = AdapterStack.of(
+            adapters if linear else [], device=model.device, dtype=dtype or model.dtype, any_base=any_base
+        )
     if linear:
         with stack.installed(model):
             yield stack
         return
-    with _injected(model, folders) as named:
+    with ExitStack() as hooks:
+        named = _Named(model, hooks, any_base)
+        for folder in folders:
+            named.put(folder)
         yield named
 
 
@@ -69,10 +84,16 @@ class AdapterStack(Stack):
     Args:
         device: of the base model.
         dtype: of the stacked factors.
+        any_base: see `reading.union`.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    slow: str | None = None
+
+    def __init__(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, any_base: bool = False
+    ) -> None:
         super().__init__({}, 0)
+        self._any_base = any_base
         self._kind: dict[str, Any] = {"device": device, "dtype": dtype}
         self._held: dict[int, Adapter] = {}
         self._factors: dict[str, Factors] = {}  # A (adapters, rank, inputs) and B (adapters, outputs, rank) of a layer
@@ -84,6 +105,7 @@ class AdapterStack(Stack):
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        any_base: bool = False,
     ) -> Self:
         """Stack open adapters, in this order; they can be closed afterwards.
 
@@ -92,8 +114,8 @@ class AdapterStack(Stack):
             DataError: a layer has different shapes in two of them.
         """
         if adapters:
-            union(adapters)
-        stack = cls(device, dtype)
+            union(adapters, any_base=any_base)
+        stack = cls(device, dtype, any_base)
         stack.size = len(adapters)
         for place, adapter in enumerate(adapters):
             stack._fill(place, adapter)
@@ -103,10 +125,10 @@ class AdapterStack(Stack):
         """See `Rowwise.put`."""
         place = min(set(range(self.size + 1)) - set(self._held))
         with Adapter(folder) as adapter:
-            union([*self._held.values(), adapter])
             if self._model is not None:
                 for name, module in adapter.modules.items():
                     linear_layer(self._model, name, module.inputs, module.outputs)
+            union([*self._held.values(), adapter], any_base=self._any_base)
             self._fill(place, adapter)
         return place
 
@@ -153,39 +175,54 @@ class AdapterStack(Stack):
 
 
 class _Named:
-    """Adapters that PEFT has put into the model, called by their places."""
+    """Adapters that PEFT puts into the model, called by their places."""
 
-    def __init__(self, wrapped: Any, hooks: ExitStack) -> None:
-        self._wrapped, self._hooks = wrapped, hooks
-        self._names: dict[int, str] = {}
+    slow: str | None = (
+        "Its adapters change layers that are not linear: PEFT applies them one after the other, which takes longer."
+    )
+
+    def __init__(self, model: Any, hooks: ExitStack, any_base: bool) -> None:
+        self._model, self._hooks, self._any_base = model, hooks, any_base
+        self._wrapped: Any = None  # PEFT does not work without any adapter
+        self._held: dict[int, tuple[str, Adapter]] = {}
         self._rows: list[str] | None = None
         self._hooked: set[int] = set()
         self._count = 0
 
     def rows(self, rows: Sequence[int]) -> None:
-        check_rows(rows, self._names)
-        self._rows = [_ALONE if row == BASE else self._names[row] for row in rows]
+        check_rows(rows, self._held)
+        self._rows = [_ALONE if row == BASE else self._held[row][0] for row in rows]
 
     def put(self, folder: Path) -> int:
-        place, name = min(set(range(len(self._names) + 1)) - set(self._names)), str(self._count)
+        place, name = min(set(range(len(self._held) + 1)) - set(self._held)), str(self._count)
         self._count += 1
+        with Adapter(folder) as adapter:
+            union([*(each for _, each in self._held.values()), adapter], any_base=self._any_base)
         try:
-            self._wrapped.load_adapter(str(folder), adapter_name=name)
+            self._load(str(folder), name)
         except (RuntimeError, ValueError) as error:
             raise UsageError(
                 f"{folder} does not fit the model: {str(error)[:300]}",
                 hint="Apply adapters to the base model that they were trained on.",
             ) from error
-        self._names[place] = name
-        for stale in set(self._wrapped.peft_config) - set(self._names.values()):
+        self._held[place] = name, adapter
+        for stale in set(self._wrapped.peft_config) - {known for known, _ in self._held.values()}:
             self._wrapped.delete_adapter(stale)
         self._wrapped.eval()
         self._hook()
         return place
 
     def drop(self, place: int) -> None:
-        self._names.pop(place, None)  # PEFT does not work without any adapter: it goes when the next one has come
+        self._held.pop(place, None)  # from PEFT it goes when the next one has come
         self._rows = None
+
+    def _load(self, folder: str, name: str) -> None:
+        from peft import LoraConfig, PeftModel
+
+        if self._wrapped is None:
+            self._wrapped = PeftModel(self._model, LoraConfig.from_pretrained(folder), adapter_name="empty")
+            self._hooks.callback(self._wrapped.unload)
+        self._wrapped.load_adapter(folder, adapter_name=name)
 
     def _hook(self) -> None:
         from peft.tuners.lora import LoraLayer
@@ -198,18 +235,3 @@ class _Named:
 
     def _named(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return args, {**kwargs, "adapter_names": self._rows or [_ALONE] * len(args[0])}
-
-
-@contextmanager
-def _injected(model: Any, folders: Sequence[Path]) -> Iterator[_Named]:
-    from peft import LoraConfig, PeftModel
-
-    wrapped: Any = PeftModel(model, LoraConfig.from_pretrained(str(folders[0])), adapter_name="empty")
-    try:
-        with ExitStack() as hooks:
-            named = _Named(wrapped, hooks)
-            for folder in folders:
-                named.put(folder)
-            yield named
-    finally:
-        wrapped.unload()

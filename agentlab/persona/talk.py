@@ -35,15 +35,11 @@ TASK = "chat"
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One who answers. `model` is its name in the config, None whoever that asks; `system` is what it was trained with.
-
-    `bytes` is about what it takes on this machine.
-    """
+    """One who answers. `model` is its name in the config, None for whom that asks; `system` it was trained with."""
 
     name: str
     model: str | None = None
     system: str | None = None
-    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +53,15 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """A local model: a provider of the config, with paths as they are."""
+    """A local model: a provider of the config, with paths as they are.
+
+    `process` is what answers, which adapters of one checkpoint share; `bytes` about what it takes.
+    """
 
     speaker: Speaker
     provider: Mapping[str, Any]
+    process: tuple[Path | None, ...]
+    bytes: int
 
 
 def cast_of(
@@ -132,20 +133,21 @@ def _voice(name: str, base: Path, adapter: Path | None, system: str | None) -> _
     if adapter is not None:
         provider["adapter"] = escape(str(adapter))
     needed = sum(part.stat().st_size for part in weights) + _LIBRARIES[kind]
-    return _Voice(Speaker(name, name, system, needed), provider)
+    return _Voice(Speaker(name, name, system), provider, (base, adapter if kind == "gguf" else None), needed)
 
 
 def _cast(config: LLMConfig, voices: Sequence[_Voice]) -> Cast:
     """One model for each voice, with the settings of `config`."""
     speakers = tuple(voice.speaker for voice in voices)
     names = [speaker.name for speaker in speakers]
-    together = len(names) == 1 or sum(each.bytes for each in speakers) <= machine.memory().available
+    processes = {voice.process: voice.bytes for voice in voices}
+    together = len(processes) == 1 or sum(processes.values()) <= machine.memory().available
     tree = {
         **config.model_dump(include={"defaults", "budget", "ledger"}),
         "providers": {voice.speaker.name: voice.provider for voice in voices},
         "models": {name: {"provider": name, "id": "local", "price": {"input": 0, "output": 0}} for name in names},
         "roles": {"primary": names},
-        "threads": machine.threads(config.threads, workers=len(names) if together else 1),
+        "threads": machine.threads(config.threads, workers=len(processes) if together else 1),
     }
     return Cast(LLMConfig.model_validate(tree, context={"env": {}}), speakers, together)
 

@@ -1,18 +1,14 @@
-"""Which base model a checkpoint folder holds, and which an adapter belongs to. Nothing is loaded."""
+"""Which base model an adapter belongs to, and where it lies on this machine. Nothing is loaded."""
 
-import hashlib
-from functools import lru_cache
 from pathlib import Path, PurePath
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
-from agentlab.files import open_file
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import read_card
 from agentlab.lora.settings import read_settings
 from agentlab.models.store import find
 
-_DECIDING = ("config.json", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt", "*.jinja", "*_tokens*.json")
-_BLOCK = 1 << 20
 _HINT = "Say with --base where the base model lies: a name of `agentlab models list`, or a path with a slash."
 
 
@@ -68,31 +64,3 @@ def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | No
             hint="Name the right one with --base, or take this one all the same with --any-base.",
         )
     return same
-
-
-def fingerprint_of(folder: Path) -> str:
-    """The digest ("sha256:...") of all bytes of a checkpoint's config, weights and tokenizer, and of their names.
-
-    About a second per GB. Remembered per process for as long as a file keeps its size and modification time.
-
-    Raises:
-        MissingFileError: there are no such files.
-    """
-    digest = hashlib.sha256()
-    files = sorted({path for pattern in _DECIDING for path in folder.glob(pattern) if path.is_file()})
-    if not files:
-        raise MissingFileError(f"{folder} is no checkpoint folder.", hint="`agentlab models list` shows what is there.")
-    for path in files:
-        found = path.stat()
-        digest.update(f"{path.name}={_of_file(path.absolute(), found.st_size, found.st_mtime_ns)}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
-@lru_cache(maxsize=1024)
-def _of_file(path: Path, size: int, modified: int) -> str:
-    del size, modified  # parts of the cache's key
-    digest = hashlib.sha256()
-    with open_file(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

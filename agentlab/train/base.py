@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 
 from agentlab import machine
 from agentlab.errors import MissingError, MissingFileError, ModelFileError
+from agentlab.hf.fingerprint import fingerprint_of as fingerprint_of
 from agentlab.runs.atomic import read_text
-from agentlab.train.adapter_base import fingerprint_of as fingerprint_of
 from agentlab.train.config import Attention, Precision
 from agentlab.workers import memory
 

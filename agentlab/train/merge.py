@@ -10,13 +10,14 @@ import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 
 from agentlab import __version__, machine
 from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
 from agentlab.lora.writing import staged
 from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import read_text, write_json
 from agentlab.runs.document import Block, Code, Document, Table, Text, number
-from agentlab.train.adapter_base import fingerprint_of, same_base
+from agentlab.train.adapter_base import same_base
 from agentlab.train.base import load_base
 from agentlab.train.config import Precision
 from agentlab.train.probes import Apart, apart, logits

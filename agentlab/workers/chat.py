@@ -18,6 +18,7 @@ class ChatRequest:
         top_p: share of the probability that is sampled from; None leaves it to the engine.
         logprob: whether `Chunk.logprob` is wanted.
         clamp: `max_tokens` may be more than the prompt leaves room for; the answer is as long as there is room.
+        adapter: the folder of an adapter, where the engine takes one per answer; None for the model alone.
     """
 
     messages: Sequence[Mapping[str, str]]
@@ -30,6 +31,7 @@ class ChatRequest:
     top_p: float | None = None
     logprob: bool = False
     clamp: bool = False
+    adapter: str | None = None
 
     def tokens_within(self, context: int, prompt: int) -> int:
         """How many tokens the answer may have beside a prompt of `prompt` tokens in a context of `context`.
@@ -57,6 +59,7 @@ class Chunk:
         decode_seconds: for the answer, from the prompt's end on.
         logprob: mean natural log-probability of the answer's tokens under the raw logits, before temperature, top_p
             and schema; None when it was not asked for, or no token was generated.
+        note: what the user should know of how it was computed, such as that it took a slow way.
     """
 
     text: str = ""
@@ -67,6 +70,7 @@ class Chunk:
     prefill_seconds: float | None = None
     decode_seconds: float | None = None
     logprob: float | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Loaded:
 
 
 class ChatEngine(Protocol):
-    """A loaded model. One call at a time; a second caller waits."""
+    """A loaded model. It may be called from several threads; what it cannot do at a time waits."""
 
     def chat(self, request: ChatRequest, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Chunk]:
         """Stream an answer.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from agentlab.gguf.header import read_header
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE
 from agentlab.lora.reading import Adapter
-from agentlab.train.adapter_base import fingerprint_of
 from tests.cli.conftest import Answer
 from tests.unit.lora.folders import deltas, write_folder
 from tests.unit.train.merging import train, write_checkpoint

@@ -22,12 +22,16 @@ PROVIDERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a provider may know besides its own config; `threads` is the config's, see `machine.threads`."""
+    """What a provider may know besides its own config; `threads` is the config's, see `machine.threads`.
+
+    `engines` are local models by how they are loaded: providers that differ in an adapter only share one.
+    """
 
     env: Mapping[str, str]
     workspace: Workspace
     timeout: Timeout = field(default_factory=Timeout)
     threads: int | None = None
+    engines: dict[Any, Any] = field(default_factory=dict)
 
 
 class Factory(Protocol):

@@ -4,6 +4,7 @@ The engine answers in a thread, its chunks are handed to the event loop.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -18,32 +19,41 @@ from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.metadata import read
 from agentlab.gguf.process import WorkerEngine
 from agentlab.gguf.proof import Proofs
-from agentlab.hf.engine import HfConfig, HfEngine
+from agentlab.hf.engine import CALLS, HfConfig, HfEngine
 from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.providers import Surroundings
 from agentlab.llm.types import Delta, Request, Usage
 from agentlab.models import store
 from agentlab.workers.chat import ChatEngine, ChatRequest, Chunk
 
+LOG = logging.getLogger("agentlab.llm")
 _ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _WEIGHTS = "adapter_model.safetensors"
 
 
 class LocalModel:
-    """Serves one engine. Questions that come while it answers wait their turn."""
+    """Serves one engine. Questions that come while it is busy wait their turn."""
 
-    def __init__(self, engine: ChatEngine, *, seconds: float, grammar: bool) -> None:
-        """`seconds` is the safety net for one answer; `grammar` says whether the engine enforces schemas."""
+    def __init__(
+        self, engine: ChatEngine, *, seconds: float, grammar: bool, calls: int = 1, adapter: Path | None = None
+    ) -> None:
+        """`seconds` is the safety net for one answer; `grammar` says whether the engine enforces schemas.
+
+        `calls` is how many questions it is asked at a time, `adapter` the one that answers, where it can exchange them.
+        """
         self._engine = engine
         self._seconds = seconds
         self._grammar = grammar
-        self._turn = asyncio.Lock()  # first come, first served, which the engine's own lock is not
+        self._adapter = None if adapter is None else str(adapter.absolute())
+        self._turns = asyncio.Semaphore(calls)  # first come, first served, which the engine's own is not
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Answer piece by piece. Leaving early, by cancellation too, stops the engine at its next token."""
         question = self._question(request)
-        async with self._turn, aclosing(self._answer(question)) as chunks:
+        async with self._turns, aclosing(self._answer(question)) as chunks:
             async for chunk in chunks:
+                if chunk.note is not None:
+                    LOG.warning("%s", chunk.note)
                 yield _delta(chunk)
 
     async def _answer(self, question: ChatRequest) -> AsyncGenerator[Chunk, None]:
@@ -90,6 +100,7 @@ class LocalModel:
             stop=request.stop,
             top_p=request.top_p,
             clamp=True,
+            adapter=self._adapter,
         )
 
     async def close(self) -> None:
@@ -157,8 +168,9 @@ def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalMode
         )
     adapter = None if provider.adapter is None else _hf_adapter(where, provider.adapter, surroundings.workspace)
     threads = machine.threads(surroundings.threads, workers=2)  # half of the cores, as for a GGUF file
-    engine = HfEngine(HfConfig(path, adapter, threads=threads))
-    return LocalModel(engine, seconds=provider.total, grammar=False)
+    config = HfConfig(path.absolute(), provider.dtype, threads)
+    engine = surroundings.engines.setdefault(config, HfEngine(config))
+    return LocalModel(engine, seconds=provider.total, grammar=False, calls=CALLS, adapter=adapter)
 
 
 def _hf_adapter(where: str, name: str, workspace: Workspace) -> Path:

@@ -4,22 +4,42 @@ The model means nothing; what counts is that its words come out as asked.
 """
 
 import json
+import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import chat_template_utils
 
-from agentlab.errors import BadRequestError, ContextOverflowError, ModelFileError
+from agentlab.errors import BadRequestError, ContextOverflowError, MissingFileError, ModelFileError
 from agentlab.hf.decoder import Decoder
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.workers.chat import ChatRequest
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT has opinions on every model
 TEMPLATE = (
     "{% if messages[0].content == 'no' %}{{ raise_exception('never') }}{% endif %}"
     "{% for m in messages %}{{ m.content }} {% endfor %}{{ strftime_now('%Y') }}"
 )
 HI = [{"role": "user", "content": "w1 w2"}]
+
+
+def tiny(path, hidden_size=16):
+    sizes = {"hidden_size": hidden_size, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        config = LlamaConfig(vocab_size=40, max_position_embeddings=64, eos_token_id=38, bos_token_id=None, **sizes)
+        LlamaForCausalLM(config).save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +52,7 @@ def folder(tmp_path_factory):
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
     fast.chat_template = TEMPLATE
     fast.save_pretrained(path)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        config = LlamaConfig(vocab_size=40, max_position_embeddings=64, eos_token_id=38, bos_token_id=None, **sizes)
-        LlamaForCausalLM(config).save_pretrained(path)
-    return path
+    return tiny(path)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +63,7 @@ def own_clock(monkeypatch):
 
 @pytest.fixture
 def decoder(folder):
-    return Decoder(str(folder), None, 1)
+    return Decoder(str(folder), "auto", 1)
 
 
 def ask(decoder, messages=HI, **changes):
@@ -57,22 +72,30 @@ def ask(decoder, messages=HI, **changes):
     return "".join(chunk.text for chunk in chunks), chunks[-1]
 
 
+@torch.inference_mode()
+def logits_of(decoder, tokens):
+    return decoder._model(torch.tensor([tokens])).logits[0, -1]
+
+
 def test_an_answer_has_its_counts_and_a_seed_repeats_it(decoder):
     text, last = ask(decoder)
     assert (last.finish, last.prompt_tokens, last.completion_tokens) == ("length", 3, 8)
     assert len(text.split()) == 8
+    assert last.logprob is None
     assert ask(decoder)[0] == text
     assert ask(decoder, seed=1)[0] != text
 
 
 def test_the_cache_changes_nothing(decoder):
     """Token by token with the attention cache, as without it from the text so far."""
-    text, _ = ask(decoder, temperature=0.0, max_tokens=6)
-    prompt = decoder._tokenize(HI)
+    text, last = ask(decoder, temperature=0.0, max_tokens=6, logprob=True)
+    prompt, logprobs = decoder._tokenize(HI), []
     for word in text.split():
-        logits, _ = decoder._forward(prompt, None)
+        logits = logits_of(decoder, prompt)
         prompt.append(int(logits.argmax()))
+        logprobs.append(float(logits.log_softmax(-1).max()))
         assert decoder._decode(prompt[-1:]) == word
+    assert last.logprob == pytest.approx(sum(logprobs) / 6, abs=1e-5)
 
 
 def test_a_stop_text_ends_the_answer_and_is_no_part_of_it(decoder):
@@ -105,7 +128,7 @@ def test_a_folder_that_lacks_a_part_says_so(folder, tmp_path, part):
         if file.name != part:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelFileError, match="cannot load"):
-        Decoder(str(tmp_path), None, 1)
+        Decoder(str(tmp_path), "auto", 1)
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(folder, tmp_path):
@@ -116,7 +139,7 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "thief.py").write_text(f"open({str(tmp_path / 'stolen')!r}, 'w')\n")
     with pytest.raises(ModelFileError):
-        Decoder(str(tmp_path), None, 1)
+        Decoder(str(tmp_path), "auto", 1)
     assert not (tmp_path / "stolen").exists()
 
 
@@ -124,12 +147,7 @@ def test_a_pickle_is_never_read(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name.replace("model.safetensors", "pytorch_model.bin")).write_bytes(file.read_bytes())
     with pytest.raises(ModelFileError):
-        Decoder(str(tmp_path), None, 1)
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_model.bin").write_bytes(b"not read")
-    with pytest.raises(ModelFileError, match="no safetensors"):
-        Decoder(str(folder), str(adapter), 1)
+        Decoder(str(tmp_path), "auto", 1)
 
 
 def test_a_checkpoint_without_a_chat_template_cannot_be_talked_to(folder, tmp_path):
@@ -137,25 +155,125 @@ def test_a_checkpoint_without_a_chat_template_cannot_be_talked_to(folder, tmp_pa
         if file.name != "chat_template.jinja":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelFileError, match="no chat template"):
-        Decoder(str(tmp_path), None, 1)
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
-def test_an_adapter_changes_the_answer(folder, tmp_path, decoder):
-    from peft import LoraConfig, get_peft_model
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        base = LlamaForCausalLM.from_pretrained(folder)
-        config = LoraConfig(r=4, lora_alpha=64, init_lora_weights=False, target_modules=["q_proj", "v_proj"])
-        get_peft_model(base, config).save_pretrained(tmp_path)
-    adapted = Decoder(str(folder), str(tmp_path), 1)
-    given = decoder._tokenize(HI)
-    assert not torch.allclose(adapted._forward(given, None)[0], decoder._forward(given, None)[0], atol=1e-3)
-    assert ask(adapted, max_tokens=3)[1].completion_tokens == 3
+        Decoder(str(tmp_path), "auto", 1)
 
 
 def test_half_a_character_is_refused_and_the_next_question_answered(decoder):
     with pytest.raises(BadRequestError, match="half of a character"):
         ask(decoder, [{"role": "user", "content": "w1 \ud800"}])
     assert ask(decoder)[1].completion_tokens == 8
+
+
+def test_the_type_it_computes_in_can_be_chosen(folder):
+    assert Decoder(str(folder), "bfloat16", 1)._model.dtype is torch.bfloat16
+
+
+# -- side by side, under adapters -------------------------------------------------------------------------------
+
+
+def persona(folder, base, seed=0, **card):
+    """A random adapter of a tiny checkpoint."""
+    targets = ["c_attn"] if (base / "convolutional").exists() else ["q_proj", "v_proj"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(base)
+        config = LoraConfig(r=4, target_modules=targets)
+        config.fan_in_fan_out = targets == ["c_attn"]
+        model = get_peft_model(model, config)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter)
+        model.save_pretrained(folder)
+    (folder / "card.json").write_text(json.dumps({"base": card}))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def personas(folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("personas")
+    return [None, *(persona(place / str(seed), folder, seed) for seed in (1, 2))]
+
+
+def chats(decoder, requests, after=0):
+    """What is said when all are asked for a piece in turn, the later ones some pieces later."""
+    running = {place: decoder.chat(request) for place, request in enumerate(requests)}
+    said, turn = ["" for _ in requests], 0
+    while running:
+        for place, chunks in list(running.items()):
+            if turn < place * after:
+                continue
+            chunk = next(chunks)
+            said[place] += chunk.text
+            if chunk.finish:
+                running.pop(place).close()
+        turn += 1
+    return said
+
+
+@pytest.mark.parametrize("after", [0, 2], ids=["at once", "one after the other"])
+def test_side_by_side_each_says_what_it_says_alone(decoder, personas, after):
+    asked = [
+        ChatRequest(HI, max_tokens=8, adapter=personas[place % 3], temperature=float(place > 3), seed=place)
+        for place in range(6)
+    ]
+    alone = [chats(decoder, [each])[0] for each in asked]
+    assert len(set(alone[:3])) == 3
+    assert chats(decoder, asked, after) == alone
+    assert len(decoder._batch) == 0
+
+
+def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
+    decoder._room = 33
+    chunks = [decoder.chat(ChatRequest(HI, max_tokens=size)) for size in (8, 8, 20, 2)]
+    said = [[next(each).text for _ in range(3)] for each in chunks]
+    assert [all(pieces) for pieces in said] == [True, True, False, False]  # the last one would fit beside them
+    chunks[2].close()
+    assert next(chunks[3]).text
+    for each in chunks:
+        each.close()
+    assert (len(decoder._batch), decoder._rows) == (0, {})
+
+
+def test_one_that_was_left_or_refused_leaves_its_place(decoder, personas, tmp_path):
+    running = [decoder.chat(ChatRequest(HI, max_tokens=8, adapter=each)) for each in personas]
+    pieces = [next(each).text for each in running]
+    running[1].close()
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 4}')
+    (tmp_path / "adapter_model.bin").write_bytes(b"not read")
+    with pytest.raises(MissingFileError, match="only a pickled"):
+        next(decoder.chat(ChatRequest(HI, max_tokens=8, adapter=str(tmp_path))))
+    assert len(decoder._batch) == 2
+    for place in (0, 2):
+        rest = "".join(chunk.text for chunk in running[place])
+        assert pieces[place] + rest == ask(decoder, adapter=personas[place], temperature=0.0)[0]
+
+
+def test_an_adapter_of_another_base_is_refused_by_its_name(decoder, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    same = persona(tmp_path / "same", folder, path="elsewhere", fingerprint=fingerprint_of(tmp_path / "copy"))
+    assert ask(decoder, adapter=same)[1].completion_tokens
+    other = persona(tmp_path / "other", folder, path="elsewhere", fingerprint="sha256:0")
+    with pytest.raises(ModelFileError, match=r"^other cannot be used with tiny.*another base"):
+        ask(decoder, adapter=other)
+    wide = tiny(tmp_path / "wide", hidden_size=32)
+    with pytest.raises(ModelFileError, match=r"^larger cannot be used with tiny.*maps 16 numbers"):
+        ask(decoder, adapter=persona(tmp_path / "larger", wide))
+
+
+def test_layers_that_are_not_linear_go_the_slow_way_and_say_so_once(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "base")
+    config = GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=1, n_head=2, eos_token_id=38)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "convolutional").touch()
+    decoder = Decoder(str(tmp_path / "base"), "auto", 1)
+    plain, last = ask(decoder, temperature=0.0)
+    assert last.note is None
+    adapters = [None, *(persona(tmp_path / name, tmp_path / "base", seed) for seed, name in enumerate(("one", "two")))]
+    said, last = ask(decoder, temperature=0.0, adapter=adapters[1])
+    assert "PEFT" in last.note
+    assert said != plain
+    asked = [ChatRequest(HI, max_tokens=8, adapter=each) for each in adapters]
+    assert chats(decoder, asked)[:2] == [plain, said]
+    assert ask(decoder, adapter=adapters[2])[1].note is None

@@ -8,9 +8,9 @@ import pytest
 from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.llm.config import LLMConfig
 from agentlab.persona.talk import Cast, cast_of
-from agentlab.train.adapter_base import fingerprint_of
 from tests.unit.lora.folders import deltas, write_folder
 
 CONFIG = LLMConfig.model_validate(
@@ -113,3 +113,6 @@ def test_together_they_share_the_threads_and_have_to_fit_into_the_memory(
     in_turn = cast(place, "mine", "gguf")
     assert (in_turn.together, in_turn.config.threads) == (False, 6)
     assert cast(place, "mine").together  # there is nothing to be gained by a turn
+    write_folder(place.adapters / "other", deltas(2), base_model_name_or_path="models/ours")
+    shared = cast(place, "mine", "other")  # one process, whatever their number
+    assert (shared.together, shared.config.threads) == (True, 6)

@@ -7,8 +7,9 @@ import pytest
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE
-from agentlab.train.adapter_base import base_of, fingerprint_of, same_base
+from agentlab.train.adapter_base import base_of, same_base
 from tests.unit.lora.folders import deltas, write_folder
 
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agentlab.errors import AgentlabError, DataError, MissingFileError, ModelFileError, StorageError, UsageError
+from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE
 from agentlab.lora.reading import WEIGHTS_FILE, Adapter
 from agentlab.machine import Memory
-from agentlab.train.adapter_base import fingerprint_of
 from agentlab.train.merge import MergeResult, merge
 from tests.unit.lora.deltas import random_delta
 from tests.unit.lora.folders import deltas, write_folder

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.hf.decoder import pick
+from agentlab.hf.batch import pick
 
 LOGITS = torch.tensor([0.5, 3.0, 2.0, -1.0]).log_softmax(-1)
 

@@ -1,0 +1,39 @@
+"""Which base model a checkpoint folder holds: a digest of what decides its answers. Nothing is loaded."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from agentlab.errors import MissingFileError
+from agentlab.files import open_file
+
+_DECIDING = ("config.json", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt", "*.jinja", "*_tokens*.json")
+_BLOCK = 1 << 20
+
+
+def fingerprint_of(folder: Path) -> str:
+    """The digest ("sha256:...") of all bytes of a checkpoint's config, weights and tokenizer, and of their names.
+
+    About a second per GB. Remembered per process for as long as a file keeps its size and modification time.
+
+    Raises:
+        MissingFileError: there are no such files.
+    """
+    digest = hashlib.sha256()
+    files = sorted({path for pattern in _DECIDING for path in folder.glob(pattern) if path.is_file()})
+    if not files:
+        raise MissingFileError(f"{folder} is no checkpoint folder.", hint="`agentlab models list` shows what is there.")
+    for path in files:
+        found = path.stat()
+        digest.update(f"{path.name}={_of_file(path.absolute(), found.st_size, found.st_mtime_ns)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+@lru_cache(maxsize=1024)
+def _of_file(path: Path, size: int, modified: int) -> str:
+    del size, modified  # parts of the cache's key
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
