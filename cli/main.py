@@ -170,6 +170,8 @@ def _surroundings(error: Exception) -> AgentlabError | None:
             f"There is not enough memory: {str(error)[:200] or 'a request was refused'}.",
             hint="Close other programs, or raise the limit that is set for this one (`ulimit -v` shows it).",
         )
+    if isinstance(error, RuntimeError) and told.startswith("symlink loop"):  # of Path.resolve, up to Python 3.12
+        return StorageError(f"{error}.", hint="Remove the link that leads to itself, or name another place.")
     if isinstance(error, FileNotFoundError) and not error.filename:
         return UsageError("The current folder is no longer there.", hint="Change to another one: cd ~")
     return None

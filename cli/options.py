@@ -59,6 +59,7 @@ def _output(
         typer.Option("--debug", help="Log prompts, answers and config differences.", rich_help_panel=OUTPUT),
     ] = False,
 ) -> dict[str, Any]:
+    Path.cwd()  # one that is gone is told before a library is loaded that ends the process for it (MKL)
     screen = screen_of(ctx)
     screen.json_mode |= json
     screen.quiet |= quiet

@@ -38,6 +38,7 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         validate_default=True,
         protected_namespaces=(),
         defer_build=True,  # until a config is read: importing a command must not pay for all of them

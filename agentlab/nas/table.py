@@ -191,7 +191,7 @@ def _dates(file: CsvFile, position: int, config: DataConfig) -> Times:
         text = text.str.slice(0, len("2013-01-31")) if midnights else text
     try:
         parsed = pd.to_datetime(text, format=config.date_format or "ISO8601", errors="coerce", utc=True)
-    except ValueError as error:
+    except (ValueError, re.error) as error:  # pandas makes a pattern of it
         raise DataError(
             f"{file.source}: data.date_format {config.date_format!r} cannot be used: {error}.",
             hint=f"It takes the directives of strptime: {typed({'data.date_format': '%d.%m.%Y %H:%M'})}",

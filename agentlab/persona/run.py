@@ -11,6 +11,7 @@ import numpy as np
 
 from agentlab import machine
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
+from agentlab.gguf import metadata
 from agentlab.persona import data as conversations
 from agentlab.persona.base_model import BaseFile, find_base, imported
 from agentlab.persona.config import PersonaConfig
@@ -289,4 +290,6 @@ def read_input(config: PersonaConfig, context: Context) -> PersonaExperiment:
     _check_processes(config, context, events)
     base, sources = find_base(config.base, context.workspace), read_sources(config, context.workspace)
     check_unchanged(sources, events)
+    if base.source is not None:
+        metadata.read(base.source)  # a damaged file is told now, by a dry run too, and not by the import
     return PersonaExperiment(config, context, base, sources)

@@ -42,6 +42,7 @@ def refused(answer: Answer, code: int, *words: str) -> None:
         (["--set", "max_iterations=-1"], ["max_iterations", "-1"]),
         (["--max-iterations", "-1"], ["--max-iterations"]),
         (["--horizon", "0"], ["--horizon"]),
+        (["--max-cost", "inf"], ["--max-cost", "finite"]),
         (["--set", "nonsense"], ["nonsense", "="]),
         (["--set", "llm=nowhere"], ["nowhere"]),
         (["--set", "training.optimizer_class=os.system"], ["training.optimizer_class", "Adam"]),

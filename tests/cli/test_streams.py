@@ -128,9 +128,21 @@ def test_a_current_folder_that_is_gone_is_no_bug(
     (workspace / "gone").mkdir()
     monkeypatch.chdir(workspace / "gone")
     (workspace / "gone").rmdir()
-    for words in (("runs", "list", "--runs-dir", "x"), ("nas", "demo", "--dry-run")):
+    for words in (("runs", "list", "--runs-dir", "x"), ("nas", "demo", "--dry-run"), ("configs", "list")):
         answer = agentlab(*words)
         assert (answer.code, answer.err.splitlines()[0]) == (2, "error: The current folder is no longer there.")
+    done = shell("adapters", "list", "--json")  # loads torch, whose MKL would end the process
+    assert (done.returncode, json.loads(done.stdout)["error"]["exit_code"]) == (2, 2)
+
+
+def test_a_link_that_leads_to_itself_is_no_bug(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, agentlab: Call
+) -> None:
+    (workspace / "loop").symlink_to("loop")
+    monkeypatch.setenv("AGENTLAB_HOME", "loop")
+    answer = agentlab("pipeline", "plan")
+    assert answer.code == 3, answer.err
+    assert answer.err.startswith("error: ")
 
 
 @pytest.mark.parametrize(

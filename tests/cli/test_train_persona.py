@@ -186,10 +186,12 @@ def test_bad_conversations_are_named_by_line(agentlab: Call, line: str, words: l
         (["--out", "x"], 2, "--data"),
         (["--set", "lora.rank=3"], 2, "lora.r"),
         (["--set", "training.precision=fp64"], 2, "fp64"),
+        (["--base", "broken", "--dry-run"], 1, "broken.gguf"),
     ],
 )
 @pytest.mark.usefixtures("base")
 def test_wrong_input(agentlab: Call, flags: list[str], code: int, word: str) -> None:
+    Path("models", "broken.gguf").write_bytes(b"GGUF\0\0\0\3" + bytes(16))
     answer = agentlab("train-persona", *flags)
     assert answer.code == code, answer.err
     assert word in answer.err

@@ -20,6 +20,7 @@ from agentlab.llm.types import Delta, Request, Tool, ToolPiece, Usage
 _GARBAGE = "Sure! Here is my answer: {choice = B or maybe C, because"
 _PROSE = "This is a scripted answer."
 _FAR = 1_000_000_000  # stands for infinity where a schema sets no bound
+_MOST = 10_000  # characters of a text, and items, that an answer has to have
 
 # Chooses one of several values; a range is offered as its two ends.
 Choose = Callable[[Sequence[Any]], Any]
@@ -95,26 +96,30 @@ def _demanded(request: Request) -> Tool | None:
     return next((tool for tool in request.tools if request.tool_choice in ("required", tool.name)), None)
 
 
-def instance(schema: Mapping[str, Any], choose: Choose) -> Any:
-    """A value that a schema allows; where it leaves a choice, `choose` makes it."""
+def instance(schema: Mapping[str, Any], choose: Choose, room: int = _MOST) -> Any:
+    """A value that a schema allows; where it leaves a choice, `choose` makes it.
+
+    What has to be longer than `room`, items within items counted together, is cut, and fits the schema no more.
+    """
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
         return choose(schema["enum"])
     for union in ("anyOf", "oneOf"):
         if union in schema:
-            return instance(choose(schema[union]), choose)
+            return instance(choose(schema[union]), choose, room)
     kind = schema.get("type")
     if kind == "object":
-        return {name: instance(part, choose) for name, part in schema.get("properties", {}).items()}
+        return {name: instance(part, choose, room) for name, part in schema.get("properties", {}).items()}
     if kind == "array":
-        return [instance(schema.get("items", {}), choose) for _ in range(schema.get("minItems", 0))]
+        count = int(min(schema.get("minItems", 0), room))
+        return [instance(schema.get("items", {}), choose, room // count) for _ in range(count)]
     if kind in ("integer", "number"):
         return choose(_ends(schema, step=1 if kind == "integer" else 1e-6))
     if kind == "boolean":
         return choose((False, True))
     if kind == "string":
-        return "x" * max(schema.get("minLength", 0), min(1, schema.get("maxLength", 1)))
+        return "x" * int(max(min(schema.get("minLength", 0), room), min(1, schema.get("maxLength", 1))))
     return None
 
 

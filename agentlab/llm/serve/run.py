@@ -190,14 +190,15 @@ def token_of(place: Place, context: Context) -> str | None:
         MissingKeyError: the variable that was named is not set.
         UsageError: others can reach the address, and there is no token.
     """
-    variable = place.token_env or TOKEN
+    variable = TOKEN if place.token_env is None else place.token_env
     token = context.env.get(variable, "").strip()
     if token:
         if not (token.isascii() and token.isprintable()) or " " in token:
             raise UsageError(f"{variable} holds characters that no token has.", hint=f"Make one: {_MAKE_ONE}")
         return token
-    if place.token_env:
-        raise MissingKeyError(f"{variable} is not set.", hint=f"Make a token: export {variable}=$({_MAKE_ONE})")
+    if place.token_env is not None:
+        hint = f"Make a token: export {variable or TOKEN}=$({_MAKE_ONE})"
+        raise MissingKeyError(f"{variable or 'The variable of --token-env'} is not set.", hint=hint)
     if not is_loopback(place.url):
         raise UsageError(
             f"Others can reach {place.host}: whoever finds the port could spend your keys.",

@@ -122,6 +122,8 @@ def test_dates_with_offsets_become_utc_and_other_forms_need_a_format(workspace):
     )
     assert "line 2 is not a date: '00h 01.01.2024'" in refused(workspace)
     assert str(load_series(small(date_format="%Hh %d.%m.%Y"), workspace).dates[30]) == "2024-01-02T06:00:00"
+    for unusable in ("%Q", "%Y%Y"):
+        assert f"data.date_format {unusable!r} cannot be used" in refused(workspace, small(date_format=unusable))
 
 
 def replaced(number: int, line: str) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from agentlab.errors import LLMConnectionError, LLMTimeoutError
 from agentlab.llm.provider_config import ScriptedProvider
-from agentlab.llm.providers.scripted import ScriptedModel
+from agentlab.llm.providers.scripted import ScriptedModel, instance
 from agentlab.llm.structured import schema_of
 from agentlab.llm.types import Message, Request, Tool
 
@@ -113,3 +113,11 @@ def test_any_json_is_an_object():
     assert json.loads("".join(delta.text for delta in pieces(json_only=True))) == {
         "answer": "This is a scripted answer."
     }
+
+
+def test_what_has_to_be_endless_is_cut():
+    text = {"type": "string", "minLength": 10**9}
+    endless = {"type": "array", "minItems": 10**9, "items": text}
+    for schema in (text, endless, {**endless, "items": endless}):
+        assert len(str(instance(schema, min))) < 100_000
+    assert instance({"type": "array", "minItems": 2.0, "items": {**text, "minLength": 3.0}}, min) == ["xxx", "xxx"]

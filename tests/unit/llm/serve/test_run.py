@@ -50,6 +50,8 @@ class TestToken:
     def test_a_variable_that_was_named_has_to_be_set(self, context):
         with pytest.raises(MissingKeyError, match="MINE"):
             token_of(Place(token_env="MINE"), context(**{TOKEN: SECRET}))
+        with pytest.raises(MissingKeyError, match="--token-env"):  # a shell's variable that was empty
+            token_of(Place(token_env=""), context(**{TOKEN: SECRET}))
 
     @pytest.mark.parametrize("token", ["two words", "ümlaut", "a\nb"])
     def test_what_no_header_can_hold_is_no_token(self, context, token):
