@@ -25,7 +25,7 @@ from agentlab import __version__
 from agentlab.config.base import StrictModel
 from agentlab.config.yaml_tree import read_yaml, write_yaml
 from agentlab.errors import ConfigError, MissingFileError, ModelFileError
-from agentlab.nas.config import TrialConfig
+from agentlab.nas.config import TrialConfig, sentence
 from agentlab.nas.informer.model import Informer, Shape
 from agentlab.nas.series import Scaler, Series
 from agentlab.nas.time_features import Frequency, time_features
@@ -244,17 +244,8 @@ def _checked(name: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise ValueError(f"{name}: {_problems(error)}") from error
-
-
-def _problems(error: ValidationError) -> str:
-    """The first of pydantic's complaints, each with the place it is about."""
-    found = error.errors(include_input=False, include_url=False)[:_MAX_SHOWN]
-    return "; ".join(f"{_place(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}" for problem in found)
-
-
-def _place(path: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in path) or "all of it"
+        found = error.errors(include_input=False, include_url=False)[:_MAX_SHOWN]
+        raise ValueError(f"{name}: {'; '.join(map(sentence, found))}") from error
 
 
 def _card(text: str) -> dict[str, Any]:

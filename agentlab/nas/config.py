@@ -319,7 +319,7 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
     try:
         return TrialConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(problem) for problem in error.errors())) from error
+        raise ConfigError("\n".join(map(sentence, error.errors()))) from error
 
 
 def at_rung(trial: TrialConfig, candidate: "Candidate", full: Params) -> TrialConfig:
@@ -338,8 +338,9 @@ def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) ->
     return found
 
 
-def _sentence(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+def sentence(problem: Any) -> str:
+    """One of pydantic's complaints, with the place it is about."""
+    where = ".".join(map(str, problem["loc"])) or "all of it"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
 
 

@@ -5,9 +5,8 @@ In a worker process, `objective` makes the same from what `setup` has written do
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -30,27 +29,20 @@ from agentlab.study.state import Candidate
 BEST, LAST, HISTORY = "best_model.safetensors", "last.safetensors", "history.json"
 
 
+@dataclass(frozen=True, slots=True)
 class InformerObjective:
-    """Implements `study.executor.Objective`. Everything a training writes lies in `trials/run_0007/`."""
+    """Implements `study.executor.Objective`. Everything a training writes lies in `trials/run_0007/`.
 
-    def __init__(
-        self,
-        base: TrialConfig,
-        series: Series,
-        trials: Folder,
-        device: str,
-        report: Report,
-        before_step: Callable[[], None] = lambda: None,
-        full: Params = MappingProxyType({}),
-    ) -> None:
-        """`full` is what a training of the last round has instead of what was proposed."""
-        self._base = base
-        self._full = full
-        self._series = series
-        self._trials = trials
-        self._device = device
-        self._report = report
-        self._before_step = before_step
+    `full` is what a training of the last round has instead of what was proposed.
+    """
+
+    base: TrialConfig
+    series: Series
+    trials: Folder
+    device: str
+    report: Report
+    before_step: Callable[[], None] = lambda: None
+    full: Params = field(default_factory=dict)
 
     def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
         """Train one after the other."""
@@ -58,8 +50,8 @@ class InformerObjective:
 
     def _train(self, candidate: Candidate) -> TrialResult:
         """Train to the end, from the last epoch that a kill has left. The folder is complete before this returns."""
-        trial = at_rung(self._base, candidate, self._full)
-        name, folder = candidate.name, self._trials.folder(candidate.name)
+        trial = at_rung(self.base, candidate, self.full)
+        name, folder = candidate.name, self.trials.folder(candidate.name)
         folder.write_text("config_used.yaml", yaml.safe_dump(trial.model_dump(mode="json"), sort_keys=False))
 
         def save(checkpoint: Checkpoint) -> None:
@@ -68,13 +60,13 @@ class InformerObjective:
         try:
             trained = train(
                 trial,
-                self._series,
+                self.series,
                 candidate.seed,
-                device=self._device,
+                device=self.device,
                 on_epoch=lambda epoch: self._epoch(name, epoch),
-                before_step=self._before_step,
+                before_step=self.before_step,
                 save=save,
-                resume=_left(folder, trial, self._series, candidate.seed),
+                resume=_left(folder, trial, self.series, candidate.seed),
             )
         except (Interrupted, StorageError):
             raise
@@ -92,7 +84,7 @@ class InformerObjective:
 
     def _epoch(self, name: str, epoch: Epoch) -> None:
         data = {"epoch": epoch.epoch + 1, "train_loss": epoch.train_loss, "val_mse": epoch.val_mse}
-        self._report("trial.epoch", name, data)
+        self.report("trial.epoch", name, data)
 
 
 def setup(

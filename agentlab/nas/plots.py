@@ -9,9 +9,9 @@ from agentlab.nas.result import NasResult
 from agentlab.runs.figures import COLOURS, MARKERS, label_lines, log_when_wide, new_figure, png, whole_numbers
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
+
+    from agentlab.nas.windows import Forecast
 
 _MAX_BARS = 12
 _SMALL = 0.005  # a share that would be printed as 0 %
@@ -24,16 +24,6 @@ class Curve:
     run_id: str
     train_loss: Sequence[float]
     val_mse: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One held-out window of one channel, in the units of the file: known past, truth, forecast."""
-
-    title: str
-    past: "NDArray[np.float64]"  # [input]
-    truth: "NDArray[np.float64]"  # [horizon]
-    forecast: "NDArray[np.float64]"  # [horizon]
 
 
 def error_by_trial(result: NasResult, noise: float | None = None) -> bytes:
@@ -121,20 +111,21 @@ def learning_curve(curve: Curve) -> bytes:
     return png(figure)
 
 
-def forecasts(windows: Sequence[Panel]) -> bytes:
-    """The winner on held-out windows, beside what really happened."""
+def forecasts(column: str, windows: Sequence["Forecast"]) -> bytes:
+    """The winner on held-out windows of the last target column, beside what really happened."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 2.4 * len(windows)), layout="constrained")
     for index, window in enumerate(windows):
         axes = figure.add_subplot(len(windows), 1, index + 1)
-        past, ahead = len(window.past), len(window.truth)
-        axes.plot(range(-past, 0), window.past, color="0.6", lw=1, label="known")
-        axes.plot(range(ahead), window.truth, color=COLOURS[0], lw=1.6, label="truth")
-        axes.plot(range(ahead), window.forecast, color=COLOURS[1], lw=1.6, ls="--", label="forecast")
+        past, ahead = len(window.past), len(window.future)
+        axes.plot(range(-past, 0), window.past[:, -1], color="0.6", lw=1, label="known")
+        axes.plot(range(ahead), window.future[:, -1], color=COLOURS[0], lw=1.6, label="truth")
+        axes.plot(range(ahead), window.predicted[:, -1], color=COLOURS[1], lw=1.6, ls="--", label="forecast")
         axes.axvline(0, color="0.8", lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(window.title.replace("$", r"\$"), fontsize=10, loc="left")
+        title = f"{column}, forecast from {str(window.dates[0])[:16]}"
+        axes.set_title(title.replace("$", r"\$"), fontsize=10, loc="left")
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
     figure.supxlabel("steps from the start of the forecast", fontsize=9)

@@ -7,7 +7,6 @@ import yaml
 from agentlab.nas.config import TrialConfig, with_params
 from agentlab.nas.objective import stored_curve, stored_weights
 from agentlab.nas.plots import (
-    Panel,
     error_by_step,
     error_by_trial,
     finalists,
@@ -20,7 +19,7 @@ from agentlab.nas.result import FinalistRow, NasResult, TrialRow, advice, compar
 from agentlab.nas.series import Series
 from agentlab.nas.study import WORDS
 from agentlab.nas.training import restore
-from agentlab.nas.windows import Windows, predict_windows
+from agentlab.nas.windows import Forecast, Windows, predict_windows
 from agentlab.runs.document import Block, Code, Figure, Heading, Table, Text, known, number, table
 from agentlab.runs.folder import Folder
 from agentlab.runs.report import write_report
@@ -44,7 +43,7 @@ def write_study_report(run: Run, result: NasResult, base: TrialConfig, series: S
     pictures = {
         _ERROR: error_by_trial(result, result.noise.deviation),
         _CURVES: learning_curves(curves, result.winner.run_id),
-        _FORECASTS: forecasts(winner_forecasts(trials, result, base, series, device)),
+        _FORECASTS: forecasts(series.target_names[-1], winner_forecasts(trials, result, base, series, device)),
         _BY_STEP: error_by_step(result.by_step),
     }
     rounds = [(row.run_id, row.val_mse) for row in result.finalists if row.val_mse]
@@ -131,22 +130,16 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     return [*shown, *([finalist_table(result)] if result.finalists else [])]
 
 
-def winner_forecasts(trials: Folder, result: NasResult, base: TrialConfig, series: Series, device: str) -> list[Panel]:
-    """The last target column on evenly spread test windows, by the exported training."""
+def winner_forecasts(
+    trials: Folder, result: NasResult, base: TrialConfig, series: Series, device: str
+) -> list[Forecast]:
+    """Evenly spread test windows, by the exported training."""
     trial = with_params(base, result.winner.params)
     model = restore(trial, series, stored_weights(trials, result.winner.exported), device)
     windows = Windows(series, trial, device)
     last = len(windows.starts("test")) - 1
     picks = sorted({last * index // (_SHOWN_WINDOWS - 1) for index in range(_SHOWN_WINDOWS)})
-    return [
-        Panel(
-            title=f"{series.target_names[-1]}, forecast from {str(found.dates[0])[:16]}",
-            past=found.past[:, -1],
-            truth=found.future[:, -1],
-            forecast=found.predicted[:, -1],
-        )
-        for found in predict_windows(model, windows, "test", picks)
-    ]
+    return predict_windows(model, windows, "test", picks)
 
 
 def published_table(result: NasResult) -> Table:

@@ -1,7 +1,8 @@
 """Classical search arms by name. A row here, or an entry point of another package, adds one."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -44,13 +45,12 @@ def random_arm(name: str, space: SearchSpace, seed: int) -> "RandomProposer":  #
     return RandomProposer(space)
 
 
+@dataclass(frozen=True)
 class RandomProposer:
     """Random search, the yardstick. Independent draws that keep the rules of the space."""
 
-    name = "random"
-
-    def __init__(self, space: SearchSpace) -> None:
-        self._space = space
+    space: SearchSpace
+    name: ClassVar[str] = "random"
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:  # noqa: ARG002 - random search looks at nothing
         """`n` random points.
@@ -58,4 +58,4 @@ class RandomProposer:
         Raises:
             ConfigError: the constraints leave hardly any points.
         """
-        return [Proposal(self._space.sample(rng), self.name) for _ in range(n)]
+        return [Proposal(self.space.sample(rng), self.name) for _ in range(n)]

@@ -6,7 +6,8 @@ costs a trial.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, create_model
 
@@ -31,54 +32,39 @@ LLM_FAILURES = (RemoteError, GateError, MissingError, ModelFileError)
 _Scalar = bool | int | float | str
 
 
+@dataclass(frozen=True)
 class LLMProposer:
     """Proposes with a language model; `base` gives the candidates to choose from and every fallback.
 
-    `base` must be screened (`ScreenedProposer`): what it returns is taken as it is.
+    Attributes:
+        base: screened (`ScreenedProposer`) classical proposer: what it returns is taken as it is.
+        router: the way to the language model.
+        rules: the space, and what a candidate is held against.
+        about: what the model is told of the search.
+        task: name under which the router is asked.
+        options: candidates of the base that a small model chooses from, at most 8.
+        scope: tells the calls of searches that share a router apart.
     """
 
-    name = "llm"
-
-    def __init__(
-        self,
-        base: Proposer,
-        router: "Router",
-        rules: Rules,
-        about: Briefing,
-        *,
-        task: str = "nas.propose",
-        options: int = 4,
-        scope: str = "",
-    ) -> None:
-        """Ask nothing yet.
-
-        Args:
-            base: screened classical proposer.
-            router: the way to the language model.
-            rules: the space, and what a candidate is held against.
-            about: what the model is told of the search.
-            task: name under which the router is asked.
-            options: candidates of the base that a small model chooses from, at most 8.
-            scope: tells the calls of searches that share a router apart.
-        """
-        self._base = base
-        self._router = router
-        self._rules = rules
-        self._about = about
-        self._task = task
-        self._options = options
-        self._scope = scope
+    base: Proposer
+    router: "Router"
+    rules: Rules
+    about: Briefing
+    task: str = "nas.propose"
+    options: int = 4
+    scope: str = ""
+    name: ClassVar[str] = "llm"
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` candidates, the model's first. Without a model or a finished trial: those of the base."""
-        tier = self._router.tier(self._task)
+        tier = self.router.tier(self.task)
         if tier is None or incumbent(history) is None:
-            return self._base.ask(history, n, rng)
+            return self.base.ask(history, n, rng)
         options: list[Proposal] = []
         found: list[Proposal] = []
         try:
             if tier == "pick":
-                options = self._base.ask(history, max(n, self._options), rng)
+                options = self.base.ask(history, max(n, self.options), rng)
                 if len(options) < 2:
                     return options
                 found, why = self._pick(history, options, rng), ""
@@ -87,34 +73,34 @@ class LLMProposer:
         except LLM_FAILURES as error:
             why = f"{error.kind}: {error.message}"
         if not found:
-            return self._stand_in(options or self._base.ask(history, n, rng), why)[:n]
+            return self._stand_in(options or self.base.ask(history, n, rng), why)[:n]
         if len(found) < n:
-            found += self._unlike(found, options or self._base.ask(history, n, rng))
+            found += self._unlike(found, options or self.base.ask(history, n, rng))
         return found[:n]
 
     def _call(self, history: Sequence[Trial], messages: Sequence[Message], schema: type[BaseModel]) -> Any:
-        call_id = f"{self._scope}{self._task}:{len(history)}"
-        return self._router.complete_sync(messages, self._task, schema, call_id=call_id).value
+        call_id = f"{self.scope}{self.task}:{len(history)}"
+        return self.router.complete_sync(messages, self.task, schema, call_id=call_id).value
 
     def _pick(
         self, history: Sequence[Trial], options: Sequence[Proposal], rng: "np.random.Generator"
     ) -> list[Proposal]:
         """The option whose letter the model names. The order is shuffled: tiny models like the first letter."""
         shown = [options[i] for i in rng.permutation(len(options))][: len(LETTERS)]
-        messages = pick_prompt(self._rules.space, history, [option.params for option in shown], self._about)
+        messages = pick_prompt(self.rules.space, history, [option.params for option in shown], self.about)
         letter = self._call(history, messages, pick_schema(len(shown))).choice
         chosen = shown[LETTERS.index(letter)]
         rank = options.index(chosen) + 1
         return [Proposal(chosen.params, self.name, f"chose {rank} of {len(options)} by {chosen.source}")]
 
     def _edit(self, history: Sequence[Trial]) -> tuple[list[Proposal], str]:
-        space, best = self._rules.space, _best(history)
-        answer = self._call(history, edit_prompt(space, history, self._about), edit_schema(tuple(best)))
+        space, best = self.rules.space, _best(history)
+        answer = self._call(history, edit_prompt(space, history, self.about), edit_schema(tuple(best)))
         return self._usable(history, [{answer.param: answer.value}], lambda point: difference(space, best, point))
 
     def _full(self, history: Sequence[Trial]) -> tuple[list[Proposal], str]:
-        space = self._rules.space
-        answer = self._call(history, full_prompt(space, history, self._about), full_schema(tuple(space.parameters)))
+        space = self.rules.space
+        answer = self._call(history, full_prompt(space, history, self.about), full_schema(tuple(space.parameters)))
         raw = [candidate.model_dump(by_alias=True, exclude_none=True) for candidate in answer.candidates]
         return self._usable(history, raw, lambda _: one_line(answer.reason))
 
@@ -122,7 +108,7 @@ class LLMProposer:
         self, history: Sequence[Trial], answers: Sequence[dict[str, Any]], note: Callable[[Params], str]
     ) -> tuple[list[Proposal], str]:
         """The answers that can be tried, snapped to the space and screened; and why the others cannot."""
-        space, reasons = self._rules.space, self._rules.against(history)
+        space, reasons = self.rules.space, self.rules.against(history)
         found: dict[str, Proposal] = {}
         refused: list[str] = []
         for raw in answers:
@@ -134,8 +120,8 @@ class LLMProposer:
         return list(found.values()), "unusable answer: " + "; ".join(refused)
 
     def _unlike(self, found: Sequence[Proposal], more: Sequence[Proposal]) -> list[Proposal]:
-        keys = {self._rules.space.key(proposal.params) for proposal in found}
-        return [proposal for proposal in more if self._rules.space.key(proposal.params) not in keys]
+        keys = {self.rules.space.key(proposal.params) for proposal in found}
+        return [proposal for proposal in more if self.rules.space.key(proposal.params) not in keys]
 
     def _stand_in(self, proposals: Sequence[Proposal], why: str) -> list[Proposal]:
         """What the base proposes, the first one marked as standing in for the model."""

@@ -6,6 +6,8 @@ a study in memory from the history and a sampler from the generator. What others
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentlab.search.history import finished, targets, tried
@@ -28,6 +30,7 @@ def arm(name: SamplerName, space: SearchSpace, seed: int) -> "OptunaProposer":
     return OptunaProposer(space, sampler=name, seed=seed)
 
 
+@dataclass(frozen=True)
 class OptunaProposer:
     """Latin-hypercube points until `startup` trials have succeeded, then a Gaussian process or TPE.
 
@@ -35,12 +38,10 @@ class OptunaProposer:
     Gaussian process while the history is short and no condition hangs on another, TPE otherwise.
     """
 
-    def __init__(self, space: SearchSpace, *, sampler: SamplerName = "auto", startup: int = 6, seed: int = 0) -> None:
-        self._space = space
-        self._sampler = sampler
-        self._startup = startup
-        self._seed = seed
-        self._start_points: list[dict[str, Value]] | None = None
+    space: SearchSpace
+    sampler: SamplerName = "auto"
+    startup: int = 6
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -50,15 +51,15 @@ class OptunaProposer:
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """`n` suggestions, best first. They may break rules between parameters or repeat a trial: screen them."""
         spread = self._spread(history)
-        if len(finished(spread)) < max(self._startup, 1):
+        if len(finished(spread)) < max(self.startup, 1):
             return self._start(history, n, len(spread))
         kind = self._kind(len(history))
         return [Proposal(point, kind) for point in self._suggest(history, kind, n, rng)]
 
     def _kind(self, trials: int) -> Literal["gp", "tpe"]:
-        if self._sampler != "auto":
-            return self._sampler
-        return "gp" if trials < GP_TRIALS and self._space.depth <= 1 else "tpe"
+        if self.sampler != "auto":
+            return self.sampler
+        return "gp" if trials < GP_TRIALS and self.space.depth <= 1 else "tpe"
 
     def _spread(self, history: Sequence[Trial]) -> list[Trial]:
         """The trials that stand for the start points: the first one, those proposed here, and equal ones of others.
@@ -66,24 +67,23 @@ class OptunaProposer:
         What else others proposed does not count: bad advice must not take the place of the points that show which
         parameter matters.
         """
-        design = {self._space.key(point) for point in self._design()}
+        design = {self.space.key(point) for point in self._design}
         return [
             trial
             for trial in history
             if trial.number == 0
             or trial.proposal.source.endswith(_START)
-            or self._space.key(trial.proposal.params) in design
+            or self.space.key(trial.proposal.params) in design
         ]
 
+    @cached_property
     def _design(self) -> list[dict[str, Value]]:
-        if self._start_points is None:
-            self._start_points = start_points(self._space, self._seed, max(self._startup, 2))
-        return self._start_points
+        return start_points(self.space, self.seed, max(self.startup, 2))
 
     def _start(self, history: Sequence[Trial], n: int, first: int) -> list[Proposal]:
         """The untried points from the `first` on: one that was screened out is not offered again next time."""
-        taken = tried(history, self._space)
-        free = [point for point in self._design()[first:] if self._space.key(point) not in taken]
+        taken = tried(history, self.space)
+        free = [point for point in self._design[first:] if self.space.key(point) not in taken]
         return [Proposal(point, _START) for point in free[:n]]
 
     def _suggest(
@@ -99,7 +99,7 @@ class OptunaProposer:
             else:
                 sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
             study = optuna.create_study(sampler=sampler)
-            encode = _Encoding(self._space, fill=kind == "gp")
+            encode = _Encoding(self.space, fill=kind == "gp")
             study.add_trials(encode.frozen(history))
             return [encode.suggest(study.ask()) for _ in range(n)]
 

@@ -44,7 +44,7 @@ def pick_prompt(
     if best is None:
         raise ValueError("there is no best configuration to compare with yet")
     base = best.proposal.params
-    lines = [about.goal, f"Best so far: {configuration(space, base)}.", *_lessons(space, history, base)]
+    lines = [about.goal, f"Best so far: {configuration(space, base)}.", *_lessons(space, history, best)]
     lines += ["Options, as changes to the best:"]
     lines += [f"{LETTERS[i]}) {difference(space, base, option)}" for i, option in enumerate(options)]
     lines += [f"Which option is most likely to give a lower {about.metric}? Answer with its letter."]
@@ -59,7 +59,7 @@ def edit_prompt(space: SearchSpace, history: Sequence[Trial], about: Briefing) -
     base = best.proposal.params
     lines = [about.goal, _progress(history), "Parameters of the current, best configuration:"]
     lines += [f"- {name} = {show(base[name])} ({space.parameters[name].describe()})" for name in base]
-    lines += [*_rules(space), *_lessons(space, history, base)]
+    lines += [*_rules(space), *_lessons(space, history, best)]
     lines += [
         f"Change one parameter so that the {about.metric} falls. Do not repeat a change listed above.",
         'Answer in JSON: {"param": name, "value": new value}.',
@@ -115,17 +115,14 @@ def relative(value: float, best: float) -> str:
     return f"{100 * (value - best) / abs(best):.2g} % worse than the best" if best else "worse than the best"
 
 
-def _lessons(space: SearchSpace, history: Sequence[Trial], base: Params) -> list[str]:
+def _lessons(space: SearchSpace, history: Sequence[Trial], best: Trial) -> list[str]:
     """The last five trials as changes to the best configuration and what came of them."""
-    best = incumbent(history)
-    top = value_of(best) if best else None
-    lines = []
+    top, lines = value_of(best), []
     for trial in ended(history)[-_RECENT:]:
         value = value_of(trial)
-        if best is None or top is None or trial.number == best.number:
-            continue
-        outcome = "failed" if value is None else relative(value, top)
-        lines.append(f"Tried: {difference(space, base, trial.proposal.params)}: {outcome}.")
+        if top is not None and trial.number != best.number:
+            outcome = "failed" if value is None else relative(value, top)
+            lines.append(f"Tried: {difference(space, best.proposal.params, trial.proposal.params)}: {outcome}.")
     return lines
 
 

@@ -75,6 +75,7 @@ class Rules:
         return found
 
 
+@dataclass(frozen=True)
 class ScreenedProposer:
     """A proposer whose candidates all pass the rules.
 
@@ -82,14 +83,13 @@ class ScreenedProposer:
     kept. An empty answer means that no untried point passes: the search is over, no proposal is made twice.
     """
 
-    def __init__(self, base: Proposer, rules: Rules) -> None:
-        self._base = base
-        self._rules = rules
+    base: Proposer
+    rules: Rules
 
     @property
     def name(self) -> str:
         """The name of the proposer behind it."""
-        return self._base.name
+        return self.base.name
 
     def ask(self, history: Sequence[Trial], n: int, rng: "np.random.Generator") -> list[Proposal]:
         """Up to `n` distinct candidates that pass, best first; empty when the space is exhausted.
@@ -97,14 +97,14 @@ class ScreenedProposer:
         Raises:
             ConfigError: the constraints leave hardly any points.
         """
-        space = self._rules.space
-        reasons = self._rules.against(history)
+        space = self.rules.space
+        reasons = self.rules.against(history)
         chosen: dict[str, Proposal] = {}
 
         def refused(point: Params) -> list[str]:
             return ["it was proposed twice"] if space.key(point) in chosen else reasons(point)
 
-        for proposal in self._base.ask(history, n, rng):
+        for proposal in self.base.ask(history, n, rng):
             passed = self._passing(proposal, refused, rng)
             if passed is not None:
                 chosen[space.key(passed.params)] = passed
@@ -122,7 +122,7 @@ class ScreenedProposer:
         reasons = refused(proposal.params)
         if not reasons:
             return proposal
-        space = self._rules.space
+        space = self.rules.space
         point = nearest(space, space.snap(proposal.params, {})[0], lambda near: not refused(near), rng)
         if point is None:
             return None
@@ -131,7 +131,7 @@ class ScreenedProposer:
 
     def _others(self, rng: "np.random.Generator") -> Iterator[Params]:
         """Random points; then, in a small finite space, every point in random order."""
-        space = self._rules.space
+        space = self.rules.space
         for _ in range(_RANDOM):
             yield space.sample(rng)
         points = space.points(_WALK) or []

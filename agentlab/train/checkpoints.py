@@ -13,11 +13,7 @@ import torch  # noqa: TID253 - this module is only imported by code that trains
 from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import (  # noqa: TID253 - as above
-    Tensor,
-    nn,
-    uint8,
-)
+from torch import Tensor, nn, uint8  # noqa: TID253 - as above
 
 from agentlab.config.base import StrictModel
 from agentlab.errors import RunMismatchError
@@ -27,6 +23,7 @@ from agentlab.train.config import TrainingConfig
 # One metadata entry, because safetensors writes several in random order. The number is the layout's version.
 _KEY = "agentlab.train.checkpoint.1"
 _NAME = re.compile(r"step-\d{8}\.safetensors", re.ASCII)
+_PARTS = ("adapter", "best", "optimizer")  # of a `Checkpoint`, in its order
 _KEPT = 2  # the older one stands in when a disk damages the newer
 
 Weights = dict[str, Tensor]
@@ -81,13 +78,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """
     make_folder(folder)
     tensors = {
-        f"{part}.{name}": value.contiguous()
-        for part, values in (
-            ("adapter", checkpoint.adapter),
-            ("best", checkpoint.best),
-            ("optimizer", checkpoint.optimizer),
-        )
-        for name, value in values.items()
+        f"{part}.{name}": value.contiguous() for part in _PARTS for name, value in getattr(checkpoint, part).items()
     }
     signed = _Signed(progress=checkpoint.progress, sha256=_digest(checkpoint.progress, tensors))
     data = save(tensors, metadata={_KEY: signed.model_dump_json()})
@@ -134,9 +125,7 @@ def _read(path: Path) -> Checkpoint | None:
         return None
     if signed.sha256 != _digest(signed.progress, tensors):
         return None
-    return Checkpoint(
-        signed.progress, _below("adapter.", tensors), _below("best.", tensors), _below("optimizer.", tensors)
-    )
+    return Checkpoint(signed.progress, *(_below(f"{part}.", tensors) for part in _PARTS))
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Weights:

@@ -8,7 +8,6 @@ import pytest
 
 from agentlab.nas.plots import (
     Curve,
-    Panel,
     error_by_step,
     error_by_trial,
     finalists,
@@ -19,6 +18,7 @@ from agentlab.nas.plots import (
     paired_studies,
 )
 from agentlab.nas.result import NasResult, ReferenceRow, TrialRow, Winner
+from agentlab.nas.windows import Forecast
 
 
 def size_of(picture: bytes) -> tuple[int, int]:
@@ -40,7 +40,8 @@ def study(values: list[float | None], references: dict[str, float]) -> NasResult
     return NasResult.model_construct(trials=trials, references=lines, winner=Winner.model_construct(run_id="run_0000"))
 
 
-PAST = np.sin(np.arange(48.0))
+PAST = np.sin(np.arange(48.0))[:, None]
+DATES = np.arange(24).astype("datetime64[h]")
 PICTURES: dict[str, Callable[[], bytes]] = {
     "trials": lambda: error_by_trial(study([0.6, 0.5, None, 0.4], {"ridge": 0.41, "last": 1.2}), noise=0.01),
     "one trial": lambda: error_by_trial(study([0.6], {"ridge": 0.41})),
@@ -48,7 +49,7 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "wide range": lambda: error_by_trial(study([0.6, 80.0, 0.4], {"ridge": 0.41, "last": 1.2})),
     "curves": lambda: learning_curves([Curve("a", [1, 0.5], [1, 0.6]), Curve("b", [1], [0.9])], "a"),
     "curve": lambda: learning_curve(Curve("a", [1.0] * 30, [0.9] * 30)),
-    "forecasts": lambda: forecasts([Panel("OT", PAST, PAST[:24], PAST[:24] + 0.1)]),
+    "forecasts": lambda: forecasts("OT", [Forecast(DATES, PAST, PAST[:24] + 0.1, PAST[:24])]),
     "importances": lambda: importance_bars({"lr": 0.7, "model.d_model": 0.299, "mix": 0.001}),
     "steps": lambda: error_by_step([0.2, 0.3]),
     "one step": lambda: error_by_step([0.2]),
