@@ -15,9 +15,8 @@ from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import Persona, PersonaConfig
 from agentlab.runs.document import Block, Document, Heading, Table, Text
 from agentlab.runs.events import Event, noted, require_unchanged
-from agentlab.train.data_report import DataReport
+from agentlab.train.data_report import Data, DataReport, Prepared, prepare, read_data, survey
 from agentlab.train.masks import Example
-from agentlab.train.prepare import Data, Prepared, prepare, read_data, survey
 
 if TYPE_CHECKING:
     from agentlab.train.estimate import TrainingMemory
@@ -52,7 +51,7 @@ class Source:
         return {"sha256": self.data.learnt.sha256, "eval_sha256": None if held_out is None else held_out.sha256}
 
     def prepared(self, tokenizer: Any, config: PersonaConfig, pause: Callable[[], object] = lambda: None) -> Prepared:
-        """Examples of it; see `train.prepare.prepare`."""
+        """Examples of it; see `train.data_report.prepare`."""
         training = config.training
         return prepare(
             self.data,

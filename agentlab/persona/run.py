@@ -35,7 +35,7 @@ from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Outcome, Run
 from agentlab.train import ranks
 from agentlab.train.config import TrainingJob
-from agentlab.train.prepare import Prepared
+from agentlab.train.data_report import Prepared
 
 if TYPE_CHECKING:
     from agentlab.train.base import Base

@@ -6,9 +6,9 @@ from typing import Any
 import torch  # noqa: TID253 - this module is only imported by code that trains
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.train.batching import sorted_batches
 from agentlab.train.collate import Collator
 from agentlab.train.masks import IGNORED, Example
+from agentlab.train.schedule import sorted_batches
 
 
 def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -2,14 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 
 from agentlab import __version__, machine
-from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.errors import DataError, MissingFileError, ModelFileError, UsageError
+from agentlab.hf.clock import stopped_clock
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
@@ -18,12 +21,31 @@ from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import read_text, write_json
 from agentlab.runs.document import Block, Code, Document, Table, Text, number
 from agentlab.train.adapter_base import same_base
-from agentlab.train.base import load_base
+from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import Precision
-from agentlab.train.probes import Apart, apart, logits
 from agentlab.train.shards import INDEX, Tell, check_fit, open_checkpoint, write_merged
 
 QUANTISED = ("4bit", "8bit")  # precisions whose base is not the one that is merged into
+PROMPTS = (
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "Is 17 a prime number? Explain briefly.",
+    "How do I make good decisions under uncertainty?",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Logits of two models at every token of the prompts.
+
+    `largest` and `typical` (root mean square) are absolute differences of logits; `divergence` is the mean
+    Kullback-Leibler divergence of the next token, in nats; `agreement` is how often the likeliest one is the same.
+    """
+
+    largest: float
+    typical: float
+    divergence: float
+    agreement: float
 
 
 class MergeResult(Document):
@@ -214,3 +236,50 @@ def _card(name: str, adapter: Adapter, found: MergeResult) -> dict[str, Any]:
         "logits": found.model_dump(include={"computed_in", "to_adapted", "to_base", "to_trained"}),
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }
+
+
+def apart(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> Apart:
+    """Compare two models by their logits, one tensor of shape (tokens, vocabulary) per prompt."""
+    a, b = torch.cat(list(first)).double(), torch.cat(list(second)).double()
+    p, q = a.log_softmax(-1), b.log_softmax(-1)
+    return Apart(
+        largest=float((a - b).abs().max()),
+        typical=float((a - b).square().mean().sqrt()),
+        divergence=max(0.0, float((p.exp() * (p - q)).sum(-1).mean())),
+        agreement=float((a.argmax(-1) == b.argmax(-1)).double().mean()),
+    )
+
+
+def logits(base: Base, adapter: Path | None = None) -> list[torch.Tensor]:
+    """Logits on the prompts, (tokens, vocabulary) each, on the CPU: of a base alone, or with an adapter beside it.
+
+    Raises:
+        ModelFileError: PEFT cannot load the adapter, or the model cannot answer.
+    """
+    try:
+        with quietly(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT has opinions on every folder
+            if adapter is None:
+                return [_on_prompt(base.model, base.tokenizer, prompt) for prompt in PROMPTS]
+            from peft import PeftModel
+
+            wrapped: Any = PeftModel.from_pretrained(base.model, str(adapter))
+            try:
+                return [_on_prompt(wrapped.eval(), base.tokenizer, prompt) for prompt in PROMPTS]
+            finally:
+                wrapped.unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        what = f"{base.path}{f' with {adapter}' if adapter else ''}"
+        raise ModelFileError(f"{what} does not answer: {str(error)[:300]}") from error
+
+
+def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
+    text, plain = prompt, tokenizer.chat_template is None
+    if not plain:
+        turns = [{"role": "user", "content": prompt}]
+        with stopped_clock():
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)
+    with torch.inference_mode():
+        found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+    return found.float().cpu()

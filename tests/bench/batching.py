@@ -36,9 +36,9 @@ from agentlab import machine
 from agentlab.runs.atomic import write_json
 from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
+from agentlab.train.data_report import prepare, read_data
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
-from agentlab.train.prepare import prepare, read_data
 from agentlab.train.schedule import Steps, resolve_batching
 from agentlab.train.sft import train_adapter
 

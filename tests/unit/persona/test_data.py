@@ -10,7 +10,7 @@ from agentlab.persona.config import Persona, PersonaConfig
 from agentlab.persona.data import CHECKED, Source, check_unchanged, read_sources
 from agentlab.runs.events import Event
 from agentlab.train.conversations import Conversation, ConversationFile, Turn
-from agentlab.train.prepare import Data
+from agentlab.train.data_report import Data
 
 TALK = (Turn("user", "Why?"), Turn("assistant", "So."))
 LINE = '{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}\n'

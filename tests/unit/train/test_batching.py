@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.train.batching import batches_of, optimizer_steps, packed_batches, sorted_batches
 from agentlab.train.config import TrainingConfig
+from agentlab.train.schedule import batches_of, optimizer_steps, packed_batches, sorted_batches
 
 LENGTHS = st.lists(st.integers(1, 64), min_size=1, max_size=60)
 EPOCHS = st.integers(0, 5)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.errors import DataError, MissingFileError
-from agentlab.train import conversations, jsonl
+from agentlab.train import conversations
 from agentlab.train.conversations import Conversation, Turn, read_conversations
 
 U, A, S = ({"role": role, "content": f"{role} speaks"} for role in ("user", "assistant", "system"))
@@ -116,24 +116,24 @@ def test_all_problems_come_at_once_and_their_list_is_bounded(write):
 
 
 def test_lines_and_files_are_bounded(write, monkeypatch):
-    monkeypatch.setattr(jsonl, "LONGEST_LINE", 200)
+    monkeypatch.setattr(conversations, "LONGEST_LINE", 200)
     path = write(of(U, A), content("x" * 1000), of(U, A), content("y" * 200))
     assert f"{path}:2: the line is longer" in (message := refusal(path).message)
     assert f"{path}:4: the line is longer" in message
     assert ":3:" not in message
-    monkeypatch.setattr(jsonl, "MOST_BYTES", 1000)
+    monkeypatch.setattr(conversations, "MOST_BYTES", 1000)
     assert "is larger than 0 MiB" in refusal(path).message
     monkeypatch.setattr(conversations, "MOST_CONVERSATIONS", 1)
     assert "has more than 1 conversations" in refusal(write(of(U, A), of(U, A))).message
 
 
 def test_an_endless_line_is_not_read_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl, "LONGEST_LINE", 100)
-    monkeypatch.setattr(jsonl, "MOST_BYTES", 1000)
+    monkeypatch.setattr(conversations, "LONGEST_LINE", 100)
+    monkeypatch.setattr(conversations, "MOST_BYTES", 1000)
     path = tmp_path / "data.jsonl"
     path.write_bytes(b"x" * 5000)
     with path.open("rb") as file, pytest.raises(DataError, match="is larger than"):
-        list(jsonl._values(file, path, bytes))
+        list(conversations._values(file, path, bytes))
     assert "is larger than" in refusal(path).message
 
 

@@ -6,9 +6,8 @@ import pytest
 
 from agentlab.errors import DataError
 from agentlab.runs.report import markdown
-from agentlab.train.data_report import DataReport
+from agentlab.train.data_report import DataReport, prepare, read_data, survey
 from agentlab.train.masks import IGNORED
-from agentlab.train.prepare import prepare, read_data, survey
 from tests.unit.train.chats import CHATML, bytewise, chat
 
 TOKENIZER = bytewise(CHATML)

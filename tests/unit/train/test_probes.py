@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from agentlab.train.probes import apart
+from agentlab.train.merge import apart
 
 
 def test_a_model_is_not_apart_from_itself() -> None:
