@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agentlab.runs.run import Edge, Run, RunSpec
 from cli.approve import edit
 from tests.cli.conftest import Answer
+from tests.zygote import Forked
 
 PARAMS = {"model.d_model": 16, "model.dropout": 0.1, "training.optimizer_params.lr": 0.001}
 TINY = (
@@ -53,19 +54,19 @@ def events(workspace: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_yes_no_and_an_edit_are_heeded(workspace: Path) -> None:
-    done = subprocess.run(
+    process = Forked(
         [sys.executable, "-m", "agentlab", *TINY],
-        input="n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n",
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
         cwd=workspace,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert "Please answer y, n or e" in done.stderr
-    assert "That cannot be tried" in done.stderr
-    assert "* differs from the configuration to beat" in done.stderr
+    _, said = process.communicate("n\nmaybe\ne\nd_model=9000\ne\nd_model=8 n_heads=1\ny\n", timeout=120)
+    assert process.returncode == 0, said
+    assert "Please answer y, n or e" in said
+    assert "That cannot be tried" in said
+    assert "* differs from the configuration to beat" in said
     first, edited, third = events(workspace, "trial.proposed")
     assert first["data"]["source"] == "default"  # the first trial is the config itself: nobody is asked
     assert edited["data"]["source"] == "human"

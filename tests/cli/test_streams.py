@@ -21,6 +21,7 @@ from cli import screen as screen_module
 from cli.launch import _signals
 from cli.screen import LiveProgress, Screen
 from tests.cli.conftest import TINY, Answer
+from tests.zygote import Forked
 
 Call = Callable[..., Answer]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -213,11 +214,11 @@ def test_leaving_at_once_gives_the_cursor_back(
 
 
 @contextlib.contextmanager
-def searching(workspace: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def searching(workspace: Path) -> Iterator["subprocess.Popen[str]"]:
     """A long search in its first training."""
     words = ["nas", "demo", "--run-name", "mine", "--max-iterations", "500", *TINY]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE) as process:
+    with Forked([sys.executable, "-m", "agentlab", *words], env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
             events = workspace / "runs" / "mine" / "events.jsonl"
             while process.poll() is None and not (events.exists() and b"trial.started" in events.read_bytes()):
@@ -233,7 +234,7 @@ def test_a_second_signal_leaves_at_once_and_the_run_can_be_resumed(workspace: Pa
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    assert b"stopping after this step" in err
+    assert "stopping after this step" in err
     assert agentlab("runs", "show", "mine", "--json").json["run"]["status"] == "interrupted"
     assert agentlab("runs", "resume", "mine", "--set", "max_iterations=1").code == 0
 
@@ -243,7 +244,7 @@ def test_the_end_of_the_terminal_stops_a_run_like_term(workspace: Path) -> None:
         process.send_signal(signal.SIGHUP)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 129, err
-    assert b"hint: agentlab runs resume mine" in err
+    assert "hint: agentlab runs resume mine" in err
     assert json.loads((workspace / "runs" / "mine" / "manifest.json").read_text())["status"] == "interrupted"
 
 

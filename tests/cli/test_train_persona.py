@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import Answer
 from tests.unit.train.tiny_base import tiny_checkpoint
+from tests.zygote import Forked
 
 Call = Callable[..., Answer]
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -198,17 +199,18 @@ def test_wrong_input(agentlab: Call, flags: list[str], code: int, word: str) -> 
     assert not Path("runs").exists()
 
 
-def started(workspace: Path, *flags: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def started(workspace: Path, *flags: str) -> subprocess.Popen[str]:
+    return Forked(
         [sys.executable, "-m", "agentlab", "train-persona", *flags],
         cwd=workspace,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        text=True,
     )
 
 
-def wait_for(process: subprocess.Popen[bytes], file: Path, words: str, times: int = 1) -> None:
+def wait_for(process: subprocess.Popen[str], file: Path, words: str, times: int = 1) -> None:
     deadline = time.monotonic() + 120
     while not file.exists() or file.read_text().count(words) < times:
         assert process.poll() is None, process.communicate()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.unit.train.tiny_base import tiny_checkpoint
+from tests.zygote import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -52,7 +53,7 @@ def start(place: Path, *words: str, processes: int = 2) -> "subprocess.Popen[str
     launch = ("accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", "--num_machines=1")
     rest = ("--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={port}", "-m")
     own = {"AGENTLAB_HOME": str(place), "AGENTLAB_CACHE": str(place), "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
+    return Forked(
         [sys.executable, "-m", *(launch + rest if processes > 1 else ()), "agentlab", *words],
         cwd=place,
         env={**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cli.main import main
+from tests.zygote import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("AGENTLAB_KILLS", "3"))
@@ -50,7 +51,7 @@ OF_SESSIONS = ("run.", "study.")
 
 
 def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return Forked(
         [sys.executable, "-m", "agentlab", *words],
         cwd=workspace,
         env={

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.zygote import Forked
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Trains on a tiny model that it makes itself, and prints the last loss.
@@ -34,15 +36,13 @@ print("last", repr(trained.losses), repr(trained.eval_losses), trained.best_step
 """
 
 
-def _start(place: Path) -> "subprocess.Popen[str]":
+def _start(place: Path, how: type["subprocess.Popen[str]"] = Forked) -> "subprocess.Popen[str]":
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(place)], stdout=subprocess.PIPE, text=True, env=variables, cwd=place
-    )
+    return how([sys.executable, "-c", SCRIPT, str(place)], stdout=subprocess.PIPE, text=True, env=variables, cwd=place)
 
 
-def _finish(place: Path) -> str:
-    said, _ = _start(place).communicate(timeout=300)
+def _finish(place: Path, how: type["subprocess.Popen[str]"] = Forked) -> str:
+    said, _ = _start(place, how).communicate(timeout=300)
     return said.splitlines()[-1]
 
 
@@ -51,7 +51,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-    expected = _finish(whole)
+    expected = _finish(whole, subprocess.Popen)
     assert expected.startswith("last ((1, ")
     rng = random.Random(3)
     for wait in (rng.randrange(5, 60), rng.randrange(30, 90)):  # steps from the start, then a moment within one

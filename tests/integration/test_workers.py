@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.zygote import Forked
+
 STUDY = (
     "nas",
     "demo",
@@ -27,7 +29,7 @@ STUDY = (
 
 
 def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return Forked(
         [sys.executable, "-m", "agentlab", *words],
         cwd=workspace,
         stdout=subprocess.PIPE,

@@ -1,10 +1,12 @@
-"""What the suite promises about itself: two workers can run it, and a test that leaves a file behind fails."""
+"""What the suite promises about itself: two workers can run it, a file left behind fails, a forked process is real."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.zygote import Forked
 
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 
@@ -39,3 +41,12 @@ def test_a_test_that_leaves_a_file_in_the_checkout_fails(tmp_path: Path) -> None
     assert "1 error" in said
     assert "left files in the checkout" in said
     assert "a.jsonl" in said
+
+
+def test_a_forked_process_is_a_child_with_streams_folder_variables_and_end_of_its_own(tmp_path: Path) -> None:
+    code = "import os, sys; print(os.getppid(), os.getcwd(), dict(os.environ), sys.argv[1:], input()); sys.exit('gone')"
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = Forked([sys.executable, "-c", code, "a"], cwd=tmp_path, env={"WORD": "x"}, text=True, **streams)
+    out, err = process.communicate("read\n", timeout=60)
+    assert out == f"{os.getpid()} {tmp_path} {{'WORD': 'x'}} ['a'] read\n"
+    assert (process.returncode, err) == (1, "gone\n")

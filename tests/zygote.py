@@ -1,0 +1,130 @@
+"""Processes that are forked from one that has imported everything: as real as any, and seconds sooner at work.
+
+`Forked([sys.executable, "-m", "agentlab", ...])` is `Popen` of the same: a child of the caller with its own streams,
+variables, folder and end. Each worker of the suite has one helper that imports torch and all of agentlab in a single
+thread, computes nothing, and forks. What a start from nothing may change (limits of memory, a terminal, the number of
+threads) is tested with Popen.
+"""
+
+import atexit
+import ctypes
+import functools
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+IMPORTED = (
+    "cli.main",
+    "agentlab.nas.run",
+    "agentlab.persona.run",
+    "torch._dynamo",  # which comes with the first step of an optimiser
+    "optuna._gp.gp",
+    "matplotlib.backends.backend_agg",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+)
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: we become the parent of those whose parent ends
+
+
+class Forked(subprocess.Popen[str]):
+    """`Popen` of a Python with `-m module` or `-c code`, without the imports."""
+
+    def _execute_child(
+        self, args: Any, executable: Any, preexec: Any, close: Any, keep: Any, cwd: Any, env: Any, *more: Any
+    ) -> None:
+        """The one seam that Popen has; all else of it stays as it is."""
+        if sys.platform != "linux":
+            super()._execute_child(args, executable, preexec, close, keep, cwd, env, *more)
+            return
+        ends = more[3:9]  # both of stdin, stdout and stderr; -1 where the caller's is taken
+        order = {"words": args[1:], "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
+        helper, prctl = _helper(), ctypes.CDLL(None).prctl
+        prctl(SUBREAPER, 1)
+        try:
+            theirs = [number if end == -1 else end for number, end in enumerate((ends[0], ends[3], ends[5]))]
+            socket.send_fds(helper, [json.dumps(order).encode()], theirs)
+            answer = helper.recv(32)
+            assert answer, "the process that forks has ended"
+            self.pid = int(answer)
+            helper.recv(32)  # its parent has ended, so it is ours
+        finally:
+            prctl(SUBREAPER, 0)
+        self._child_created = True
+        self._close_pipe_fds(*ends)
+
+
+@functools.cache
+def _helper() -> socket.socket:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    env = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", __spec__.name], stdin=theirs, stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
+    )
+    theirs.close()
+    atexit.register(lambda: (ours.close(), process.communicate()))
+    return ours
+
+
+def main() -> None:
+    """The helper: fork a process for each order from stdin. Returns in the new ones, as what was ordered."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in IMPORTED:
+        import_module(name)
+    gc.freeze()
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork needs a process of one thread"
+    with socket.socket(fileno=0) as control:
+        while True:
+            order, ends, _, _ = socket.recv_fds(control, 1 << 20, 3)
+            if not order:
+                return
+            between = os.fork()
+            if not between:
+                between, pid = os.getpid(), os.fork()
+                if not pid:
+                    break
+                control.send(str(pid).encode())
+                os._exit(0)
+            os.waitpid(between, 0)
+            control.send(b"ended")
+            for end in ends:
+                os.close(end)
+        control.detach()
+    while os.getppid() == between:
+        time.sleep(0.001)
+    for number, end in enumerate(ends):
+        os.dup2(end, number)
+        os.close(end)
+    become(**json.loads(order))
+
+
+def become(words: list[str], cwd: str, env: dict[str, str]) -> None:
+    for number, (name, how) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        stream = open(number, how, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stderr.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    kind, what, *rest = words
+    sys.argv, sys.path[0] = [kind, *rest], cwd
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    main()
