@@ -2,18 +2,16 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any, Literal
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
 
 from agentlab.errors import UsageError
-from agentlab.hf.cache import Apart, Past, Table, read, slides, unmergeable
+from agentlab.hf.cache import Apart, Table
+from agentlab.hf.prefill import Past, read, read_all, unmergeable
 from agentlab.lora.rowwise import Rowwise
 
-_SHARED = 16  # tokens of a common beginning that are worth being read once
-_AT_ONCE = {"cpu": 1024}  # tokens of a batch that is read; more of them make a CPU no faster, but padding longer
-_AT_ONCE_ELSEWHERE = 16_384
 _ADMITTED = 8  # a share of the rows that one admission changes at least: reading a prompt takes as long as a step
 
 
@@ -72,7 +70,6 @@ class Batch:
         """`model` is causal and in evaluation mode, `adapters` are its own, `ends` the tokens that end an answer."""
         self._model, self._adapters, self._ends = model, adapters, frozenset(ends)
         self.slow = unmergeable(model)
-        self._shares = self.slow is None and not slides(model)
         self._table: Table | Apart = Table() if self.slow is None else Apart()
         self._rows: list[Row] = []
         self._last: list[int] = []  # the newest token of each row, not read yet
@@ -150,40 +147,14 @@ class Batch:
 
     def _read(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], torch.Tensor, Past]]:
         """The prompts, some at a time: the rows, the logits behind their prompts and their past."""
-        if self.slow is not None:
-            for row in rows:
-                yield [row], *self._past([row], [row.prompt], Past.empty(self._model))
+        if self.slow is None:
+            prompts = [(row.adapter, row.prompt) for row in rows]
+            for part, logits, past in read_all(self._model, self._adapters, prompts):
+                yield [rows[index] for index in part], logits, past
             return
-        alone: list[Row] = []
-        for adapter, group in groupby(sorted(rows, key=lambda row: row.adapter), lambda row: row.adapter):
-            members = list(group)
-            shared = _beginning([row.prompt for row in members]) if self._shares and len(members) > 1 else 0
-            if shared < _SHARED:
-                alone += members
-                continue
-            _, past = read(self._model, self._adapters, [adapter], [members[0].prompt[:shared]])
-            for part in self._parts(members, shared):
-                rest = [row.prompt[shared:] for row in part]
-                yield part, *self._past(part, rest, past.select([0] * len(part)))
-        for part in self._parts(alone, 0):
-            yield part, *self._past(part, [row.prompt for row in part], None)
-
-    def _past(
-        self, rows: Sequence[Row], texts: Sequence[Sequence[int]], past: Past | None
-    ) -> tuple[torch.Tensor, Past]:
-        return read(self._model, self._adapters, [row.adapter for row in rows], texts, past)
-
-    def _parts(self, rows: Sequence[Row], shared: int) -> Iterator[list[Row]]:
-        """Rows with prompts of like length, as many as are read at once, by adapter."""
-        most = _AT_ONCE.get(self._model.device.type, _AT_ONCE_ELSEWHERE)
-        part: list[Row] = []
-        for row in sorted(rows, key=lambda row: len(row.prompt)):
-            if part and (len(part) + 1) * (len(row.prompt) - shared) > most:
-                yield sorted(part, key=lambda row: row.adapter)
-                part = []
-            part.append(row)
-        if part:
-            yield sorted(part, key=lambda row: row.adapter)
+        for row in rows:
+            empty = Past.empty(self._model)
+            yield [row], *read(self._model, self._adapters, [row.adapter], [row.prompt], empty)
 
     def _picked(self, rows: Sequence[Row], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
         """A token for each row from logits of shape (rows, vocabulary), where so many were picked before."""
@@ -209,13 +180,6 @@ class Batch:
 def _logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
     found: list[float] = logits.log_softmax(-1).gather(1, tokens[:, None]).squeeze(1).tolist()
     return found
-
-
-def _beginning(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with, the last of the shortest left out: something is to be read of each."""
-    first, last = min(map(list, prompts)), max(map(list, prompts))  # all others lie between
-    most = min(map(len, prompts)) - 1
-    return next((place for place in range(most) if first[place] != last[place]), most)
 
 
 def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generator: torch.Generator) -> int:

@@ -1,99 +1,15 @@
-"""Keys and values of texts that are read and answered side by side."""
+"""Keys and values of rows that are answered side by side."""
 
-import inspect
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
-from transformers import DynamicCache  # noqa: TID253 - as above
-from transformers.cache_utils import Cache, DynamicLayer, get_layer_types_and_kwargs  # noqa: TID253 - as above
+from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
 
+from agentlab.hf.prefill import Past, read
 from agentlab.lora.rowwise import Rowwise
 
 _HEADROOM = 128  # columns: a table that is full is copied once in as many steps
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What was read of some texts, padded on the left.
-
-    Attributes:
-        cache: keys and values, of shape (rows, heads, columns, size) in each layer.
-        seen: bool of shape (rows, columns); the others are padding.
-    """
-
-    cache: Any
-    seen: torch.Tensor
-
-    @classmethod
-    def empty(cls, model: Any) -> "Past":
-        """Of one text, in the kind of cache that the model makes for itself."""
-        return cls(DynamicCache(config=model.config), torch.ones(1, 0, dtype=torch.bool, device=model.device))
-
-    def select(self, rows: Sequence[int]) -> "Past":
-        """The past of these rows, which may be named more than once, as a copy."""
-        index = torch.tensor(rows, device=self.seen.device)
-        parts = [(layer.keys[index], layer.values[index]) for layer in self.cache.layers]
-        return Past(DynamicCache(parts), self.seen[index])
-
-
-def padded(model: Any, texts: Sequence[Sequence[int]], past: Past | None = None) -> dict[str, Any]:
-    """The arguments of a model that reads texts side by side: padded on the left, behind a past if there is one."""
-    longest = max(map(len, texts))
-    seen = torch.arange(longest) >= torch.tensor([[longest - len(each)] for each in texts])
-    ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in texts])
-    seen = seen.to(model.device) if past is None else torch.cat([past.seen, seen.to(model.device)], dim=1)
-    found = {"input_ids": ids.to(model.device), "attention_mask": seen}
-    if _takes_positions(model.__class__):
-        found["position_ids"] = (seen.long().cumsum(1) - 1).clamp(min=0)[:, -longest:]
-    return {**found, "past_key_values": DynamicCache() if past is None else past.cache}
-
-
-def read(
-    model: Any, adapters: Rowwise, rows: Sequence[int], texts: Sequence[Sequence[int]], past: Past | None = None
-) -> tuple[torch.Tensor, Past]:
-    """Read texts side by side, behind a past, which is used up.
-
-    Args:
-        model: causal.
-        adapters: of the model.
-        rows: the adapter of each text.
-        texts: tokens, at least one each.
-        past: what was read before, one row for each text.
-
-    Returns:
-        Logits behind each text, of shape (texts, vocabulary), and what was read by now.
-    """
-    adapters.rows(rows)
-    batch = padded(model, texts, past)
-    out = model(**batch, use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
-
-
-def unmergeable(model: Any) -> str | None:
-    """Why rows of this model cannot be answered side by side; None if they can."""
-    others = _kinds(model) - {"full_attention", "sliding_attention"}
-    if others:
-        return f"{type(model).__name__} has layers of {', '.join(sorted(others))}: its rows are computed one by one."
-    if not _takes_positions(model.__class__):
-        return f"{type(model).__name__} takes no positions: its rows are computed one by one."
-    return None
-
-
-def slides(model: Any) -> bool:
-    """Whether a layer sees the nearest columns alone: then none between two tokens of a row may be empty."""
-    return "full_attention" not in _kinds(model) or len(_kinds(model)) > 1
-
-
-def _kinds(model: Any) -> set[str]:
-    return set(get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))[0])
-
-
-@cache
-def _takes_positions(model: Hashable) -> bool:
-    return "position_ids" in inspect.signature(model.forward).parameters  # type: ignore[attr-defined] # a class of transformers
 
 
 class Apart:

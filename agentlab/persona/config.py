@@ -8,7 +8,7 @@ from pydantic import Field
 from agentlab.config.base import EnvText, StrictModel, machine_field
 from agentlab.config.keys import Key
 from agentlab.runs.measured import Basis
-from agentlab.train.config import LoraConfig, TrainingConfig
+from agentlab.train.config import Figures, LoraConfig, TrainingConfig
 
 BASE_NAME = "base"  # in tables, beside the names of personas
 
@@ -36,6 +36,9 @@ class ReportConfig(StrictModel):
         description="Questions that base and personas answer side by side.",
     )
     sample_tokens: int = Field(48, ge=1, le=1024, description="Tokens of such an answer, at most.")
+    dtype: Figures = Field(
+        "float32", description="Type that figures are computed in; bfloat16 leaves the base as precision loads it."
+    )
 
 
 class PersonaConfig(StrictModel):

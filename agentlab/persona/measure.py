@@ -41,7 +41,8 @@ def held_out_losses(scores: Scores, adapter: str | None, examples: Sequence[Exam
     """Of a persona's held-out conversations under an adapter; None where there are none."""
     if not examples:
         return None
-    return HeldOut(tuple(-each for each in scores.logprobs(adapter, examples)), tuple(each.learnt for each in examples))
+    found = scores.logprobs([(adapter, each) for each in examples])
+    return HeldOut(tuple(-each for each in found), tuple(each.learnt for each in examples))
 
 
 def gain(before: HeldOut, after: HeldOut, rng: np.random.Generator) -> Interval | None:
@@ -78,8 +79,8 @@ def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], most
     hits = count = 0
     matrix: dict[str, dict[str, float]] = {}
     for own, examples in chosen.items():
-        under = {name: scores.logprobs(name, examples) for name in chosen}
-        base = scores.logprobs(None, examples)
+        under = {name: scores.logprobs([(name, each) for each in examples]) for name in chosen}
+        base = scores.logprobs([(None, each) for each in examples])
         matrix[own] = {name: _mean(values) for name, values in (*under.items(), (BASE_NAME, base))}
         for place in range(len(examples)):
             best = max(chosen, key=lambda name: under[name][place])
@@ -93,13 +94,12 @@ def forgetting(scores: Scores, names: Sequence[str], items: int) -> dict[str | N
     if items == 0:
         return {}
     asked = generate(("classify",), items)
-    questions = [(item.prompt, item.expected["among"]) for item in asked]
-    found: dict[str | None, Interval] = {}
-    for name in (None, *names):
-        said = scores.choices(name, questions)
-        hits = sum(answer == item.expected["right"] for answer, item in zip(said, asked, strict=True))
-        found[name] = wilson_interval(hits, len(asked))
-    return found
+    everybody = (None, *names)
+    said = iter(scores.choices([(name, item.prompt, item.expected["among"]) for name in everybody for item in asked]))
+    return {
+        name: wilson_interval(sum(next(said) == item.expected["right"] for item in asked), len(asked))
+        for name in everybody
+    }
 
 
 def samples(
@@ -174,13 +174,13 @@ class _Work:
     def __init__(self) -> None:
         self.size = 0
 
-    def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:  # noqa: ARG002 - of `Scores`
-        self.size += len(examples)
-        return [0.0] * len(examples)
+    def logprobs(self, asked: Sequence[tuple[str | None, Example]]) -> list[float]:
+        self.size += len(asked)
+        return [0.0] * len(asked)
 
-    def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:  # noqa: ARG002 - of `Scores`
-        self.size += sum(len(answers) for _, answers in questions)
-        return [answers[0] for _, answers in questions]
+    def choices(self, asked: Sequence[tuple[str | None, str, Sequence[str]]]) -> list[str]:
+        self.size += sum(len(answers) for _, _, answers in asked)
+        return [answers[0] for _, _, answers in asked]
 
     def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
         self.size += len(asked) * max_tokens

@@ -89,7 +89,7 @@ class PersonaExperiment:
         self.context.stop.check()
         base = load_base(path, self.config.training.precision, self.config.training.attn_implementation)
         measuring = Measuring(partial(_measured, run), self.context.stop)
-        with scorer(base, {}, measuring.done) as alone:
+        with scorer(base, {}, measuring.done, self.config.report.dtype) as alone:
             nobody = dict.fromkeys(prepared)
             before = measuring.part("losses of the base", alone, lambda by: self._held_out(by, prepared, nobody))
         self.context.stop.check()
@@ -100,7 +100,8 @@ class PersonaExperiment:
         except Interrupted:
             self.context.stop.check()  # says by which signal
             raise
-        with scorer(base, {name: each.adapter for name, each in trained.items()}, measuring.done) as scores:
+        adapters = {name: each.adapter for name, each in trained.items()}
+        with scorer(base, adapters, measuring.done, self.config.report.dtype) as scores:
             result = self._result(base, prepared, trained, before, scores, measuring)
         self.context.stop.check()
         self._write(run, base, trained, result)

@@ -11,6 +11,7 @@ from agentlab.config.base import StrictModel, budget_field, machine_field
 
 Precision = Literal["auto", "fp32", "bf16", "8bit", "4bit"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Figures = Literal["float32", "bfloat16"]  # the type that figures are computed in
 Tell = Callable[[str, Mapping[str, Any]], None]
 
 

@@ -21,17 +21,17 @@ class Scorer:
 
     NAMES = ("a", "b", "c")
 
-    def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:
-        if adapter is None:
-            return [-4.0] * len(examples)
-        own = self.NAMES.index(adapter)
-        return [-1.0 if (each.input_ids[0] == own) == (each.input_ids[1] != 9) else -2.0 for each in examples]
+    def logprobs(self, asked: Sequence[tuple[str | None, Example]]) -> list[float]:
+        return [-4.0 if adapter is None else self._liked(self.NAMES.index(adapter), each) for adapter, each in asked]
+
+    def _liked(self, own: int, each: Example) -> float:
+        return -1.0 if (each.input_ids[0] == own) == (each.input_ids[1] != 9) else -2.0
 
     def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
         return [f"{name}: {' '.join(turn.content for turn in turns)}"[:max_tokens] for name, turns in asked]
 
-    def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-        return [answers[0] for _, answers in questions]
+    def choices(self, asked: Sequence[tuple[str | None, str, Sequence[str]]]) -> list[str]:
+        return [answers[0] for _, _, answers in asked]
 
 
 HELD_OUT = {name: [turn(owner, n) for n in (1, 2, 9)] for owner, name in enumerate("abc")}

@@ -19,15 +19,15 @@ class Scorer:
     def __init__(self, measuring: Measuring) -> None:
         self._done = measuring.done
 
-    def logprobs(self, adapter: str | None, examples: Sequence[Example]) -> list[float]:
-        for _ in examples:
+    def logprobs(self, asked: Sequence[tuple[str | None, Example]]) -> list[float]:
+        for _ in asked:
             self._done(1)
-        return [-1.0 if adapter is None else -2.0] * len(examples)
+        return [-1.0 if adapter is None else -2.0 for adapter, _ in asked]
 
-    def choices(self, adapter: str | None, questions: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-        for _, answers in questions:
-            self.logprobs(adapter, LINES[:1] * len(answers))
-        return [answers[0] for _, answers in questions]
+    def choices(self, asked: Sequence[tuple[str | None, str, Sequence[str]]]) -> list[str]:
+        for adapter, _, answers in asked:
+            self.logprobs([(adapter, LINES[0])] * len(answers))
+        return [answers[0] for _, _, answers in asked]
 
     def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
         for _ in range(max_tokens):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agentlab.errors import Interrupted
+from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.conversations import Turn
@@ -35,7 +36,7 @@ def test_likelihoods_are_those_of_each_row_alone(base: Base) -> None:
     examples = tiny_split().train
     expected = [plain(base, each) for each in examples]
     with scorer(base, {}) as scores:
-        assert scores.logprobs(None, examples) == pytest.approx(expected, abs=1e-5)
+        assert scores.logprobs([(None, each) for each in examples]) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +57,55 @@ def test_an_adapter_changes_them_and_none_is_the_base(base: Base, adapters: dict
     lines = tiny_split().train
     weights = {name: value.clone() for name, value in base.model.state_dict().items()}
     with scorer(base, {}) as alone:
-        before = alone.logprobs(None, lines)
+        before = alone.logprobs([(None, each) for each in lines])
     with scorer(base, adapters) as scores:
-        assert scores.logprobs(None, lines) == pytest.approx(before, abs=1e-6)
-        under = {name: scores.logprobs(name, lines) for name in adapters}
+        assert scores.logprobs([(None, each) for each in lines]) == pytest.approx(before, abs=1e-6)
+        under = {name: scores.logprobs([(name, each) for each in lines]) for name in adapters}
     assert all(sum(each) > sum(before) for each in under.values())
     assert under["a"] != under["b"]
     assert all(torch.equal(value, weights[name]) for name, value in base.model.state_dict().items())
+
+
+def test_adapters_share_batches_and_a_question_is_read_once_for_its_answers(
+    base: Base, adapters: dict[str, Path]
+) -> None:
+    lines, everybody = tiny_split().train, (None, "a", "b")
+    with scorer(base, adapters) as scores:
+        apart = [scores.logprobs([(name, each) for each in lines]) for name in everybody]
+        together = scores.logprobs([(name, each) for name in everybody for each in lines])
+        asked = [(name, "z" * size, ("abc", "z", "\x7f" * 9)) for name in everybody for size in (1, 30, 4, 2)]
+        before = {question: scores._ids([Turn("user", question)]) for _, question, _ in asked}
+        whole = [
+            (name, Example(0, (*ids, *after), (*[IGNORED] * len(ids), *after), 0))
+            for name, question, answers in asked
+            for ids, after in ((before[question], scores._tokens(answer)) for answer in answers)
+        ]
+        places = {None: BASE, "a": 0, "b": 1}
+        answers = [[scores._tokens(answer) for answer in each] for _, _, each in asked]
+        found = scores._scores([places[name] for name, _, _ in asked], [before[each] for _, each, _ in asked], answers)
+        expected = scores.logprobs(whole)
+        chosen = scores.choices(asked)
+    assert together == pytest.approx([value for part in apart for value in part], abs=1e-5)
+    assert [value for part in found for value in part] == pytest.approx(expected, abs=1e-5)
+    best = [max(range(3), key=expected[start : start + 3].__getitem__) for start in range(0, len(expected), 3)]
+    assert chosen == [answers[place] for (_, _, answers), place in zip(asked, best, strict=True)]
+
+
+def test_figures_are_computed_in_float32_unless_it_is_said_otherwise(adapters: dict[str, Path], tmp_path: Path) -> None:
+    base = load_base(tiny_checkpoint(tmp_path), "bf16", "sdpa")
+    lines = [("a", each) for each in tiny_split().train]
+    weights = {name: value.clone() for name, value in base.model.state_dict().items()}
+    with scorer(base, adapters, dtype="bfloat16") as scores:
+        assert base.model.dtype is torch.bfloat16
+        rounded = scores.logprobs(lines)
+    with scorer(base, adapters) as scores:
+        found = scores.logprobs(lines)
+    assert all(torch.equal(value, weights[name]) for name, value in base.model.state_dict().items())
+    twin = Base(base.model.float(), base.tokenizer, base.path, "fp32", base.fingerprint)
+    with scorer(twin, adapters) as scores:
+        assert scores.logprobs(lines) == found
+    assert rounded != found
+    assert rounded == pytest.approx(found, abs=0.05)
 
 
 def alone(base: Base, adapter: Path | None, turns: list[Turn], tokens: int) -> str:
@@ -98,7 +141,7 @@ def test_what_is_done_is_told_and_may_be_the_end(base: Base) -> None:
     lines, asked = tiny_split().train, [(None, [Turn("user", "abc")])] * 30
     told: list[int] = []
     with scorer(base, {}, told.append) as scores:
-        scores.logprobs(None, lines)
+        scores.logprobs([(None, each) for each in lines])
         assert sum(told) == len(lines)
         told.clear()
         scores.answers(asked, 6)
@@ -109,7 +152,7 @@ def test_what_is_done_is_told_and_may_be_the_end(base: Base) -> None:
     def stop(_: int) -> None:
         raise Interrupted("Stopped on request.")
 
-    for measure in (lambda by: by.logprobs(None, lines), lambda by: by.answers(asked, 6)):
+    for measure in (lambda by: by.logprobs([(None, each) for each in lines]), lambda by: by.answers(asked, 6)):
         with pytest.raises(Interrupted), scorer(base, {}, stop) as scores:
             measure(scores)
     assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())

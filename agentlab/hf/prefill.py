@@ -1,0 +1,145 @@
+"""Texts that are read side by side, each under its adapter, and what remains of them: keys and values."""
+
+import inspect
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, where a model answers
+from transformers import DynamicCache  # noqa: TID253 - as above
+from transformers.cache_utils import get_layer_types_and_kwargs  # noqa: TID253 - as above
+
+from agentlab.lora.rowwise import Rowwise
+
+Prompt = tuple[int, Sequence[int]]  # an adapter's place, or BASE, and tokens
+
+_SHARED = 16  # tokens of a common beginning that are worth being read once
+_AT_ONCE = {"cpu": 1024}  # tokens of a batch: with more a CPU is no faster, and rows are padded further
+_AT_ONCE_ELSEWHERE = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was read of some texts, padded on the left.
+
+    Attributes:
+        cache: keys and values, of shape (rows, heads, columns, size) in each layer.
+        seen: bool of shape (rows, columns); the others are padding.
+    """
+
+    cache: Any
+    seen: torch.Tensor
+
+    @classmethod
+    def empty(cls, model: Any) -> "Past":
+        """Of one text, in the kind of cache that the model makes for itself."""
+        return cls(DynamicCache(config=model.config), torch.ones(1, 0, dtype=torch.bool, device=model.device))
+
+    def select(self, rows: Sequence[int]) -> "Past":
+        """The past of these rows, which may be named more than once, as a copy."""
+        index = torch.tensor(rows, device=self.seen.device)
+        parts = [(layer.keys[index], layer.values[index]) for layer in self.cache.layers]
+        return Past(DynamicCache(parts), self.seen[index])
+
+
+def unmergeable(model: Any) -> str | None:
+    """Why rows of this model cannot be answered side by side; None if they can."""
+    others = _kinds(model) - {"full_attention", "sliding_attention"}
+    if others:
+        return f"{type(model).__name__} has layers of {', '.join(sorted(others))}: its rows are computed one by one."
+    if not _takes_positions(model.__class__):
+        return f"{type(model).__name__} takes no positions: its rows are computed one by one."
+    return None
+
+
+def slides(model: Any) -> bool:
+    """Whether a layer sees the nearest columns alone: then none between two tokens of a row may be empty."""
+    return "full_attention" not in _kinds(model) or len(_kinds(model)) > 1
+
+
+def _kinds(model: Any) -> set[str]:
+    return set(get_layer_types_and_kwargs(model.config.get_text_config(decoder=True))[0])
+
+
+@cache
+def _takes_positions(model: Hashable) -> bool:
+    return "position_ids" in inspect.signature(model.forward).parameters  # type: ignore[attr-defined] # a class of transformers
+
+
+def padded(model: Any, texts: Sequence[Sequence[int]], past: Past | None = None) -> dict[str, Any]:
+    """The arguments of a model that reads texts side by side: padded on the left, behind a past if there is one."""
+    longest = max(map(len, texts))
+    seen = torch.arange(longest) >= torch.tensor([[longest - len(each)] for each in texts])
+    ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in texts])
+    seen = seen.to(model.device) if past is None else torch.cat([past.seen, seen.to(model.device)], dim=1)
+    found = {"input_ids": ids.to(model.device), "attention_mask": seen}
+    if _takes_positions(model.__class__):
+        found["position_ids"] = (seen.long().cumsum(1) - 1).clamp(min=0)[:, -longest:]
+    return {**found, "past_key_values": DynamicCache() if past is None else past.cache}
+
+
+def read(
+    model: Any, adapters: Rowwise, rows: Sequence[int], texts: Sequence[Sequence[int]], past: Past | None = None
+) -> tuple[torch.Tensor, Past]:
+    """Read texts side by side, behind a past, which is used up.
+
+    Args:
+        model: causal.
+        adapters: of the model.
+        rows: the adapter of each text.
+        texts: tokens, at least one each.
+        past: what was read before, one row for each text.
+
+    Returns:
+        Logits behind each text, of shape (texts, vocabulary), and what was read by now.
+    """
+    adapters.rows(rows)
+    batch = padded(model, texts, past)
+    out = model(**batch, use_cache=True, logits_to_keep=1)
+    return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
+
+
+def read_all(
+    model: Any, adapters: Rowwise, prompts: Sequence[Prompt]
+) -> Iterator[tuple[list[int], torch.Tensor, Past]]:
+    """Read prompts, some at a time: which they are, the logits behind them, and what was read.
+
+    Those of one adapter that begin alike have their common beginning read once; different adapters share nothing.
+    """
+    rest: list[int] = []
+    order = sorted(range(len(prompts)), key=lambda index: prompts[index][0])
+    for adapter, group in groupby(order, lambda index: prompts[index][0]):
+        members = list(group)
+        shared = 0 if slides(model) or len(members) == 1 else _beginning([prompts[index][1] for index in members])
+        if shared < _SHARED:
+            rest += members
+            continue
+        _, past = read(model, adapters, [adapter], [prompts[members[0]][1][:shared]])
+        for part in _parts(model, prompts, members, shared):
+            texts = [prompts[index][1][shared:] for index in part]
+            yield part, *read(model, adapters, [adapter] * len(part), texts, past.select([0] * len(part)))
+    for part in _parts(model, prompts, rest, 0):
+        texts = [prompts[index][1] for index in part]
+        yield part, *read(model, adapters, [prompts[index][0] for index in part], texts)
+
+
+def _parts(model: Any, prompts: Sequence[Prompt], some: Sequence[int], shared: int) -> Iterator[list[int]]:
+    """Prompts of like length, as many as are read at once, in the order of their adapters."""
+    most = _AT_ONCE.get(model.device.type, _AT_ONCE_ELSEWHERE)
+    part: list[int] = []
+    for index in sorted(some, key=lambda index: len(prompts[index][1])):
+        if part and (len(part) + 1) * (len(prompts[index][1]) - shared) > most:
+            yield sorted(part, key=lambda index: prompts[index][0])
+            part = []
+        part.append(index)
+    if part:
+        yield sorted(part, key=lambda index: prompts[index][0])
+
+
+def _beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, the last of the shortest left out: something is to be read of each."""
+    first, last = min(map(list, prompts)), max(map(list, prompts))  # all others lie between
+    most = min(map(len, prompts)) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most)
