@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentlab.errors import AgentlabError
 from agentlab.pipeline.answer import Answer
@@ -28,32 +28,29 @@ _POLL_SECONDS = 0.05
 Flying = dict[str, list[Future[None]]]
 
 
+@dataclass
 class Executor:
     """One run's work. Everything but remote questions happens on the caller's thread."""
 
-    def __init__(
-        self,
-        config: PipelineConfig,
-        items: Sequence[Item],
-        units: Sequence[Unit],
-        plan: Schedule,
-        *,
-        asking: Asking,
-        residents: Residents,
-        ends: Ends,
-        run: Run,
-        stop: StopFlag,
-        scrub: Callable[[str], str],
-    ) -> None:
-        self._config, self._items, self._plan = config, items, list(plan.steps)
-        self._asking, self._residents, self._ends, self._run = asking, residents, ends, run
-        self._stop, self._scrub = stop, scrub
-        self._left = {unit.id: unit for unit in units}
-        self._total, self._done = sum(unit.calls for unit in units) * len(items), 0  # questions
+    config: PipelineConfig
+    items: Sequence[Item]
+    units: Sequence[Unit]
+    schedule: Schedule
+    asking: Asking
+    residents: Residents
+    ends: Ends
+    run: Run
+    stop: StopFlag
+    scrub: Callable[[str], str]
+
+    def __post_init__(self) -> None:
+        self._plan = list(self.schedule.steps)
+        self._left = {unit.id: unit for unit in self.units}
+        self._total, self._done = sum(unit.calls for unit in self.units) * len(self.items), 0  # questions
         self._candidates: dict[str, Answer | AgentlabError] = {}
         self._seconds: dict[str, float] = {}  # spent on a step
         self._counting = threading.Lock()
-        self._batch = any(item.name for item in items)
+        self._batch = any(item.name for item in self.items)
 
     def work(self) -> None:
         """Do all of it. When it fails, remote questions may still be in flight: closing the router ends them.
@@ -78,12 +75,12 @@ class Executor:
             unit = self._next(flying)
             if unit is not None:
                 upcoming = self._upcoming()
-                self._do_all(unit, self._items, upcoming)
+                self._do_all(unit, self.items, upcoming)
                 del self._left[unit.id]
             elif flying:
                 futures = [future for several in flying.values() for future in several]
                 wait(futures, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-                self._stop.check()
+                self.stop.check()
             elif self._left:
                 raise AssertionError(f"no plan for {sorted(self._left)}")
 
@@ -103,9 +100,9 @@ class Executor:
         for unit in [u for u in self._left.values() if u.model is not None and not u.local]:
             if self._ready(unit, flying):
                 del self._left[unit.id]
-                items = iter(self._items)  # one iterator: each of them takes the next item when it is through with one
+                items = iter(self.items)  # one iterator: each of them takes the next item when it is through with one
                 flying[unit.id] = [
-                    pool.submit(self._do_all, unit, items) for _ in range(min(_AT_ONCE, len(self._items)))
+                    pool.submit(self._do_all, unit, items) for _ in range(min(_AT_ONCE, len(self.items)))
                 ]
 
     def _ready(self, unit: Unit, flying: Mapping[str, object]) -> bool:
@@ -128,7 +125,7 @@ class Executor:
                         waiting.add(unit.model)
                 case Evict(model) if model not in waiting:
                     self._plan.remove(step)  # the first of its kind, which is this one
-                    self._residents.evict(model)
+                    self.residents.evict(model)
         return None
 
     def _upcoming(self) -> list[str]:
@@ -144,7 +141,7 @@ class Executor:
 
     def _do(self, unit: Unit, item: Item, upcoming: Sequence[str]) -> None:
         """A unit, for one item. Its failure is its own, unless it is the only one."""
-        self._stop.check()
+        self.stop.check()
         if item.failed is None:
             try:
                 if not self._restored(unit.step, item):
@@ -155,12 +152,12 @@ class Executor:
                     raise
         with self._counting:
             self._done += unit.calls
-            self._run.stream("work.progress", done=self._done, total=self._total)
+            self.run.stream("work.progress", done=self._done, total=self._total)
 
     def _restored(self, step: Step, item: Item) -> bool:
         """Whether the step had ended in an earlier session: then so it did, whatever would come of it now."""
         if step.id not in item.ended:
-            end = self._ends.known(item.id(step.id))
+            end = self.ends.known(item.id(step.id))
             if end is None:
                 return False
             item.ended[step.id] = end
@@ -171,13 +168,13 @@ class Executor:
         assert unit.model is not None
         began = time.monotonic()
         if item.verdict(unit.step) is None:
-            for call in calls(unit.step, item, unit.model, self._config):
+            for call in calls(unit.step, item, unit.model, self.config):
                 self._candidates[call.id] = self._candidate(call, upcoming)
         self._spent(item.id(unit.step.id), time.monotonic() - began)
 
     def _candidate(self, call: Call, upcoming: Sequence[str]) -> Answer | AgentlabError:
         try:
-            return self._asking.answer(call, upcoming)
+            return self.asking.answer(call, upcoming)
         except FAILURES as error:
             return error
 
@@ -191,13 +188,13 @@ class Executor:
             found = {
                 call.id: self._candidates.pop(call.id)
                 for model in dict.fromkeys(step.stage.asked)
-                for call in calls(step, item, model, self._config)
+                for call in calls(step, item, model, self.config)
             }
-            end = completed(step, item, found, self._config, lambda call: self._asking.answer(call, upcoming))
-        item.finished(step, replace(end, answer=self._scrub(end.answer), output=self._scrub(end.output)))
+            end = completed(step, item, found, self.config, lambda call: self.asking.answer(call, upcoming))
+        item.finished(step, replace(end, answer=self.scrub(end.answer), output=self.scrub(end.output)))
         name = item.id(step.id)
         self._spent(name, time.monotonic() - began)
-        self._ends.note(name, item.ended[step.id], self._seconds.pop(name))
+        self.ends.note(name, item.ended[step.id], self._seconds.pop(name))
 
     def _spent(self, name: str, seconds: float) -> None:
         with self._counting:

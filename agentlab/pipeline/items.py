@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from agentlab.runs.redact import Redactor
 COPY = "inputs.jsonl"
 _MOST_BYTES, _MOST_ITEMS, _LONGEST_LINE = 64 << 20, 100_000, 4 << 20
 _DEEPEST = 100  # levels of a line
+_HALF = re.compile("[\ud800-\udfff]")  # of a pair that makes a character; alone it cannot be written down
 _OURS = ("n", "input", "output", "error", "item")  # the keys of a line of `outputs.jsonl`
 
 
@@ -113,7 +115,7 @@ def _input(name: str, line: str, where: str) -> Input:
         raise DataError(f"{where} is not JSON.", hint=hint) from None
     if not _within(value, _DEEPEST):
         raise DataError(f"{where} is nested deeper than {_DEEPEST} levels.")
-    if not _is_unicode(json.dumps(value, ensure_ascii=False)):
+    if _HALF.search(json.dumps(value, ensure_ascii=False)):
         raise DataError(f"{where} holds half a character (\\ud800 to \\udfff).", hint="Write both halves, or neither.")
     if isinstance(value, str):
         value = {"input": value}
@@ -140,12 +142,3 @@ def _finite(digits: str) -> float:
 def _within(value: Any, levels: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels >= 0 and all(_within(item, levels - 1) for item in inner)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written down: half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

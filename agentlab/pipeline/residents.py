@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agentlab import machine
@@ -154,22 +154,21 @@ class _Resident:
     bytes: int
 
 
+@dataclass
 class Residents:
-    """Loads and unloads. Used by one thread."""
+    """Loads and unloads. Used by one thread. `told` is given the events `model.loaded` and `model.evicted`."""
 
-    def __init__(
-        self,
-        models: Mapping[str, LocalModel],
-        *,
-        sizes: Sizes,
-        threads: int,
-        make: Callable[[EngineConfig], ChatProcess],
-        told: Callable[..., object],
-    ) -> None:
-        """`told` is given the events `model.loaded` and `model.evicted`."""
-        self._models, self._sizes, self.budget, self._threads = models, sizes, sizes.budget, threads
-        self._make, self._told = make, told
-        self._here: dict[str, _Resident] = {}  # the least recently used first
+    models: Mapping[str, LocalModel]
+    sizes: Sizes
+    threads: int
+    make: Callable[[EngineConfig], ChatProcess]
+    told: Callable[..., object]
+    _here: dict[str, _Resident] = field(default_factory=dict)  # the least recently used first
+
+    @property
+    def budget(self) -> Budget:
+        """What they may take together."""
+        return self.sizes.budget
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -191,7 +190,7 @@ class Residents:
             return here.engine
         if here is not None:
             self.evict(name)
-        needed = self._sizes(name, settings)
+        needed = self.sizes(name, settings)
         if needed > self.budget.ram:
             raise GateError(
                 f"Model {name} takes {needed >> 20} MiB with a context of {settings.context}, and all models together "
@@ -199,15 +198,15 @@ class Residents:
                 hint="Raise resources.ram_gib, or lower n_ctx.",
             )
         self._make_room(needed, upcoming)
-        model = self._models[name]
-        engine = self._make(settings.config(model.path, threads=self._threads, memory_bytes=self.budget.ram))
+        model = self.models[name]
+        engine = self.make(settings.config(model.path, threads=self.threads, memory_bytes=self.budget.ram))
         try:
             loaded = engine.load(cancelled=cancelled)
         except BaseException:
             engine.close()
             raise
         self._here[name] = _Resident(engine, settings, needed)
-        self._told(
+        self.told(
             "model.loaded",
             name,
             seconds=round(loaded.seconds, 4),
@@ -237,9 +236,9 @@ class Residents:
         taken, began = here.engine.measured(), time.monotonic()
         here.engine.close()
         seconds = round(time.monotonic() - began, 4)
-        self._told("model.evicted", name, seconds=seconds, peak_bytes=None if taken is None else taken.peak)
+        self.told("model.evicted", name, seconds=seconds, peak_bytes=None if taken is None else taken.peak)
         if taken is not None:
-            self._sizes.learn(name, here.settings, taken.peak)
+            self.sizes.learn(name, here.settings, taken.peak)
 
     def close(self) -> None:
         """Unload all."""

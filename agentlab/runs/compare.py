@@ -118,9 +118,7 @@ def metric_differences(
     rows = []
     for key in sorted(first.keys() | second.keys()):
         a, b = first.get(key), second.get(key)
-        known = a or b
-        if known is None:
-            continue
+        known = a or second[key]
         change = b.value - a.value if a and b else None
         spreads = a.spread if a else None, b.spread if b else None
         within = change is not None and 0 < abs(change) <= hypot(*(spread or 0.0 for spread in spreads))

@@ -22,10 +22,12 @@ _MAX_BYTES = 4 << 20
 Status = Literal["created", "running", "completed", "failed", "interrupted"]
 
 
-class Metric(BaseModel):
-    """A headline figure; `spread` is the standard deviation of what it is the mean of, None if not known."""
-
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+class Metric(_Frozen):
+    """A headline figure; `spread` is the standard deviation of what it is the mean of, None if not known."""
 
     value: float
     spread: float | None = None
@@ -33,28 +35,22 @@ class Metric(BaseModel):
     direction: Literal["lower", "higher"]
 
 
-class Tokens(BaseModel):
+class Tokens(_Frozen):
     """Language-model tokens of the whole run. None is unknown."""
-
-    model_config = ConfigDict(frozen=True)
 
     input: int | None = None
     output: int | None = None
 
 
-class Failure(BaseModel):
+class Failure(_Frozen):
     """Why a run failed."""
-
-    model_config = ConfigDict(frozen=True)
 
     kind: str
     message: str
 
 
-class Manifest(BaseModel):
+class Manifest(_Frozen):
     """`manifest.json`. Times are ISO 8601 in UTC and never enter a result."""
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     id: str

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -235,23 +234,15 @@ def stored(run: Run, name: str) -> Sequence[Record]:
 def answer_counter(config: BenchConfig, context: Context) -> Callable[[str], int] | None:
     """Counts the tokens of an answer by the tokenizer of the config; None without one.
 
+    A text stands for itself, no special tokens are added.
+
     Raises:
         MissingFileError: there is no such file.
         ModelFileError: it is no tokenizer.
     """
     if config.load.tokenizer is None:
         return None
-
-    return counter(context.workspace.resolve(config.load.tokenizer))
-
-
-def counter(path: Path) -> Callable[[str], int]:
-    """Counts with a `tokenizer.json`; a text stands for itself, no special tokens are added.
-
-    Raises:
-        MissingFileError: there is no such file.
-        ModelFileError: it is no tokenizer.
-    """
+    path = context.workspace.resolve(config.load.tokenizer)
     if not path.is_file():
         raise MissingFileError(
             f"There is no tokenizer at {path}.", hint="Point load.tokenizer at the model's tokenizer.json."

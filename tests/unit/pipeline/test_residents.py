@@ -120,7 +120,7 @@ def test_what_cannot_be_loaded_leaves_nothing_behind() -> None:
         def close(self) -> None:
             closed.append(True)
 
-    house.residents._make = lambda _: Broken(["x"])  # a different factory from here on
+    house.residents.make = lambda _: Broken(["x"])  # a different factory from here on
     with pytest.raises(ModelFileError):
         house.use("a")
     assert closed == [True]

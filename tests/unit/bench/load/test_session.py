@@ -1,11 +1,16 @@
 """Counting with a tokenizer."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agentlab.bench.load.session import counter
+from agentlab.bench.config import BenchConfig
+from agentlab.bench.load.config import LoadConfig
+from agentlab.bench.load.session import answer_counter
+from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, ModelFileError
+from agentlab.runs.context import Context
 
 
 @pytest.fixture
@@ -19,8 +24,14 @@ def words(tmp_path: Path) -> Path:
     return tmp_path / "tokenizer.json"
 
 
+def counter(path: Path) -> Callable[[str], int] | None:
+    config = BenchConfig(mock=("ok",), load=LoadConfig(tokenizer=str(path)))
+    return answer_counter(config, Context(Workspace(path.parent, path.parent), {}))
+
+
 def test_tokens_are_those_of_the_tokenizer(words: Path) -> None:
     count = counter(words)
+    assert count is not None
     assert (count("yes yes no"), count("")) == (3, 0)
 
 
