@@ -9,6 +9,7 @@ An empty mapping (the preset `none`) means that no language model is used.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -181,20 +182,16 @@ class LLMConfig(StrictModel):
 
     def sampling(self, task: str) -> tuple[float, int]:
         """Temperature and maximum number of answer tokens of a task."""
-        exception = self.tasks.get(task) or TaskConfig()
-        temperature, max_tokens = exception.temperature, exception.max_tokens
-        return (
-            self.defaults.temperature if temperature is None else temperature,
-            self.defaults.max_tokens if max_tokens is None else max_tokens,
-        )
+        return self._said(task, "temperature"), self._said(task, "max_tokens")
 
     def manner(self, task: str) -> tuple[bool, Strategy]:
         """Whether a task may be answered from the response cache, and its strategy."""
-        exception = self.tasks.get(task) or TaskConfig()
-        return (
-            self.defaults.cache if exception.cache is None else exception.cache,
-            exception.strategy or self.defaults.strategy,
-        )
+        return self._said(task, "cache"), self._said(task, "strategy")
+
+    def _said(self, task: str, name: str) -> Any:
+        """The task's own word, or that of `defaults`."""
+        own = getattr(self.tasks.get(task), name, None)
+        return getattr(self.defaults, name) if own is None else own
 
     def total(self, name: str) -> float:
         """Seconds after which a call has to be over if this model is the one that answers."""

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from agentlab.config.workspace import Workspace
@@ -51,22 +52,19 @@ class Logged:
         LOG.debug("%s", self._redactor.scrub(text))
 
 
+@dataclass
 class Connections:
-    """One object per provider, whichever of its models is meant."""
+    """One object per provider, whichever of its models is meant; `stand_ins` are used instead of those they name."""
 
-    def __init__(
-        self,
-        config: LLMConfig,
-        env: Mapping[str, str],
-        workspace: Workspace,
-        redactor: Redactor,
-        stand_ins: Mapping[str, ChatModel],
-    ) -> None:
-        """`stand_ins` are used instead, by name in `config.models`."""
-        self._config = config
-        self._surroundings = providers.Surroundings(env, workspace, config.defaults.timeout, config.threads)
-        self._redactor = redactor
-        self._stand_ins = stand_ins
+    config: LLMConfig
+    env: Mapping[str, str]
+    workspace: Workspace
+    redactor: Redactor
+    stand_ins: Mapping[str, ChatModel]
+
+    def __post_init__(self) -> None:
+        clocks, threads = self.config.defaults.timeout, self.config.threads
+        self._surroundings = providers.Surroundings(self.env, self.workspace, clocks, threads)
         self._built: dict[str, ChatModel] = {}
         self._building = threading.Lock()  # `check` builds in the caller's thread, calls in their loop
 
@@ -77,7 +75,7 @@ class Connections:
             MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
         """
         model = self._model(name)
-        return Logged(name, model, self._redactor) if LOG.isEnabledFor(logging.DEBUG) else model
+        return Logged(name, model, self.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
 
     def embedder(self, name: str) -> EmbeddingModel:
         """Who makes the vectors of a model of the config.
@@ -95,14 +93,14 @@ class Connections:
         return cast(EmbeddingModel, model)
 
     def _model(self, name: str) -> ChatModel:
-        if name in self._stand_ins:
-            return self._stand_ins[name]
-        provider = self._config.models[name].provider
+        if name in self.stand_ins:
+            return self.stand_ins[name]
+        provider = self.config.models[name].provider
         with self._building:
             if provider not in self._built:
-                self._built[provider] = providers.build(provider, self._config.providers[provider], self._surroundings)
+                self._built[provider] = providers.build(provider, self.config.providers[provider], self._surroundings)
             return self._built[provider]
 
     async def close(self) -> None:
         """Free connections and processes."""
-        await asyncio.gather(*(model.close() for model in (*self._built.values(), *self._stand_ins.values())))
+        await asyncio.gather(*(model.close() for model in (*self._built.values(), *self.stand_ins.values())))

@@ -3,7 +3,9 @@
 The stage's word comes first, then the model's overrides, then `defaults`, then ours.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from agentlab.errors import AgentlabError, ContextOverflowError, SchemaError, Wo
 from agentlab.gguf.deaths import at_fault, out_of_memory
 from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.pipeline.config import EngineOptions, PipelineConfig
-from agentlab.pipeline.stage_config import Stage
+from agentlab.pipeline.stage_config import Sampling, Stage
 
 # 128 tokens at a time read as fast as 512 on a CPU, with a quarter of the buffers; flash attention is free there.
 _OURS = EngineOptions(
@@ -72,22 +74,18 @@ class Drawing:
 
 def engine_of(config: PipelineConfig, model: str) -> Engine:
     """How a model is loaded."""
-    layers = (config.models[model].overrides, config.defaults, _OURS)
-
-    def first(name: str) -> Any:
-        return next(value for layer in layers if (value := getattr(layer, name)) is not None)
-
-    return Engine(first("n_ctx"), first("n_ubatch"), first("n_gpu_layers"), first("flash_attn"), first("kv_type"))
+    said = partial(_said, (config.models[model].overrides, config.defaults, _OURS))
+    return Engine(said("n_ctx"), said("n_ubatch"), said("n_gpu_layers"), said("flash_attn"), said("kv_type"))
 
 
 def drawing_of(config: PipelineConfig, stage: Stage, model: str) -> Drawing:
     """How a stage's answers are drawn from a model."""
-    layers = (stage, config.models[model].overrides, config.defaults, _OURS)
+    said = partial(_said, (stage, config.models[model].overrides, config.defaults, _OURS))
+    return Drawing(said("temperature"), said("top_p"), said("max_tokens"), said("timeout_s"))
 
-    def first(name: str) -> Any:
-        return next((value for layer in layers if (value := getattr(layer, name)) is not None), None)
 
-    return Drawing(first("temperature"), first("top_p"), first("max_tokens"), first("timeout_s"))
+def _said(layers: Iterable[Sampling], name: str) -> Any:
+    return next((value for layer in layers if (value := getattr(layer, name)) is not None), None)
 
 
 @dataclass(frozen=True, slots=True)

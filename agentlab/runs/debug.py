@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 LLM_LOG = "agentlab.llm"
 
-# A model's answer must not move the cursor, set a title or clear the screen of whoever reads the log.
-
 
 def printable(text: str) -> str:
     """Foreign text as any file and terminal can take it."""

@@ -54,35 +54,33 @@ class CheckResult(Document):
     def blocks(self) -> list[Block]:
         """Availability and times; what went wrong and what to do; the recommendation."""
         working = sum(row.available for row in self.models)
-        shown: list[Block] = [Text(f"{working} of {len(self.models)} models answered."), self._availability()]
-        shown[1:1] = [Text(silence(row.model, row.asked, row.error)) for row in self.models if not row.available]
-        if failed := [row for row in self.models if row.error_group]:
-            shown += [Heading("What went wrong"), _errors(failed)]
+        failed = [
+            (row.model, row.error_group, row.error_kind, row.error, row.remedy or "–")
+            for row in self.models
+            if row.error_group
+        ]
+        columns = ("model", "group", "error", "message", "remedy")
+        wrong: list[Block] = [Heading("What went wrong"), Table(columns, failed, "The last error of each model")]
         advice = [(row.model, row.role or "none", row.why) for row in self.recommendations]
         return [
-            *shown,
+            Text(f"{working} of {len(self.models)} models answered."),
+            *(Text(silence(row.model, row.asked, row.error)) for row in self.models if not row.available),
+            table(
+                self.models,
+                {
+                    "model": lambda row: row.model,
+                    "provider": lambda row: row.provider,
+                    "id": lambda row: row.id,
+                    "status": lambda row: "available" if row.available else "unavailable",
+                    "first s": lambda row: number(row.first_seconds, 3),
+                    "total s": lambda row: number(row.total_seconds, 3),
+                    "slowest s": lambda row: number(row.slowest_seconds, 3),
+                    "successes": lambda row: row.successes,
+                    "failures": lambda row: row.failures,
+                },
+                "first s: until the answer began; seconds are medians over the answers",
+            ),
+            *(wrong if failed else []),
             Heading("Recommendation"),
             Table(("model", "role", "why"), advice, "Roles by what was measured"),
         ]
-
-    def _availability(self) -> Table:
-        return table(
-            self.models,
-            {
-                "model": lambda row: row.model,
-                "provider": lambda row: row.provider,
-                "id": lambda row: row.id,
-                "status": lambda row: "available" if row.available else "unavailable",
-                "first s": lambda row: number(row.first_seconds, 3),
-                "total s": lambda row: number(row.total_seconds, 3),
-                "slowest s": lambda row: number(row.slowest_seconds, 3),
-                "successes": lambda row: row.successes,
-                "failures": lambda row: row.failures,
-            },
-            "first s: until the answer began; seconds are medians over the answers",
-        )
-
-
-def _errors(failed: list[ModelCheck]) -> Table:
-    rows = [(row.model, row.error_group or "", row.error_kind, row.error, row.remedy or "–") for row in failed]
-    return Table(("model", "group", "error", "message", "remedy"), rows, "The last error of each model")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, TypeVar
 
-from agentlab.runs.document import Block, Document, Heading, Table, Text, dollars, known, number, silence, table
+from agentlab.runs.document import Block, Document, Heading, Text, dollars, known, number, silence, table
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.items import TASK_TYPES, TaskType
 
@@ -157,17 +157,41 @@ class QualityResult(Document):
 
     def blocks(self) -> list[Block]:
         """Totals, then types, then the judge."""
-        shown: list[Block] = [
+        quality = f"quality, {self.level:.0%} interval"
+        return [
             Text(self._headline()),
-            *self._silent(),
-            self._totals(),
+            *(Text(silence(row.target, row.items, row.reason)) for row in self.targets if row.failed == row.items),
+            table(
+                self.targets,
+                {
+                    "target": lambda row: row.target,
+                    quality: _interval,
+                    "scored": lambda row: row.scored,
+                    "failed": lambda row: row.failed,
+                    "median s": lambda row: number(row.median_seconds, 3),
+                    "quality per second": lambda row: number(row.per_second, 3),
+                    "cost": lambda row: dollars(row.cost_usd),
+                    "quality per dollar": _per_dollar,
+                    "tokens out": lambda row: known(row.output_tokens, ",", "unknown"),
+                },
+                "Quality is the mean score; a request that failed scores 0",
+            ),
             Heading("By type of task"),
-            self._types(),
+            table(
+                [(row.target, part) for row in self.targets for part in row.by_type],
+                {
+                    "target": lambda row: row[0],
+                    "type": lambda row: row[1].type,
+                    quality: lambda row: _interval(row[1]),
+                    "scored": lambda row: row[1].scored,
+                    "failed": lambda row: row[1].failed,
+                    "valid JSON": lambda row: known(row[1].valid_json, ".0%"),
+                },
+                "Quality by type of task",
+            ),
+            Heading("The judge"),
+            Text(_judge(self.judge)),
         ]
-        return [*shown, Heading("The judge"), Text(_judge(self.judge))]
-
-    def _silent(self) -> list[Text]:
-        return [Text(silence(row.target, row.items, row.reason)) for row in self.targets if row.failed == row.items]
 
     def _headline(self) -> str:
         known = [row for row in self.targets if row.quality is not None]
@@ -177,37 +201,6 @@ class QualityResult(Document):
             return f"No answer to any of {self.items} items could be scored."
         best = max(known, key=lambda row: row.quality or 0.0)
         return f"Best at {self.items} items: {best.target}, {_interval(best)}."
-
-    def _totals(self) -> Table:
-        return table(
-            self.targets,
-            {
-                "target": lambda row: row.target,
-                f"quality, {self.level:.0%} interval": _interval,
-                "scored": lambda row: row.scored,
-                "failed": lambda row: row.failed,
-                "median s": lambda row: number(row.median_seconds, 3),
-                "quality per second": lambda row: number(row.per_second, 3),
-                "cost": lambda row: dollars(row.cost_usd),
-                "quality per dollar": _per_dollar,
-                "tokens out": lambda row: known(row.output_tokens, ",", "unknown"),
-            },
-            "Quality is the mean score; a request that failed scores 0",
-        )
-
-    def _types(self) -> Table:
-        return table(
-            [(row.target, part) for row in self.targets for part in row.by_type],
-            {
-                "target": lambda row: row[0],
-                "type": lambda row: row[1].type,
-                f"quality, {self.level:.0%} interval": lambda row: _interval(row[1]),
-                "scored": lambda row: row[1].scored,
-                "failed": lambda row: row[1].failed,
-                "valid JSON": lambda row: known(row[1].valid_json, ".0%"),
-            },
-            "Quality by type of task",
-        )
 
 
 def _interval(row: TypeScore | TargetQuality) -> str:
