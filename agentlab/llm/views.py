@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.ledger.statistics import UNKNOWN, known
+from agentlab.llm.ledger.statistics import UNKNOWN
 from agentlab.llm.provider_config import ROLES
-from agentlab.runs.document import Block, Document, Heading, Text, table
+from agentlab.runs.document import Block, Document, Heading, Text, known, table
 
 OTHERS = "(any other)"
 
@@ -93,7 +93,7 @@ class Routing(Document):
                     "id": lambda model: model.id,
                     "roles": lambda model: ", ".join(model.roles) or "none: never asked",
                     "tier": lambda model: model.tier,
-                    "context": lambda model: known(model.context),
+                    "context": lambda model: known(model.context, "", UNKNOWN),
                     "USD per Mtok": _price,
                     "can": lambda model: ", ".join(model.caps) or "plain text",
                 },
@@ -106,8 +106,8 @@ class Routing(Document):
                     "kind": lambda line: line.kind,
                     "at": lambda line: f"{line.place or '–'}{f' with {line.adapter}' if line.adapter else ''}",
                     "key": lambda line: line.key and f"{line.key} ({'set' if line.key_set else 'not set'})",
-                    "rpm": lambda line: known(line.rpm),
-                    "tpm": lambda line: known(line.tpm),
+                    "rpm": lambda line: known(line.rpm, "", UNKNOWN),
+                    "tpm": lambda line: known(line.tpm, "", UNKNOWN),
                     "at a time": lambda line: line.concurrency,
                 },
             ),

@@ -10,7 +10,7 @@ from typing import Any
 from agentlab.errors import StorageError
 from agentlab.llm.ledger.rows import quantile
 from agentlab.llm.ledger.schema import SCHEMA, connect_to_read, explained
-from agentlab.runs.document import Block, Document, Text, table
+from agentlab.runs.document import Block, Document, Text, known, table
 
 UNKNOWN = "unknown"
 
@@ -64,8 +64,8 @@ class Statistics(Document):
                     "took": lambda line: UNKNOWN if line.last_seconds is None else f"{line.last_seconds:.2f} s",
                     "answers": lambda line: line.answered,
                     "errors": lambda line: ", ".join(f"{kind} {count}" for kind, count in line.errors.items()) or 0,
-                    "tokens in": lambda line: known(line.input_tokens),
-                    "tokens out": lambda line: known(line.output_tokens),
+                    "tokens in": lambda line: known(line.input_tokens, "", UNKNOWN),
+                    "tokens out": lambda line: known(line.output_tokens, "", UNKNOWN),
                     "spent USD": _spent,
                     "first token s, p50 / p90": lambda line: _pair(line.first_p50, line.first_p90),
                     "whole answer s, p50 / p90": lambda line: _pair(line.total_p50, line.total_p90),
@@ -78,11 +78,6 @@ class Statistics(Document):
 def _spent(line: StatisticsLine) -> str:
     more = f" and {line.unpriced} calls of unknown cost" if line.unpriced else ""
     return UNKNOWN if line.cost_usd is None else f"{line.cost_usd:.4f}{more}"
-
-
-def known(value: int | None) -> str:
-    """A number as a table shows it."""
-    return UNKNOWN if value is None else str(value)
 
 
 def _pair(middle: float | None, most: float | None) -> str:
