@@ -232,9 +232,8 @@ class AttemptLoop:
         """After the caller saw a piece, the error says what has been shown: it cannot be taken back."""
         if not self._committed or isinstance(error, LLMCancelledError):
             return error
-        return LLMTruncatedError(
-            f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=error.hint
-        )
+        hint = error.hint or policy.rule_for(error).remedy
+        return LLMTruncatedError(f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=hint)
 
     def _heard(self, model: str, rung: Rung, own: set[int], delta: Delta) -> None:
         if not self.begun.is_set():
@@ -269,6 +268,7 @@ class AttemptLoop:
     def _scrubbed(self, error: AgentlabError) -> AgentlabError:
         error.message = self._means.redactor.scrub(error.message)
         error.args = (error.message,)
+        error.hint = error.hint or policy.rule_for(error).remedy
         return error
 
     def _nobody_answered(self) -> AgentlabError:

@@ -70,7 +70,8 @@ _RULES: dict[type[AgentlabError], Rule] = {
     errors.ContextOverflowError: Rule(
         move_on=True, refuses=True, remedy="Shorten the prompt, or name a model with a larger window."
     ),
-    errors.ContentFilterError: Rule(),  # what one provider refuses to talk about is not smuggled past it
+    # what one provider refuses to talk about is not smuggled past it
+    errors.ContentFilterError: Rule(remedy="Put it otherwise, or name another model."),
     errors.MalformedReplyError: _fault("See that `base_url` leads to a model's API, and ends before its last path."),
     errors.SchemaError: Rule(move_on=True, remedy="Take a larger model."),  # was asked again already
     errors.WorkerDiedError: _fault("`agentlab doctor` tries the local model."),

@@ -130,6 +130,7 @@ def test_what_the_models_call_is_part_of_what_is_judged(pair, speaker):
 def test_a_refusal_is_not_shopped_around(pair, speaker):
     judge = speaker("the judge would answer")
     router = pair(speaker(ContentFilterError("no")), speaker(ContentFilterError("no")), judge)
-    with pytest.raises(ContentFilterError):
+    with pytest.raises(ContentFilterError) as refused:
         router.complete_sync(ASK, "t", options=TWO)
+    assert "another model" in str(refused.value.hint)
     assert judge.requests == []

@@ -47,8 +47,9 @@ def test_after_it_the_truth_is_told_and_nobody_elses_words_are_mixed_in(among, s
             async for delta in live:
                 words.append(delta.text)
 
-        with pytest.raises(LLMTruncatedError, match="after 7 characters"):
+        with pytest.raises(LLMTruncatedError, match="after 7 characters") as broken:
             await read()
+        assert broken.value.hint
         with pytest.raises(RuntimeError):
             _ = live.completion
         return words
