@@ -168,7 +168,7 @@ def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalMode
         )
     adapter = None if provider.adapter is None else _hf_adapter(where, provider.adapter, surroundings.workspace)
     threads = machine.threads(surroundings.threads, workers=2)  # half of the cores, as for a GGUF file
-    config = HfConfig(path.absolute(), provider.dtype, threads)
+    config = HfConfig(path, provider.dtype, threads)
     engine = surroundings.engines.setdefault(config, HfEngine(config))
     return LocalModel(engine, seconds=provider.total, grammar=False, calls=CALLS, adapter=adapter)
 
