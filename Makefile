@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Threads that wait burn a core that another needs; small models are fastest on one thread.
 export OMP_WAIT_POLICY ?= passive
+# Compiled tests are kept, as compiling them takes a worker of the suite 7 s.
+export PYTHONDONTWRITEBYTECODE :=
 # GCC 12 gets AMX wrong (llama.cpp PR 26954): llama-cpp-python is built without it, where the compiler knows of it.
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 NO_AMX := $(shell echo | $(or $(CC),cc) $(NO_AMX) -E - >/dev/null 2>&1 && echo $(NO_AMX))
@@ -12,7 +14,7 @@ export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-crewai test-langchain check format docs wheel-check clean nas train-persona pipeline llm-bench llm serve adapters runs configs models doctor init
+.PHONY: help setup run test test-crewai test-langchain check check-types check-rest format docs wheel-check clean nas train-persona pipeline llm-bench llm serve adapters runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ run: setup ## Search an architecture on real data: no key, no GPU, no network se
 	$(BIN)/agentlab nas --max-iterations 20
 
 test: setup check ## Lint, types, layers, then all tests in two workers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-crewai: ## The adapter for CrewAI, in an environment of its own
 	PYTHON=$(PYTHON) bash .ci/test-crewai
@@ -41,9 +43,14 @@ test-langchain: setup ## LangChain's own suite against ours, in an environment o
 	bash .ci/test-langchain
 
 check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 check-types check-rest
+
+check-types:
+	$(BIN)/mypy --num-workers 2
+
+check-rest:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m compileall -q agentlab cli
 	$(BIN)/python docs/generate_cli.py --check
