@@ -91,17 +91,22 @@ class Batch:
         for row in rows:
             if not row.prompt or row.max_tokens < 1 or (row.temperature > 0 and row.generator is None):
                 raise UsageError("A row needs a prompt, a token to answer with, and to draw it, a generator.")
-        found: dict[Row, tuple[Token, Past, int]] = {}
-        for part, logits, past in self._read(rows):
-            for place, token in enumerate(self._picked(part, logits, [0] * len(part))):
-                found[token.row] = (token, past, place)
-        entering = sorted((row for row in rows if not found[row][0].finish), key=lambda row: row.adapter)
-        if entering:
-            self._table.enter([(*found[row][1:], len(row.prompt)) for row in entering])
-        self._rows += entering
-        self._last += [found[row][0].token for row in entering]
-        self._counts += [1] * len(entering)
-        return [found[row][0] for row in rows]
+        found: dict[Row, Token] = {}
+        coming = len(self) + len(rows)
+        try:
+            for part, logits, past in self._read(rows):
+                tokens = self._picked(part, logits, [0] * len(part))
+                entering = [(place, each) for place, each in enumerate(tokens) if not each.finish]
+                if entering:
+                    self._table.enter([(past, place, len(each.row.prompt)) for place, each in entering], coming)
+                self._rows += [each.row for _, each in entering]
+                self._last += [each.token for _, each in entering]
+                self._counts += [1] * len(entering)
+                found.update((each.row, each) for each in tokens)
+        except BaseException:
+            self.evict(rows)
+            raise
+        return [found[row] for row in rows]
 
     @torch.inference_mode()
     def step(self) -> list[Token]:
@@ -133,17 +138,21 @@ class Batch:
             size: rows at a time.
             waves: fill the table when it is empty, and only then; else whenever an eighth of it is free.
         """
-        waiting = iter(rows)
-        while True:
-            free = size - len(self)
-            if not self._rows or (not waves and free * _ADMITTED >= size):
-                entering = list(islice(waiting, free))
-                if entering:
-                    yield self.admit(entering)
-                    continue
-            if not self._rows:
-                return
-            yield self.step()
+        waiting, entered = iter(rows), list[Row]()
+        try:
+            while True:
+                free = size - len(self)
+                if not self._rows or (not waves and free * _ADMITTED >= size):
+                    entering = list(islice(waiting, free))
+                    if entering:
+                        entered += entering
+                        yield self.admit(entering)
+                        continue
+                if not self._rows:
+                    return
+                yield self.step()
+        finally:
+            self.evict(entered)  # where nobody asks for the rest
 
     def _read(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], torch.Tensor, Past]]:
         """The prompts, some at a time: the rows, the logits behind their prompts and their past."""

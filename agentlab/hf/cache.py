@@ -18,7 +18,7 @@ class Apart:
     def __init__(self) -> None:
         self._pasts: list[Past] = []
 
-    def enter(self, entries: Sequence[tuple[Past, int, int]]) -> None:
+    def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:  # noqa: ARG002 - of `Table`
         """See `Table.enter`; each past is of one row."""
         self._pasts += [past for past, _, _ in entries]
 
@@ -48,12 +48,12 @@ class Table:
         self.end = 0
         self._layers: list[_Layer] = []
 
-    def enter(self, entries: Sequence[tuple[Past, int, int]]) -> None:
-        """Add rows: of each a past, its row there, and its number of tokens."""
+    def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:
+        """Add rows: of each a past, its row there, and its number of tokens. There will soon be so many rows in all."""
         lengths = [length for _, _, length in entries]
         if not self._layers:
             self._layers, self.end = [_Layer(self, each) for each in entries[0][0].cache.layers], 0
-        self._fit(len(self.lengths) + len(entries), max([*self.lengths, *lengths]))
+        self._fit(rows, max([*self.lengths, *lengths]))
         for place, (past, row, length) in enumerate(entries, len(self.lengths)):
             columns: Any = past.seen[row].nonzero().squeeze(1)
             if int(columns[-1]) - int(columns[0]) < length:

@@ -126,13 +126,15 @@ def read_all(
 
 
 def _parts(model: Any, prompts: Sequence[Prompt], some: Sequence[int], shared: int) -> Iterator[list[int]]:
-    """Prompts of like length, as many as are read at once, in the order of their adapters."""
+    """Prompts of like length, the longest first, as many as are read at once, in the order of their adapters."""
     most = _AT_ONCE.get(model.device.type, _AT_ONCE_ELSEWHERE)
-    part: list[int] = []
-    for index in sorted(some, key=lambda index: len(prompts[index][1])):
-        if part and (len(part) + 1) * (len(prompts[index][1]) - shared) > most:
+    part, longest = list[int](), 0
+    for index in sorted(some, key=lambda index: -len(prompts[index][1])):
+        if part and (len(part) + 1) * (longest - shared) > most:
             yield sorted(part, key=lambda index: prompts[index][0])
             part = []
+        if not part:
+            longest = len(prompts[index][1])
         part.append(index)
     if part:
         yield sorted(part, key=lambda index: prompts[index][0])

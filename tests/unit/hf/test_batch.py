@@ -58,16 +58,18 @@ def model_of(kind: str) -> Any:
 
 
 def adapters_of(kind: str, place: Path) -> list[Path]:
-    """Two random adapters, in PEFT format."""
+    """Two random adapters, in PEFT format; the same every time."""
     from peft import LoraConfig, get_peft_model
 
-    for name, rank in {"one": 4, "two": 2}.items():
+    for number, (name, rank) in enumerate({"one": 4, "two": 2}.items()):
         targets = ["c_attn", "c_proj"] if kind == "GPT2" else ["q_proj", "k_proj", "o_proj"]
         config = LoraConfig(r=rank, target_modules=targets, fan_in_fan_out=kind == "GPT2")
-        model = get_peft_model(model_of(kind), config)
-        for key, parameter in model.named_parameters():
-            if "lora_" in key:
-                torch.nn.init.normal_(parameter, std=0.2)
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            model = get_peft_model(model_of(kind), config)
+            for key, parameter in model.named_parameters():
+                if "lora_" in key:
+                    torch.nn.init.normal_(parameter, std=0.2)
         model.save_pretrained(place / name)
     return [place / "one", place / "two"]
 
@@ -182,9 +184,42 @@ def test_draws_do_not_depend_on_the_company(llama: tuple[Any, Any]) -> None:
 
 
 def test_a_row_that_cannot_be_answered_is_refused_and_the_rest_stay(llama: tuple[Any, Any]) -> None:
-    batch = Batch(*llama, ENDS)
+    batch = Batch(*llama, ())
     batch.admit([Row(0, [10, 11], 50)])
     for wrong in (Row(0, [], 5), Row(0, [10], 0), Row(2, [10], 5), Row(0, [10], 5, temperature=1.0)):
         with pytest.raises(UsageError):
             batch.admit([Row(1, [12], 5), wrong])
     assert len(batch) == len(batch.step()) == 1
+
+
+def test_a_wave_is_the_same_to_the_bit_whatever_came_before(llama: tuple[Any, Any]) -> None:
+    def marks(skipped: int) -> list[list[float | None]]:
+        rows = rows_of(18, logprob=True)
+        found = collected(Batch(*llama, ENDS).run(rows[skipped:], 6, waves=True))
+        return [[each.logprob for each in found[row]] for row in rows[12:]]
+
+    assert marks(12) == marks(6) == marks(0)
+
+
+def test_a_run_that_is_left_leaves_nothing(llama: tuple[Any, Any]) -> None:
+    batch = Batch(*llama, ENDS)
+    run = batch.run(rows_of(20), 10)
+    next(run)
+    assert len(batch) > 0
+    run.close()
+    assert len(batch) == 0
+
+
+def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]) -> None:
+    model, adapters = llama
+    before = Row(0, [10, 11, 12], 6)
+    expected = alone(model, adapters, before)[0]
+    batch = Batch(model, adapters, ENDS)
+    said = batch.admit([before])
+    wrong = [Row(1, [*range(10, 50), number], 9) for number in range(20, 23)]  # read first, for their common beginning
+    with pytest.raises(UsageError, match="adapter 2 of 2"):
+        batch.admit([*wrong, Row(2, [10], 5)])
+    assert len(batch) == 1
+    while batch:
+        said += batch.step()
+    assert [each.token for each in said] == expected

@@ -130,3 +130,55 @@ def test_without_adapters_every_row_is_the_base() -> None:
     with rowwise(model, []) as adapters:
         adapters.rows([BASE] * len(ROWS))
         assert torch.equal(model(IDS).logits, tiny_model()(IDS).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["linear", "others"])
+def test_adapters_come_and_go(kind: str, request: pytest.FixtureRequest) -> None:
+    make = {"linear": tiny_model, "others": convolutional}[kind]
+    one, two = request.getfixturevalue(kind)
+
+    def said(folders: list[Path], rows: list[int]) -> torch.Tensor:
+        model = make()
+        with rowwise(model, folders) as adapters:
+            adapters.rows(rows)
+            found: torch.Tensor = model(IDS).logits
+        return found
+
+    model = make()
+    before = model(IDS).logits
+    with rowwise(model, [two]) as adapters:
+        assert adapters.put(one) == 1
+        adapters.rows([0, BASE, 1, 0])
+        torch.testing.assert_close(model(IDS).logits, said([one, two], ROWS), rtol=1e-5, atol=1e-5)
+        adapters.drop(0)
+        assert torch.equal(model(IDS).logits, before)  # rows are the base's until it is said anew
+        with pytest.raises(UsageError, match="Row for adapter 0"):
+            adapters.rows([0, BASE, 1, 0])
+        assert adapters.put(one) == 0
+        adapters.rows([0, BASE, 1, 1])
+        torch.testing.assert_close(model(IDS).logits, said([one], [0, BASE, 0, 0]), rtol=1e-5, atol=1e-5)
+    assert torch.equal(model(IDS).logits, before)
+
+
+@torch.no_grad()
+def test_an_adapter_that_does_not_fit_changes_nothing(linear: list[Path], others: list[Path]) -> None:
+    model = tiny_model()
+    with rowwise(model, linear[:1]) as adapters:
+        adapters.rows([0] * len(ROWS))
+        before = model(IDS).logits
+        with pytest.raises(UsageError, match=r"no layer transformer|layout|belong"):
+            adapters.put(others[0])
+        assert torch.equal(model(IDS).logits, before)
+
+
+@torch.no_grad()
+def test_factors_are_of_the_model_s_type_unless_it_is_said_otherwise(linear: list[Path]) -> None:
+    exact = each_alone(tiny_model, linear)
+    model = tiny_model().bfloat16()
+    with rowwise(model, linear) as adapters:
+        assert {each.dtype for pair in adapters._factors.values() for each in pair} == {torch.bfloat16}
+        adapters.rows(ROWS)
+        torch.testing.assert_close(model(IDS).logits.float(), exact, rtol=0.1, atol=0.1)
+    with rowwise(model, linear, torch.float32) as adapters:
+        assert {each.dtype for pair in adapters._factors.values() for each in pair} == {torch.float32}
