@@ -1,12 +1,15 @@
 """JSON schemas that come as data, a stranger's perhaps: they are checked, they reach nothing, and they end.
 
-A reference to another document is refused instead of fetched, and a pattern gets a tenth of a second: there are
-expressions for which a few dozen characters would take for ever. `patternProperties` is refused, too: the library
-tries those patterns without a limit. A schema may not grow beyond measure when its own references are written out, and
-an answer is looked at in a bounded number of steps, because a schema that contains itself grows with the answer.
+A reference to another document is refused instead of fetched, and the patterns get a tenth of a second: there are
+expressions for which a few dozen characters would take for ever, and others that take for ever to compile, which are
+refused. So is `patternProperties`: the library tries those patterns without a limit. A schema may not grow beyond
+measure when its own references are written out, and an answer is looked at in a bounded number of steps, because a
+schema that contains itself grows with the answer.
 """
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -22,7 +25,13 @@ _PATTERN_SECONDS = 0.1
 _WIDTH = 200
 _LARGEST = 5_000  # schemas within a schema
 _STEPS = 200_000  # keywords that are applied to one answer: about a second
-_LATE_PATTERN = _STEPS // 20  # what a pattern counts that ran out of its time
+_PATTERN_STEPS = _STEPS * 10  # of a second with patterns; moments below a millisecond are free
+_PATTERN_EFFORT = 30_000  # of compiling: less than a tenth of a second
+# Escapes, classes, groups as ECMA has them and `(?i)`, numbers, and single characters. A class that does not end
+# takes the rest, so that this stays linear.
+_TOKENS = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*(?:\]|\Z)|\((?:\?(?:[:=!]|<[=!]?|P<|i[:)]))?|[0-9]{1,9}|.", re.DOTALL
+)
 _BY_NAME = {"properties", "$defs", "definitions", "dependentSchemas"}
 _DATA = {"const", "enum", "default", "examples"}
 _DEFINITIONS = {"$defs", "definitions"}
@@ -132,10 +141,28 @@ def _refused(node: Any) -> Iterator[str]:
             yield f"a reference to {str(value)[:80]!r}"
         if keyword == "patternProperties":
             yield "patternProperties"
+        if keyword == "pattern" and isinstance(value, str) and _effort(value) > _PATTERN_EFFORT:
+            yield f"the pattern {value[:40]!r}, too long or with too many groups within groups"
         if keyword in _BY_NAME and isinstance(value, Mapping):
             value = list(value.values())  # whose keys are names, not keywords
         if keyword not in _DATA:
             yield from _refused(value)
+
+
+def _effort(pattern: str) -> int:
+    """About what it takes to compile a pattern: each group around a part takes it four times, and repeats are
+    written out. Groups of a kind that nobody needs are beyond measure: they may hide others.
+    """
+    if len(pattern) > _PATTERN_EFFORT:
+        return len(pattern)
+    effort, depth, before = 0, 0, ""
+    for token in _TOKENS.findall(pattern):
+        if (before, token) == ("(", "?"):
+            return _PATTERN_EFFORT + 1
+        depth = min(max(0, depth + (token[0] == "(") - (token[-1] == ")" and token[0] in "()")), 10)
+        effort += int(token) if token[0] in "0123456789" else len(token) * 4**depth
+        before = token
+    return effort
 
 
 def _weight(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:
@@ -189,10 +216,10 @@ def _matches(expression: str, text: str, steps: _Steps) -> bool:
     """Whether a pattern is found in a text. One that takes too long, or is none, is not."""
     import regex
 
+    start = time.monotonic()
     try:
         return regex.search(expression, text, timeout=_PATTERN_SECONDS) is not None
-    except TimeoutError:
-        steps.take(_LATE_PATTERN)
+    except (TimeoutError, OverflowError, regex.error):
         return False
-    except regex.error:
-        return False
+    finally:
+        steps.take(int((time.monotonic() - start) * 1000) * _PATTERN_STEPS // 1000)

@@ -30,6 +30,11 @@ def test_references_within_the_schema_are_followed():
         ({"$ref": "#/$defs/missing"}, "not there"),
         ({"$ref": "#"}, "contains itself"),
         ({"patternProperties": {"^(a+)+$": {}}}, "patternProperties"),
+        ({"pattern": "(?:" * 25 + "a" + "){1,50}" * 25}, "groups within groups"),
+        ({"pattern": r"(?:\)[)]" * 25 + "a" + "){2}" * 25}, "groups within groups"),
+        ({"pattern": "(?V1)" + "(?:[[a]b)]" * 25 + "a" + "){2}" * 25}, "groups within groups"),
+        ({"items": {"pattern": "a{99999}" * 300}}, "too long"),
+        ({"pattern": "[" * 1_000_000}, "too long"),
     ],
 )
 def test_what_is_refused_before_a_model_is_asked(schema, words):
@@ -51,6 +56,25 @@ def test_a_pattern_that_would_take_for_ever_does_not(expression):
     text = "a" * 5000 + "!" if "a" in expression else "x" * 5000
     assert len(list(validator_of({"pattern": expression})(text))) == 1
     assert time.monotonic() - start < 2
+
+
+def test_many_patterns_that_take_long_share_one_time():
+    slow = {f"p{n}": {"pattern": "^(a|aa)+$"} for n in range(40)}
+    start = time.monotonic()
+    list(validator_of({"properties": slow})(dict.fromkeys(slow, "a" * 60 + "!")))
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"^(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?!$)|$)){4}$", "10.0.0.1"),
+        (r"(?i)^[a-z0-9._%+-]+@(?:[a-z0-9-]+\.)+[a-z]{2,63}$", "A@b.org"),
+        (r"^\(?(?P<area>\d{3})\)?[ )(]\d{4}$", "(030) 1234"),
+    ],
+)
+def test_what_people_write_is_understood(pattern, text):
+    assert list(validator_of({"pattern": pattern})(text)) == []
 
 
 def test_patterns_are_searched_anywhere():
