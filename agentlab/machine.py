@@ -118,6 +118,15 @@ def gpu_memory() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
+def free_bytes(device: Device) -> int:
+    """Bytes of its memory that nobody uses."""
+    if device != "cuda":
+        return memory().available
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
 def device() -> Device:
     """The best torch device of this machine."""
     if not _has_gpu():

@@ -58,7 +58,7 @@ class Decoder:
         self._places: dict[str | None, int] = {None: BASE}
         self._batch = Batch(self._model, self._adapters, _ends(self._model.generation_config, self._tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
-        self._room = _free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
+        self._room = machine.free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
         self._rows: dict[Row, deque[Token] | None] = {}  # in their order: tokens to be given out; None has to wait yet
         self._note = self._batch.slow
 
@@ -91,7 +91,8 @@ class Decoder:
         finally:
             del self._rows[row]
             self._batch.evict([row])
-        rest, (note, self._note) = stops.feed(text.rest()) + stops.rest(), (self._note, None)
+        rest = stops.feed(text.rest()) + stops.rest()
+        note, self._note = self._note, None  # once is enough
         yield Chunk(
             text=rest,
             finish="stop" if finish == "stop" or stops.found else "length",
@@ -121,7 +122,7 @@ class Decoder:
         if known.fingerprint and known.path != str(self._path) and known.fingerprint != fingerprint_of(self._path):
             raise UsageError(
                 "it was trained on another base model, as its fingerprint says.",
-                hint=f"Use the one that it was trained on: {known.path}.",
+                hint=f"The base that it was trained on lay at {known.path or 'an unknown place'}; use that one.",
             )
 
     def _may_enter(self, row: Row) -> bool:
@@ -183,10 +184,6 @@ def _bytes_of_token(model: Any) -> int:
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = getattr(config, "num_key_value_heads", None) or heads
     return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
-
-
-def _free_bytes(device: str) -> int:
-    return torch.cuda.mem_get_info()[0] if device == "cuda" else machine.memory().available
 
 
 def _ends(config: Any, tokenizer: Any) -> frozenset[int]:

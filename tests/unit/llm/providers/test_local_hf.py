@@ -24,6 +24,14 @@ def test_nothing_is_started_before_the_first_question(home, checkpoint):
     assert make(home)._engine.worker_pid is None
 
 
+def test_providers_of_one_checkpoint_share_a_process_if_they_compute_in_one_type(home, checkpoint):
+    around, common = Surroundings({}, home), {"kind": "hf", "model_path": "checkpoint"}
+    types = ({}, {}, {"dtype": "bfloat16"})
+    first, second, other = (build("x", HfProvider(**common, **dtype), around)._engine for dtype in types)
+    assert first is second
+    assert first is not other
+
+
 def test_a_name_that_nothing_bears(home, checkpoint):
     with pytest.raises(UnknownNameError, match="'checkpoin'"):
         make(home, "checkpoin")
