@@ -84,6 +84,26 @@ def test_leaving_early_stops_the_engine():
     assert engine.stopped.wait(1)
 
 
+def test_so_many_questions_are_asked_at_a_time_as_the_engine_takes():
+    async def three(engine, **calls):
+        model = LocalModel(engine, seconds=9, grammar=True, **calls)
+        tasks = [asyncio.ensure_future(read(model)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        for task in tasks:
+            task.cancel()
+        return len(engine.threads)
+
+    assert asyncio.run(three(_Endless())) == 1
+    assert asyncio.run(three(_Endless(), calls=2)) == 2
+
+
+def test_a_note_of_the_engine_is_a_warning(caplog):
+    engine = ScriptedEngine(["x"])
+    engine.chat = lambda request, **_: iter([Chunk("x"), Chunk(finish="stop", note="It goes the slow way.")])
+    asyncio.run(read(LocalModel(engine, seconds=9, grammar=True)))
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "It goes the slow way.")]
+
+
 def test_the_loop_stays_responsive_while_the_engine_works():
     async def count():
         task = asyncio.ensure_future(read(LocalModel(_Endless(), seconds=9, grammar=True)))
