@@ -163,7 +163,7 @@ class Batch:
             return
         for row in rows:
             empty = Past.empty(self._model)
-            yield [row], *read(self._model, self._adapters, [row.adapter], [row.prompt], empty)
+            yield [row], *read(self._model, self._adapters, [row.adapter], [row.prompt], empty, multiple=1)
 
     def _picked(self, rows: Sequence[Row], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
         """A token for each row from logits of shape (rows, vocabulary), where so many were picked before."""

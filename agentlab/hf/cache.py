@@ -31,7 +31,7 @@ class Apart:
         """See `Table.step`."""
         found = []
         for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            logits, self._pasts[place] = read(model, adapters, [row], [[token]], self._pasts[place])
+            logits, self._pasts[place] = read(model, adapters, [row], [[token]], self._pasts[place], multiple=1)
             found.append(logits)
         return torch.cat(found)
 

@@ -18,6 +18,7 @@ Prompt = tuple[int, Sequence[int]]  # an adapter's place, or BASE, and tokens
 _SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = {"cpu": 1024}  # tokens of a batch: with more a CPU is no faster, and rows are padded further
 _AT_ONCE_ELSEWHERE = 16_384
+_MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for every number of tokens, a thousand of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,11 @@ def _takes_positions(model: Hashable) -> bool:
     return "position_ids" in inspect.signature(model.forward).parameters  # type: ignore[attr-defined] # a class of transformers
 
 
-def padded(model: Any, texts: Sequence[Sequence[int]], past: Past | None = None) -> dict[str, Any]:
+def padded(
+    model: Any, texts: Sequence[Sequence[int]], past: Past | None = None, *, multiple: int = _MULTIPLE
+) -> dict[str, Any]:
     """The arguments of a model that reads texts side by side: padded on the left, behind a past if there is one."""
-    longest = max(map(len, texts))
+    longest = -(-max(map(len, texts)) // multiple) * multiple
     seen = torch.arange(longest) >= torch.tensor([[longest - len(each)] for each in texts])
     ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in texts])
     seen = seen.to(model.device) if past is None else torch.cat([past.seen, seen.to(model.device)], dim=1)
@@ -81,7 +84,13 @@ def padded(model: Any, texts: Sequence[Sequence[int]], past: Past | None = None)
 
 
 def read(
-    model: Any, adapters: Rowwise, rows: Sequence[int], texts: Sequence[Sequence[int]], past: Past | None = None
+    model: Any,
+    adapters: Rowwise,
+    rows: Sequence[int],
+    texts: Sequence[Sequence[int]],
+    past: Past | None = None,
+    *,
+    multiple: int = _MULTIPLE,
 ) -> tuple[torch.Tensor, Past]:
     """Read texts side by side, behind a past, which is used up.
 
@@ -91,12 +100,13 @@ def read(
         rows: the adapter of each text.
         texts: tokens, at least one each.
         past: what was read before, one row for each text.
+        multiple: of the columns; 1 for models that cannot pass over padding.
 
     Returns:
         Logits behind each text, of shape (texts, vocabulary), and what was read by now.
     """
     adapters.rows(rows)
-    batch = padded(model, texts, past)
+    batch = padded(model, texts, past, multiple=multiple)
     out = model(**batch, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
 
@@ -116,7 +126,7 @@ def read_all(
         if shared < _SHARED:
             rest += members
             continue
-        _, past = read(model, adapters, [adapter], [prompts[members[0]][1][:shared]])
+        _, past = read(model, adapters, [adapter], [prompts[members[0]][1][:shared]], multiple=1)
         for part in _parts(model, prompts, members, shared):
             texts = [prompts[index][1][shared:] for index in part]
             yield part, *read(model, adapters, [adapter] * len(part), texts, past.select([0] * len(part)))

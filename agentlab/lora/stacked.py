@@ -77,8 +77,8 @@ class _Share:
         self._count = rows.count
         self._factors = None if rows.first == BASE else source(rows.first, rows.count)
 
-    def changed(self, x: torch.Tensor, base: torch.Tensor, scale: float) -> torch.Tensor:
-        """The layer's output for these rows, from all rows' inputs and base outputs."""
+    def changed(self, x: torch.Tensor, base: torch.Tensor, scale: float, *, in_place: bool) -> torch.Tensor:
+        """The layer's output for these rows, from all rows' inputs and base outputs, or written over the latter."""
         if self._rows is not None:
             x, base = x[self._rows], base[self._rows]
         if self._factors is None:
@@ -87,8 +87,11 @@ class _Share:
         stacked = base.reshape(self._count, -1, base.shape[-1])
         hidden = torch.bmm(x.reshape(self._count, -1, x.shape[-1]).to(a.dtype), a)
         if stacked.dtype == hidden.dtype == b.dtype:
-            return torch.baddbmm(stacked, hidden, b, alpha=scale).view(base.shape)
+            add = stacked.baddbmm_ if in_place else stacked.baddbmm
+            return add(hidden, b, alpha=scale).view(base.shape)
         change = torch.bmm(hidden, b)  # in the adapters' type, or autocast's; the sum is rounded once
+        if in_place:
+            return stacked.add_(change, alpha=scale).view(base.shape)
         return torch.add(stacked, change, alpha=scale).to(base.dtype).view(base.shape)
 
 
@@ -202,8 +205,9 @@ class Stack:
             x = torch.nn.functional.dropout(x, self._dropout)
         if self._order is not None:
             x, base = x[self._order], base[self._order]
-        parts = [share.changed(x, base, self._scale) for share in shares]
-        found = parts[0] if len(parts) == 1 else torch.cat(parts)
+        in_place = not torch.is_grad_enabled() and base.is_contiguous()  # the layer has just made it, for us alone
+        parts = [share.changed(x, base, self._scale, in_place=in_place) for share in shares]
+        found = base if in_place else parts[0] if len(parts) == 1 else torch.cat(parts)
         return found if self._back is None else found[self._back]
 
 

@@ -151,7 +151,7 @@ class Scorer:
             for start in range(0, len(texts), _CHOICES_AT_ONCE):
                 some, owners = texts[start : start + _CHOICES_AT_ONCE], places[start : start + _CHOICES_AT_ONCE]
                 batch = padded(self._model, some, past.select(owners))
-                longest = max(map(len, some))
+                longest = batch["input_ids"].shape[1]
                 labels = [[IGNORED] * (longest - len(each) + 1) + list(each[1:]) for each in some]
                 batch["labels"] = torch.tensor(labels, device=self._model.device)
                 means = self._means([adapters[part[owner]] for owner in owners], batch, [len(e) - 1 for e in some])

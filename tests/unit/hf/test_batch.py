@@ -146,7 +146,7 @@ def test_a_common_beginning_is_read_once_for_each_adapter(llama: tuple[Any, Any]
     hook = model.register_forward_pre_hook(lambda *given: counted.append(given[2]["input_ids"]), with_kwargs=True)
     found = collected(iter([batch.admit(rows[:9]), batch.admit(rows[9:])]))
     hook.remove()
-    assert sum(ids.numel() for ids in counted[:6]) == 3 * (40 + 3 * 9)  # of each adapter, and of its rows the rest
+    assert sum(ids.numel() for ids in counted[:6]) == 3 * (40 + 3 * 16)  # of each adapter; of its rows the rest
     for tokens in iter(batch.step, []):
         for each in tokens:
             found[each.row].append(each)
