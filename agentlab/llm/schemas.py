@@ -21,7 +21,7 @@ from agentlab.errors import BadRequestError
 Problems = Iterator[tuple[str, str]]
 
 _MOST_PROBLEMS = 8
-_PATTERN_SECONDS = 0.1
+_PATTERN_SECONDS = 0.05
 _WIDTH = 200
 _LARGEST = 5_000  # schemas within a schema
 _STEPS = 200_000  # keywords that are applied to one answer: about a second
