@@ -8,7 +8,6 @@ schema that contains itself grows with the answer.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from agentlab.errors import BadRequestError
+from agentlab.patterns import is_costly
 
 # Says where something is wrong, and what.
 Problems = Iterator[tuple[str, str]]
@@ -26,12 +26,6 @@ _WIDTH = 200
 _LARGEST = 5_000  # schemas within a schema
 _STEPS = 200_000  # keywords that are applied to one answer: about a second
 _PATTERN_STEPS = _STEPS * 10  # of a second with patterns; moments below a millisecond are free
-_PATTERN_EFFORT = 30_000  # of compiling: less than a tenth of a second
-# Escapes, classes, groups as ECMA has them and `(?i)`, numbers, and single characters. A class that does not end
-# takes the rest, so that this stays linear.
-_TOKENS = re.compile(
-    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*(?:\]|\Z)|\((?:\?(?:[:=!]|<[=!]?|P<|i[:)]))?|[0-9]{1,9}|.", re.DOTALL
-)
 _BY_NAME = {"properties", "$defs", "definitions", "dependentSchemas"}
 _DATA = {"const", "enum", "default", "examples"}
 _DEFINITIONS = {"$defs", "definitions"}
@@ -141,28 +135,12 @@ def _refused(node: Any) -> Iterator[str]:
             yield f"a reference to {str(value)[:80]!r}"
         if keyword == "patternProperties":
             yield "patternProperties"
-        if keyword == "pattern" and isinstance(value, str) and _effort(value) > _PATTERN_EFFORT:
+        if keyword == "pattern" and isinstance(value, str) and is_costly(value):
             yield f"the pattern {value[:40]!r}, too long or with too many groups within groups"
         if keyword in _BY_NAME and isinstance(value, Mapping):
             value = list(value.values())  # whose keys are names, not keywords
         if keyword not in _DATA:
             yield from _refused(value)
-
-
-def _effort(pattern: str) -> int:
-    """About what it takes to compile a pattern: each group around a part takes it four times, and repeats are
-    written out. Groups of a kind that nobody needs are beyond measure: they may hide others.
-    """
-    if len(pattern) > _PATTERN_EFFORT:
-        return len(pattern)
-    effort, depth, before = 0, 0, ""
-    for token in _TOKENS.findall(pattern):
-        if (before, token) == ("(", "?"):
-            return _PATTERN_EFFORT + 1
-        depth = min(max(0, depth + (token[0] == "(") - (token[-1] == ")" and token[0] in "()")), 10)
-        effort += int(token) if token[0] in "0123456789" else len(token) * 4**depth
-        before = token
-    return effort
 
 
 def _weight(node: Any, root: Mapping[str, Any], known: dict[str, int]) -> int:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentlab.errors import DataError, MissingFileError
+from agentlab.patterns import is_costly
 from agentlab.runs.atomic import read_text
 
 CONFIG_FILE = "adapter_config.json"
@@ -143,8 +144,12 @@ def _assign(modules: Iterable[str], patterns: Mapping[str, _Number], default: _N
     import regex  # only where there are patterns to match: it takes a while to load
 
     names = list(modules)
-    if len(names) * len(patterns) > _MOST_MATCHES:
-        raise DataError(f"{len(patterns)} patterns for {len(names)} modules are too many to match.")
+    if len(names) * len(patterns) > _MOST_MATCHES or any(map(is_costly, patterns)):
+        raise DataError(
+            f"The {len(patterns)} keys of rank_pattern or alpha_pattern are too many to match with {len(names)} "
+            "modules, or one has groups within groups.",
+            hint="Use names of modules as keys.",
+        )
     deadline = time.monotonic() + _MATCH_SECONDS
     try:
         compiled = [(regex.compile(rf"(.*\.)?({key})$"), value) for key, value in patterns.items()]

@@ -13,6 +13,7 @@ from agentlab.answers.extract import MOST_TEXT
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError
+from agentlab.patterns import is_costly
 
 VERDICT_TOKENS = 48  # of a reply to `Scene.ask`
 CHARACTERS = 3  # of a token, when nobody has counted
@@ -117,6 +118,8 @@ def pattern_problem(pattern: str) -> str | None:
     """Why a pattern is none, in words; None when it is one."""
     import regex  # only where there are patterns: it takes a while to load
 
+    if is_costly(pattern):
+        return "too long, or with too many groups within groups"
     try:
         regex.compile(pattern)
     except (regex.error, RecursionError, OverflowError) as error:

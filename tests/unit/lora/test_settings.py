@@ -59,6 +59,8 @@ def test_a_pattern_that_would_run_for_ever_is_refused(monkeypatch: pytest.Monkey
         settings(alpha_pattern={"(": 1.0}).alphas(NAMES)
     with pytest.raises(DataError, match="too many"):
         settings(rank_pattern={f"p{n}": 1 for n in range(1000)}).ranks(f"m{n}" for n in range(10_000))
+    with pytest.raises(DataError, match="groups within groups"):
+        settings(rank_pattern={"(?:" * 25 + "a" + "){2}" * 25: 1}).ranks(NAMES)
 
 
 @pytest.mark.parametrize(

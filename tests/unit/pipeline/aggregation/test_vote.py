@@ -147,6 +147,7 @@ def test_a_vote_has_to_go_with_its_stage(config, schema, wrong):
         (Vote(extract=Extract(kind="letter", labels=("AB",))), "labels", "single letters"),
         (Vote(extract=Extract(kind="label", labels=(" ",))), "labels", "may not be empty"),
         (FirstValid(pattern="["), "pattern", "no regular expression"),
+        (FirstValid(pattern="(?:" * 25 + "a" + ")+" * 25), "pattern", "groups within groups"),
     ],
 )
 def test_patterns_and_pointers_are_checked_before_the_run(aggregation, place, sentence):
