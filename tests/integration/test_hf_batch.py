@@ -71,4 +71,4 @@ def test_answers_side_by_side_are_those_of_one_row(model: Any, folders: list[Pat
             differ = [place for place, token in enumerate(ours) if token != int(best.indices[place, 0])]
             assert all(gaps[place] < CLOSE for place in differ)
             assert len(ours) == 16 or ours[-1] in ends
-    assert len({tuple(each) for each in said.values()}) > 6
+    assert len({tuple(each) for each in said.values()}) > len(QUESTIONS)  # the adapters do something
