@@ -23,6 +23,9 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("desk", deadline=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "desk")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# It helps against a power cut alone, which no test has, and is milliseconds of waiting each time. Processes that are
+# started from nothing keep it.
+os.fsync = lambda _: None
 
 
 class NetworkRefusedError(AssertionError):
