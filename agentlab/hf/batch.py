@@ -203,9 +203,10 @@ def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generato
         top_p: in (0, 1], or None for all tokens.
         generator: draws one number, unless the temperature is 0.
     """
-    if temperature == 0:
+    above = logits.double() - logits.max()  # at most 0: divided by a tiny temperature, the best one stays a number
+    if temperature == 0 or above.isnan().any():  # a model that overflows spoils its answer, not those of others
         return int(logits.argmax())
-    chances, tokens = torch.softmax(logits.double() / temperature, dim=-1).sort(descending=True, stable=True)
+    chances, tokens = torch.softmax(above / temperature, dim=-1).sort(descending=True, stable=True)
     if top_p is not None:
         chances = chances.where(chances.cumsum(-1) - chances < top_p, 0.0)
     return int(tokens[torch.multinomial(chances, 1, generator=generator)])

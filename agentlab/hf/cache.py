@@ -9,7 +9,7 @@ from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as ab
 from agentlab.hf.prefill import Past, read
 from agentlab.lora.rowwise import Rowwise
 
-_HEADROOM = 128  # columns: a table that is full is copied once in as many steps
+HEADROOM = 128  # columns: a table that is full is copied once in as many steps
 
 
 class Apart:
@@ -64,13 +64,13 @@ class Table:
 
     def leave(self, row: int) -> None:
         """Remove a row; the last one gets its place."""
-        length = self.lengths.pop()
-        if row < len(self.lengths):
-            for layer in self._layers:
-                layer.move(len(self.lengths), row, slice(self.end - length, self.end))
-            self.lengths[row] = length
+        used = slice(self.end - max(self.lengths), self.end)
+        self.lengths[row] = self.lengths[-1]
+        self.lengths.pop()
         if not self.lengths:
             self._layers = []
+        for layer in self._layers:
+            layer.move(len(self.lengths), row, used)
 
     def step(self, model: Any, adapters: Rowwise, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """Read a token of each row, under its adapter: logits of shape (rows, vocabulary) behind it."""
@@ -98,7 +98,7 @@ class Table:
             return
         used = slice(self.end - max(self.lengths, default=0), self.end)
         for layer in self._layers:
-            layer.resize(max(rows, there), width + _HEADROOM, used, width)
+            layer.resize(rows, width + HEADROOM, used, width)
         self.end = width
 
 
@@ -122,9 +122,10 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
             side[row, :, place] = given[of][:, columns]
 
     def move(self, row: int, to: int, columns: slice) -> None:
-        """Copy a row over another one."""
+        """Copy a row over another one, and wipe it: what is no number would spoil the row that comes there."""
         for side in self._held:
             side[to, :, columns] = side[row, :, columns]
+            side[row, :, columns] = 0
 
     def resize(self, rows: int, columns: int, used: slice, end: int) -> None:
         """Change the room; the columns that were used end at `end` from now on."""
@@ -132,7 +133,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
         for place, side in enumerate(self._held):
             # zeros: whatever the memory held, times a weight of nought, might be no number
             new = side.new_zeros(rows, side.shape[1], columns, side.shape[3])
-            new[: len(side), :, end - width : end] = side[:, :, used]
+            new[: len(side), :, end - width : end] = side[:rows, :, used]
             self._held[place] = new
 
     def update(

@@ -12,6 +12,7 @@ import torch  # noqa: TID253 - imported by the decoder alone, in its worker proc
 from agentlab import machine
 from agentlab.errors import BadRequestError, ModelFileError, UsageError
 from agentlab.hf.batch import Batch, Row, Token
+from agentlab.hf.cache import HEADROOM
 from agentlab.hf.clock import stop_clock
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.hf.packed import packed
@@ -128,7 +129,7 @@ class Decoder:
     def _may_enter(self, row: Row) -> bool:
         """Whether it is the next one, and there is memory for it beside those that are in."""
         inside = [each for each, tokens in self._rows.items() if tokens is not None]
-        longest = max(len(each.prompt) + each.max_tokens for each in (row, *inside))
+        longest = max(len(each.prompt) + each.max_tokens for each in (row, *inside)) + HEADROOM
         is_next = row is next(each for each, tokens in self._rows.items() if tokens is None)
         return is_next and (not inside or longest * (len(inside) + 1) <= self._room)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab import machine
 from agentlab.errors import MissingFileError
-from agentlab.workers import deaths
+from agentlab.workers import deaths, memory
 from agentlab.workers.chat_process import ChatProcess, ChatWorker
 
 CALLS = 64  # at a time; the worker lets in what fits into the memory, in their order
@@ -24,6 +24,12 @@ class HfConfig:
     dtype: str = "auto"
     threads: int = 1
     load_seconds: float = 300.0
+
+
+def _died(status: int, log: str) -> tuple[str, str | None]:
+    cause, hint = deaths.describe(status)
+    less = "Ask again; if it dies again, ask less at a time, use a smaller model, or close other programs."
+    return cause, less if hint is None or memory.ran_out(RuntimeError(log)) else hint
 
 
 class HfEngine(ChatProcess):
@@ -45,7 +51,7 @@ class HfEngine(ChatProcess):
                 variables={**machine.worker_environment(config.threads), "HF_HUB_OFFLINE": "1"},
                 load=load,
                 load_seconds=config.load_seconds,
-                death=lambda status, _: deaths.describe(status),
+                death=_died,
                 calls=CALLS,
             )
         )

@@ -52,6 +52,10 @@ def unmergeable(model: Any) -> str | None:
         return f"{type(model).__name__} has layers of {', '.join(sorted(others))}: its rows are computed one by one."
     if not _takes_positions(model.__class__):
         return f"{type(model).__name__} takes no positions: its rows are computed one by one."
+    given = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    ropes = {each.get("rope_type") for each in (given, *given.values()) if isinstance(each, dict)}
+    if ropes & {"dynamic", "longrope"}:
+        return f"{type(model).__name__} scales positions by the longest row: its rows are computed one by one."
     return None
 
 

@@ -114,7 +114,7 @@ class Scorer:
         """
         before = [self._ids([Turn("user", question)]) for _, question, _ in asked]
         after = [[self._tokens(answer) for answer in answers] for _, _, answers in asked]
-        if self._batch.slow or slides(self._model):
+        if self._batch.slow or slides(self._model) or min(map(len, before), default=2) < 2:
             examples = [
                 (adapter, Example(0, (*ids, *answer), (*[IGNORED] * len(ids), *answer), 0))
                 for (adapter, _, _), ids, answers in zip(asked, before, after, strict=True)

@@ -1,6 +1,7 @@
 """Rows side by side say what each says alone, whatever the architecture, and leave when they are finished."""
 
 import random
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from agentlab.errors import UsageError
 from agentlab.hf.batch import Batch, Row, Token
@@ -223,3 +225,48 @@ def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]
     while batch:
         said += batch.step()
     assert [each.token for each in said] == expected
+
+
+def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_comes_in_its_place(
+    llama: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, adapters = llama
+    wild = shutil.copytree(tmp_path / "two", tmp_path / "wild") / "adapter_model.safetensors"
+    save_file({name: each * 1e25 for name, each in load_file(wild).items()}, wild)
+    place = adapters.put(wild.parent)
+    drawn = Row(place, list(range(10, 30)), 2, temperature=1.0, generator=torch.Generator(), logprob=True)
+    long, short = Row(0, list(range(20, 40)), 12), Row(1, [10], 6)
+    expected = {row: alone(model, adapters, row)[0] for row in (long, short)}
+    batch = Batch(model, adapters, ())
+    steps = [batch.admit([long, drawn]), batch.step(), batch.admit([short])]
+    found = collected(iter([*steps, *iter(batch.step, [])]))
+    assert all(each.logprob != each.logprob for each in found[drawn])  # no numbers
+    assert {row: [each.token for each in found[row]] for row in expected} == expected
+
+
+def test_positions_that_the_longest_row_decides_are_each_row_s_own(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4, "original_max_position_embeddings": 24}
+    ropes = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**SIZES, rope_parameters=ropes, initializer_range=0.5)).eval()
+    rows = [Row(BASE, [10 + place % 7 for place in range(size)], 8) for size in (5, 30, 12)]
+    with rowwise(model, []) as adapters:
+        expected = [alone(model, adapters, row)[0] for row in rows]
+        batch = Batch(model, adapters, ENDS)
+        found = collected(batch.run(rows, 3))
+    assert "by the longest row" in str(batch.slow)
+    assert [[each.token for each in found[row]] for row in rows] == expected
+
+
+def test_a_long_row_takes_no_memory_for_those_that_have_left(llama: tuple[Any, Any]) -> None:
+    batch = Batch(*llama, ())
+    first, *others = [Row(0, [10, 11], 50) for _ in range(20)]
+    batch.admit([first, *others])
+    batch.evict(others)
+    batch.admit([Row(1, list(range(10, 60)) * 4, 5)])
+    rows, columns = batch._table._layers[0].room  # type: ignore[union-attr] # of the table
+    assert rows == 2
+    assert columns < 400

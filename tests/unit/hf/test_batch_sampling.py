@@ -45,3 +45,13 @@ def test_a_token_outside_the_set_is_never_drawn(logits, temperature, top_p, seed
     token = pick(given_, temperature, top_p, torch.Generator().manual_seed(seed))
     chances = torch.softmax(given_.double() / temperature, -1)
     assert float(chances[chances > chances[token]].sum()) < top_p + 1e-9
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-300])
+def test_the_smallest_temperature_draws_the_likeliest(temperature):
+    assert set(draws(temperature, None, n=5)) == set(draws(temperature, 0.9, n=5)) == {1}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_model_that_overflows_says_something(value):
+    assert pick(torch.full((4,), float(value)), 1.0, 0.9, torch.Generator()) in range(4)

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import chat_template_utils
 
 from agentlab.errors import BadRequestError, ContextOverflowError, MissingFileError, ModelFileError
+from agentlab.hf.cache import HEADROOM
 from agentlab.hf.decoder import Decoder
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.workers.chat import ChatRequest
@@ -223,7 +224,7 @@ def test_side_by_side_each_says_what_it_says_alone(decoder, personas, after):
 
 
 def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
-    decoder._room = 33
+    decoder._room = 3 * (11 + HEADROOM)
     chunks = [decoder.chat(ChatRequest(HI, max_tokens=size)) for size in (8, 8, 20, 2)]
     said = [[next(each).text for _ in range(3)] for each in chunks]
     assert [all(pieces) for pieces in said] == [True, True, False, False]  # the last one would fit beside them

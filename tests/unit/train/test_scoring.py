@@ -91,6 +91,17 @@ def test_adapters_share_batches_and_a_question_is_read_once_for_its_answers(
     assert chosen == [answers[place] for (_, _, answers), place in zip(asked, best, strict=True)]
 
 
+def test_a_question_of_one_token_is_one_like_others(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scorer(base, {}) as scores:
+        monkeypatch.setattr(scores, "_ids", lambda turns: scores._tokens(turns[0].content))
+        (chosen,) = scores.choices([(None, "a", ("abc", "z", "qq"))])
+        known = [
+            scores.logprobs([(None, Example(0, (*ids, *after), (IGNORED, *after), 0))])[0]
+            for ids, after in ((scores._tokens("a"), scores._tokens(answer)) for answer in ("abc", "z", "qq"))
+        ]
+    assert chosen == ("abc", "z", "qq")[known.index(max(known))]
+
+
 def test_figures_are_computed_in_float32_unless_it_is_said_otherwise(adapters: dict[str, Path], tmp_path: Path) -> None:
     base = load_base(tiny_checkpoint(tmp_path), "bf16", "sdpa")
     lines = [("a", each) for each in tiny_split().train]
