@@ -80,7 +80,7 @@ def serving(listener: socket.socket, places: int, seconds: float) -> Iterator[No
         thread.join(5)
 
 
-def config_of(port: int, spare: str) -> LLMConfig:
+def config_of(port: int, spare: str, connect: float = 0.4) -> LLMConfig:
     tree = {
         "providers": {
             "busy": {"kind": "openai_compat", "base_url": f"http://127.0.0.1:{port}/v1"},
@@ -88,7 +88,7 @@ def config_of(port: int, spare: str) -> LLMConfig:
         },
         "models": {"busy": {"provider": "busy", "id": "m"}, "spare": {"provider": "spare", "id": "ok-ttft3000-n1"}},
         "roles": {"primary": ["busy", "spare"]},
-        "defaults": {"timeout": {"connect": 0.4, "first_token": 5, "total": 60}},
+        "defaults": {"timeout": {"connect": connect, "first_token": 5, "total": 60}},
     }
     return LLMConfig.model_validate(tree, context={"env": {}})
 
@@ -111,11 +111,13 @@ def asked(config: LLMConfig, home: Workspace, calls: int) -> tuple[list[str], li
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize(("places", "seconds"), [(1, 0.03), (6, 0.3)], ids=["a small backlog", "resets beyond six"])
-def test_a_burst_is_served_by_the_server_that_it_was_sent_to(tmp_path, spare, places, seconds):
+@pytest.mark.parametrize(
+    ("places", "seconds", "connect"), [(1, 0.03, 0.4), (6, 0.3, 5.0)], ids=["a small backlog", "resets beyond six"]
+)
+def test_a_burst_is_served_by_the_server_that_it_was_sent_to(tmp_path, spare, places, seconds, connect):
     home = Workspace(tmp_path, tmp_path / "cache")
     with listening(BACKLOG) as listener, serving(listener, places, seconds):
-        models, errors, state = asked(config_of(listener.getsockname()[1], spare), home, CALLS)
+        models, errors, state = asked(config_of(listener.getsockname()[1], spare, connect), home, CALLS)
     assert models == ["busy"] * CALLS
     assert state == "closed"
     assert errors.count("HostBusyError") >= 0.9 * len(errors)
