@@ -1,0 +1,71 @@
+"""Who answers when an agent has its turn. Many turns are asked for at once, and a failing one harms no other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agentlab.debate.config import Confidence
+from agentlab.llm.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn that is wanted.
+
+    Attributes:
+        id: of the turn, unique in its run.
+        agent: its name.
+        dialogue: whose memory of what was read before may be used, and is kept for the next turn; empty for nobody's.
+        messages: the chat so far; the last one is the user's.
+        choices: the answers to choose from, by their texts; empty where the answer is free. A speaker that can tell
+            the likelihood of texts ends what it says with `Answer:` and the likeliest of them.
+        max_tokens: of what is said before that.
+        temperature: 0 for the likeliest text.
+        seed: of what is drawn.
+        confidences: the kinds that are wanted, of those that the speaker knows.
+    """
+
+    id: str
+    agent: str
+    dialogue: str
+    messages: tuple[Message, ...]
+    choices: tuple[str, ...] = ()
+    max_tokens: int = 48
+    temperature: float = 0.0
+    seed: int = 0
+    confidences: frozenset[Confidence] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An answer.
+
+    Attributes:
+        choice: the likeliest of `Asked.choices`, where the speaker can tell.
+        error: why there is no answer.
+        overflow: the reason is that prompt and answer do not fit the context.
+    """
+
+    text: str = ""
+    choice: str | None = None
+    confidences: Mapping[Confidence, float] = field(default_factory=dict)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    error: str = ""
+    overflow: bool = False
+
+
+class Speakers(Protocol):
+    """Agents of one kind."""
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        """The turns, in their order. What is computed may depend on which of them are asked for together."""
+        ...
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        """Their debate is over: let go of what was remembered."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
