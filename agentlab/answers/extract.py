@@ -120,19 +120,20 @@ def letter(text: str, letters: Sequence[str]) -> str | None:
 
 
 def label(text: str, labels: Sequence[str]) -> str | None:
-    """Which of these labels a text chooses, whatever its case; None if it chooses none, or several."""
+    """Which of these labels a text chooses, whatever its case; None if it chooses none, or several.
+
+    A label that is denied is not chosen: "not positive" names nothing. Nor is one inside a longer one.
+    """
     part = final_part(text)
     lines = [line for line in part.splitlines() if line.strip()]
+    known = sorted(labels, key=len, reverse=True)
+    each = "|".join(f"({re.escape(label)})" for label in known)
+    named = re.compile(rf"(?<!\w)(?<!not )(?<!n't )(?<!never )(?:{each})(?!\w)", re.IGNORECASE)
     for said in (boxed(part), stated(part), part, lines[-1] if lines else None):
-        named = set() if said is None else {known for known in labels if _names(said, known)}
-        if len(named) == 1:
-            return str(named.pop())
+        places = {place for match in named.finditer(said or "") if (place := match.lastindex)}
+        if len(places) == 1:
+            return known[places.pop() - 1]
     return None
-
-
-def _names(text: str, known: str) -> bool:
-    """Whether the label occurs and is not denied: "not positive" names nothing."""
-    return re.search(rf"(?<!\w)(?<!not )(?<!n't )(?<!never ){re.escape(known)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def value_of(text: str) -> Any:

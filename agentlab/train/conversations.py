@@ -79,7 +79,7 @@ def read_conversations(path: Path) -> ConversationFile:
     return ConversationFile(path, f"sha256:{digest.hexdigest()}", tuple(found))
 
 
-def refuse(problems: Sequence[str], path: Path, hint: str) -> None:
+def refuse(problems: Sequence[str], path: Path, hint: str, use: str = "learnt from") -> None:
     """Nothing, when there are no problems.
 
     Raises:
@@ -89,7 +89,7 @@ def refuse(problems: Sequence[str], path: Path, hint: str) -> None:
         return
     more = [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
     listed = "\n".join(f"  {line}" for line in (*problems[:_LISTED], *more))
-    raise DataError(f"{path} cannot be learnt from:\n{listed}", hint=hint)
+    raise DataError(f"{path} cannot be {use}:\n{listed}", hint=hint)
 
 
 def _problems(value: Any) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _wrong_in(message: Any) -> Iterator[str]:
         yield "the content is no text"
     elif not content.strip():
         yield "the content is empty"
-    elif not _is_unicode(content):
+    elif not is_unicode(content):
         yield "the content holds half of a character (a lone surrogate)"
     if extra := sorted(message.keys() - {"role", "content"}):
         yield f"it holds {', '.join(map(_shown, extra[:3]))} beside role and content, which cannot be learnt"
@@ -138,7 +138,8 @@ def _disorder(roles: Sequence[str]) -> Iterator[str]:
         yield f"message {len(roles)}: the last turn has to be the assistant's"
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written down: JSON may hold half of a character."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,0 +1,207 @@
+"""Questions: what a text answers, what is right, and what a file may hold."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.errors import DataError, MissingFileError
+from agentlab.tasks.questions import Question, digest, read_questions
+
+CAPITAL = Question("q", "What is the capital of Peru?", "Lima", ("Quito", "Lima", "La Paz"), "choice")
+SUM = Question("q", "What is 3 + 4?", "7", kind="number")
+WORD = Question("q", "What is the opposite of cold?", "hot")
+
+numbers = st.integers(-(10**12), 10**12) | st.decimals(-(10**9), 10**9, places=3)
+PIECES = (
+    "Answer:",
+    "Lima",
+    "Quito",
+    "7",
+    "\uff17",
+    "1e5",
+    "-",
+    ".",
+    " ",
+    "\n",
+    "\\boxed{",
+    "}",
+    "</think>",
+    "not ",
+    "**",
+)
+words = st.text("abcdefghij", min_size=1, max_size=8)
+
+
+def test_a_prompt_shows_the_choices_from_any_place_on_and_no_letters():
+    assert CAPITAL.prompt() == "What is the capital of Peru?\n- Quito\n- Lima\n- La Paz"
+    assert CAPITAL.prompt(2) == "What is the capital of Peru?\n- La Paz\n- Quito\n- Lima"
+    assert CAPITAL.prompt(3) == CAPITAL.prompt()
+    assert SUM.prompt(1) == SUM.text
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "found"),
+    [
+        (CAPITAL, "The capital is lima.", "lima"),
+        (CAPITAL, "It is not Quito, it is Lima", "lima"),
+        (CAPITAL, "Quito or Lima? Answer: Lima", "lima"),
+        (CAPITAL, "Answer:  LA  PAZ", "la paz"),
+        (CAPITAL, "\uff2c\uff49\uff4d\uff41", "lima"),
+        (CAPITAL, "Quito or Lima", None),
+        (CAPITAL, "Limassol", None),
+        (CAPITAL, "", None),
+        (SUM, "3 + 4 = 7", "7"),
+        (SUM, "7.0", "7"),
+        (SUM, "Answer: \uff17", "7"),
+        (SUM, "Answer: 1,007 apples", "1007"),
+        (SUM, "seven", None),
+        (WORD, "Answer: Hot.", "hot"),
+        (WORD, "", None),
+        (replace(CAPITAL, choices=("Guinea", "Guinea-Bissau")), "Answer: Guinea-Bissau", "guinea-bissau"),
+        (replace(CAPITAL, choices=("7", "-7", "17")), "7 - 14 = -7", "-7"),
+        (replace(CAPITAL, choices=("7", "17")), "Answer: 17.0", "17"),
+        (replace(CAPITAL, choices=("7", "17")), "Answer: 1.7", None),
+        (replace(CAPITAL, choices=("1/2", "11/2")), "Answer: 11/2", "11/2"),
+    ],
+)
+def test_an_answer_is_read_as_equal_answers_share_it(question: Question, said: str, found: str | None):
+    assert question.read(said) == found
+
+
+def test_only_what_was_read_is_right_and_nothing_of_a_topic():
+    assert CAPITAL.right("lima")
+    assert not CAPITAL.right("quito")
+    assert not CAPITAL.right(None)
+    assert SUM.right(SUM.read("7.0"))
+    assert replace(SUM, answer="7.0").right("7")
+    topic = Question("t", "Is tea better than coffee?")
+    assert topic.read("Answer: Tea") == "tea"
+    assert not topic.right("tea")
+
+
+@given(numbers, st.sampled_from(["{}", "Answer: {}", "so it is {}", "\\boxed{{{}}}"]))
+def test_numbers_are_compared_by_value(number, form):
+    wide = str(number).translate({ord("0") + n: ord("\uff10") + n for n in range(10)})
+    question = Question("q", "?", str(number), kind="number")
+    assert question.right(question.read(form.format(number)))
+    assert question.right(question.read(form.format(wide)))
+    assert not question.right(question.read(form.format(number + 1)))
+
+
+@given(st.lists(words, min_size=2, max_size=6, unique=True), st.data())
+def test_a_choice_that_is_stated_is_read_whatever_its_case(choices, data):
+    chosen = data.draw(st.sampled_from(choices))
+    question = Question("q", "?", chosen, tuple(choices), "choice")
+    assert question.right(question.read(f"{' or '.join(choices)}?\nAnswer: **{chosen.upper()}**."))
+
+
+@given(st.lists(st.text(max_size=9) | st.sampled_from(PIECES), max_size=12), st.sampled_from([CAPITAL, SUM, WORD]))
+def test_any_text_is_read_or_not_and_what_is_read_reads_as_itself(said, question):
+    found = question.read("".join(said))
+    assert found is None or question.kind == "text" or question.read(f"Answer: {found}") == found
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def written(path: Path, *lines: object) -> Path:
+    texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
+    path.write_text("".join(f"{text}\n" for text in texts))
+    return path
+
+
+def test_a_file_is_read_with_its_kinds(tmp_path):
+    lines = [
+        {"question": " What is 6 x 7? ", "answer": 42, "source": "mine"},
+        {"prompt": "Which?", "choices": ["a", 2], "answer": "2", "id": "two"},
+        {"question": "Opposite of cold?", "answer": "hot", "checker": None},
+        {"question": "In words?", "answer": "7", "checker": "text", "id": 7},
+    ]
+    assert read_questions(written(tmp_path / "q.jsonl", *lines)) == (
+        Question("line-1", "What is 6 x 7?", "42", kind="number"),
+        Question("two", "Which?", "2", ("a", "2"), "choice"),
+        Question("line-3", "Opposite of cold?", "hot"),
+        Question("7", "In words?", "7"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[1]", "it is no object"),
+        ('{"question": NaN}', "NaN"),
+        ('{"question": "?", "answer": 1e999}', "the answer is empty or of the wrong type"),
+        ('{"question": "?", "answer": "\\ud800"}', "lone surrogate"),
+        ('{"question": "?", "answer": ' + "[" * 100_000, "nested too deep"),
+        ('{"question": "?", "answer": ' + "9" * 100 + "}", "could not be read"),
+        ("\ufeff{}", "byte order mark"),
+        ('"' + "a" * (1 << 20) + '"', "longer than 1 MiB"),
+        ({"answer": 1}, "there is no `question`"),
+        ({"question": "?", "prompt": "?", "answer": 1}, "both `question` and `prompt`"),
+        ({"question": "  ", "answer": 1}, "the question is empty"),
+        ({"question": 7, "answer": 1}, "the question is empty or of the wrong type"),
+        ({"question": "?"}, "the answer is missing"),
+        ({"question": "?", "answer": True}, "the answer is empty or of the wrong type"),
+        ({"question": "?", "answer": "***"}, "could not be read"),
+        ({"question": "?", "answer": "a", "id": []}, "the id is empty or of the wrong type"),
+        ({"question": "?", "answer": "a", "choices": "ab"}, "no list of 2 to 100"),
+        ({"question": "?", "answer": "a", "choices": ["a"]}, "no list of 2 to 100"),
+        ({"question": "?", "answer": "a", "choices": ["a", "A "]}, "two choices are the same"),
+        ({"question": "?", "answer": "a", "choices": ["a", None]}, "choice 2 is missing"),
+        ({"question": "?", "answer": "c", "choices": ["a", "b"]}, "the answer 'c' is none of the choices"),
+        ({"question": "?", "answer": "a", "choices": ["a", "b"], "checker": "text"}, "there are choices"),
+        ({"question": "?", "answer": "a", "checker": "choice"}, "there are no choices"),
+        ({"question": "?", "answer": "a", "checker": "number"}, "is no number"),
+        ({"question": "?", "answer": "a", "checker": ["text"]}, "the checker is none of"),
+        ({"question": "same", "answer": "b"}, "the same as line 1"),
+        ({"question": "Same ", "answer": 2, "id": "x"}, "the same as line 1"),
+        ({"question": "?", "answer": "a", "id": "line-1"}, "the id 'line-1' is that of line 1"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path, line, problem):
+    path = written(tmp_path / "q.jsonl", {"question": "Same", "answer": 1}, "", line)
+    with pytest.raises(DataError) as caught:
+        read_questions(path)
+    assert f"{path}:3: " in caught.value.message
+    assert problem in caught.value.message
+    assert "cannot be used" in caught.value.message
+    assert len(caught.value.message) < 1_000
+
+
+def test_every_problem_is_said_at_once(tmp_path):
+    path = written(tmp_path / "q.jsonl", {"question": ""}, *[{"prompt": n, "answer": None} for n in range(40)])
+    with pytest.raises(DataError) as caught:
+        read_questions(path)
+    assert caught.value.message.count(f"{path}:1: ") == 2
+    assert "... and 52 more" in caught.value.message
+
+
+def test_a_file_that_is_absent_or_empty_is_said_to_be(tmp_path):
+    with pytest.raises(MissingFileError):
+        read_questions(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="holds no question"):
+        read_questions(written(tmp_path / "q.jsonl", " "))
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5))
+def test_no_value_of_any_key_is_a_bug(tmp_path_factory, value):
+    folder = tmp_path_factory.getbasetemp()
+    whole = {"question": "?", "answer": "a", "choices": ["a", "b"], "id": "x", "checker": "choice"}
+    lines = [{**whole, key: value} for key in whole]
+    for line in lines:
+        try:
+            (read,) = read_questions(written(folder / "any.jsonl", line))
+        except DataError:
+            continue
+        assert read.right(read.read(f"Answer: {read.answer}"))
+        assert read.id
+        assert read.text
+
+
+def test_a_digest_tells_sets_apart_and_their_order():
+    assert digest([CAPITAL, SUM]) == digest((CAPITAL, SUM)) != digest((SUM, CAPITAL))
+    assert digest([CAPITAL]) != digest([replace(CAPITAL, answer="Quito")])
