@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentlab.debate.config import Confidence
 from agentlab.llm.types import Message
@@ -19,9 +19,10 @@ class Asked:
         messages: the chat so far; the last one is the user's.
         choices: the answers to choose from, by their texts; empty where the answer is free. A speaker that can tell
             the likelihood of texts ends what it says with `Answer:` and the likeliest of them.
-        max_tokens: of what is said before that.
+        max_tokens: of what is said before that; 0 where a choice alone is wanted.
         temperature: 0 for the likeliest text.
         seed: of what is drawn.
+        schema: a JSON schema for what is said, if it has to follow one.
         confidences: the kinds that are wanted, of those that the speaker knows.
     """
 
@@ -33,6 +34,7 @@ class Asked:
     max_tokens: int = 48
     temperature: float = 0.0
     seed: int = 0
+    schema: Mapping[str, Any] | None = None
     confidences: frozenset[Confidence] = frozenset()
 
 
@@ -69,3 +71,28 @@ class Speakers(Protocol):
     def close(self) -> None:
         """Let go of everything."""
         ...
+
+
+class Panel:
+    """All agents of a debate, whatever their kind. See `Speakers`."""
+
+    def __init__(self, speakers: Mapping[str, Speakers]) -> None:
+        """`speakers` answer for the agent of their name."""
+        self._speakers = speakers
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        """See `Speakers.answer`; one kind after the other, each asked once."""
+        found: dict[str, Said] = {}
+        for kind in self._kinds():
+            mine = [each for each in asked if self._speakers[each.agent] is kind]
+            if mine:
+                found.update(zip((each.id for each in mine), kind.answer(mine), strict=True))
+        return [found[each.id] for each in asked]
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        """See `Speakers.forget`."""
+        for kind in self._kinds():
+            kind.forget(dialogues)
+
+    def _kinds(self) -> list[Speakers]:
+        return list({id(kind): kind for kind in self._speakers.values()}.values())

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from agentlab.answers.extract import final_part
 from agentlab.answers.judge import Ballot, both_orders, decide_async, place_of
-from agentlab.bench.bounded import all_of
 from agentlab.bench.config import Target
 from agentlab.bench.failures import cause_of, message_of
 from agentlab.bench.quality.config import QualityConfig
@@ -21,6 +20,7 @@ from agentlab.bench.quality.plan import QualityPlan, plan_quality
 from agentlab.bench.quality.result import ANSWERS_FILE, LEVEL, NOT_ASKED, Answer, JudgeNote, QualityResult, summarise
 from agentlab.errors import AgentlabError, BudgetExceededError, Interrupted, MissingError, ModelFileError, RemoteError
 from agentlab.llm import judge
+from agentlab.llm.bounded import all_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.types import Completion, Message

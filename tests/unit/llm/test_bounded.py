@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from agentlab.bench.bounded import all_of
 from agentlab.errors import Interrupted
+from agentlab.llm.bounded import all_of
 from agentlab.runs.stop import StopFlag
 
 

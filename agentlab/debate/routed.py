@@ -1,0 +1,71 @@
+"""Agents that are models of `llm`: hosted, served here with adapters of their own, or local GGUF files."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from agentlab.debate.speakers import Asked, Said
+from agentlab.errors import (
+    AgentlabError,
+    AllModelsFailedError,
+    BudgetExceededError,
+    ContextOverflowError,
+    Interrupted,
+    LLMCancelledError,
+)
+from agentlab.llm.bounded import all_of
+from agentlab.llm.options import Options
+from agentlab.llm.router import Router
+from agentlab.runs.stop import StopFlag
+
+TASK = "debate.turn"
+_AT_ONCE = 64  # questions; what a provider allows is its `limits`
+_LETTER = 16  # tokens that a hosted judge has for a letter
+
+
+class RoutedSpeakers:
+    """See `Speakers`. Every answer is an event of the run, so a wave that is run again hears what it heard before."""
+
+    def __init__(self, router: Router, models: Mapping[str, str], stop: StopFlag) -> None:
+        """`models` names each agent's model in the router's config."""
+        self._router, self._models, self._stop = router, models, stop
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        """See `Speakers.answer`. A model that fails, or is silent for too long, harms its own turn alone.
+
+        Raises:
+            BudgetExceededError: a model was not asked, because it may cost too much.
+            Interrupted: a stop was requested.
+        """
+        jobs = [partial(self._said, each) for each in asked]
+        return asyncio.run(all_of(jobs, _AT_ONCE, self._stop))
+
+    async def _said(self, asked: Asked) -> Said:
+        options = Options(
+            model=self._models[asked.agent],
+            strategy="single",
+            temperature=asked.temperature,
+            max_tokens=max(asked.max_tokens, _LETTER),
+            seed=asked.seed,
+            json_schema=asked.schema,
+            cache=False,
+        )
+        try:
+            found = await self._router.complete(asked.messages, TASK, call_id=asked.id, options=options)
+        except (BudgetExceededError, Interrupted, LLMCancelledError):
+            raise
+        except AgentlabError as error:
+            return Said(error=f"{error.kind}: {error.message}"[:1000], overflow=_overflowed(error))
+        usage = found.usage
+        return Said(found.text, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        """Nothing is kept: every question holds its whole chat."""
+
+    def close(self) -> None:
+        """The router is closed by whoever made it."""
+
+
+def _overflowed(error: AgentlabError) -> bool:
+    lines = error.failures if isinstance(error, AllModelsFailedError) else (error.kind,)
+    return any(ContextOverflowError.__name__ in line for line in lines)
