@@ -11,7 +11,7 @@ from agentlab import machine
 from agentlab.config.presets import shipped_folder
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, RunMismatchError
-from agentlab.persona.base_model import BaseFile
+from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import Persona, PersonaConfig
 from agentlab.runs.document import Block, Document, Heading, Table, Text
 from agentlab.runs.events import Event, noted, require_unchanged

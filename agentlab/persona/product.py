@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from agentlab.config.workspace import Workspace
 from agentlab.errors import RunLockedError, StorageError, UsageError
 from agentlab.lora.settings import CONFIG_FILE
+from agentlab.models.base_model import BaseFile
 from agentlab.models.staging import stage
-from agentlab.persona.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import Source
 from agentlab.persona.result import PersonaResult

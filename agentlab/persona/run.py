@@ -12,8 +12,8 @@ import numpy as np
 from agentlab import machine
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.gguf import metadata
+from agentlab.models.base_model import BaseFile, find_base, imported
 from agentlab.persona import data as conversations
-from agentlab.persona.base_model import BaseFile, find_base, imported
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import CHECKED, PersonaPlan, Source, check_unchanged, plan_of, read_sources
 from agentlab.persona.measure import (

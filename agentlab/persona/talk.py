@@ -23,7 +23,7 @@ from agentlab.llm.types import Completion, Message
 from agentlab.lora.card import read_card
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.models import store
-from agentlab.persona.base_model import find_base, imported
+from agentlab.models.base_model import find_base, imported
 from agentlab.runs.context import Context
 from agentlab.runs.document import Block, Document, Text
 from agentlab.train.adapter_base import base_of, same_base

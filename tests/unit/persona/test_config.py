@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
-from agentlab.persona.base_model import find_base
+from agentlab.models.base_model import find_base
 from agentlab.persona.config import PersonaConfig
 from agentlab.train.config import LoraConfig
 

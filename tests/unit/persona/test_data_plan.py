@@ -9,7 +9,7 @@ import pytest
 
 from agentlab import machine
 from agentlab.config.workspace import Workspace
-from agentlab.persona.base_model import BaseFile
+from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.data import PersonaPlan, Source, plan_of, read_sources
 from agentlab.train.base import Base, load_base

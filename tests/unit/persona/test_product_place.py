@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.errors import StorageError, UsageError
-from agentlab.persona.base_model import BaseFile
+from agentlab.models.base_model import BaseFile
 from agentlab.persona.config import PersonaConfig
 from agentlab.persona.product import check_free, check_place, is_made_by, room_for, taken
 from agentlab.train.config import LoraConfig
