@@ -3,7 +3,7 @@
 `Forked([sys.executable, "-m", "agentlab", ...])` is `Popen` of the same: a child of the caller with its own streams,
 variables, folder and end. Each worker of the suite has one helper that imports torch and all of agentlab in a single
 thread, computes nothing, and forks. What a start from nothing may change (limits of memory, a terminal, the number of
-threads) is tested with Popen.
+threads) is tested with Popen. `ForkedWithAll` forks what it starts itself, too, with a helper of its own.
 """
 
 import atexit
@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
@@ -32,43 +33,63 @@ IMPORTED = (
     "matplotlib.backends.backend_agg",
     "transformers.models.llama.modeling_llama",
     "peft",
+    "agentlab.gguf.native",
+    "agentlab.hf.decoder",
+    "agentlab.study.worker",
 )
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: we become the parent of those whose parent ends
+NAME = 15  # PR_SET_NAME
+_FROM_NOTHING = subprocess.Popen
+_ONE_AT_A_TIME = threading.Lock()
+_inherited: list[socket.socket] = []  # the way to the helper of a `ForkedWithAll`
 
 
 class Forked(subprocess.Popen[str]):
-    """`Popen` of a Python with `-m module` or `-c code`, without the imports."""
+    """`Popen` of a Python with `-m module` or `-c code`, without the imports. What else there is is started as ever."""
+
+    with_all = False
 
     def _execute_child(
         self, args: Any, executable: Any, preexec: Any, close: Any, keep: Any, cwd: Any, env: Any, *more: Any
     ) -> None:
         """The one seam that Popen has; all else of it stays as it is."""
-        if sys.platform != "linux":
+        words = [] if isinstance(args, (str, bytes)) else [str(word) for word in args if word != "-u"]
+        if sys.platform != "linux" or words[:1] != [sys.executable] or words[1] not in ("-m", "-c"):
             super()._execute_child(args, executable, preexec, close, keep, cwd, env, *more)
             return
         ends = more[3:9]  # both of stdin, stdout and stderr; -1 where the caller's is taken
-        order = {"words": args[1:], "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
-        helper, prctl = _helper(), ctypes.CDLL(None).prctl
-        prctl(SUBREAPER, 1)
-        try:
-            theirs = [number if end == -1 else end for number, end in enumerate((ends[0], ends[3], ends[5]))]
-            socket.send_fds(helper, [json.dumps(order).encode()], theirs)
-            answer = helper.recv(32)
-            assert answer, "the process that forks has ended"
-            self.pid = int(answer)
-            helper.recv(32)  # its parent has ended, so it is ours
-        finally:
-            prctl(SUBREAPER, 0)
+        order = {"words": words[1:], "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
+        order |= {"session": more[14], "with_all": self.with_all}
+        with _ONE_AT_A_TIME:
+            helper, prctl = _helper(), ctypes.CDLL(None).prctl
+            prctl(SUBREAPER, 1)
+            try:
+                theirs = [number if end == -1 else end for number, end in enumerate((ends[0], ends[3], ends[5]))]
+                socket.send_fds(helper, [json.dumps(order).encode()], theirs)
+                answer = helper.recv(32)
+                assert answer, "the process that forks has ended"
+                self.pid = int(answer)
+                helper.recv(32)  # its parent has ended, so it is ours
+            finally:
+                prctl(SUBREAPER, 0)
         self._child_created = True
         self._close_pipe_fds(*ends)
 
 
+class ForkedWithAll(Forked):
+    """Forked, and so is every Python that it starts. Its helper is a child of it, named `zygote`."""
+
+    with_all = True
+
+
 @functools.cache
 def _helper() -> socket.socket:
+    if _inherited:
+        return _inherited[-1]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     env = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(
+    process = _FROM_NOTHING(
         [sys.executable, "-m", __spec__.name], stdin=theirs, stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
     )
     theirs.close()
@@ -84,11 +105,34 @@ def main() -> None:
     os.fsync = lambda _: None  # as in conftest.py
     gc.freeze()
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork needs a process of one thread"
-    with socket.socket(fileno=0) as control:
+    order, ends = _ordered(socket.socket(fileno=os.dup(0)))
+    while order.pop("with_all"):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork():
+            theirs.close()
+            _inherited.append(ours)
+            for module in [each for each in sys.modules.values() if vars(each).get("Popen") is _FROM_NOTHING]:
+                module.Popen = Forked  # type: ignore[attr-defined]
+            break
+        for end in (*ends, ours.detach()):
+            os.close(end)
+        ctypes.CDLL(None).prctl(NAME, b"zygote")
+        order, ends = _ordered(theirs)
+    for number, end in enumerate(ends):
+        os.dup2(end, number)
+        os.close(end)
+    ctypes.CDLL(None).prctl(NAME, b"python")
+    become(**order)
+
+
+def _ordered(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork for each order until `control` ends. Returns the order and its three streams, in the new process."""
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    with control:
         while True:
             order, ends, _, _ = socket.recv_fds(control, 1 << 20, 3)
             if not order:
-                return
+                sys.exit()
             between = os.fork()
             if not between:
                 between, pid = os.getpid(), os.fork()
@@ -100,16 +144,14 @@ def main() -> None:
             control.send(b"ended")
             for end in ends:
                 os.close(end)
-        control.detach()
     while os.getppid() == between:
         time.sleep(0.001)
-    for number, end in enumerate(ends):
-        os.dup2(end, number)
-        os.close(end)
-    become(**json.loads(order))
+    return json.loads(order), ends
 
 
-def become(words: list[str], cwd: str, env: dict[str, str]) -> None:
+def become(words: list[str], cwd: str, env: dict[str, str], *, session: bool) -> None:
+    if session:
+        os.setsid()
     for number, (name, how) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         stream = open(number, how, encoding="utf-8", closefd=False)  # noqa: SIM115 - until the end
         setattr(sys, name, stream)

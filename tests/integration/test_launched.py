@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.unit.train.tiny_base import tiny_checkpoint
-from tests.zygote import Forked
+from tests.zygote import ForkedWithAll
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = {
@@ -45,7 +45,9 @@ def workspace(place: Path, checkpoint: Path) -> Path:
     return place
 
 
-def start(place: Path, *words: str, processes: int = 2) -> "subprocess.Popen[str]":
+def start(
+    place: Path, *words: str, processes: int = 2, how: type["subprocess.Popen[str]"] = ForkedWithAll
+) -> "subprocess.Popen[str]":
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -53,7 +55,7 @@ def start(place: Path, *words: str, processes: int = 2) -> "subprocess.Popen[str
     launch = ("accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", "--num_machines=1")
     rest = ("--mixed_precision=no", "--dynamo_backend=no", f"--main_process_port={port}", "-m")
     own = {"AGENTLAB_HOME": str(place), "AGENTLAB_CACHE": str(place), "PYTHONPATH": str(REPOSITORY)}
-    return Forked(
+    return how(
         [sys.executable, "-m", *(launch + rest if processes > 1 else ()), "agentlab", *words],
         cwd=place,
         env={**os.environ, **own, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -71,9 +73,9 @@ def losses(out: str) -> list[list[tuple[int, float]]]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> tuple[Path, str, str]:
-    """A training by two processes that nobody stopped: its workspace, stdout and stderr."""
+    """A training by two processes that nobody stopped, from nothing: its workspace, stdout and stderr."""
     place = workspace(tmp_path_factory.mktemp("whole") / "ws", checkpoint)
-    process = start(place, *TRAIN)
+    process = start(place, *TRAIN, how=subprocess.Popen)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     return place, out, err

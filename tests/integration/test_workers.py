@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.zygote import Forked
+from tests.zygote import ForkedWithAll
 
 STUDY = (
     "nas",
@@ -29,7 +29,7 @@ STUDY = (
 
 
 def start(workspace: Path, *words: str) -> subprocess.Popen[str]:
-    return Forked(
+    return ForkedWithAll(
         [sys.executable, "-m", "agentlab", *words],
         cwd=workspace,
         stdout=subprocess.PIPE,
@@ -51,8 +51,7 @@ def wait_for(workspace: Path, kind: str, count: int = 1) -> None:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children()
-    return [child for child in children if "agentlab.study.worker" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process(process.pid).children() if child.name() != "zygote"]
 
 
 @pytest.mark.timeout(300)
