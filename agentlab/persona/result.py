@@ -1,42 +1,30 @@
 """What a training of personas says while it runs, and what it came to."""
 
 from collections.abc import Sequence
-from typing import Self
 
 from agentlab.persona.config import BASE_NAME
-from agentlab.runs.document import Block, Document, Figure, Heading, Plain, Table, Text, known, mebibytes, number, table
+from agentlab.runs.document import (
+    Block,
+    Bounded,
+    Document,
+    Figure,
+    Heading,
+    Plain,
+    Share,
+    Table,
+    Text,
+    known,
+    mebibytes,
+    number,
+    table,
+)
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
-from agentlab.stats.control import Interval
 from agentlab.train.data_report import DataReport
 
 _CURVES = "plots/losses.png"
-
-
-class Bounded(Plain):
-    """A figure with its interval."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-
-    @classmethod
-    def of(cls, interval: Interval, **more: int) -> Self:
-        """As it is stored."""
-        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, **more)
-
-
-class Share(Bounded):
-    """A share of `count`."""
-
-    count: int
-
-    def __str__(self) -> str:
-        """For a table."""
-        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
 class Gain(Bounded):

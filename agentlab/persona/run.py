@@ -27,8 +27,9 @@ from agentlab.persona.measure import (
     separability,
 )
 from agentlab.persona.product import card_of, check_free, check_place, page_of, room_for, taken, write_product
-from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, Share, write_persona_report
+from agentlab.persona.result import Gain, PersonaResult, PersonasResult, Point, write_persona_report
 from agentlab.runs.context import Context
+from agentlab.runs.document import Share
 from agentlab.runs.events import Event, noted
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric

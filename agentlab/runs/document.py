@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+from agentlab.stats.control import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,30 @@ class Document(Plain):
     def blocks(self) -> list[Block]:
         """The answer for a reader."""
         raise NotImplementedError
+
+
+class Bounded(Plain):
+    """A figure with its interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+    @classmethod
+    def of(cls, interval: Interval, **more: int) -> Self:
+        """As it is stored."""
+        return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, **more)
+
+
+class Share(Bounded):
+    """A share of `count`."""
+
+    count: int
+
+    def __str__(self) -> str:
+        """For a table."""
+        return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
 def silence(model: str, calls: int, reason: str) -> str:

@@ -1,0 +1,361 @@
+"""What `agentlab debate` answers, and what it says while it runs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from agentlab.answers.calibration import Bin
+from agentlab.debate.config import Confidence, Rule
+from agentlab.debate.config import Control as Against
+from agentlab.runs.document import Block, Bounded, Document, Heading, Plain, Share, Table, Text, known, number, table
+from agentlab.runs.events import Event, Narration
+from agentlab.stats.control import Control
+
+ArmName = Literal["debate", "vote", "single", "samples", "length"]
+NAMES: Mapping[ArmName, str] = {
+    "debate": "debate",
+    "vote": "vote on the agents' own answers",
+    "single": "{best} alone, one answer",
+    "samples": "{best} alone, sampled (self-consistency)",
+    "length": "own earlier answers in place of the peers'",
+}
+_SHOWN = 300  # characters of what somebody says on the screen
+
+
+class Difference(Bounded):
+    """Of two shares of the same questions."""
+
+    def __str__(self) -> str:
+        """In points, for a table."""
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+class ArmResult(Plain):
+    """The debate, or what is held against it, on the same questions.
+
+    Attributes:
+        unreadable: turns without an answer that could be read; their answers count as wrong.
+        tokens: prompts with the peers' text, and answers.
+        seconds: None where nobody took them.
+        short: questions on which all samples together took fewer tokens than the debate.
+        gain: of the debate over this arm.
+    """
+
+    arm: ArmName
+    accuracy: Share
+    turns: int
+    unreadable: int
+    tokens: int
+    seconds: float | None
+    short: int = 0
+    gain: Difference | None
+
+
+class RuleResult(Plain):
+    """A vote after a round, and how much better it is than what is held against the debate."""
+
+    round: int
+    rule: Rule
+    accuracy: Share
+    gain: Difference | None
+
+
+class RoundResult(Plain):
+    """A round. `oracle`: on how many questions anybody was right."""
+
+    round: int
+    debated: int
+    turns: int
+    unreadable: int
+    agents: dict[str, Share]
+    oracle: Share
+
+
+class Change(Plain):
+    """Turns of an agent in a round, counted.
+
+    Attributes:
+        right, lost: it was right before, and is not any more.
+        tempted, misled: it was right before and heard a wrong answer, and took that over.
+        wrong, gained: it was wrong before, and is right now.
+        shown, convinced: it was wrong before and heard the right answer, and took that over.
+    """
+
+    agent: str
+    round: int
+    right: int
+    lost: int
+    tempted: int
+    misled: int
+    wrong: int
+    gained: int
+    shown: int
+    convinced: int
+
+
+class Scores(Plain):
+    """How far confidences are probabilities. `within`: how often, of a right and a wrong answer to the same question,
+    the right one has the higher confidence (ties half), over `pairs`."""
+
+    answers: int
+    ece: float
+    brier: float
+    auroc: float | None
+    pairs: int
+    within: float | None
+    bins: list[Bin]
+
+
+class Calibration(Plain):
+    """A kind of confidence in a round, as the agents gave it, and by the lines that were fitted on other questions."""
+
+    kind: Confidence
+    round: int
+    before: Scores
+    after: Scores | None
+
+
+class Position(Plain):
+    """What an agent held about a topic. None: it could not be read."""
+
+    agent: str
+    first: str | None
+    last: str | None
+    confidence: float | None
+
+
+class Outcome(Plain):
+    """A vote on one question; `share` of the weight is behind the answer."""
+
+    answer: str | None
+    share: float
+    tied: bool
+
+
+class Telling(Plain):
+    """A debate that is shown, why, and the vote after each round that was held."""
+
+    question: str
+    why: str
+    votes: list[Outcome]
+
+
+class DebateResult(Document):
+    """The answer of `agentlab debate`.
+
+    Attributes:
+        compared: so many differences are exploratory; their intervals hold together.
+        rereading: how arm `length` ended after each round; empty without it.
+    """
+
+    sentence: str
+    remarks: list[str]
+    topic: str | None
+    questions: int
+    dev: int
+    best: str
+    rule: Rule
+    round: int
+    against: Against
+    control: Control
+    compared: int
+    arms: list[ArmResult]
+    rules: list[RuleResult]
+    rereading: list[Share]
+    rounds: list[RoundResult]
+    changes: list[Change]
+    correlations: dict[str, dict[str, float | None]]
+    calibration: list[Calibration]
+    positions: list[Position]
+    telling: list[Telling]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the questions on which the vote that was named before the run is right."""
+        return next((arm.accuracy.value for arm in self.arms if arm.arm == "debate"), None)
+
+    def blocks(self) -> list[Block]:
+        """The verdict, and the debate beside what is held against it; of a topic, who held what."""
+        found: list[Block] = [Text(self.sentence), *map(Text, self.remarks)]
+        if self.topic is not None:
+            return [*found, *self._topic()]
+        return [*found, self._arms()] if self.arms else found
+
+    def _topic(self) -> Iterator[Block]:
+        yield table(
+            self.positions,
+            {
+                "agent": lambda p: p.agent,
+                "at first": lambda p: known(p.first),
+                "in the end": lambda p: "the same" if p.first == p.last else known(p.last),
+                "confidence": lambda p: known(p.confidence, ".0%"),
+            },
+            "Positions",
+        )
+        for told in self.telling:
+            for vote in told.votes[-1:]:
+                tied = ", a tie that the order of the agents decided" if vote.tied else ""
+                yield Text(f"Vote by {self.rule}: {known(vote.answer)} ({vote.share:.0%} of the weight{tied}).")
+
+    def _arms(self) -> Table:
+        level = next((arm.gain.level for arm in self.arms if arm.gain and arm.arm != self.against), 0.95)
+        return table(
+            self.arms,
+            {
+                "": lambda a: NAMES[a.arm].format(best=self.best) + (" *" if a.arm == self.against else ""),
+                "right, 95 %": lambda a: str(a.accuracy),
+                "debate is better by, points": lambda a: known(a.gain),
+                "turns": lambda a: a.turns,
+                "unreadable": lambda a: f"{a.unreadable / max(1, a.turns):.1%}",
+                "tokens": lambda a: f"{a.tokens:,}",
+                "seconds": lambda a: number(a.seconds, 1),
+            },
+            f"{self.questions} questions, vote by {self.rule} after round {self.round}. * is what the verdict is about,"
+            f" at 95 %; the others are exploratory, each at {level:.2%}, so that all {self.compared} of this report "
+            "hold together at 95 %",
+        )
+
+    def details(self) -> list[Block]:
+        """What the report shows besides."""
+        if not self.rounds:
+            return []
+        return [
+            Heading("Rounds"),
+            self._rounds(),
+            self._rules(),
+            Heading("Changes of mind"),
+            *self._changes(),
+            *self._together(),
+            *self._calibration(),
+        ]
+
+    def _rounds(self) -> Table:
+        agents = list(self.rounds[0].agents)
+        rows = [
+            (
+                str(each.round),
+                str(each.debated),
+                f"{each.unreadable / max(1, each.turns):.1%}",
+                *(str(each.agents[name]) for name in agents),
+                str(each.oracle),
+            )
+            for each in self.rounds
+        ]
+        caption = "Questions that were debated, answers that could not be read, and who was right; 95 % intervals"
+        return Table(("round", "debated", "unreadable", *agents, "anybody"), rows, caption)
+
+    def _rules(self) -> Table:
+        return table(
+            self.rules,
+            {
+                "round": lambda r: r.round,
+                "vote": lambda r: r.rule + (" *" if (r.round, r.rule) == (self.round, self.rule) else ""),
+                "right, 95 %": lambda r: str(r.accuracy),
+                "better by, points": lambda r: known(r.gain),
+            },
+            f"Every vote, and how much better it is than this: {NAMES[self.against].format(best=self.best)}. "
+            "* was named before the run; the others are exploratory",
+        )
+
+    def _changes(self) -> Iterator[Block]:
+        def of(part: int, whole: int) -> str:
+            return f"{part} of {whole}"
+
+        yield table(
+            self.changes,
+            {
+                "round": lambda c: c.round,
+                "agent": lambda c: c.agent,
+                "right to wrong": lambda c: of(c.lost, c.right),
+                "misled": lambda c: of(c.misled, c.tempted),
+                "wrong to right": lambda c: of(c.gained, c.wrong),
+                "convinced": lambda c: of(c.convinced, c.shown),
+            },
+            "Misled: right before, heard a wrong answer, and took it over. Convinced: wrong before, heard a right one",
+        )
+        tempted, misled = (sum(getattr(c, name) for c in self.changes) for name in ("tempted", "misled"))
+        shown, convinced = (sum(getattr(c, name) for c in self.changes) for name in ("shown", "convinced"))
+        if tempted and shown:
+            yield Text(
+                f"A wrong peer was believed by {misled / tempted:.0%} of those who were right ({of(misled, tempted)}), "
+                f"a right one by {convinced / shown:.0%} of those who were wrong ({of(convinced, shown)})."
+            )
+
+    def _together(self) -> Iterator[Block]:
+        names = list(self.correlations)
+        rows = [(a, *(number(self.correlations[a][b], 2) for b in names)) for a in names]
+        yield Table(("", *names), rows, "Correlation of errors, of the agents' own answers: at 1 voting adds nothing")
+
+    def _calibration(self) -> Iterator[Block]:
+        if not self.calibration:
+            return
+        yield Heading("Confidence")
+        rows = [
+            (
+                each.kind,
+                str(each.round),
+                state,
+                str(scores.answers),
+                number(scores.ece, 3),
+                number(scores.brier, 3),
+                number(scores.auroc, 3),
+                f"{number(scores.within, 3)} of {scores.pairs}",
+            )
+            for each in self.calibration
+            for state, scores in (("as given", each.before), ("fitted", each.after))
+            if scores is not None
+        ]
+        columns = ("confidence", "round", "", "answers", "ECE", "Brier", "AUROC", "within a question")
+        caption = (
+            f"Fitted on {self.dev} other questions. Within a question: how often, of a right and a wrong answer to it, "
+            "the right one has the higher confidence"
+        )
+        yield Table(columns, rows, caption)
+
+
+def sentence(control: Control, accuracy: Share | None) -> str:
+    """The verdict in one sentence."""
+    if control.verdict == "not_measured" or accuracy is None:
+        return f"Not measured: {control.note[:1].lower()}{control.note[1:]}"
+    begins = {"helped": "Debating helped", "hurt": "Debating hurt", "no_measurable_help": "No measurable help"}
+    low, value, high = (100 * (each or 0.0) for each in (control.low, control.estimate, control.high))
+    return (
+        f"{begins[control.verdict]}: {control.agent}, is right on {accuracy.value:.0%} of {control.n} questions, "
+        f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] against {control.control} ({control.budget})."
+    )
+
+
+# -- while it runs --------------------------------------------------------------------------------------------------
+
+
+def narrate(event: Event) -> Narration | None:
+    """Each turn of a topic as it is said, and a bar with the running accuracy over labelled questions."""
+    data = event.data
+    match event.type:
+        case "questions.read":
+            return Narration(line=f"  {data['count']} questions, {data['dev']} of them to fit on")
+        case "agents.checked":
+            return Narration(line=f"  {event.id} is there")
+        case "base.importing":
+            return Narration(detail=f"importing {event.id}")
+        case "dev.fitted" if data["questions"]:
+            right = ", ".join(f"{name} {value:.0%}" for name, value in data["accuracy"].items())
+            return Narration(line=f"  right on {data['questions']} questions to fit on: {right}")
+        case "turn.said":
+            said = f"  round {data['round']}, {data['agent']}: {_cut(data['text'])}"
+            return Narration(detail=f"{data['agent']}, round {data['round']}", verbose=said)
+        case "wave.finished":
+            return _wave(data)
+    return None
+
+
+def _wave(data: Mapping[str, Any]) -> Narration:
+    """How far it is, and how many of the scored questions the vote was right on so far."""
+    right = "" if data.get("right") is None else f", right on {data['right']} of {data['scored']}"
+    return Narration(
+        detail=f"{len(data['questions'])} questions debated{right}", done=data.get("done"), total=data.get("total")
+    )
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

@@ -1,0 +1,285 @@
+"""What debates came to: what debating added to plain votes at what cost, and what may be said of it. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from agentlab.debate import measures
+from agentlab.debate.config import DebateConfig, Rule, VoteConfig
+from agentlab.debate.result import (
+    NAMES,
+    ArmName,
+    ArmResult,
+    DebateResult,
+    Difference,
+    Outcome,
+    Position,
+    RuleResult,
+    Telling,
+    sentence,
+)
+from agentlab.debate.transcript import Arm, Ballot, Turn
+from agentlab.debate.voting import Case, Fitted, Tallies, at_round, cases_of, primary, votes
+from agentlab.runs.document import Share
+from agentlab.stats.control import Comparison, Control, judge, not_measured
+from agentlab.stats.proportions import paired_share_difference_interval, smallest_difference
+from agentlab.tasks.questions import Question
+
+LEAST_QUESTIONS = 100
+_LEVEL = 0.95
+RULES: tuple[Rule, ...] = get_args(Rule)
+_OF_SAMPLES: tuple[Rule, ...] = ("confidence", "softmax")  # rules that mean something to samples of one agent
+_SHOWN = 2  # questions of a kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An arm on one question: whether its answer was right, and the turns that it took."""
+
+    right: bool
+    turns: Sequence[Turn]
+    judging: int = 0  # tokens
+
+    @property
+    def tokens(self) -> int:
+        return self.judging + sum(turn.tokens for turn in self.turns)
+
+
+def verdict(
+    questions: Sequence[Question],
+    turns: Sequence[Turn],
+    ballots: Sequence[Ballot],
+    fitted: Fitted,
+    config: DebateConfig,
+    seconds: Mapping[Arm, float],
+    named: VoteConfig | None = None,
+) -> DebateResult:
+    """What the debates came to.
+
+    Args:
+        questions: those that are scored, or the topic.
+        turns: of all arms; those about other questions are passed over.
+        ballots: the judge's.
+        fitted: on other questions.
+        config: which vote this is about; all else is exploratory.
+        seconds: that the turns of each arm took.
+        named: the vote that was named before the run, where `config.vote` is one that was thought of afterwards.
+    """
+    cases = cases_of(questions, turns, ballots, config)
+    held = [votes(case.debate, fitted, config, case.ballots) for case in cases]
+    topic, after = config.topic is not None, named is not None and named != config.vote
+    arms = {} if topic else _arms(cases, held, fitted, config)
+    rules = [] if topic else _rules(cases, held, config)
+    against = arms.get(config.vote.against, [])
+    # The same comparison stands in both tables, and is one.
+    compared = len(arms.keys() - {"debate"}) + (len(rules) - 1 if against else 0) - (not after and bool(against))
+    corrected = 1 - (1 - _LEVEL) / max(1, compared)  # Bonferroni: all of them hold together at 95 %
+    level = corrected if after else _LEVEL
+    control = _control(arms, fitted, config, len(cases), after=after)
+    results = [_arm(n, arms, turns, seconds, level if n == config.vote.against else corrected) for n in arms]
+    voted = [
+        RuleResult(
+            round=number,
+            rule=rule,
+            accuracy=measures.share(right),
+            gain=_gain(right, against, level if (number, rule) == (primary(config), config.vote.rule) else corrected)
+            if against
+            else None,
+        )
+        for number, rule, right in rules
+    ]
+    return DebateResult(
+        sentence=sentence(control, results[0].accuracy if results else None),
+        remarks=list(_remarks(results)),
+        topic=config.topic,
+        questions=len(cases),
+        dev=fitted.questions,
+        best=fitted.best,
+        rule=config.vote.rule,
+        round=primary(config),
+        against=config.vote.against,
+        control=control,
+        compared=compared,
+        arms=results,
+        rules=voted,
+        rereading=_rereading(cases, fitted, config) if "length" in arms else [],
+        rounds=[] if topic else measures.rounds(cases, config),
+        changes=[] if topic else measures.changes(cases, config),
+        correlations={} if topic else measures.correlations(cases, config),
+        calibration=[] if topic else measures.calibrated(cases, fitted, primary(config)),
+        positions=_positions(cases[0], fitted, config) if topic and cases else [],
+        telling=list(_telling(cases, held, config)),
+    )
+
+
+def _arms(
+    cases: Sequence[Case], held: Sequence[Sequence[Tallies]], fitted: Fitted, config: DebateConfig
+) -> dict[ArmName, list[_Ended]]:
+    """Each arm on all questions, those that were held. Where the judge did not judge, the majority decides."""
+    rule, last = config.vote.rule, primary(config)
+    best = [agent.name for agent in config.agents].index(fitted.best)
+    found: dict[ArmName, list[_Ended]] = {}
+    for case, tallies in zip(cases, held, strict=True):
+        said = [turn for turns in case.debate[: last + 1] for turn in turns]
+        judging = sum(b.input_tokens + b.output_tokens for b in case.ballots) if rule == "judge" else 0
+        debate = _Ended(case.marks[_winner(at_round(tallies, config), rule)], said, judging)
+        again = [turn for turns in case.length[: last + 1] for turn in turns]
+        first, own = case.debate[0], case.debate[0][best]
+        found.setdefault("debate", []).append(debate)
+        found.setdefault("vote", []).append(_Ended(case.marks[_winner(tallies[0], rule)], first))
+        found.setdefault("single", []).append(_Ended(case.marks[own.answer], [own]))
+        if case.samples:
+            some = _as_many(case.samples, debate.tokens)
+            drawn = votes([some], fitted, config)[0][rule if rule in _OF_SAMPLES else "majority"]
+            found.setdefault("samples", []).append(_Ended(case.marks[drawn.winner], some))
+        reread = at_round(votes(case.length, fitted, config), config)
+        if len(case.length) >= min(last + 1, len(case.debate)):
+            found.setdefault("length", []).append(_Ended(case.marks[_winner(reread, rule)], again))
+    return {name: ended for name, ended in found.items() if len(ended) == len(cases)}
+
+
+def _winner(tallies: Tallies, rule: Rule) -> str | None:
+    return tallies.get(rule, tallies["majority"]).winner
+
+
+def _as_many(samples: Sequence[Turn], tokens: int) -> list[Turn]:
+    """Samples in their order, until they took as many tokens; the one that reaches them is the last."""
+    taken: list[Turn] = []
+    for turn in samples:
+        taken.append(turn)
+        if (tokens := tokens - turn.tokens) <= 0:
+            break
+    return taken
+
+
+def _arm(
+    name: ArmName,
+    arms: Mapping[ArmName, Sequence[_Ended]],
+    turns: Sequence[Turn],
+    seconds: Mapping[Arm, float],
+    level: float,
+) -> ArmResult:
+    """The figures of an arm; its seconds are those of its turns, shared out by tokens where it used a part of them."""
+    own, debate = arms[name], arms["debate"]
+    spent: dict[Arm, int] = {}
+    for turn in turns:
+        spent[turn.arm] = spent.get(turn.arm, 0) + turn.tokens
+    used = [turn for ended in own for turn in ended.turns if turn.tokens]
+    known = all(turn.arm in seconds for turn in used)
+    return ArmResult(
+        arm=name,
+        accuracy=measures.share([ended.right for ended in own]),
+        turns=sum(len(ended.turns) for ended in own),
+        unreadable=sum(turn.answer is None for ended in own for turn in ended.turns),
+        tokens=sum(ended.tokens for ended in own),
+        seconds=sum(seconds[turn.arm] * turn.tokens / spent[turn.arm] for turn in used) if known else None,
+        short=sum(e.tokens < d.tokens for e, d in zip(own, debate, strict=True)) if name == "samples" else 0,
+        gain=None if name == "debate" else _gain([ended.right for ended in debate], own, level),
+    )
+
+
+def _gain(right: Sequence[bool], against: Sequence[_Ended], level: float) -> Difference:
+    """How much larger a share of the questions is right here than there, question by question."""
+    pair = [float(ended.right) for ended in against], [float(each) for each in right]
+    return Difference.of(paired_share_difference_interval(*pair, level=level))
+
+
+def _control(
+    arms: Mapping[ArmName, Sequence[_Ended]], fitted: Fitted, config: DebateConfig, n: int, *, after: bool
+) -> Control:
+    """The one comparison that was named before the run."""
+    against = config.vote.against
+    what = Comparison(
+        agent=f"debate, vote by {config.vote.rule} after round {primary(config)}",
+        control=NAMES[against].format(best=fitted.best),
+        metric="accuracy",
+        unit="share of questions",
+        direction="higher",
+        budget="the debate's tokens, question by question" if against == "samples" else "its own tokens",
+    )
+    if config.topic is not None:
+        return not_measured(what, 0, _LEVEL, "A topic has no right answer.")
+    if after:
+        return not_measured(what, n, _LEVEL, "This vote was named after the run, so all that it shows is exploratory.")
+    if against not in arms:
+        return not_measured(what, n, _LEVEL, "Nothing was held against the debate.")
+    debate, other = ([ended.right for ended in arms[name]] for name in ("debate", against))
+    if n < LEAST_QUESTIONS:
+        # one more that differs and one that does not: with few questions, none differing does not mean that none do
+        discordance = (1 + sum(a != b for a, b in zip(debate, other, strict=True))) / (n + 2)
+        least = smallest_difference(n, discordance, level=_LEVEL)
+        why = f"{n} of at least {LEAST_QUESTIONS} questions; less than {100 * least:.0f} points would hardly be seen."
+        return not_measured(what, n, _LEVEL, why)
+    # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
+    # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
+    pair = [float(each) for each in other], [float(each) for each in debate]
+    return judge(what, n, paired_share_difference_interval(*pair, level=_LEVEL), "full")
+
+
+def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
+    """What the other arms say about the verdict."""
+    found = {arm.arm: arm for arm in arms}
+    first, reread = (found[name].gain if name in found else None for name in ("vote", "length"))
+    if first is not None and reread is not None:
+        if reread.low > 0:
+            yield f"Hearing peers is {reread} points better than rereading one's own answers."
+        elif reread.high < 0:
+            yield f"Hearing peers did harm: it is {reread} points against rereading one's own answers."
+        elif first.low > 0:
+            yield (
+                f"The debate is {first} points better than the vote before it, but it was not seen to be the peers: "
+                f"against rereading one's own answers, in prompts as long, it is {reread} points."
+            )
+    if "samples" in found and (short := found["samples"].short):
+        yield f"On {short} questions all samples took fewer tokens than the debate: raise vote.samples."
+
+
+def _rules(
+    cases: Sequence[Case], held: Sequence[Sequence[Tallies]], config: DebateConfig
+) -> list[tuple[int, Rule, list[bool]]]:
+    """Of each round and rule that all questions have, on which of them its answer is right."""
+    found: list[tuple[int, Rule, list[bool]]] = []
+    for number in range(config.protocol.rounds + 1 if cases else 0):
+        tallies = [at_round(each, config, number) for each in held]
+        for rule in RULES:
+            if all(rule in each for each in tallies):
+                right = [case.marks[each[rule].winner] for case, each in zip(cases, tallies, strict=True)]
+                found.append((number, rule, right))
+    return found
+
+
+def _rereading(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> list[Share]:
+    """The vote on arm `length` after each round."""
+    held = [votes(case.length, fitted, config) for case in cases]
+    return [
+        measures.share(
+            [c.marks[_winner(at_round(v, config, number), config.vote.rule)] for c, v in zip(cases, held, strict=True)]
+        )
+        for number in range(config.protocol.rounds + 1)
+    ]
+
+
+def _positions(case: Case, fitted: Fitted, config: DebateConfig) -> list[Position]:
+    """Where each agent stood on a topic, before and after."""
+    kind = config.turn.confidence
+    return [
+        Position(agent=a.agent, first=a.answer, last=b.answer, confidence=fitted.probability(b, kind))
+        for a, b in zip(case.debate[0], measures.said(case, primary(config)), strict=True)
+    ]
+
+
+def _telling(cases: Sequence[Case], held: Sequence[Sequence[Tallies]], config: DebateConfig) -> Iterator[Telling]:
+    """Some debates that a reader learns from: where the vote changed for better and worse, and ties."""
+    shown: dict[str, int] = {}
+    for case, tallies in zip(cases, held, strict=True):
+        voted = [each.get(config.vote.rule, each["majority"]) for each in tallies[: primary(config) + 1]]
+        before, after = (case.marks[tally.winner] for tally in (voted[0], voted[-1]))
+        why = "the topic"
+        if config.topic is None:
+            tied = "a tie" if len(voted[-1].leaders) > 1 else ""
+            why = tied if before == after else "from wrong to right" if after else "from right to wrong"
+        if not why or shown.get(why, 0) == _SHOWN:
+            continue
+        shown[why] = shown.get(why, 0) + 1
+        votes_ = [Outcome(answer=t.winner, share=t.share, tied=len(t.leaders) > 1) for t in voted]
+        yield Telling(question=case.question.id, why=why, votes=votes_)

@@ -1,0 +1,166 @@
+"""Votes on what was said in debates, by every rule, and what they are fitted on. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log
+from statistics import fmean
+
+from pydantic import Field
+
+from agentlab.answers.calibration import Platt, fit
+from agentlab.answers.votes import Tally, borda, softmax, trajectory, vote
+from agentlab.debate.config import Confidence, DebateConfig, Rule
+from agentlab.debate.protocol import Rounds, by_round
+from agentlab.debate.transcript import Ballot, Turn
+from agentlab.runs.document import Plain
+from agentlab.tasks.questions import Question
+
+Tallies = dict[Rule, Tally[str]]
+
+_TEMPERATURES = (2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
+_UNKNOWN, _LEAST = 0.5, 1e-4  # weight of an answer without a confidence, and of any answer
+
+
+class Fitted(Plain):
+    """What the questions put aside for it tell; nothing of it is taken from those that are scored.
+
+    Attributes:
+        best: the agent that was right most often on its own; the first of equals.
+        questions: how many there were. Without any, `best` is the first agent, and confidences stay as they are.
+        accuracy: of each agent's own answers.
+        calibration: the line that makes a confidence a probability, by its kind and by agent.
+        temperature: of the softmax vote.
+    """
+
+    best: str
+    questions: int
+    accuracy: dict[str, float] = Field(default_factory=dict)
+    calibration: dict[Confidence, dict[str, Platt]] = Field(default_factory=dict)
+    temperature: float = 1.0
+
+    def probability(self, turn: Turn, kind: Confidence) -> float | None:
+        """The turn's confidence of this kind as a probability; as the agent gave it where nothing was fitted."""
+        said = turn.confidences.get(kind)
+        line = self.calibration.get(kind, {}).get(turn.agent)
+        return said if said is None or line is None else line(said)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question and all that was said about it; `debate` holds a turn of every agent in each round that was held."""
+
+    question: Question
+    debate: Rounds
+    length: Rounds = ()
+    samples: Sequence[Turn] = ()
+    ballots: Sequence[Ballot] = ()
+
+    @cached_property
+    def marks(self) -> Mapping[str | None, bool]:
+        """Whether each answer that was given is right. One that could not be read is wrong."""
+        turns = [*(turn for rounds in (self.debate, self.length) for said in rounds for turn in said), *self.samples]
+        answers = {None, *(turn.answer for turn in turns), *(ballot.answer for ballot in self.ballots)}
+        return {answer: self.question.right(answer) for answer in answers}
+
+
+def cases_of(
+    questions: Sequence[Question], turns: Sequence[Turn], ballots: Sequence[Ballot], config: DebateConfig
+) -> list[Case]:
+    """The questions that were debated, in their order, with what was said in each arm."""
+    agents = {agent.name: place for place, agent in enumerate(config.agents)}
+    debate, length = by_round(turns, "debate", agents), by_round(turns, "length", agents)
+    samples: dict[str, list[Turn]] = {}
+    for turn in turns:
+        if turn.arm == "samples":
+            samples.setdefault(turn.question, []).append(turn)
+    judged: dict[str, list[Ballot]] = {}
+    for ballot in ballots:
+        judged.setdefault(ballot.question, []).append(ballot)
+    return [
+        Case(
+            question,
+            said := debate[question.id],
+            [said[0], *length.get(question.id, ())],
+            sorted(samples.get(question.id, ()), key=lambda turn: turn.sample),
+            judged.get(question.id, ()),
+        )
+        for question in questions
+        if question.id in debate
+    ]
+
+
+def fitted(questions: Sequence[Question], turns: Sequence[Turn], config: DebateConfig) -> Fitted:
+    """The best agent, calibration and temperature, from questions that are never scored."""
+    cases, names = cases_of(questions, turns, (), config), [agent.name for agent in config.agents]
+    if not cases:
+        return Fitted(best=names[0], questions=0)
+    accuracy = {
+        name: fmean(case.marks[case.debate[0][place].answer] for case in cases) for place, name in enumerate(names)
+    }
+    pairs: dict[Confidence, dict[str, list[tuple[float, bool]]]] = {}
+    for case in cases:
+        for turn in (turn for said in case.debate for turn in said):
+            for kind, sure in turn.confidences.items():
+                pairs.setdefault(kind, {}).setdefault(turn.agent, []).append((sure, case.marks[turn.answer]))
+    lines = {kind: {name: fit(*zip(*own, strict=True)) for name, own in of.items()} for kind, of in pairs.items()}
+    best = max(names, key=lambda name: accuracy[name])
+    found = Fitted(best=best, questions=len(cases), accuracy=accuracy, calibration=lines)
+    warm = [found.model_copy(update={"temperature": temperature}) for temperature in _TEMPERATURES]
+    return max(warm, key=lambda each: _likelihood(cases, each, config)) if lines else found
+
+
+def _likelihood(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> float:
+    """Logarithm of the weight of the right answers, where somebody gave them; the highest temperature of equals."""
+    tallies = [at_round(votes(case.debate, fitted, config), config)["softmax"] for case in cases]
+    groups = [
+        group for case, tally in zip(cases, tallies, strict=True) for group in tally.groups if case.marks[group.answer]
+    ]
+    return round(sum(log(max(float(group.weight), _LEAST)) for group in groups), 9)
+
+
+# -- votes ----------------------------------------------------------------------------------------------------------
+
+
+def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequence[Ballot] = ()) -> list[Tallies]:
+    """What each rule makes of one question, behind each round that was held; ties go to the agent named first.
+
+    On an agent's Borda ballot stands its answer, and behind it what it held before, the latest first: of all answers
+    these are the ones it ranked itself. The others share the points that are left.
+
+    Args:
+        rounds: the turns of each round, in the order of the agents.
+        fitted: how confidences are read.
+        config: which kind of confidence counts.
+        ballots: of the judge on this question; there is a vote `judge` in rounds that it judged.
+    """
+    judged = {ballot.round: ballot.answer for ballot in ballots}
+    answers = [[turn.answer for turn in turns] for turns in rounds]
+    found: list[Tallies] = []
+    for number, turns in enumerate(rounds):
+        said = [fitted.probability(turn, config.turn.confidence) for turn in turns]
+        sure = [max(_UNKNOWN if each is None else each, _LEAST) for each in said]
+        own = [[round_[place] for round_ in reversed(answers[: number + 1])] for place in range(len(turns))]
+        tallies: Tallies = {
+            "majority": vote(answers[number]),
+            "confidence": vote(answers[number], sure),
+            "softmax": vote(answers[number], softmax(sure, fitted.temperature)),
+            "borda": borda(
+                [[each for each in held if each is not None] if held[0] is not None else [] for held in own]
+            ),
+            "trajectory": trajectory(answers[: number + 1]),
+        }
+        if number in judged:
+            tallies["judge"] = vote([judged[number]])
+        found.append(tallies)
+    return found
+
+
+def primary(config: DebateConfig) -> int:
+    """The round that is voted on."""
+    return config.protocol.rounds if config.vote.round is None else config.vote.round
+
+
+def at_round(tallies: Sequence[Tallies], config: DebateConfig, number: int | None = None) -> Tallies:
+    """Those behind a round, by default the one that is voted on; a question that was over before keeps its last."""
+    return tallies[min(primary(config) if number is None else number, len(tallies) - 1)]
