@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentlab.tasks.items import CheckerName, Level
+from agentlab.tasks.words import BLAME, PRAISE, THINGS
 
 # prompt, checker, expected
 Draft = tuple[str, CheckerName, Any]
@@ -42,9 +43,7 @@ _TOPICS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-_SOFT = ("was not nearly as bad as I had feared", "is anything but boring", "could hardly have gone better")
-_SOUR = ("was not as good as everybody says", "is anything but useful", "could hardly have gone worse")
-_THINGS = ("The concert", "The hotel", "The second season", "The repair", "The course", "The ferry trip")
+_SOFT, _SOUR, _THINGS = PRAISE[:3], BLAME[:3], THINGS[:6]
 
 _REQUESTS: Mapping[str, tuple[str, ...]] = {
     "refund": (

@@ -1,27 +1,31 @@
-"""Questions for agents that answer together or compete: what is asked, what a text answers, and what is right. Pure.
+"""Questions for agents that answer together or compete: what is asked, what a text answers, and what is right.
 
-A `quality` item comes with its own prompt and checker; a question is asked in any words, by choice or freely, and two
-answers to it can be compared, whether or not anybody knows the right one.
+An `Item` is a whole prompt with its checker. A question can be put in any words, and two answers to it can be compared,
+whether or not anybody knows the right one. Pure, but for the reading of a file.
 """
 
 import hashlib
 import json
 import math
+import random
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from agentlab.answers import extract
 from agentlab.answers.compare import normal
-from agentlab.errors import DataError
+from agentlab.errors import DataError, UnknownNameError, UsageError
+from agentlab.tasks.words import BLAME, CAPITALS, PRAISE, THINGS
 from agentlab.train.conversations import BadLineError, is_unicode, read_lines, refuse
 
 Kind = Literal["choice", "number", "text"]
 
 MOST_QUESTIONS, MOST_CHOICES = 100_000, 100
+_LONGEST = 2_000  # characters of an answer, a choice or an id
+_Draft = tuple[str, str, Sequence[str]]  # a question, its answer, and wrong ones
 _BLANKS = re.compile(r"[ \t]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")  # as `normal` writes one
 _FORM = (
@@ -89,6 +93,79 @@ def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(normal(text)) is not None
 
 
+# -- generated ------------------------------------------------------------------------------------------------------
+
+
+def generated(name: str, count: int, seed: int) -> tuple[Question, ...]:
+    """The first questions of a set of `SETS`: the same for a name and a seed, and fewer are the first of more.
+
+    Each is a choice; the right one stands in any place equally often.
+
+    Raises:
+        UnknownNameError: there is no such set.
+        UsageError: it has no more distinct questions than so many.
+    """
+    if name not in SETS:
+        raise UnknownNameError("set of questions", name, list(SETS))
+    rng = random.Random(f"{name}/{seed}")  # noqa: S311 - questions, no secrets
+    drafts = SETS[name](rng)
+    if count > len(drafts):
+        raise UsageError(f"{name} has {len(drafts)} distinct questions, and {count} are asked for.", hint="Ask fewer.")
+    found: list[Question] = []
+    for place, (text, right, wrong) in enumerate(drafts[:count], 1):
+        choices = [right, *rng.sample(wrong, min(3, len(wrong)))]
+        rng.shuffle(choices)
+        found.append(Question(f"{name}-{place:04d}", text, right, tuple(choices), "choice"))
+    return tuple(found)
+
+
+def _capitals(rng: random.Random) -> list[_Draft]:
+    """Every country once, by its name or by its capital; then every country the other way round."""
+    parts = [dict(pair.split(": ") for pair in part.split(", ")) for part in CAPITALS]
+    facts = [(*pair, part, rng.random() < 0.5) for part in parts for pair in part.items()]
+    rng.shuffle(facts)
+    drafts: list[_Draft] = []
+    for turned in (False, True):
+        for country, capital, part, by_name in facts:
+            if by_name is not turned:
+                others = [other for other in part.values() if other != capital]
+                drafts.append((f"What is the capital of {country}?", capital, others))
+            else:
+                others = [other for other in part if other != country]
+                drafts.append((f"{capital} is the capital of which country?", country, others))
+    return drafts
+
+
+def _times_table(rng: random.Random) -> list[_Draft]:
+    """Beside the product those of factors that are each one off."""
+    pairs = [(a, b) for a in range(2, 13) for b in range(2, 21)]
+    rng.shuffle(pairs)
+    drafts: list[_Draft] = []
+    for a, b in pairs:
+        wrong = sorted({(a + one) * (b + other) for one in (-1, 1) for other in (-1, 1)} - {a * b})
+        drafts.append((f"What is {a} x {b}?", str(a * b), [str(each) for each in wrong]))
+    return drafts
+
+
+def _sentiment(rng: random.Random) -> list[_Draft]:
+    moods = (("positive", PRAISE, "negative"), ("negative", BLAME, "positive"))
+    drafts: list[_Draft] = [
+        (f"What is the mood of this text, positive or negative? {thing} {said}.", mood, [other])
+        for mood, phrases, other in moods
+        for thing in THINGS
+        for said in phrases
+    ]
+    rng.shuffle(drafts)
+    return drafts
+
+
+SETS: Mapping[str, Callable[[random.Random], list[_Draft]]] = {
+    "capitals": _capitals,
+    "sentiment": _sentiment,
+    "times_table": _times_table,
+}
+
+
 # -- from a file ----------------------------------------------------------------------------------------------------
 
 
@@ -132,19 +209,19 @@ def _question(value: Any, name: str) -> tuple[Question | None, list[str]]:
     wrong = list(_problems(value))
     if wrong:
         return None, wrong
-    answer, choices = _text(value["answer"]), tuple(str(_text(each)) for each in value.get("choices") or ())
-    numeric = not isinstance(value["answer"], str) or _is_number(value["answer"])
-    kind: Kind = value.get("checker") or ("choice" if choices else "number" if numeric else "text")
+    answer, choices = str(_text(value["answer"])), tuple(str(_text(each)) for each in value.get("choices") or ())
+    kind: Kind = value.get("checker") or ("choice" if choices else "number" if _is_number(answer) else "text")
     text = str(value["question"] if "question" in value else value["prompt"])
     known = name if value.get("id") is None else str(_text(value["id"]))
     made = Question(known, text.strip(), answer, choices, kind)
-    if kind == "number" and not numeric:
+    read = made.read(f"Answer: {answer}")
+    if kind == "number" and not _is_number(answer):
         wrong.append(f"the answer {_shown(answer)} is no number")
     elif bool(choices) != (kind == "choice"):
         wrong.append(f"the checker is {kind}, and there are {'' if choices else 'no '}choices")
     elif choices and normal(answer) not in map(normal, choices):
         wrong.append(f"the answer {_shown(answer)} is none of the choices")
-    elif not made.right(made.read(f"Answer: {answer}")):
+    elif read is None or (kind != "text" and read != normal(answer)):
         wrong.append(f"the answer {_shown(answer)} could not be read from a text")
     return made, wrong
 
@@ -167,6 +244,8 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
             yield f"the {key} is {'missing' if each is None else 'empty or of the wrong type'}"
         elif not is_unicode(text):
             yield f"the {key} holds half of a character (a lone surrogate)"
+        elif key not in named and len(text) > _LONGEST:
+            yield f"the {key} is longer than {_LONGEST} characters"
     if value.get("checker") not in (None, *get_args(Kind)):
         yield f"the checker is none of {', '.join(get_args(Kind))}"
 

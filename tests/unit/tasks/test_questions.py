@@ -1,15 +1,16 @@
 """Questions: what a text answers, what is right, and what a file may hold."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.errors import DataError, MissingFileError
-from agentlab.tasks.questions import Question, digest, read_questions
+from agentlab.errors import DataError, MissingFileError, UnknownNameError, UsageError
+from agentlab.tasks.questions import SETS, Question, digest, generated, read_questions
 
 CAPITAL = Question("q", "What is the capital of Peru?", "Lima", ("Quito", "Lima", "La Paz"), "choice")
 SUM = Question("q", "What is 3 + 4?", "7", kind="number")
@@ -105,6 +106,58 @@ def test_any_text_is_read_or_not_and_what_is_read_reads_as_itself(said, question
     assert found is None or question.kind == "text" or question.read(f"Answer: {found}") == found
 
 
+# -- sets that ship -------------------------------------------------------------------------------------------------
+
+SIZES = {"capitals": 318, "sentiment": 240, "times_table": 209}
+
+
+def test_a_set_never_changes_unnoticed():
+    """Runs of two versions compare only where their questions are the same: a new digest is a change to announce."""
+    assert {name: digest(generated(name, 60, 0))[7:23] for name in SETS} == {
+        "capitals": "6a24f4baf8cbc56d",
+        "sentiment": "15d7802b75e7b1d6",
+        "times_table": "8bd54304a422479f",
+    }
+
+
+@pytest.mark.parametrize("name", SETS)
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_fewer_are_the_first_of_more_and_each_can_be_answered(name, seed, count):
+    questions = generated(name, 60, seed)
+    assert generated(name, count, seed) == questions[:count]
+    assert len({(q.text, frozenset(q.choices)) for q in questions}) == len({q.id for q in questions}) == 60
+    for question in questions:
+        assert len({*question.choices}) == (2 if name == "sentiment" else 4)
+        read = [question.read(f"I say: {choice}.") for choice in question.choices]
+        assert [choice for choice, said in zip(question.choices, read, strict=True) if question.right(said)] == [
+            question.answer
+        ]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_whole_of_a_set_is_distinct_and_its_right_answers_stand_in_any_place(name):
+    whole = generated(name, SIZES[name], 1)
+    assert len({question.text for question in whole}) == len(whole)
+    places = Counter(q.choices.index(str(q.answer)) for s in range(4) for q in generated(name, SIZES[name], s))
+    even = sum(places.values()) / len(places)
+    assert all(abs(found - even) < 5 * even**0.5 for found in places.values()), places
+    with pytest.raises(UsageError, match=f"{name} has {SIZES[name]} distinct questions"):
+        generated(name, SIZES[name] + 1, 1)
+
+
+def test_another_seed_makes_another_order_and_no_name_is_taken_for_another():
+    assert generated("capitals", 9, 1) != generated("capitals", 9, 2)
+    with pytest.raises(UnknownNameError):
+        generated("capital", 1, 0)
+
+
+def test_no_capital_is_asked_twice_before_all_were_asked():
+    whole = generated("capitals", 318, 5)
+    asked = [q.answer if q.text.startswith("What") else q.text.partition(" is the capital")[0] for q in whole]
+    assert len(set(asked[:159])) == len(set(asked[159:])) == len(set(asked)) == 159
+
+
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +191,8 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
         ('{"question": "?", "answer": "\\ud800"}', "lone surrogate"),
         ('{"question": "?", "answer": ' + "[" * 100_000, "nested too deep"),
         ('{"question": "?", "answer": ' + "9" * 100 + "}", "could not be read"),
+        ('{"question": "?", "answer": 1e-300}', "could not be read"),
+        ({"question": "?", "answer": "a" * 2_001}, "the answer is longer than 2000"),
         ("\ufeff{}", "byte order mark"),
         ('"' + "a" * (1 << 20) + '"', "longer than 1 MiB"),
         ({"answer": 1}, "there is no `question`"),
