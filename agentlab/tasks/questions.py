@@ -24,7 +24,7 @@ from agentlab.train.conversations import BadLineError, is_unicode, read_lines, r
 Kind = Literal["choice", "number", "text"]
 
 MOST_QUESTIONS, MOST_CHOICES = 100_000, 100
-_LONGEST = 2_000  # characters of an answer, a choice or an id
+_LONGEST = 1_000  # characters of an answer, a choice or an id
 _Draft = tuple[str, str, Sequence[str]]  # a question, its answer, and wrong ones
 _BLANKS = re.compile(r"[ \t]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")  # as `normal` writes one
@@ -148,14 +148,14 @@ def _times_table(rng: random.Random) -> list[_Draft]:
 
 
 def _sentiment(rng: random.Random) -> list[_Draft]:
+    """Every phrase once, of one thing or another; then every phrase of another thing."""
     moods = (("positive", PRAISE, "negative"), ("negative", BLAME, "positive"))
-    drafts: list[_Draft] = [
-        (f"What is the mood of this text, positive or negative? {thing} {said}.", mood, [other])
-        for mood, phrases, other in moods
-        for thing in THINGS
-        for said in phrases
-    ]
-    rng.shuffle(drafts)
+    said = [(p, mood, [other], rng.sample(THINGS, len(THINGS))) for mood, phrases, other in moods for p in phrases]
+    drafts: list[_Draft] = []
+    for place in range(len(THINGS)):
+        rng.shuffle(said)
+        asked = "What is the mood of this text, positive or negative?"
+        drafts += [(f"{asked} {things[place]} {p}.", mood, wrong) for p, mood, wrong, things in said]
     return drafts
 
 

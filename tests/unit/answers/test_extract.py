@@ -102,6 +102,10 @@ def test_one_letter_is_chosen_or_none(text, letter):
         ("The writer does not like it.", MOODS, None),
         ("They don't like it: dislike", MOODS, "dislike"),
         ("", LABELS, None),
+        ("", (), None),
+        ("Answer: New York City", ("York", "new york city", "New York"), "new york city"),
+        ("York, not New York", ("York", "New York"), "York"),
+        ("New York or York", ("York", "New York"), None),
     ],
 )
 def test_one_label_is_chosen_or_none(text, labels, label):

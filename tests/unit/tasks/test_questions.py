@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agentlab.errors import DataError, MissingFileError, UnknownNameError, UsageError
 from agentlab.tasks.questions import SETS, Question, digest, generated, read_questions
+from agentlab.tasks.words import BLAME, PRAISE
 
 CAPITAL = Question("q", "What is the capital of Peru?", "Lima", ("Quito", "Lima", "La Paz"), "choice")
 SUM = Question("q", "What is 3 + 4?", "7", kind="number")
@@ -115,7 +116,7 @@ def test_a_set_never_changes_unnoticed():
     """Runs of two versions compare only where their questions are the same: a new digest is a change to announce."""
     assert {name: digest(generated(name, 60, 0))[7:23] for name in SETS} == {
         "capitals": "6a24f4baf8cbc56d",
-        "sentiment": "15d7802b75e7b1d6",
+        "sentiment": "718c84c1baa4444b",
         "times_table": "8bd54304a422479f",
     }
 
@@ -152,10 +153,13 @@ def test_another_seed_makes_another_order_and_no_name_is_taken_for_another():
         generated("capital", 1, 0)
 
 
-def test_no_capital_is_asked_twice_before_all_were_asked():
+def test_no_fact_and_no_phrase_is_asked_twice_before_all_were_asked():
     whole = generated("capitals", 318, 5)
     asked = [q.answer if q.text.startswith("What") else q.text.partition(" is the capital")[0] for q in whole]
     assert len(set(asked[:159])) == len(set(asked[159:])) == len(set(asked)) == 159
+    moods = generated("sentiment", 48, 5)
+    for part in (moods[:24], moods[24:]):
+        assert {said for said in PRAISE + BLAME for q in part if q.text.endswith(f" {said}.")} == {*PRAISE, *BLAME}
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -192,7 +196,7 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
         ('{"question": "?", "answer": ' + "[" * 100_000, "nested too deep"),
         ('{"question": "?", "answer": ' + "9" * 100 + "}", "could not be read"),
         ('{"question": "?", "answer": 1e-300}', "could not be read"),
-        ({"question": "?", "answer": "a" * 2_001}, "the answer is longer than 2000"),
+        ({"question": "?", "answer": "a" * 1_001}, "the answer is longer than 1000"),
         ("\ufeff{}", "byte order mark"),
         ('"' + "a" * (1 << 20) + '"', "longer than 1 MiB"),
         ({"answer": 1}, "there is no `question`"),
