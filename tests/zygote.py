@@ -39,7 +39,7 @@ IMPORTED = (
 )
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: we become the parent of those whose parent ends
-NAME = 15  # PR_SET_NAME
+ROOM = 4000  # bytes of the helper's command line, in which that of a new process has its place
 _FROM_NOTHING = subprocess.Popen
 _ONE_AT_A_TIME = threading.Lock()
 _inherited: list[socket.socket] = []  # the way to the helper of a `ForkedWithAll`
@@ -78,7 +78,7 @@ class Forked(subprocess.Popen[str]):
 
 
 class ForkedWithAll(Forked):
-    """Forked, and so is every Python that it starts. Its helper is a child of it, named `zygote`."""
+    """Forked, and so is every Python that it starts, by a helper that is a child of it."""
 
     with_all = True
 
@@ -90,7 +90,7 @@ def _helper() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     env = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(REPOSITORY)}
     process = _FROM_NOTHING(
-        [sys.executable, "-m", __spec__.name], stdin=theirs, stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
+        [sys.executable, "-m", __spec__.name, " " * ROOM], stdin=theirs, stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
     )
     theirs.close()
     atexit.register(lambda: (ours.close(), process.communicate()))
@@ -116,12 +116,12 @@ def main() -> None:
             break
         for end in (*ends, ours.detach()):
             os.close(end)
-        ctypes.CDLL(None).prctl(NAME, b"zygote")
+        _call_it("zygote")
         order, ends = _ordered(theirs)
     for number, end in enumerate(ends):
         os.dup2(end, number)
         os.close(end)
-    ctypes.CDLL(None).prctl(NAME, b"python")
+    _call_it(sys.executable, *order["words"])
     become(**order)
 
 
@@ -147,6 +147,12 @@ def _ordered(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
     while os.getppid() == between:
         time.sleep(0.001)
     return json.loads(order), ends
+
+
+def _call_it(*words: str) -> None:
+    """Make this the command line that `ps` shows."""
+    first, last = map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:47])
+    ctypes.memmove(first, "\0".join(words).encode()[: last - first - 1].ljust(last - first, b"\0"), last - first)
 
 
 def become(words: list[str], cwd: str, env: dict[str, str], *, session: bool) -> None:

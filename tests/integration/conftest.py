@@ -1,6 +1,8 @@
 """What several modules of real runs share."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.models.importer import import_gguf
 from agentlab.models.store import find
+from tests.zygote import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = ("test_resume_after_kill", "test_launched", "test_pipeline", "test_study", "test_workers")
@@ -38,3 +41,11 @@ def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             except AgentlabError as error:
                 pytest.fail(f"{error.message} Run `make setup`.")
     return folder
+
+
+@pytest.fixture(scope="module")
+def forked_workers() -> Iterator[None]:
+    """What this process starts of agentlab is forked: for a module in which nothing hangs on a start from nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", Forked)
+        yield

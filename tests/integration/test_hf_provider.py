@@ -17,7 +17,7 @@ from agentlab.llm.providers import Surroundings, build
 from agentlab.llm.providers.local import LocalModel
 from agentlab.llm.types import Delta, Message, Request
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.usefixtures("forked_workers")]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRANCE = Request("m", (Message("user", "What is the capital of France?"),), max_tokens=24)

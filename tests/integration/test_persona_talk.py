@@ -13,7 +13,7 @@ import pytest
 
 from cli.main import main
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(600), pytest.mark.usefixtures("forked_workers")]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEA = "What do you think of tea?"

@@ -23,7 +23,7 @@ from agentlab.runs.redact import Redactor
 from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.usefixtures("forked_workers")]
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL = {"n_ctx": 512, "n_ubatch": 64, "max_tokens": 8}

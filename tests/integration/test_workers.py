@@ -51,7 +51,8 @@ def wait_for(workspace: Path, kind: str, count: int = 1) -> None:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return [child for child in psutil.Process(process.pid).children() if child.name() != "zygote"]
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "agentlab.study.worker" in " ".join(child.cmdline())]
 
 
 @pytest.mark.timeout(300)

@@ -44,9 +44,13 @@ def test_a_test_that_leaves_a_file_in_the_checkout_fails(tmp_path: Path) -> None
 
 
 def test_a_forked_process_is_a_child_with_streams_folder_variables_and_end_of_its_own(tmp_path: Path) -> None:
-    code = "import os, sys; print(os.getppid(), os.getcwd(), dict(os.environ), sys.argv[1:], input()); sys.exit('gone')"
+    code = (
+        "import os, sys, psutil\n"
+        "print(os.getppid(), os.getcwd(), dict(os.environ), sys.argv[1:], psutil.Process().cmdline()[1], input())\n"
+        "sys.exit('gone')"
+    )
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = Forked([sys.executable, "-c", code, "a"], cwd=tmp_path, env={"WORD": "x"}, text=True, **streams)
     out, err = process.communicate("read\n", timeout=60)
-    assert out == f"{os.getpid()} {tmp_path} {{'WORD': 'x'}} ['a'] read\n"
+    assert out == f"{os.getpid()} {tmp_path} {{'WORD': 'x'}} ['a'] -c read\n"
     assert (process.returncode, err) == (1, "gone\n")
