@@ -45,7 +45,7 @@ def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def forked_workers() -> Iterator[None]:
-    """What this process starts of agentlab is forked: for a module in which nothing hangs on a start from nothing."""
+    """What this process starts of agentlab is forked: for a module that asks for no measure of memory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", Forked)
         yield

@@ -19,7 +19,7 @@ from agentlab.gguf.process import WorkerEngine
 from agentlab.models.store import find
 from agentlab.workers.chat import ChatRequest
 
-pytestmark = [pytest.mark.model, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCH = 64  # with flash attention: there a prefix that is cut anywhere else does change the last bits

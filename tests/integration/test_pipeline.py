@@ -22,8 +22,9 @@ from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
 from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread
+from tests.zygote import Forked
 
-pytestmark = [pytest.mark.model, pytest.mark.usefixtures("forked_workers")]
+pytestmark = pytest.mark.model
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMALL = {"n_ctx": 512, "n_ubatch": 64, "max_tokens": 8}
@@ -66,7 +67,7 @@ def shell(workspace: Path) -> Iterator[Shell]:
 
     def start(*words: str, address_space: int | None = None) -> subprocess.Popen[str]:
         limited = [] if address_space is None else ["prlimit", f"--as={address_space}"]
-        process = subprocess.Popen(
+        process = (subprocess.Popen if limited else Forked)(
             [*limited, sys.executable, "-m", "agentlab", "pipeline", *words],
             cwd=workspace,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
