@@ -1,5 +1,6 @@
 """Many answers at a time, each under an adapter of its own: rows enter and leave between steps."""
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,7 @@ import torch  # noqa: TID253 - reached lazily, where a model answers
 
 from agentlab.errors import UsageError
 from agentlab.hf.cache import Apart, Table
-from agentlab.hf.prefill import Past, read, read_all, unmergeable
+from agentlab.hf.prefill import Read, piece_of, read_all, unmergeable
 from agentlab.lora.rowwise import Rowwise
 
 _ADMITTED = 8  # a share of the rows that one admission changes at least: reading a prompt takes as long as a step
@@ -46,10 +47,12 @@ class Token:
         token: with finish "stop", the one that ends the answer and is no part of it.
         logprob: natural, under the raw logits, before temperature and top_p; None unless it was asked for.
         finish: why the row has left, if it has: one of the ends came, or `max_tokens` are there.
+        count: tokens of the answer by now, this one included.
     """
 
     row: Row
     token: int
+    count: int
     logprob: float | None = None
     finish: Literal["stop", "length"] | None = None
 
@@ -60,7 +63,12 @@ class Batch:
     What a row's numbers are depends in the last bits on which rows share its steps: the same rows admitted in the same
     order between the same steps give the same bits, on the same machine with as many threads, and nothing else does.
     A caller that promises an exact resume asks `run` for waves: no row enters before the last one has left, so that
-    an answer depends on its wave alone, and each wave can be done again.
+    an answer depends on its wave alone, and each wave can be done again. A caller that serves several people lets
+    rows `enter`, and asks by turns for a `step` and to `read`: a long prompt is read in pieces, and nobody waits for
+    more than one of them.
+
+    Whatever fails, the table is right afterwards: rows whose prompts could not be read have left, and the others go on;
+    if a step fails, all have left.
 
     Attributes:
         slow: why rows of this architecture are computed one by one; None where they share their steps.
@@ -70,65 +78,98 @@ class Batch:
         """`model` is causal and in evaluation mode, `adapters` are its own, `ends` the tokens that end an answer."""
         self._model, self._adapters, self._ends = model, adapters, frozenset(ends)
         self.slow = unmergeable(model)
+        self._clear()
+
+    def _clear(self) -> None:
         self._table: Table | Apart = Table() if self.slow is None else Apart()
-        self._rows: list[Row] = []
-        self._last: list[int] = []  # the newest token of each row, not read yet
-        self._counts: list[int] = []  # tokens of each answer
+        self._newest: list[Token] = []  # of each row that lives, in the table's order: not read yet
+        self._coming: set[Row] = set()  # will live when their prompts are read
+        self._new: list[Row] = []  # those of them that are to be read in pieces, and are not begun
+        self._begun: deque[tuple[Sequence[Row], Iterator[Read]]] = deque()
 
     def __len__(self) -> int:
-        """How many rows live."""
-        return len(self._rows)
+        """How many rows live, or will when their prompts are read."""
+        return len(self._newest) + len(self._coming)
+
+    def __contains__(self, row: Row) -> bool:
+        """Whether it lives, or will."""
+        return row in self._coming or any(each.row is row for each in self._newest)
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[Row]) -> list[Token]:
-        """Read prompts, all or none of them: the first token of each answer, in the order of the rows.
+        """Read prompts at once, all or none of them: the first token of each answer, in the order of the rows.
 
         Rows of one adapter that begin alike read their common beginning once.
 
         Raises:
             UsageError: a row has no prompt, asks for no token, names no adapter, or wants to draw without a generator.
         """
-        for row in rows:
-            if not row.prompt or row.max_tokens < 1 or (row.temperature > 0 and row.generator is None):
-                raise UsageError("A row needs a prompt, a token to answer with, and to draw it, a generator.")
+        self._expect(rows)
         found: dict[Row, Token] = {}
-        coming = len(self) + len(rows)
         try:
-            for part, logits, past in self._read(rows):
-                tokens = self._picked(part, logits, [0] * len(part))
-                entering = [(place, each) for place, each in enumerate(tokens) if not each.finish]
-                if entering:
-                    self._table.enter([(past, place, len(each.row.prompt)) for place, each in entering], coming)
-                self._rows += [each.row for _, each in entering]
-                self._last += [each.token for _, each in entering]
-                self._counts += [1] * len(entering)
-                found.update((each.row, each) for each in tokens)
+            pieces = self._pieces(rows)
+            while len(found) < len(rows):
+                found.update((each.row, each) for each in self._read(rows, pieces))
         except BaseException:
             self.evict(rows)
             raise
         return [found[row] for row in rows]
 
+    def enter(self, rows: Sequence[Row]) -> None:
+        """Let rows come; `read` is to read their prompts. Errors: see `admit`."""
+        self._expect(rows)
+        self._new += rows
+
+    @torch.inference_mode()
+    def read(self) -> list[Token]:
+        """Read a piece of the prompts of rows that come: the first tokens of those whose prompts are read by now.
+
+        Short prompts that come together are read together; longer ones by turns.
+        """
+        piece, new, self._new = piece_of(self._model), [row for row in self._new if row in self._coming], []
+        short = [row for row in new if len(row.prompt) <= piece]
+        for rows in (short, *([row] for row in new if len(row.prompt) > piece)):
+            if rows:
+                self._begun.append((rows, self._pieces(rows, piece)))
+        if not self._begun:
+            return []
+        rows, pieces = self._begun[0]
+        try:
+            tokens = self._read(rows, pieces)
+        except BaseException:
+            self.evict(self._coming.intersection(rows))
+            raise
+        self.evict([])
+        self._begun.rotate(-1)
+        return tokens
+
     @torch.inference_mode()
     def step(self) -> list[Token]:
         """The next token of every row that lives. Those that are finished have left afterwards."""
-        if not self._rows:
+        if not self._newest:
             return []
-        logits = self._table.step(self._model, self._adapters, [row.adapter for row in self._rows], self._last)
-        tokens = self._picked(self._rows, logits, self._counts)
-        self._last = [each.token for each in tokens]
-        self._counts = [count + 1 for count in self._counts]
-        self.evict([each.row for each in tokens if each.finish])
+        rows, last = [each.row for each in self._newest], [each.token for each in self._newest]
+        try:
+            logits = self._table.step(self._model, self._adapters, [row.adapter for row in rows], last)
+            tokens = self._picked(rows, logits, [each.count for each in self._newest])
+        except BaseException:
+            self._clear()
+            raise
+        self._newest = list(tokens)
+        self.evict(each.row for each in tokens if each.finish)
         return tokens
 
+    @torch.inference_mode()
     def evict(self, rows: Iterable[Row]) -> None:
         """Let rows go before they are finished, as when nobody waits for them; those that have left are passed."""
-        with torch.inference_mode():
-            for place in sorted({self._rows.index(row) for row in rows if row in self._rows}, reverse=True):
+        gone = set(rows)
+        self._coming -= gone
+        self._begun = deque(each for each in self._begun if not self._coming.isdisjoint(each[0]))
+        for place in reversed(range(len(self._newest))):
+            if self._newest[place].row in gone:
                 self._table.leave(place)
-                for each in (self._rows, self._last, self._counts):
-                    last: Any = each.pop()
-                    if place < len(each):
-                        each[place] = last
+                self._newest[place] = self._newest[-1]
+                self._newest.pop()
 
     def run(self, rows: Iterable[Row], size: int, *, waves: bool = False) -> Iterator[list[Token]]:
         """Answer rows, at most `size` side by side, in the order given: the tokens of each admission and step.
@@ -142,28 +183,40 @@ class Batch:
         try:
             while True:
                 free = size - len(self)
-                if not self._rows or (not waves and free * _ADMITTED >= size):
+                if not self._newest or (not waves and free * _ADMITTED >= size):
                     entering = list(islice(waiting, free))
                     if entering:
                         entered += entering
                         yield self.admit(entering)
                         continue
-                if not self._rows:
+                if not self._newest:
                     return
                 yield self.step()
         finally:
             self.evict(entered)  # where nobody asks for the rest
 
-    def _read(self, rows: Sequence[Row]) -> Iterator[tuple[list[Row], torch.Tensor, Past]]:
-        """The prompts, some at a time: the rows, the logits behind their prompts and their past."""
-        if self.slow is None:
-            prompts = [(row.adapter, row.prompt) for row in rows]
-            for part, logits, past in read_all(self._model, self._adapters, prompts):
-                yield [rows[index] for index in part], logits, past
-            return
+    def _expect(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            empty = Past.empty(self._model)
-            yield [row], *read(self._model, self._adapters, [row.adapter], [row.prompt], empty, multiple=1)
+            if not row.prompt or row.max_tokens < 1 or (row.temperature > 0 and row.generator is None):
+                raise UsageError("A row needs a prompt, a token to answer with, and to draw it, a generator.")
+        self._coming.update(rows)
+
+    def _pieces(self, rows: Sequence[Row], piece: int | None = None) -> Iterator[Read]:
+        return read_all(self._model, self._adapters, [(row.adapter, row.prompt) for row in rows], piece)
+
+    def _read(self, rows: Sequence[Row], pieces: Iterator[Read]) -> list[Token]:
+        """Read a piece; the first tokens of those of the rows whose prompts are read, unless they have been let go."""
+        part, logits, past = next(pieces)
+        places = [place for place, index in enumerate(part) if rows[index] in self._coming]
+        if not places:
+            return []
+        tokens = self._picked([rows[part[place]] for place in places], logits[places], [0] * len(places))
+        entering = [(place, each) for place, each in zip(places, tokens, strict=True) if not each.finish]
+        if entering:
+            self._table.enter([(past, place, len(each.row.prompt)) for place, each in entering], len(self))
+        self._newest += [each for _, each in entering]
+        self._coming.difference_update(each.row for each in tokens)
+        return tokens
 
     def _picked(self, rows: Sequence[Row], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
         """A token for each row from logits of shape (rows, vocabulary), where so many were picked before."""
@@ -176,7 +229,7 @@ class Batch:
         chosen = torch.tensor([tokens[place] for place in wanted], dtype=torch.long, device=logits.device)
         known = dict(zip(wanted, _logprobs(logits[wanted], chosen), strict=True)) if wanted else {}
         return [
-            Token(row, token, known.get(place), self._finish(row, token, count + 1))
+            Token(row, token, count + 1, known.get(place), self._finish(row, token, count + 1))
             for place, (row, token, count) in enumerate(zip(rows, tokens, counts, strict=True))
         ]
 

@@ -44,40 +44,44 @@ class Table:
     """
 
     def __init__(self) -> None:
-        self.lengths: list[int] = []  # tokens of each row
-        self.end = 0
+        self._lengths: list[int] = []  # tokens of each row
         self._layers: list[_Layer] = []
 
     def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:
-        """Add rows: of each a past, its row there, and its number of tokens. There will soon be so many rows in all."""
+        """Add rows, or none on an error; the others stay as they are.
+
+        Args:
+            entries: of each a past, its row there, and its number of tokens.
+            rows: how many there will soon be in all.
+        """
         lengths = [length for _, _, length in entries]
-        if not self._layers:
-            self._layers, self.end = [_Layer(self, each) for each in entries[0][0].cache.layers], 0
-        self._fit(rows, max([*self.lengths, *lengths]))
-        for place, (past, row, length) in enumerate(entries, len(self.lengths)):
+        self._layers = self._layers or [_Layer(self._lengths, each) for each in entries[0][0].cache.layers]
+        for layer in self._layers:
+            layer.fit(rows, max([*self._lengths, *lengths]))
+        for place, (past, row, length) in enumerate(entries, len(self._lengths)):
             columns: Any = past.seen[row].nonzero().squeeze(1)
             if int(columns[-1]) - int(columns[0]) < length:
                 columns = slice(int(columns[0]), int(columns[-1]) + 1)  # nothing between: no copy before the copy
             for layer, source in zip(self._layers, past.cache.layers, strict=True):
-                layer.write(place, slice(self.end - length, self.end), source, row, columns)
-        self.lengths += lengths
+                layer.write(place, length, source, row, columns)
+        self._lengths += lengths
 
     def leave(self, row: int) -> None:
         """Remove a row; the last one gets its place."""
-        used = slice(self.end - max(self.lengths), self.end)
-        self.lengths[row] = self.lengths[-1]
-        self.lengths.pop()
-        if not self.lengths:
-            self._layers = []
         for layer in self._layers:
-            layer.move(len(self.lengths), row, used)
+            layer.move(len(self._lengths) - 1, row)
+        self._lengths[row] = self._lengths[-1]
+        self._lengths.pop()
+        if not self._lengths:
+            self._layers = []
 
     def step(self, model: Any, adapters: Rowwise, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """Read a token of each row, under its adapter: logits of shape (rows, vocabulary) behind it."""
-        width = max(self.lengths)
-        self._fit(len(rows), width, more=1)
+        width = max(self._lengths)
+        for layer in self._layers:
+            layer.fit(len(rows), width, more=1)
         adapters.rows(rows)
-        lengths = torch.tensor(self.lengths, device=model.device)[:, None]
+        lengths = torch.tensor(self._lengths, device=model.device)[:, None]
         out = model(
             input_ids=torch.tensor(tokens, device=model.device)[:, None],
             attention_mask=torch.arange(width + 1, device=model.device) >= width - lengths,
@@ -86,69 +90,63 @@ class Table:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.end += 1
-        self.lengths = [length + 1 for length in self.lengths]
+        for layer in self._layers:
+            layer.end += 1
+        self._lengths[:] = [length + 1 for length in self._lengths]
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 
-    def _fit(self, rows: int, width: int, more: int = 0) -> None:
-        """Make room for so many rows with so many columns before their end, and `more` behind it."""
-        there, columns = self._layers[0].room
-        if rows <= there and width <= self.end and self.end + more <= columns:
-            return
-        used = slice(self.end - max(self.lengths, default=0), self.end)
-        for layer in self._layers:
-            layer.resize(rows, width + HEADROOM, used, width)
-        self.end = width
-
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers checks its subclasses
-    """One layer of a table; to the model, a cache of the columns that are used."""
+    """One layer of a table; to the model, a cache of the columns that are used.
 
-    def __init__(self, table: Table, like: Any) -> None:
+    It knows its own end: where memory runs out, some layers have been moved and others not, and all are right.
+    """
+
+    def __init__(self, lengths: list[int], like: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # as above
         self.is_initialized = True
-        self._table = table
+        self.end = 0
+        self._lengths = lengths  # the table's own
         self._held = [side.new_zeros(0, side.shape[1], 0, side.shape[3]) for side in (like.keys, like.values)]
 
-    @property
-    def room(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return len(self._held[0]), self._held[0].shape[2]
+    def fit(self, rows: int, width: int, more: int = 0) -> None:
+        """Make room for so many rows with so many columns before their end, and `more` behind it."""
+        there, _, columns, _ = self._held[0].shape
+        if rows <= there and width <= self.end and self.end + more <= columns:
+            return
+        # zeros: whatever the memory held, times a weight of nought, might be no number
+        new = [side.new_zeros(rows, side.shape[1], width + HEADROOM, side.shape[3]) for side in self._held]
+        for side, old in zip(new, self._held, strict=True):
+            side[: len(old), :, width - self.get_seq_length() : width] = old[:rows, :, self._used()]
+        self._held, self.end = new, width
 
-    def write(self, row: int, place: slice, source: Any, of: int, columns: Any) -> None:
-        """Copy some columns of a row of a model's own cache into this row."""
+    def write(self, row: int, length: int, source: Any, of: int, columns: Any) -> None:
+        """Copy some columns of a row of a model's own cache into this row, and wipe the rest: see `fit`."""
         for side, given in zip(self._held, (source.keys, source.values), strict=True):
-            side[row, :, place] = given[of][:, columns]
+            side[row] = 0
+            side[row, :, self.end - length : self.end] = given[of][:, columns]
 
-    def move(self, row: int, to: int, columns: slice) -> None:
-        """Copy a row over another one, and wipe it: what is no number would spoil the row that comes there."""
+    def move(self, row: int, to: int) -> None:
+        """Copy a row over another one."""
         for side in self._held:
-            side[to, :, columns] = side[row, :, columns]
-            side[row, :, columns] = 0
-
-    def resize(self, rows: int, columns: int, used: slice, end: int) -> None:
-        """Change the room; the columns that were used end at `end` from now on."""
-        width = used.stop - used.start
-        for place, side in enumerate(self._held):
-            # zeros: whatever the memory held, times a weight of nought, might be no number
-            new = side.new_zeros(rows, side.shape[1], columns, side.shape[3])
-            new[: len(side), :, end - width : end] = side[:rows, :, used]
-            self._held[place] = new
+            side[to, :, self._used()] = side[row, :, self._used()]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one column, of keys and values (rows, heads, 1, size); all that the rows have by now."""
-        end, rows = self._table.end, len(self._table.lengths)
+        rows, used = len(self._lengths), self._used(1)
         for side, new in zip(self._held, (key_states, value_states), strict=True):
-            side[:rows, :, end : end + 1] = new
-        used = slice(end - self.get_seq_length(), end + 1)
+            side[:rows, :, self.end : self.end + 1] = new
         return self._held[0][:rows, :, used], self._held[1][:rows, :, used]
+
+    def _used(self, more: int = 0) -> slice:
+        return slice(self.end - self.get_seq_length(), self.end + more)
 
     def get_seq_length(self) -> int:
         """Columns that were used before this step."""
-        return max(self._table.lengths)
+        return max(self._lengths, default=0)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that the mask covers, and which is the first."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch  # noqa: TID253 - imported by the decoder alone, in its worker process
 
 from agentlab import machine
-from agentlab.errors import BadRequestError, ModelFileError, UsageError
+from agentlab.errors import BadRequestError, ModelFileError, UsageError, WorkerDiedError
 from agentlab.hf.batch import Batch, Row, Token
 from agentlab.hf.cache import HEADROOM
 from agentlab.hf.clock import stop_clock
@@ -60,7 +60,7 @@ class Decoder:
         self._batch = Batch(self._model, self._adapters, _ends(self._model.generation_config, self._tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._room = machine.free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
-        self._rows: dict[Row, deque[Token] | None] = {}  # in their order: tokens to be given out; None has to wait yet
+        self._rows: dict[Row, deque[Token | None] | None] = {}  # in their order: see `_next`; None has to wait yet
         self._note = self._batch.slow
 
     def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
@@ -80,11 +80,11 @@ class Decoder:
         count, logprob, finish = 0, 0.0, None
         self._rows[row] = None
         try:
-            while not self._may_enter(row):
-                yield Chunk()
-            self._rows[row] = deque(self._batch.admit([row]))
             while finish is None and not stops.found:
                 token = self._next(row)
+                if token is None:
+                    yield Chunk()
+                    continue
                 finish = token.finish
                 if finish != "stop":
                     count, logprob = count + 1, logprob + (token.logprob or 0.0)
@@ -133,15 +133,28 @@ class Decoder:
         is_next = row is next(each for each, tokens in self._rows.items() if tokens is None)
         return is_next and (not inside or longest * (len(inside) + 1) <= self._room)
 
-    def _next(self, row: Row) -> Token:
-        """The next token of a row that is in. Whoever has none left asks for one of each."""
+    def _next(self, row: Row) -> Token | None:
+        """The next token of a row; None while it waits, or while its prompt is read.
+
+        Whoever has none left has a step made, and a piece of the prompts read: all that are in get a token, or a None.
+        So rows that ask by turns get one in each turn, and those that come in one turn are read together.
+        """
         tokens = self._rows[row]
-        assert tokens is not None
+        if tokens is None:
+            if self._may_enter(row):
+                self._batch.enter([row])
+                self._rows[row] = deque()
+            return None
         if not tokens:
-            for token in self._batch.step():
-                waiting = self._rows.get(token.row)
-                if waiting is not None:
-                    waiting.append(token)
+            if row not in self._batch:
+                raise WorkerDiedError("The model failed in the middle of an answer.", hint="Ask again.")
+            inside = {each: waiting for each, waiting in self._rows.items() if waiting is not None}
+            for some in (self._batch.step, self._batch.read):
+                for token in some():
+                    inside[token.row].append(token)
+            for waiting in inside.values():
+                if not waiting:
+                    waiting.append(None)
         return tokens.popleft()
 
     def _decode(self, tokens: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 """Texts that are read side by side, each under its adapter, and what remains of them: keys and values."""
 
 import inspect
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -18,6 +18,8 @@ Prompt = tuple[int, Sequence[int]]  # an adapter's place, or BASE, and tokens
 _SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = {"cpu": 1024}  # tokens of a batch: with more a CPU is no faster, and rows are padded further
 _AT_ONCE_ELSEWHERE = 16_384
+_PIECE = {"cpu": 128}  # tokens that are read between two steps; of a multiple of eight
+_PIECE_ELSEWHERE = 2048
 _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for every number of tokens, a thousand of them
 
 
@@ -43,6 +45,9 @@ class Past:
         index = torch.tensor(rows, device=self.seen.device)
         parts = [(layer.keys[index], layer.values[index]) for layer in self.cache.layers]
         return Past(DynamicCache(parts), self.seen[index])
+
+
+Read = tuple[list[int], torch.Tensor, Past]  # which prompts, the logits behind them, and what was read
 
 
 def unmergeable(model: Any) -> str | None:
@@ -115,13 +120,28 @@ def read(
     return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
 
 
-def read_all(
-    model: Any, adapters: Rowwise, prompts: Sequence[Prompt]
-) -> Iterator[tuple[list[int], torch.Tensor, Past]]:
+def piece_of(model: Any) -> int:
+    """How many tokens are read at a time while others wait for theirs."""
+    return _PIECE.get(model.device.type, _PIECE_ELSEWHERE)
+
+
+def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: int | None = None) -> Iterator[Read]:
     """Read prompts, some at a time: which they are, the logits behind them, and what was read.
 
     Those of one adapter that begin alike have their common beginning read once; different adapters share nothing.
+
+    Args:
+        model: causal; one that is `unmergeable` reads each prompt by itself, at once.
+        adapters: of the model.
+        prompts: at least one token each.
+        piece: the most tokens at a time, a multiple of eight: where a text is longer, no prompt comes with the pieces
+            before its last. None for as many as are quickest.
     """
+    if unmergeable(model):
+        for index, (adapter, prompt) in enumerate(prompts):
+            yield [index], *read(model, adapters, [adapter], [prompt], Past.empty(model), multiple=1)
+        return
+    most = piece or _AT_ONCE.get(model.device.type, _AT_ONCE_ELSEWHERE)
     rest: list[int] = []
     order = sorted(range(len(prompts)), key=lambda index: prompts[index][0])
     for adapter, group in groupby(order, lambda index: prompts[index][0]):
@@ -130,18 +150,37 @@ def read_all(
         if shared < _SHARED:
             rest += members
             continue
-        _, past = read(model, adapters, [adapter], [prompts[members[0]][1][:shared]], multiple=1)
-        for part in _parts(model, prompts, members, shared):
+        beginning = [prompts[members[0]][1][:shared]]
+        _, past = yield from _pieces(model, adapters, [adapter], beginning, None, piece, multiple=1)
+        for part in _parts(prompts, members, shared, most):
             texts = [prompts[index][1][shared:] for index in part]
-            yield part, *read(model, adapters, [adapter] * len(part), texts, past.select([0] * len(part)))
-    for part in _parts(model, prompts, rest, 0):
+            behind = past.select([0] * len(part))
+            yield part, *(yield from _pieces(model, adapters, [adapter] * len(part), texts, behind, piece))
+    for part in _parts(prompts, rest, 0, most):
         texts = [prompts[index][1] for index in part]
-        yield part, *read(model, adapters, [prompts[index][0] for index in part], texts)
+        yield part, *(yield from _pieces(model, adapters, [prompts[index][0] for index in part], texts, None, piece))
 
 
-def _parts(model: Any, prompts: Sequence[Prompt], some: Sequence[int], shared: int) -> Iterator[list[int]]:
+def _pieces(
+    model: Any,
+    adapters: Rowwise,
+    rows: Sequence[int],
+    texts: Sequence[Sequence[int]],
+    past: Past | None,
+    piece: int | None,
+    **keys: int,
+) -> Generator[Read, None, tuple[torch.Tensor, Past]]:
+    """As `read`. A text that is longer than a piece is alone; the odd piece comes first, so that padding does."""
+    while piece and len(texts[0]) > piece:
+        cut = len(texts[0]) % piece or piece
+        logits, past = read(model, adapters, rows, [texts[0][:cut]], past, **keys)
+        yield [], logits, past
+        texts = [texts[0][cut:]]
+    return read(model, adapters, rows, texts, past, **keys)
+
+
+def _parts(prompts: Sequence[Prompt], some: Sequence[int], shared: int, most: int) -> Iterator[list[int]]:
     """Prompts of like length, the longest first, as many as are read at once, in the order of their adapters."""
-    most = _AT_ONCE.get(model.device.type, _AT_ONCE_ELSEWHERE)
     part, longest = list[int](), 0
     for index in sorted(some, key=lambda index: -len(prompts[index][1])):
         if part and (len(part) + 1) * (longest - shared) > most:

@@ -1,9 +1,12 @@
 """Rows side by side say what each says alone, whatever the architecture, and leave when they are finished."""
 
+import itertools
+import pkgutil
 import random
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agentlab.errors import UsageError
+from agentlab.hf import prefill
 from agentlab.hf.batch import Batch, Row, Token
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
@@ -131,6 +135,30 @@ def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -
     assert len({tuple(said) for said, _ in expected.values()}) > 10
 
 
+@pytest.mark.parametrize("kind", [*MODELS, "GPT2"])
+def test_prompts_that_are_read_in_pieces_change_no_answer(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(prefill._PIECE, "cpu", 8)
+    model, rows = model_of(kind), rows_of(20)
+    rows += [Row(row.adapter, [*row.prompt * 26][:26], 5) for row in rows[:3]]
+    with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
+        expected = {row: alone(model, adapters, row)[0] for row in rows}
+        batch = Batch(model, adapters, ENDS)
+        found = collected(in_turns(batch, rows))
+    assert {row: [each.token for each in tokens] for row, tokens in found.items()} == expected
+
+
+def in_turns(batch: Batch, rows: Sequence[Row]) -> Iterator[list[Token]]:
+    """A row comes with every step; the prompts are read meanwhile."""
+    waiting = list(reversed(rows))
+    while waiting or batch:
+        if waiting:
+            batch.enter([waiting.pop()])
+        yield batch.read()
+        yield batch.step()
+
+
 @pytest.fixture
 def llama(tmp_path: Path) -> Iterator[tuple[Any, Any]]:
     """A model and its two adapters."""
@@ -212,6 +240,100 @@ def test_a_run_that_is_left_leaves_nothing(llama: tuple[Any, Any]) -> None:
     assert len(batch) == 0
 
 
+def test_nobody_waits_for_more_than_a_piece_of_another_prompt(
+    llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(prefill._PIECE, "cpu", 16)
+    model, adapters = llama
+    batch, widths = Batch(model, adapters, ()), list[int]()
+    first, long, short = Row(0, [10, 11], 40), Row(0, [12] * 100, 9), Row(1, [13] * 5, 9)
+    batch.admit([first])
+    hook = model.register_forward_pre_hook(
+        lambda *given: widths.append(given[2]["input_ids"].numel()), with_kwargs=True
+    )
+    batch.enter([long, short])
+    turns = [[each.row for each in [*batch.read(), *batch.step()]] for _ in range(8)]
+    hook.remove()
+    assert max(widths) == 16
+    assert all(first in turn for turn in turns)
+    assert [short in turn for turn in turns] == [True] * 8  # it was read first
+    assert [long in turn for turn in turns] == [False] * 7 + [True]
+
+
+def test_a_row_that_is_let_go_while_it_is_read_is_read_no_further(
+    llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(prefill._PIECE, "cpu", 8)
+    batch = Batch(*llama, ENDS)
+    long, *short = [Row(0, [12] * 100, 9), *(Row(place % 2, [14 + place] * 4, 6) for place in range(4))]
+    expected = [alone(*llama, row)[0] for row in short]
+    batch.enter([long, *short])
+    steps = [batch.read(), batch.read()]  # two of the short ones, a piece of the long one
+    assert long in batch
+    batch.evict([long, short[3]])
+    found = collected(iter([*steps, *in_turns(batch, [])]))
+    assert [[each.token for each in found[row]] for row in short[:3]] == expected[:3]
+    assert not {long, short[3]} & set(found)
+
+
+class FullError(Exception):
+    """No memory, injected."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("what", ["agentlab.hf.cache._Layer.fit", "agentlab.hf.cache._Layer.write"])
+def test_where_memory_runs_out_as_a_row_enters_the_others_go_on(
+    llama: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool
+) -> None:
+    before, after = Row(0, [10, 11, 12], 9), Row(1, [20] * 30, 6)
+    expected = [alone(*llama, row)[0] for row in (before, after)]
+    batch = Batch(*llama, ENDS)
+    said = [*batch.admit([before]), *batch.step()]
+    failed = Row(1, [20] * 100, 6)
+    if not at_once:
+        batch.enter([failed])
+    with failing(monkeypatch, what, at=2), pytest.raises(FullError):
+        _ = batch.admit([failed]) if at_once else batch.read()
+    assert len(batch) == 1
+    found = collected(iter([said, batch.admit([after]), *iter(batch.step, [])]))
+    assert [[each.token for each in found[row]] for row in (before, after)] == expected
+
+
+@pytest.mark.parametrize("what", ["agentlab.hf.cache._Layer.fit", "agentlab.hf.batch._logprobs"])
+@pytest.mark.parametrize("kind", ["Llama", "Qwen3Next"])
+def test_where_a_step_fails_all_rows_are_gone_and_others_may_come(
+    kind: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = model_of(kind), [Row(place, [10] * 5, 9, logprob=True) for place in (0, 1)]
+    with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
+        expected = {row: alone(model, adapters, row)[0] for row in rows}
+        batch = Batch(model, adapters, ENDS)
+        batch.admit(rows)
+        batch.enter([Row(0, [10] * 5, 3)])
+        what = "agentlab.hf.cache.read" if kind == "Qwen3Next" and "fit" in what else what
+        with failing(monkeypatch, what, at=2 if "cache" in what else 1), pytest.raises(FullError):
+            batch.step()
+        assert len(batch) == 0
+        assert batch.read() == batch.step() == []
+        found = collected(batch.run(rows, 2))
+    assert {row: [each.token for each in found[row]] for row in rows} == expected
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, what: str, at: int) -> Iterator[None]:
+    """A call of this function fails, the first being 1."""
+    true, calls = pkgutil.resolve_name(what), itertools.count(1)
+
+    def called(*given: Any, **keys: Any) -> Any:
+        if next(calls) == at:
+            raise FullError
+        return true(*given, **keys)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(what, called)
+        yield
+
+
 def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]) -> None:
     model, adapters = llama
     before = Row(0, [10, 11, 12], 6)
@@ -267,6 +389,6 @@ def test_a_long_row_takes_no_memory_for_those_that_have_left(llama: tuple[Any, A
     batch.admit([first, *others])
     batch.evict(others)
     batch.admit([Row(1, list(range(10, 60)) * 4, 5)])
-    rows, columns = batch._table._layers[0].room  # type: ignore[union-attr] # of the table
+    rows, _, columns, _ = batch._table._layers[0]._held[0].shape  # type: ignore[union-attr] # of the table
     assert rows == 2
     assert columns < 400

@@ -226,10 +226,10 @@ def test_side_by_side_each_says_what_it_says_alone(decoder, personas, after):
 def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
     decoder._room = 3 * (11 + HEADROOM)
     chunks = [decoder.chat(ChatRequest(HI, max_tokens=size)) for size in (8, 8, 20, 2)]
-    said = [[next(each).text for _ in range(3)] for each in chunks]
+    said = [["".join(next(each).text for _ in range(4))] for each in chunks]
     assert [all(pieces) for pieces in said] == [True, True, False, False]  # the last one would fit beside them
     chunks[2].close()
-    assert next(chunks[3]).text
+    assert any(next(chunks[3]).text for _ in range(2))
     for each in chunks:
         each.close()
     assert (len(decoder._batch), decoder._rows) == (0, {})
@@ -237,7 +237,7 @@ def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):
 
 def test_one_that_was_left_or_refused_leaves_its_place(decoder, personas, tmp_path):
     running = [decoder.chat(ChatRequest(HI, max_tokens=8, adapter=each)) for each in personas]
-    pieces = [next(each).text for each in running]
+    pieces = [next(chunk.text for chunk in each if chunk.text) for each in running]
     running[1].close()
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 4}')
     (tmp_path / "adapter_model.bin").write_bytes(b"not read")
