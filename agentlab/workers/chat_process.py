@@ -19,7 +19,7 @@ from agentlab.workers.memory import Memory
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 1.0  # a cancelled call ends at its next token; one that still reads its prompt is killed
-_PATIENCE_SECONDS = 300.0  # but not while others would die with it: a prompt of 7,500 tokens took over half a minute
+_PATIENCE_SECONDS = 300.0  # but not while others would die with it: some architectures read a prompt at once
 _CHUNK = tuple(field.name for field in fields(Chunk))
 
 

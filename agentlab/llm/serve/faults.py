@@ -82,7 +82,8 @@ def fault_of(error: AgentlabError, redactor: Redactor) -> Fault:
     kind = _cause(error)
     rows = (row for row in _STATUSES if issubclass(kind, row[0]))
     _, status, type_, code = next(rows, (AgentlabError, 500, "server_error", "internal_error"))
-    message = f"{error.message} {error.hint}" if isinstance(error, UnknownNameError) and error.hint else error.message
+    told = error.hint and (isinstance(error, UnknownNameError) or status == 502)
+    message = f"{error.message} {error.hint}" if told else error.message
     if code == "context_length_exceeded":
         message = f"{_TOO_LONG} {message}"
     param = "model" if isinstance(error, UnknownNameError) else None

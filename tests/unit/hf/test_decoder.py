@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import chat_template_utils
 
 from agentlab.errors import BadRequestError, ContextOverflowError, MissingFileError, ModelFileError
+from agentlab.hf import prefill
 from agentlab.hf.cache import HEADROOM
 from agentlab.hf.decoder import Decoder
 from agentlab.hf.fingerprint import fingerprint_of
@@ -221,6 +222,26 @@ def test_side_by_side_each_says_what_it_says_alone(decoder, personas, after):
     assert len(set(alone[:3])) == 3
     assert chats(decoder, asked, after) == alone
     assert len(decoder._batch) == 0
+
+
+def test_a_long_prompt_stalls_nobody_and_is_read_no_further_when_it_is_left(decoder, monkeypatch):
+    monkeypatch.setitem(prefill._PIECE, "cpu", 8)
+    long = [{"role": "user", "content": " ".join(f"w{place % 30}" for place in range(39))}]
+    alone = ask(decoder, long, temperature=0.0)[0]
+    running = decoder.chat(ChatRequest(HI, max_tokens=60))
+    while not next(running).text:
+        pass
+    for left in (False, True):
+        reading, said = decoder.chat(ChatRequest(long, max_tokens=8)), ""
+        for _ in range(5):
+            said += next(reading).text
+            assert next(running).text
+        assert not said
+        if left:
+            reading.close()
+            assert len(decoder._batch) == 1
+        else:
+            assert "".join(chunk.text for chunk in reading) == alone
 
 
 def test_what_the_memory_does_not_hold_waits_in_its_order(decoder):

@@ -42,6 +42,11 @@ def test_statuses(error, status):
     assert fault(error).status == status
 
 
+def test_where_no_model_answered_the_hint_says_what_to_do():
+    for error in (errors.WorkerDiedError("It died.", hint="Ask again."), errors.AllModelsFailedError("x", hint="Y.")):
+        assert fault(error).document["error"]["message"] == f"{error.message} {error.hint}"
+
+
 def test_how_long_to_wait():
     assert fault(errors.RateLimitedError("x", retry_after=1.2)).headers == {"Retry-After": "2"}
     assert fault(errors.RateLimitedError("x")).headers == {"Retry-After": "1"}
@@ -65,7 +70,11 @@ def test_a_prompt_that_does_not_fit_is_told_in_words_that_clients_know():
 
 
 def test_a_secret_never_leaves():
-    for error in (errors.AuthError(f"Wrong key {KEY}"), RefusedError(KEY), errors.UnknownNameError("model", KEY, [])):
+    for error in (
+        errors.AuthError(f"Wrong key {KEY}", hint=KEY),
+        RefusedError(KEY),
+        errors.UnknownNameError("model", KEY, []),
+    ):
         assert KEY not in str(fault(error).document)
 
 
