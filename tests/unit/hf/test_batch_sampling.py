@@ -55,3 +55,18 @@ def test_the_smallest_temperature_draws_the_likeliest(temperature):
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_model_that_overflows_says_something(value):
     assert pick(torch.full((4,), float(value)), 1.0, 0.9, torch.Generator()) in range(4)
+
+
+@pytest.mark.parametrize("top_p", [None, 0.01, 0.5, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0, 10.0, 300.0])
+def test_what_is_drawn_is_what_multinomial_draws_of_all_tokens_in_their_order(scale, top_p):
+    noise, one, other = (torch.Generator().manual_seed(seed) for seed in (0, 1, 1))
+    for size in (1, 7, 6000, 6000, 6000):
+        logits = torch.randn(size, generator=noise).mul(scale).bfloat16().float()  # many are equal
+        chances, tokens = torch.softmax((logits.double() - logits.max()) / 0.8, -1).sort(descending=True, stable=True)
+        if top_p is not None:
+            chances = chances.where(chances.cumsum(-1) - chances < top_p, 0.0)
+        for _ in range(5):
+            expected = int(tokens[torch.multinomial(chances, 1, generator=other)])
+            assert pick(logits, 0.8, top_p, one) == expected
+    assert torch.equal(one.get_state(), other.get_state())
