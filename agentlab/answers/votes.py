@@ -74,10 +74,12 @@ def vote(answers: Sequence[H | None], weights: Sequence[float] | None = None) ->
     Raises:
         ValueError: a weight is negative or not finite, or their number is not that of the answers.
     """
-    given = [1.0] * len(answers) if weights is None else list(weights)
-    if len(given) != len(answers) or not all(isfinite(weight) and weight >= 0 for weight in given):
+    if weights is None:
+        exact = [Fraction(1)] * len(answers)
+    elif len(weights) != len(answers) or not all(isfinite(weight) and weight >= 0 for weight in weights):
         raise ValueError("each answer needs one weight, and none below zero")
-    exact = [Fraction(str(weight)) for weight in given]
+    else:
+        exact = [Fraction(str(weight)) for weight in weights]
     scores: dict[H, Fraction] = defaultdict(Fraction)
     for answer, weight in zip(answers, exact, strict=True):
         if answer is not None:

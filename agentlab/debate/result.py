@@ -1,7 +1,7 @@
 """What `agentlab debate` answers, and what it says while it runs."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from agentlab.answers.calibration import Bin
 from agentlab.debate.config import Confidence, Rule
@@ -18,6 +18,7 @@ NAMES: Mapping[ArmName, str] = {
     "samples": "{best} alone, sampled (self-consistency)",
     "length": "own earlier answers in place of the peers'",
 }
+TOPIC = "topic"  # the id of what is debated where nobody can mark it
 _SHOWN = 300  # characters of what somebody says on the screen
 
 
@@ -328,32 +329,23 @@ def sentence(control: Control, accuracy: Share | None) -> str:
 
 
 def narrate(event: Event) -> Narration | None:
-    """Each turn of a topic as it is said, and a bar with the running accuracy over labelled questions."""
+    """Each turn of a topic as it is said; of many questions a bar with the running accuracy."""
     data = event.data
     match event.type:
         case "questions.read":
             return Narration(line=f"  {data['count']} questions, {data['dev']} of them to fit on")
-        case "agents.checked":
-            return Narration(line=f"  {event.id} is there")
         case "base.importing":
             return Narration(detail=f"importing {event.id}")
         case "dev.fitted" if data["questions"]:
-            right = ", ".join(f"{name} {value:.0%}" for name, value in data["accuracy"].items())
-            return Narration(line=f"  right on {data['questions']} questions to fit on: {right}")
+            right = ", ".join(f"{name} {share:.0%}" for name, share in data["accuracy"].items())
+            return Narration(line=f"  own answers to {data['questions']} questions to fit on are right: {right}")
         case "turn.said":
-            said = f"  round {data['round']}, {data['agent']}: {_cut(data['text'])}"
-            return Narration(detail=f"{data['agent']}, round {data['round']}", verbose=said)
+            said = f"  round {data['round']}, {data['agent']}: {_cut(data['text'] or data['error'])}"
+            return Narration(line=said) if data["question"] == TOPIC else Narration(verbose=said)
         case "wave.finished":
-            return _wave(data)
+            right = f"right on {data['right']} of {data['scored']}" if data.get("scored") else None
+            return Narration(detail=right, done=data.get("done"), total=data.get("total"))
     return None
-
-
-def _wave(data: Mapping[str, Any]) -> Narration:
-    """How far it is, and how many of the scored questions the vote was right on so far."""
-    right = "" if data.get("right") is None else f", right on {data['right']} of {data['scored']}"
-    return Narration(
-        detail=f"{len(data['questions'])} questions debated{right}", done=data.get("done"), total=data.get("total")
-    )
 
 
 def _cut(text: str) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from agentlab.debate import measures
 from agentlab.debate.config import DebateConfig, Rule, VoteConfig
+from agentlab.debate.protocol import Rounds
 from agentlab.debate.result import (
     NAMES,
     ArmName,
@@ -19,7 +19,7 @@ from agentlab.debate.result import (
     sentence,
 )
 from agentlab.debate.transcript import Arm, Ballot, Turn
-from agentlab.debate.voting import Case, Fitted, Tallies, at_round, cases_of, primary, votes
+from agentlab.debate.voting import RULES, Case, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
 from agentlab.runs.document import Share
 from agentlab.stats.control import Comparison, Control, judge, not_measured
 from agentlab.stats.proportions import paired_share_difference_interval, smallest_difference
@@ -27,7 +27,6 @@ from agentlab.tasks.questions import Question
 
 LEAST_QUESTIONS = 100
 _LEVEL = 0.95
-RULES: tuple[Rule, ...] = get_args(Rule)
 _OF_SAMPLES: tuple[Rule, ...] = ("confidence", "softmax")  # rules that mean something to samples of one agent
 _SHOWN = 2  # questions of a kind
 
@@ -115,31 +114,32 @@ def verdict(
 def _arms(
     cases: Sequence[Case], held: Sequence[Sequence[Tallies]], fitted: Fitted, config: DebateConfig
 ) -> dict[ArmName, list[_Ended]]:
-    """Each arm on all questions, those that were held. Where the judge did not judge, the majority decides."""
+    """Each arm on all questions, those that were held. Nobody judged the others: the majority stands for a judge."""
     rule, last = config.vote.rule, primary(config)
     best = [agent.name for agent in config.agents].index(fitted.best)
     found: dict[ArmName, list[_Ended]] = {}
+
+    def ended(case: Case, rule: Rule, rounds: Rounds) -> _Ended:
+        right = case.marks[vote_by(rule, rounds, fitted, config).winner]
+        return _Ended(right, [turn for turns in rounds for turn in turns])
+
     for case, tallies in zip(cases, held, strict=True):
-        said = [turn for turns in case.debate[: last + 1] for turn in turns]
+        voted, said = at_round(tallies, config), [turn for turns in case.debate[: last + 1] for turn in turns]
         judging = sum(b.input_tokens + b.output_tokens for b in case.ballots) if rule == "judge" else 0
-        debate = _Ended(case.marks[_winner(at_round(tallies, config), rule)], said, judging)
-        again = [turn for turns in case.length[: last + 1] for turn in turns]
-        first, own = case.debate[0], case.debate[0][best]
-        found.setdefault("debate", []).append(debate)
-        found.setdefault("vote", []).append(_Ended(case.marks[_winner(tallies[0], rule)], first))
-        found.setdefault("single", []).append(_Ended(case.marks[own.answer], [own]))
+        debate = _Ended(case.marks[voted.get(rule, voted["majority"]).winner], said, judging)
+        arms: dict[ArmName, _Ended] = {
+            "debate": debate,
+            "vote": ended(case, rule, case.debate[:1]),
+            "single": ended(case, "majority", [[case.debate[0][best]]]),
+        }
         if case.samples:
-            some = _as_many(case.samples, debate.tokens)
-            drawn = votes([some], fitted, config)[0][rule if rule in _OF_SAMPLES else "majority"]
-            found.setdefault("samples", []).append(_Ended(case.marks[drawn.winner], some))
-        reread = at_round(votes(case.length, fitted, config), config)
+            counted: Rule = rule if rule in _OF_SAMPLES else "majority"
+            arms["samples"] = ended(case, counted, [_as_many(case.samples, debate.tokens)])
         if len(case.length) >= min(last + 1, len(case.debate)):
-            found.setdefault("length", []).append(_Ended(case.marks[_winner(reread, rule)], again))
-    return {name: ended for name, ended in found.items() if len(ended) == len(cases)}
-
-
-def _winner(tallies: Tallies, rule: Rule) -> str | None:
-    return tallies.get(rule, tallies["majority"]).winner
+            arms["length"] = ended(case, rule, case.length[: last + 1])
+        for name, arm in arms.items():
+            found.setdefault(name, []).append(arm)
+    return {name: arm for name, arm in found.items() if len(arm) == len(cases)}
 
 
 def _as_many(samples: Sequence[Turn], tokens: int) -> list[Turn]:
@@ -250,13 +250,11 @@ def _rules(
 
 def _rereading(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> list[Share]:
     """The vote on arm `length` after each round."""
-    held = [votes(case.length, fitted, config) for case in cases]
-    return [
-        measures.share(
-            [c.marks[_winner(at_round(v, config, number), config.vote.rule)] for c, v in zip(cases, held, strict=True)]
-        )
-        for number in range(config.protocol.rounds + 1)
+    ended = [
+        [vote_by(config.vote.rule, c.length[: n + 1], fitted, config) for c in cases]
+        for n in range(config.protocol.rounds + 1)
     ]
+    return [measures.share([c.marks[t.winner] for c, t in zip(cases, tallies, strict=True)]) for tallies in ended]
 
 
 def _positions(case: Case, fitted: Fitted, config: DebateConfig) -> list[Position]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import log
 from statistics import fmean
+from typing import get_args
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from agentlab.debate.transcript import Ballot, Turn
 from agentlab.runs.document import Plain
 from agentlab.tasks.questions import Question
 
+RULES: tuple[Rule, ...] = get_args(Rule)
 Tallies = dict[Rule, Tally[str]]
 
 _TEMPERATURES = (2.0, 1.0, 0.5, 0.2, 0.1, 0.05)
@@ -112,21 +114,18 @@ def fitted(questions: Sequence[Question], turns: Sequence[Turn], config: DebateC
 
 def _likelihood(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> float:
     """Logarithm of the weight of the right answers, where somebody gave them; the highest temperature of equals."""
-    tallies = [at_round(votes(case.debate, fitted, config), config)["softmax"] for case in cases]
-    groups = [
-        group for case, tally in zip(cases, tallies, strict=True) for group in tally.groups if case.marks[group.answer]
+    tallies = [vote_by("softmax", case.debate[: primary(config) + 1], fitted, config) for case in cases]
+    pairs = [
+        (case.marks[group.answer], group) for case, tally in zip(cases, tallies, strict=True) for group in tally.groups
     ]
-    return round(sum(log(max(float(group.weight), _LEAST)) for group in groups), 9)
+    return round(sum(log(max(float(group.weight), _LEAST)) for right, group in pairs if right), 9)
 
 
 # -- votes ----------------------------------------------------------------------------------------------------------
 
 
 def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequence[Ballot] = ()) -> list[Tallies]:
-    """What each rule makes of one question, behind each round that was held; ties go to the agent named first.
-
-    On an agent's Borda ballot stands its answer, and behind it what it held before, the latest first: of all answers
-    these are the ones it ranked itself. The others share the points that are left.
+    """What each rule makes of one question, behind each round that was held.
 
     Args:
         rounds: the turns of each round, in the order of the agents.
@@ -134,26 +133,35 @@ def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequenc
         config: which kind of confidence counts.
         ballots: of the judge on this question; there is a vote `judge` in rounds that it judged.
     """
-    judged = {ballot.round: ballot.answer for ballot in ballots}
-    answers = [[turn.answer for turn in turns] for turns in rounds]
-    found: list[Tallies] = []
-    for number, turns in enumerate(rounds):
-        said = [fitted.probability(turn, config.turn.confidence) for turn in turns]
-        sure = [max(_UNKNOWN if each is None else each, _LEAST) for each in said]
-        own = [[round_[place] for round_ in reversed(answers[: number + 1])] for place in range(len(turns))]
-        tallies: Tallies = {
-            "majority": vote(answers[number]),
-            "confidence": vote(answers[number], sure),
-            "softmax": vote(answers[number], softmax(sure, fitted.temperature)),
-            "borda": borda(
-                [[each for each in held if each is not None] if held[0] is not None else [] for held in own]
-            ),
-            "trajectory": trajectory(answers[: number + 1]),
-        }
-        if number in judged:
-            tallies["judge"] = vote([judged[number]])
-        found.append(tallies)
+    found: list[Tallies] = [
+        {rule: vote_by(rule, rounds[: number + 1], fitted, config) for rule in RULES if rule != "judge"}
+        for number in range(len(rounds))
+    ]
+    for ballot in ballots:
+        found[ballot.round]["judge"] = vote([ballot.answer])
     return found
+
+
+def vote_by(rule: Rule, rounds: Rounds, fitted: Fitted, config: DebateConfig) -> Tally[str]:
+    """What a rule makes of one question behind these rounds; ties go to the agent named first.
+
+    On an agent's Borda ballot stands its answer, and behind it what it held before, the latest first: of all answers
+    these are the ones it ranked itself. The others share the points that are left. Where a judge is to decide and
+    there is none, the majority does.
+    """
+    answers = [[turn.answer for turn in turns] for turns in rounds]
+    last = answers[-1]
+    match rule:
+        case "borda":
+            held = zip(*reversed(answers), strict=True)
+            return borda([[each for each in own if each is not None] if own[0] is not None else [] for own in held])
+        case "trajectory":
+            return trajectory(answers)
+        case "confidence" | "softmax":
+            said = [fitted.probability(turn, config.turn.confidence) for turn in rounds[-1]]
+            sure = [max(_UNKNOWN if each is None else each, _LEAST) for each in said]
+            return vote(last, sure if rule == "confidence" else softmax(sure, fitted.temperature))
+    return vote(last)
 
 
 def primary(config: DebateConfig) -> int:

@@ -1,31 +1,216 @@
 """What is said of debates: planted effects come out as what they are, and too little says nothing."""
 
+import numpy as np
 import pytest
 
+from agentlab.answers.calibration import Platt
+from agentlab.debate.config import DebateConfig, VoteConfig
 from agentlab.debate.result import DebateResult
+from agentlab.debate.transcript import Ballot
 from agentlab.debate.verdict import verdict
-from agentlab.debate.voting import fitted
-from tests.unit.debate.scripted import Script, config, questions
+from agentlab.debate.voting import Fitted, fitted
+from agentlab.tasks.questions import Question
+from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, turn
+
+NOTHING = Fitted(best="ann", questions=0)
+SECONDS = {"debate": 9.0, "length": 3.0, "samples": 4.0}
 
 
-def held(script: Script, count: int = 240, dev: int = 0, **vote) -> DebateResult:
-    conf = config(len(script.right), script.rounds, vote)
-    turns, asked = script.turns(questions(dev + count)), questions(dev + count)
-    found = fitted(asked[:dev], [turn for turn in turns if turn.question < f"q{dev:04d}"], conf)
-    return verdict(asked[dev:], turns, [], found, conf, {"debate": 9.0, "length": 3.0, "samples": 4.0})
+def held(script: Script, count: int = 240, conf: DebateConfig | None = None, **vote: object) -> DebateResult:
+    asked = questions(count)
+    conf = conf or config(len(script.right), script.rounds, vote)
+    return verdict(asked, script.turns(asked), [], NOTHING, conf, SECONDS)
+
+
+def arm(result, name):
+    return next(each for each in result.arms if each.arm == name)
 
 
 def test_a_hundred_questions_are_needed():
-    script = Script(debate=(0.6, 0.0))
-    few, enough = held(script, 99), held(script, 100)
+    few, enough = (held(Script(debate=(0.6, 0.0)), count, against="vote") for count in (99, 100))
     assert (few.control.verdict, enough.control.verdict) == ("not_measured", "helped")
-    assert "99 of at least 100 questions; less than " in few.sentence
+    assert few.sentence.startswith("Not measured: 99 of at least 100 questions; less than ")
+    assert few.control.estimate is None
 
 
 @pytest.mark.parametrize(
-    ("debate", "verdict_"), [((0.6, 0.0), "helped"), ((0.0, 0.6), "hurt"), ((0.0, 0.0), "no_measurable_help")]
+    ("debate", "word", "sentence"),
+    [
+        ((0.6, 0.0), "helped", "Debating helped: debate, vote by majority after round 1, is right on "),
+        ((0.0, 0.6), "hurt", "Debating hurt: "),
+        ((0.0, 0.0), "no_measurable_help", "No measurable help: "),
+    ],
 )
-def test_what_debating_does_is_what_is_said_of_it(debate, verdict_):
+def test_what_debating_does_is_what_is_said_of_it(debate, word, sentence):
     result = held(Script(debate=debate), against="vote")
-    assert result.control.verdict == verdict_
-    assert result.sentence.startswith({"helped": "Debating helped", "hurt": "Debating hurt"}.get(verdict_, "No measur"))
+    assert result.control.verdict == word
+    assert result.sentence.startswith(sentence)
+
+
+def test_where_longer_prompts_alone_help_that_is_what_is_said():
+    script = Script(debate=(0.7, 0.0), length=(0.7, 0.0))
+    assert held(script, against="length").control.verdict == "no_measurable_help"
+    beside = held(Script(debate=(0.7, 0.0), length=(0.7, 0.0)), against="vote")
+    assert beside.control.verdict == "helped"
+    assert "it was not seen to be the peers" in beside.remarks[0]
+
+
+def test_peers_that_help_or_harm_beyond_longer_prompts_are_named():
+    assert "Hearing peers is +" in held(Script(debate=(0.9, 0.0), length=(0.1, 0.0))).remarks[0]
+    assert "Hearing peers did harm: " in held(Script(debate=(0.0, 0.6), length=(0.0, 0.0))).remarks[0]
+
+
+def test_without_an_effect_it_is_hardly_ever_said_that_debating_helped():
+    """At 95 % chance alone says so of 2.5 in 100 runs; here both arms change their minds as often, and at random."""
+    words = []
+    for seed in range(1000, 1060):
+        script = Script((0.6, 0.6), debate=(0.3, 0.2), length=(0.3, 0.2), drawn=0, rng=np.random.default_rng(seed))
+        words.append(held(script, 100, against="length").control.verdict)
+    assert words.count("helped") <= 3
+    assert words.count("hurt") <= 3
+
+
+def test_nothing_that_can_be_read_is_all_wrong():
+    asked = questions(120)
+    turns = [turn(q, name, None, round=n, sure=None) for q in asked for n in (0, 1) for name in NAMES[:3]]
+    result = verdict(asked, turns, [], NOTHING, config(), {})
+    assert result.accuracy == 0
+    assert [each.unreadable / each.turns for each in result.rounds] == [1, 1]
+    assert arm(result, "debate").unreadable == 720
+    assert result.calibration == []
+    assert result.control.verdict == "not_measured"  # nobody drew samples
+    assert verdict(asked, turns, [], NOTHING, config(vote={"against": "vote"}), {}).control.estimate == 0
+
+
+def test_where_all_agree_nothing_is_measurable():
+    result = held(Script((1.0, 1.0, 1.0), samples=1.0))
+    assert result.accuracy == 1
+    assert result.control.verdict == "no_measurable_help"
+    assert result.control.low < 0 < result.control.high  # no difference was seen, which is not that there is none
+    assert result.correlations["ann"]["bob"] is None
+
+
+def test_a_question_that_was_over_keeps_its_answers_and_is_not_counted_as_debated():
+    asked = questions(2)
+    turns = [turn(q, name, q.answer) for q in asked for name in NAMES[:3]]
+    turns += [turn(asked[1], name, None, round=1) for name in NAMES[:3]]
+    result = verdict(asked, turns, [], NOTHING, config(), {})
+    assert [each.debated for each in result.rounds] == [2, 1]
+    assert [each.oracle.value for each in result.rounds] == [1.0, 0.5]
+    assert {r.rule: r.accuracy.value for r in result.rules if r.round == 1}["majority"] == 0.5
+    assert arm(result, "debate").tokens == 90
+
+
+def test_the_samples_take_as_many_tokens_as_the_debate_and_their_seconds_are_shared_out():
+    asked = questions(1)
+    turns = [turn(asked[0], name, "lima", round=n, tokens=10) for n in (0, 1) for name in NAMES[:2]]
+    turns += [turn(asked[0], "ann", a, arm="samples", sample=n, tokens=15) for n, a in enumerate(TOWNS)]
+    result = verdict(asked, turns[::-1], [], NOTHING, config(2), SECONDS)
+    samples = arm(result, "samples")
+    assert (samples.turns, samples.tokens, samples.short, samples.seconds) == (3, 45, 0, 3.0)
+    assert (arm(result, "vote").tokens, arm(result, "vote").seconds, arm(result, "single").tokens) == (20, 4.5, 10)
+    few = verdict(asked, [t for t in turns if t.sample < 2], [], NOTHING, config(2), {})
+    assert arm(few, "samples").short == 1
+    assert "raise vote.samples" in few.remarks[-1]
+    assert arm(few, "samples").seconds is None
+
+
+def test_tokens_of_later_rounds_than_the_one_voted_on_do_not_count():
+    result = held(Script(rounds=2), 10, round=1)
+    assert arm(result, "debate").tokens == 10 * 60
+    assert arm(result, "samples").tokens == 10 * 60
+    assert {each.round for each in result.rules} == {0, 1, 2}
+
+
+def test_what_was_not_named_before_the_run_is_held_to_a_stricter_level():
+    result = held(Script(rounds=1))
+    differences = 4 + 2 * 5 - 1  # arms, and votes of two rounds by five rules, one of which is the arm's
+    assert result.compared == differences - 1
+    levels = {each.arm: each.gain.level for each in result.arms if each.gain}
+    assert levels.pop("samples") == 0.95
+    assert set(levels.values()) == {1 - 0.05 / result.compared}
+    named = [each for each in result.rules if each.gain.level == 0.95]
+    assert [(each.round, each.rule) for each in named] == [(1, "majority")]
+
+
+def test_a_vote_that_was_thought_of_afterwards_has_no_verdict():
+    asked, script = questions(120), Script(debate=(0.6, 0.0))
+    turns = script.turns(asked)
+    after = verdict(asked, turns, [], NOTHING, config(vote={"rule": "borda"}), {}, VoteConfig())
+    assert after.control.verdict == "not_measured"
+    assert "named after the run" in after.sentence
+    assert {each.gain.level for each in after.arms if each.gain} == {1 - 0.05 / after.compared}
+    assert verdict(asked, turns, [], NOTHING, config(), {}, VoteConfig()).control.verdict == "helped"
+
+
+def test_nothing_of_the_questions_to_fit_on_is_scored():
+    asked, script = questions(60), Script()
+    turns = script.turns(asked)
+    found = fitted(asked[:30], [t for t in turns if t.question < "q0030"], config())
+    alone = verdict(asked[30:], [t for t in turns if t.question >= "q0030"], [], found, config(), {})
+    assert verdict(asked[30:], turns, [], found, config(), {}) == alone
+    assert (alone.questions, alone.dev) == (30, 30)
+
+
+def test_changes_of_mind_are_counted_by_hand():
+    asked = questions(3)  # right: lima, quito, oslo
+    first = [("lima", "rome", None), ("rome", "quito", "quito"), ("oslo", "oslo", "oslo")]
+    then = [("rome", "lima", "lima"), ("quito", None, "quito"), ("rome", "oslo", "oslo")]
+    turns = [
+        turn(q, name, answer, round=n)
+        for n, said in enumerate((first, then))
+        for q, answers in zip(asked, said, strict=True)
+        for name, answer in zip(NAMES, answers, strict=False)
+    ]
+    changes = {each.agent: each for each in verdict(asked, turns, [], NOTHING, config(), {}).changes}
+    counts = {name: list(each.model_dump().values())[2:] for name, each in changes.items()}
+    #                     right lost tempted misled wrong gained shown convinced
+    assert counts["ann"] == [2, 2, 1, 1, 1, 1, 1, 1]
+    assert counts["bob"] == [2, 1, 1, 0, 1, 1, 1, 1]
+    assert counts["cid"] == [2, 0, 1, 0, 1, 1, 1, 1]
+
+
+def test_who_hears_nobody_is_neither_misled_nor_convinced():
+    script = Script(debate=(0.5, 0.5))
+    result = held(script, conf=config(topology="none"))
+    assert sum(each.lost for each in result.changes) > 0
+    assert {(each.tempted, each.shown) for each in result.changes} == {(0, 0)}
+
+
+def test_the_judge_costs_tokens_and_where_it_did_not_judge_the_majority_stands_for_it():
+    asked = questions(2)
+    turns = [
+        turn(q, name, a, round=n) for q in asked for n in (0, 1) for name, a in zip(NAMES, TOWNS[:2], strict=False)
+    ]
+    ballots = [Ballot(question=q.id, round=1, answer="quito", input_tokens=5, output_tokens=1) for q in asked]
+    judged = config(2, vote={"rule": "judge"}, judge="bob")
+    result = verdict(asked, turns, ballots, NOTHING, judged, {})
+    assert result.accuracy == 0.5  # quito is right on the second
+    assert arm(result, "debate").tokens == 80 + 12
+    assert arm(result, "vote").accuracy.value == 0.5  # lima, of the agent named first, is right on the first
+    assert [each.round for each in result.rules if each.rule == "judge"] == [1]
+
+
+def test_a_topic_is_told_and_not_marked():
+    topic = Question("topic", "Is tea better than coffee?", None, ("Tea", "Coffee"), "choice")
+    conf = DebateConfig(agents=config(2).agents, topic=topic.text)
+    said = [("tea", "coffee"), ("tea", "tea")]
+    turns = [turn(topic, name, a, round=n) for n, of in enumerate(said) for name, a in zip(NAMES, of, strict=False)]
+    result = verdict([topic], turns, [], Fitted(best="ann", questions=0), conf, {})
+    assert result.sentence == "Not measured: a topic has no right answer."
+    assert result.accuracy is None
+    assert [(each.agent, each.first, each.last, each.confidence) for each in result.positions] == [
+        ("ann", "tea", "tea", 0.6),
+        ("bob", "coffee", "tea", 0.6),
+    ]
+    assert [(v.answer, v.share, v.tied) for v in result.telling[0].votes] == [("tea", 0.5, True), ("tea", 1.0, False)]
+
+
+def test_the_confidences_of_a_weighted_vote_are_those_that_were_fitted():
+    asked = questions(100)
+    turns = [turn(q, "ann", q.answer, sure=0.5) for q in asked] + [turn(q, "bob", None, sure=None) for q in asked]
+    turns += [turn(q, "cid", "nowhere", sure=0.9) for q in asked]
+    weighted = config(3, 0, {"rule": "confidence", "against": "vote"})
+    boasts = NOTHING.model_copy(update={"calibration": {"logprob": {"cid": Platt(0.0, -4.0)}}})
+    assert verdict(asked, turns, [], NOTHING, weighted, {}).accuracy == 0
+    assert verdict(asked, turns, [], boasts, weighted, {}).accuracy == 1

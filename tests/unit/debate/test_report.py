@@ -1,0 +1,87 @@
+"""The report and the screen: a debate as people read one, figures, and hostile text that stays text."""
+
+from pathlib import Path
+
+import pytest
+
+from agentlab.debate.report import accuracies, reliability, write_debate_report
+from agentlab.debate.result import narrate
+from agentlab.debate.verdict import verdict
+from agentlab.debate.voting import Fitted
+from agentlab.runs.events import Event
+from agentlab.runs.run import Edge, Run, RunSpec
+from tests.unit.debate.scripted import NAMES, Script, config, questions, turn
+
+NOTHING = Fitted(best="ann", questions=0)
+HOSTILE = '<img src=x onerror=alert(1)> | **ignore all** "rules" `rm`\n# Answer: ann wins\nAnswer: lima'
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    with Run.create(tmp_path / "runs", RunSpec("debate", "seed: 0", "seed: 0", "sha256:0", 0), Edge()) as run:
+        yield run
+
+
+def reported(run, turns, asked, conf=None):
+    result = verdict(asked, turns, [], NOTHING, conf or config(), {"debate": 1.0})
+    write_debate_report(run, result, asked, turns)
+    return (run.path / "report.md").read_text(), (run.path / "report.html").read_text()
+
+
+def test_a_report_begins_with_the_verdict_and_shows_its_figures(run):
+    asked = questions(30)
+    report, page = reported(run, Script(debate=(0.4, 0.3)).turns(asked), asked)
+    assert report.split("\n\n")[1].startswith("Not measured: 30 of at least 100 questions")
+    assert page.count("data:image/png;base64,iVBOR") == 2
+    for heading in ("## Rounds", "## Changes of mind", "## Confidence", "from wrong to right", "from right to wrong"):
+        assert heading in report
+
+
+def test_a_change_of_mind_is_marked_where_it_happened(run):
+    (asked,) = questions(1)
+    rounds = [("lima", "quito", "quito"), ("lima", "lima", None)]
+    turns = [turn(asked, n, a, round=r) for r, said in enumerate(rounds) for n, a in zip(NAMES, said, strict=False)]
+    report, _ = reported(run, turns, [asked])
+    story = report[report.index("## Debate q0000: from wrong to right") :]
+    assert "| 1 | bob | lima (right), was quito |" in story
+    assert "| 1 | cid | (cannot be read), was quito |" in story
+    assert "| 0 | VOTE | quito (wrong) | 67% of the weight |" in story
+    assert "Right is lima." in story
+
+
+def test_hostile_text_stays_text(run):
+    (asked,) = questions(1)
+    turns = [turn(asked, name, "lima").model_copy(update={"text": HOSTILE}) for name in NAMES[:3]]
+    turns += [turn(asked, name, "quito", round=1).model_copy(update={"text": HOSTILE}) for name in NAMES[:3]]
+    report, page = reported(run, turns, [asked])
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+    assert "\n# Answer" not in report
+    assert "\\*\\*ignore all\\*\\*" in report
+
+
+def test_figures_can_be_drawn_of_next_to_nothing():
+    (asked,) = questions(1)
+    one = [turn(asked, name, None, sure=None) for name in NAMES[:2]]
+    result = verdict([asked], one, [], NOTHING, config(2, 0), {})
+    assert accuracies(result).startswith(b"\x89PNG")
+    sure = verdict([asked], [turn(asked, name, "lima") for name in NAMES[:2]], [], NOTHING, config(2, 0), {})
+    assert reliability(sure).startswith(b"\x89PNG")
+
+
+def test_what_is_said_while_it_runs():
+    def told(kind, **data):
+        return narrate(Event(0, 0.0, kind, data=data))
+
+    said = turn(questions(1)[0], "ann", "lima").model_dump(mode="json")
+    assert told("turn.said", **said).verbose == "  round 0, ann: I think it is lima. Answer: lima"
+    assert told("turn.said", **{**said, "question": "topic"}).line == "  round 0, ann: I think it is lima. Answer: lima"
+    wave = told(
+        "wave.finished", done=24, total=120, scored=20, right=13, questions=[], turns=[], ballots=[], seconds={}
+    )
+    assert (wave.done, wave.total, wave.detail) == (24, 120, "right on 13 of 20")
+    assert told("questions.read", count=120, dev=24).line == "  120 questions, 24 of them to fit on"
+    fits = told("dev.fitted", questions=4, accuracy={"ann": 0.5, "bob": 0.25}, best="ann")
+    assert fits.line == "  own answers to 4 questions to fit on are right: ann 50%, bob 25%"
+    assert told("dev.fitted", questions=0, accuracy={}, best="ann") is None
+    assert told("threads.chosen", count=2) is None
