@@ -343,8 +343,8 @@ def narrate(event: Event) -> Narration | None:
             said = f"  round {data['round']}, {data['agent']}: {_cut(data['text'] or data['error'])}"
             return Narration(line=said) if data["question"] == TOPIC else Narration(verbose=said)
         case "wave.finished":
-            right = f"right on {data['right']} of {data['scored']}" if data.get("scored") else None
-            return Narration(detail=right, done=data.get("done"), total=data.get("total"))
+            so_far = f"right on {data['right']} of {data['scored']}" if data.get("scored") else None
+            return Narration(detail=so_far, done=data.get("done"), total=data.get("total"))
     return None
 
 

@@ -61,10 +61,11 @@ def test_peers_that_help_or_harm_beyond_longer_prompts_are_named():
 
 
 def test_without_an_effect_it_is_hardly_ever_said_that_debating_helped():
-    """At 95 % chance alone says so of 2.5 in 100 runs; here both arms change their minds as often, and at random."""
+    """Chance alone says so in 2.5 of 100 runs, and here in more than 3 of 40 once in fifty times; see also the test of
+    the interval. Both arms change their minds as often, and at random."""
     words = []
-    for seed in range(1000, 1060):
-        script = Script((0.6, 0.6), debate=(0.3, 0.2), length=(0.3, 0.2), drawn=0, rng=np.random.default_rng(seed))
+    for seed in range(40):
+        script = Script((0.6, 0.6), debate=(0.3, 0.2), length=(0.3, 0.2), drawn=0, rng=np.random.default_rng([7, seed]))
         words.append(held(script, 100, against="length").control.verdict)
     assert words.count("helped") <= 3
     assert words.count("hurt") <= 3

@@ -1,5 +1,7 @@
 """Intervals of shares: published values, what they are invariant to, and that they stay open where data is thin."""
 
+from math import comb
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -121,3 +123,19 @@ def test_of_few_items_only_a_large_difference_or_none_is_seen():
     assert smallest_difference(3, 0.5) == pytest.approx(1.0)
     assert smallest_difference(20, 0.01) > 0.2  # as many have to differ
     assert smallest_difference(1000, 0.2) < smallest_difference(100, 0.2) < smallest_difference(100, 0.4)
+
+
+@pytest.mark.parametrize("discordance", [0.05, 0.2, 0.5])
+def test_without_a_difference_an_interval_excludes_it_as_rarely_as_it_promises(discordance):
+    """Added up over all outcomes of a hundred pairs, of which so many differ, as often one way as the other."""
+    n, above = 100, 0.0
+    for better in range(n + 1):
+        for worse in range(min(better, n - better)):
+            same = n - better - worse
+            chance = comb(n, better) * comb(n - better, worse) * (discordance / 2) ** (better + worse)
+            chance *= (1 - discordance) ** same
+            if chance > 1e-9:
+                a = [0.0] * better + [1.0] * (worse + same)
+                b = [1.0] * better + [0.0] * worse + [1.0] * same
+                above += chance * (paired_share_difference_interval(a, b).low > 0)
+    assert 0.0 < above < 0.032  # 2.5 % is promised
