@@ -117,6 +117,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of a study are put together but not painted, which is half of a small one's time."""
+    monkeypatch.setattr("agentlab.nas.plots.png", lambda _: b"\x89PNG")
+
+
+@pytest.fixture
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
     """Installs a package of one module for the test: `plug_in(group, "name = module:attribute", source)`."""
     modules: list[str] = []

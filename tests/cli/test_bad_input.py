@@ -10,6 +10,8 @@ import pytest
 from agentlab.runs.run import Edge, Run
 from tests.cli.conftest import TINY, Answer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Call = Callable[..., Answer]
 
 HEADER = "date,load,wind\n"

@@ -11,6 +11,8 @@ from cli.options import Contract
 from cli.screen import Screen
 from tests.cli.conftest import TINY, Answer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Call = Callable[..., Answer]
 KEY = "planted-key-0123456789"
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.conftest import TINY, Answer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Call = Callable[..., Answer]
 
 

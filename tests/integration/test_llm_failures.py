@@ -14,6 +14,8 @@ import pytest
 
 from cli.main import main
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TRIALS = 6
 TINY = (
     "nas",
