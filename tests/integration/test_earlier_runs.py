@@ -9,6 +9,8 @@ import pytest
 
 from cli.main import main
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LEFT = Path(__file__).parent / "earlier_runs"  # without weights and pictures
 KEPT = ("run_id", "source", "accepted", "judge", "params", "changes", "trainings", "exported")
 

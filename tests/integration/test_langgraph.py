@@ -9,6 +9,8 @@ import pytest
 from agentlab.errors import AgentlabError
 from cli.main import main
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 langgraph = pytest.importorskip("agentlab.integrations.langgraph", reason="needs the extra langgraph")
 pytest.importorskip("langgraph", reason="needs the extra langgraph")
 

@@ -33,7 +33,13 @@ Study = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def study(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Study:
+def study(undrawn: None, painted_study: Study) -> Study:
+    """The same without the pictures."""
+    return painted_study
+
+
+@pytest.fixture
+def painted_study(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Study:
     """Run `nas` and return its result, or its error where an exit code is expected."""
     rows = [
         f"2024-01-{1 + hour // 24:02d}T{hour % 24:02d}:00,{math.sin(hour / 4):.4f},{math.cos(hour / 7) + hour % 5:.4f}"
@@ -69,8 +75,8 @@ def keep(run: Path, lines: int) -> None:
 # -- what a study leaves ----------------------------------------------------------------------------------------
 
 
-def test_run_folder_holds_everything_the_documents_promise(study: Study, workspace: Path) -> None:
-    result = study("--run-name=mine", "--max-iterations=3", *BRIEF)
+def test_run_folder_holds_everything_the_documents_promise(painted_study: Study, workspace: Path) -> None:
+    result = painted_study("--run-name=mine", "--max-iterations=3", *BRIEF)
     run = workspace / "runs" / "mine"
     for name in (
         "manifest.json",

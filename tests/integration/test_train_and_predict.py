@@ -10,6 +10,8 @@ import pytest
 
 from cli.main import main
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = ("--set=training.train_fraction=0.03", "--set=training.epochs=1", "--json", "-q")
 
 

@@ -14,6 +14,8 @@ from agentlab.errors import MissingKeyError, RunMismatchError, UnknownNameError,
 from agentlab.nas import run_nas_optimization
 from agentlab.runs.store import find
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KEY = "planted-key-0123456789"
 TINY = {
     "data.input_length": 24,

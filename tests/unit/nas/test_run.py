@@ -16,6 +16,8 @@ from agentlab.nas.run import NasExperiment
 from agentlab.runs.context import Context
 from agentlab.runs.run import Edge, Run, RunSpec
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def make(tmp_path: Path, **changes: Any) -> NasExperiment:
     """A study of a sine, checked."""
