@@ -10,7 +10,7 @@ import torch  # noqa: TID253 - reached lazily, where a model answers
 
 from agentlab.errors import UsageError
 from agentlab.hf.cache import Apart, Table
-from agentlab.hf.prefill import Read, piece_of, read_all, unmergeable
+from agentlab.hf.prefill import Past, Prompt, Read, piece_of, read_all, unmergeable
 from agentlab.lora.rowwise import Rowwise
 
 _ADMITTED = 8  # a share of the rows that one admission changes at least: reading a prompt takes as long as a step
@@ -29,6 +29,9 @@ class Row:
         top_p: see `pick`.
         generator: draws the tokens, unless the temperature is 0; on the model's device.
         logprob: whether `Token.logprob` is wanted.
+        past, known: see `Prompt`.
+        keep: whether `past` is wanted when the row is finished: what was read of the prompt and of the answer, which is
+            all but its last token. Not where the model is `slow`.
     """
 
     adapter: int
@@ -38,6 +41,9 @@ class Row:
     top_p: float | None = None
     generator: torch.Generator | None = None
     logprob: bool = False
+    past: Past | None = None
+    known: int = 0
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +162,9 @@ class Batch:
             self._clear()
             raise
         self._newest = list(tokens)
+        for place, each in enumerate(tokens):
+            if each.finish and each.row.keep and isinstance(self._table, Table):
+                each.row.past = self._table.past(place)
         self.evict(each.row for each in tokens if each.finish)
         return tokens
 
@@ -202,7 +211,8 @@ class Batch:
         self._coming.update(rows)
 
     def _pieces(self, rows: Sequence[Row], piece: int | None = None) -> Iterator[Read]:
-        return read_all(self._model, self._adapters, [(row.adapter, row.prompt) for row in rows], piece)
+        prompts = [Prompt(row.adapter, row.prompt, row.past, row.known) for row in rows]
+        return read_all(self._model, self._adapters, prompts, piece)
 
     def _read(self, rows: Sequence[Row], pieces: Iterator[Read]) -> list[Token]:
         """Read a piece; the first tokens of those of the rows whose prompts are read, unless they have been let go."""
@@ -211,6 +221,8 @@ class Batch:
         if not places:
             return []
         tokens = self._picked([rows[part[place]] for place in places], logits[places], [0] * len(places))
+        for place, each in zip(places, tokens, strict=True):
+            each.row.past = past.row(place) if each.finish and each.row.keep else None
         entering = [(place, each) for place, each in zip(places, tokens, strict=True) if not each.finish]
         if entering:
             self._table.enter([(past, place, len(each.row.prompt)) for place, each in entering], len(self))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
+from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
 
 from agentlab.hf.prefill import Past, read
@@ -66,6 +67,12 @@ class Table:
                 layer.write(place, length, source, row, columns)
         self._lengths += lengths
 
+    def past(self, row: int) -> Past:
+        """What was read of a row, as a copy without padding."""
+        length = self._lengths[row]
+        parts = [layer.row(row, length) for layer in self._layers]
+        return Past(DynamicCache(parts), torch.ones(1, length, dtype=torch.bool, device=parts[0][0].device))
+
     def leave(self, row: int) -> None:
         """Remove a row; the last one gets its place."""
         for layer in self._layers:
@@ -126,6 +133,11 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
         for side, given in zip(self._held, (source.keys, source.values), strict=True):
             side[row] = 0
             side[row, :, self.end - length : self.end] = given[of][:, columns]
+
+    def row(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last columns of a row, as a copy of shape (1, heads, columns, size)."""
+        keys, values = (side[row : row + 1, :, self.end - length : self.end].clone() for side in self._held)
+        return keys, values
 
     def move(self, row: int, to: int) -> None:
         """Copy a row over another one."""

@@ -57,7 +57,7 @@ class Decoder:
             )
         self._adapters = self._open.enter_context(rowwise(self._model, [], any_base=True))
         self._places: dict[str | None, int] = {None: BASE}
-        self._batch = Batch(self._model, self._adapters, _ends(self._model.generation_config, self._tokenizer))
+        self._batch = Batch(self._model, self._adapters, ends_of(self._model.generation_config, self._tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
         self._room = machine.free_bytes(self._device) // _PARTS // _bytes_of_token(self._model)
         self._rows: dict[Row, deque[Token | None] | None] = {}  # in their order: see `_next`; None has to wait yet
@@ -200,7 +200,7 @@ def _bytes_of_token(model: Any) -> int:
     return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)
 
 
-def _ends(config: Any, tokenizer: Any) -> frozenset[int]:
+def ends_of(config: Any, tokenizer: Any) -> frozenset[int]:
     """The tokens after which an answer is over."""
     given = config.eos_token_id
     ends = given if isinstance(given, list) else [given]

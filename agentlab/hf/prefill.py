@@ -1,19 +1,17 @@
 """Texts that are read side by side, each under its adapter, and what remains of them: keys and values."""
 
 import inspect
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
 from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import get_layer_types_and_kwargs  # noqa: TID253 - as above
 
 from agentlab.lora.rowwise import Rowwise
-
-Prompt = tuple[int, Sequence[int]]  # an adapter's place, or BASE, and tokens
 
 _SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = {"cpu": 1024}  # tokens of a batch: with more a CPU is no faster, and rows are padded further
@@ -45,6 +43,49 @@ class Past:
         index = torch.tensor(rows, device=self.seen.device)
         parts = [(layer.keys[index], layer.values[index]) for layer in self.cache.layers]
         return Past(DynamicCache(parts), self.seen[index])
+
+    def row(self, row: int) -> "Past":
+        """The past of one row without its padding, as a copy."""
+        own, columns = slice(row, row + 1), self.seen[row].nonzero().squeeze(1)
+        parts = [(layer.keys[own][:, :, columns], layer.values[own][:, :, columns]) for layer in self.cache.layers]
+        return Past(DynamicCache(parts), self.seen[own, columns])
+
+    @classmethod
+    def joined(cls, prompts: Sequence["Prompt"]) -> "Past":
+        """What is known of each of these prompts, which is something, side by side, as a copy."""
+        pasts, lengths = [each.past for each in prompts if each.past], [each.known for each in prompts]
+        width = max(lengths)
+        parts = []
+        for layers in zip(*(past.cache.layers for past in pasts), strict=True):
+            sides = [[layer.keys for layer in layers], [layer.values for layer in layers]]
+            new = [side[0].new_zeros(len(pasts), side[0].shape[1], width, side[0].shape[3]) for side in sides]
+            for to, side in zip(new, sides, strict=True):
+                for place, (given, length) in enumerate(zip(side, lengths, strict=True)):
+                    to[place, :, width - length :] = given[0, :, :length]
+            parts.append((new[0], new[1]))
+        seen = torch.arange(width) >= torch.tensor([[width - length] for length in lengths])
+        return cls(DynamicCache(parts), seen.to(pasts[0].seen.device))
+
+    @property
+    def bytes(self) -> int:
+        """What keys and values take."""
+        return sum(side.nbytes for layer in self.cache.layers for side in (layer.keys, layer.values))
+
+
+class Prompt(NamedTuple):
+    """What is to be read.
+
+    Attributes:
+        adapter: its place, or BASE.
+        tokens: at least one.
+        past: what its adapter has read already, of one row without padding, if anything: it begins with the first
+            `known` of the tokens, and not with all of them.
+    """
+
+    adapter: int
+    tokens: Sequence[int]
+    past: Past | None = None
+    known: int = 0
 
 
 Read = tuple[list[int], torch.Tensor, Past]  # which prompts, the logits behind them, and what was read
@@ -120,6 +161,11 @@ def read(
     return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
 
 
+def at_once(model: Any) -> int:
+    """How many tokens are read at a time where nobody waits."""
+    return _AT_ONCE.get(model.device.type, _AT_ONCE_ELSEWHERE)
+
+
 def piece_of(model: Any) -> int:
     """How many tokens are read at a time while others wait for theirs."""
     return _PIECE.get(model.device.type, _PIECE_ELSEWHERE)
@@ -138,27 +184,35 @@ def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: in
             before its last. None for as many as are quickest.
     """
     if unmergeable(model):
-        for index, (adapter, prompt) in enumerate(prompts):
-            yield [index], *read(model, adapters, [adapter], [prompt], Past.empty(model), multiple=1)
+        for index, each in enumerate(prompts):
+            yield [index], *read(model, adapters, [each.adapter], [each.tokens], Past.empty(model), multiple=1)
         return
-    most = piece or _AT_ONCE.get(model.device.type, _AT_ONCE_ELSEWHERE)
+    most = piece or at_once(model)
+    rests = [Prompt(each.adapter, each.tokens[each.known :]) for each in prompts]
+    for part in parts(rests, [index for index, each in enumerate(prompts) if each.past], 0, most):
+        past = Past.joined([prompts[index] for index in part])
+        rows, texts = [rests[index].adapter for index in part], [rests[index].tokens for index in part]
+        yield part, *(yield from _pieces(model, adapters, rows, texts, past, piece))
     rest: list[int] = []
-    order = sorted(range(len(prompts)), key=lambda index: prompts[index][0])
-    for adapter, group in groupby(order, lambda index: prompts[index][0]):
+    order = sorted((index for index, each in enumerate(prompts) if not each.past), key=lambda i: prompts[i].adapter)
+    for adapter, group in groupby(order, lambda index: prompts[index].adapter):
         members = list(group)
-        shared = 0 if slides(model) or len(members) == 1 else _beginning([prompts[index][1] for index in members])
+        shared = 0 if slides(model) or len(members) == 1 else common([prompts[index].tokens for index in members])
         if shared < _SHARED:
             rest += members
             continue
-        beginning = [prompts[members[0]][1][:shared]]
+        beginning = [prompts[members[0]].tokens[:shared]]
         _, past = yield from _pieces(model, adapters, [adapter], beginning, None, piece, multiple=1)
-        for part in _parts(prompts, members, shared, most):
-            texts = [prompts[index][1][shared:] for index in part]
+        for part in parts(prompts, members, shared, most):
+            texts = [prompts[index].tokens[shared:] for index in part]
             behind = past.select([0] * len(part))
             yield part, *(yield from _pieces(model, adapters, [adapter] * len(part), texts, behind, piece))
-    for part in _parts(prompts, rest, 0, most):
-        texts = [prompts[index][1] for index in part]
-        yield part, *(yield from _pieces(model, adapters, [prompts[index][0] for index in part], texts, None, piece))
+    for part in parts(prompts, rest, 0, most):
+        texts = [prompts[index].tokens for index in part]
+        yield (
+            part,
+            *(yield from _pieces(model, adapters, [prompts[index].adapter for index in part], texts, None, piece)),
+        )
 
 
 def _pieces(
@@ -179,22 +233,45 @@ def _pieces(
     return read(model, adapters, rows, texts, past, **keys)
 
 
-def _parts(prompts: Sequence[Prompt], some: Sequence[int], shared: int, most: int) -> Iterator[list[int]]:
+def parts(prompts: Sequence[Prompt], some: Sequence[int], shared: int, most: int) -> Iterator[list[int]]:
     """Prompts of like length, the longest first, as many as are read at once, in the order of their adapters."""
     part, longest = list[int](), 0
-    for index in sorted(some, key=lambda index: -len(prompts[index][1])):
+    for index in sorted(some, key=lambda index: -len(prompts[index].tokens)):
         if part and (len(part) + 1) * (longest - shared) > most:
-            yield sorted(part, key=lambda index: prompts[index][0])
+            yield sorted(part, key=lambda index: prompts[index].adapter)
             part = []
         if not part:
-            longest = len(prompts[index][1])
+            longest = len(prompts[index].tokens)
         part.append(index)
     if part:
-        yield sorted(part, key=lambda index: prompts[index][0])
+        yield sorted(part, key=lambda index: prompts[index].adapter)
 
 
-def _beginning(prompts: Sequence[Sequence[int]]) -> int:
+def common(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, the last of the shortest left out: something is to be read of each."""
     first, last = min(map(list, prompts)), max(map(list, prompts))  # all others lie between
     most = min(map(len, prompts)) - 1
     return next((place for place in range(most) if first[place] != last[place]), most)
+
+
+def logits_at(model: Any, head: torch.nn.Module, where: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+    """The logits at some places of a batch, of shape (places, vocabulary), whatever the model does to its logits.
+
+    Only those places reach the head: of a text of which few tokens are learnt, that saves the largest matrix product.
+
+    Args:
+        model: causal, maybe wrapped.
+        head: its output embeddings.
+        where: bool of shape (rows, columns).
+        batch: the model's arguments.
+    """
+
+    def select(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0][where], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        logits: torch.Tensor = model(**batch, use_cache=False).logits
+        return logits
+    finally:
+        handle.remove()

@@ -79,6 +79,24 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Base:
     return Base(model.eval(), tokenizer, path, chosen, fingerprint_of(path))
 
 
+def outline(path: Path) -> Any:
+    """The model of a checkpoint folder with layers and shapes alone: no weights are read.
+
+    Raises:
+        MissingFileError: there is no such folder, or a part of it is missing.
+        ModelFileError: it is of an unknown architecture, or damaged.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _check_files(path)
+    try:
+        with quietly(), torch.device("meta"):
+            make: Any = AutoModelForCausalLM.from_config
+            return make(AutoConfig.from_pretrained(path, **_LOCAL))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        raise ModelFileError(f"{path} is of no architecture that can be used: {_short(error)}", hint=_NEEDED) from error
+
+
 def load_tokenizer(path: Path) -> Any:
     """The tokenizer of a checkpoint folder, as transformers makes it.
 

@@ -78,6 +78,11 @@ class ChatTemplate:
         found = self._control.search(text)
         return None if found is None else found.group()
 
+    def without_control(self, text: str) -> str:
+        """The text, in which every special token that it spells out has spaces between its characters: none is one."""
+        spelt = self._control.sub(lambda found: " ".join(found.group()), text)
+        return self._control.sub("", spelt)  # one of a single character
+
     def _tail(self) -> str:
         try:
             text = self.render(_PROBE)

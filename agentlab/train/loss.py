@@ -6,6 +6,7 @@ from typing import Any
 import torch  # noqa: TID253 - this module is only imported by code that trains
 from torch import Tensor  # noqa: TID253 - as above
 
+from agentlab.hf.prefill import logits_at
 from agentlab.train.collate import Collator
 from agentlab.train.masks import IGNORED, Example
 from agentlab.train.schedule import sorted_batches
@@ -13,9 +14,6 @@ from agentlab.train.schedule import sorted_batches
 
 def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Negative log-likelihood (natural) of every learnt token, float32 of shape (learnt tokens,).
-
-    Only what precedes a learnt token reaches the head: with half of the tokens learnt that saves half of the largest
-    matrix product and of the logits, whatever the model does to its logits afterwards.
 
     Args:
         model: causal, maybe wrapped.
@@ -25,15 +23,8 @@ def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]
     targets = batch["labels"][:, 1:]
     learnt = targets != IGNORED
     before = torch.nn.functional.pad(learnt, (0, 1))
-
-    def select(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][before], *inputs[1:])
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        logits = model(**{name: value for name, value in batch.items() if name != "labels"}, use_cache=False).logits
-    finally:
-        handle.remove()
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    logits = logits_at(model, head, before, inputs)
     return torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="none")
 
 

@@ -10,7 +10,7 @@ import torch  # noqa: TID253 - imported by runs that train, when they score
 from agentlab.errors import ModelFileError
 from agentlab.hf.batch import Batch, Row
 from agentlab.hf.packed import packed
-from agentlab.hf.prefill import padded, read_all, slides
+from agentlab.hf.prefill import Prompt, padded, read_all, slides
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, quietly
@@ -49,13 +49,22 @@ def scorer(
     Raises:
         ModelFileError: the base does not fit the memory in float32.
     """
+    with applied(base, list(adapters.values()), dtype) as rows:
+        yield Scorer(base, rows, list(adapters), done)
+
+
+@contextmanager
+def applied(
+    base: Base, adapters: Sequence[Path], dtype: Figures = "float32", *, any_base: bool = False
+) -> Iterator[Rowwise]:
+    """The adapters of a base that is to answer fast, inside the `with` block; see `scorer` and `rowwise`."""
     with ExitStack() as stack:
         if dtype == "float32":
             stack.enter_context(_in_float32(base))
         with quietly():
-            rows = stack.enter_context(rowwise(base.model, list(adapters.values()), torch.float32))
+            rows = stack.enter_context(rowwise(base.model, adapters, torch.float32, any_base=any_base))
         stack.enter_context(packed(base.model))
-        yield Scorer(base, rows, list(adapters), done)
+        yield rows
 
 
 @contextmanager
@@ -144,7 +153,7 @@ class Scorer:
     ) -> list[list[float]]:
         """Mean log-probability of each answer behind its question, all as tokens."""
         scores: list[list[float]] = [[] for _ in before]
-        prompts = [(adapter, ids[:-1]) for adapter, ids in zip(adapters, before, strict=True)]
+        prompts = [Prompt(adapter, ids[:-1]) for adapter, ids in zip(adapters, before, strict=True)]
         for part, _, past in read_all(self._model, self._rows, prompts):
             places = [place for place, index in enumerate(part) for _ in after[index]]
             texts = [(before[index][-1], *answer) for index in part for answer in after[index]]

@@ -1,0 +1,321 @@
+"""Agents that answer in this process: a checkpoint, alone or under LoRA adapters, all of a wave side by side.
+
+Numbers depend in their last bits on what is computed together and on what was read before. Both follow from the config
+and from what was asked since the memory was last empty: the same calls in the same order give the same bits.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch  # noqa: TID253 - reached lazily, where agents are opened
+
+from agentlab.config.workspace import Workspace
+from agentlab.debate.config import Confidence, DebateConfig
+from agentlab.debate.speakers import Asked, Said
+from agentlab.errors import ModelFileError, UsageError
+from agentlab.hf.batch import Batch, Row
+from agentlab.hf.decoder import ends_of
+from agentlab.hf.likelihood import Choice, likelihoods
+from agentlab.hf.prefill import Past, Prompt, common, slides
+from agentlab.lora.card import read_card
+from agentlab.lora.catalogue import find as find_adapter
+from agentlab.lora.reading import Adapter, union
+from agentlab.lora.stacked import BASE, layer_of
+from agentlab.models.base_model import find_base
+from agentlab.train.adapter_base import same_base
+from agentlab.train.base import load_base, outline
+from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
+from agentlab.train.conversations import Turn as Message
+from agentlab.train.scoring import applied
+from agentlab.workers import memory
+
+_ANSWER = "Answer:"
+_RIGHT, _LABELS = "Is this answer right? Reply with Yes or No.", ("Yes", "No")
+_WORTH = 16  # tokens of a common beginning that are worth being copied
+_MEMORY = 1 << 30  # bytes of keys and values that are kept at least; as many as the weights take, if that is more
+_ENDING = 8  # tokens around an answer, at most
+_LESS = "Use a smaller --set rows=N: fewer turns side by side."
+
+
+def check_agents(config: DebateConfig, workspace: Workspace) -> None:
+    """See that the adapters of a config are there and fit its base, before anything is loaded or written.
+
+    Raises:
+        MissingFileError, UnknownNameError: there is no such base or adapter.
+        UsageError: an adapter was made for another base, or its layers are not the base's.
+        DataError, ModelFileError: an adapter is damaged.
+    """
+    folders, base = _folders(config, workspace), find_base(config.base, workspace)
+    _check(folders.values(), base.path if base.path.is_dir() else None)
+
+
+def _folders(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
+    """The adapters of the agents that have one."""
+    return {agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None}
+
+
+def _check(folders: Collection[Path], path: Path | None) -> None:
+    """See that adapters can be applied together, and to a checkpoint folder, if it is there by now.
+
+    Headers are read, and to tell two bases apart, the latter's bytes.
+    """
+    with ExitStack() as stack:
+        adapters = {folder: stack.enter_context(Adapter(folder)) for folder in folders}
+        if not adapters:
+            return
+        union(list(adapters.values()), any_base=True)
+        if path is None:
+            return
+        model = outline(path)
+        for folder, adapter in adapters.items():
+            if str(path) != read_card(folder).base.path and same_base(folder, path, any_base=True) is False:
+                raise UsageError(
+                    f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
+                    hint="Name the right one with base; `agentlab adapters show` tells it.",
+                )
+            for name, module in adapter.modules.items():
+                if sorted(layer_of(model, name).weight.shape) != sorted(module.shape):
+                    raise UsageError(
+                        f"{folder.name} does not fit {path.name}: {name} has another shape.",
+                        hint="Name the base that the adapter was trained on.",
+                    )
+
+
+@dataclass(slots=True)
+class _Read:
+    """Tokens that an adapter has read, and their keys and values."""
+
+    adapter: int
+    tokens: Sequence[int]
+    past: Past | None
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A turn in the making; `read` is what is known of it, or of something that begins alike."""
+
+    asked: Asked
+    messages: Sequence[Message]
+    prompt: str
+    tokens: Sequence[int]
+    read: _Read
+    said: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    text: str = ""
+    choice: str | None = None
+    confidences: dict[Confidence, float] = field(default_factory=dict)
+
+
+class LocalSpeakers:
+    """See `Speakers`. A context manager, in which the base and its adapters are loaded."""
+
+    def __init__(
+        self, config: DebateConfig, path: Path, workspace: Workspace, stop: Callable[[], object] = lambda: None
+    ) -> None:
+        """`path` is the checkpoint folder; `stop` raises what ends the work, and is asked several times a second."""
+        self._config, self._path, self._stop = config, path, stop
+        self._folders = _folders(config, workspace)
+        self._kept: dict[str, _Read] = {}  # by dialogue, the oldest first
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Load.
+
+        Raises:
+            UsageError, DataError, ModelFileError: as `check_agents`; or the base does not fit the memory.
+        """
+        folders = list(dict.fromkeys(self._folders.values()))
+        _check(folders, self._path)
+        self._places = {name: folders.index(folder) for name, folder in self._folders.items()}
+        dtype = self._config.dtype
+        with ExitStack() as stack:
+            base = load_base(self._path, "fp32" if dtype == "float32" else "bf16", "sdpa")
+            self._model, self._tokenizer, self._template = base.model, base.tokenizer, ChatTemplate(base.tokenizer)
+            self._most = max(_MEMORY, sum(each.nbytes for each in base.model.parameters()))
+            self._adapters = stack.enter_context(applied(base, folders, dtype, any_base=True))
+            stack.enter_context(_asking(base.model, self._stop))
+            self._batch = Batch(self._model, self._adapters, ends_of(self._model.generation_config, base.tokenizer))
+            self._keeps = self._batch.slow is None and not slides(self._model)
+            self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
+            asked = [Message("user", "?"), Message("assistant", "?"), Message("user", _RIGHT)]
+            self._judging = len(self._ids(self._template.render(asked, prompt=True)))
+            self._open = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """See `Speakers.close`."""
+        self._kept.clear()
+        self._open.close()
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        """See `Speakers.forget`."""
+        for each in dialogues:
+            self._kept.pop(each, None)
+
+    @torch.inference_mode()
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        """See `Speakers.answer`: `config.rows` turns at a time, by adapter. What does not fit the context is told.
+
+        Raises:
+            ModelFileError: so many turns do not fit the memory.
+        """
+        begun = [self._begun(each) for each in asked]
+        turns = sorted((each for each in begun if isinstance(each, _Turn)), key=lambda turn: turn.read.adapter)
+        try:
+            for start in range(0, len(turns), self._config.rows):
+                self._wave(turns[start : start + self._config.rows])
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error):
+                raise ModelFileError(f"{len(turns)} turns do not fit the memory.", hint=_LESS) from error
+            raise
+        return [each if isinstance(each, Said) else _said(each) for each in begun]
+
+    def _begun(self, asked: Asked) -> _Turn | Said:
+        """A turn whose prompt fits the context, or why there is none."""
+        messages = [Message(each.role, self._plain(each.content)) for each in asked.messages]
+        try:
+            prompt = self._template.render(messages, prompt=True)
+        except TemplateRefusesError as error:
+            return Said(error=f"The chat template refuses the messages: {error}.")
+        tokens = self._ids(prompt)
+        ending = max((len(self._ids(self._plain(choice))) + _ENDING for choice in asked.choices), default=0)
+        needed = len(tokens) + asked.max_tokens + ending + (self._judging if "p_true" in asked.confidences else 0)
+        if self._context is not None and needed > self._context:
+            why = f"Prompt and answer take {needed:,} tokens, the context has {self._context:,}."
+            return Said(error=why, input_tokens=len(tokens), overflow=True)
+        return _Turn(asked, messages, prompt, tokens, _Read(self._places.get(asked.agent, BASE), (), None))
+
+    def _wave(self, turns: Sequence[_Turn]) -> None:
+        """Turns side by side, from their prompts to their confidences."""
+        for turn in turns:
+            turn.read = self._remembered(turn)
+        self._speak([turn for turn in turns if turn.asked.max_tokens])
+        self._choose([turn for turn in turns if turn.asked.choices])
+        self._judge([turn for turn in turns if "p_true" in turn.asked.confidences and turn.text])
+        for turn in turns:
+            if turn.asked.dialogue and turn.read.past is not None:
+                self._kept.pop(turn.asked.dialogue, None)
+                self._kept[turn.asked.dialogue] = turn.read
+        while len(self._kept) > 1 and sum(each.past.bytes for each in self._kept.values() if each.past) > self._most:
+            del self._kept[next(iter(self._kept))]
+
+    def _remembered(self, turn: _Turn) -> _Read:
+        """What begins most like the prompt, of all that its adapter has read and is kept."""
+        mine = [each for each in self._kept.values() if each.adapter == turn.read.adapter]
+        best = max(mine, key=lambda each: common([each.tokens, turn.tokens]), default=turn.read)
+        return best if best.tokens and common([best.tokens, turn.tokens]) >= _WORTH else turn.read
+
+    def _speak(self, turns: Sequence[_Turn]) -> None:
+        rows: dict[Row, _Turn] = {}
+        for turn in turns:
+            asked, read = turn.asked, turn.read
+            row = Row(
+                read.adapter,
+                turn.tokens,
+                asked.max_tokens,
+                asked.temperature,
+                generator=torch.Generator(self._model.device).manual_seed(asked.seed),
+                logprob="logprob" in asked.confidences and not asked.choices,
+                past=read.past,
+                known=common([read.tokens, turn.tokens]) if read.past else 0,
+                keep=self._keeps,
+            )
+            rows[row] = turn
+        for tokens in self._batch.run(rows, max(1, len(rows)), waves=True):
+            for token in tokens:
+                turn = rows[token.row]
+                turn.said.append(token.token)
+                turn.logprobs.append(math.nan if token.logprob is None else token.logprob)
+                if token.finish:
+                    turn.read = _Read(turn.read.adapter, [*turn.tokens, *turn.said[:-1]], token.row.past)
+                    token.row.past = None
+                if token.finish == "stop":
+                    turn.said.pop()
+        for turn in turns:
+            said, whole = turn.said, self._text(turn.said)
+            turn.text = self._plain(whole).strip()
+            if "logprob" in turn.asked.confidences and not turn.asked.choices:
+                begin = whole.rfind(_ANSWER) + len(_ANSWER) if _ANSWER in whole else 0
+                lengths = [len(self._text(said[: last + 1])) for last in range(len(said))]
+                first = bisect_right(lengths, begin)
+                _put(turn, "logprob", _mean(turn.logprobs[first : len(said)]))
+
+    def _choose(self, turns: Sequence[_Turn]) -> None:
+        """The likeliest choice behind what was said, as by the mean log-probability of its tokens."""
+        asked = []
+        for turn in turns:
+            turn.text = f"{turn.text.partition(_ANSWER)[0].strip()}\n{_ANSWER}".lstrip()
+            texts = [f" {self._plain(each)}" for each in turn.asked.choices]
+            asked.append(self._behind(turn, turn.prompt + turn.text, texts))
+        for turn, each, sums in zip(turns, asked, likelihoods(self._model, self._adapters, asked), strict=True):
+            means = [one / len(text) for one, text in zip(sums, each.texts, strict=True)]
+            best = max(means)
+            turn.choice = turn.asked.choices[means.index(best)]
+            turn.text = f"{turn.text} {turn.choice}"
+            if "logprob" in turn.asked.confidences:
+                _put(turn, "logprob", 1 / sum(math.exp(one - best) for one in means))
+
+    def _judge(self, turns: Sequence[_Turn]) -> None:
+        """Whether the agent calls its own answer right."""
+        asked = []
+        for turn in turns:
+            messages = [*turn.messages, Message("assistant", self._plain(turn.text)), Message("user", _RIGHT)]
+            asked.append(self._behind(turn, self._template.render(messages, prompt=True), _LABELS))
+        for turn, (yes, no) in zip(turns, likelihoods(self._model, self._adapters, asked), strict=True):
+            _put(turn, "p_true", 1 / (1 + math.exp(min(no - yes, 700))))
+
+    def _behind(self, turn: _Turn, text: str, texts: Sequence[str]) -> Choice:
+        """What could follow a text that begins with the prompt, read behind what is known of it."""
+        before, read = self._ids(text), turn.read
+        known = common([read.tokens, before]) if read.past else 0
+        prompt = Prompt(read.adapter, before, read.past if known else None, known)
+        return Choice(prompt, [self._ids(each) for each in texts])
+
+    # -- tokens -------------------------------------------------------------------------------------------------------
+
+    def _plain(self, text: str) -> str:
+        """The text as nothing but text: special tokens in it are spelt otherwise, halves of characters are `?`."""
+        return self._template.without_control(text.encode(errors="replace").decode())
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _said(turn: _Turn) -> Said:
+    return Said(turn.text, turn.choice, turn.confidences, len(turn.tokens), len(turn.said))
+
+
+def _put(turn: _Turn, kind: Confidence, value: float | None) -> None:
+    if value is not None and math.isfinite(value):
+        turn.confidences[kind] = value
+
+
+def _mean(logprobs: Sequence[float]) -> float | None:
+    """The geometric mean of probabilities; None without any."""
+    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
+
+
+@contextmanager
+def _asking(model: Any, stop: Callable[[], object]) -> Iterator[None]:
+    """Let the model ask between its layers whether it is to stop: one pass may take seconds."""
+
+    def ask(*_: Any) -> None:
+        stop()
+
+    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
+    with ExitStack() as hooks:
+        for layer in max(lists, key=len, default=()):
+            hooks.enter_context(layer.register_forward_pre_hook(ask))
+        yield

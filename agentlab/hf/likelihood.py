@@ -1,0 +1,90 @@
+"""How likely texts are behind others, many at a time: what stands before them is read once for all of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch  # noqa: TID253 - reached lazily, where a model answers
+
+from agentlab.hf.prefill import Past, Prompt, at_once, logits_at, padded, parts, slides, unmergeable
+from agentlab.lora.rowwise import Rowwise
+
+
+class Choice(NamedTuple):
+    """What could stand behind a prompt: texts of at least one token each."""
+
+    before: Prompt
+    texts: Sequence[Sequence[int]]
+
+    @property
+    def rest(self) -> Sequence[int]:
+        """What is to be read of the prompt."""
+        return self.before.tokens[self.before.known :]
+
+    @property
+    def row(self) -> list[int]:
+        """What is read at once: the rest, and behind it all texts side by side, but for the last token of each."""
+        return [*self.rest, *(token for text in self.texts for token in text[:-1])]
+
+
+@torch.inference_mode()
+def likelihoods(model: Any, adapters: Rowwise, asked: Sequence[Choice]) -> list[list[float]]:
+    """The log-probability (natural) of every text of every choice, summed over its tokens.
+
+    All texts of a choice are one row, in which each sees what stands before and itself, and none another one: keys and
+    values are copied once for all of them. Where the model's attention does not let us, each text is a row of its own.
+    """
+    if unmergeable(model) or slides(model):
+        return [[_alone(model, adapters, each.before, text) for text in each.texts] for each in asked]
+    found: dict[int, list[float]] = {}
+    rows = [Prompt(each.before.adapter, each.row) for each in asked]
+    for begun in (False, True):
+        some = [index for index, each in enumerate(asked) if (each.before.past is not None) == begun]
+        for part in parts(rows, some, 0, at_once(model)):
+            adapters.rows([rows[index].adapter for index in part])
+            found.update(zip(part, _together(model, [asked[index] for index in part]), strict=True))
+    return [found[index] for index in range(len(asked))]
+
+
+def _alone(model: Any, adapters: Rowwise, before: Prompt, text: Sequence[int]) -> float:
+    adapters.rows([before.adapter])
+    ids = torch.tensor([[*before.tokens, *text[:-1]]], device=model.device)
+    logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(text)).logits[0].float().log_softmax(-1)
+    return float(logits[range(len(text)), list(text)].sum())
+
+
+def _together(model: Any, part: Sequence[Choice]) -> Iterator[list[float]]:
+    """Of choices that are all read behind a past, or none."""
+    past = Past.joined([each.before for each in part]) if part[0].before.past else None
+    batch = padded(model, [each.row for each in part], past)
+    width = batch["input_ids"].shape[1]
+    seen = torch.eye(width, dtype=torch.bool).repeat(len(part), 1, 1)  # padding, too: a softmax of nothing is no number
+    where = torch.zeros(len(part), width, dtype=torch.bool)
+    positions = torch.zeros(len(part), width, dtype=torch.long)
+    for row, each in enumerate(part):
+        begin, known, count = width - len(each.row), each.before.known, len(each.before.tokens)
+        end = begin + count - known
+        where[row, end - 1 :] = True
+        seen[row, begin:, begin:end] = torch.ones(width - begin, end - begin).tril().bool()
+        positions[row, begin:end] = torch.arange(known, count)
+        for text in each.texts:
+            own = slice(end, end := end + len(text) - 1)
+            seen[row, own, own] = torch.ones(len(text) - 1, len(text) - 1).tril().bool()
+            positions[row, own] = torch.arange(count, count + len(text) - 1)
+    before = batch["attention_mask"][:, None, :-width].expand(-1, width, -1)
+    mask = torch.cat([before, seen.to(model.device)], dim=2)[:, None]
+    shown = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
+    batch["attention_mask"] = shown.masked_fill_(~mask, torch.finfo(model.dtype).min)
+    batch["position_ids"] = positions.to(model.device)
+    logits = logits_at(model, model.get_output_embeddings(), where.to(model.device), batch)
+    return _sums(part, logits.float().log_softmax(-1))
+
+
+def _sums(part: Sequence[Choice], logits: torch.Tensor) -> Iterator[list[float]]:
+    """From the log-probabilities behind each choice's last token before, and behind all but the last of each text."""
+    start = 0
+    for each in part:
+        first, start, found = start, start + 1, list[float]()
+        for text in each.texts:
+            places = [first, *range(start, start := start + len(text) - 1)]
+            found.append(float(logits[places, list(text)].sum()))
+        yield found
