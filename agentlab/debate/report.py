@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from agentlab.debate.protocol import by_round
 from agentlab.debate.result import NAMES, DebateResult, Outcome, Scores, Telling
 from agentlab.debate.transcript import Turn
-from agentlab.runs.document import Block, Figure, Heading, Share, Table, Text, known
+from agentlab.runs.document import Block, Figure, Heading, Share, Table, Text, known, number, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_panels, png, whole_numbers
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -25,8 +25,10 @@ def write_debate_report(run: Run, result: DebateResult, questions: Sequence[Ques
     if result.arms:
         run.write_bytes(_ACCURACY, accuracies(result))
         blocks.append(Figure(_ACCURACY, "Share of questions that were right, by round and by arm, with 95 % intervals"))
-    blocks += result.details()
+        blocks += [Heading("Rounds"), _rounds(result), _rules(result)]
+        blocks += [Heading("Changes of mind"), *_changes(result), _together(result)]
     if result.calibration:
+        blocks += [Heading("Confidence"), _calibration(result)]
         run.write_bytes(_RELIABILITY, reliability(result))
         blocks.append(Figure(_RELIABILITY, "How often answers of a confidence are right, as given and as fitted"))
     known_ = {question.id: question for question in questions}
@@ -35,23 +37,111 @@ def write_debate_report(run: Run, result: DebateResult, questions: Sequence[Ques
     write_report(run, f"Debate {run.id}", blocks)
 
 
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def _rounds(result: DebateResult) -> Table:
+    agents = list(result.rounds[0].agents)
+    rows = [
+        (
+            str(each.round),
+            str(each.debated),
+            f"{each.unreadable / max(1, each.turns):.1%}",
+            *(str(each.agents[name]) for name in agents),
+            str(each.oracle),
+        )
+        for each in result.rounds
+    ]
+    caption = "Questions that were debated, answers that could not be read, and who was right; 95 % intervals"
+    return Table(("round", "debated", "unreadable", *agents, "anybody"), rows, caption)
+
+
+def _rules(result: DebateResult) -> Table:
+    return table(
+        result.rules,
+        {
+            "round": lambda r: r.round,
+            "vote": lambda r: r.rule + (" *" if (r.round, r.rule) == (result.round, result.rule) else ""),
+            "right, 95 %": lambda r: str(r.accuracy),
+            "better by, points": lambda r: known(r.gain),
+        },
+        f"Every vote, and how much better it is than this: {NAMES[result.against].format(best=result.best)}. "
+        "* was named before the run; the others are exploratory",
+    )
+
+
+def _changes(result: DebateResult) -> Iterator[Block]:
+    def of(part: int, whole: int) -> str:
+        return f"{part} of {whole}"
+
+    yield table(
+        result.changes,
+        {
+            "round": lambda c: c.round,
+            "agent": lambda c: c.agent,
+            "right to wrong": lambda c: of(c.lost, c.right),
+            "misled": lambda c: of(c.misled, c.tempted),
+            "wrong to right": lambda c: of(c.gained, c.wrong),
+            "convinced": lambda c: of(c.convinced, c.shown),
+        },
+        "Misled: right before, heard a wrong answer, and took it over. Convinced: wrong before, heard a right one",
+    )
+    tempted, misled = (sum(getattr(c, name) for c in result.changes) for name in ("tempted", "misled"))
+    shown, convinced = (sum(getattr(c, name) for c in result.changes) for name in ("shown", "convinced"))
+    if tempted and shown:
+        yield Text(
+            f"A wrong peer was believed by {misled / tempted:.0%} of those who were right ({of(misled, tempted)}), "
+            f"a right one by {convinced / shown:.0%} of those who were wrong ({of(convinced, shown)})."
+        )
+
+
+def _together(result: DebateResult) -> Table:
+    names = list(result.correlations)
+    rows = [(a, *(number(result.correlations[a][b], 2) for b in names)) for a in names]
+    return Table(("", *names), rows, "Correlation of errors, of the agents' own answers: at 1 voting adds nothing")
+
+
+def _calibration(result: DebateResult) -> Table:
+    rows = [
+        (each.kind, each.round, state, scores)
+        for each in result.calibration
+        for state, scores in (("as given", each.before), (f"fitted on {result.dev} questions", each.after))
+        if scores is not None
+    ]
+    return table(
+        rows,
+        {
+            "confidence": lambda row: row[0],
+            "round": lambda row: row[1],
+            "": lambda row: row[2],
+            "answers": lambda row: row[3].answers,
+            "ECE": lambda row: number(row[3].ece, 3),
+            "Brier": lambda row: number(row[3].brier, 3),
+            "AUROC": lambda row: number(row[3].auroc, 3),
+            "within a question": lambda row: f"{number(row[3].within, 3)} of {row[3].pairs}",
+        },
+        "Within a question: how often, of a right and a wrong answer to it, the right one has the higher confidence",
+    )
+
+
 # -- a debate as people read one ------------------------------------------------------------------------------------
 
 
 def _story(told: Telling, question: Question, turns: Sequence[Turn]) -> Iterator[Block]:
     """Who said what in which round, with changes of mind and votes marked."""
     yield Heading(f"Debate {question.id}: {told.why}" if question.answer is not None else "The debate")
-    yield Text(question.prompt())
+    yield Text(question.text + (f" ({', '.join(question.choices)})" if question.choices else ""))
     rows: list[Sequence[str]] = []
-    before: dict[str, str | None] = {}
+    held: dict[str, str | None] = {}
     agents = {turn.agent: place for place, turn in enumerate(turns) if turn.arm == "debate"}
-    for number, said in enumerate(by_round(turns, "debate", agents).get(question.id, ())[: len(told.votes)]):
+    rounds = by_round(turns, "debate", agents)[question.id]
+    for place, (said, vote) in enumerate(zip(rounds, told.votes, strict=False)):  # later rounds were not voted on
         for turn in said:
-            changed = f", was {known(before[turn.agent])}" if before.get(turn.agent, turn.answer) != turn.answer else ""
-            rows.append((str(number), turn.agent, _marked(question, turn.answer) + changed, _cut(turn)))
-            before[turn.agent] = turn.answer
-        vote = told.votes[number]
-        rows.append((str(number), "VOTE", _marked(question, vote.answer), _weight(vote)))
+            before = held.get(turn.agent, turn.answer)
+            changed = "" if before == turn.answer else f", was {known(before, otherwise='not to be read')}"
+            rows.append((str(place), turn.agent, _marked(question, turn.answer) + changed, _cut(turn)))
+            held[turn.agent] = turn.answer
+        rows.append((str(place), "VOTE", _marked(question, vote.answer), _weight(vote)))
     right = f"Right is {question.answer}. " if question.answer is not None else ""
     yield Table(("round", "who", "answer", "said"), rows, f"{right}Changes of mind are marked by what was held before")
 

@@ -6,7 +6,7 @@ from typing import Literal
 from agentlab.answers.calibration import Bin
 from agentlab.debate.config import Confidence, Rule
 from agentlab.debate.config import Control as Against
-from agentlab.runs.document import Block, Bounded, Document, Heading, Plain, Share, Table, Text, known, number, table
+from agentlab.runs.document import Block, Bounded, Document, Plain, Share, Table, Text, known, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.stats.control import Control
 
@@ -182,6 +182,13 @@ class DebateResult(Document):
         return [*found, self._arms()] if self.arms else found
 
     def _topic(self) -> Iterator[Block]:
+        for told in self.telling:
+            vote, changed = told.votes[-1], sum(each.first != each.last for each in self.positions)
+            tied = ", a tie that the order of the agents decided" if vote.tied else ""
+            yield Text(
+                f"After round {len(told.votes) - 1} the vote by {self.rule} is for {known(vote.answer)}, with "
+                f"{vote.share:.0%} of the weight{tied}; {changed} of {len(self.positions)} agents changed their mind."
+            )
         yield table(
             self.positions,
             {
@@ -192,10 +199,6 @@ class DebateResult(Document):
             },
             "Positions",
         )
-        for told in self.telling:
-            for vote in told.votes[-1:]:
-                tied = ", a tie that the order of the agents decided" if vote.tied else ""
-                yield Text(f"Vote by {self.rule}: {known(vote.answer)} ({vote.share:.0%} of the weight{tied}).")
 
     def _arms(self) -> Table:
         level = next((arm.gain.level for arm in self.arms if arm.gain and arm.arm != self.against), 0.95)
@@ -215,103 +218,6 @@ class DebateResult(Document):
             "hold together at 95 %",
         )
 
-    def details(self) -> list[Block]:
-        """What the report shows besides."""
-        if not self.rounds:
-            return []
-        return [
-            Heading("Rounds"),
-            self._rounds(),
-            self._rules(),
-            Heading("Changes of mind"),
-            *self._changes(),
-            *self._together(),
-            *self._calibration(),
-        ]
-
-    def _rounds(self) -> Table:
-        agents = list(self.rounds[0].agents)
-        rows = [
-            (
-                str(each.round),
-                str(each.debated),
-                f"{each.unreadable / max(1, each.turns):.1%}",
-                *(str(each.agents[name]) for name in agents),
-                str(each.oracle),
-            )
-            for each in self.rounds
-        ]
-        caption = "Questions that were debated, answers that could not be read, and who was right; 95 % intervals"
-        return Table(("round", "debated", "unreadable", *agents, "anybody"), rows, caption)
-
-    def _rules(self) -> Table:
-        return table(
-            self.rules,
-            {
-                "round": lambda r: r.round,
-                "vote": lambda r: r.rule + (" *" if (r.round, r.rule) == (self.round, self.rule) else ""),
-                "right, 95 %": lambda r: str(r.accuracy),
-                "better by, points": lambda r: known(r.gain),
-            },
-            f"Every vote, and how much better it is than this: {NAMES[self.against].format(best=self.best)}. "
-            "* was named before the run; the others are exploratory",
-        )
-
-    def _changes(self) -> Iterator[Block]:
-        def of(part: int, whole: int) -> str:
-            return f"{part} of {whole}"
-
-        yield table(
-            self.changes,
-            {
-                "round": lambda c: c.round,
-                "agent": lambda c: c.agent,
-                "right to wrong": lambda c: of(c.lost, c.right),
-                "misled": lambda c: of(c.misled, c.tempted),
-                "wrong to right": lambda c: of(c.gained, c.wrong),
-                "convinced": lambda c: of(c.convinced, c.shown),
-            },
-            "Misled: right before, heard a wrong answer, and took it over. Convinced: wrong before, heard a right one",
-        )
-        tempted, misled = (sum(getattr(c, name) for c in self.changes) for name in ("tempted", "misled"))
-        shown, convinced = (sum(getattr(c, name) for c in self.changes) for name in ("shown", "convinced"))
-        if tempted and shown:
-            yield Text(
-                f"A wrong peer was believed by {misled / tempted:.0%} of those who were right ({of(misled, tempted)}), "
-                f"a right one by {convinced / shown:.0%} of those who were wrong ({of(convinced, shown)})."
-            )
-
-    def _together(self) -> Iterator[Block]:
-        names = list(self.correlations)
-        rows = [(a, *(number(self.correlations[a][b], 2) for b in names)) for a in names]
-        yield Table(("", *names), rows, "Correlation of errors, of the agents' own answers: at 1 voting adds nothing")
-
-    def _calibration(self) -> Iterator[Block]:
-        if not self.calibration:
-            return
-        yield Heading("Confidence")
-        rows = [
-            (
-                each.kind,
-                str(each.round),
-                state,
-                str(scores.answers),
-                number(scores.ece, 3),
-                number(scores.brier, 3),
-                number(scores.auroc, 3),
-                f"{number(scores.within, 3)} of {scores.pairs}",
-            )
-            for each in self.calibration
-            for state, scores in (("as given", each.before), ("fitted", each.after))
-            if scores is not None
-        ]
-        columns = ("confidence", "round", "", "answers", "ECE", "Brier", "AUROC", "within a question")
-        caption = (
-            f"Fitted on {self.dev} other questions. Within a question: how often, of a right and a wrong answer to it, "
-            "the right one has the higher confidence"
-        )
-        yield Table(columns, rows, caption)
-
 
 def sentence(control: Control, accuracy: Share | None) -> str:
     """The verdict in one sentence."""
@@ -321,7 +227,7 @@ def sentence(control: Control, accuracy: Share | None) -> str:
     low, value, high = (100 * (each or 0.0) for each in (control.low, control.estimate, control.high))
     return (
         f"{begins[control.verdict]}: {control.agent}, is right on {accuracy.value:.0%} of {control.n} questions, "
-        f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] against {control.control} ({control.budget})."
+        f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] against {control.control}, on {control.budget}."
     )
 
 

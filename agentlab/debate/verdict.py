@@ -195,7 +195,7 @@ def _control(
         metric="accuracy",
         unit="share of questions",
         direction="higher",
-        budget="the debate's tokens, question by question" if against == "samples" else "its own tokens",
+        budget="the debate's tokens" if against == "samples" else "its own tokens",
     )
     if config.topic is not None:
         return not_measured(what, 0, _LEVEL, "A topic has no right answer.")
@@ -272,11 +272,9 @@ def _telling(cases: Sequence[Case], held: Sequence[Sequence[Tallies]], config: D
     for case, tallies in zip(cases, held, strict=True):
         voted = [each.get(config.vote.rule, each["majority"]) for each in tallies[: primary(config) + 1]]
         before, after = (case.marks[tally.winner] for tally in (voted[0], voted[-1]))
-        why = "the topic"
-        if config.topic is None:
-            tied = "a tie" if len(voted[-1].leaders) > 1 else ""
-            why = tied if before == after else "from wrong to right" if after else "from right to wrong"
-        if not why or shown.get(why, 0) == _SHOWN:
+        unchanged = "a tie" if len(voted[-1].leaders) > 1 else "the vote did not change"
+        why = unchanged if before == after else "from wrong to right" if after else "from right to wrong"
+        if shown.get(why, 0) == _SHOWN:
             continue
         shown[why] = shown.get(why, 0) + 1
         votes_ = [Outcome(answer=t.winner, share=t.share, tied=len(t.leaders) > 1) for t in voted]
