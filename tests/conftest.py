@@ -118,8 +118,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pictures of a study are put together but not painted, which is half of a small one's time."""
-    monkeypatch.setattr("agentlab.nas.plots.png", lambda _: b"\x89PNG")
+    """The pictures of a report are put together but not painted, which is half of a small study's time."""
+    for module in ("agentlab.nas.plots", "agentlab.bench.load.plots"):
+        monkeypatch.setattr(f"{module}.png", lambda _: b"\x89PNG")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.cli.conftest import TINY, Answer
 Call = Callable[..., Answer]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("value", ["default", "run_0001"])
 def test_a_password_that_is_a_word_of_a_config_harms_no_run(
     agentlab: Call, monkeypatch: pytest.MonkeyPatch, value: str

@@ -15,7 +15,22 @@ from agentlab.models.store import find
 from tests.zygote import Forked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LONGEST = ("test_resume_after_kill", "test_launched", "test_pipeline", "test_study", "test_workers")
+LONGEST = (
+    "test_resume_after_kill",
+    "test_pipeline",
+    "test_launched",
+    "test_gguf_worker",
+    "test_persona_talk",
+    "test_train_adapter",
+    "test_router_soak",
+    "test_workers",
+    "test_serve_personas",
+    "test_gguf_prefix",
+    "test_hf_provider",
+    "test_router_faults",
+    "test_llm_bench",
+    "test_gguf_grammar",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

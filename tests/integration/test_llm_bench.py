@@ -30,6 +30,7 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run, RunSpec
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SCRIPT, TTFT, ITL = "ok-ttft200-itl10-n100", 200.0, 10.0
 _EXACT = 2.0  # milliseconds at p50
 _ROUNDS = 4
