@@ -250,11 +250,9 @@ def _rules(
 
 def _rereading(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> list[Share]:
     """The vote on arm `length` after each round."""
-    ended = [
-        [vote_by(config.vote.rule, c.length[: n + 1], fitted, config) for c in cases]
-        for n in range(config.protocol.rounds + 1)
-    ]
-    return [measures.share([c.marks[t.winner] for c, t in zip(cases, tallies, strict=True)]) for tallies in ended]
+    rule, numbers = config.vote.rule, range(config.protocol.rounds + 1)
+    right = [[c.marks[vote_by(rule, c.length[: n + 1], fitted, config).winner] for c in cases] for n in numbers]
+    return [measures.share(each) for each in right]
 
 
 def _positions(case: Case, fitted: Fitted, config: DebateConfig) -> list[Position]:

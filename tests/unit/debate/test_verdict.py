@@ -1,14 +1,18 @@
 """What is said of debates: planted effects come out as what they are, and too little says nothing."""
 
+import json
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentlab.answers.calibration import Platt
 from agentlab.debate.config import DebateConfig, VoteConfig
 from agentlab.debate.result import DebateResult
 from agentlab.debate.transcript import Ballot
 from agentlab.debate.verdict import verdict
-from agentlab.debate.voting import Fitted, fitted
+from agentlab.debate.voting import RULES, Fitted, fitted
 from agentlab.tasks.questions import Question
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, turn
 
@@ -215,3 +219,28 @@ def test_the_confidences_of_a_weighted_vote_are_those_that_were_fitted():
     boasts = NOTHING.model_copy(update={"calibration": {"logprob": {"cid": Platt(0.0, -4.0)}}})
     assert verdict(asked, turns, [], NOTHING, weighted, {}).accuracy == 0
     assert verdict(asked, turns, [], boasts, weighted, {}).accuracy == 1
+
+
+TURNS = st.lists(
+    st.tuples(*[st.lists(st.sampled_from([*TOWNS, None]), min_size=2, max_size=2)] * 3), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=40)
+@given(TURNS, st.sampled_from(RULES), st.sampled_from(["samples", "vote", "single", "length"]), st.booleans())
+def test_whatever_is_said_comes_to_figures_that_json_can_hold(answers, rule, against, stops):
+    """Of each question: what both agents say at first, in the debate, and rereading; some are over after that."""
+    asked = questions(len(answers))
+    turns = []
+    for q, (first, then, reread) in zip(asked, answers, strict=True):
+        over = stops and len(set(first)) == 1
+        for arm_, number, said in (("debate", 0, first), ("debate", 1, then), ("length", 1, reread)):
+            if not (over and number):
+                turns += [turn(q, n, a, arm=arm_, round=number) for n, a in zip(NAMES, said, strict=False)]
+    result = verdict(asked, turns, [], NOTHING, config(2, 1, {"rule": rule, "against": against}, judge="ann"), {})
+    json.dumps(result.model_dump(mode="json"), allow_nan=False)
+    assert DebateResult.model_validate(result.model_dump(mode="json")) == result
+    for row in result.rounds:
+        majority = next(r.accuracy.value for r in result.rules if (r.round, r.rule) == (row.round, "majority"))
+        assert max(majority, *(share.value for share in row.agents.values())) <= row.oracle.value
+    assert result.control.verdict == "not_measured"
