@@ -156,6 +156,9 @@ class OpenAICompatProvider(_Endpoint):
     """Any endpoint that speaks OpenAI's chat completions: OpenRouter, OpenAI, vLLM, llama.cpp, Ollama, LM Studio."""
 
     kind: Literal["openai_compat"]
+    lora: int | None = Field(
+        None, ge=0, description="Of a llama.cpp server: the adapter that answers, by its number there (/lora-adapters)."
+    )
 
 
 class AnthropicProvider(_Endpoint):

@@ -42,7 +42,10 @@ def build(name: str, provider: OpenAICompatProvider, surroundings: Surroundings)
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     transport = Transport(provider.base_url, surroundings.timeout, headers)
     endpoint = Endpoint(transport, key=key, key_name=provider.key_name, refusable=REFUSABLE)
-    return OpenAICompatModel(endpoint, extras=_EXTRAS.get(host_of(provider.base_url), {}))
+    extras = _EXTRAS.get(host_of(provider.base_url), {})
+    if provider.lora is not None:  # and no cache: what one adapter has read would answer for another
+        extras = {**extras, "lora": [{"id": provider.lora, "scale": 1.0}], "cache_prompt": False}
+    return OpenAICompatModel(endpoint, extras=extras)
 
 
 class OpenAICompatModel:

@@ -12,6 +12,8 @@ from agentlab.llm.config import LLMConfig
 from agentlab.llm.connections import Connections
 from agentlab.llm.provider_config import SHIPPED_KINDS, OpenAICompatProvider, PluginProvider, ScriptedProvider
 from agentlab.llm.providers import PROVIDERS, Surroundings, build
+from agentlab.llm.providers.openai_compat import request_body
+from agentlab.llm.types import Message, Request
 from agentlab.runs.redact import Redactor
 
 
@@ -46,3 +48,10 @@ def test_a_provider_that_makes_vectors_is_told_from_one_that_does_not(home):
     with pytest.raises(BadRequestError, match="no embeddings") as caught:
         connections.embedder("b")
     assert "openai_compat" in caught.value.hint
+
+
+def test_the_adapter_of_a_llama_cpp_server_goes_with_every_request(home):
+    compat = OpenAICompatProvider(kind="openai_compat", base_url="http://127.0.0.1:9/v1", lora=1)
+    body = request_body(Request("m", (Message("user", "Hi."),)), build("p", compat, Surroundings({}, home))._extras)
+    assert body["lora"] == [{"id": 1, "scale": 1.0}]
+    assert body["cache_prompt"] is False
