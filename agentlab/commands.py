@@ -146,6 +146,15 @@ COMMANDS: dict[str, Command] = {
             take_part="agentlab.persona.follow:take_part",
         ),
         Command(
+            name="debate",
+            config="agentlab.debate.config:DebateConfig",
+            result="agentlab.debate.result:DebateResult",
+            prepare="agentlab.debate.run:prepare",
+            foresee="agentlab.debate.run:foresee",
+            narrate="agentlab.debate.result:narrate",
+            measured="agentlab.debate.config:MEASURED",
+        ),
+        Command(
             name="llm-bench",
             config="agentlab.bench.config:BenchConfig",
             result="agentlab.bench.result:BenchResult",

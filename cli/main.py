@@ -15,7 +15,7 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError, DataError, Interrupted, MissingError, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
-from . import adapters, configs, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve, train_persona
+from . import adapters, configs, debate, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve, train_persona
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
@@ -71,6 +71,7 @@ app = typer.Typer(
 )
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
 app.add_typer(train_persona.app, name="train-persona", rich_help_panel="Experiments")
+app.add_typer(debate.app, name="debate", rich_help_panel="Experiments")
 app.add_typer(pipeline.app, name="pipeline", rich_help_panel="Experiments")
 app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
 app.add_typer(llm.app, name="llm", rich_help_panel="Language models")

@@ -29,10 +29,10 @@ class AgentConfig(StrictModel):
 
 
 class QuestionsConfig(StrictModel):
-    """Labelled questions: a file, or a set that is generated."""
+    """Labelled questions, where there is no topic: a file, or else a set that is generated."""
 
     file: EnvText | None = Field(None, description="JSONL with question, answer and perhaps choices in each line.")
-    generate: str | None = Field(None, description="A set that agentlab makes, such as capitals.")
+    generate: str = Field("capitals", description="A set that agentlab makes, where there is no file.")
     count: int = Field(120, ge=1, le=100_000, description="Questions, the first of the file or of the set.")
     dev: float = Field(
         0.2, ge=0, lt=1, description="Share of them on which agents, calibration and votes are fitted; never scored."
@@ -88,7 +88,10 @@ class DebateConfig(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of samples, order of choices and random peers.")
     topic: str | None = Field(None, max_length=20_000, description="What is debated; null asks `questions`.")
-    questions: QuestionsConfig = Field(QuestionsConfig(), description="What is debated where there is no topic.")
+    positions: tuple[str, ...] = Field(
+        ("yes", "no"), max_length=32, description="Answers to choose from on a topic; empty leaves it to the agents."
+    )
+    questions: QuestionsConfig = Field(QuestionsConfig(), description="What is debated otherwise.")
     agents: tuple[AgentConfig, ...] = Field((), max_length=64, description="Who debates.")
     base: EnvText = Field("smollm2-135m", description="Model of agents without one: a name or checkpoint folder.")
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models of agents that name one.")
@@ -127,10 +130,10 @@ class DebateConfig(StrictModel):
             yield ("protocol", "peers"), f"{len(names)} agents have {len(names) - 1} peers each"
 
     def _what(self) -> Iterator[tuple[Key, str]]:
-        sources = [self.topic, self.questions.file, self.questions.generate]
-        given = sum(source is not None for source in sources)
-        if given != 1:
-            yield ("topic",), "give one thing to debate: a topic, questions.file or questions.generate"
+        if len({position.casefold() for position in self.positions}) < len(self.positions) or len(self.positions) == 1:
+            yield ("positions",), "give at least two different positions, or none"
+        if self.topic is not None and self.questions.file is not None:
+            yield ("topic",), "give one thing to debate: a topic or questions.file"
 
 
 MEASURED = Basis(

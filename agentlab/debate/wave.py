@@ -49,6 +49,7 @@ class Wave:
     """The questions, what was said about them in each arm, and how long that took. See `debate`, `control`."""
 
     setting: Setting
+    name: str
     questions: Sequence[Question]
     rounds: dict[str, list[list[Turn]]] = field(default_factory=dict)  # of the debate, by question
     turns: list[Turn] = field(default_factory=list)

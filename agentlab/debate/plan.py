@@ -1,0 +1,97 @@
+"""What a debate is going to do: who answers, how often, and what the verdict will be about."""
+
+from collections.abc import Sequence
+
+from agentlab.debate.config import DebateConfig
+from agentlab.debate.protocol import listeners, split
+from agentlab.runs.document import Block, Document, Plain, Table, Text, table
+from agentlab.tasks.questions import Question
+
+
+class PlannedAgent(Plain):
+    """One who will debate; `hears` are the peers of the first round on the first question."""
+
+    name: str
+    answers: str
+    persona: str
+    hears: list[str]
+
+
+class DebatePlan(Document):
+    """The answer of `--dry-run` and of `--rounds 0`. Turns and tokens are the most there can be."""
+
+    agents: list[PlannedAgent]
+    base: str | None
+    imports: bool
+    questions: int
+    dev: int
+    rounds: int
+    turns: int
+    answer_tokens: int
+    verdict: str
+
+    def blocks(self) -> list[Block]:
+        """Agents, then the extent."""
+        agents = table(
+            self.agents,
+            {
+                "agent": lambda a: a.name,
+                "answers through": lambda a: a.answers,
+                "persona": lambda a: a.persona,
+                "hears": lambda a: ", ".join(a.hears) or "nobody",
+            },
+        )
+        put_aside = f", {self.dev} of them to fit on" if self.dev else ""
+        rows = [
+            ("questions", f"{self.questions}{put_aside}"),
+            ("rounds", f"{self.rounds} after everybody's own answer"),
+            ("turns", f"at most {self.turns:,}, of {self.answer_tokens:,} tokens in all"),
+        ]
+        imported = ", imported first (half a minute, once)" if self.imports else ""
+        found: list[Block] = [
+            agents,
+            Table(("plan", ""), [*rows, *([("base", self.base + imported)] if self.base else [])]),
+        ]
+        return [*found, Text(self.verdict)]
+
+
+def plan_of(config: DebateConfig, questions: Sequence[Question], base: str | None, *, imports: bool) -> DebatePlan:
+    """The plan. `base` is the checkpoint of agents without a model, if there are any; it may have to be imported."""
+    names, dev = [agent.name for agent in config.agents], split(config, questions)[0]
+    own, again = len(names), len(names) * config.protocol.rounds
+    scored = 0 if config.topic is not None else len(questions) - len(dev)
+    turns = len(questions) * (own + again) + scored * (again + config.vote.samples)
+    agents = [
+        PlannedAgent(
+            name=agent.name,
+            answers=agent.model or (f"the base under {agent.adapter}" if agent.adapter else "the base"),
+            persona=" ".join(agent.system.split())[:60],
+            hears=[names[peer] for peer in listeners(config, questions[0].id, 1, place)],
+        )
+        for place, agent in enumerate(config.agents)
+    ]
+    return DebatePlan(
+        agents=agents,
+        base=base,
+        imports=imports,
+        questions=len(questions),
+        dev=len(dev),
+        rounds=config.protocol.rounds,
+        turns=turns,
+        answer_tokens=turns * config.turn.max_tokens,
+        verdict=aim(config),
+    )
+
+
+def aim(config: DebateConfig) -> str:
+    """What the verdict is about, in words."""
+    if config.topic is not None:
+        return "A topic has no right answer: positions and a vote, and no verdict on debating."
+    round_ = config.protocol.rounds if config.vote.round is None else config.vote.round
+    against = {
+        "samples": "the best agent alone, asked as often as the debate's tokens allow",
+        "vote": "the vote on everybody's own answers",
+        "single": "the best agent's own answer",
+        "length": "the same debate with one's own earlier answers in place of the peers'",
+    }[config.vote.against]
+    return f"The verdict: the {config.vote.rule} vote after round {round_} against {against}. All else is exploratory."

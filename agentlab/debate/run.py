@@ -1,0 +1,223 @@
+"""`agentlab debate`: checks, plans, holds the debates and what is held against them, and reports."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from agentlab import machine
+from agentlab.debate import protocol
+from agentlab.debate.config import AgentConfig, DebateConfig
+from agentlab.debate.plan import DebatePlan, plan_of
+from agentlab.debate.result import DebateResult, write_debate_report
+from agentlab.debate.routed import RoutedSpeakers
+from agentlab.debate.speakers import Panel, Speakers
+from agentlab.debate.transcript import Ballot, Turn
+from agentlab.debate.verdict import Fitted, fitted, verdict
+from agentlab.debate.wave import Setting, Wave
+from agentlab.errors import RunMismatchError, UsageError
+from agentlab.llm.recorder import RunRecorder
+from agentlab.llm.router import Router
+from agentlab.models.base_model import find_base, imported
+from agentlab.runs.context import Context
+from agentlab.runs.events import Event, noted, require_unchanged
+from agentlab.runs.journal import read_events
+from agentlab.runs.manifest import Metric, Tokens
+from agentlab.runs.run import Outcome, Run
+from agentlab.tasks.questions import Kind, Question, digest, generated, read_questions
+
+READ, FITTED, HELD, THREADS = "questions.read", "dev.fitted", "wave.finished", "threads.chosen"
+
+
+@dataclass(frozen=True)
+class DebateExperiment:
+    """Checked agents and questions."""
+
+    config: DebateConfig
+    context: Context
+    questions: tuple[Question, ...]
+
+    def plan(self) -> DebatePlan:
+        """Who would debate about what, and how much would be said."""
+        local = any(agent.model is None for agent in self.config.agents)
+        base = find_base(self.config.base, self.context.workspace) if local else None
+        imports = base is not None and not base.path.is_dir()
+        return plan_of(self.config, self.questions, None if base is None else str(base.path), imports=imports)
+
+    def run(self, run: Run) -> tuple[DebateResult, Outcome]:
+        """Hold the debates, or go on with them."""
+        with self.opened(run) as debates:
+            while (wave := debates.next()) is not None:
+                while wave.open:
+                    wave.speak()
+                wave.judge()
+                debates.finish(wave)
+            return debates.conclude()
+
+    @contextmanager
+    def opened(self, run: Run) -> Iterator["Debates"]:
+        """The debates with everybody there who answers."""
+        config = self.config
+        dev = len(protocol.split(config, self.questions)[0])
+        run.emit_once(READ, count=len(self.questions), dev=dev, sha256=digest(self.questions))
+        count = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+        run.emit_once(THREADS, count=count)
+        with ExitStack() as stack:
+            stack.enter_context(machine.torch_threads(count))
+            panel = Panel(self._speakers(run, stack))
+            json = [_in_json(config, agent) for agent in config.agents]
+            setting = Setting(config, panel, json, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json")))
+            yield Debates(self, run, setting)
+
+    def _speakers(self, run: Run, stack: ExitStack) -> dict[str, Speakers]:
+        config, context = self.config, self.context
+        found: dict[str, Speakers] = {}
+        if config.llm.models and any(agent.model for agent in config.agents):
+            router = stack.enter_context(
+                Router(
+                    config.llm,
+                    env=context.env,
+                    workspace=context.workspace,
+                    recorder=RunRecorder(run),
+                    stop=context.stop,
+                )
+            )
+            models = {agent.name: agent.model for agent in config.agents if agent.model is not None}
+            found |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
+        own = [agent for agent in config.agents if agent.model is None]
+        if own:
+            from agentlab.debate.local import LocalSpeakers
+
+            base = find_base(config.base, context.workspace)
+            if base.source is not None:
+                run.stream("base.importing", base.name)
+            path = imported(base)
+            local = stack.enter_context(LocalSpeakers(config, path, context.workspace, context.stop.check))
+            found |= dict.fromkeys((agent.name for agent in own), local)
+        return found
+
+
+class Debates:
+    """The debates of a run: which wave is next, and what becomes of all of them. A graph may drive it as well."""
+
+    def __init__(self, experiment: DebateExperiment, run: Run, setting: Setting) -> None:
+        self.run, self.setting, self._stop = run, setting, experiment.context.stop
+        self._config, self._questions = experiment.config, experiment.questions
+        self._dev, self._test = protocol.split(self._config, self._questions)
+        size = max(1, self._config.rows // len(self._config.agents))
+        self._waves = [
+            (f"{name}-{start // size + 1:03d}", part[start : start + size])
+            for name, part in (("dev", self._dev), ("test", self._test))
+            for start in range(0, len(part), size)
+        ]
+
+    def next(self) -> Wave | None:
+        """The first wave that is not finished; None: all are."""
+        self._stop.check()
+        for name, part in self._waves:
+            if not self.run.has(HELD, name):
+                if part[0] in self._test:
+                    self.fitted()
+                return Wave(self.setting, name, part)
+        return None
+
+    def fitted(self) -> Fitted:
+        """What the questions put aside for it tell: on which agents and confidences one may rely. Told once."""
+        if not self.run.has(FITTED):
+            ids = {question.id for question in self._dev}
+            turns = [turn for turn in turns_of(self.run.events) if turn.question in ids]
+            self.run.emit(FITTED, **fitted(self._dev, turns, self._config).model_dump(mode="json"))
+        return Fitted.model_validate(noted(self.run.events, FITTED))
+
+    def finish(self, wave: Wave) -> None:
+        """What is held against the debates of a wave, and the record of all that was said: all of it, or nothing."""
+        if self._config.topic is None and wave.questions[0] in self._test:
+            wave.control(self.fitted().best)
+        wave.forget()
+        self.run.emit(
+            HELD,
+            wave.name,
+            questions=[question.id for question in wave.questions],
+            turns=[turn.model_dump(mode="json") for turn in wave.turns],
+            ballots=[ballot.model_dump(mode="json") for ballot in wave.ballots],
+            seconds={arm: round(seconds, 3) for arm, seconds in wave.seconds.items()},
+        )
+
+    def conclude(self) -> tuple[DebateResult, Outcome]:
+        """What it came to, the transcript and the report."""
+        turns, ballots = turns_of(self.run.events), ballots_of(self.run.events)
+        rng = np.random.default_rng(self._config.seed)
+        result = verdict(self._test, turns, ballots, self.fitted(), self._config, rng)
+        self.run.write_text("transcript.jsonl", "".join(f"{turn.model_dump_json()}\n" for turn in turns))
+        self.run.write_json("transcript.schema.json", Turn.model_json_schema())
+        write_debate_report(self.run, result, self._questions, turns)
+        return result, self._outcome(result, turns)
+
+    def _outcome(self, result: DebateResult, turns: Sequence[Turn]) -> Outcome:
+        tokens = Tokens(
+            input=sum(turn.input_tokens for turn in turns), output=sum(turn.output_tokens for turn in turns)
+        )
+        metrics = {}
+        if result.accuracy is not None:
+            metrics["accuracy"] = Metric(value=result.accuracy, direction="higher")
+        return Outcome(metrics, result.control, tokens)
+
+
+def turns_of(events: Iterable[Event]) -> list[Turn]:
+    """All turns of a run, in the order in which they were finished."""
+    return [Turn.model_validate(turn) for event in events if event.type == HELD for turn in event.data["turns"]]
+
+
+def ballots_of(events: Iterable[Event]) -> list[Ballot]:
+    """All verdicts of the judge, as `turns_of`."""
+    return [Ballot.model_validate(each) for event in events if event.type == HELD for each in event.data["ballots"]]
+
+
+def _in_json(config: DebateConfig, agent: AgentConfig) -> bool:
+    """Whether an agent's answers are JSON that its model is held to."""
+    if config.turn.form == "text" or agent.model is None:
+        return False
+    return config.turn.form == "json" or "schema" in config.llm.caps(agent.model)
+
+
+def prepare(config: DebateConfig, context: Context) -> DebateExperiment:
+    """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
+    if config.protocol.rounds == 0:
+        raise UsageError("With 0 rounds nobody debates.", hint="Add --dry-run to check and plan, or use --rounds 1.")
+    return foresee(config, context)
+
+
+def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
+    """The same for a plan, which may have no rounds."""
+    questions = read(config, context)
+    events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
+    changed = RunMismatchError(
+        "The questions are not what they were when the run began.",
+        hint="Put the file back as it was, or begin a new run.",
+    )
+    require_unchanged(noted(events, READ), changed, sha256=digest(questions))
+    if any(agent.model is None for agent in config.agents):
+        from agentlab.debate.local import check_agents
+
+        check_agents(config, context.workspace)
+    if any(agent.model is not None for agent in config.agents):
+        with Router(config.llm, env=context.env, workspace=context.workspace) as router:
+            router.check()
+    return DebateExperiment(config, context, questions)
+
+
+def read(config: DebateConfig, context: Context) -> tuple[Question, ...]:
+    """What is debated.
+
+    Raises:
+        MissingFileError, DataError: the file of questions is absent or not what it should be.
+        UsageError: there are not so many questions.
+    """
+    asked = config.questions
+    if config.topic is not None:
+        kind: Kind = "choice" if config.positions else "text"
+        return (Question("topic", config.topic, None, config.positions, kind),)
+    if asked.file is not None:
+        return read_questions(context.workspace.resolve(asked.file))[: asked.count]
+    return generated(asked.generate, asked.count, config.seed)

@@ -1,0 +1,93 @@
+"""`agentlab debate`: agents answer, hear one another and vote; the report says whether that beat plain voting."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import CONFIG, Contract, DefaultsToRun, InOrder, from_here, screen_of, with_contract
+
+app = typer.Typer(cls=DefaultsToRun, help="Debate: agents answer, hear one another, and vote.")
+
+_EXAMPLES = """Examples:
+
+  # a minute, on the embedded model
+
+  agentlab debate demo
+
+  # a topic: what everybody says, who changes their mind, and the vote
+
+  agentlab debate --topic "Should a city plant more trees?" --rounds 3
+
+  # your own questions: one per line, {"question": ..., "choices": [...], "answer": ...}
+
+  agentlab debate --questions quiz.jsonl --rounds 1
+
+  # personas that train-persona made, in one batch
+
+  agentlab debate --adapter persona_a --adapter persona_b --adapter persona_c --topic "..."
+
+  # is everything there? nothing is loaded and nothing asked
+
+  agentlab debate --rounds 0
+
+  # go on after a Ctrl-C
+
+  agentlab debate --resume last
+"""
+
+
+@app.command("run", cls=InOrder, epilog=_EXAMPLES)
+@with_contract("max_cost")
+def run(
+    ctx: typer.Context,
+    contract: Contract,
+    topic: Annotated[str | None, typer.Option(metavar="TEXT", help="What is debated.", rich_help_panel=CONFIG)] = None,
+    questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labelled questions, JSONL.", rich_help_panel=CONFIG)
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=0, help="After everybody's own answer; 0 checks and plans.", rich_help_panel=CONFIG),
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An agent: the base under this adapter. Repeat it.", rich_help_panel=CONFIG),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
+    ] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="KIND", help="none, ring, star, random, full.", rich_help_panel=CONFIG)
+    ] = None,
+    vote: Annotated[
+        str | None, typer.Option(metavar="RULE", help="The vote that the verdict is about.", rich_help_panel=CONFIG)
+    ] = None,
+) -> None:
+    """Let agents debate, and measure whether it was worth it.
+
+    Everybody answers alone, then hears peers and answers again. Beside the debate stand plain votes, the best agent
+    asked as often for as many tokens, and a debate with oneself; one sentence says whether debating helped.
+    """
+    from dataclasses import replace
+
+    from .launch import launch
+
+    flags: dict[str, tuple[str, Any]] = {
+        "topic": ("--topic", topic),
+        "questions.file": ("--questions", None if questions is None else str(Path.cwd() / questions)),
+        "protocol.rounds": ("--rounds", rounds),
+        "agents": ("--adapter", None if not adapter else [_agent(name) for name in adapter]),
+        "base": ("--base", None if base is None else from_here(base)),
+        "protocol.topology": ("--topology", topology),
+        "vote.rule": ("--vote", vote),
+    }
+    if rounds == 0:
+        contract = replace(contract, dry_run=True)
+    launch("debate", contract, contract.overrides(**flags), screen_of(ctx))
+
+
+def _agent(name: str) -> dict[str, str]:
+    """An agent called like its adapter."""
+    place = from_here(name)
+    return {"name": Path(place).name, "adapter": place}

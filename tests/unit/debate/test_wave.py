@@ -1,0 +1,140 @@
+"""A wave asks what the protocol says, and no more; speakers here follow a script."""
+
+from collections.abc import Callable, Sequence
+
+from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, VoteConfig
+from agentlab.debate.speakers import Asked, Panel, Said
+from agentlab.debate.wave import Setting, Wave
+from agentlab.tasks.questions import Question
+
+NAMES = ("ann", "bob", "cat")
+QUESTIONS = [Question(f"q{n}", f"Is {n} even?", "yes", ("yes", "no"), "choice") for n in range(2)]
+
+
+class Scripted:
+    """Answers by a function of what is asked."""
+
+    def __init__(self, script: Callable[[Asked], Said]) -> None:
+        self._script = script
+        self.calls: list[list[Asked]] = []
+        self.forgotten: list[str] = []
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        self.calls.append(list(asked))
+        return [self._script(each) for each in asked]
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        self.forgotten += dialogues
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @property
+    def asked(self) -> list[Asked]:
+        return [each for call in self.calls for each in call]
+
+
+def said(answer: str, tokens: int = 10) -> Said:
+    return Said(f"Because.\nAnswer: {answer}", choice=answer, input_tokens=tokens, output_tokens=5)
+
+
+def wave(script: Callable[[Asked], Said], vote: VoteConfig | None = None, **protocol: object) -> tuple[Wave, Scripted]:
+    config = DebateConfig(
+        agents=tuple(AgentConfig(name=name) for name in NAMES),
+        protocol=ProtocolConfig(**protocol),  # type: ignore[arg-type] # as in YAML
+        vote=vote or VoteConfig(),
+    )
+    fake = Scripted(script)
+    return Wave(Setting(config, Panel(dict.fromkeys(NAMES, fake)), [False] * 3), "test-001", QUESTIONS), fake
+
+
+def debated(found: Wave) -> Wave:
+    while found.open:
+        found.speak()
+    found.judge()
+    return found
+
+
+def split_on_first(asked: Asked) -> Said:
+    """All say yes, but ann says no to q0 at first."""
+    return said("no" if asked.agent == "ann" and asked.id.startswith("q0") and len(asked.messages) == 1 else "yes")
+
+
+def test_only_questions_on_which_they_differ_are_asked_again() -> None:
+    found, fake = wave(split_on_first, rounds=3)
+    debated(found)
+    assert [len(call) for call in fake.calls] == [6, 3]
+    assert [len(found.rounds[q.id]) for q in QUESTIONS] == [2, 1]
+    assert {each.id.split("/")[0] for each in fake.calls[1]} == {"q0"}
+
+
+def test_every_turn_has_a_name_and_a_seed_of_its_own() -> None:
+    found, fake = wave(lambda asked: said("no" if asked.agent == "ann" else "yes"), rounds=2)
+    debated(found).control("bob")
+    assert len({each.id for each in fake.asked}) == len(fake.asked)
+    assert len({each.seed for each in fake.asked}) == len(fake.asked)
+
+
+def test_the_length_control_speaks_as_often_as_the_debate_did() -> None:
+    found, _ = wave(split_on_first, rounds=3)
+    debated(found).control("bob")
+    length = [turn for turn in found.turns if turn.arm == "length"]
+    assert {turn.question for turn in length} == {"q0"}
+    assert [turn.round for turn in length] == [1, 1, 1]
+
+
+def test_the_best_agent_is_asked_alone_until_it_has_spent_what_the_debate_did() -> None:
+    found, fake = wave(split_on_first, rounds=3)
+    debated(found).control("bob")
+    for question, tokens in (("q0", 90), ("q1", 45)):
+        samples = [turn for turn in found.turns if turn.arm == "samples" and turn.question == question]
+        assert sum(turn.tokens for turn in samples) == tokens
+        assert {turn.agent for turn in samples} == {"bob"}
+        assert [turn.sample for turn in samples] == list(range(len(samples)))
+    assert {each.temperature for each in fake.asked if "/samples/" in each.id} == {0.7}
+    assert all(len(each.messages) == 1 for each in fake.asked if "/samples/" in each.id)
+
+
+def test_samples_end_at_their_limit() -> None:
+    found, _ = wave(lambda asked: said("yes" if asked.agent == "ann" else "no"), VoteConfig(samples=4), rounds=4)
+    debated(found).control("ann")
+    assert sum(turn.arm == "samples" for turn in found.turns) == 8
+
+
+def test_a_turn_that_fails_harms_no_other() -> None:
+    found, _ = wave(lambda asked: Said(error="LLMTimeoutError: silent") if asked.agent == "bob" else said("yes"))
+    debated(found)
+    assert [turn.error for turn in found.rounds["q0"][0]] == ["", "LLMTimeoutError: silent", ""]
+    assert [turn.answer for turn in found.rounds["q0"][-1]] == ["yes", None, "yes"]
+    assert len(found.rounds["q0"]) == 2
+
+
+def test_a_chat_that_does_not_fit_is_asked_again_with_less() -> None:
+    def script(asked: Asked) -> Said:
+        if asked.agent == "cat" and len(asked.messages) > 1 and not asked.id.endswith("brief"):
+            return Said(error="too long", overflow=True)
+        return said("no" if asked.agent == "ann" else "yes")
+
+    found, fake = wave(script, rounds=1)
+    debated(found)
+    assert [len(call) for call in fake.calls] == [6, 6, 2]
+    assert found.rounds["q0"][1][2].answer == "yes"
+
+
+def test_the_judge_sees_both_orders_and_one_who_prefers_a_place_finds_no_difference() -> None:
+    def script(asked: Asked) -> Said:
+        if "/judge/" in asked.id:
+            return Said(choice="A", input_tokens=7)
+        return said("no" if asked.agent == "ann" else "yes")
+
+    found, fake = wave(script, judge="cat", rounds=1)
+    debated(found)
+    assert [len(call) for call in fake.calls] == [6, 6, 4]
+    assert [(each.round, each.answer, each.input_tokens) for each in found.ballots] == [(1, "no", 14)] * 2
+    assert all(each.max_tokens == 0 for each in fake.calls[-1])
+
+
+def test_what_was_remembered_is_let_go_of() -> None:
+    found, fake = wave(split_on_first)
+    debated(found).forget()
+    assert {each.dialogue for each in fake.asked} <= set(fake.forgotten)
