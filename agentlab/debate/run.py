@@ -48,11 +48,10 @@ class DebateExperiment:
     def run(self, run: Run) -> tuple[DebateResult, Outcome]:
         """Hold the debates, or go on with them."""
         with self.opened(run) as debates:
-            while (wave := debates.next()) is not None:
+            while (wave := debates.wave) is not None:
                 while wave.open:
                     wave.speak()
-                wave.judge()
-                debates.finish(wave)
+                debates.finish()
             return debates.conclude()
 
     @contextmanager
@@ -99,7 +98,7 @@ class DebateExperiment:
 
 
 class Debates:
-    """The debates of a run: which wave is next, and what becomes of all of them. A graph may drive it as well."""
+    """The debates of a run, wave by wave: the one in work (None: all are done), and what comes of all of them."""
 
     def __init__(self, experiment: DebateExperiment, run: Run, setting: Setting) -> None:
         self.run, self.setting, self._stop = run, setting, experiment.context.stop
@@ -111,8 +110,9 @@ class Debates:
             for name, part in (("dev", self._dev), ("test", self._test))
             for start in range(0, len(part), size)
         ]
+        self.wave = self._next()
 
-    def next(self) -> Wave | None:
+    def _next(self) -> Wave | None:
         """The first wave that is not finished; None: all are."""
         self._stop.check()
         for name, part in self._waves:
@@ -130,8 +130,11 @@ class Debates:
             self.run.emit(FITTED, **fitted(self._dev, turns, self._config).model_dump(mode="json"))
         return Fitted.model_validate(noted(self.run.events, FITTED))
 
-    def finish(self, wave: Wave) -> None:
-        """What is held against the debates of a wave, and the record of all that was said: all of it, or nothing."""
+    def finish(self) -> None:
+        """The end of a wave that is settled: the judge, what is held against it, and the record of it, whole or not."""
+        wave = self.wave
+        assert wave is not None
+        wave.judge()
         if self._config.topic is None and wave.questions[0] in self._test:
             wave.control(self.fitted().best)
         wave.forget()
@@ -143,6 +146,7 @@ class Debates:
             ballots=[ballot.model_dump(mode="json") for ballot in wave.ballots],
             seconds={arm: round(seconds, 3) for arm, seconds in wave.seconds.items()},
         )
+        self.wave = self._next()
 
     def conclude(self) -> tuple[DebateResult, Outcome]:
         """What it came to, the transcript and the report."""

@@ -1,23 +1,29 @@
-"""The architecture search as a LangGraph graph: planner -> executor -> evaluator -> update, until the budget is spent.
+"""Capabilities as LangGraph graphs. Needs the extra `langgraph`.
 
-    from agentlab.integrations.langgraph import nas_graph
+    nas     planner -> executor -> evaluator -> update, until the budget is spent
+    debate  agent -> metrics, until a wave of questions is settled; then judge, until no wave is left
 
-    graph = nas_graph("demo", overrides={"llm": "none"})
-    state = graph.invoke({})
+    from agentlab.integrations.langgraph import debate_graph, nas_graph
+
+    state = nas_graph("demo", overrides={"llm": "none"}).invoke({})
     state["result"]["winner"]["test_mse"]
 
-The nodes call the same step functions as `agentlab nas`, in a run folder like any other: the trials are identical, and
-a graph that was killed is gone on with by `agentlab runs resume`. Needs the extra `langgraph`.
+The nodes call the same step functions as the commands, in a run folder like any other: trials and transcripts are
+identical, and a graph that was killed is gone on with by `agentlab runs resume`.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
+from agentlab.debate.config import DebateConfig
+from agentlab.debate.protocol import agreed
+from agentlab.debate.run import Debates
 from agentlab.errors import MissingExtraError
 from agentlab.nas.config import NasConfig
-from agentlab.nas.run import NasExperiment, OpenStudy
+from agentlab.nas.run import OpenStudy
 from agentlab.study import steps
 
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 _RECURSION = 1_000_000  # LangGraph counts every node; what bounds a search is its own budget
 
 Step = Callable[[steps.Study], object]
+Opened = TypeVar("Opened", OpenStudy, Debates)
 
 _STEPS: dict[str, Step] = {
     "planner": lambda study: steps.plan(study, study.state),
@@ -62,45 +69,133 @@ def nas_graph(
     Raises:
         MissingExtraError: LangGraph is not installed.
     """
+
+    def begin() -> "_Work[OpenStudy]":
+        return _Work.begin("nas", config, overrides or {}, runs_dir, _nas_state)
+
+    steps_ = {name: _of_study(step) for name, step in _STEPS.items()}
+    route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
+    return _graph(NasState, "agentlab-nas", begin, steps_, route)
+
+
+def _of_study(step: Step) -> "Callable[[_Work[OpenStudy]], object]":
+    return lambda work: step(work.opened.study)
+
+
+def _next_trial(state: NasState) -> str:
+    return "conclude" if state["done"] else "planner"
+
+
+def _nas_state(search: OpenStudy) -> dict[str, Any]:
+    state = search.study.state
+    best = state.best
+    return {
+        "trials": len(state.judged),
+        "best_run_id": best.id if best else None,
+        "best_val_mse": best.value if best else None,
+        "done": steps.over(search.study, state),
+    }
+
+
+class DebateState(TypedDict, total=False):
+    """What travels through the graph: the run folder, the wave, its round and open questions, the result in the end."""
+
+    run: str
+    wave: str
+    round: int
+    open: int
+    agreed: int
+    done: bool
+    result: dict[str, Any]
+
+
+def debate_graph(
+    config: "DebateConfig | str | Path | None" = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    runs_dir: Path | None = None,
+) -> "CompiledStateGraph[DebateState, None, DebateState, DebateState]":
+    """As `nas_graph`, for debates; the state is a `DebateState`."""
+
+    def begin() -> "_Work[Debates]":
+        return _Work.begin("debate", config, overrides or {}, runs_dir, _debate_state)
+
+    steps_: dict[str, Callable[[_Work[Debates]], object]] = {
+        "agent": lambda work: work.opened.wave and work.opened.wave.speak(),
+        "metrics": lambda _: None,  # the state that every node leaves says it all
+        "judge": lambda work: work.opened.finish(),
+    }
+    route = {
+        "begin": (_next_round, ["agent", "conclude"]),
+        "metrics": (_next_round, ["agent", "judge"]),
+        "judge": (_next_round, ["agent", "conclude"]),
+    }
+    return _graph(DebateState, "agentlab-debate", begin, steps_, route)
+
+
+def _next_round(state: DebateState) -> str:
+    if state["done"]:
+        return "conclude"
+    return "agent" if state["open"] else "judge"
+
+
+def _debate_state(debates: Debates) -> dict[str, Any]:
+    wave = debates.wave
+    if wave is None:
+        return {"done": True}
+    return {
+        "wave": wave.name,
+        "round": max(map(len, wave.rounds.values()), default=0),
+        "open": len(wave.open),
+        "agreed": sum(agreed(rounds[-1]) for rounds in wave.rounds.values()),
+        "done": False,
+    }
+
+
+def _graph(
+    state_type: Any,
+    name: str,
+    begin: "Callable[[], _Work[Any]]",
+    steps_: "Mapping[str, Callable[[_Work[Any]], object]]",
+    route: Mapping[str, tuple[Callable[[Any], str], list[str]]],
+) -> Any:
+    """begin, the steps one after another, conclude; behind those in `route` a function says which of some places comes next."""
     try:
         from langgraph.graph import END, START, StateGraph
     except ImportError as error:
         raise MissingExtraError(
             "LangGraph is not installed.", hint="Install the extra: pip install -e '.[langgraph]'"
         ) from error
-    works: dict[str, _Work] = {}
+    works: dict[str, _Work[Any]] = {}
 
-    def begin(state: NasState) -> NasState:  # noqa: ARG001 - LangGraph passes it by this name
-        work = _Work.begin(config, overrides or {}, runs_dir)
-        works[str(work.search.run.path)] = work
+    def first(state: Any) -> Any:  # noqa: ARG001 - LangGraph passes it by this name
+        work = begin()
+        works[str(work.opened.run.path)] = work
         return work.state()
 
-    def conclude(state: NasState) -> NasState:
+    def conclude(state: Any) -> Any:
         return works.pop(state["run"]).conclude()
 
-    graph = StateGraph(NasState)
-    graph.add_node("begin", begin)
-    for name, step in _STEPS.items():
-        graph.add_node(name, _node(works, step))
+    graph = StateGraph(state_type)
+    graph.add_node("begin", first)
+    for step, function in steps_.items():
+        graph.add_node(step, _node(works, function))
     graph.add_node("conclude", conclude)
     graph.add_edge(START, "begin")
-    for first, second in (("planner", "executor"), ("executor", "evaluator"), ("evaluator", "update")):
-        graph.add_edge(first, second)
-    for name in ("begin", "update"):
-        graph.add_conditional_edges(name, _next, ["planner", "conclude"])
+    for before, after in pairwise(steps_):
+        if before not in route:
+            graph.add_edge(before, after)
+    for before, (follow, places) in route.items():
+        graph.add_conditional_edges(before, follow, places)
     graph.add_edge("conclude", END)
-    return graph.compile(name="agentlab-nas").with_config(recursion_limit=_RECURSION)
+    return graph.compile(name=name).with_config(recursion_limit=_RECURSION)
 
 
-def _next(state: NasState) -> str:
-    return "conclude" if state["done"] else "planner"
-
-
-def _node(works: "dict[str, _Work]", step: Step) -> Any:  # a node of LangGraph's, which has no name for its type
-    def call(state: NasState) -> NasState:
+def _node(works: "dict[str, _Work[Any]]", step: "Callable[[_Work[Any]], object]") -> Any:
+    def call(state: Any) -> Any:
         work = works[state["run"]]
         try:
-            step(work.search.study)
+            step(work)
             return work.state()
         except BaseException as error:
             works.pop(state["run"]).abandon(error)
@@ -109,18 +204,22 @@ def _node(works: "dict[str, _Work]", step: Step) -> Any:  # a node of LangGraph'
     return call
 
 
-class _Work:
-    """One search at work, and what has to be let go of at its end: workers, router, run folder."""
+class _Work(Generic[Opened]):
+    """A run at work, and what has to be let go of at its end: workers, router, run folder."""
 
-    def __init__(self, search: OpenStudy, stack: ExitStack) -> None:
-        self.search = search
-        self._stack = stack
+    def __init__(self, opened: Opened, stack: ExitStack, tell: Callable[[Opened], dict[str, Any]]) -> None:
+        self.opened, self._stack, self._tell = opened, stack, tell
 
     @classmethod
     def begin(
-        cls, config: "NasConfig | str | Path | None", overrides: Mapping[str, Any], runs_dir: Path | None
-    ) -> "_Work":
-        """Check the config, create the run folder, measure the reference lines."""
+        cls,
+        name: str,
+        config: Any,
+        overrides: Mapping[str, Any],
+        runs_dir: Path | None,
+        tell: Callable[[Opened], dict[str, Any]],
+    ) -> "_Work[Opened]":
+        """Check the config, create the run folder, and open what the command works with."""
         import os
 
         from agentlab.config.overrides import Override
@@ -130,34 +229,23 @@ class _Work:
         context = surroundings(os.environ, Path.cwd())
         given = [Override(key, value, "overrides") for key, value in overrides.items()]
         folder = runs_dir or context.workspace.runs
-        session = begin("nas", config, given, context=context, runs_dir=folder, argv=["nas_graph"])
-        experiment = session.experiment
-        assert isinstance(experiment, NasExperiment)
+        session = begin(name, config, given, context=context, runs_dir=folder, argv=[f"{name}_graph"])
+        experiment: Any = session.experiment
         with ExitStack() as stack:
             run = stack.enter_context(session.opened(Watch(Redactor.of(context.env))))
-            search = stack.enter_context(experiment.opened(run))
-            return cls(search, stack.pop_all())
+            return cls(stack.enter_context(experiment.opened(run)), stack.pop_all(), tell)
 
-    def state(self) -> NasState:
+    def state(self) -> dict[str, Any]:
         """What the graph's state says of it."""
-        study = self.search.study
-        state = study.state
-        best = state.best
-        return {
-            "run": str(self.search.run.path),
-            "trials": len(state.judged),
-            "best_run_id": best.id if best else None,
-            "best_val_mse": best.value if best else None,
-            "done": steps.over(study, state),
-        }
+        return {"run": str(self.opened.run.path), **self._tell(self.opened)}
 
-    def conclude(self) -> NasState:
-        """The last round, the report, and the end of the run."""
+    def conclude(self) -> dict[str, Any]:
+        """The report, and the end of the run."""
         from agentlab.session import finish
 
         with self._stack:
             state = self.state()
-            result = finish(self.search.run, *self.search.conclude())
+            result = finish(self.opened.run, *self.opened.conclude())
         return {**state, "result": result.model_dump(mode="json")}
 
     def abandon(self, error: BaseException) -> None:
