@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, from_here, screen_of, with_contract
+from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Debate: agents answer, hear one another, and vote.")
 
@@ -85,6 +85,34 @@ def run(
     if rounds == 0:
         contract = replace(contract, dry_run=True)
     launch("debate", contract, contract.overrides(**flags), screen_of(ctx))
+
+
+@app.command(epilog="Example: agentlab debate replay last --vote borda")
+@with_output
+def replay(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A debate: its name, a unique prefix, last.")],
+    vote: Annotated[str | None, typer.Option(metavar="RULE", help="By another rule than the run's own.")] = None,
+    round_: Annotated[int | None, typer.Option("--round", min=0, help="After another round.")] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Vote again on what was said in a run; no model is asked, and nothing is written."""
+    from agentlab.config.load import load_resolved
+    from agentlab.config.overrides import Override
+    from agentlab.debate.config import DebateConfig
+    from agentlab.debate.run import replay as again
+    from agentlab.runs.journal import read_events
+
+    from .launch import reference, run_of, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    record = run_of("debate", runs_folder(context, runs_dir), run)
+    given = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
+    overrides = [Override(key, value, flag) for key, (flag, value) in given.items() if value is not None]
+    config = load_resolved(DebateConfig, record.path / "config.yaml", overrides, env=context.env)
+    answer = again(config, record.path, read_events(record.path / "events.jsonl"))
+    screen.answer("debate replay", answer, run=reference(record, record.status))
 
 
 def _agent(name: str) -> dict[str, str]:

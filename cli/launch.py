@@ -13,7 +13,7 @@ from agentlab.commands import Command, command
 from agentlab.errors import UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
-from agentlab.runs.store import RunRecord, find_to_resume
+from agentlab.runs.store import RunRecord, find, find_to_resume
 from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
 from agentlab.session import surroundings as _surroundings
 from agentlab.train.ranks import follow, leading, place, stop_with_launcher
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .approve import TerminalReviewer
 
-__all__ = ["approving", "launch", "reference", "resume", "runs_folder", "surroundings", "way_on"]
+__all__ = ["approving", "launch", "reference", "resume", "run_of", "runs_folder", "surroundings", "way_on"]
 
 
 def surroundings(screen: Screen) -> Context:
@@ -39,6 +39,21 @@ def surroundings(screen: Screen) -> Context:
 def runs_folder(context: Context, given: Path | None) -> Path:
     """`--runs-dir`, or the workspace's `runs/`."""
     return Path.cwd() / given if given else context.workspace.runs
+
+
+def run_of(name: str, folder: Path, ref: str) -> RunRecord:
+    """The run of a command that is meant by a name, a unique prefix or `last`.
+
+    Raises:
+        UsageError: it belongs to another command, or there is none.
+    """
+    record = find(folder, ref)
+    if record.manifest.command != name:
+        raise UsageError(
+            f"The run {record.id} belongs to `{record.manifest.command}`, not to `{name}`.",
+            hint=f"`last:{name}` is the last one of {name}.",
+        )
+    return record
 
 
 def approving(context: Context, screen: Screen) -> "TerminalReviewer":

@@ -12,7 +12,6 @@ from agentlab.errors import UsageError
 
 from .options import CONFIG, RUN, Contract, DefaultsToRun, InOrder, RunsDir, Set, screen_of, with_contract, with_output
 from .pipeline_history import app as history_app
-from .pipeline_history import pipeline_run
 
 app = typer.Typer(cls=DefaultsToRun, help="Run chains of local GGUF and remote models.")
 app.add_typer(history_app, name="history")
@@ -265,10 +264,10 @@ def rerun(
     """Run again from one stage on, as a child of the run: what lies before is taken over."""
     from agentlab.config.overrides import Override
 
-    from .launch import launch, runs_folder, surroundings
+    from .launch import launch, run_of, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    parent = pipeline_run(runs_folder(surroundings(screen), runs_dir), run)
+    parent = run_of("pipeline", runs_folder(surroundings(screen), runs_dir), run)
     contract = Contract(
         preset=str(parent.path / "config.yaml"),
         sets=set_ or (),
@@ -308,12 +307,14 @@ def diff(
     """Compare two runs: what was configured differently, and which stages answered differently."""
     from agentlab.pipeline.branches.diff import diff as compared
 
-    from .launch import runs_folder
+    from .launch import run_of, runs_folder
     from .pipeline_history import surrounded
 
     context, store = surrounded(ctx)
     folder = runs_folder(context, runs_dir)
-    screen_of(ctx).answer("pipeline diff", compared(pipeline_run(folder, first), pipeline_run(folder, second), store))
+    screen_of(ctx).answer(
+        "pipeline diff", compared(run_of("pipeline", folder, first), run_of("pipeline", folder, second), store)
+    )
 
 
 @app.command(epilog="Example: agentlab pipeline why last final")
@@ -327,11 +328,11 @@ def why(
     """Say where each answer of a stage came from, and what made it a new question."""
     from agentlab.pipeline.branches.why import why as explained
 
-    from .launch import runs_folder, surroundings
+    from .launch import run_of, runs_folder, surroundings
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
-    screen.answer("pipeline why", explained(pipeline_run(folder, run), stage, _pipelines(folder)))
+    screen.answer("pipeline why", explained(run_of("pipeline", folder, run), stage, _pipelines(folder)))
 
 
 @app.command(epilog="Example: agentlab pipeline gc --days 30")

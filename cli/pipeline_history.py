@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from agentlab.pipeline.history.index import History
     from agentlab.pipeline.store import Store
     from agentlab.runs.context import Context
-    from agentlab.runs.store import RunRecord
 
 app = typer.Typer(help="List, search, show and export runs of pipelines.", no_args_is_help=True)
 
@@ -39,23 +38,6 @@ def opened(ctx: typer.Context, runs_dir: Path | None) -> "History":
     context, store = surrounded(ctx)
     path = context.workspace.state / "pipeline" / "history.sqlite"
     return History(path, runs_folder(context, runs_dir), store, screen_of(ctx).warn)
-
-
-def pipeline_run(folder: Path, name: str) -> "RunRecord":
-    """The run of a pipeline that is meant by a name, a unique prefix or `last`.
-
-    Raises:
-        UsageError: it belongs to another command, or there is none.
-    """
-    from agentlab.runs.store import find
-
-    record = find(folder, name)
-    if record.manifest.command != "pipeline":
-        raise UsageError(
-            f"The run {record.id} belongs to `{record.manifest.command}`, not to `pipeline`.",
-            hint="`last:pipeline` is the last run of a pipeline.",
-        )
-    return record
 
 
 @app.command("list", epilog="Example: agentlab pipeline history list --status failed")
@@ -99,10 +81,12 @@ def show(ctx: typer.Context, run: RunName, runs_dir: RunsDir = None) -> None:
     """Show a run with everything that was asked and answered."""
     from agentlab.pipeline.history.export import show as shown
 
-    from .launch import runs_folder
+    from .launch import run_of, runs_folder
 
     context, store = surrounded(ctx)
-    screen_of(ctx).answer("pipeline history show", shown(pipeline_run(runs_folder(context, runs_dir), run), store))
+    screen_of(ctx).answer(
+        "pipeline history show", shown(run_of("pipeline", runs_folder(context, runs_dir), run), store)
+    )
 
 
 @app.command(epilog="Example: agentlab pipeline history export last --format html --out answer.html")
@@ -119,11 +103,11 @@ def export(
     from agentlab.pipeline.history.export import export as exported
     from agentlab.runs.atomic import storage_errors, write_text
 
-    from .launch import runs_folder
+    from .launch import run_of, runs_folder
 
     screen = screen_of(ctx)
     context, store = surrounded(ctx)
-    text = exported(pipeline_run(runs_folder(context, runs_dir), run), store, form, screen.redactor)
+    text = exported(run_of("pipeline", runs_folder(context, runs_dir), run), store, form, screen.redactor)
     if out is None:
         screen.answer("pipeline history export", Exported(form=form, text=text, path=None))
         return

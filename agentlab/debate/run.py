@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-
-import numpy as np
+from pathlib import Path
 
 from agentlab import machine
 from agentlab.debate import protocol
@@ -13,7 +12,7 @@ from agentlab.debate.plan import DebatePlan, plan_of
 from agentlab.debate.result import DebateResult, write_debate_report
 from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
-from agentlab.debate.transcript import Ballot, Turn
+from agentlab.debate.transcript import Arm, Ballot, Turn
 from agentlab.debate.verdict import Fitted, fitted, verdict
 from agentlab.debate.wave import Setting, Wave
 from agentlab.errors import RunMismatchError, UsageError
@@ -25,9 +24,10 @@ from agentlab.runs.events import Event, noted, require_unchanged
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome, Run
-from agentlab.tasks.questions import Kind, Question, digest, generated, read_questions
+from agentlab.tasks.questions import Question, digest, generated, jsonl, read_questions
 
 READ, FITTED, HELD, THREADS = "questions.read", "dev.fitted", "wave.finished", "threads.chosen"
+QUESTIONS = "questions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class DebateExperiment:
         """The debates with everybody there who answers."""
         config = self.config
         dev = len(protocol.split(config, self.questions)[0])
+        run.write_text(QUESTIONS, jsonl(self.questions))
         run.emit_once(READ, count=len(self.questions), dev=dev, sha256=digest(self.questions))
         count = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=count)
@@ -151,8 +152,7 @@ class Debates:
     def conclude(self) -> tuple[DebateResult, Outcome]:
         """What it came to, the transcript and the report."""
         turns, ballots = turns_of(self.run.events), ballots_of(self.run.events)
-        rng = np.random.default_rng(self._config.seed)
-        result = verdict(self._test, turns, ballots, self.fitted(), self._config, rng)
+        result = verdict(self._test, turns, ballots, self.fitted(), self._config, seconds_of(self.run.events))
         self.run.write_text("transcript.jsonl", "".join(f"{turn.model_dump_json()}\n" for turn in turns))
         self.run.write_json("transcript.schema.json", Turn.model_json_schema())
         write_debate_report(self.run, result, self._questions, turns)
@@ -176,6 +176,39 @@ def turns_of(events: Iterable[Event]) -> list[Turn]:
 def ballots_of(events: Iterable[Event]) -> list[Ballot]:
     """All verdicts of the judge, as `turns_of`."""
     return [Ballot.model_validate(each) for event in events if event.type == HELD for each in event.data["ballots"]]
+
+
+def seconds_of(events: Iterable[Event]) -> dict[Arm, float]:
+    """How long the turns of each arm took, in all sessions of a run."""
+    found: dict[Arm, float] = {}
+    for event in events:
+        for arm, seconds in event.data["seconds"].items() if event.type == HELD else ():
+            found[arm] = found.get(arm, 0.0) + seconds
+    return found
+
+
+def replay(config: DebateConfig, folder: Path, events: Sequence[Event]) -> DebateResult:
+    """What the turns of a run come to by the votes of a config; nobody is asked.
+
+    Raises:
+        UsageError: the run has no question that was scored, or no verdicts of the judge that is to vote.
+    """
+    questions = _topic(config) or read_questions(folder / QUESTIONS)
+    found = noted(events, FITTED)
+    if not found:
+        raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
+    ballots = ballots_of(events)
+    if config.vote.rule == "judge" and not ballots:
+        raise UsageError("Nobody judged in this run.", hint="Begin one with protocol.judge, or vote by another rule.")
+    test = protocol.split(config, questions)[1]
+    return verdict(test, turns_of(events), ballots, Fitted.model_validate(found), config, seconds_of(events))
+
+
+def _topic(config: DebateConfig) -> tuple[Question] | None:
+    """The topic as a question that nobody can mark."""
+    if config.topic is None:
+        return None
+    return (Question("topic", config.topic, None, config.positions, "choice" if config.positions else "text"),)
 
 
 def _in_json(config: DebateConfig, agent: AgentConfig) -> bool:
@@ -219,9 +252,8 @@ def read(config: DebateConfig, context: Context) -> tuple[Question, ...]:
         UsageError: there are not so many questions.
     """
     asked = config.questions
-    if config.topic is not None:
-        kind: Kind = "choice" if config.positions else "text"
-        return (Question("topic", config.topic, None, config.positions, kind),)
+    if (topic := _topic(config)) is not None:
+        return topic
     if asked.file is not None:
         return read_questions(context.workspace.resolve(asked.file))[: asked.count]
     return generated(asked.generate, asked.count, config.seed)

@@ -159,7 +159,7 @@ def _graph(
     steps_: "Mapping[str, Callable[[_Work[Any]], object]]",
     route: Mapping[str, tuple[Callable[[Any], str], list[str]]],
 ) -> Any:
-    """begin, the steps one after another, conclude; behind those in `route` a function says which of some places comes next."""
+    """begin, the steps one after another, conclude; behind those in `route`, a function says which place is next."""
     try:
         from langgraph.graph import END, START, StateGraph
     except ImportError as error:

@@ -200,6 +200,15 @@ def read_questions(path: Path) -> tuple[Question, ...]:
     return tuple(found)
 
 
+def jsonl(questions: Sequence[Question]) -> str:
+    """The lines of a file that `read_questions` reads as the same questions."""
+    lines = [
+        {"id": q.id, "question": q.text, "choices": list(q.choices) or None, "answer": q.answer, "checker": q.kind}
+        for q in questions
+    ]
+    return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+
+
 def _question(value: Any, name: str) -> tuple[Question | None, list[str]]:
     """The question of a line, and all that is wrong with it."""
     if isinstance(value, BadLineError):
