@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IMPORTED = (
     "cli.main",
     "agentlab.nas.run",
+    "agentlab.debate.run",
     "agentlab.persona.run",
     "torch._dynamo",  # which comes with the first step of an optimiser
     "optuna._gp.gp",

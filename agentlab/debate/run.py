@@ -9,11 +9,13 @@ from agentlab import machine
 from agentlab.debate import protocol
 from agentlab.debate.config import AgentConfig, DebateConfig
 from agentlab.debate.plan import DebatePlan, plan_of
-from agentlab.debate.result import DebateResult, write_debate_report
+from agentlab.debate.report import write_debate_report
+from agentlab.debate.result import DebateResult
 from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Arm, Ballot, Turn
-from agentlab.debate.verdict import Fitted, fitted, verdict
+from agentlab.debate.verdict import verdict
+from agentlab.debate.voting import Fitted, fitted
 from agentlab.debate.wave import Setting, Wave
 from agentlab.errors import RunMismatchError, UsageError
 from agentlab.llm.recorder import RunRecorder
@@ -61,10 +63,7 @@ class DebateExperiment:
         dev = len(protocol.split(config, self.questions)[0])
         run.write_text(QUESTIONS, jsonl(self.questions))
         run.emit_once(READ, count=len(self.questions), dev=dev, sha256=digest(self.questions))
-        count = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
-        run.emit_once(THREADS, count=count)
         with ExitStack() as stack:
-            stack.enter_context(machine.torch_threads(count))
             panel = Panel(self._speakers(run, stack))
             json = [_in_json(config, agent) for agent in config.agents]
             setting = Setting(config, panel, json, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json")))
@@ -89,6 +88,9 @@ class DebateExperiment:
         if own:
             from agentlab.debate.local import LocalSpeakers
 
+            threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+            run.emit_once(THREADS, count=threads)
+            stack.enter_context(machine.torch_threads(threads))
             base = find_base(config.base, context.workspace)
             if base.source is not None:
                 run.stream("base.importing", base.name)

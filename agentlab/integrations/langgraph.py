@@ -75,7 +75,7 @@ def nas_graph(
 
     steps_ = {name: _of_study(step) for name, step in _STEPS.items()}
     route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
-    return _graph(NasState, "agentlab-nas", begin, steps_, route)
+    return _graph(NasState, "agentlab-nas", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
 def _of_study(step: Step) -> "Callable[[_Work[OpenStudy]], object]":
@@ -130,7 +130,7 @@ def debate_graph(
         "metrics": (_next_round, ["agent", "judge"]),
         "judge": (_next_round, ["agent", "conclude"]),
     }
-    return _graph(DebateState, "agentlab-debate", begin, steps_, route)
+    return _graph(DebateState, "agentlab-debate", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
 
 
 def _next_round(state: DebateState) -> str:
@@ -208,7 +208,8 @@ class _Work(Generic[Opened]):
     """A run at work, and what has to be let go of at its end: workers, router, run folder."""
 
     def __init__(self, opened: Opened, stack: ExitStack, tell: Callable[[Opened], dict[str, Any]]) -> None:
-        self.opened, self._stack, self._tell = opened, stack, tell
+        self.opened = opened
+        self._stack, self._tell = stack, tell
 
     @classmethod
     def begin(

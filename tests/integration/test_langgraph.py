@@ -71,3 +71,32 @@ def test_bad_input_is_refused_before_a_run_folder_is_made(workspace: Path) -> No
     with pytest.raises(AgentlabError, match="no-such-preset"):
         langgraph.nas_graph("no-such-preset").invoke({})
     assert not (workspace / "runs").exists()
+
+
+LOTTERY = {
+    "providers": {"script": {"kind": "scripted", "mode": "random"}},
+    "models": {name: {"provider": "script", "id": name, "price": {"input": 0, "output": 0}} for name in ("a", "b")},
+    "roles": {"primary": ["a", "b"]},
+}
+DEBATE = {
+    "llm": LOTTERY,
+    "agents": [{"name": name, "model": name} for name in ("a", "b")],
+    "questions.count": 8,
+    "protocol": {"rounds": 2, "judge": "b"},
+    "rows": 4,
+}
+
+
+def test_a_debate_as_a_graph_has_the_transcript_of_the_command(workspace: Path) -> None:
+    words = [f"--set={key}={json.dumps(value)}" for key, value in DEBATE.items()]
+    assert main(["debate", "demo", "-q", "--run-name=command", *words]) == 0
+    graph = langgraph.debate_graph("demo", overrides=DEBATE)
+    drawn = {(edge.source, edge.target) for edge in graph.get_graph().edges}
+    assert {("agent", "metrics"), ("metrics", "agent"), ("metrics", "judge"), ("judge", "agent")} <= drawn
+    state = graph.invoke({})
+
+    run, command = Path(state["run"]), workspace / "runs" / "command"
+    assert (run / "transcript.jsonl").read_bytes() == (command / "transcript.jsonl").read_bytes()
+    verdicts = [json.loads((folder / "result.json").read_text())["control"] for folder in (run, command)]
+    assert verdicts[0] == verdicts[1] == state["result"]["control"]
+    assert json.loads((run / "manifest.json").read_text())["status"] == "completed"

@@ -1,0 +1,179 @@
+"""Debates through the command line. A model that draws its answers by lot serves where words do not matter."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+from tests.zygote import Forked
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOTTERY = {
+    "providers": {"script": {"kind": "scripted", "mode": "random"}},
+    "models": {
+        name: {"provider": "script", "id": name, "price": {"input": 0, "output": 0}} for name in ("a", "b", "c")
+    },
+    "roles": {"primary": ["a", "b", "c"]},
+}
+AGENTS = [{"name": name, "model": name} for name in ("a", "b", "c")]
+DEBATE = ("debate", "--questions=quiz.jsonl", f"--set=llm={json.dumps(LOTTERY)}", f"--set=agents={json.dumps(AGENTS)}")
+
+
+def quiz(folder: Path, count: int = 12) -> None:
+    lines = [
+        {"id": f"q{n}", "question": f"Is {n} even?", "choices": ["yes", "no"], "answer": "yes"} for n in range(count)
+    ]
+    (folder / "quiz.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def told(run: Path) -> list[Any]:
+    """What a debate says, less measured times."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [
+        (event["type"], event["id"], {**event["data"], "seconds": None})
+        for event in events
+        if event["type"] in ("questions.read", "dev.fitted", "wave.finished")
+    ]
+
+
+def test_a_debate_from_a_file_is_reported_voted_on_again_and_not_repeated(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiz(workspace)
+    assert main([*DEBATE, "--json", "-q", "--run-name=d", "--set=rows=6", "--rounds=2"]) == 0
+    answer = json.loads(capsys.readouterr().out)["result"]
+    run = workspace / "runs" / "d"
+    turns = [json.loads(line) for line in (run / "transcript.jsonl").read_text().splitlines()]
+    assert {turn["arm"] for turn in turns} == {"debate", "length", "samples"}
+    assert {turn["round"] for turn in turns} == {0, 1, 2}
+    assert all(turn["answer"] in ("yes", "no") for turn in turns)
+    assert answer["control"]["verdict"] == "not_measured"
+    assert (run / "report.html").is_file()
+
+    before = told(run)
+    assert main(["debate", "--resume", "d", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"] == answer
+    assert told(run) == before
+
+    (workspace / "quiz.jsonl").unlink()
+    assert main(["debate", "replay", "d", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["result"]
+    assert again == answer
+    assert main(["debate", "replay", "d", "--vote=borda", "--round=1", "--json"]) == 0
+    other = json.loads(capsys.readouterr().out)["result"]
+    assert (other["rule"], other["round"]) == ("borda", 1)
+    assert main(["debate", "replay", "d", "--vote=judge"]) == 2
+    assert "nobody judges" in capsys.readouterr().err
+
+
+def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiz(workspace)
+    assert main([*DEBATE, "--rounds=0", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["result"]
+    assert (plan["questions"], plan["rounds"]) == (12, 0)
+    assert not (workspace / "runs").exists()
+    assert main([*DEBATE, "--set=protocol.rounds=0"]) == 2
+    assert "--dry-run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--topic=Trees?", "--questions=quiz.jsonl"], "one thing to debate"),
+        (["--questions=nowhere.jsonl"], "There is no data file"),
+        (["--set=agents=[{name: a}]"], "at least two agents"),
+        (["--set=agents=[{name: a}, {name: a}]"], "two agents are called a"),
+        (["--set=agents=[{name: a, model: nobody}, {name: b}]"], "no model 'nobody'"),
+        (["--set=agents=[{name: a, adapter: x, model: y}, {name: b}]"], "not both"),
+        (["--adapter=nowhere", "--adapter=neither"], "nowhere"),
+        (["--vote=judge"], "nobody judges"),
+        (["--set=vote.round=3"], "there are 1 rounds"),
+        (["--topology=mesh"], "topology"),
+        (["--set=questions.generate=riddles"], "riddles"),
+    ],
+)
+def test_what_cannot_be_debated_is_told_before_anything_is_written(
+    workspace: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    quiz(workspace)
+    assert main(["debate", "demo", *words]) in (2, 3)
+    assert said in capsys.readouterr().err
+    assert not (workspace / "runs").exists()
+
+
+def test_other_questions_are_another_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiz(workspace)
+    words = [word for word in DEBATE if "agents" not in word]
+    silent = [{"name": "a", "model": "a"}, {"name": "b", "model": "b"}]
+    assert main([*words, f"--set=agents={json.dumps(silent)}", "--run-name=d", "-q"]) == 0
+    events = workspace / "runs" / "d" / "events.jsonl"
+    lines = events.read_text().splitlines()
+    events.write_text("".join(f"{line}\n" for line in lines[:-1]))
+    manifest = workspace / "runs" / "d" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "interrupted"}))
+    quiz(workspace, 13)
+    capsys.readouterr()
+    assert main(["debate", "--resume", "d"]) == 2
+    assert "not what they were" in capsys.readouterr().err
+
+
+def test_agents_that_fail_or_say_nothing_are_named_and_lose_nothing(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiz(workspace, 3)
+    setup = json.loads(json.dumps(LOTTERY))
+    setup["providers"] |= {
+        "dead": {"kind": "scripted", "mode": "refuse"},
+        "mute": {"kind": "scripted", "mode": "stuck"},
+    }
+    setup["models"]["b"]["provider"], setup["models"]["c"]["provider"] = "dead", "mute"
+    setup["defaults"] = {"timeout": {"first_token": 0.2, "total": 0.5}, "retries": 0}
+    words = ["debate", "--questions=quiz.jsonl", f"--set=llm={json.dumps(setup)}", f"--set=agents={json.dumps(AGENTS)}"]
+    assert main([*words, "--run-name=d", "-q", "--set=questions.dev=0"]) == 0
+    turns = [json.loads(line) for line in (workspace / "runs/d/transcript.jsonl").read_text().splitlines()]
+    failed = {turn["agent"]: turn["error"].partition(":")[0] for turn in turns if turn["error"]}
+    assert set(failed) == {"b", "c"}
+    assert all(turn["answer"] is None for turn in turns if turn["agent"] in failed)
+    assert all(turn["answer"] for turn in turns if turn["agent"] == "a")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_debate_that_is_stopped_anywhere_goes_on_to_the_same_transcript(
+    workspace: Path, stop: signal.Signals
+) -> None:
+    quiz(workspace)
+    words = [*DEBATE, "--set=rows=3", "--rounds=2", "-q"]
+    assert main([*words, "--run-name=whole"]) == 0
+    expected = told(workspace / "runs" / "whole")
+    rng = random.Random(stop.value)
+    for number in range(3):
+        name = f"cut{number}"
+        process = Forked(
+            [sys.executable, "-m", "agentlab", *words, f"--run-name={name}"],
+            cwd=workspace,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        events = workspace / "runs" / name / "events.jsonl"
+        wanted = rng.randrange(2, 60)
+        limit = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < limit:
+            if events.is_file() and events.read_bytes().count(b"\n") >= wanted:
+                process.send_signal(stop)
+                break
+            time.sleep(0.002)
+        process.communicate(timeout=60)
+        assert main(["debate", "--resume", name, "-q"]) == 0
+        assert told(workspace / "runs" / name) == expected
+        parts = [(workspace / "runs" / each / "transcript.jsonl").read_bytes() for each in ("whole", name)]
+        assert parts[0] == parts[1]
