@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _RECURSION = 1_000_000  # LangGraph counts every node; what bounds a search is its own budget
 
 Step = Callable[[steps.Study], object]
-Opened = TypeVar("Opened", OpenStudy, Debates)
+Opened = TypeVar("Opened", bound=OpenStudy | Debates)
 
 _STEPS: dict[str, Step] = {
     "planner": lambda study: steps.plan(study, study.state),
