@@ -36,6 +36,7 @@ _EXIT_CODES = (
 _ORDER = (
     "nas",
     "train-persona",
+    "debate",
     "pipeline",
     "llm-bench",
     "llm",

@@ -50,9 +50,9 @@ class DebateExperiment:
     def run(self, run: Run) -> tuple[DebateResult, Outcome]:
         """Hold the debates, or go on with them."""
         with self.opened(run) as debates:
-            while (wave := debates.wave) is not None:
-                while wave.open:
-                    wave.speak()
+            while debates.wave is not None:
+                while debates.wave.open:
+                    debates.speak()
                 debates.finish()
             return debates.conclude()
 
@@ -132,6 +132,11 @@ class Debates:
             turns = [turn for turn in turns_of(self.run.events) if turn.question in ids]
             self.run.emit(FITTED, **fitted(self._dev, turns, self._config).model_dump(mode="json"))
         return Fitted.model_validate(noted(self.run.events, FITTED))
+
+    def speak(self) -> None:
+        """Another round of the wave in work."""
+        assert self.wave is not None
+        self.wave.speak()
 
     def finish(self) -> None:
         """The end of a wave that is settled: the judge, what is held against it, and the record of it, whole or not."""

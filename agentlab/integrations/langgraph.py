@@ -121,7 +121,7 @@ def debate_graph(
         return _Work.begin("debate", config, overrides or {}, runs_dir, _debate_state)
 
     steps_: dict[str, Callable[[_Work[Debates]], object]] = {
-        "agent": lambda work: work.opened.wave and work.opened.wave.speak(),
+        "agent": lambda work: work.opened.speak(),
         "metrics": lambda _: None,  # the state that every node leaves says it all
         "judge": lambda work: work.opened.finish(),
     }
