@@ -65,8 +65,10 @@ class DebateExperiment:
         run.emit_once(READ, count=len(self.questions), dev=dev, sha256=digest(self.questions))
         with ExitStack() as stack:
             panel = Panel(self._speakers(run, stack))
-            json = [_in_json(config, agent) for agent in config.agents]
-            setting = Setting(config, panel, json, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json")))
+            forms = [_form(config, agent) for agent in config.agents]
+            setting = Setting(
+                config, panel, forms, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json"))
+            )
             yield Debates(self, run, setting)
 
     def _speakers(self, run: Run, stack: ExitStack) -> dict[str, Speakers]:
@@ -218,11 +220,11 @@ def _topic(config: DebateConfig) -> tuple[Question] | None:
     return (Question("topic", config.topic, None, config.positions, "choice" if config.positions else "text"),)
 
 
-def _in_json(config: DebateConfig, agent: AgentConfig) -> bool:
-    """Whether an agent's answers are JSON that its model is held to."""
-    if config.turn.form == "text" or agent.model is None:
-        return False
-    return config.turn.form == "json" or "schema" in config.llm.caps(agent.model)
+def _form(config: DebateConfig, agent: AgentConfig) -> protocol.Form:
+    if agent.model is None:
+        return "scored"
+    able = config.turn.form == "json" or (config.turn.form == "auto" and "schema" in config.llm.caps(agent.model))
+    return "json" if able else "text"
 
 
 def prepare(config: DebateConfig, context: Context) -> DebateExperiment:

@@ -14,7 +14,7 @@ from agentlab.answers.extract import letter
 from agentlab.answers.judge import Ballot as Shown
 from agentlab.answers.judge import Case, Judging, Standing, tournament
 from agentlab.debate.config import DebateConfig
-from agentlab.debate.protocol import messages, schema, settled, turn_of
+from agentlab.debate.protocol import Form, messages, schema, settled, turn_of
 from agentlab.debate.speakers import Asked, Panel, Said
 from agentlab.debate.transcript import Arm, Ballot, Turn
 from agentlab.llm.types import Message
@@ -34,13 +34,13 @@ class Setting:
     Attributes:
         config: of the debate.
         panel: who answers.
-        json: of each agent, whether its answers are JSON that its model is held to.
+        forms: how each agent answers.
         tell: hears each turn as it comes.
     """
 
     config: DebateConfig
     panel: Panel
-    json: Sequence[bool]
+    forms: Sequence[Form]
     tell: Callable[[Turn], object] = lambda _: None
 
 
@@ -156,18 +156,18 @@ class Wave:
 
     def _asked(self, wanted: "_Wanted", *, brief: bool = False) -> Asked:
         config, question, arm, rounds = self.setting.config, wanted.question, wanted.arm, wanted.rounds
-        agent, json = config.agents[wanted.place].name, self.setting.json[wanted.place]
+        agent, form = config.agents[wanted.place].name, self.setting.forms[wanted.place]
         dialogue, number = _dialogue(question.id, arm, agent), wanted.sample or len(rounds)
         return Asked(
             id=f"{dialogue}/{number}{'/brief' if brief else ''}",
             agent=agent,
             dialogue="" if arm == "samples" else dialogue,
-            messages=messages(config, question, wanted.place, rounds, arm, json=json, brief=brief),
-            choices=() if json else question.choices,
+            messages=messages(config, question, wanted.place, rounds, arm, form=form, brief=brief),
+            choices=question.choices if form == "scored" else (),
             max_tokens=config.turn.max_tokens,
             temperature=config.vote.temperature if arm == "samples" else config.turn.temperature,
             seed=_seed(config.seed, dialogue, number),
-            schema=schema(question) if json else None,
+            schema=schema(question) if form == "json" else None,
             confidences=frozenset([config.turn.confidence]),
         )
 

@@ -45,7 +45,7 @@ def wave(script: Callable[[Asked], Said], vote: VoteConfig | None = None, **prot
         vote=vote or VoteConfig(),
     )
     fake = Scripted(script)
-    return Wave(Setting(config, Panel(dict.fromkeys(NAMES, fake)), [False] * 3), "test-001", QUESTIONS), fake
+    return Wave(Setting(config, Panel(dict.fromkeys(NAMES, fake)), ["scored"] * 3), "test-001", QUESTIONS), fake
 
 
 def debated(found: Wave) -> Wave:
