@@ -100,6 +100,7 @@ def _helper() -> socket.socket:
 
 def main() -> None:
     """The helper: fork a process for each order from stdin. Returns in the new ones, as what was ordered."""
+    _call_it("zygote")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         import_module(name)
@@ -117,7 +118,6 @@ def main() -> None:
             break
         for end in (*ends, ours.detach()):
             os.close(end)
-        _call_it("zygote")
         order, ends = _ordered(theirs)
     for number, end in enumerate(ends):
         os.dup2(end, number)
