@@ -235,16 +235,21 @@ def _pieces(
 
 def parts(prompts: Sequence[Prompt], some: Sequence[int], shared: int, most: int) -> Iterator[list[int]]:
     """Prompts of like length, the longest first, as many as are read at once, in the order of their adapters."""
-    part, longest = list[int](), 0
-    for index in sorted(some, key=lambda index: -len(prompts[index].tokens)):
-        if part and (len(part) + 1) * (longest - shared) > most:
-            yield sorted(part, key=lambda index: prompts[index].adapter)
-            part = []
-        if not part:
-            longest = len(prompts[index].tokens)
-        part.append(index)
-    if part:
+    lengths = [len(prompt.tokens) - shared for prompt in prompts]
+    for part in batches(sorted(some, key=lambda index: -lengths[index]), lengths, most):
         yield sorted(part, key=lambda index: prompts[index].adapter)
+
+
+def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices of texts, cut where a batch that is padded would have more than so many tokens."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * max(lengths[batch[0]], lengths[index]) > most:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def common(prompts: Sequence[Sequence[int]]) -> int:

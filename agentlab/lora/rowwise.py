@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch  # noqa: TID253 - reached lazily, when adapters are applied to a model
 
@@ -62,18 +62,17 @@ def rowwise(
             from transformers.pytorch_utils import Conv1D
 
             linear = not any(isinstance(module, Conv1D) for module in model.modules())
-        stack = AdapterStack.of(
-            adapters if linear else [], device=model.device, dtype=dtype or model.dtype, any_base=any_base
-        )
-    if linear:
-        with stack.installed(model):
-            yield stack
-        return
     with ExitStack() as hooks:
-        named = _Named(model, hooks, any_base)
+        found: AdapterStack | _Named
+        if linear:
+            found = AdapterStack(model.device, dtype or model.dtype, any_base)
+            found.size = len(folders)  # so that room is made once
+            hooks.enter_context(found.installed(model))
+        else:
+            found = _Named(model, hooks, any_base)
         for folder in folders:
-            named.put(folder)
-        yield named
+            found.put(folder)
+        yield found
 
 
 class AdapterStack(Stack):
@@ -98,29 +97,6 @@ class AdapterStack(Stack):
         self._held: dict[int, Adapter] = {}
         self._factors: dict[str, Factors] = {}  # A (adapters, rank, inputs) and B (adapters, outputs, rank) of a layer
 
-    @classmethod
-    def of(
-        cls,
-        adapters: Sequence[Adapter],
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        any_base: bool = False,
-    ) -> Self:
-        """Stack open adapters, in this order; they can be closed afterwards.
-
-        Raises:
-            UsageError: they belong to different base models.
-            DataError: a layer has different shapes in two of them.
-        """
-        if adapters:
-            union(adapters, any_base=any_base)
-        stack = cls(device, dtype, any_base)
-        stack.size = len(adapters)
-        for place, adapter in enumerate(adapters):
-            stack._fill(place, adapter)
-        return stack
-
     def put(self, folder: Path) -> int:
         """See `Rowwise.put`."""
         place = min(set(range(self.size + 1)) - set(self._held))
@@ -129,19 +105,7 @@ class AdapterStack(Stack):
                 for name, module in adapter.modules.items():
                     linear_layer(self._model, name, module.inputs, module.outputs)
             union([*self._held.values(), adapter], any_base=self._any_base)
-            self._fill(place, adapter)
-        return place
-
-    def drop(self, place: int) -> None:
-        """See `Rowwise.drop`."""
-        self._held.pop(place, None)
-        self._forget()
-
-    def _check(self, rows: Sequence[int]) -> None:
-        check_rows(rows, self._held)
-
-    def _fill(self, place: int, adapter: Adapter) -> None:
-        folded = {name: adapter.delta(name).folded() for name in adapter.modules}
+            folded = {name: adapter.delta(name).folded() for name in adapter.modules}
         self.size = max(self.size, place + 1)
         for name in [*self._factors, *(name for name in folded if name not in self._factors)]:
             left, right = folded.get(name, (None, None))
@@ -152,6 +116,15 @@ class AdapterStack(Stack):
                 a[place, : len(left)], b[place, :, : len(left)] = left, right
         self._held[place] = adapter
         self._forget()
+        return place
+
+    def drop(self, place: int) -> None:
+        """See `Rowwise.drop`."""
+        self._held.pop(place, None)
+        self._forget()
+
+    def _check(self, rows: Sequence[int]) -> None:
+        check_rows(rows, self._held)
 
     def _room(self, name: str, shape: tuple[int, int, int] | None) -> Factors:
         """A layer's factors, with room for all places and for a change of this rank, inputs and outputs."""

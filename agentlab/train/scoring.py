@@ -10,7 +10,7 @@ import torch  # noqa: TID253 - imported by runs that train, when they score
 from agentlab.errors import ModelFileError
 from agentlab.hf.batch import Batch, Row
 from agentlab.hf.packed import packed
-from agentlab.hf.prefill import Prompt, padded, read_all, slides
+from agentlab.hf.prefill import Prompt, batches, padded, read_all, slides
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, quietly
@@ -106,7 +106,7 @@ class Scorer:
         """Mean log-probability (natural) of the supervised tokens of each example under its adapter."""
         found: dict[int, float] = {}
         order = sorted(range(len(asked)), key=lambda index: len(asked[index][1].input_ids))
-        for batch in _batches(order, [len(example.input_ids) for _, example in asked]):
+        for batch in batches(order, [len(each.input_ids) for _, each in asked], _TOKENS_AT_ONCE):
             batch.sort(key=lambda index: self._places[asked[index][0]])
             tensors = self._collate([[asked[index][1]] for index in batch])
             on_device = {name: value.to(self._model.device) for name, value in tensors.items()}
@@ -183,15 +183,3 @@ class Scorer:
     def _tokens(self, text: str) -> list[int]:
         ids: list[int] = self._base.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of texts of like length, so many at once as fit."""
-    batch: list[int] = []
-    for index in order:
-        if batch and (len(batch) + 1) * lengths[index] > _TOKENS_AT_ONCE:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

@@ -24,7 +24,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ from checkpoint import checkpoint
 
 from agentlab import machine
 from agentlab.hf.packed import packed
-from agentlab.lora.reading import Adapter
 from agentlab.lora.rowwise import AdapterStack
 from agentlab.lora.stacked import Stack
 from agentlab.runs.atomic import write_json
@@ -76,8 +74,9 @@ def models(path: Path, place: Path) -> tuple[Any, Any, Stack]:
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)
     peft.save_pretrained(str(place))  # a folder for each adapter
-    with ExitStack() as opened:
-        stack = AdapterStack.of([opened.enter_context(Adapter(place / name)) for name in NAMES])
+    stack = AdapterStack()
+    for name in NAMES:
+        stack.put(place / name)
     return base, peft.eval(), stack
 
 

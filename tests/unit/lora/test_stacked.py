@@ -1,7 +1,6 @@
 """Several adapters in one forward pass give what PEFT gives for each, and leave the model as it was."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
-from agentlab.lora.reading import Adapter
 from agentlab.lora.rowwise import AdapterStack
 from agentlab.lora.stacked import BASE, Stack, segments
 from tests.unit.lora.tiny import loaded, tiny_model, trained
@@ -33,8 +31,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def stack(folders: list[Path]) -> Stack:
-    with ExitStack() as opened:
-        return AdapterStack.of([opened.enter_context(Adapter(folder)) for folder in folders])
+    found = AdapterStack()
+    for folder in folders:
+        found.put(folder)
+    return found
 
 
 @pytest.fixture(scope="module")
