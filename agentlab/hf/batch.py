@@ -158,13 +158,13 @@ class Batch:
         try:
             logits = self._table.step(self._model, self._adapters, [row.adapter for row in rows], last)
             tokens = self._picked(rows, logits, [each.count for each in self._newest])
+            for place, each in enumerate(tokens):
+                if each.finish and each.row.keep and isinstance(self._table, Table):
+                    each.row.past = self._table.past(place)
         except BaseException:
             self._clear()
             raise
         self._newest = list(tokens)
-        for place, each in enumerate(tokens):
-            if each.finish and each.row.keep and isinstance(self._table, Table):
-                each.row.past = self._table.past(place)
         self.evict(each.row for each in tokens if each.finish)
         return tokens
 
