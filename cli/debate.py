@@ -110,8 +110,10 @@ def replay(
     record = run_of("debate", runs_folder(context, runs_dir), run)
     given = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
     overrides = [Override(key, value, flag) for key, (flag, value) in given.items() if value is not None]
-    config = load_resolved(DebateConfig, record.path / "config.yaml", overrides, env=context.env)
-    answer = again(config, record.path, read_events(record.path / "events.jsonl"))
+    own, config = (
+        load_resolved(DebateConfig, record.path / "config.yaml", each, env=context.env) for each in ([], overrides)
+    )
+    answer = again(config, record.path, read_events(record.path / "events.jsonl"), own.vote)
     screen.answer("debate replay", answer, run=reference(record, record.status))
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from agentlab import machine
 from agentlab.debate import protocol
-from agentlab.debate.config import AgentConfig, DebateConfig
+from agentlab.debate.config import AgentConfig, DebateConfig, VoteConfig
 from agentlab.debate.plan import DebatePlan, plan_of
 from agentlab.debate.report import write_debate_report
-from agentlab.debate.result import DebateResult
+from agentlab.debate.result import TOPIC, DebateResult
 from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Arm, Ballot, Turn
-from agentlab.debate.verdict import verdict
+from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import Fitted, fitted
 from agentlab.debate.wave import Setting, Wave
 from agentlab.errors import RunMismatchError, UsageError
@@ -145,12 +145,19 @@ class Debates:
         wave = self.wave
         assert wave is not None
         wave.judge()
+        right: list[bool] = []
         if self._config.topic is None and wave.questions[0] in self._test:
             wave.control(self.fitted().best)
+            right = right_on(wave.questions, wave.turns, wave.ballots, self.fitted(), self._config)
         wave.forget()
+        so_far = next((event.data for event in reversed(self.run.events) if event.type == HELD), {})
         self.run.emit(
             HELD,
             wave.name,
+            done=so_far.get("done", 0) + len(wave.questions),
+            total=len(self._questions),
+            right=so_far.get("right", 0) + sum(right),
+            scored=so_far.get("scored", 0) + len(right),
             questions=[question.id for question in wave.questions],
             turns=[turn.model_dump(mode="json") for turn in wave.turns],
             ballots=[ballot.model_dump(mode="json") for ballot in wave.ballots],
@@ -196,8 +203,10 @@ def seconds_of(events: Iterable[Event]) -> dict[Arm, float]:
     return found
 
 
-def replay(config: DebateConfig, folder: Path, events: Sequence[Event]) -> DebateResult:
+def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: VoteConfig) -> DebateResult:
     """What the turns of a run come to by the votes of a config; nobody is asked.
+
+    Only the vote that was `named` before the run has a verdict.
 
     Raises:
         UsageError: the run has no question that was scored, or no verdicts of the judge that is to vote.
@@ -210,14 +219,14 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event]) -> Debat
     if config.vote.rule == "judge" and not ballots:
         raise UsageError("Nobody judged in this run.", hint="Begin one with protocol.judge, or vote by another rule.")
     test = protocol.split(config, questions)[1]
-    return verdict(test, turns_of(events), ballots, Fitted.model_validate(found), config, seconds_of(events))
+    return verdict(test, turns_of(events), ballots, Fitted.model_validate(found), config, seconds_of(events), named)
 
 
 def _topic(config: DebateConfig) -> tuple[Question] | None:
     """The topic as a question that nobody can mark."""
     if config.topic is None:
         return None
-    return (Question("topic", config.topic, None, config.positions, "choice" if config.positions else "text"),)
+    return (Question(TOPIC, config.topic, None, config.positions, "choice" if config.positions else "text"),)
 
 
 def _form(config: DebateConfig, agent: AgentConfig) -> protocol.Form:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agentlab.answers.votes import Tally
 from agentlab.debate import measures
 from agentlab.debate.config import DebateConfig, Rule, VoteConfig
 from agentlab.debate.protocol import Rounds
@@ -66,7 +67,8 @@ def verdict(
     """
     cases = cases_of(questions, turns, ballots, config)
     held = [votes(case.debate, fitted, config, case.ballots) for case in cases]
-    topic, after = config.topic is not None, named is not None and named != config.vote
+    topic = config.topic is not None
+    after = named is not None and _compared(config.model_copy(update={"vote": named})) != _compared(config)
     arms = {} if topic else _arms(cases, held, fitted, config)
     rules = [] if topic else _rules(cases, held, config)
     against = arms.get(config.vote.against, [])
@@ -111,6 +113,10 @@ def verdict(
     )
 
 
+def _compared(config: DebateConfig) -> tuple[int, str, str]:
+    return primary(config), config.vote.rule, config.vote.against
+
+
 def _arms(
     cases: Sequence[Case], held: Sequence[Sequence[Tallies]], fitted: Fitted, config: DebateConfig
 ) -> dict[ArmName, list[_Ended]]:
@@ -124,9 +130,9 @@ def _arms(
         return _Ended(right, [turn for turns in rounds for turn in turns])
 
     for case, tallies in zip(cases, held, strict=True):
-        voted, said = at_round(tallies, config), [turn for turns in case.debate[: last + 1] for turn in turns]
+        said = [turn for turns in case.debate[: last + 1] for turn in turns]
         judging = sum(b.input_tokens + b.output_tokens for b in case.ballots) if rule == "judge" else 0
-        debate = _Ended(case.marks[voted.get(rule, voted["majority"]).winner], said, judging)
+        debate = _Ended(case.marks[_named(tallies, config).winner], said, judging)
         arms: dict[ArmName, _Ended] = {
             "debate": debate,
             "vote": ended(case, rule, case.debate[:1]),
@@ -140,6 +146,23 @@ def _arms(
         for name, arm in arms.items():
             found.setdefault(name, []).append(arm)
     return {name: arm for name, arm in found.items() if len(arm) == len(cases)}
+
+
+def right_on(
+    questions: Sequence[Question],
+    turns: Sequence[Turn],
+    ballots: Sequence[Ballot],
+    fitted: Fitted,
+    config: DebateConfig,
+) -> list[bool]:
+    """Of each of these questions, whether the vote that is named in the config is right."""
+    cases = cases_of(questions, turns, ballots, config)
+    return [case.marks[_named(votes(case.debate, fitted, config, case.ballots), config).winner] for case in cases]
+
+
+def _named(tallies: Sequence[Tallies], config: DebateConfig) -> Tally[str]:
+    voted = at_round(tallies, config)
+    return voted.get(config.vote.rule, voted["majority"])
 
 
 def _as_many(samples: Sequence[Turn], tokens: int) -> list[Turn]:

@@ -11,7 +11,7 @@ from agentlab.answers.calibration import Platt
 from agentlab.debate.config import DebateConfig, VoteConfig
 from agentlab.debate.result import DebateResult
 from agentlab.debate.transcript import Ballot
-from agentlab.debate.verdict import verdict
+from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import RULES, Fitted, fitted
 from agentlab.tasks.questions import Question
 from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, turn
@@ -145,7 +145,12 @@ def test_a_vote_that_was_thought_of_afterwards_has_no_verdict():
     assert after.control.verdict == "not_measured"
     assert "named after the run" in after.sentence
     assert {each.gain.level for each in after.arms if each.gain} == {1 - 0.05 / after.compared}
-    assert verdict(asked, turns, [], NOTHING, config(), {}, VoteConfig()).control.verdict == "helped"
+    same = verdict(asked, turns, [], NOTHING, config(vote={"round": 1}), {}, VoteConfig())  # 1 is the last
+    assert same.control.verdict == "helped"
+    named = [config(vote={"rule": "borda"}), config()]
+    assert [sum(right_on(asked[:60], turns, [], NOTHING, each)) / 60 for each in named] == [
+        verdict(asked[:60], turns, [], NOTHING, each, {}).accuracy for each in named
+    ]
 
 
 def test_nothing_of_the_questions_to_fit_on_is_scored():
