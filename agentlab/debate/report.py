@@ -62,10 +62,10 @@ def _rules(result: DebateResult) -> Table:
         {
             "round": lambda r: r.round,
             "vote": lambda r: r.rule + (" *" if (r.round, r.rule) == (result.round, result.rule) else ""),
-            "right, 95 %": lambda r: str(r.accuracy),
-            "better by, points": lambda r: known(r.gain),
+            "right": lambda r: str(r.accuracy),
+            "better by": lambda r: known(r.gain),
         },
-        f"Every vote, and how much better it is than this: {NAMES[result.against].format(best=result.best)}. "
+        f"Every vote, and by how many points it is better than {NAMES[result.against].format(best=result.best)}. "
         "* was named before the run; the others are exploratory",
     )
 
@@ -173,7 +173,7 @@ def accuracies(result: DebateResult) -> bytes:
     left.plot([], [], color="0.75", label="each agent")
     shown = {
         f"debate, vote by {result.rule}": votes,
-        "rereading in its place": dict(enumerate(result.rereading)),
+        NAMES["length"]: dict(enumerate(result.rereading)),
         "anybody was right": {each.round: each.oracle for each in result.rounds},
     }
     for place, (label, shares) in enumerate(shown.items()):

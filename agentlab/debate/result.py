@@ -13,10 +13,10 @@ from agentlab.stats.control import Control
 ArmName = Literal["debate", "vote", "single", "samples", "length"]
 NAMES: Mapping[ArmName, str] = {
     "debate": "debate",
-    "vote": "vote on the agents' own answers",
-    "single": "{best} alone, one answer",
-    "samples": "{best} alone, sampled (self-consistency)",
-    "length": "own earlier answers in place of the peers'",
+    "vote": "vote on first answers",
+    "single": "{best} alone",
+    "samples": "{best}, self-consistency",
+    "length": "rereading own answers",
 }
 TOPIC = "topic"  # the id of what is debated where nobody can mark it
 _SHOWN = 300  # characters of what somebody says on the screen
@@ -206,16 +206,15 @@ class DebateResult(Document):
             self.arms,
             {
                 "": lambda a: NAMES[a.arm].format(best=self.best) + (" *" if a.arm == self.against else ""),
-                "right, 95 %": lambda a: str(a.accuracy),
-                "debate is better by, points": lambda a: known(a.gain),
-                "turns": lambda a: a.turns,
-                "unreadable": lambda a: f"{a.unreadable / max(1, a.turns):.1%}",
+                "right": lambda a: str(a.accuracy),
+                "debate better by": lambda a: known(a.gain),
+                "unreadable": lambda a: f"{a.unreadable / max(1, a.turns):.0%}",
                 "tokens": lambda a: f"{a.tokens:,}",
                 "seconds": lambda a: number(a.seconds, 1),
             },
-            f"{self.questions} questions, vote by {self.rule} after round {self.round}. * is what the verdict is about,"
-            f" at 95 %; the others are exploratory, each at {level:.2%}, so that all {self.compared} of this report "
-            "hold together at 95 %",
+            f"{self.questions} questions, vote by {self.rule} after round {self.round}. Shares with 95 % intervals; "
+            f"differences in points, that of * at 95 %, which the verdict is about; the others are exploratory, at "
+            f"{level:.2%}, so that all {self.compared} of this report hold together at 95 %",
         )
 
 
