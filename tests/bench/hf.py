@@ -50,7 +50,7 @@ STATIC, NAMES = "static batch", "PEFT adapter_names + generate"
 Texts = list[list[int]]
 
 
-def adapters_of(path: Path, place: Path) -> list[Path]:
+def adapters_of(path: Path, place: Path, count: int) -> list[Path]:
     """Random ones, strong enough to change answers."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -58,12 +58,12 @@ def adapters_of(path: Path, place: Path) -> list[Path]:
     torch.manual_seed(0)
     config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), config)
-    for number in range(MANY):
+    for number in range(count):
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.01)
         model.save_pretrained(str(place / str(number)))
-    return [place / str(number) for number in range(MANY)]
+    return [place / str(number) for number in range(count)]
 
 
 def rows_of(count: int, vocabulary: int, seed: int) -> list[Row]:
@@ -330,7 +330,7 @@ def main(rounds: int) -> int:
     report, path = Report(), checkpoint()
     print(f"{'SmolLM2-135M, float32, one thread':<44}{'ours':>10}{'peer':>10}")
     with tempfile.TemporaryDirectory(dir=OUT.parent) as place, torch.inference_mode():
-        folders = adapters_of(path, Path(place))
+        folders = adapters_of(path, Path(place), MANY)
         base = load_base(path, "fp32", "sdpa")
         answers(report, base, folders, rounds)
         choices(report, base, folders, 1)

@@ -1,0 +1,235 @@
+"""Debates under three adapters in one batch, beside what public debate code does: one question after the other.
+
+24 questions, 3 agents (SmolLM2-135M in float32, an adapter each), their own answers and one round behind a peer's, greedy,
+at most TOKENS tokens a turn, two threads for all. Every way asks by the same waves with the same prompts:
+
+    ours                  `LocalSpeakers`: 8 questions side by side, keys and values kept between the rounds
+    ours, read anew       the same without dialogues to keep
+    adapter_names         a question at a time: PEFT's `adapter_names` and `generate`, its 3 agents in one batch
+    set_adapter           an answer at a time: PEFT's `set_adapter` and `generate`, agent by agent
+
+The ways take turns wave by wave, in an order drawn anew; a figure is the median over the waves. Texts are compared: the
+first difference of two texts with the same prompt has to lie where the two likeliest logits are closer than 1e-3.
+
+Usage: python tests/bench/debate.py [TOKENS]     48 unless told; writes .agentlab/bench/debate.json; exit 1 where missed
+"""
+
+import importlib.metadata
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from checkpoint import checkpoint
+from hf import CLOSE, adapters_of
+
+from agentlab import machine
+from agentlab.config.workspace import Workspace
+from agentlab.debate.config import DebateConfig
+from agentlab.debate.local import LocalSpeakers
+from agentlab.debate.speakers import Asked, Panel, Said, Speakers
+from agentlab.debate.wave import Setting, Wave
+from agentlab.runs.atomic import write_json
+from agentlab.tasks.questions import Question, generated
+from agentlab.train.base import Base, load_base, quietly
+
+OUT = Path(".agentlab/bench/debate.json")
+AGENTS, QUESTIONS, WAVE, THREADS = ("ann", "bob", "cat"), 24, 8, 2
+OURS, ANEW, NAMES, SWITCH = "ours", "ours, read anew", "adapter_names", "set_adapter"
+BOUNDS = {NAMES: 2.0, SWITCH: 4.0, ANEW: None}
+
+
+class Anew:
+    """The same agents, who remember nothing between their turns."""
+
+    def __init__(self, speakers: Speakers) -> None:
+        self._speakers = speakers
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        return self._speakers.answer(
+            [Asked(each.id, each.agent, "", each.messages, (), each.max_tokens) for each in asked]
+        )
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        """Nothing to forget."""
+
+    def close(self) -> None:
+        """They are closed by whoever opened them."""
+
+
+class Generating(Anew):
+    """PEFT and `generate`: the agents of one question at a time, or where they are switched, one answer at a time."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, switching: bool) -> None:
+        self.model, self.tokenizer, self._switching = model, tokenizer, switching
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        size = 1 if self._switching else len(AGENTS)
+        order = sorted(range(len(asked)), key=lambda n: asked[n].agent) if self._switching else range(len(asked))
+        texts: dict[int, str] = {}
+        for start in range(0, len(asked), size):
+            some = list(order)[start : start + size]
+            texts.update(zip(some, self._generated([asked[n] for n in some]), strict=True))
+        return [Said(texts[n]) for n in range(len(asked))]
+
+    def _generated(self, asked: Sequence[Asked]) -> list[str]:
+        prompts = [self.prompt(each) for each in asked]
+        given = self.tokenizer(
+            prompts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
+        )
+        keys: dict[str, Any] = {}
+        if self._switching:
+            self.model.set_adapter(asked[0].agent)
+        else:
+            keys["adapter_names"] = [each.agent for each in asked]
+        with quietly(), torch.inference_mode():
+            out = self.model.generate(
+                **given, max_new_tokens=asked[0].max_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
+                **keys,
+            )  # fmt: skip
+        said = self.tokenizer.batch_decode(out[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in said]
+
+    def prompt(self, asked: Asked) -> str:
+        """The prompt of a turn as text."""
+        messages = [{"role": each.role, "content": each.content} for each in asked.messages]
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    @torch.inference_mode()
+    def gap(self, asked: Asked, one: str, other: str) -> float:
+        """Between the two likeliest logits where two answers to a prompt first differ."""
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (one, other)]
+        place = next((n for n, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
+        begun = self.tokenizer(self.prompt(asked), add_special_tokens=False)["input_ids"]
+        self.model.set_adapter(asked.agent)
+        best = self.model(torch.tensor([[*begun, *ids[0][:place]]])).logits[0, -1].topk(2).values.tolist()
+        return float(best[0] - best[1])
+
+
+class Heard(Anew):
+    """Keeps what was asked and said."""
+
+    def __init__(self, speakers: Speakers) -> None:
+        super().__init__(speakers)
+        self.turns: dict[str, tuple[Asked, str]] = {}
+
+    def answer(self, asked: Sequence[Asked]) -> list[Said]:
+        said = self._speakers.answer(asked)
+        self.turns.update((each.id, (each, answer.text)) for each, answer in zip(asked, said, strict=True))
+        return said
+
+    def forget(self, dialogues: Sequence[str]) -> None:
+        self._speakers.forget(dialogues)
+
+
+def config_of(base: Path, adapters: Sequence[Path], tokens: int) -> DebateConfig:
+    """Nobody stops early, so that every question costs as much."""
+    return DebateConfig.model_validate(
+        {
+            "questions": {"generate": "capitals", "count": QUESTIONS},
+            "agents": [{"name": name, "adapter": str(each)} for name, each in zip(AGENTS, adapters, strict=True)],
+            "base": str(base),
+            "protocol": {"rounds": 1, "stop": False},
+            "turn": {"max_tokens": tokens, "confidence": "said"},
+        },
+        context={"env": {}},
+    )
+
+
+def peft_of(base: Base, adapters: Sequence[Path]) -> Any:
+    """The base with all adapters, in PEFT's own layers."""
+    from peft import PeftModel
+
+    with quietly():
+        model: Any = PeftModel.from_pretrained(base.model, str(adapters[0]), adapter_name=AGENTS[0])
+        for name, folder in zip(AGENTS[1:], adapters[1:], strict=True):
+            model.load_adapter(str(folder), adapter_name=name)
+    return model.eval()
+
+
+def measured(config: DebateConfig, ways: dict[str, Heard]) -> dict[str, list[float]]:
+    """Seconds of every wave in every way."""
+    questions = [
+        Question(each.id, each.text, each.answer) for each in generated("capitals", QUESTIONS, config.seed)
+    ]  # asked freely: peers have no likelihoods of choices
+    chance, seconds = random.Random(0), {way: list[float]() for way in ways}
+    for start in range(0, QUESTIONS, WAVE):
+        for way in chance.sample(list(ways), len(ways)):
+            panel = Panel(dict.fromkeys(AGENTS, ways[way]))
+            setting = Setting(config, panel, [False] * len(AGENTS))
+            wave = Wave(setting, questions=questions[start : start + WAVE])
+            began = time.perf_counter()
+            while wave.open:
+                wave.speak()
+            seconds[way].append(time.perf_counter() - began)
+            wave.forget()
+            print(f"{way}: {WAVE} questions in {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
+    return seconds
+
+
+def compared(ours: Heard, peer: Heard, judge: Generating) -> tuple[int, int, int, float]:
+    """Texts that are equal, those that differ, those whose prompts did by then, and the widest gap where one differs."""
+    equal = differ = other = 0
+    widest = 0.0
+    for turn, (asked, text) in ours.turns.items():
+        theirs, said = peer.turns[turn]
+        if asked.messages != theirs.messages:
+            other += 1
+        elif text == said:
+            equal += 1
+        else:
+            differ, widest = differ + 1, max(widest, judge.gap(asked, text, said))
+    return equal, differ, other, widest
+
+
+def main(tokens: int) -> int:
+    """Measure, compare, print, write; the exit status."""
+    torch.set_num_threads(THREADS)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    path = checkpoint().absolute()
+    rows: list[dict[str, object]] = []
+    missed: list[str] = []
+    with tempfile.TemporaryDirectory(dir=OUT.parent) as place:
+        adapters = adapters_of(path, Path(place).absolute(), len(AGENTS))
+        config, base = config_of(path, adapters, tokens), load_base(path, "fp32", "sdpa")
+        peft = peft_of(base, adapters)
+        with LocalSpeakers(config, path, Workspace(Path(place), Path(place))) as local:
+            judge = Generating(peft, base.tokenizer, switching=True)
+            names = Generating(peft, base.tokenizer, switching=False)
+            ways = {OURS: Heard(local), ANEW: Heard(Anew(local)), NAMES: Heard(names), SWITCH: Heard(judge)}
+            seconds = measured(config, ways)
+        for peer, bound in BOUNDS.items():
+            ratio = statistics.median(b / a for a, b in zip(seconds[OURS], seconds[peer], strict=True))
+            mine, theirs = (60 * WAVE / statistics.median(seconds[way]) for way in (OURS, peer))
+            equal, differ, other, gap = compared(ways[OURS], ways[peer], judge)
+            rows.append({
+                "row": "24 questions, 3 agents, 1 round", "ours": round(mine, 2), "peer": round(theirs, 2),
+                "peer_name": peer, "unit": "questions/min", "better": "higher", "ratio": round(ratio, 3),
+                "texts_equal": equal, "texts_differ": differ, "prompts_differ": other, "widest_gap": gap,
+            })  # fmt: skip
+            print(
+                f"{peer:<18}{mine:>7.1f}{theirs:>7.1f} questions/min {ratio:>5.2f}x   texts: {equal} equal, {differ} differ "
+                f"(logits at most {gap:.1e} apart), {other} behind such a one"
+            )
+            if bound is not None and ratio < bound:
+                missed.append(f"{peer}: {ratio:.2f}x, at least {bound:g}")
+            if gap > CLOSE:
+                missed.append(f"{peer}: texts differ where the logits are {gap:.1e} apart")
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "peft", "transformers")}
+    write_json(OUT, {"rows": rows, "machine": machine.describe().as_dict(), "versions": versions})
+    print("\n".join(["missed:", *missed]) if missed else "all bounds hold")
+    return bool(missed)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # PEFT on adapters of other names
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 48))
