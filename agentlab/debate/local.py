@@ -201,7 +201,7 @@ class LocalSpeakers:
         self._choose([turn for turn in turns if turn.asked.choices])
         self._judge([turn for turn in turns if "p_true" in turn.asked.confidences and turn.text])
         for turn in turns:
-            if turn.asked.dialogue and turn.read.past is not None:
+            if turn.asked.dialogue and turn.asked.max_tokens and turn.read.past is not None:
                 self._kept.pop(turn.asked.dialogue, None)
                 self._kept[turn.asked.dialogue] = turn.read
         while len(self._kept) > 1 and sum(each.past.bytes for each in self._kept.values() if each.past) > self._most:

@@ -1,7 +1,7 @@
 """Debates under three adapters in one batch, beside what public debate code does: one question after the other.
 
-24 questions, 3 agents (SmolLM2-135M in float32, an adapter each), their own answers and one round behind a peer's, greedy,
-at most TOKENS tokens a turn, two threads for all. Every way asks by the same waves with the same prompts:
+24 questions, 3 agents (SmolLM2-135M in float32, an adapter each), their own answers and one round behind a
+peer's, greedy, at most TOKENS tokens a turn, two threads for all. Every way asks by the same waves and prompts:
 
     ours                  `LocalSpeakers`: 8 questions side by side, keys and values kept between the rounds
     ours, read anew       the same without dialogues to keep
@@ -166,7 +166,7 @@ def measured(config: DebateConfig, ways: dict[str, Heard]) -> dict[str, list[flo
         for way in chance.sample(list(ways), len(ways)):
             panel = Panel(dict.fromkeys(AGENTS, ways[way]))
             setting = Setting(config, panel, [False] * len(AGENTS))
-            wave = Wave(setting, questions=questions[start : start + WAVE])
+            wave = Wave(setting, "bench", questions[start : start + WAVE])
             began = time.perf_counter()
             while wave.open:
                 wave.speak()
@@ -177,7 +177,7 @@ def measured(config: DebateConfig, ways: dict[str, Heard]) -> dict[str, list[flo
 
 
 def compared(ours: Heard, peer: Heard, judge: Generating) -> tuple[int, int, int, float]:
-    """Texts that are equal, those that differ, those whose prompts did by then, and the widest gap where one differs."""
+    """Texts that are equal, those that differ, those whose prompts did by then, and the widest gap of `gap`."""
     equal = differ = other = 0
     widest = 0.0
     for turn, (asked, text) in ours.turns.items():
@@ -217,8 +217,9 @@ def main(tokens: int) -> int:
                 "texts_equal": equal, "texts_differ": differ, "prompts_differ": other, "widest_gap": gap,
             })  # fmt: skip
             print(
-                f"{peer:<18}{mine:>7.1f}{theirs:>7.1f} questions/min {ratio:>5.2f}x   texts: {equal} equal, {differ} differ "
-                f"(logits at most {gap:.1e} apart), {other} behind such a one"
+                f"{peer:<18}{mine:>7.1f}{theirs:>7.1f} questions/min {ratio:>5.2f}x   texts: {equal} equal, {differ} "
+                f"differ (logits at most {gap:.1e} apart), {other} behind such a one",
+                flush=True,
             )
             if bound is not None and ratio < bound:
                 missed.append(f"{peer}: {ratio:.2f}x, at least {bound:g}")

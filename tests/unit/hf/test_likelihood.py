@@ -1,0 +1,62 @@
+"""Texts side by side behind a prompt are as likely as each is alone."""
+
+import random
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentlab.hf.batch import Batch, Row
+from agentlab.hf.likelihood import Choice, likelihoods
+from agentlab.hf.prefill import Prompt
+from agentlab.lora.rowwise import rowwise
+from agentlab.lora.stacked import BASE
+from tests.unit.hf.test_batch import ENDS, adapters_of, alone, model_of
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral", "Qwen3Next", "GPT2"])
+def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
+    chance, model = random.Random(0), model_of(kind)
+
+    def tokens(most: int) -> list[int]:
+        return [chance.randrange(10, 64) for _ in range(chance.randint(1, most))]
+
+    asked = [Choice(Prompt(chance.choice([BASE, 0, 1]), tokens(12)), [tokens(5) for _ in range(3)]) for _ in range(9)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT has opinions on tiny models
+        folders = adapters_of(kind, tmp_path)
+    with rowwise(model, folders) as adapters, torch.inference_mode():
+        found = likelihoods(model, adapters, asked)
+        for each, sums in zip(asked, found, strict=True):
+            for text, total in zip(each.texts, sums, strict=True):
+                adapters.rows([each.before.adapter])
+                ids = torch.tensor([[*each.before.tokens, *text]])
+                logits = model(ids).logits[0, len(each.before.tokens) - 1 : -1].log_softmax(-1)
+                assert total == pytest.approx(float(logits[range(len(text)), list(text)].sum()), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GPT2"])
+def test_what_a_row_has_read_serves_its_next_prompt(kind: str, tmp_path: Path) -> None:
+    model = model_of(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folders = adapters_of(kind, tmp_path)
+    with rowwise(model, folders) as adapters:
+        batch = Batch(model, adapters, ENDS)
+        rows = [
+            Row(place, [11, 12, 13 + place, *range(20, 24)], 1 + 3 * (place + 1), keep=True) for place in (0, BASE, 1)
+        ]
+        for _ in batch.run(rows, 3):
+            pass
+        new = [
+            Row(row.adapter, [*row.prompt[: 5 + n], 33, *[40] * n], 4, past=row.past, known=5 + n)
+            for n, row in enumerate(rows)
+        ]
+        new.append(Row(0, [50, 51], 4))
+        said: dict[Row, list[int]] = {row: [] for row in new}
+        for tokens in batch.run(new, 4):
+            for each in tokens:
+                said[each.row].append(each.token)
+        assert [said[row] for row in new] == [alone(model, adapters, row)[0] for row in new]
+        assert all(row.past is None for row in new)
