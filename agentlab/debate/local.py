@@ -35,7 +35,7 @@ from agentlab.train.scoring import applied
 from agentlab.workers import memory
 
 _ANSWER = "Answer:"
-_RIGHT, _LABELS = "Is this answer right? Reply with Yes or No.", ("Yes", "No")
+_RIGHT, _LABELS = Message("user", "Is this answer right? Reply with Yes or No."), ("Yes", "No")
 _WORTH = 16  # tokens of a common beginning that are worth being copied
 _MEMORY = 1 << 30  # bytes of keys and values that are kept at least; as many as the weights take, if that is more
 _ENDING = 8  # tokens around an answer, at most
@@ -142,8 +142,6 @@ class LocalSpeakers:
             self._batch = Batch(self._model, self._adapters, ends_of(self._model.generation_config, base.tokenizer))
             self._keeps = self._batch.slow is None and not slides(self._model)
             self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
-            asked = [Message("user", "?"), Message("assistant", "?"), Message("user", _RIGHT)]
-            self._judging = len(self._ids(self._template.render(asked, prompt=True)))
             self._open = stack.pop_all()
         return self
 
@@ -182,12 +180,14 @@ class LocalSpeakers:
         """A turn whose prompt fits the context, or why there is none."""
         messages = [Message(each.role, self._plain(each.content)) for each in asked.messages]
         try:
-            prompt = self._template.render(messages, prompt=True)
+            prompt = last = self._template.render(messages, prompt=True)
+            if "p_true" in asked.confidences:
+                last = self._template.render([*messages, Message("assistant", "?"), _RIGHT], prompt=True)
         except TemplateRefusesError as error:
             return Said(error=f"The chat template refuses the messages: {error}.")
         tokens = self._ids(prompt)
         ending = max((len(self._ids(self._plain(choice))) + _ENDING for choice in asked.choices), default=0)
-        needed = len(tokens) + asked.max_tokens + ending + (self._judging if "p_true" in asked.confidences else 0)
+        needed = len(self._ids(last)) + asked.max_tokens + ending
         if self._context is not None and needed > self._context:
             why = f"Prompt and answer take {needed:,} tokens, the context has {self._context:,}."
             return Said(error=why, input_tokens=len(tokens), overflow=True)
@@ -204,6 +204,7 @@ class LocalSpeakers:
             if turn.asked.dialogue and turn.asked.max_tokens and turn.read.past is not None:
                 self._kept.pop(turn.asked.dialogue, None)
                 self._kept[turn.asked.dialogue] = turn.read
+            turn.read = _Read(turn.read.adapter, (), None)  # the rest of the call needs the memory
         while len(self._kept) > 1 and sum(each.past.bytes for each in self._kept.values() if each.past) > self._most:
             del self._kept[next(iter(self._kept))]
 
@@ -240,13 +241,16 @@ class LocalSpeakers:
                 if token.finish == "stop":
                     turn.said.pop()
         for turn in turns:
-            said, whole = turn.said, self._text(turn.said)
-            turn.text = self._plain(whole).strip()
+            turn.text = self._plain(self._text(turn.said)).strip()
             if "logprob" in turn.asked.confidences and not turn.asked.choices:
-                begin = whole.rfind(_ANSWER) + len(_ANSWER) if _ANSWER in whole else 0
-                lengths = [len(self._text(said[: last + 1])) for last in range(len(said))]
-                first = bisect_right(lengths, begin)
-                _put(turn, "logprob", _mean(turn.logprobs[first : len(said)]))
+                answer = turn.logprobs[self._answer_in(turn.said) : len(turn.said)]
+                _put(turn, "logprob", math.exp(sum(answer) / len(answer)) if answer else None)
+
+    def _answer_in(self, said: Sequence[int]) -> int:
+        """The first token behind the last `Answer:`; without one, the first of all."""
+        before, found, _ = self._text(said).rpartition(_ANSWER)
+        begin = len(before) + len(found)
+        return bisect_right(range(len(said)), begin, key=lambda last: len(self._text(said[: last + 1])))
 
     def _choose(self, turns: Sequence[_Turn]) -> None:
         """The likeliest choice behind what was said, as by the mean log-probability of its tokens."""
@@ -267,7 +271,7 @@ class LocalSpeakers:
         """Whether the agent calls its own answer right."""
         asked = []
         for turn in turns:
-            messages = [*turn.messages, Message("assistant", self._plain(turn.text)), Message("user", _RIGHT)]
+            messages = [*turn.messages, Message("assistant", self._plain(turn.text)), _RIGHT]
             asked.append(self._behind(turn, self._template.render(messages, prompt=True), _LABELS))
         for turn, (yes, no) in zip(turns, likelihoods(self._model, self._adapters, asked), strict=True):
             _put(turn, "p_true", 1 / (1 + math.exp(min(no - yes, 700))))
@@ -300,11 +304,6 @@ def _said(turn: _Turn) -> Said:
 def _put(turn: _Turn, kind: Confidence, value: float | None) -> None:
     if value is not None and math.isfinite(value):
         turn.confidences[kind] = value
-
-
-def _mean(logprobs: Sequence[float]) -> float | None:
-    """The geometric mean of probabilities; None without any."""
-    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
 
 
 @contextmanager

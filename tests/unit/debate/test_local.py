@@ -164,7 +164,6 @@ def test_choices_are_scored_by_their_texts_behind_what_was_said(llama: Path) -> 
     assert found.choice == CHOICES[means.index(max(means))]
     assert found.text == f"It is a house.\nAnswer: {found.choice}"
     assert found.confidences["logprob"] == pytest.approx(float(torch.tensor(means).softmax(0).max()), abs=1e-4)
-    assert found.output_tokens == 12
 
 
 def test_a_choice_alone_needs_no_talk(llama: Path) -> None:
