@@ -129,7 +129,7 @@ def test_what_is_remembered_changes_nothing_but_last_bits(kind: str, tmp_path: P
     with opened(path, rows=1) as speakers:
         same(found, debated(speakers))
     assert all(set(each.confidences) == BOTH for each in found if each.text)
-    assert len({each.text for each in found}) > len(found) / 2  # adapters and chats do something
+    assert len({each.text for each in found}) > 3  # adapters and chats do something
 
 
 def test_the_same_calls_give_the_same_bits(llama: Path) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from agentlab.lora.stacked import BASE
 from tests.unit.hf.test_batch import ENDS, adapters_of, alone, model_of
 
 
+@pytest.fixture(autouse=True)
+def _no_opinions() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT and transformers have opinions on tiny models
+        yield
+
+
 @pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Mistral", "Qwen3Next", "GPT2"])
 def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
     chance, model = random.Random(0), model_of(kind)
@@ -23,10 +31,7 @@ def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
         return [chance.randrange(10, 64) for _ in range(chance.randint(1, most))]
 
     asked = [Choice(Prompt(chance.choice([BASE, 0, 1]), tokens(12)), [tokens(5) for _ in range(3)]) for _ in range(9)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT has opinions on tiny models
-        folders = adapters_of(kind, tmp_path)
-    with rowwise(model, folders) as adapters, torch.inference_mode():
+    with rowwise(model, adapters_of(kind, tmp_path)) as adapters, torch.inference_mode():
         found = likelihoods(model, adapters, asked)
         for each, sums in zip(asked, found, strict=True):
             for text, total in zip(each.texts, sums, strict=True):
@@ -39,10 +44,7 @@ def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["Llama", "GPT2"])
 def test_what_a_row_has_read_serves_its_next_prompt(kind: str, tmp_path: Path) -> None:
     model = model_of(kind)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        folders = adapters_of(kind, tmp_path)
-    with rowwise(model, folders) as adapters:
+    with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
         batch = Batch(model, adapters, ENDS)
         rows = [
             Row(place, [11, 12, 13 + place, *range(20, 24)], 1 + 3 * (place + 1), keep=True) for place in (0, BASE, 1)
