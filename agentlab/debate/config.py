@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from agentlab.answers.compare import normal
 from agentlab.config.base import EnvText, StrictModel, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.llm.config import LLMConfig
@@ -110,6 +111,9 @@ class DebateConfig(StrictModel):
             yield ("vote", "round"), f"there are {self.protocol.rounds} rounds (protocol.rounds)"
         if self.vote.rule == "judge" and self.protocol.judge is None:
             yield ("vote", "rule"), "nobody judges: name an agent with protocol.judge"
+        hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
+        if self.vote.rule in ("confidence", "softmax") and self.turn.confidence != "said" and hosted:
+            yield ("turn", "confidence"), "models of `llm` tell no such confidence: set turn.confidence to said"
 
     def _who(self) -> Iterator[tuple[Key, str]]:
         names = [agent.name for agent in self.agents]
@@ -130,8 +134,11 @@ class DebateConfig(StrictModel):
             yield ("protocol", "peers"), f"{len(names)} agents have {len(names) - 1} peers each"
 
     def _what(self) -> Iterator[tuple[Key, str]]:
-        if len({position.casefold() for position in self.positions}) < len(self.positions) or len(self.positions) == 1:
+        different = {normal(position) for position in self.positions} - {""}
+        if len(different) < len(self.positions) or len(different) == 1:
             yield ("positions",), "give at least two different positions, or none"
+        if self.topic is not None and not self.topic.strip():
+            yield ("topic",), "it is empty: say what is to be debated"
         if self.topic is not None and self.questions.file is not None:
             yield ("topic",), "give one thing to debate: a topic or questions.file"
 

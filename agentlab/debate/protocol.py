@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from agentlab.answers.compare import normal
 from agentlab.answers.extract import first_object
 from agentlab.answers.quote import quoted, shortened
 from agentlab.debate.config import AgentConfig, Confidence, DebateConfig, ProtocolConfig
@@ -118,13 +119,13 @@ def schema(question: Question) -> dict[str, Any]:
 def turn_of(asked: Asked, said: Said, question: Question, arm: Arm, round: int, sample: int = 0) -> Turn:  # noqa: A002 - as above
     """What was said, read: the answer that it commits to and how sure it is. Nothing in it is believed but that."""
     text, sure = said.text, _sureness(said.text)
-    read = None if said.choice is None else question.read(f"Answer: {said.choice}")
+    read = None if said.choice is None else normal(said.choice)
     found = first_object(text) if said.choice is None and text.lstrip().startswith("{") else None
     if found is not None and "answer" in found:
         text = f"{found.get('reason', '')}\nAnswer: {found['answer']}".strip()
         number = found.get("confidence")
         sure = number / 100 if isinstance(number, int | float) and 0 <= number <= 100 else None
-        read = question.read(f"Answer: {found['answer']}")
+        read = question.read(f"Answer: {found['answer']}") if isinstance(found["answer"], str | int | float) else None
     elif read is None and text:
         read = question.read(text)
     confidences: dict[Confidence, float] = {**said.confidences, **({} if sure is None else {"said": sure})}

@@ -210,8 +210,8 @@ def _bars(axes: "Axes", shares: Mapping[int, Share], label: str, place: int) -> 
 
 
 def reliability(result: DebateResult) -> bytes:
-    """A panel for each kind of confidence, in the round that is voted on; markers grow with their answers; PNG."""
-    kinds = [each for each in result.calibration if each.round == result.round]
+    """A panel for each kind of confidence, in the last round that has any; markers grow with their answers; PNG."""
+    kinds = list({each.kind: each for each in result.calibration}.values())
     figure, panels = new_panels(1, len(kinds), 4.2 * len(kinds), 4.2)
     for axes, each in zip(panels, kinds, strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", lw=1, linestyle=":")

@@ -15,7 +15,7 @@ from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Arm, Ballot, Turn
 from agentlab.debate.verdict import right_on, verdict
-from agentlab.debate.voting import Fitted, fitted
+from agentlab.debate.voting import Fitted, fitted, primary
 from agentlab.debate.wave import Setting, Wave
 from agentlab.errors import RunMismatchError, UsageError
 from agentlab.llm.recorder import RunRecorder
@@ -212,14 +212,19 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
         UsageError: the run has no question that was scored, or no verdicts of the judge that is to vote.
     """
     questions = _topic(config) or read_questions(folder / QUESTIONS)
-    found = noted(events, FITTED)
-    if not found:
-        raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
-    ballots = ballots_of(events)
-    if config.vote.rule == "judge" and not ballots:
-        raise UsageError("Nobody judged in this run.", hint="Begin one with protocol.judge, or vote by another rule.")
     test = protocol.split(config, questions)[1]
-    return verdict(test, turns_of(events), ballots, Fitted.model_validate(found), config, seconds_of(events), named)
+    turns, ballots = turns_of(events), ballots_of(events)
+    if {turn.question for turn in turns}.isdisjoint(question.id for question in test):
+        raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
+    if config.vote.rule == "judge":
+        if not ballots:
+            hint = "Begin one with protocol.judge, or vote by another rule."
+            raise UsageError("Nobody judged in this run.", hint=hint)
+        if primary(config) != (judged := primary(config.model_copy(update={"vote": named}))):
+            hint = "Vote by another rule, or leave out --round."
+            raise UsageError(f"The judge of this run judged after round {judged} alone.", hint=hint)
+    told = Fitted.model_validate(noted(events, FITTED))
+    return verdict(test, turns, ballots, told, config, seconds_of(events), named)
 
 
 def _topic(config: DebateConfig) -> tuple[Question] | None:

@@ -52,3 +52,8 @@ class Ballot(Plain):
     input_tokens: int = 0
     output_tokens: int = 0
     error: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """What it cost: prompts and answers."""
+        return self.input_tokens + self.output_tokens

@@ -91,7 +91,7 @@ def verdict(
     ]
     return DebateResult(
         sentence=sentence(control, results[0].accuracy if results else None),
-        remarks=list(_remarks(results)),
+        remarks=[*_remarks(results), *(_unjudged(cases) if config.vote.rule == "judge" else ())],
         topic=config.topic,
         questions=len(cases),
         dev=fitted.questions,
@@ -131,7 +131,7 @@ def _arms(
 
     for case, tallies in zip(cases, held, strict=True):
         said = [turn for turns in case.debate[: last + 1] for turn in turns]
-        judging = sum(b.input_tokens + b.output_tokens for b in case.ballots) if rule == "judge" else 0
+        judging = sum(ballot.tokens for ballot in case.ballots) if rule == "judge" else 0
         debate = _Ended(case.marks[_named(tallies, config).winner], said, judging)
         arms: dict[ArmName, _Ended] = {
             "debate": debate,
@@ -226,6 +226,9 @@ def _control(
         return not_measured(what, n, _LEVEL, "This vote was named after the run, so all that it shows is exploratory.")
     if against not in arms:
         return not_measured(what, n, _LEVEL, "Nothing was held against the debate.")
+    said = [turn for name in ("debate", against) for ended in arms[name] for turn in ended.turns]
+    if against == "samples" and any(turn.text and not turn.tokens for turn in said):
+        return not_measured(what, n, _LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
     debate, other = ([ended.right for ended in arms[name]] for name in ("debate", against))
     if n < LEAST_QUESTIONS:
         # one more that differs and one that does not: with few questions, none differing does not mean that none do
@@ -255,6 +258,11 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
             )
     if "samples" in found and (short := found["samples"].short):
         yield f"On {short} questions all samples took fewer tokens than the debate: raise vote.samples."
+
+
+def _unjudged(cases: Sequence[Case]) -> Iterator[str]:
+    if failed := sum(bool(ballot.error) for case in cases for ballot in case.ballots):
+        yield f"On {failed} questions the judge failed: where it says nothing, the answer that was given first wins."
 
 
 def _rules(

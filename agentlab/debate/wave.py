@@ -108,6 +108,8 @@ class Wave:
         config = self.setting.config
         place = [agent.name for agent in config.agents].index(best)
         wanted = {q.id: sum(turn.tokens for said in self.rounds[q.id] for turn in said) for q in self.questions}
+        for ballot in self.ballots if config.vote.rule == "judge" else ():
+            wanted[ballot.question] += ballot.tokens
         drawn: dict[str, list[Turn]] = {q.id: [] for q in self.questions}
         while samples := [
             _Wanted(q, place, "samples", sample=len(drawn[q.id]) + more)

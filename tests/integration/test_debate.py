@@ -74,6 +74,20 @@ def test_a_debate_from_a_file_is_reported_voted_on_again_and_not_repeated(
     assert "nobody judges" in capsys.readouterr().err
 
 
+def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quiz(workspace)
+    assert main([*DEBATE, "-q", "--run-name=d", "--set=rows=6", "--set=protocol.judge=a", "--vote=judge"]) == 0
+    assert main(["debate", "replay", "d", "--json"]) == 0
+    assert main(["debate", "replay", "d", "--round=0"]) == 2
+    assert "judged after round 1 alone" in capsys.readouterr().err
+    events = workspace / "runs" / "d" / "events.jsonl"
+    lines = events.read_text().splitlines(keepends=True)
+    fitted = next(number for number, line in enumerate(lines) if '"dev.fitted"' in line)
+    events.write_text("".join(lines[: fitted + 1]))
+    assert main(["debate", "replay", "d"]) == 2
+    assert "No question of this run was scored yet" in capsys.readouterr().err
+
+
 def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiz(workspace)
     assert main([*DEBATE, "--rounds=0", "--json"]) == 0
@@ -97,6 +111,13 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
         (["--vote=judge"], "nobody judges"),
         (["--set=vote.round=3"], "there are 1 rounds"),
         (["--topology=mesh"], "topology"),
+        (["--topic= "], "say what is to be debated"),
+        (["--topic=Trees?", "--set=positions=[yes, '']"], "two different positions"),
+        (["--topic=Trees?", "--set=positions=['1', '1.0']"], "two different positions"),
+        (
+            [f"--set=llm={json.dumps(LOTTERY)}", f"--set=agents={json.dumps(AGENTS)}", "--vote=confidence"],
+            "set turn.confidence to said",
+        ),
         (["--set=questions.generate=riddles"], "riddles"),
     ],
 )

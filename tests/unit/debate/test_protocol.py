@@ -114,6 +114,8 @@ ASKED = Asked("id", "ann", "", ())
         (Said("Because.\nAnswer: Cusco", choice="Cusco", confidences={"logprob": 0.7}), "cusco", None),
         (Said('{"reason": "sea", "answer": "Lima", "confidence": 70}'), "lima", 0.7),
         (Said('{"reason": "sea", "answer": "La Paz", "confidence": 700}'), None, None),
+        (Said('{"reason": "sea", "answer": null}'), None, None),
+        (Said('{"reason": "sea", "answer": ["Lima"]}'), None, None),
         (Said("Lima or Quito, who knows. Confidence: 4000%"), None, None),
         (Said(error="LLMTimeoutError: silent"), None, None),
     ],
@@ -123,6 +125,17 @@ def test_words_are_read_or_count_as_unreadable(said: Said, answer: str | None, s
     assert found.answer == answer
     assert found.confidences.get("said") == sure
     assert found.error == said.error
+
+
+@pytest.mark.parametrize("choice", ["Answer: Lima", "not", "</answer>", "?", "<|im_end|>"])
+def test_a_choice_that_was_scored_is_the_answer_whatever_it_looks_like(choice: str) -> None:
+    question = Question("q", "Which?", "Lima", ("Lima", choice), "choice")
+    assert turn_of(ASKED, Said(f"Answer: {choice}", choice=choice), question, "debate", 0).answer == choice.casefold()
+
+
+def test_no_value_is_the_answer_null() -> None:
+    free = Question("q", "Which?", "Lima")
+    assert turn_of(ASKED, Said('{"reason": "", "answer": null}'), free, "debate", 0).answer is None
 
 
 @given(st.text(max_size=300))

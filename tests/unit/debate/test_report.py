@@ -67,6 +67,10 @@ def test_figures_can_be_drawn_of_next_to_nothing():
     assert accuracies(result).startswith(b"\x89PNG")
     sure = verdict([asked], [turn(asked, name, "lima") for name in NAMES[:2]], [], NOTHING, config(2, 0), {})
     assert reliability(sure).startswith(b"\x89PNG")
+    turns = [turn(asked, name, "lima", round=n, sure=None if n else 0.6) for n in (0, 1) for name in NAMES[:2]]
+    first = verdict([asked], turns, [], NOTHING, config(2), {})
+    assert [each.round for each in first.calibration] == [0]
+    assert reliability(first).startswith(b"\x89PNG")
 
 
 def test_what_is_said_while_it_runs():

@@ -187,6 +187,15 @@ def test_who_hears_nobody_is_neither_misled_nor_convinced():
     assert {(each.tempted, each.shown) for each in result.changes} == {(0, 0)}
 
 
+def test_where_a_model_does_not_tell_its_tokens_no_equal_ones_are_claimed():
+    asked = questions(120)
+    turns = [each.model_copy(update={"input_tokens": 0, "output_tokens": 0}) for each in Script().turns(asked)]
+    result = verdict(asked, turns, [], NOTHING, config(vote={"against": "samples"}), SECONDS)
+    assert result.sentence.startswith("Not measured: a model does not tell its tokens")
+    result = verdict(asked, turns, [], NOTHING, config(vote={"against": "vote"}), SECONDS)
+    assert result.control.verdict != "not_measured"
+
+
 def test_the_judge_costs_tokens_and_where_it_did_not_judge_the_majority_stands_for_it():
     asked = questions(2)
     turns = [
@@ -199,6 +208,9 @@ def test_the_judge_costs_tokens_and_where_it_did_not_judge_the_majority_stands_f
     assert arm(result, "debate").tokens == 80 + 12
     assert arm(result, "vote").accuracy.value == 0.5  # lima, of the agent named first, is right on the first
     assert [each.round for each in result.rules if each.rule == "judge"] == [1]
+    failed = [each.model_copy(update={"error": "LLMTimeoutError: silent"}) for each in ballots]
+    assert not any("judge" in remark for remark in result.remarks)
+    assert "On 2 questions the judge failed" in verdict(asked, turns, failed, NOTHING, judged, {}).remarks[-1]
 
 
 def test_a_topic_is_told_and_not_marked():

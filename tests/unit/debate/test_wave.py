@@ -95,6 +95,18 @@ def test_the_best_agent_is_asked_alone_until_it_has_spent_what_the_debate_did() 
     assert all(len(each.messages) == 1 for each in fake.asked if "/samples/" in each.id)
 
 
+def test_what_the_judge_took_is_the_samples_to_spend_as_well() -> None:
+    def script(asked: Asked) -> Said:
+        if "/judge/" in asked.id:
+            return Said(choice="A", input_tokens=15)
+        return said("no" if asked.agent == "ann" else "yes")
+
+    found, _ = wave(script, VoteConfig(rule="judge"), rounds=1, judge="cat")
+    debated(found).control("bob")
+    samples = [turn for turn in found.turns if turn.arm == "samples" and turn.question == "q0"]
+    assert sum(turn.tokens for turn in samples) == 2 * 3 * 15 + 2 * 15
+
+
 def test_samples_end_at_their_limit() -> None:
     found, _ = wave(lambda asked: said("yes" if asked.agent == "ann" else "no"), VoteConfig(samples=4), rounds=4)
     debated(found).control("ann")
