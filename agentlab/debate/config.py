@@ -113,7 +113,7 @@ class DebateConfig(StrictModel):
             yield ("vote", "rule"), "nobody judges: name an agent with protocol.judge"
         hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
         if self.vote.rule in ("confidence", "softmax") and self.turn.confidence != "said" and hosted:
-            yield ("turn", "confidence"), "models of `llm` tell no such confidence: set turn.confidence to said"
+            yield ("vote", "rule"), "models of `llm` tell no confidence but their word: set turn.confidence to said"
 
     def _who(self) -> Iterator[tuple[Key, str]]:
         names = [agent.name for agent in self.agents]

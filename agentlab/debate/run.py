@@ -210,8 +210,13 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
 
     Raises:
         UsageError: the run has no question that was scored, or no verdicts of the judge that is to vote.
+        RunMismatchError: the questions in its folder are not those that were asked.
     """
     questions = _topic(config) or read_questions(folder / QUESTIONS)
+    changed = RunMismatchError(
+        "The run's questions are not those that were asked.", hint=f"Restore {folder / QUESTIONS}."
+    )
+    require_unchanged(noted(events, READ), changed, sha256=digest(questions))
     test = protocol.split(config, questions)[1]
     turns, ballots = turns_of(events), ballots_of(events)
     if {turn.question for turn in turns}.isdisjoint(question.id for question in test):

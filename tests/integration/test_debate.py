@@ -82,6 +82,12 @@ def test_what_was_not_judged_or_not_scored_is_not_voted_on(workspace: Path, caps
     assert "judged after round 1 alone" in capsys.readouterr().err
     events = workspace / "runs" / "d" / "events.jsonl"
     lines = events.read_text().splitlines(keepends=True)
+    asked = workspace / "runs" / "d" / "questions.jsonl"
+    kept = asked.read_text()
+    asked.write_text(kept.replace('"answer": "yes"', '"answer": "no"'))
+    assert main(["debate", "replay", "d"]) == 2
+    assert "not those that were asked" in capsys.readouterr().err
+    asked.write_text(kept)
     fitted = next(number for number, line in enumerate(lines) if '"dev.fitted"' in line)
     events.write_text("".join(lines[: fitted + 1]))
     assert main(["debate", "replay", "d"]) == 2
