@@ -14,7 +14,7 @@ export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-crewai test-langchain check check-types check-rest format docs wheel-check clean nas train-persona debate pipeline llm-bench llm serve adapters runs configs models doctor init
+.PHONY: help setup run test test-crewai test-langchain test-lm-eval check check-types check-rest format docs wheel-check clean nas train-persona debate pipeline llm-bench llm serve adapters runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-crewai: ## The adapter for CrewAI, in an environment of its own
 
 test-langchain: setup ## LangChain's own suite against ours, in an environment of its own
 	bash .ci/test-langchain
+
+test-lm-eval: setup ## `debate eval` with lm-evaluation-harness, in an environment of its own
+	bash .ci/test-lm-eval
 
 check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 check-types check-rest

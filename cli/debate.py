@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .debate_eval import EVAL, PING, evaluate, ping
 from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Debate: agents answer, hear one another, and vote.")
@@ -115,6 +116,10 @@ def replay(
     )
     answer = again(config, record.path, read_events(record.path / "events.jsonl"), own.vote)
     screen.answer("debate replay", answer, run=reference(record, record.status))
+
+
+app.command("eval", epilog=EVAL)(evaluate)
+app.command("ping", epilog=PING)(ping)
 
 
 def _agent(name: str) -> dict[str, str]:

@@ -167,7 +167,7 @@ def _talk(
     from agentlab.persona.talk import Talk, cast_of
 
     from .launch import surroundings
-    from .talk import typed
+    from .talk import importing, typed
 
     context, name, overrides = surroundings(screen), None, []
     for override in map(parse, sets):
@@ -182,16 +182,13 @@ def _talk(
     if max_cost is not None:
         overrides.append(Override("budget.per_run_usd", max_cost, "--max-cost"))
 
-    def importing(base: str) -> None:
-        screen.say(f"importing {base} as a checkpoint, once (half a minute)")
-
     config = load_llm(name, overrides, context)
     cast = cast_of(
         config,
         [from_here(each) for each in adapters],
         None if model is None else model if model in config.models else from_here(model),
         context.workspace,
-        importing,
+        importing(screen),
     )
     if not cast.together:
         screen.say("they do not fit into the memory together: each is loaded for its turn")

@@ -43,6 +43,11 @@ async def turn(screen: Screen, talk: Talk, text: str) -> Turn:
     return Turn(question=text, answers=answers)
 
 
+def importing(screen: Screen) -> Callable[[str], None]:
+    """What is told when a base has to be made a checkpoint first."""
+    return lambda base: screen.say(f"importing {base} as a checkpoint, once (half a minute)")
+
+
 def conversation(screen: Screen, talk: Talk) -> Iterator[Turn]:
     """The turns of a talk, until the input ends or somebody leaves. At a terminal a failure does not end it.
 

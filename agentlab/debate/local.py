@@ -259,8 +259,8 @@ class LocalSpeakers:
             turn.text = f"{turn.text.partition(_ANSWER)[0].strip()}\n{_ANSWER}".lstrip()
             texts = [f" {self._plain(each)}" for each in turn.asked.choices]
             asked.append(self._behind(turn, turn.prompt + turn.text, texts))
-        for turn, each, sums in zip(turns, asked, likelihoods(self._model, self._adapters, asked), strict=True):
-            means = [one / len(text) for one, text in zip(sums, each.texts, strict=True)]
+        for turn, each, found in zip(turns, asked, likelihoods(self._model, self._adapters, asked), strict=True):
+            means = [one.total / len(text) for one, text in zip(found, each.texts, strict=True)]
             best = max(means)
             turn.choice = turn.asked.choices[means.index(best)]
             turn.text = f"{turn.text} {turn.choice}"
@@ -274,7 +274,7 @@ class LocalSpeakers:
             messages = [*turn.messages, Message("assistant", self._plain(turn.text)), _RIGHT]
             asked.append(self._behind(turn, self._template.render(messages, prompt=True), _LABELS))
         for turn, (yes, no) in zip(turns, likelihoods(self._model, self._adapters, asked), strict=True):
-            _put(turn, "p_true", 1 / (1 + math.exp(min(no - yes, 700))))
+            _put(turn, "p_true", 1 / (1 + math.exp(min(no.total - yes.total, 700))))
 
     def _behind(self, turn: _Turn, text: str, texts: Sequence[str]) -> Choice:
         """What could follow a text that begins with the prompt, read behind what is known of it."""

@@ -26,16 +26,23 @@ class Choice(NamedTuple):
         return [*self.rest, *(token for text in self.texts for token in text[:-1])]
 
 
+class Likelihood(NamedTuple):
+    """The log-probability (natural) of a text in sum, and whether each of its tokens is the likeliest in its place."""
+
+    total: float
+    greedy: bool
+
+
 @torch.inference_mode()
-def likelihoods(model: Any, adapters: Rowwise, asked: Sequence[Choice]) -> list[list[float]]:
-    """The log-probability (natural) of every text of every choice, summed over its tokens.
+def likelihoods(model: Any, adapters: Rowwise, asked: Sequence[Choice]) -> list[list[Likelihood]]:
+    """How likely every text of every choice is.
 
     All texts of a choice are one row, in which each sees what stands before and itself, and none another one: keys and
     values are copied once for all of them. Where the model's attention does not let us, each text is a row of its own.
     """
     if unmergeable(model) or slides(model):
         return [[_alone(model, adapters, each.before, text) for text in each.texts] for each in asked]
-    found: dict[int, list[float]] = {}
+    found: dict[int, list[Likelihood]] = {}
     rows = [Prompt(each.before.adapter, each.row) for each in asked]
     for begun in (False, True):
         some = [index for index, each in enumerate(asked) if (each.before.past is not None) == begun]
@@ -45,14 +52,20 @@ def likelihoods(model: Any, adapters: Rowwise, asked: Sequence[Choice]) -> list[
     return [found[index] for index in range(len(asked))]
 
 
-def _alone(model: Any, adapters: Rowwise, before: Prompt, text: Sequence[int]) -> float:
+def _alone(model: Any, adapters: Rowwise, before: Prompt, text: Sequence[int]) -> Likelihood:
     adapters.rows([before.adapter])
     ids = torch.tensor([[*before.tokens, *text[:-1]]], device=model.device)
     logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(text)).logits[0].float().log_softmax(-1)
-    return float(logits[range(len(text)), list(text)].sum())
+    return _likelihood(logits, text)
 
 
-def _together(model: Any, part: Sequence[Choice]) -> Iterator[list[float]]:
+def _likelihood(logits: torch.Tensor, text: Sequence[int]) -> Likelihood:
+    """From log-probabilities of shape (tokens, vocabulary)."""
+    greedy = logits.argmax(-1).tolist() == list(text)
+    return Likelihood(float(logits[range(len(text)), list(text)].sum()), greedy)
+
+
+def _together(model: Any, part: Sequence[Choice]) -> Iterator[list[Likelihood]]:
     """Of choices that are all read behind a past, or none."""
     past = Past.joined([each.before for each in part]) if part[0].before.past else None
     batch = padded(model, [each.row for each in part], past)
@@ -79,12 +92,12 @@ def _together(model: Any, part: Sequence[Choice]) -> Iterator[list[float]]:
     return _sums(part, logits.float().log_softmax(-1))
 
 
-def _sums(part: Sequence[Choice], logits: torch.Tensor) -> Iterator[list[float]]:
+def _sums(part: Sequence[Choice], logits: torch.Tensor) -> Iterator[list[Likelihood]]:
     """From the log-probabilities behind each choice's last token before, and behind all but the last of each text."""
     start = 0
     for each in part:
-        first, start, found = start, start + 1, list[float]()
+        first, start, found = start, start + 1, list[Likelihood]()
         for text in each.texts:
             places = [first, *range(start, start := start + len(text) - 1)]
-            found.append(float(logits[places, list(text)].sum()))
+            found.append(_likelihood(logits[places], text))
         yield found

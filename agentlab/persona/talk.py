@@ -106,16 +106,27 @@ def _with_adapter(
     if file.is_file():
         return _voice(file.stem, store.find(model or _gguf_of(config, file), workspace), file, None)
     folder = find_adapter(name, workspace)
-    base = find_base(str(base_of(folder, model, workspace)), workspace)
+    path = checkpoint_of(folder, model, workspace, importing)
+    return _voice(folder.name, path, folder, read_card(folder).data.system)
+
+
+def checkpoint_of(folder: Path, given: str | None, workspace: Workspace, importing: Callable[[str], object]) -> Path:
+    """The base of an adapter folder as a checkpoint; the other arguments as in `cast_of`.
+
+    Raises:
+        UsageError: it is not the one that the adapter was trained on.
+        MissingFileError: it is not on this machine.
+    """
+    base = find_base(str(base_of(folder, given, workspace)), workspace)
     if not base.path.is_dir():
         importing(store.stem_of(base.name))
-    card, path = read_card(folder), imported(base)
-    if str(path) != card.base.path and same_base(folder, path, any_base=True) is False:
+    path = imported(base)
+    if str(path) != read_card(folder).base.path and same_base(folder, path, any_base=True) is False:
         raise UsageError(
             f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
-            hint="Name the right one with --model; `agentlab models list` shows all.",
+            hint="Name the right one; `agentlab models list` shows all.",
         )
-    return _voice(folder.name, path, folder, card.data.system)
+    return path
 
 
 def _gguf_of(config: LLMConfig, file: Path) -> str:

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -63,15 +65,25 @@ def served(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -
     (home / "models" / "smollm2").symlink_to(float32_checkpoint)
     for seed, name in enumerate((*PERSONAS, "stranger"), 1):
         adapter(home / "adapters" / name, seed, 48 if name == "stranger" else 576)
-    names = (*PERSONAS, "stranger")
+    providers = {name: {"kind": "hf", "model_path": "smollm2", "adapter": name} for name in (*PERSONAS, "stranger")}
+    with (
+        serving(home, providers) as (url, pid),
+        OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client,
+    ):
+        yield Served(client, pid)
+
+
+@contextmanager
+def serving(home: Path, providers: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """`agentlab serve` with a model for each provider: its address, and its process."""
     config = {
-        "providers": {name: {"kind": "hf", "model_path": "smollm2", "adapter": name} for name in names},
-        "models": {name: {"provider": name, "id": "local", "price": {"input": 0, "output": 0}} for name in names},
-        "roles": {"primary": names},
+        "providers": providers,
+        "models": {name: {"provider": name, "id": "local", "price": {"input": 0, "output": 0}} for name in providers},
+        "roles": {"primary": list(providers)},
     }
-    (home / "two.yaml").write_text(json.dumps(config))
+    (home / "served.yaml").write_text(json.dumps(config))
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentlab", "serve", "./two.yaml", "--port", "0"],
+        [sys.executable, "-m", "agentlab", "serve", "./served.yaml", "--port", "0"],
         cwd=home,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "AGENTLAB_HOME": str(home)},
         stdout=subprocess.PIPE,
@@ -80,9 +92,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -
     )
     try:
         assert process.stdout is not None
-        url = process.stdout.readline().strip().removeprefix("Listening at ")
-        with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60) as client:
-            yield Served(client, process.pid)
+        yield process.stdout.readline().strip().removeprefix("Listening at "), process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)

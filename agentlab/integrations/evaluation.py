@@ -1,0 +1,202 @@
+"""What harnesses measure of a base model and its adapters, side by side. Pure but for the files."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Self
+
+from agentlab import __version__
+from agentlab.config.workspace import Workspace
+from agentlab.errors import UsageError
+from agentlab.lora.catalogue import find
+from agentlab.models.base_model import find_base, imported
+from agentlab.persona.talk import checkpoint_of
+from agentlab.runs.atomic import make_folder, write_json
+from agentlab.runs.document import Block, Document, Plain, Text, number, table
+from agentlab.stats.proportions import paired_share_difference_interval
+
+BASE = "base"
+# Of lm-eval's results, what another program would look for.
+_KEPT = (
+    "results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples",
+    "lm_eval_version", "transformers_version",
+)  # fmt: skip
+
+Key = tuple[str, str]  # a task and a metric
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A metric over the items of a task; `items` are its values in their order, where it is the mean of them."""
+
+    value: float | None
+    n: int | None
+    items: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What one model scores; `tree` is what a file keeps of it."""
+
+    measures: Mapping[Key, Measure]
+    tree: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """From the results of lm-eval as plain data."""
+        samples: Mapping[str, list[Mapping[str, Any]]] = found.get("samples") or {}
+        measures: dict[Key, Measure] = {}
+        for task, metrics in {**found["results"], **(found.get("groups") or {})}.items():
+            for key, value in metrics.items():
+                metric, comma, chain = key.partition(",")
+                if not comma or metric.endswith("_stderr") or not isinstance(value, int | float | None):
+                    continue
+                items = [each.get(metric) for each in samples.get(task, []) if each["filter"] == chain]
+                count = (found.get("n-samples") or {}).get(task, {}).get("effective")
+                name = metric if chain == "none" else f"{metric} ({chain})"
+                measures[task, name] = Measure(value, count, _means(items, value))
+        values = {task: [_plain(each) for each in every] for task, every in samples.items()}
+        return cls(measures, {**{name: found[name] for name in _KEPT if name in found}, "items": values})
+
+
+def _means(items: list[Any], value: float | None) -> tuple[float, ...] | None:
+    """Values in [0, 1] of which the metric is the mean; None for any other metric."""
+    shares = [float(each) for each in items if isinstance(each, bool | int | float) and 0 <= each <= 1]
+    if value is None or not shares or len(shares) != len(items) or not math.isclose(fmean(shares), value, abs_tol=1e-9):
+        return None
+    return tuple(shares)
+
+
+def _plain(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """An item's metrics, without its text."""
+    return {name: sample.get(name) for name in ("doc_id", "filter", *sample.get("metrics", ()))}
+
+
+class Score(Plain):
+    """Of an adapter, and what it has more than the base on the same items, with the ends of its interval."""
+
+    value: float | None
+    difference: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Line(Plain):
+    """A metric of a task; `n` items."""
+
+    task: str
+    metric: str
+    n: int | None
+    base: float | None
+    adapters: dict[str, Score]
+
+
+class Evaluation(Document):
+    """The answer of `agentlab debate eval`."""
+
+    base: str
+    harness: str
+    lines: list[Line]
+    files: list[str]
+
+    @classmethod
+    def of(cls, base: str, harness: str, found: Mapping[str, Evaluated], files: Iterable[Path]) -> Self:
+        """`found` holds BASE and the adapters by name."""
+        lines = [
+            Line(
+                task=key[0],
+                metric=key[1],
+                n=measure.n,
+                base=measure.value,
+                adapters={name: _score(measure, each.measures[key]) for name, each in found.items() if name != BASE},
+            )
+            for key, measure in found[BASE].measures.items()
+        ]
+        return cls(base=base, harness=harness, lines=lines, files=[str(file) for file in files])
+
+    def blocks(self) -> list[Block]:
+        """A table, and where the files are."""
+        shown: dict[str, Any] = {
+            "task": lambda line: line.task,
+            "metric": lambda line: line.metric,
+            "items": lambda line: line.n,
+            BASE: lambda line: line.base,
+        }
+        names = list(self.lines[0].adapters) if self.lines else []
+        for name in names:
+            shown[name] = lambda line, name=name: line.adapters[name].value
+            shown[f"{name} − {BASE}"] = lambda line, name=name: _told(line.adapters[name])
+        caption = f"{self.harness}; the base is {self.base}."
+        if names:
+            caption += " Differences are on the same items, with 95 % intervals, of which one in 20 misses by chance."
+        return [table(self.lines, shown, caption), Text(caption), Text(f"Written: {', '.join(self.files)}")]
+
+
+def _score(base: Measure, own: Measure) -> Score:
+    if base.items is not None and own.items is not None and len(base.items) == len(own.items):
+        found = paired_share_difference_interval(list(base.items), list(own.items))
+        return Score(value=own.value, difference=found.estimate, low=found.low, high=found.high)
+    known = own.value is not None and base.value is not None
+    return Score(value=own.value, difference=own.value - base.value if known else None)  # type: ignore[operator] # known
+
+
+def _told(score: Score) -> str:
+    if score.difference is None or score.low is None or score.high is None:
+        return number(score.difference)
+    return f"{score.difference:+.3f} [{score.low:+.3f}, {score.high:+.3f}]"
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """Where the figures of an adapter, or of the base, are kept."""
+    return folder / f"{name.replace('/', '_')}_eval.json"
+
+
+def write(folder: Path, base: str, found: Mapping[str, Evaluated]) -> list[Path]:
+    """`NAME_eval.json` for each, in place of what is there.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    make_folder(folder)
+    files = []
+    for name, each in found.items():
+        files.append(file_of(folder, name))
+        write_json(files[-1], {"schema": 1, "agentlab": __version__, "name": name, "base": base, **each.tree})
+    return files
+
+
+def named(names: Iterable[str]) -> list[str]:
+    """Names of adapters, each once.
+
+    Raises:
+        UsageError: one is called like the base is here.
+    """
+    found = list(dict.fromkeys(names))
+    if BASE in found:
+        raise UsageError(f"An adapter is called {BASE}, as the base model is here.", hint="Give it another name.")
+    return found
+
+
+def local(
+    adapters: Iterable[str], base: str | None, workspace: Workspace, importing: Callable[[str], object]
+) -> tuple[Path, dict[str, Path]]:
+    """The checkpoint of the base, and the folders of its adapters by name; see `cast_of` for the arguments.
+
+    Raises:
+        UsageError, MissingFileError: an adapter or its base is not there, or they do not belong together.
+    """
+    folders = [find(name, workspace) for name in dict.fromkeys(adapters)]
+    found = dict(zip(named(folder.name for folder in folders), folders, strict=False))
+    if len(found) < len(folders):
+        raise UsageError("Two adapters have the same name.", hint="Give one folder another name.")
+    paths = {checkpoint_of(folder, base, workspace, importing) for folder in folders}
+    if base is not None:
+        paths.add(imported(find_base(base, workspace)))
+    if len(paths) != 1:
+        raise UsageError(
+            f"The adapters have different base models: {', '.join(sorted(path.name for path in paths))}.",
+            hint="Evaluate those of each base apart.",
+        )
+    return paths.pop(), found

@@ -1,0 +1,81 @@
+"""Tasks of lighteval for models of a server, by its own program: it wants other libraries than we do."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from agentlab.errors import AgentlabError, MissingExtraError, UsageError
+from agentlab.integrations.evaluation import BASE, Evaluated, Measure
+from agentlab.persona.ping import KEY
+from agentlab.persona.ping import served as check_url
+
+
+def at_server(
+    names: Sequence[str],
+    files: Sequence[Path],
+    base_url: str,
+    model: str,
+    adapters: Sequence[str],
+    limit: int | None,
+    env: Mapping[str, str],
+    begun: Callable[[str], object],
+) -> dict[str, Evaluated]:
+    """See `lm_eval.at_server`. `files`: at most one Python file with tasks.
+
+    Raises:
+        MissingExtraError: there is no such program.
+        AgentlabError: it has failed.
+    """
+    check_url(base_url, [model, *adapters], env)
+    program = shutil.which("lighteval")
+    if program is None:
+        raise MissingExtraError(
+            "There is no program lighteval.",
+            hint="Install it in an environment of its own, pip install 'lighteval[litellm]', and add its bin to PATH.",
+        )
+    if len(files) > 1 or any(not file.is_file() for file in files):
+        raise UsageError("lighteval takes one Python file with tasks.", hint="--include-path mytasks.py")
+    words = [",".join(names)]
+    words += ["--custom-tasks", str(files[0].absolute())] if files else []
+    words += [] if limit is None else ["--max-samples", str(limit)]
+    found = {}
+    for name, served in {BASE: model, **{each: each for each in adapters}}.items():
+        begun(name)
+        # Its caches of answers go by a model's name, and would answer for another adapter of that name.
+        with tempfile.TemporaryDirectory() as place:
+            found[name] = _run(program, Path(place), base_url, served, words, env.get(KEY, "none"))
+    return found
+
+
+def _run(program: str, place: Path, base_url: str, model: str, words: Sequence[str], key: str) -> Evaluated:
+    settings = {
+        "model_name": f"openai/{model}",
+        "base_url": base_url,
+        "cache_dir": str(place / "cache"),
+        "generation_parameters": {"temperature": 0},
+    }
+    (place / "model.yaml").write_text(json.dumps({"model_parameters": settings}))
+    done = subprocess.run(
+        [program, "endpoint", "litellm", "model.yaml", *words, "--output-dir", str(place)],
+        cwd=place,
+        env={**os.environ, "OPENAI_API_KEY": key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    results = sorted(place.glob("results/**/results_*.json"))
+    if done.returncode or not results:
+        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise AgentlabError(f"lighteval failed for {model}: {last[:300]}", hint="Do its tasks run without agentlab?")
+    tree = json.loads(results[-1].read_text())
+    measures = {
+        (task, metric): Measure(value, None)
+        for task, metrics in tree["results"].items()
+        for metric, value in metrics.items()
+        if task != "all" and not metric.endswith("_stderr")
+    }
+    return Evaluated(measures, {name: tree[name] for name in ("results", "versions", "config_tasks") if name in tree})

@@ -1,0 +1,178 @@
+"""`agentlab debate eval` and `agentlab debate ping`: what adapters score, and whether they can be told apart."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from agentlab.errors import UsageError
+
+from .options import from_here, screen_of, with_output
+
+if TYPE_CHECKING:
+    from agentlab.integrations.evaluation import Evaluated
+
+    from .screen import LiveProgress, Screen
+
+EVAL = """Examples:
+
+  # two personas and their base, one load, offline
+
+  agentlab debate eval --adapter persona_a --adapter persona_b --include-path mytasks --tasks mytask
+
+  # the first 100 questions of a public task; its data set is fetched once
+
+  agentlab debate eval --adapter persona_a --tasks arc_easy --limit 100
+
+  # a task that generates, over a server of several adapters
+
+  agentlab debate eval --adapter persona_a --tasks gsm8k --base-url http://127.0.0.1:8000/v1 --model Qwen3-4B
+"""
+PING = """Examples:
+
+  agentlab debate ping --persona persona_a --persona persona_b --prompt "2, 4, 8, 16: what is the general term?"
+
+  # adapters that vLLM serves
+
+  agentlab debate ping --persona persona_a --persona persona_b --prompt "..." --base-url http://127.0.0.1:8000/v1
+"""
+
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", metavar="NAME", help="An adapter, by name or path; of a server, as it is served."),
+]
+
+
+@with_output
+def evaluate(
+    ctx: typer.Context,
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of the harness.")],
+    adapter: Adapters = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The base model; what the adapters say by default.")
+    ] = None,
+    include_path: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML; for lighteval a Python file."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
+    backend: Annotated[Literal["lm-eval", "lighteval"], typer.Option(help="The harness.")] = "lm-eval",
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask a chat server instead, up to its /v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="What the server calls the base model.")] = None,
+) -> None:
+    """Score adapters and their base on the tasks of a harness: one table, and NAME_eval.json for each.
+
+    In process the base is loaded once, and the adapters share its batches. Differences to the base are paired, item by
+    item.
+    """
+    from agentlab.integrations import evaluation
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    names = [name for name in tasks.split(",") if name]
+    if (base_url is None) != (model is None) or (base_url is not None and base is not None):
+        raise UsageError(
+            "--base-url and --model go together, without --base.", hint="Leave both out to compute in this process."
+        )
+    if not names or (base_url is None and base is None and not adapter):
+        raise UsageError("There is nothing to evaluate.", hint="Name --tasks, and --adapter or --base.")
+    with screen.progress() as bar:
+        if base_url is None or model is None:
+            if backend == "lighteval":
+                raise UsageError("lighteval asks a server.", hint="Name it: --base-url URL --model NAME.")
+            label, found = _in_process(screen, bar, names, include_path or (), adapter or (), base, limit)
+        else:
+            asked = evaluation.named(adapter or ())
+            harness: Any = importlib.import_module(f"agentlab.integrations.{backend.replace('-', '_')}")
+            env, label = surroundings(screen).env, model
+            found = harness.at_server(names, include_path or (), base_url, model, asked, limit, env, bar.update)
+    files = evaluation.write(out, label, found)
+    screen.answer("debate eval", evaluation.Evaluation.of(label, backend, found, files))
+
+
+def _in_process(
+    screen: "Screen",
+    bar: "LiveProgress",
+    tasks: Sequence[str],
+    folders: Sequence[Path],
+    adapters: Sequence[str],
+    base: str | None,
+    limit: int | None,
+) -> "tuple[str, dict[str, Evaluated]]":
+    """The base's name, and what it and the adapters score."""
+    from agentlab.integrations import evaluation, lm_eval
+
+    from .launch import surroundings
+    from .talk import importing
+
+    given = None if base is None else from_here(base)
+    path, found = evaluation.local(
+        [from_here(each) for each in adapters], given, surroundings(screen).workspace, importing(screen)
+    )
+    bar.update("loading tasks and data sets")
+    loaded, count = lm_eval.Tasks(tasks, folders), 0
+
+    def done(more: int) -> None:
+        nonlocal count
+        count += more
+        bar.update("texts and tokens", done=count)
+
+    return path.name, lm_eval.in_process(loaded, path, found, limit, done)
+
+
+@with_output
+def ping(
+    ctx: typer.Context,
+    persona: Annotated[
+        list[str], typer.Option("--persona", metavar="NAME", help="An adapter, by name or path; repeatable.")
+    ],
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="What everybody is asked.")],
+    base: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The base model; what the adapters say by default.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask the models of a server instead, up to its /v1.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, max=131_072, help="Tokens of an answer, at most.")] = 64,
+) -> None:
+    """Ask personas the same, twice: their answers side by side, and who answers like another.
+
+    Exits with 5 if all of them give the same answer.
+    """
+    import asyncio
+
+    from agentlab.errors import GateError
+    from agentlab.llm.load import load_llm
+    from agentlab.llm.options import Options
+    from agentlab.persona import ping as personas
+    from agentlab.persona.talk import Talk, cast_of
+
+    from .launch import surroundings
+    from .talk import importing
+    from .talk import prompt as question
+
+    screen = screen_of(ctx)
+    context, text = surroundings(screen), question(prompt)
+    if base_url is not None and base is not None:
+        raise UsageError("--base is of this process, --base-url of a server.", hint="Give one of them.")
+    if base_url is not None:
+        cast = personas.served(base_url, persona, context.env)
+    else:
+        given = None if base is None else from_here(base)
+        names = [from_here(each) for each in persona]
+        cast = cast_of(load_llm(None, [], context), names, given, context.workspace, importing(screen))
+    options = Options(temperature=0, max_tokens=max_tokens, cache=False)
+    with screen.progress() as bar, Talk(cast, context, options, None) as talk:
+        bar.update(f"asking {len(talk.speakers)} personas twice")
+        found = asyncio.run(personas.ping(talk, text))
+    screen.answer("debate ping", found)
+    if (error := found.gate()) is not None:
+        if screen.json_mode:  # the document is out; it says who answers alike
+            raise typer.Exit(GateError.exit_code)
+        raise error
