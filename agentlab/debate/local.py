@@ -18,6 +18,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.debate.config import Confidence, DebateConfig
 from agentlab.debate.speakers import Asked, Said
 from agentlab.errors import ModelFileError, UsageError
+from agentlab.gguf import metadata
 from agentlab.hf.batch import Batch, Row
 from agentlab.hf.decoder import ends_of
 from agentlab.hf.likelihood import Choice, likelihoods
@@ -28,7 +29,7 @@ from agentlab.lora.reading import Adapter, union
 from agentlab.lora.stacked import BASE, layer_of
 from agentlab.models.base_model import find_base
 from agentlab.train.adapter_base import same_base
-from agentlab.train.base import load_base, outline
+from agentlab.train.base import check_files, load_base, outline
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
 from agentlab.train.conversations import Turn as Message
 from agentlab.train.scoring import applied
@@ -46,12 +47,16 @@ def check_agents(config: DebateConfig, workspace: Workspace) -> None:
     """See that the adapters of a config are there and fit its base, before anything is loaded or written.
 
     Raises:
-        MissingFileError, UnknownNameError: there is no such base or adapter.
+        MissingFileError, UnknownNameError: there is no such base or adapter, or the base is no checkpoint.
         UsageError: an adapter was made for another base, or its layers are not the base's.
         DataError, ModelFileError: an adapter is damaged.
     """
     folders, base = _folders(config, workspace), find_base(config.base, workspace)
-    _check(folders.values(), base.path if base.path.is_dir() else None)
+    if base.source is not None:
+        metadata.read(base.source)
+    else:
+        check_files(base.path)
+    _check(folders.values(), None if base.source else base.path)
 
 
 def _folders(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:

@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agentlab import machine
 from agentlab.debate import protocol
 from agentlab.debate.config import AgentConfig, DebateConfig, VoteConfig
@@ -13,11 +15,11 @@ from agentlab.debate.report import write_debate_report
 from agentlab.debate.result import TOPIC, DebateResult
 from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
-from agentlab.debate.transcript import Arm, Ballot, Turn
+from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import Fitted, fitted, primary
 from agentlab.debate.wave import Setting, Wave
-from agentlab.errors import RunMismatchError, UsageError
+from agentlab.errors import AllModelsFailedError, RunMismatchError, RunUnreadableError, UsageError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Router
 from agentlab.models.base_model import find_base, imported
@@ -131,7 +133,7 @@ class Debates:
         """What the questions put aside for it tell: on which agents and confidences one may rely. Told once."""
         if not self.run.has(FITTED):
             ids = {question.id for question in self._dev}
-            turns = [turn for turn in turns_of(self.run.events) if turn.question in ids]
+            turns = [turn for turn in said_in(self._config, self.run.events)[0] if turn.question in ids]
             self.run.emit(FITTED, **fitted(self._dev, turns, self._config).model_dump(mode="json"))
         return Fitted.model_validate(noted(self.run.events, FITTED))
 
@@ -166,12 +168,21 @@ class Debates:
         self.wave = self._next()
 
     def conclude(self) -> tuple[DebateResult, Outcome]:
-        """What it came to, the transcript and the report."""
-        turns, ballots = turns_of(self.run.events), ballots_of(self.run.events)
-        result = verdict(self._test, turns, ballots, self.fitted(), self._config, seconds_of(self.run.events))
+        """What it came to, the transcript and the report.
+
+        Raises:
+            AllModelsFailedError: not one turn was answered.
+        """
+        turns, ballots, seconds = said_in(self._config, self.run.events)
+        result = verdict(self._test, turns, ballots, self.fitted(), self._config, seconds)
         self.run.write_text("transcript.jsonl", "".join(f"{turn.model_dump_json()}\n" for turn in turns))
         self.run.write_json("transcript.schema.json", Turn.model_json_schema())
         write_debate_report(self.run, result, self._questions, turns)
+        if all(turn.error for turn in turns):
+            raise AllModelsFailedError(
+                f"No turn was answered; {turns[0].agent}: {turns[0].error}",
+                hint=f"See {self.run.file('report.html')}; mend what it names, then start a new run.",
+            )
         return result, self._outcome(result, turns)
 
     def _outcome(self, result: DebateResult, turns: Sequence[Turn]) -> Outcome:
@@ -184,23 +195,27 @@ class Debates:
         return Outcome(metrics, result.control, tokens)
 
 
-def turns_of(events: Iterable[Event]) -> list[Turn]:
-    """All turns of a run, in the order in which they were finished."""
-    return [Turn.model_validate(turn) for event in events if event.type == HELD for turn in event.data["turns"]]
+def said_in(config: DebateConfig, events: Iterable[Event]) -> tuple[list[Turn], list[Ballot], dict[Arm, float]]:
+    """All turns of a run, in the order in which they were finished, the judge's verdicts, and the seconds of each arm.
 
-
-def ballots_of(events: Iterable[Event]) -> list[Ballot]:
-    """All verdicts of the judge, as `turns_of`."""
-    return [Ballot.model_validate(each) for event in events if event.type == HELD for each in event.data["ballots"]]
-
-
-def seconds_of(events: Iterable[Event]) -> dict[Arm, float]:
-    """How long the turns of each arm took, in all sessions of a run."""
-    found: dict[Arm, float] = {}
+    Raises:
+        RunUnreadableError: the events were damaged.
+    """
+    names = {agent.name for agent in config.agents}
+    turns, ballots, seconds = list[Turn](), list[Ballot](), dict[Arm, float]()
     for event in events:
-        for arm, seconds in event.data["seconds"].items() if event.type == HELD else ():
-            found[arm] = found.get(arm, 0.0) + seconds
-    return found
+        if event.type != HELD:
+            continue
+        try:
+            held = Held.model_validate({key: event.data[key] for key in Held.model_fields})
+        except (ValidationError, KeyError) as error:
+            raise RunUnreadableError(f"What was said in {event.id} cannot be read: {str(error)[:300]}") from error
+        if strangers := {turn.agent for turn in held.turns} - names:
+            raise RunUnreadableError(f"In {event.id} somebody speaks who is no agent: {', '.join(sorted(strangers))}.")
+        turns, ballots = turns + held.turns, ballots + held.ballots
+        for arm, taken in held.seconds.items():
+            seconds[arm] = seconds.get(arm, 0.0) + taken
+    return turns, ballots, seconds
 
 
 def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: VoteConfig) -> DebateResult:
@@ -211,6 +226,7 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     Raises:
         UsageError: the run has no question that was scored, or no verdicts of the judge that is to vote.
         RunMismatchError: the questions in its folder are not those that were asked.
+        RunUnreadableError: its events were damaged.
     """
     questions = _topic(config) or read_questions(folder / QUESTIONS)
     changed = RunMismatchError(
@@ -218,7 +234,7 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     )
     require_unchanged(noted(events, READ), changed, sha256=digest(questions))
     test = protocol.split(config, questions)[1]
-    turns, ballots = turns_of(events), ballots_of(events)
+    turns, ballots, seconds = said_in(config, events)
     if {turn.question for turn in turns}.isdisjoint(question.id for question in test):
         raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
     if config.vote.rule == "judge":
@@ -229,7 +245,7 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
             hint = "Vote by another rule, or leave out --round."
             raise UsageError(f"The judge of this run judged after round {judged} alone.", hint=hint)
     told = Fitted.model_validate(noted(events, FITTED))
-    return verdict(test, turns, ballots, told, config, seconds_of(events), named)
+    return verdict(test, turns, ballots, told, config, seconds, named)
 
 
 def _topic(config: DebateConfig) -> tuple[Question] | None:

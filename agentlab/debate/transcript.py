@@ -57,3 +57,12 @@ class Ballot(Plain):
     def tokens(self) -> int:
         """What it cost: prompts and answers."""
         return self.input_tokens + self.output_tokens
+
+
+class Held(Plain):
+    """A wave that is finished: all that was said in it, and how long each arm took."""
+
+    questions: list[str]
+    turns: list[Turn]
+    ballots: list[Ballot]
+    seconds: dict[Arm, float]

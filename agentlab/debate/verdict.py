@@ -91,7 +91,7 @@ def verdict(
     ]
     return DebateResult(
         sentence=sentence(control, results[0].accuracy if results else None),
-        remarks=[*_remarks(results), *(_unjudged(cases) if config.vote.rule == "judge" else ())],
+        remarks=[*_failed(turns), *_remarks(results), *(_unjudged(cases) if config.vote.rule == "judge" else ())],
         topic=config.topic,
         questions=len(cases),
         dev=fitted.questions,
@@ -258,6 +258,13 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
             )
     if "samples" in found and (short := found["samples"].short):
         yield f"On {short} questions all samples took fewer tokens than the debate: raise vote.samples."
+
+
+def _failed(turns: Sequence[Turn]) -> Iterator[str]:
+    for agent in dict.fromkeys(turn.agent for turn in turns):
+        own = [turn for turn in turns if turn.agent == agent]
+        if errors := [turn.error for turn in own if turn.error]:
+            yield f"{agent} failed in {len(errors)} of {len(own)} turns, which count as wrong: {errors[0][:200]}"
 
 
 def _unjudged(cases: Sequence[Case]) -> Iterator[str]:

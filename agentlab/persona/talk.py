@@ -124,7 +124,7 @@ def checkpoint_of(folder: Path, given: str | None, workspace: Workspace, importi
     if str(path) != read_card(folder).base.path and same_base(folder, path, any_base=True) is False:
         raise UsageError(
             f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
-            hint="Name the right one; `agentlab models list` shows all.",
+            hint="Name the right one with --model (`debate ping`: --base); `agentlab models list` shows all.",
         )
     return path
 

@@ -88,7 +88,7 @@ def outline(path: Path) -> Any:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    _check_files(path)
+    check_files(path)
     try:
         with quietly(), torch.device("meta"):
             make: Any = AutoModelForCausalLM.from_config
@@ -106,7 +106,7 @@ def load_tokenizer(path: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    _check_files(path)
+    check_files(path)
     try:
         with quietly():
             return AutoTokenizer.from_pretrained(path, **_LOCAL)
@@ -190,7 +190,12 @@ def _device() -> str:
     return str(accelerate.PartialState().device)
 
 
-def _check_files(path: Path) -> None:
+def check_files(path: Path) -> None:
+    """See that a folder could be a checkpoint.
+
+    Raises:
+        MissingFileError, ModelFileError: it is none.
+    """
     if path.is_file():
         raise ModelFileError(f"{path} is a file, not a checkpoint folder.", hint=_IMPORT.format(name=path.stem))
     if not path.is_dir():

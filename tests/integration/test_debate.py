@@ -117,6 +117,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
         (["--vote=judge"], "nobody judges"),
         (["--set=vote.round=3"], "there are 1 rounds"),
         (["--topology=mesh"], "topology"),
+        (["--base=./"], "no checkpoint folder"),
         (["--topic= "], "say what is to be debated"),
         (["--topic=Trees?", "--set=positions=[yes, '']"], "two different positions"),
         (["--topic=Trees?", "--set=positions=['1', '1.0']"], "two different positions"),
@@ -170,6 +171,31 @@ def test_agents_that_fail_or_say_nothing_are_named_and_lose_nothing(
     assert set(failed) == {"b", "c"}
     assert all(turn["answer"] is None for turn in turns if turn["agent"] in failed)
     assert all(turn["answer"] for turn in turns if turn["agent"] == "a")
+
+
+def test_a_debate_in_which_nobody_answers_has_failed_and_says_so(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiz(workspace, 2)
+    setup = json.loads(json.dumps(LOTTERY))
+    setup["providers"]["script"] = {"kind": "scripted", "mode": "refuse"}
+    words = ["debate", "--questions=quiz.jsonl", f"--set=llm={json.dumps(setup)}", f"--set=agents={json.dumps(AGENTS)}"]
+    assert main([*words, "--run-name=d", "-q"]) == 4
+    assert "No turn was answered; a: " in capsys.readouterr().err
+    assert "a failed in" in (workspace / "runs/d/report.md").read_text()
+
+
+@pytest.mark.parametrize(("old", "new"), [('"arm":"debate"', '"arm":"zzz"'), ('"agent":"a"', '"agent":"zed"')])
+def test_turns_that_were_damaged_are_told(
+    workspace: Path, capsys: pytest.CaptureFixture[str], old: str, new: str
+) -> None:
+    quiz(workspace, 2)
+    assert main([*DEBATE, "--run-name=d", "-q"]) == 0
+    events = workspace / "runs" / "d" / "events.jsonl"
+    assert old in events.read_text()
+    events.write_text(events.read_text().replace(old, new))
+    assert main(["debate", "replay", "d"]) == 2
+    assert "test-001" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])

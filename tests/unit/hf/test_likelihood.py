@@ -34,11 +34,12 @@ def test_texts_are_as_likely_as_alone(kind: str, tmp_path: Path) -> None:
     with rowwise(model, adapters_of(kind, tmp_path)) as adapters, torch.inference_mode():
         found = likelihoods(model, adapters, asked)
         for each, sums in zip(asked, found, strict=True):
-            for text, total in zip(each.texts, sums, strict=True):
+            for text, one in zip(each.texts, sums, strict=True):
                 adapters.rows([each.before.adapter])
                 ids = torch.tensor([[*each.before.tokens, *text]])
                 logits = model(ids).logits[0, len(each.before.tokens) - 1 : -1].log_softmax(-1)
-                assert total == pytest.approx(float(logits[range(len(text)), list(text)].sum()), abs=1e-4)
+                assert one.total == pytest.approx(float(logits[range(len(text)), list(text)].sum()), abs=1e-4)
+                assert one.greedy == (logits.argmax(-1).tolist() == list(text))
 
 
 @pytest.mark.parametrize("kind", ["Llama", "GPT2"])
