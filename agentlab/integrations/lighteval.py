@@ -69,8 +69,8 @@ def _run(program: str, place: Path, base_url: str, model: str, words: Sequence[s
     )
     results = sorted(place.glob("results/**/results_*.json"))
     if done.returncode or not results:
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise AgentlabError(f"lighteval failed for {model}: {last[:300]}", hint="Do its tasks run without agentlab?")
+        said = " ".join((done.stderr or done.stdout).split())[-300:] or "it said nothing"
+        raise AgentlabError(f"lighteval failed for {model}: {said}", hint="Do its tasks run without agentlab?")
     tree = json.loads(results[-1].read_text())
     measures = {
         (task, metric): Measure(value, None)
