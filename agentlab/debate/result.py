@@ -239,8 +239,8 @@ def narrate(event: Event) -> Narration | None:
     match event.type:
         case "questions.read":
             return Narration(line=f"  {data['count']} questions, {data['dev']} of them to fit on")
-        case "base.importing":
-            return Narration(detail=f"importing {event.id}")
+        case "base.importing" | "base.loading":
+            return Narration(detail=f"{event.type.removeprefix('base.')} {event.id}")
         case "dev.fitted" if data["questions"]:
             right = ", ".join(f"{name} {share:.0%}" for name, share in data["accuracy"].items())
             return Narration(line=f"  own answers to {data['questions']} questions to fit on are right: {right}")

@@ -99,6 +99,7 @@ class DebateExperiment:
             if base.source is not None:
                 run.stream("base.importing", base.name)
             path = imported(base)
+            run.stream("base.loading", base.name)
             local = stack.enter_context(LocalSpeakers(config, path, context.workspace, context.stop.check))
             found |= dict.fromkeys((agent.name for agent in own), local)
         return found
