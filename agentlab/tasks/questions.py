@@ -11,6 +11,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,7 +19,7 @@ from typing import Any, Literal, get_args
 from agentlab.answers import extract
 from agentlab.answers.compare import normal
 from agentlab.errors import DataError, UnknownNameError, UsageError
-from agentlab.tasks.words import BLAME, CAPITALS, PRAISE, THINGS
+from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
 from agentlab.train.conversations import BadLineError, is_unicode, read_lines, refuse
 
 Kind = Literal["choice", "number", "text"]
@@ -96,8 +97,8 @@ def _is_number(text: str) -> bool:
 # -- generated ------------------------------------------------------------------------------------------------------
 
 
-def generated(name: str, count: int, seed: int) -> tuple[Question, ...]:
-    """The first questions of a set of `SETS`: the same for a name and a seed, and fewer are the first of more.
+def generated(name: str, count: int | None, seed: int) -> tuple[Question, ...]:
+    """The first questions of a set of `SETS`, or all: the same for a name and a seed, and fewer are the first of more.
 
     Each is a choice; the right one stands in any place equally often.
 
@@ -109,7 +110,7 @@ def generated(name: str, count: int, seed: int) -> tuple[Question, ...]:
         raise UnknownNameError("set of questions", name, list(SETS))
     rng = random.Random(f"{name}/{seed}")  # noqa: S311 - questions, no secrets
     drafts = SETS[name](rng)
-    if count > len(drafts):
+    if count is not None and count > len(drafts):
         raise UsageError(f"{name} has {len(drafts)} distinct questions, and {count} are asked for.", hint="Ask fewer.")
     found: list[Question] = []
     for place, (text, right, wrong) in enumerate(drafts[:count], 1):
@@ -137,25 +138,28 @@ def _capitals(rng: random.Random) -> list[_Draft]:
 
 
 def _times_table(rng: random.Random) -> list[_Draft]:
-    """Beside the product those of factors that are each one off."""
-    pairs = [(a, b) for a in range(2, 13) for b in range(2, 21)]
+    """Beside the product those of factors that are each one off. At last come products of larger factors."""
+    pairs, larger = [[(a, b) for a in range(2, 13) for b in some] for some in (range(2, 21), range(21, 31))]
     rng.shuffle(pairs)
+    copy(rng).shuffle(larger)  # a copy, so that the first questions stay as they were
     drafts: list[_Draft] = []
-    for a, b in pairs:
+    for a, b in pairs + larger:
         wrong = sorted({(a + one) * (b + other) for one in (-1, 1) for other in (-1, 1)} - {a * b})
         drafts.append((f"What is {a} x {b}?", str(a * b), [str(each) for each in wrong]))
     return drafts
 
 
 def _sentiment(rng: random.Random) -> list[_Draft]:
-    """Every phrase once, of one thing or another; then every phrase of another thing."""
-    moods = (("positive", PRAISE, "negative"), ("negative", BLAME, "positive"))
-    said = [(p, mood, [other], rng.sample(THINGS, len(THINGS))) for mood, phrases, other in moods for p in phrases]
+    """Every phrase once, of one thing or another; then every phrase of another thing. At last the further phrases."""
+    asked = "What is the mood of this text, positive or negative?"
     drafts: list[_Draft] = []
-    for place in range(len(THINGS)):
-        rng.shuffle(said)
-        asked = "What is the mood of this text, positive or negative?"
-        drafts += [(f"{asked} {things[place]} {p}.", mood, wrong) for p, mood, wrong, things in said]
+    for praise, blame in ((PRAISE, BLAME), (MORE_PRAISE, MORE_BLAME)):
+        moods = (("positive", praise, "negative"), ("negative", blame, "positive"))
+        said = [(p, mood, [other], rng.sample(THINGS, len(THINGS))) for mood, phrases, other in moods for p in phrases]
+        for place in range(len(THINGS)):
+            rng.shuffle(said)
+            drafts += [(f"{asked} {things[place]} {p}.", mood, wrong) for p, mood, wrong, things in said]
+        rng = copy(rng)  # so that the first questions stay as they were
     return drafts
 
 

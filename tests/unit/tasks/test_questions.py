@@ -109,7 +109,7 @@ def test_any_text_is_read_or_not_and_what_is_read_reads_as_itself(said, question
 
 # -- sets that ship -------------------------------------------------------------------------------------------------
 
-SIZES = {"capitals": 318, "sentiment": 240, "times_table": 209}
+SIZES = {"capitals": 318, "sentiment": 1520, "times_table": 319}
 
 
 def test_a_set_never_changes_unnoticed():
