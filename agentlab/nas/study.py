@@ -12,7 +12,7 @@ from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
 from agentlab.runs.run import Run
 from agentlab.search.screen import Rules
-from agentlab.search.types import Params
+from agentlab.search.types import Params, Proposal
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import OBJECTIVES, LocalExecutor, TrialExecutor
 from agentlab.study.narrate import narrate as narrate_study
@@ -52,7 +52,7 @@ def setup_of(
     return Setup(
         words=WORDS,
         rules=rules,
-        default=default,
+        starts=(Proposal(default, "default"),),
         base=config.search.base,
         options=config.search.pick_from,
         budget={unit: limit for unit, limit in budget.items() if limit is not None},

@@ -45,13 +45,14 @@ def summarise(
     assert state.scores is not None
     assert isinstance(study.evaluator, Seeds)
     noise, figures = study.evaluator.noise_of(first.trial, state), state.scores.figures
-    rows = [_trial_row(trial, study.default) for trial in state.trials]
+    default = study.starts[0].params
+    rows = [_trial_row(trial, default) for trial in state.trials]
     measured = [event for event in events if event.type == "reference.measured"]
     reviewed = [undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
     control, note = _control(config, state, pairs, reviewed=any(reviewed))
     result = NasResult(
         series=describe_series(series),
-        winner=_winner(first, state.scores, study.default),
+        winner=_winner(first, state.scores, default),
         references=[undamaged(e, lambda e: ReferenceRow.model_validate(e.data)) for e in measured],
         published=published_rows(series, config.data),
         test_looks=sum(event.type == "winner.scored" for event in events),

@@ -9,8 +9,7 @@ from agentlab.llm.recorder import CALLED, usage_from
 from agentlab.llm.types import Usage
 from agentlab.runs.document import Block, Document, Table, Text, dollars, known, silence
 from agentlab.runs.events import Event
-from agentlab.search.types import TrialResult
-from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read
+from agentlab.study.events import Decision, Opinion, Proposed, Repeat, read, results
 from agentlab.study.words import Words
 
 _AGENT = "llm"  # source of a trial that a model has proposed; `llm->gp` is a stand-in
@@ -116,8 +115,9 @@ def opinions(events: Iterable[Event]) -> list[tuple[Opinion, float]]:
         match read(event):
             case Repeat(opinion=Opinion() as opinion):
                 said[event.id] = opinion
-            case TrialResult(value=value) if value is not None and "-r" in event.id.rpartition("/")[2]:
-                measured.setdefault(event.id.rpartition("-r")[0], []).append(value)
+        for name, result in results(event).items():
+            if result.value is not None and "-r" in name.rpartition("/")[2]:
+                measured.setdefault(name.rpartition("-r")[0], []).append(result.value)
     return [(opinion, fmean(measured[name])) for name, opinion in said.items() if name in measured]
 
 

@@ -77,7 +77,14 @@ class Scores:
     figures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-Told = Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How all measurements of a batch ended, by their names."""
+
+    results: Mapping[str, TrialResult]
+
+
+Told = Batch | Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
 
 _TYPES: dict[str, Any] = {
     "study.branched": Branched,
@@ -93,11 +100,10 @@ _NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()
 def emit(run: Run | Branch, type: str, id: str, told: Told, **more: object) -> None:  # noqa: A002 - the event's fields
     """Append an event; `more` is for readers of the file and not read back."""
     match told:
-        case TrialResult(status="finished"):
-            more |= {"value": told.value, "metrics": dict(told.metrics)}
-            more |= {name: list(found) for name in ("objectives", "items") if (found := getattr(told, name))}
         case TrialResult():
-            more |= {"error": told.error, "metrics": dict(told.metrics)}
+            more |= _result_data(told)
+        case Batch():
+            more |= {name: {"status": each.status, **_result_data(each)} for name, each in told.results.items()}
         case Scores():
             more |= {"names": list(told.names), **{name: list(values) for name, values in told.figures.items()}}
         case _:
@@ -113,11 +119,10 @@ def read(event: Event) -> Told | None:
     """
     data = event.data
     match event.type:
-        case "trial.finished":
-            objectives, items = (tuple(data.get(name, ())) for name in ("objectives", "items"))
-            return TrialResult("finished", data["value"], data["metrics"], objectives=objectives, items=items)
-        case "trial.failed":
-            return TrialResult("failed", metrics=data["metrics"], error=data["error"])
+        case "trial.finished" | "trial.failed":
+            return _result(event.type.removeprefix("trial."), data)
+        case "batch.finished":
+            return Batch({name: _result(each["status"], each) for name, each in data.items()})
         case "repeat.wanted":
             said = data.get("opinion")
             return Repeat(data["reason"], data["count"], Opinion(**said) if said else None)
@@ -126,3 +131,24 @@ def read(event: Event) -> Told | None:
             return Scores(figures.pop("names"), figures)
     kind = _TYPES.get(event.type)
     return kind and kind(**{name: data[name] for name in _NAMES[kind]})
+
+
+def results(event: Event) -> Mapping[str, TrialResult]:
+    """The measurements that ended with an event, by their names. Errors: see `read`."""
+    told = read(event)
+    return told.results if isinstance(told, Batch) else {event.id: told} if isinstance(told, TrialResult) else {}
+
+
+def _result_data(result: TrialResult) -> dict[str, Any]:
+    metrics = dict(result.metrics)
+    if result.status != "finished":
+        return {"error": result.error, "metrics": metrics}
+    lists = {name: list(found) for name in ("objectives", "items") if (found := getattr(result, name))}
+    return {"value": result.value, "metrics": metrics, **lists}
+
+
+def _result(status: str, data: Mapping[str, Any]) -> TrialResult:
+    if status == "failed":
+        return TrialResult("failed", metrics=data["metrics"], error=data["error"])
+    objectives, items = (tuple(data.get(name, ())) for name in ("objectives", "items"))
+    return TrialResult("finished", data["value"], data["metrics"], objectives=objectives, items=items)

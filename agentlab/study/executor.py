@@ -20,8 +20,8 @@ Report = Callable[[str, str, dict[str, Any]], object]  # (event type, id, data)
 class Objective(Protocol):
     """Measures candidates. Expected failures come back as failed results; a bug may raise.
 
-    What a candidate gives depends on its params, rung and seed alone, not on the others of its batch. A kill may leave
-    half of a batch to be measured again.
+    What a candidate gives depends on its params, rung and seed alone, and at most in last bits on the others of its
+    batch. A batch that a kill has cut short is measured again as a whole.
     """
 
     def __call__(self, batch: Sequence[Candidate]) -> Sequence[TrialResult]:

@@ -7,7 +7,7 @@ from agentlab.runs.debug import as_json, indented
 from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.events import Branched, Decision, Proposed, Reason, Repeat, read
+from agentlab.study.events import Branched, Decision, Proposed, Reason, Repeat, read, results
 from agentlab.study.words import Words
 
 
@@ -20,6 +20,9 @@ def narrate(event: Event, words: Words) -> Narration | None:
         return Narration(verbose=_call(name, data))
     if event.type == "trial.started":
         return Narration(detail=f"{name}: starting")
+    failed = [f"  {each}  failed: {result.error}" for each, result in results(event).items() if result.error]
+    if failed:
+        return Narration(line="\n".join(failed))
     match read(event):
         case Branched() as told:
             who = "with the language model" if told.agent else "without language model"
@@ -33,8 +36,6 @@ def narrate(event: Event, words: Words) -> Narration | None:
             return Narration(line=line, done=_judged(name))
         case Proposal() as told:
             return Narration(line=f"  {name}  turned down, proposed by {told.source}")
-        case TrialResult(status="failed") as told:
-            return Narration(line=f"  {name}  failed: {told.error}")
         case TrialResult() as told if "-" in name.rpartition("/")[2]:  # the first is told with the decision
             return Narration(line=f"  {name}  {words.metric} {number(told.value)}  {words.again}")
         case Repeat() as told:

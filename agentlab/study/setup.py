@@ -1,6 +1,6 @@
 """What all studies of a run share, and how one is put together: proposers, executor, language model and rules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from agentlab.runs.run import Run
 from agentlab.search.arms import ARMS
 from agentlab.search.llm_proposer import LLMProposer
 from agentlab.search.screen import Rules, ScreenedProposer
-from agentlab.search.types import Params
+from agentlab.search.types import Proposal, Trial
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.steps import Reviewer, Study
@@ -24,12 +24,12 @@ class Setup:
     """What a capability brings. `base` is the classical arm, and `options` how many of its offers a small model sees.
 
     `evaluator` is told the language model that may be asked, None in a study without the agent, and a scope for its
-    calls. `check` raises where a signal asked to stop.
+    calls. `check` raises where a signal asked to stop. `starts` and `seen`: see `Study`.
     """
 
     words: Words
     rules: Rules
-    default: Params
+    starts: Sequence[Proposal]
     base: str
     budget: Mapping[str, float]
     evaluator: Callable[["Router | None", str], Evaluator]
@@ -38,6 +38,7 @@ class Setup:
     router: "Router | None" = None
     options: int = 2
     reviewer: Reviewer | None = None
+    seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
 
     def study(
         self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
@@ -56,11 +57,12 @@ class Setup:
             words=words,
             seed=seed,
             budget=self.budget if budget is None else budget,
-            default=self.default,
+            starts=self.starts,
             control=base,
             agent=asking,
             executor=self.executor(run),
             evaluator=self.evaluator(router, scope),
             rules=self.rules,
             reviewer=None if isinstance(run, Branch) else self.reviewer,
+            seen=self.seen,
         )

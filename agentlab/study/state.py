@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from agentlab.errors import RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
-from agentlab.study.events import Arm, Decision, Proposed, Repeat, Scores, read
+from agentlab.study.events import Arm, Batch, Decision, Proposed, Repeat, Scores, read
 from agentlab.study.words import Words
 
 T = TypeVar("T")
@@ -199,6 +199,9 @@ class _Builder:
                 self.entries[name] = Refused(told)
             case TrialResult() as told:
                 self._end(name, told)
+            case Batch(results):
+                for each, result in results.items():
+                    self._end(each, result)
             case Repeat() as told:
                 self._change(name, wanted=told.count)
             case Decision() as told:

@@ -6,7 +6,7 @@ in this process. With several workers a step serves all of them: the planner fil
 for whichever ends first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,9 +15,9 @@ import numpy as np
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Run
 from agentlab.search.screen import Rules
-from agentlab.search.types import Params, Proposal, Proposer, Value
+from agentlab.search.types import Proposal, Proposer, Trial, TrialResult, Value
 from agentlab.study.evaluator import Evaluator
-from agentlab.study.events import Arm, Decision, Proposed, Reason, emit
+from agentlab.study.events import Arm, Batch, Decision, Proposed, Reason, emit
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import Candidate, StudyState, agent_state, rebuild, run_id
 from agentlab.study.words import Words
@@ -50,20 +50,22 @@ class Study:
     """What the steps work with. `agent` is None when no language model is configured.
 
     `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, or any metric of
-    the trials such as `seconds`. It decides when to stop, never what a trial contains.
+    the trials such as `seconds`. It decides when to stop, never what a trial contains. `starts` are the first trials,
+    which all studies of a run share, and `seen` is what proposers are shown of the history: a pure function of it.
     """
 
     run: Run | Branch
     words: Words
     seed: int
     budget: Mapping[str, float]
-    default: Params
+    starts: Sequence[Proposal]
     control: Proposer
     agent: Proposer | None
     executor: TrialExecutor
     evaluator: Evaluator
     rules: Rules | None = None
     reviewer: Reviewer | None = None
+    seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
     running: set[str] = field(default_factory=set)
 
     @property
@@ -114,11 +116,11 @@ def _complete(study: Study, state: StudyState) -> bool:
 
 def _propose(study: Study, state: StudyState) -> None:
     number, history = len(state.trials), state.history
-    if not history:
-        _proposed(study, 0, Proposal(study.default, "default"), "shared", 0.0)
+    if number < len(study.starts):
+        _proposed(study, number, study.starts[number], "shared", 0.0)
         return
     proposer, arm, probability = assigned(study, len(history))
-    offers = proposer.ask(history, 1, np.random.default_rng([study.seed, len(history), _ASK]))
+    offers = proposer.ask(study.seen(history), 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
         emit(study.run, "search.exhausted", "", Reason("no untried point passes the rules"))
         return
@@ -155,7 +157,7 @@ def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal |
     chosen = study.reviewer.review(
         run_id(len(state.trials)),
         proposal.params,
-        compared_with=best.proposal.params if best else study.default,
+        compared_with=best.proposal.params if best else study.starts[0].params,
         source=f"{proposal.source}: {proposal.note}" if proposal.note else proposal.source,
         problems=problems,
     )
@@ -178,7 +180,11 @@ def execute(study: Study, state: StudyState) -> StudyState:
 
 
 def measure(study: Study, candidates: list[Candidate]) -> StudyState:
-    """Start as many of the candidates as the executor takes, and record the first that ends."""
+    """Start as many of the candidates as the executor takes, and record the first that ends.
+
+    A batch ends as a whole, in one event: numbers depend in their last bits on what is computed together, so of a batch
+    that was cut short all is measured again.
+    """
     for candidate in candidates:
         if candidate.name not in study.running and len(study.running) < study.executor.capacity:
             seed = seed_of(study.seed, candidate.turn)
@@ -186,9 +192,16 @@ def measure(study: Study, candidates: list[Candidate]) -> StudyState:
             study.executor.submit(replace(candidate, seed=seed))
             study.running.add(candidate.name)
     if study.running:
-        candidate, result = study.executor.completed()
-        study.running.discard(candidate.name)
-        emit(study.run, f"trial.{result.status}", candidate.name, result)
+        ended: dict[str, TrialResult] = {}
+        while not ended or (study.executor.in_batches and len(ended) < len(study.running)):
+            candidate, result = study.executor.completed()
+            ended[candidate.name] = result
+        study.running.difference_update(ended)
+        first, result = next(iter(ended.items()))
+        if len(ended) == 1:
+            emit(study.run, f"trial.{result.status}", first, result)
+        else:
+            emit(study.run, "batch.finished", first, Batch(ended))
     return study.state
 
 

@@ -81,7 +81,7 @@ def study_in(run: Run, **changes: Any) -> steps.Study:
         words=WORDS,
         seed=0,
         budget={"trials": CONFIG.max_iterations},
-        default={"model.dropout": 0.8},
+        starts=(Proposal({"model.dropout": 0.8}, "default"),),
         control=Listed("gp"),
         evaluator=Seeds(WORDS, repeats=2),
         rules=Rules(SPACE),

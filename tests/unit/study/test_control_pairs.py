@@ -79,7 +79,7 @@ class SmallSetup:
             words=WORDS,
             seed=seed,
             budget=budget or {"trials": self.enough},
-            default={"x": 1.0},
+            starts=(Proposal({"x": 1.0}, "default"),),
             control=Lowering("gp", 0.1),
             agent=Lowering("llm", self.gain) if agent else None,
             executor=self.executors[-1],

@@ -83,7 +83,7 @@ def study_in(run: Run | Branch, values: Sequence[float] = NEAR_TIE, **changes: A
         words=WORDS,
         seed=0,
         budget={"trials": 1 + len(values)},
-        default={"x": 1.0},
+        starts=(Proposal({"x": 1.0}, "default"),),
         control=Listed(values),
         agent=None,
         executor=LocalExecutor(measure),
@@ -191,7 +191,7 @@ def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run
 
 
 def test_a_failed_first_trial_is_not_repeated_and_the_next_success_measures_the_noise(run: Run) -> None:
-    state = go(study_in(run, [0.5, 0.3], noise=None, repeats=2, default={"x": -1.0}))
+    state = go(study_in(run, [0.5, 0.3], noise=None, repeats=2, starts=(Proposal({"x": -1.0}, "default"),)))
     assert outcomes(state) == [(None, 1, False), (0.5, 3, True), (0.3, 1, True)]
 
 
@@ -291,7 +291,7 @@ def test_a_study_in_a_branch_is_the_same_study(run: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"noise": None, "repeats": 2}, {"agent": Listed(NEAR_TIE, "llm")}, {"default": {"x": -1.0}}],
+    [{}, {"noise": None, "repeats": 2}, {"agent": Listed(NEAR_TIE, "llm")}, {"starts": (Proposal({"x": -1.0}, "default"),)}],
     ids=["near tie", "measured noise", "agent", "failure"],
 )
 def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path, changes: dict[str, Any]) -> None:

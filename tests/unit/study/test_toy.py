@@ -15,7 +15,7 @@ import pytest
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace, SpaceConfig
-from agentlab.search.types import TrialResult
+from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.evaluator import Items
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.finals import Finalist, LastRound, last_round
@@ -66,7 +66,7 @@ def fit(run: Run, fits: Fits, **budget: float) -> tuple[StudyState, Finalist]:
     setup = Setup(
         words=WORDS,
         rules=Rules(SearchSpace.of(SpaceConfig.model_validate(SPACE))),
-        default={"degree": 1, "ridge": 1.0},
+        starts=(Proposal({"degree": 1, "ridge": 1.0}, "default"),),
         base="random",
         budget=budget,
         evaluator=lambda router, scope: Items(WORDS, seed=0),
