@@ -155,6 +155,15 @@ COMMANDS: dict[str, Command] = {
             measured="agentlab.debate.config:MEASURED",
         ),
         Command(
+            name="evolve",
+            config="agentlab.evolve.config:EvolveConfig",
+            result="agentlab.evolve.result:EvolveResult",
+            prepare="agentlab.evolve.run:prepare",
+            narrate="agentlab.evolve.result:narrate",
+            measured="agentlab.evolve.config:MEASURED",
+            details="agentlab.study.narrate:Proposals",
+        ),
+        Command(
             name="llm-bench",
             config="agentlab.bench.config:BenchConfig",
             result="agentlab.bench.result:BenchResult",

@@ -15,7 +15,22 @@ from agentlab import __version__
 from agentlab.errors import AgentlabError, DataError, Interrupted, MissingError, StorageError, UsageError
 from agentlab.runs.redact import Redactor
 
-from . import adapters, configs, debate, doctor, init, llm, llm_bench, models, nas, pipeline, runs, serve, train_persona
+from . import (
+    adapters,
+    configs,
+    debate,
+    doctor,
+    evolve,
+    init,
+    llm,
+    llm_bench,
+    models,
+    nas,
+    pipeline,
+    runs,
+    serve,
+    train_persona,
+)
 from .screen import Screen
 
 BUG, INTERRUPTED, CLOSED_PIPE = 70, 130, 141
@@ -37,6 +52,7 @@ _ORDER = (
     "nas",
     "train-persona",
     "debate",
+    "evolve",
     "pipeline",
     "llm-bench",
     "llm",
@@ -73,6 +89,7 @@ app = typer.Typer(
 app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
 app.add_typer(train_persona.app, name="train-persona", rich_help_panel="Experiments")
 app.add_typer(debate.app, name="debate", rich_help_panel="Experiments")
+app.add_typer(evolve.app, name="evolve", rich_help_panel="Experiments")
 app.add_typer(pipeline.app, name="pipeline", rich_help_panel="Experiments")
 app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
 app.add_typer(llm.app, name="llm", rich_help_panel="Language models")

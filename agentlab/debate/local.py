@@ -6,7 +6,7 @@ and from what was asked since the memory was last empty: the same calls in the s
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +17,17 @@ import torch  # noqa: TID253 - reached lazily, where agents are opened
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import Confidence, DebateConfig
 from agentlab.debate.speakers import Asked, Said
-from agentlab.errors import ModelFileError, UsageError
+from agentlab.errors import ModelFileError
 from agentlab.gguf import metadata
 from agentlab.hf.batch import Batch, Row
 from agentlab.hf.decoder import ends_of
 from agentlab.hf.likelihood import Choice, likelihoods
 from agentlab.hf.prefill import Past, Prompt, common, slides
-from agentlab.lora.card import read_card
 from agentlab.lora.catalogue import find as find_adapter
-from agentlab.lora.reading import Adapter, union
-from agentlab.lora.stacked import BASE, layer_of
+from agentlab.lora.stacked import BASE
 from agentlab.models.base_model import find_base
-from agentlab.train.adapter_base import same_base
-from agentlab.train.base import check_files, load_base, outline
+from agentlab.train.adapter_base import check_fit
+from agentlab.train.base import check_files, load_base
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
 from agentlab.train.conversations import Turn as Message
 from agentlab.train.scoring import applied
@@ -56,39 +54,12 @@ def check_agents(config: DebateConfig, workspace: Workspace) -> None:
         metadata.read(base.source)
     else:
         check_files(base.path)
-    _check(folders.values(), None if base.source else base.path)
+    check_fit(folders.values(), None if base.source else base.path)
 
 
 def _folders(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
     """The adapters of the agents that have one."""
     return {agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None}
-
-
-def _check(folders: Collection[Path], path: Path | None) -> None:
-    """See that adapters can be applied together, and to a checkpoint folder, if it is there by now.
-
-    Headers are read, and to tell two bases apart, the latter's bytes.
-    """
-    with ExitStack() as stack:
-        adapters = {folder: stack.enter_context(Adapter(folder)) for folder in folders}
-        if not adapters:
-            return
-        union(list(adapters.values()), any_base=True)
-        if path is None:
-            return
-        model = outline(path)
-        for folder, adapter in adapters.items():
-            if str(path) != read_card(folder).base.path and same_base(folder, path, any_base=True) is False:
-                raise UsageError(
-                    f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
-                    hint="Name the right one with base; `agentlab adapters show` tells it.",
-                )
-            for name, module in adapter.modules.items():
-                if sorted(layer_of(model, name).weight.shape) != sorted(module.shape):
-                    raise UsageError(
-                        f"{folder.name} does not fit {path.name}: {name} has another shape.",
-                        hint="Name the base that the adapter was trained on.",
-                    )
 
 
 @dataclass(slots=True)
@@ -135,7 +106,7 @@ class LocalSpeakers:
             UsageError, DataError, ModelFileError: as `check_agents`; or the base does not fit the memory.
         """
         folders = list(dict.fromkeys(self._folders.values()))
-        _check(folders, self._path)
+        check_fit(folders, self._path)
         self._places = {name: folders.index(folder) for name, folder in self._folders.items()}
         dtype = self._config.dtype
         with ExitStack() as stack:

@@ -6,7 +6,7 @@ from typing import Literal
 from agentlab.answers.calibration import Bin
 from agentlab.debate.config import Confidence, Rule
 from agentlab.debate.config import Control as Against
-from agentlab.runs.document import Block, Bounded, Document, Plain, Share, Table, Text, known, number, table
+from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.stats.control import Control
 
@@ -20,14 +20,6 @@ NAMES: Mapping[ArmName, str] = {
 }
 TOPIC = "topic"  # the id of what is debated where nobody can mark it
 _SHOWN = 300  # characters of what somebody says on the screen
-
-
-class Difference(Bounded):
-    """Of two shares of the same questions."""
-
-    def __str__(self) -> str:
-        """In points, for a table."""
-        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
 class ArmResult(Plain):

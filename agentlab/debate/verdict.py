@@ -12,7 +12,6 @@ from agentlab.debate.result import (
     ArmName,
     ArmResult,
     DebateResult,
-    Difference,
     Outcome,
     Position,
     RuleResult,
@@ -21,7 +20,7 @@ from agentlab.debate.result import (
 )
 from agentlab.debate.transcript import Arm, Ballot, Turn
 from agentlab.debate.voting import RULES, Case, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
-from agentlab.runs.document import Share
+from agentlab.runs.document import Difference, Share
 from agentlab.stats.control import Comparison, Control, judge, not_measured
 from agentlab.stats.proportions import paired_share_difference_interval, smallest_difference
 from agentlab.tasks.questions import Question

@@ -89,6 +89,14 @@ class Share(Bounded):
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
+class Difference(Bounded):
+    """Of two shares of the same questions."""
+
+    def __str__(self) -> str:
+        """In points, for a table."""
+        return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
 def silence(model: str, calls: int, reason: str) -> str:
     """The sentence on a model that answered none of its calls; of the reason, which may be a log, the first line."""
     return f"The model {model} answered 0 of {calls}: {(reason.splitlines() or ['no reason is known'])[0][:300]}"

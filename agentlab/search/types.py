@@ -18,6 +18,9 @@ _SOURCES = {
     "random": "random search",
     "llm": "the language model",
     "human": "a proposal that a person changed",
+    "parent": "a parent as it is",
+    "blend": "the uniform blend of all parents",
+    "base": "the base alone",
 }
 
 

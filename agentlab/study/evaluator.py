@@ -150,7 +150,8 @@ def _without_match(trial: TrialState) -> Decision:
 class Items:
     """Compares item by item: what makes an item hard is hard for both trials, so few items tell small differences.
 
-    Trials with several objectives are ranked by fronts. Nothing is measured again.
+    A trial that stopped early is compared on the items it has, which are the first. Trials with several objectives are
+    ranked by fronts. Nothing is measured again.
     """
 
     words: Words
@@ -162,9 +163,10 @@ class Items:
         if trial.value is None or trial.result is None or best is None or best.result is None:
             return _without_match(trial)
         rng = np.random.default_rng([self.seed, _ITEMS, trial.number])
-        found = paired_interval(trial.result.items, best.result.items, rng)
+        common = min(len(trial.result.items), len(best.result.items))
+        found = paired_interval(trial.result.items[:common], best.result.items[:common], rng)
         said = f"{self.words.error} {found.estimate:+.4g} beside {best.id}, [{found.low:+.4g}, {found.high:+.4g}]"
-        return Decision(found.high < 0, f"{said} over {len(trial.result.items)} pairs")
+        return Decision(found.high < 0, f"{said} over {common} pairs")
 
     def ranked(self, state: StudyState) -> list[TrialState]:
         """Front by front (Goldberg 1989): first the trials that no other one beats in every objective."""

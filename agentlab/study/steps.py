@@ -74,8 +74,11 @@ class Study:
         return rebuild(self.run.events, self.words.figures)
 
 
-def search(study: Study, check: Callable[[], None]) -> StudyState:
-    """Iterate until the budget is spent or the space is. `check` raises where a signal asked to stop."""
+def search(study: Study, check: Callable[[], None], after: Callable[[StudyState], None] = lambda _: None) -> StudyState:
+    """Iterate until the budget is spent or the space is. `check` raises where a signal asked to stop.
+
+    `after` hears of the state at the end of every iteration, and once more of one that was found finished.
+    """
     state = study.state
     while not over(study, state):
         check()
@@ -83,6 +86,8 @@ def search(study: Study, check: Callable[[], None]) -> StudyState:
         state = execute(study, state)
         state = evaluate(study, state)
         update(study, state)
+        after(state)
+    after(state)
     return state
 
 

@@ -1,5 +1,7 @@
 """Which base model an adapter belongs to, and where it lies on this machine. Nothing is loaded."""
 
+from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path, PurePath
 
 from agentlab.config.workspace import Workspace
@@ -64,3 +66,42 @@ def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | No
             hint="Name the right one with --base, or take this one all the same with --any-base.",
         )
     return same
+
+
+def check_fit(folders: Collection[Path], base: Path | None) -> list[str]:
+    """See that adapters can be applied together, and to a checkpoint folder, if it is there by now.
+
+    Headers are read, and to tell two bases apart, the latter's bytes.
+
+    Returns:
+        The modules that the adapters change.
+
+    Raises:
+        UsageError: an adapter was made for another base, or its layers are not the base's.
+        MissingFileError, DataError, ModelFileError: an adapter is damaged, or more than a low-rank matrix per module.
+    """
+    from agentlab.lora.reading import Adapter, union
+    from agentlab.lora.stacked import layer_of
+    from agentlab.train.base import outline
+
+    with ExitStack() as stack:
+        adapters = {folder: stack.enter_context(Adapter(folder)) for folder in folders}
+        if not adapters:
+            return []
+        modules = list(union(list(adapters.values()), any_base=True))
+        if base is None:
+            return modules
+        model = outline(base)
+        for folder, adapter in adapters.items():
+            if str(base) != read_card(folder).base.path and same_base(folder, base, any_base=True) is False:
+                raise UsageError(
+                    f"{folder.name} was trained on another base model than {base}: the fingerprints differ.",
+                    hint="Name the right one with base; `agentlab adapters show` tells it.",
+                )
+            for name, module in adapter.modules.items():
+                if sorted(layer_of(model, name).weight.shape) != sorted(module.shape):
+                    raise UsageError(
+                        f"{folder.name} does not fit {base.name}: {name} has another shape.",
+                        hint="Name the base that the adapter was trained on.",
+                    )
+        return modules

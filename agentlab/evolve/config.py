@@ -1,0 +1,109 @@
+"""What `agentlab evolve` can be told: parents, what a child is made of, who breeds, what counts, what it may cost."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field, preset_field
+from agentlab.config.keys import Key
+from agentlab.llm.config import LLMConfig
+from agentlab.runs.measured import Basis
+from agentlab.search.arms import ArmName
+from agentlab.train.config import Figures
+
+MOST_POPULATION = 64
+
+
+class TasksConfig(StrictModel):
+    """Labelled questions with choices. The search sees `train` alone; `test` is opened once, at the end."""
+
+    generate: tuple[str, ...] = Field(
+        ("capitals", "sentiment", "times_table"),
+        min_length=1,
+        max_length=16,
+        description="Sets that agentlab makes, in equal shares, where there is no file.",
+    )
+    file: EnvText | None = Field(None, description="JSONL with question, choices and answer in each line.")
+    train: int = Field(96, ge=8, le=10_000, description="Questions that the search sees.")
+    test: int = Field(300, ge=8, le=10_000, description="Questions of the sealed split.")
+
+
+class GenomeConfig(StrictModel):
+    """What a child is made of."""
+
+    kind: Literal["coefficients"] = Field(
+        "coefficients", description="coefficients: a weight for each parent, group of layers and type of module."
+    )
+    groups: int = Field(2, ge=1, le=16, description="Groups of neighbouring layers with weights of their own.")
+    low: float = Field(0.0, ge=-4, le=0, description="Smallest weight.")
+    high: float = Field(1.0, ge=0.1, le=4, description="Largest weight; parents have 1.")
+
+
+class FitnessConfig(StrictModel):
+    """Weights of the terms: how much a standard deviation of one counts, beside one of the task's in generation 0."""
+
+    cooperation: float = Field(0.25, ge=0, le=10, description="Shapley value in the vote of a generation.")
+    novelty: float = Field(0.25, ge=0, le=10, description="Distance of a child's answers to those of all before it.")
+    neighbours: int = Field(5, ge=1, le=64, description="Nearest ones to which the distance counts.")
+
+
+class RaceConfig(StrictModel):
+    """Children that are clearly worse than the best parent stop early, and are charged what they were asked."""
+
+    first: int | None = Field(32, ge=8, description="Questions before anybody stops; null asks everybody everything.")
+    level: float = Field(0.99, gt=0.5, lt=1, description="Of the paired interval that has to exclude the parent.")
+
+
+class EvolveConfig(StrictModel):
+    """One `agentlab evolve` run."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the questions and of the search.")
+    base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    parents: tuple[EnvText, ...] = Field(
+        ("persona_a", "persona_b", "persona_c"), max_length=16, description="Adapters of `base`: names, or paths."
+    )
+    tasks: TasksConfig = Field(TasksConfig(), description="What a child has to be good at.")
+    genome: GenomeConfig = Field(GenomeConfig(), description="What a child is made of.")
+    algorithm: ArmName = Field("random", description="Who breeds.")
+    population: Annotated[int, Field(ge=2, le=MOST_POPULATION)] = Field(
+        16, description="Children of a generation, scored in the same batches."
+    )
+    max_items: int = budget_field(4608, ge=1, description="Questions answered in a search, by all children together.")
+    max_trials: int | None = budget_field(None, ge=1, description="Children in all; null is no bound.")
+    max_seconds: float | None = budget_field(None, gt=0, description="Seconds of answering; null is no bound.")
+    fitness: FitnessConfig = Field(FitnessConfig(), description="What counts beside the task.")
+    race: RaceConfig = Field(RaceConfig(), description="Who stops early.")
+    control: Literal["light", "full"] = Field(
+        "light", description="light: one random search beside it; full: pairs of searches over several seeds."
+    )
+    control_seeds: int = Field(6, ge=5, le=100, description="Pairs of searches under full control.")
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models that propose half of the children.")
+    dtype: Figures = Field("float32", description="Type that the base computes in; bfloat16 changes some answers.")
+    threads: int | None = machine_field(None, ge=1, le=1024, description="Of the base; null is one per core.")
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """What is wrong between the parts."""
+        if len(self.parents) < 2:
+            yield ("parents",), "evolution needs at least two parents"
+        if len(set(self.parents)) < len(self.parents):
+            yield ("parents",), "a parent is named twice"
+        if self.population < self.starts:
+            yield ("population",), f"generation 0 holds {self.starts} that all searches share: parents, blend, base"
+        if self.race.first is not None and self.race.first > self.tasks.train:
+            yield ("race", "first"), f"there are {self.tasks.train} questions (tasks.train)"
+        if self.max_items < self.population * self.tasks.train:
+            least = self.population * self.tasks.train
+            yield ("max_items",), f"generation 0 alone takes {least}: population times tasks.train"
+
+    @property
+    def starts(self) -> int:
+        """Children that are known before: the parents, their uniform blend, and the base."""
+        return len(self.parents) + 2
+
+
+MEASURED = Basis(
+    keys=("tasks.generate", "tasks.train", "tasks.test", "base", "seed"),
+    data_keys=("tasks.file",),
+    event=("split.made", "test"),
+)

@@ -1,0 +1,66 @@
+"""What a search is going to do, for `--dry-run` and the first line on the screen. Pure."""
+
+from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.data import Split
+from agentlab.evolve.genome import Coefficients
+from agentlab.models.base_model import BaseFile
+from agentlab.runs.document import Block, Document, Table
+from agentlab.search.types import meaning
+
+
+class EvolvePlan(Document):
+    """The answer of `evolve --dry-run`."""
+
+    parents: list[str]
+    base: str
+    imports: bool
+    genome: str
+    weights: list[str]
+    algorithm: str
+    population: int
+    train: int
+    test: int
+    items: int
+    searches: int
+    language_model: str
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"{', '.join(self.parents)} on {self.base}: {self.genome}, bred by {self.algorithm}, "
+            f"{self.items:,} answers to {self.train} questions"
+        )
+
+    def blocks(self) -> list[Block]:
+        """One fact a row."""
+        rows = [
+            ("parents", ", ".join(self.parents)),
+            ("base", f"{self.base}{' (imported first, once)' if self.imports else ''}"),
+            ("a child", self.genome),
+            ("bred by", f"{self.algorithm}, {self.population} children a generation"),
+            ("questions", f"{self.train} that the search sees, {self.test} sealed until all winners are named"),
+            ("answers", f"about {self.items:,} in each of {self.searches} searches, half of which are random"),
+            ("language model", self.language_model),
+        ]
+        return [Table(("plan", ""), rows)]
+
+
+def plan_of(config: EvolveConfig, base: BaseFile, genome: Coefficients, questions: Split) -> EvolvePlan:
+    """The plan of a checked config."""
+    weights = list(genome.space.parameters)
+    models = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates("evolve.propose")]
+    return EvolvePlan(
+        parents=list(genome.parents),
+        base=str(base.path.name),
+        imports=not base.path.is_dir(),
+        genome=f"{len(weights)} weights",
+        weights=weights,
+        algorithm=f"{config.algorithm} ({meaning(config.algorithm)})",
+        population=config.population,
+        train=len(questions.train),
+        test=len(questions.test),
+        items=config.max_items,
+        searches=2 * (config.control_seeds if config.control == "full" else 1),
+        language_model=f"{' then '.join(models)}, for about half of the children" if models else "none",
+    )

@@ -1,0 +1,129 @@
+"""The report of an evolution: the verdict, the sealed split, generations, children."""
+
+from typing import TYPE_CHECKING
+
+from agentlab.evolve.result import NAMES, ChildRow, EvolveResult
+from agentlab.runs.document import Block, Figure, Heading, Table, known, table
+from agentlab.runs.figures import COLOURS, MARKERS, new_figure, new_panels, png, whole_numbers
+from agentlab.runs.report import write_report
+from agentlab.runs.run import Run
+from agentlab.search.types import legend
+from agentlab.study.calls import model_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TEST, _FITNESS = "plots/test.png", "plots/fitness.png"
+
+
+def write_evolve_report(run: Run, result: EvolveResult) -> None:
+    """Draw the figures and write report.md and report.html; the verdict comes first."""
+    run.write_bytes(_TEST, test_bars(result))
+    run.write_bytes(_FITNESS, fitness_by_generation(result))
+    blocks: list[Block] = [
+        *result.blocks(),
+        Figure(_TEST, "Share of right answers, on the sealed split with 95 % intervals, and on the train split"),
+        Heading("Generations"),
+        Figure(_FITNESS, "The best child and the mean of each generation, by fitness and by each of its terms"),
+        generation_table(result),
+        Heading("Children"),
+        child_table(result),
+    ]
+    if result.models:
+        blocks += [Heading("Language models"), model_table(result.models)]
+    write_report(run, f"Evolution {run.id}", blocks)
+
+
+def generation_table(result: EvolveResult) -> Table:
+    """Each generation."""
+    return table(
+        result.generations,
+        {
+            "generation": lambda g: str(g.number),
+            "children": lambda g: str(g.children),
+            "stopped early": lambda g: str(g.stopped),
+            "failed": lambda g: str(g.failed),
+            "best": lambda g: known(g.best),
+            "probability of the right answer": lambda g: g.task,
+            "right": lambda g: g.solo,
+            "cooperation": lambda g: g.cooperation,
+            "novelty": lambda g: g.novelty,
+            "fitness": lambda g: g.fitness,
+            "answers so far": lambda g: f"{g.items:,}",
+        },
+        "Means over the children that answered every train question. Cooperation is the Shapley value in the vote of "
+        "the generation, novelty the distance to the nearest behaviours; fitness counts all in units of the first",
+    )
+
+
+def child_table(result: EvolveResult) -> Table:
+    """All children in their order."""
+    return table(
+        result.trials,
+        {
+            "child": lambda c: c.id + (" *" if c.id == result.winner else ""),
+            "generation": lambda c: str(c.generation),
+            "source": lambda c: c.source,
+            "note": lambda c: c.failed or c.note,
+            "asked": lambda c: str(c.items),
+            "error": lambda c: c.error,
+            "right": lambda c: c.accuracy,
+            "cooperation": lambda c: c.cooperation,
+            "novelty": lambda c: c.novelty,
+            "fitness": lambda c: c.fitness,
+        },
+        f"* is the winner. Error is the probability of a wrong answer. Source, who made the child: "
+        f"{legend(c.source for c in result.trials)}",
+    )
+
+
+def test_bars(result: EvolveResult) -> bytes:
+    """Each candidate's share of right answers; PNG."""
+    shown = list(reversed(result.standings))
+    figure, axes = new_figure(width=8.0, height=1.2 + 0.55 * len(shown))
+    for place, each in enumerate(shown):
+        low, high = each.test.value - each.test.low, each.test.high - each.test.value
+        colour = COLOURS[0] if each is result.standings[0] else "0.45"
+        axes.errorbar(each.test.value, place, xerr=[[low], [high]], color=colour, marker="o", capsize=3, ls="")
+        axes.plot(each.train, place + 0.22, color=colour, marker="|", ms=9, ls="")
+    axes.plot([], [], color="0.45", marker="o", ls="", label="sealed split")
+    axes.plot([], [], color="0.45", marker="|", ms=9, ls="", label="train split")
+    axes.set_yticks(range(len(shown)), [NAMES[each.name] for each in shown], fontsize=9)
+    axes.set(xlabel="share of questions right", ylim=(-0.6, len(shown) - 0.4))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return png(figure)
+
+
+def fitness_by_generation(result: EvolveResult) -> bytes:
+    """A panel for fitness and one for each term: every child, the mean, the best; PNG."""
+    names = {"fitness": "fitness", "task": "probability of the right answer", "cooperation": "cooperation"}
+    names["novelty"] = "novelty"
+    figure, panels = new_panels(2, 2, 9.5, 6.4)
+    for axes, (name, label) in zip(panels, names.items(), strict=True):
+        _term(axes, result, name)
+        axes.set(xlabel="generation", ylabel=label)
+        whole_numbers(axes)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return png(figure)
+
+
+def _term(axes: "Axes", result: EvolveResult, name: str) -> None:
+    points = [(c.generation, value) for c in result.trials if (value := _value(c, name)) is not None]
+    if not points:
+        return
+    by_generation = {n: [value for place, value in points if place == n] for n in {place for place, _ in points}}
+    axes.plot(*zip(*points, strict=True), ".", color="0.7", label="a child", ls="")
+    means = sorted((n, sum(values) / len(values)) for n, values in by_generation.items())
+    axes.plot(*zip(*means, strict=True), color=COLOURS[1], marker=MARKERS[1], ms=4, label="mean")
+    best = sorted((n, max(values)) for n, values in by_generation.items())
+    axes.plot(*zip(*best, strict=True), color=COLOURS[0], marker=MARKERS[0], ms=4, label="best")
+
+
+def _value(child: ChildRow, name: str) -> float | None:
+    if child.cooperation is None:
+        return None
+    if name == "task":
+        return None if child.error is None else 1 - child.error
+    found: float | None = getattr(child, name)
+    return found

@@ -1,0 +1,177 @@
+"""What `agentlab evolve` answers, and what it says while it runs."""
+
+from collections.abc import Iterator
+
+from agentlab.evolve.genome import BASE, BLEND, PARENT
+from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
+from agentlab.runs.events import Event, Narration
+from agentlab.search.types import Value
+from agentlab.stats.control import Control
+from agentlab.study.calls import ModelRow, Planner
+from agentlab.study.control import Pair
+from agentlab.study.narrate import narrate as narrate_study
+from agentlab.study.words import Words
+
+GENERATION, OPENED, SCORED, ANSWERED = "generation.finished", "split.opened", "split.scored", "questions.answered"
+EVOLVED, RANDOM = "evolved", "random search"
+WORDS = Words(
+    command="evolve",
+    value="error",
+    score="accuracy",
+    metric="error on the train split",
+    error="error",
+    unit="probability of a wrong answer",
+    measurement="scoring",
+    again="scored again",
+    goal="Find weights with which a few adapters of a language model answer questions best when they are added up.",
+    shown=("accuracy",),
+)
+NAMES = {
+    EVOLVED: "evolved",
+    RANDOM: "random search, as many answers",
+    PARENT: "best parent on train",
+    BLEND: "uniform blend",
+    BASE: "base alone",
+}
+
+
+class Standing(Plain):
+    """One candidate on the sealed split, beside what it was on the train split.
+
+    Attributes:
+        train: share of the train questions that it answers right.
+        gap: train less test, in shares.
+        gain: of the evolved one over this one, question by question.
+        differ: on how many questions exactly one of the two is right.
+    """
+
+    name: str
+    what: str
+    train: float
+    test: Share
+    gap: float
+    gain: Difference | None
+    differ: int
+
+
+class ChildRow(Plain):
+    """A child. `items` is how many questions it was asked; what is None is not known of one that stopped early."""
+
+    id: str
+    generation: int
+    source: str
+    arm: str
+    note: str
+    parents: list[str]
+    error: float | None
+    accuracy: float | None
+    items: int
+    sets: dict[str, float]
+    fitness: float | None
+    cooperation: float | None
+    novelty: float | None
+    useful: bool
+    accepted: bool
+    failed: str
+    params: dict[str, Value]
+
+
+class GenerationRow(Plain):
+    """A generation: its children, and means of their terms."""
+
+    number: int
+    children: int
+    stopped: int
+    failed: int
+    best: str | None
+    task: float | None
+    solo: float | None
+    cooperation: float | None
+    novelty: float | None
+    fitness: float | None
+    items: int
+
+
+class EvolveResult(Document):
+    """A finished evolution. `control` is the comparison with random search; `agent` that with a language model."""
+
+    sentence: str
+    remarks: list[str]
+    winner: str
+    train: int
+    test: int
+    items: int
+    standings: list[Standing]
+    control: Control
+    agent: Control | None
+    agent_note: str
+    pairs: list[Pair]
+    generations: list[GenerationRow]
+    trials: list[ChildRow]
+    planner: Planner
+    models: list[ModelRow]
+
+    def blocks(self) -> list[Block]:
+        """What the terminal shows: the verdict, and what stands beside the winner."""
+        return [*map(Text, (self.sentence, *self.remarks)), standing_table(self), *self._agent()]
+
+    def _agent(self) -> Iterator[Block]:
+        if self.agent is not None:
+            yield Text(self.agent_note)
+
+
+def standing_table(result: EvolveResult) -> Table:
+    """The candidates on the sealed split."""
+    return table(
+        result.standings,
+        {
+            "": lambda s: NAMES[s.name],
+            "which": lambda s: s.what,
+            "right on train": lambda s: f"{s.train:.1%}",
+            "right on test": lambda s: str(s.test),
+            "train less test": lambda s: f"{100 * s.gap:+.1f}",
+            "evolved is better by": lambda s: known(s.gain),
+            "answers that differ": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
+        },
+        f"One candidate of each, named by {result.train} train questions before the {result.test} sealed ones were "
+        "opened. Differences in points, with 95 % intervals over questions",
+    )
+
+
+# -- while it runs --------------------------------------------------------------------------------------------------
+
+
+def narrate(event: Event) -> Narration | None:
+    """A line for each generation; single children are told with -v."""
+    data = event.data
+    match event.type:
+        case "base.importing" | "base.loading":
+            return Narration(detail=f"{event.type.removeprefix('base.')} {event.id}")
+        case "questions.answered":
+            return Narration(detail=f"{data['done']:,} answers", done=data["done"], total=data["total"])
+        case "generation.finished":
+            return Narration(line=_generation(event))
+        case "split.opened":
+            return Narration(line="  all winners are named; the sealed split is opened")
+        case "split.scored":
+            right = ", ".join(f"{name} {sum(marks) / len(marks):.1%}" for name, marks in data["marks"].items())
+            return Narration(line=f"  right on the sealed questions: {right}", detail="writing the report")
+        case "decision.made":
+            found = narrate_study(event, WORDS)
+            return None if found is None else Narration(verbose=found.line)
+    return narrate_study(event, WORDS)
+
+
+def _generation(event: Event) -> str:
+    terms = event.data["terms"]
+    study, _, name = event.id.rpartition("/")
+    begins = f"  {f'{study}, ' if study else ''}generation {int(name.removeprefix('gen_'))}: "
+    if not terms:
+        return f"{begins}every child failed"
+    best = max(terms, key=lambda child: terms[child]["task"])
+    stopped = sum(each["cooperation"] is None for each in terms.values())
+    early = f", {stopped} stopped early" if stopped else ""
+    return (
+        f"{begins}best {best}, probability of the right answer {number(terms[best]['task'])}, right on "
+        f"{terms[best]['solo']:.1%}; {event.data['children']} children{early}"
+    )

@@ -1,0 +1,201 @@
+"""`agentlab evolve`: checks, searches beside its controls, names all winners, opens the sealed split, and reports."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentlab import machine
+from agentlab.errors import (
+    MissingError,
+    MissingFileError,
+    RunMismatchError,
+    UnknownNameError,
+    UsageError,
+)
+from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.data import Split, split
+from agentlab.evolve.genome import Coefficients
+from agentlab.evolve.plan import EvolvePlan, plan_of
+from agentlab.evolve.report import write_evolve_report
+from agentlab.evolve.result import ANSWERED, OPENED, EvolveResult
+from agentlab.evolve.searches import Searches
+from agentlab.evolve.verdict import verdict
+from agentlab.llm.recorder import RunRecorder
+from agentlab.lora.catalogue import find as find_adapter
+from agentlab.models.base_model import BaseFile, find_base, imported
+from agentlab.runs.context import Context
+from agentlab.runs.events import Event, noted, require_unchanged
+from agentlab.runs.journal import read_events
+from agentlab.runs.run import Outcome, Run
+from agentlab.search.types import Params
+from agentlab.study.state import rebuild
+from agentlab.tasks.questions import Question, digest, jsonl
+from agentlab.train.adapter_base import check_fit
+
+if TYPE_CHECKING:
+    from agentlab.evolve.scoring import Answers
+
+THREADS, PARENTS, SPLIT = "threads.chosen", "parents.read", "split.made"
+_HINT = "`make personas` trains three parents of the embedded model; `agentlab adapters list` shows what is there."
+
+
+@dataclass(frozen=True)
+class EvolveExperiment:
+    """Checked parents and questions. Implements `commands.Experiment`."""
+
+    config: EvolveConfig
+    context: Context
+    base: BaseFile
+    parents: Mapping[str, Path]
+    genome: Coefficients
+    questions: Split
+
+    def plan(self) -> EvolvePlan:
+        """What it would do and cost."""
+        return plan_of(self.config, self.base, self.genome, self.questions)
+
+    def run(self, run: Run) -> tuple[EvolveResult, Outcome]:
+        """Search, or go on with a search, and report.
+
+        Raises:
+            Interrupted: a signal asked to stop; everything so far is in the run.
+            RunMismatchError: parents or questions are not those that the run began with.
+            AgentlabError: every child failed.
+        """
+        from agentlab.llm.router import Router
+
+        self._tell_input(run)
+        context = self.context
+        with ExitStack() as stack:
+            router = stack.enter_context(
+                Router(
+                    self.config.llm,
+                    env=context.env,
+                    workspace=context.workspace,
+                    recorder=RunRecorder(run),
+                    stop=context.stop,
+                )
+            )
+            answers = stack.enter_context(self._answers(run))
+            searches = Searches(self.config, self.genome, self.questions, run, answers, router, context.stop.check)
+            searches.hold()
+            contenders = searches.scored()
+            result, outcome = verdict(self.config, self.questions, run.events, contenders, router.usage)
+        run.write_json("lineage.json", {"trials": [row.model_dump() for row in result.trials]})
+        write_evolve_report(run, result)
+        return result, outcome
+
+    def _tell_input(self, run: Run) -> None:
+        """Say what is evolved on what, or see that it is still the same."""
+        from agentlab.lora.card import content_hash
+
+        changed = RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
+        for name, folder in self.parents.items():
+            sha256 = content_hash(folder)
+            require_unchanged(noted(run.events, PARENTS, name), changed, sha256=sha256)
+            run.emit_once(PARENTS, name, sha256=sha256)
+        halves = {"train": self.questions.train, "test": self.questions.test}
+        for name, half in halves.items():
+            run.write_text(f"{name}.jsonl", jsonl(half))
+        run.emit_once(SPLIT, **{name: digest(half) for name, half in halves.items()})
+        state = rebuild(run.events)
+        done = int(state.spent("items"))
+        run.emit("study.opened", summary=self.plan().summary, done=done, total=self.config.max_items)
+
+    @contextmanager
+    def _answers(self, run: Run) -> Iterator["Answers"]:
+        """The population, loaded when it is first asked."""
+        config, context = self.config, self.context
+        threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+        run.emit_once(THREADS, count=threads)
+
+        done = int(rebuild(run.events).spent("items"))
+        total = self.plan().searches * config.max_items
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
+            context.stop.check()
+            run.stream(ANSWERED, done=done, total=max(done, total))
+
+        with machine.torch_threads(threads), ExitStack() as stack:
+            yield _Late(lambda: stack.enter_context(self._opened(run, tell)))
+
+    @contextmanager
+    def _opened(self, run: Run, tell: Any) -> Iterator["Answers"]:
+        from agentlab.evolve.scoring import opened
+
+        if self.base.source is not None:
+            run.stream("base.importing", self.base.name)
+        path = imported(self.base)
+        run.stream("base.loading", self.base.name)
+        with opened(path, list(self.parents.values()), self.genome.weights, self.config.dtype, tell) as population:
+            yield population
+
+
+class _Late:
+    """Answers of somebody who comes when first asked: a run that only lacks its report loads no model."""
+
+    def __init__(self, come: "Callable[[], Answers]") -> None:
+        self._come = come
+
+    @cached_property
+    def _there(self) -> "Answers":
+        return self._come()
+
+    def answer(self, children: Sequence[Params], questions: Sequence[Question]) -> list[list[list[float]]]:
+        return self._there.answer(children, questions)
+
+
+def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
+    """The way in: everything that can be wrong with the input is found here, before a run folder exists.
+
+    Raises:
+        MissingFileError: a parent or the base is not there.
+        UsageError, DataError: parents of different bases, DoRA, no labels; or the sealed split of a run is open.
+    """
+    from agentlab.llm.router import Router
+
+    questions = split(config.tasks, config.seed, context.workspace)
+    base = find_base(config.base, context.workspace)
+    parents = _parents(config, context)
+    modules = check_fit(parents.values(), None if base.source else base.path)
+    genome = Coefficients.of(list(parents), modules, config.genome)
+    events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
+    _see_sealed(config, events, questions)
+    with Router(config.llm, env=context.env, workspace=context.workspace) as router:
+        try:
+            router.check()
+        except MissingError as error:
+            error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
+            raise
+    return EvolveExperiment(config, context, base, parents, genome, questions)
+
+
+def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Split) -> None:
+    changed = RunMismatchError(
+        "The questions are not what they were when the run began.", hint="Put the file back, or begin a new run."
+    )
+    require_unchanged(noted(events, SPLIT), changed, train=digest(questions.train), test=digest(questions.test))
+    seen = UsageError(
+        "The sealed split of this run is open: a longer search would choose with its answers known.",
+        hint="Start a new run with the larger budget.",
+    )
+    limits = {key: getattr(config, key) for key in ("max_items", "max_trials", "max_seconds")}
+    require_unchanged(noted(events, OPENED), seen, **limits)
+
+
+def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in config.parents:
+        try:
+            folder = find_adapter(name, context.workspace)
+        except (UnknownNameError, MissingFileError) as error:
+            raise MissingFileError(error.message, hint=f"{_HINT} {error.hint or ''}".rstrip()) from error
+        if folder.name in found:
+            raise UsageError(f"Two parents are called {folder.name}.", hint="Rename one of the folders.")
+        found[folder.name] = folder
+    return found

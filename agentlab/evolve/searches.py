@@ -1,0 +1,161 @@
+"""The searches of a run, one after the other, and the sealed split behind them.
+
+Every search has its own seed and budget; the first trials are common to all. When all winners are named, it is opened.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentlab.errors import AgentlabError
+from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.data import Split
+from agentlab.evolve.fitness import Judge, Terms
+from agentlab.evolve.genome import PARENT, Coefficients
+from agentlab.evolve.result import EVOLVED, GENERATION, OPENED, RANDOM, SCORED, WORDS
+from agentlab.evolve.verdict import Contender
+from agentlab.runs.branch import Branch
+from agentlab.runs.events import noted
+from agentlab.runs.run import Run
+from agentlab.search.screen import Rules
+from agentlab.search.types import TrialResult
+from agentlab.study.evaluator import Items
+from agentlab.study.executor import LocalExecutor, TrialExecutor
+from agentlab.study.setup import Setup
+from agentlab.study.state import StudyState, TrialState, rebuild
+from agentlab.study.steps import search
+
+if TYPE_CHECKING:
+    from agentlab.evolve.scoring import Answers
+    from agentlab.llm.router import Router
+
+
+class Searches:
+    """The searches of a run: the one it is about, random search at the same cost, and further pairs of them."""
+
+    def __init__(
+        self,
+        config: EvolveConfig,
+        genome: Coefficients,
+        questions: Split,
+        run: Run,
+        answers: "Answers",
+        router: "Router",
+        check: Callable[[], None],
+    ) -> None:
+        self._config, self._genome, self._questions = config, genome, questions
+        self._run, self._answers, self._router, self._check = run, answers, router, check
+        self._judge = Judge(
+            self._config.fitness,
+            self._questions.right,
+            tuple(len(question.choices) for question in self._questions.train),
+            tuple(range(len(genome.parents))),
+            self._config.population,
+        )
+        self.winners: dict[str, TrialState] = {}  # by the name of the search
+
+    def hold(self) -> None:
+        """Hold the searches that are not over, and name their winners."""
+        config, pairs = self._config, self._config.control_seeds if self._config.control == "full" else 1
+        limits = {"items": config.max_items, "trials": config.max_trials, "seconds": config.max_seconds}
+        budget = {unit: float(limit) for unit, limit in limits.items() if limit is not None}
+        for number in range(pairs):
+            end, seed = f" {number}" if number else "", config.seed + number
+            run = Branch(self._run, f"evolve-{number}") if number else self._run
+            state = self._hold(EVOLVED + end, run, seed, config.algorithm, budget)
+            control = Branch(self._run, f"random-{number}")
+            self._hold(RANDOM + end, control, seed, "random", {"items": state.spent("items")})
+
+    def _hold(self, name: str, run: Run | Branch, seed: int, arm: str, budget: Mapping[str, float]) -> StudyState:
+        """One search to its end. Random search is a control: no language model takes part in it."""
+        setup = replace(self._setup(arm), budget=budget)
+        study = setup.study(run, seed, agent=not name.startswith(RANDOM))
+        try:
+            state = search(study, setup.check, lambda state: self._tell(run, state))
+        finally:
+            study.executor.close()
+        self.winners[name] = self._winner(state)
+        return state
+
+    def _setup(self, arm: str) -> Setup:
+        genome = self._genome
+        return Setup(
+            words=WORDS,
+            rules=Rules(genome.space),
+            starts=tuple(genome.starts),
+            base=arm,
+            budget={},
+            evaluator=lambda *_: Items(WORDS, self._config.seed),
+            executor=self._executor,
+            check=self._check,
+            router=self._router,
+            seen=self._judge.seen,
+        )
+
+    def _executor(self, run: Run | Branch) -> TrialExecutor:
+        from agentlab.evolve.objective import TrainSplit
+
+        space, parents = self._genome.space, len(self._genome.parents)
+        first = rebuild(self._run.events).trials[: self._config.starts] if isinstance(run, Branch) else []
+        known = {space.key(trial.proposal.params): trial.result for trial in first}
+
+        def best_parent() -> TrialResult | None:
+            ended = [t.result for t in rebuild(run.events).trials[:parents] if t.result and t.result.value is not None]
+            return min(ended, key=lambda result: result.value or 0.0, default=None)
+
+        objective = TrainSplit(
+            self._answers,
+            self._questions.train,
+            self._config.race,
+            best_parent,
+            lambda params: known.get(space.key(params)),
+        )
+        return LocalExecutor(objective, self._config.population)
+
+    def _tell(self, run: Run | Branch, state: StudyState) -> None:
+        """Log the terms of the generations that are finished."""
+        told = {event.id for event in run.events if event.type == GENERATION}
+        terms = self._judge.terms(state.history)
+        for start in range(0, len(state.trials), self._config.population):
+            name = f"gen_{start // self._config.population:04d}"
+            members = state.trials[start : start + self._config.population]
+            if name not in told and members and all(trial.decision for trial in members):
+                rows = {trial.id: _row(terms[trial.number]) for trial in members if trial.number in terms}
+                before = [trial.result for trial in state.trials[: start + len(members)] if trial.result]
+                items = sum(result.metrics.get("items", 0) for result in before)
+                run.emit(GENERATION, name, items=items, children=len(members), terms=rows)
+
+    def _winner(self, state: StudyState) -> TrialState:
+        """The best on the whole train split; the test split is still sealed."""
+        whole = [t for t in state.ranked if t.result and len(t.result.items) == len(self._questions.train)]
+        if not whole:
+            lost = [trial.result.error for trial in state.trials if trial.result]
+            why = f"All {len(lost)} children failed; the last one: {lost[-1] if lost else 'none was born'}"
+            raise AgentlabError(why, hint=f"Tracebacks are in {self._run.path / 'events.jsonl'}.")
+        return whole[0]
+
+    def scored(self) -> list[Contender]:
+        """Every winner, the best parent, the blend and the base on the sealed split, which is opened for it once."""
+        trials = rebuild(self._run.events).trials
+        count = len(self._genome.parents)
+        named = dict(self.winners)
+        parents = [trial for trial in trials[:count] if trial.value is not None]
+        if parents:
+            named[PARENT] = min(parents, key=lambda trial: trial.value or 0.0)
+        named |= {trial.proposal.source: trial for trial in trials[count : count + 2] if trial.value is not None}
+        if not self._run.has(OPENED):
+            limits = {key: getattr(self._config, key) for key in ("max_items", "max_trials", "max_seconds")}
+            self._run.emit(OPENED, **limits, named={name: trial.id for name, trial in named.items()})
+        if not self._run.has(SCORED):
+            from agentlab.evolve.objective import marked
+
+            questions = self._questions.test
+            told = self._answers.answer([trial.proposal.params for trial in named.values()], questions)
+            marks = [list(map(int, marked(each, questions))) for each in told]
+            self._run.emit(SCORED, marks=dict(zip(named, marks, strict=True)))
+        found = noted(self._run.events, SCORED)["marks"]
+        return [Contender(name, trial, tuple(map(bool, found[name]))) for name, trial in named.items()]
+
+
+def _row(terms: Terms) -> dict[str, Any]:
+    return {name: getattr(terms, name) for name in Terms.__slots__}

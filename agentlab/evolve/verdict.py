@@ -1,0 +1,242 @@
+"""From the events of a run to its result: what evolution added, to what, and how sure that is. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.data import Split
+from agentlab.evolve.genome import BLEND, PARENT
+from agentlab.evolve.result import (
+    EVOLVED,
+    GENERATION,
+    NAMES,
+    RANDOM,
+    WORDS,
+    ChildRow,
+    EvolveResult,
+    GenerationRow,
+    Standing,
+)
+from agentlab.llm.types import Usage
+from agentlab.runs.document import Difference, Share
+from agentlab.runs.events import Event
+from agentlab.runs.manifest import Metric, Tokens
+from agentlab.runs.run import Outcome
+from agentlab.search.types import meaning
+from agentlab.stats.control import Comparison, Control, Interval, judge
+from agentlab.stats.proportions import paired_share_difference_interval, wilson_interval
+from agentlab.stats.studies import full_study
+from agentlab.study.calls import model_rows, silent, totals
+from agentlab.study.control import Pair, light_control
+from agentlab.study.state import StudyState, TrialState, rebuild
+
+_FULL = 6  # stream of the generator
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One whom the sealed split was opened for. `name`: evolved or random with the number of the pair, or a start's."""
+
+    name: str
+    trial: TrialState
+    marks: tuple[bool, ...]  # which of the sealed questions it answers right
+
+
+def verdict(
+    config: EvolveConfig, questions: Split, events: Sequence[Event], contenders: Sequence[Contender], usage: Usage
+) -> tuple[EvolveResult, Outcome]:
+    """The result of a run whose sealed split is scored."""
+    state = rebuild(events)
+    found = {each.name: each for each in contenders}
+    evolved = found[EVOLVED]
+    standings = [_standing(found[name], evolved) for name in NAMES if name in found]
+    pairs = _pairs(config, found)
+    control = _control(config, found, pairs, int(state.spent("items")))
+    agent, note = light_control(state.trials, config.seed, config.algorithm, WORDS)
+    models = model_rows(events, WORDS)
+    children = _children(config, state, events)
+    result = EvolveResult(
+        sentence=sentence(standings, control),
+        remarks=[*_remarks(config, evolved, control), *silent(models)],
+        winner=evolved.trial.id,
+        train=len(questions.train),
+        test=len(questions.test),
+        items=int(state.spent("items")),
+        standings=standings,
+        control=control,
+        agent=agent,
+        agent_note=note,
+        pairs=pairs,
+        generations=_generations(children, events),
+        trials=children,
+        planner=totals(events, usage),
+        models=models,
+    )
+    accuracy = Metric(value=standings[0].test.value, unit="share", direction="higher")
+    tokens = Tokens(input=result.planner.input_tokens, output=result.planner.output_tokens)
+    return result, Outcome({"test_accuracy": accuracy}, control, tokens, result.planner.cost_usd)
+
+
+def _standing(one: Contender, evolved: Contender) -> Standing:
+    assert one.trial.result is not None
+    train, test = one.trial.result.metrics["accuracy"], Share.of(_share(one.marks), count=len(one.marks))
+    return Standing(
+        name=one.name,
+        what=f"{one.trial.id}{f' ({one.trial.proposal.note})' if one.name == PARENT else ''}",
+        train=train,
+        test=test,
+        gap=train - test.value,
+        gain=None if one is evolved else Difference.of(_gain(evolved, one)),
+        differ=sum(a != b for a, b in zip(one.marks, evolved.marks, strict=True)),
+    )
+
+
+def _share(marks: Sequence[bool]) -> Interval:
+    return wilson_interval(sum(marks), len(marks))
+
+
+def _gain(evolved: Contender, other: Contender) -> Interval:
+    return paired_share_difference_interval(list(map(float, other.marks)), list(map(float, evolved.marks)))
+
+
+def _pairs(config: EvolveConfig, found: Mapping[str, Contender]) -> list[Pair]:
+    """Shares of wrong answers on the sealed split, of each pair of searches."""
+    names = [("", config.seed), *((f" {n}", config.seed + n) for n in range(1, config.control_seeds))]
+    return [
+        Pair(seed=seed, agent=1 - fmean(found[EVOLVED + end].marks), control=1 - fmean(found[RANDOM + end].marks))
+        for end, seed in names
+        if EVOLVED + end in found and config.control == "full"
+    ]
+
+
+def _control(config: EvolveConfig, found: Mapping[str, Contender], pairs: Sequence[Pair], items: int) -> Control:
+    """The one comparison that was named before the run: with random search at as many answers.
+
+    One pair of searches tells nothing of what other seeds would have found, so it is a light study, and may not say
+    `helped`, however many questions there are.
+    """
+    what = Comparison(
+        agent=f"evolution by {meaning(config.algorithm)}",
+        control="random search",
+        metric="accuracy on the sealed questions",
+        unit="share of questions",
+        direction="higher",
+        budget=f"about {items:,} answers each",
+    )
+    if pairs:
+        ours, theirs = (
+            [1 - (each or 0.0) for each in side] for side in zip(*((p.agent, p.control) for p in pairs), strict=True)
+        )
+        return full_study(what, ours, theirs, np.random.default_rng([config.seed, _FULL]))
+    evolved, random = found[EVOLVED], found[RANDOM]
+    return judge(what, len(evolved.marks), _gain(evolved, random), "light")
+
+
+def sentence(standings: Sequence[Standing], control: Control) -> str:
+    """The verdict, in the order in which a reader asks: how good, and better than whom."""
+    evolved, others = standings[0], [each for each in standings[1:] if each.name in (PARENT, BLEND, RANDOM)]
+    said = [f"{_beside(each.gain)} {_NAMES[each.name]} ({each.gain})" for each in others if each.gain is not None]
+    return (
+        f"The evolved adapter {evolved.what} is right on {evolved.test} of {evolved.test.count} sealed questions: "
+        f"{'; '.join(said)}. {_overall(control)}"
+    )
+
+
+_NAMES = {PARENT: "the best parent", BLEND: "the uniform blend", RANDOM: "random search"}
+
+
+def _beside(gain: Difference) -> str:
+    return "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not measurably different from"
+
+
+def _overall(control: Control) -> str:
+    if control.estimate is None or control.low is None or control.high is None:
+        return f"Whether evolution beats random search was not measured: {control.note}."
+    low, value, high = (100 * each for each in (control.low, control.estimate, control.high))
+    if control.method.startswith("sign flips"):
+        verdicts = {"helped": "Evolution helped", "hurt": "Evolution hurt"}
+        said = verdicts.get(control.verdict, "No measurable help from evolution")
+        return (
+            f"{said}: over {control.n} pairs of searches it is {value:+.1f} points [{low:+.1f}, {high:+.1f}] against "
+            "random search."
+        )
+    return "One search of each kind tells nothing of other seeds; --control full repeats both."
+
+
+def _remarks(config: EvolveConfig, evolved: Contender, control: Control) -> list[str]:
+    found = []
+    if evolved.trial.number < config.starts:
+        found.append(
+            f"No child was better on the train questions than {evolved.trial.id}, which was there before the search "
+            f"({evolved.trial.proposal.source} {evolved.trial.proposal.note})."
+        )
+    if control.note:
+        found.append(control.note)
+    return found
+
+
+def _children(config: EvolveConfig, state: StudyState, events: Sequence[Event]) -> list[ChildRow]:
+    terms = {
+        name: each
+        for event in events
+        if event.type == GENERATION and "/" not in event.id
+        for name, each in event.data["terms"].items()
+    }
+    return [_child(trial, config, terms.get(trial.id, {})) for trial in state.trials]
+
+
+def _child(trial: TrialState, config: EvolveConfig, terms: Mapping[str, Any]) -> ChildRow:
+    metrics = trial.result.metrics if trial.result else {}
+    return ChildRow(
+        id=trial.id,
+        generation=trial.number // config.population,
+        source=trial.proposal.source,
+        arm=trial.arm,
+        note=trial.proposal.note,
+        parents=[],
+        error=trial.value,
+        accuracy=metrics.get("accuracy"),
+        items=metrics.get("items", 0),
+        sets=metrics.get("sets", {}),
+        fitness=terms.get("fitness"),
+        cooperation=terms.get("cooperation"),
+        novelty=terms.get("novelty"),
+        useful=terms.get("useful", False),
+        accepted=bool(trial.decision and trial.decision.accepted),
+        failed=trial.result.error if trial.result else "",
+        params=dict(trial.proposal.params),
+    )
+
+
+def _generations(children: Sequence[ChildRow], events: Sequence[Event]) -> list[GenerationRow]:
+    spent = {event.id: event.data["items"] for event in events if event.type == GENERATION}
+    found: list[GenerationRow] = []
+    for number in range(children[-1].generation + 1):
+        members = [each for each in children if each.generation == number]
+        whole = [each for each in members if each.cooperation is not None]
+        best = min(whole, key=lambda each: each.error or 0.0, default=None)
+        found.append(
+            GenerationRow(
+                number=number,
+                children=len(members),
+                stopped=sum(not each.failed and each.cooperation is None for each in members),
+                failed=sum(bool(each.failed) for each in members),
+                best=None if best is None else best.id,
+                task=_mean([None if each.error is None else 1 - each.error for each in whole]),
+                solo=_mean([each.accuracy for each in whole]),
+                cooperation=_mean([each.cooperation for each in whole]),
+                novelty=_mean([each.novelty for each in whole]),
+                fitness=_mean([each.fitness for each in whole]),
+                items=spent.get(f"gen_{number:04d}", 0),
+            )
+        )
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

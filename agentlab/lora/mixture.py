@@ -1,0 +1,109 @@
+"""Any number of weighted sums of a few adapters in one forward pass, exact, and none of them written down.
+
+The parents' factors lie side by side once per layer. A row's weights stand between the two products,
+`base(x) + ((x A) * w) B`, so a batch costs as much as one adapter of the summed rank, whatever its rows blend.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when adapters are applied to a model
+
+from agentlab.errors import UsageError
+from agentlab.lora.reading import Adapter, each_module
+from agentlab.lora.stacked import BASE, Factors, Stack
+
+Weights = Mapping[str, Sequence[float]]  # by module, one per parent; a module that is left out is left alone
+
+
+class Mixture(Stack):
+    """Weighted sums of parents, as a `Rowwise`: places are the children of `mix`.
+
+    Args:
+        parents: open adapters.
+        device: of the base model.
+        dtype: of the factors.
+        any_base: see `reading.union`.
+
+    Raises:
+        UsageError, DataError, ModelFileError: see `reading.each_module`.
+    """
+
+    slow: str | None = None
+
+    def __init__(
+        self,
+        parents: Sequence[Adapter],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        any_base: bool = False,
+    ) -> None:
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        factors: dict[str, Factors] = {}
+        self._owners: dict[str, torch.Tensor] = {}  # of a layer's directions: to which parent each belongs
+        for name, deltas in each_module(parents, any_base=any_base):
+            sides = [delta.folded() for delta in deltas]
+            a, b = torch.cat([side[0] for side in sides]), torch.cat([side[1] for side in sides], dim=1)
+            factors[name] = a.to(**kind).T.contiguous()[None], b.to(**kind).T.contiguous()[None]
+            ranks = torch.tensor([delta.rank for delta in deltas])
+            self._owners[name] = torch.arange(len(deltas)).repeat_interleave(ranks).to(device)
+        super().__init__({name: partial(self._of, name) for name in factors}, 0)
+        self._factors, self._kind, self._parents = factors, kind, len(parents)
+        self._table: dict[str, torch.Tensor] = {}
+
+    def mix(self, children: Sequence[Weights]) -> None:
+        """The children that rows may name, in place of those before. No tensor is blended.
+
+        Raises:
+            UsageError: a child has weights for a module that no parent changes.
+        """
+        unknown = {name for child in children for name in child} - set(self._factors)
+        if unknown:
+            raise UsageError(f"No parent changes {min(unknown)}.")
+        self._forget()
+        self.size = len(children)
+        for name, owners in self._owners.items():
+            alone = [0.0] * self._parents
+            table = torch.tensor([*(list(child.get(name, alone)) for child in children), alone], **self._kind)
+            self._table[name] = table[:, owners]
+
+    def rows(self, rows: Sequence[int]) -> None:
+        """See `Stack.rows`."""
+        if list(rows) == self._rows:
+            return
+        self._check(rows)
+        self._forget()
+        places = torch.tensor([self.size if row == BASE else row for row in rows], device=self._kind["device"])
+        self._shares = {
+            name: [_Weighted(*factors, self._table[name][places, None])]  # type: ignore[list-item] # it does what one does
+            for name, factors in self._factors.items()
+        }
+        self._rows = list(rows)
+
+    def _of(self, name: str, _: int, __: int) -> Factors:
+        return self._factors[name]
+
+    def put(self, folder: Path) -> int:
+        """Refused: children are named by their weights, see `mix`."""
+        raise UsageError(f"{folder} cannot join a mixture.", hint="Open another mixture with it among the parents.")
+
+    def drop(self, place: int) -> None:
+        """Nothing: `mix` names all children anew."""
+
+
+class _Weighted:
+    """What a layer adds to the rows of a batch, each with weights of its own."""
+
+    def __init__(self, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> None:
+        self._a, self._b, self._weights = a[0], b[0], weights
+
+    def changed(self, x: torch.Tensor, base: torch.Tensor, scale: float, *, in_place: bool) -> torch.Tensor:
+        hidden = (x.to(self._a.dtype) @ self._a).mul_(self._weights * scale)
+        if in_place and hidden.dtype == base.dtype:
+            flat = base.view(-1, base.shape[-1])
+            return flat.addmm_(hidden.view(-1, hidden.shape[-1]), self._b).view(base.shape)
+        change = hidden @ self._b
+        return base.add_(change) if in_place else torch.add(base, change).to(base.dtype)

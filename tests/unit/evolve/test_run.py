@@ -1,0 +1,168 @@
+"""A whole evolution: the same generations after a kill at any event, sealed questions opened once and last."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.errors import DataError, MissingFileError, RunMismatchError, UsageError
+from agentlab.evolve.genome import PARENT
+from agentlab.evolve.result import EVOLVED, RANDOM, EvolveResult
+from agentlab.runs.events import Event
+from agentlab.runs.run import Edge, Run
+from tests.unit.evolve.small import new_run, prepared, scripted, workspace
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return workspace(tmp_path_factory.mktemp("evolve"))
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> tuple[EvolveResult, list[Event]]:
+    with new_run(place, "whole") as run:
+        return scripted(place).run(run)[0], run.events
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlab.evolve.run.write_evolve_report", lambda run, result: None)
+
+
+def told(events: Sequence[Event]) -> list[Any]:
+    """What a run came to, without what passes: times, sessions."""
+    passing = ("run.", "study.opened", "trial.started")
+    found = {(e.type, e.id): without_seconds(e.data) for e in events if not e.type.startswith(passing)}
+    return sorted(found.items(), key=str)
+
+
+def without_seconds(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: without_seconds(value) for key, value in data.items() if key != "seconds"}
+    return data
+
+
+def test_a_kill_between_any_two_events_changes_nothing(place: Path) -> None:
+    few = {"population": 4, "tasks": {"file": "quiz.jsonl", "train": 10, "test": 8}, "max_items": 60}
+    experiment = scripted(place, **few)
+    with new_run(place, "short") as run:
+        whole, events = experiment.run(run)[0], run.events
+        lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in range(1, len(lines)):
+        new_run(place, "cut").close()
+        (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+        with Run.resume(place / "runs" / "cut", Edge()) as cut:
+            result, _ = experiment.run(cut)
+            assert told(cut.events) == told(events), f"cut after {lines[kept - 1]!r}"
+        assert result == whole
+        shutil.rmtree(place / "runs" / "cut")
+
+
+def test_the_sealed_split_is_opened_after_all_winners_are_named(whole: tuple[EvolveResult, list[Event]]) -> None:
+    types = [event.type for event in whole[1]]
+    assert types.count("split.opened") == types.count("split.scored") == 1
+    assert max(place for place, kind in enumerate(types) if kind == "trial.proposed") < types.index("split.opened")
+
+
+def test_the_winner_stands_beside_its_controls(whole: tuple[EvolveResult, list[Event]]) -> None:
+    result, _ = whole
+    assert [each.name for each in result.standings] == [EVOLVED, RANDOM, PARENT, "blend", "base"]
+    assert result.standings[0].gain is None
+    assert result.control.verdict in ("no_measurable_help", "hurt")  # a single search may not say that it helped
+    assert "sealed questions" in result.sentence
+    assert result.sentence.endswith("--control full repeats both.")
+
+
+def test_both_searches_spend_alike_and_the_known_are_not_asked_again(place: Path) -> None:
+    with new_run(place, "spent") as run:
+        scripted(place).run(run)
+        batches = [event for event in run.events if event.type == "batch.finished"]
+    spent = dict.fromkeys(("", "random-0"), 0)
+    for event in batches:
+        spent[event.id.rpartition("/")[0]] += sum(each["metrics"]["items"] for each in event.data.values())
+    assert spent["random-0"] >= spent[""] >= 200
+    assert spent["random-0"] - spent[""] < 6 * 16
+
+
+def test_losers_stop_early_and_are_charged_what_they_were_asked(whole: tuple[EvolveResult, list[Event]]) -> None:
+    result, _ = whole
+    asked = {child.items for child in result.trials}
+    assert asked == {8, 16}
+    assert all(child.generation > 0 for child in result.trials if child.items == 8)
+    assert result.items == sum(child.items for child in result.trials)
+
+
+def test_the_real_model_gives_the_same_bits_after_a_kill(place: Path) -> None:
+    few = {"max_items": 200, "tasks": {"file": "quiz.jsonl", "train": 8, "test": 8}, "race": {"first": None}}
+    with new_run(place, "real") as run:
+        expected = prepared(place, **few).run(run)[0]
+        lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+        events = told(run.events)
+    batch = next(n for n, line in enumerate(lines) if b'"batch.finished"' in line)
+    for kept in (batch, batch + 4, len(lines) - 2):
+        new_run(place, f"real-{kept}").close()
+        (place / "runs" / f"real-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+        with Run.resume(place / "runs" / f"real-{kept}", Edge()) as cut:
+            found, _ = prepared(place, resumes=cut.path, **few).run(cut)
+            assert told(cut.events) == events
+        assert found == expected
+
+
+def test_an_opened_split_cannot_be_searched_on(place: Path, whole: tuple[EvolveResult, list[Event]]) -> None:
+    with pytest.raises(UsageError, match="The sealed split of this run is open"):
+        prepared(place, resumes=place / "runs" / "whole", max_items=400)
+
+
+def test_other_questions_are_refused(place: Path, whole: tuple[EvolveResult, list[Event]]) -> None:
+    lines = (place / "quiz.jsonl").read_text()
+    try:
+        (place / "quiz.jsonl").write_text(lines.replace("hue 3?", "hue three?"))
+        with pytest.raises(RunMismatchError, match="The questions are not what they were"):
+            prepared(place, resumes=place / "runs" / "whole")
+    finally:
+        (place / "quiz.jsonl").write_text(lines)
+
+
+def test_missing_parents_are_told_with_what_makes_them(place: Path) -> None:
+    with pytest.raises(MissingFileError, match="no adapter named 'three'") as error:
+        prepared(place, parents=["one", "three"])
+    assert "make personas" in str(error.value.hint)
+
+
+def test_questions_without_labels_are_refused(place: Path) -> None:
+    (place / "bare.jsonl").write_text('{"question": "What is 2 + 2?", "answer": 4}\n' * 1)
+    with pytest.raises(DataError, match="questions without choices or answer: line-1"):
+        prepared(place, tasks={"file": "bare.jsonl", "train": 8, "test": 8})
+
+
+def test_parents_of_another_shape_are_refused(place: Path, tmp_path: Path) -> None:
+    other = place / "adapters" / "odd"
+    shutil.copytree(place / "adapters" / "one", other)
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    try:
+        with pytest.raises(UsageError, match=r"(?i)dora"):
+            prepared(place, parents=["one", "odd"])
+    finally:
+        shutil.rmtree(other)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_fitness_that_is_no_number_is_a_failed_child(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
+) -> None:
+    from tests.unit.evolve.small import Planted
+
+    whole = Planted._chances
+
+    def chances(self: Planted, child: Any, question: Any) -> list[float]:
+        return [broken] * 3 if next(iter(child.values())) == 1.0 else whole(self, child, question)
+
+    monkeypatch.setattr(Planted, "_chances", chances)
+    with new_run(place, f"broken-{broken}") as run:
+        result, _ = scripted(place).run(run)
+    assert result.trials[0].failed.startswith("the objective returned")
+    assert {each.what for each in result.standings if each.name == PARENT} == {"run_0001 (two)"}
