@@ -145,6 +145,8 @@ def narrate(event: Event) -> Narration | None:
     """A line for each generation; single children are told with -v."""
     data = event.data
     match event.type:
+        case "study.opened":
+            return Narration(line=data["summary"], done=data["done"], total=data["total"])
         case "base.importing" | "base.loading":
             return Narration(detail=f"{event.type.removeprefix('base.')} {event.id}")
         case "questions.answered":

@@ -291,7 +291,12 @@ def test_a_study_in_a_branch_is_the_same_study(run: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"noise": None, "repeats": 2}, {"agent": Listed(NEAR_TIE, "llm")}, {"starts": (Proposal({"x": -1.0}, "default"),)}],
+    [
+        {},
+        {"noise": None, "repeats": 2},
+        {"agent": Listed(NEAR_TIE, "llm")},
+        {"starts": (Proposal({"x": -1.0}, "default"),)},
+    ],
     ids=["near tie", "measured noise", "agent", "failure"],
 )
 def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path, changes: dict[str, Any]) -> None:
