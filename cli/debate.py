@@ -125,4 +125,4 @@ app.command("ping", epilog=PING)(ping)
 def _agent(name: str) -> dict[str, str]:
     """An agent called like its adapter."""
     place = from_here(name)
-    return {"name": Path(place).name, "adapter": place}
+    return {"name": Path(place).name[:64].strip(), "adapter": place}

@@ -17,14 +17,17 @@ Rule = Literal["majority", "confidence", "softmax", "borda", "trajectory", "judg
 Confidence = Literal["said", "logprob", "p_true"]
 Control = Literal["samples", "vote", "single", "length"]
 
-AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# Any, as adapters may be called anything, but what would end a tag or a line, or part what stands in an id.
+AgentName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s/<>]([^/<>\x00-\x1f\x7f]*[^\s/<>])?$")]
 
 
 class AgentConfig(StrictModel):
     """One who debates: the base alone or under an adapter, in this process, or a model of `llm`."""
 
     name: AgentName = Field(description="Of the agent, in transcripts and tables.")
-    system: str = Field("", max_length=20_000, description="System message: a persona in words; empty is none.")
+    system: str | None = Field(
+        None, max_length=20_000, description="System message, a persona in words; null is what the adapter learnt with."
+    )
     adapter: EnvText | None = Field(None, description="A LoRA adapter of `base`, in `adapters/` or by its path.")
     model: str | None = Field(None, description="A model of `llm` that answers instead of `base`.")
 
@@ -109,8 +112,15 @@ class DebateConfig(StrictModel):
         yield from self._what()
         if self.vote.round is not None and self.vote.round > self.protocol.rounds:
             yield ("vote", "round"), f"there are {self.protocol.rounds} rounds (protocol.rounds)"
+        if self.vote.against == "vote" and self.vote.round == 0 and self.vote.rule != "judge":
+            yield ("vote", "round"), "the vote after round 0 would be compared with itself: name a later round"
         if self.vote.rule == "judge" and self.protocol.judge is None:
             yield ("vote", "rule"), "nobody judges: name an agent with protocol.judge"
+        if self.turn.form == "json" and all(agent.model is None for agent in self.agents):
+            yield (
+                ("turn", "form"),
+                "json is for models of `llm`; agents of `base` answer in words",
+            )
         hosted = bool(self.agents) and all(agent.model is not None for agent in self.agents)
         if self.vote.rule in ("confidence", "softmax") and self.turn.confidence != "said" and hosted:
             yield ("vote", "rule"), "models of `llm` tell no confidence but their word: set turn.confidence to said"
@@ -130,6 +140,10 @@ class DebateConfig(StrictModel):
                 yield (*key, "model"), f"`llm` has no model {agent.model!r} (known: {known})"
         if self.protocol.judge is not None and self.protocol.judge not in names:
             yield ("protocol", "judge"), f"no agent is called {self.protocol.judge!r} (known: {', '.join(names)})"
+        if self.protocol.topology == "none" and self.protocol.agreement is not None:
+            yield ("protocol", "agreement"), "nobody is heard in topology none, so there is nobody to agree with"
+        if self.protocol.topology == "none" and self.vote.against == "length":
+            yield ("vote", "against"), "in topology none nobody is heard, so length would be the debate itself"
         if self.protocol.topology == "random" and self.protocol.peers >= max(len(names), 2):
             yield ("protocol", "peers"), f"{len(names)} agents have {len(names) - 1} peers each"
 
@@ -139,6 +153,11 @@ class DebateConfig(StrictModel):
             yield ("positions",), "give at least two different positions, or none"
         if self.topic is not None and not self.topic.strip():
             yield ("topic",), "it is empty: say what is to be debated"
+        default = QuestionsConfig().generate
+        if self.questions.file is not None and self.questions.generate != default:
+            yield ("questions", "generate"), "give one set of questions: questions.file or questions.generate"
+        if self.topic is None and self.positions != DebateConfig.model_fields["positions"].default:
+            yield ("positions",), "they are the answers to a topic; questions have choices of their own"
         if self.topic is not None and self.questions.file is not None:
             yield ("topic",), "give one thing to debate: a topic or questions.file"
 

@@ -6,11 +6,11 @@ and from what was asked since the memory was last empty: the same calls in the s
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where agents are opened
 
@@ -24,10 +24,11 @@ from agentlab.hf.decoder import ends_of
 from agentlab.hf.likelihood import Choice, likelihoods
 from agentlab.hf.prefill import Past, Prompt, common, slides
 from agentlab.lora.catalogue import find as find_adapter
+from agentlab.lora.rowwise import Rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.models.base_model import find_base
 from agentlab.train.adapter_base import check_fit
-from agentlab.train.base import check_files, load_base
+from agentlab.train.base import Base, check_files, load_base
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
 from agentlab.train.conversations import Turn as Message
 from agentlab.train.scoring import applied
@@ -41,25 +42,24 @@ _ENDING = 8  # tokens around an answer, at most
 _LESS = "Use a smaller --set rows=N: fewer turns side by side."
 
 
-def check_agents(config: DebateConfig, workspace: Workspace) -> None:
-    """See that the adapters of a config are there and fit its base, before anything is loaded or written.
+def check_agents(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
+    """The adapters of the agents that have one, seen to be there, to go together, and to fit a base that is imported.
+
+    Headers are read, and to tell two bases apart, the latter's bytes.
 
     Raises:
         MissingFileError, UnknownNameError: there is no such base or adapter, or the base is no checkpoint.
         UsageError: an adapter was made for another base, or its layers are not the base's.
         DataError, ModelFileError: an adapter is damaged.
     """
-    folders, base = _folders(config, workspace), find_base(config.base, workspace)
+    named = {agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None}
+    base = find_base(config.base, workspace)
     if base.source is not None:
         metadata.read(base.source)
     else:
         check_files(base.path)
-    check_fit(folders.values(), None if base.source else base.path)
-
-
-def _folders(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
-    """The adapters of the agents that have one."""
-    return {agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None}
+    check_fit(named.values(), None if base.source else base.path)
+    return named
 
 
 @dataclass(slots=True)
@@ -87,56 +87,46 @@ class _Turn:
     confidences: dict[Confidence, float] = field(default_factory=dict)
 
 
+@contextmanager
+def local_speakers(
+    config: DebateConfig, path: Path, workspace: Workspace, stop: Callable[[], object] = lambda: None
+) -> Iterator["LocalSpeakers"]:
+    """A checkpoint folder and its adapters, loaded inside the `with` block.
+
+    `stop` raises what ends the work, and is asked several times a second.
+
+    Raises:
+        UsageError, DataError, ModelFileError: as `check_agents`; or the base does not fit the memory.
+    """
+    named = check_agents(config, workspace)
+    folders = list(dict.fromkeys(named.values()))
+    base = load_base(path, "fp32" if config.dtype == "float32" else "bf16", "sdpa")
+    with applied(base, folders, config.dtype, any_base=True) as adapters, _asking(base.model, stop):
+        yield LocalSpeakers(
+            base, adapters, {name: folders.index(folder) for name, folder in named.items()}, config.rows
+        )
+
+
 class LocalSpeakers:
-    """See `Speakers`. A context manager, in which the base and its adapters are loaded."""
+    """See `Speakers`."""
 
-    def __init__(
-        self, config: DebateConfig, path: Path, workspace: Workspace, stop: Callable[[], object] = lambda: None
-    ) -> None:
-        """`path` is the checkpoint folder; `stop` raises what ends the work, and is asked several times a second."""
-        self._config, self._path, self._stop = config, path, stop
-        self._folders = _folders(config, workspace)
+    def __init__(self, base: Base, adapters: Rowwise, places: Mapping[str, int], rows: int) -> None:
+        """`places` of the agents' adapters; at most so many `rows` are turns side by side."""
+        self._model, self._tokenizer, self._template = base.model, base.tokenizer, ChatTemplate(base.tokenizer)
+        self._adapters, self._places, self._rows = adapters, places, rows
+        self._batch = Batch(self._model, adapters, ends_of(self._model.generation_config, base.tokenizer))
+        self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        self._keeps = self._batch.slow is None and not slides(self._model)
         self._kept: dict[str, _Read] = {}  # by dialogue, the oldest first
-        self._open = ExitStack()
+        self._most = max(_MEMORY, sum(each.nbytes for each in base.model.parameters()))
 
-    def __enter__(self) -> Self:
-        """Load.
-
-        Raises:
-            UsageError, DataError, ModelFileError: as `check_agents`; or the base does not fit the memory.
-        """
-        folders = list(dict.fromkeys(self._folders.values()))
-        check_fit(folders, self._path)
-        self._places = {name: folders.index(folder) for name, folder in self._folders.items()}
-        dtype = self._config.dtype
-        with ExitStack() as stack:
-            base = load_base(self._path, "fp32" if dtype == "float32" else "bf16", "sdpa")
-            self._model, self._tokenizer, self._template = base.model, base.tokenizer, ChatTemplate(base.tokenizer)
-            self._most = max(_MEMORY, sum(each.nbytes for each in base.model.parameters()))
-            self._adapters = stack.enter_context(applied(base, folders, dtype, any_base=True))
-            stack.enter_context(_asking(base.model, self._stop))
-            self._batch = Batch(self._model, self._adapters, ends_of(self._model.generation_config, base.tokenizer))
-            self._keeps = self._batch.slow is None and not slides(self._model)
-            self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
-            self._open = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """See `Speakers.close`."""
+    def forget(self) -> None:
+        """Let go of all keys and values."""
         self._kept.clear()
-        self._open.close()
-
-    def forget(self, dialogues: Sequence[str]) -> None:
-        """See `Speakers.forget`."""
-        for each in dialogues:
-            self._kept.pop(each, None)
 
     @torch.inference_mode()
     def answer(self, asked: Sequence[Asked]) -> list[Said]:
-        """See `Speakers.answer`: `config.rows` turns at a time, by adapter. What does not fit the context is told.
+        """So many turns at a time, by adapter. What does not fit the context is told.
 
         Raises:
             ModelFileError: so many turns do not fit the memory.
@@ -144,8 +134,8 @@ class LocalSpeakers:
         begun = [self._begun(each) for each in asked]
         turns = sorted((each for each in begun if isinstance(each, _Turn)), key=lambda turn: turn.read.adapter)
         try:
-            for start in range(0, len(turns), self._config.rows):
-                self._wave(turns[start : start + self._config.rows])
+            for start in range(0, len(turns), self._rows):
+                self._wave(turns[start : start + self._rows])
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, torch.OutOfMemoryError) or memory.ran_out(error):
                 raise ModelFileError(f"{len(turns)} turns do not fit the memory.", hint=_LESS) from error

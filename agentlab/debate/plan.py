@@ -32,7 +32,19 @@ class DebatePlan(Document):
 
     def blocks(self) -> list[Block]:
         """Agents, then the extent."""
-        agents = table(
+        put_aside = f", {self.dev} of them to fit on" if self.dev else ""
+        imported = ", imported first (half a minute, once)" if self.imports else ""
+        rows = [
+            ("questions", f"{self.questions}{put_aside}"),
+            ("rounds", f"{self.rounds} after everybody's own answer"),
+            ("turns", f"at most {self.turns:,}, of {self.answer_tokens:,} tokens in all"),
+            *([("base", self.base + imported)] if self.base else []),
+        ]
+        return [self.who(), Table(("plan", ""), rows), Text(self.verdict)]
+
+    def who(self) -> Table:
+        """A table of the agents."""
+        return table(
             self.agents,
             {
                 "agent": lambda a: a.name,
@@ -41,18 +53,6 @@ class DebatePlan(Document):
                 "hears": lambda a: ", ".join(a.hears) or "nobody",
             },
         )
-        put_aside = f", {self.dev} of them to fit on" if self.dev else ""
-        rows = [
-            ("questions", f"{self.questions}{put_aside}"),
-            ("rounds", f"{self.rounds} after everybody's own answer"),
-            ("turns", f"at most {self.turns:,}, of {self.answer_tokens:,} tokens in all"),
-        ]
-        imported = ", imported first (half a minute, once)" if self.imports else ""
-        found: list[Block] = [
-            agents,
-            Table(("plan", ""), [*rows, *([("base", self.base + imported)] if self.base else [])]),
-        ]
-        return [*found, Text(self.verdict)]
 
 
 def plan_of(config: DebateConfig, questions: Sequence[Question], base: str | None, *, imports: bool) -> DebatePlan:
@@ -61,17 +61,16 @@ def plan_of(config: DebateConfig, questions: Sequence[Question], base: str | Non
     own, again = len(names), len(names) * config.protocol.rounds
     scored = 0 if config.topic is not None else len(questions) - len(dev)
     turns = len(questions) * (own + again) + scored * (again + config.vote.samples)
-    agents = [
-        PlannedAgent(
-            name=agent.name,
-            answers=agent.model or (f"the base under {agent.adapter}" if agent.adapter else "the base"),
-            persona=" ".join(agent.system.split())[:60],
-            hears=[names[peer] for peer in listeners(config, questions[0].id, 1, place)],
-        )
-        for place, agent in enumerate(config.agents)
-    ]
     return DebatePlan(
-        agents=agents,
+        agents=[
+            PlannedAgent(
+                name=agent.name,
+                answers=agent.model or (f"the base under {agent.adapter}" if agent.adapter else "the base"),
+                persona=" ".join((agent.system or "").split())[:60],
+                hears=[names[peer] for peer in listeners(config, questions[0].id, 1, place)],
+            )
+            for place, agent in enumerate(config.agents)
+        ],
         base=base,
         imports=imports,
         questions=len(questions),

@@ -27,40 +27,35 @@ Form = Literal["scored", "text", "json"]
 Rounds = Sequence[Sequence[Turn]]  # of one question: the turns of each round, in the order of the agents
 
 
-def heard(protocol: ProtocolConfig, agents: int, agent: int, rng: random.Random) -> list[int]:
-    """The places of the peers that an agent hears in a round; `rng` draws them in topology random."""
-    others = [place for place in range(agents) if place != agent]
-    match protocol.topology:
+def listeners(config: DebateConfig, question: str, round: int, agent: int) -> list[int]:  # noqa: A002 - the field's word
+    """The peers, by their places, that an agent hears before it speaks in a round from 1 on."""
+    others = [place for place in range(len(config.agents)) if place != agent]
+    match config.protocol.topology:
         case "full":
             return others
         case "ring":
-            return [(agent + 1) % agents]
+            return [(agent + 1) % len(config.agents)]
         case "star":
             return others if agent == 0 else [0]
         case "random":
-            return sorted(rng.sample(others, min(protocol.peers, len(others))))
+            rng = random.Random(f"{config.seed}/{question}/{round}/{agent}")  # noqa: S311 - who hears whom is no secret
+            return sorted(rng.sample(others, min(config.protocol.peers, len(others))))
     return []
-
-
-def listeners(config: DebateConfig, question: str, round: int, agent: int) -> list[int]:  # noqa: A002 - the field's word
-    """The peers that an agent hears before it speaks in a round from 1 on: always the same for a config."""
-    rng = random.Random(f"{config.seed}/{question}/{round}/{agent}")  # noqa: S311 - who hears whom is no secret
-    return heard(config.protocol, len(config.agents), agent, rng)
 
 
 def messages(
     config: DebateConfig, question: Question, place: int, rounds: Rounds, arm: Arm, *, form: Form, brief: bool = False
 ) -> tuple[Message, ...]:
-    """What an agent is shown before it speaks in the next round.
+    """What the agent in a place is shown before it speaks in the next round.
 
     Args:
         config: the debate's.
         question: what is asked; choices that are shown stand in another order for each agent.
-        place: the agent's, among `config.agents`.
+        place: among `config.agents`.
         rounds: what was said so far, of this arm; empty for everybody's own answer.
         arm: `length` shows the agent its own earlier answers where the debate shows those of its peers.
         form: how it is to answer.
-        brief: leave out all but the last round, and of the peers' texts all but the answers: less is not to be had.
+        brief: leave out all but the last round, and of all texts all but the answers: less is not to be had.
     """
     agent: AgentConfig = config.agents[place]
     asked = question.text if form == "scored" else question.prompt(config.seed + place)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentlab.debate.protocol import by_round
-from agentlab.debate.result import NAMES, DebateResult, Outcome, Scores, Telling
-from agentlab.debate.transcript import Turn
+from agentlab.debate.result import NAMES, DebateResult, Scores, Telling
+from agentlab.debate.transcript import Held, Turn
 from agentlab.runs.document import Block, Figure, Heading, Share, Table, Text, known, number, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_panels, png, whole_numbers
 from agentlab.runs.report import write_report
@@ -19,7 +19,9 @@ _ACCURACY, _RELIABILITY = "plots/accuracy.png", "plots/reliability.png"
 _LONGEST = 600  # characters of a turn; the transcript has all of it
 
 
-def write_debate_report(run: Run, result: DebateResult, questions: Sequence[Question], turns: Sequence[Turn]) -> None:
+def write_debate_report(
+    run: Run, result: DebateResult, questions: Sequence[Question], held: Held, agents: Table
+) -> None:
     """Draw the figures and write report.md and report.html; the verdict comes first."""
     blocks = result.blocks()
     if result.arms:
@@ -31,9 +33,10 @@ def write_debate_report(run: Run, result: DebateResult, questions: Sequence[Ques
         blocks += [Heading("Confidence"), _calibration(result)]
         run.write_bytes(_RELIABILITY, reliability(result))
         blocks.append(Figure(_RELIABILITY, "How often answers of a confidence are right, as given and as fitted"))
+    blocks += [Heading("Who debates"), agents]
     known_ = {question.id: question for question in questions}
     for told in result.telling:
-        blocks += _story(told, known_[told.question], [turn for turn in turns if turn.question == told.question])
+        blocks += _story(told, known_[told.question], held)
     write_report(run, f"Debate {run.id}", blocks)
 
 
@@ -127,21 +130,28 @@ def _calibration(result: DebateResult) -> Table:
 # -- a debate as people read one ------------------------------------------------------------------------------------
 
 
-def _story(told: Telling, question: Question, turns: Sequence[Turn]) -> Iterator[Block]:
+def _story(told: Telling, question: Question, held: Held) -> Iterator[Block]:
     """Who said what in which round, with changes of mind and votes marked."""
     yield Heading(f"Debate {question.id}: {told.why}" if question.answer is not None else "The debate")
     yield Text(question.text + (f" ({', '.join(question.choices)})" if question.choices else ""))
     rows: list[Sequence[str]] = []
-    held: dict[str, str | None] = {}
+    last: dict[str, str | None] = {}
+    turns = [turn for turn in held.turns if turn.question == question.id]
     agents = {turn.agent: place for place, turn in enumerate(turns) if turn.arm == "debate"}
     rounds = by_round(turns, "debate", agents)[question.id]
+    judged = {ballot.round: ballot for ballot in held.ballots if ballot.question == question.id}
     for place, (said, vote) in enumerate(zip(rounds, told.votes, strict=False)):  # later rounds were not voted on
         for turn in said:
-            before = held.get(turn.agent, turn.answer)
+            before = last.get(turn.agent, turn.answer)
             changed = "" if before == turn.answer else f", was {known(before, otherwise='not to be read')}"
             rows.append((str(place), turn.agent, _marked(question, turn.answer) + changed, _cut(turn)))
-            held[turn.agent] = turn.answer
-        rows.append((str(place), "VOTE", _marked(question, vote.answer), _weight(vote)))
+            last[turn.agent] = turn.answer
+        if (ballot := judged.get(place)) is not None and ballot.asked:
+            unread = f" ({ballot.unread} of {ballot.asked} named no answer)" if ballot.unread else ""
+            rows.append(
+                (str(place), f"{ballot.agent}, judging", _marked(question, ballot.answer) + unread, _cut(ballot))
+            )
+        rows.append((str(place), "VOTE", _marked(question, vote.answer), str(vote)))
     right = f"Right is {question.answer}. " if question.answer is not None else ""
     yield Table(("round", "who", "answer", "said"), rows, f"{right}Changes of mind are marked by what was held before")
 
@@ -150,10 +160,6 @@ def _marked(question: Question, answer: str | None) -> str:
     if answer is None:
         return "(cannot be read)"
     return answer if question.answer is None else f"{answer} ({'right' if question.right(answer) else 'wrong'})"
-
-
-def _weight(vote: Outcome) -> str:
-    return f"{vote.share:.0%} of the weight{', a tie that the order of the agents decided' if vote.tied else ''}"
 
 
 def _cut(turn: Turn) -> str:

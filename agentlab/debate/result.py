@@ -23,14 +23,12 @@ _SHOWN = 300  # characters of what somebody says on the screen
 
 
 class ArmResult(Plain):
-    """The debate, or what is held against it, on the same questions.
+    """The debate, or what is held against it, on the same questions; `gain` is the debate's over this arm.
 
     Attributes:
         unreadable: turns without an answer that could be read; their answers count as wrong.
-        tokens: prompts with the peers' text, and answers.
-        seconds: None where nobody took them.
+        tokens, seconds: of prompts with the peers' text, and answers; None where nobody took the time.
         short: questions on which all samples together took fewer tokens than the debate.
-        gain: of the debate over this arm.
     """
 
     arm: ArmName
@@ -64,13 +62,10 @@ class RoundResult(Plain):
 
 
 class Change(Plain):
-    """Turns of an agent in a round, counted.
+    """Turns of an agent in a round, counted by what it held before.
 
-    Attributes:
-        right, lost: it was right before, and is not any more.
-        tempted, misled: it was right before and heard a wrong answer, and took that over.
-        wrong, gained: it was wrong before, and is right now.
-        shown, convinced: it was wrong before and heard the right answer, and took that over.
+    `right`: it was right; `lost` it; was `tempted`, as it heard a wrong answer; was `misled`, as it took that over.
+    `wrong`: it was wrong; `gained` the right answer; was `shown` it by a peer; was `convinced`, as it took that over.
     """
 
     agent: str
@@ -123,6 +118,10 @@ class Outcome(Plain):
     share: float
     tied: bool
 
+    def __str__(self) -> str:
+        """The weight, for a reader."""
+        return f"{self.share:.0%} of the weight{', a tie that the order of the agents decided' if self.tied else ''}"
+
 
 class Telling(Plain):
     """A debate that is shown, why, and the vote after each round that was held."""
@@ -133,11 +132,9 @@ class Telling(Plain):
 
 
 class DebateResult(Document):
-    """The answer of `agentlab debate`.
+    """The answer of `agentlab debate`. `compared` differences are exploratory, and their intervals hold together.
 
-    Attributes:
-        compared: so many differences are exploratory; their intervals hold together.
-        rereading: how arm `length` ended after each round; empty without it.
+    `rereading` is how arm `length` ended after each round.
     """
 
     sentence: str
@@ -168,18 +165,18 @@ class DebateResult(Document):
 
     def blocks(self) -> list[Block]:
         """The verdict, and the debate beside what is held against it; of a topic, who held what."""
-        found: list[Block] = [Text(self.sentence), *map(Text, self.remarks)]
+        told = [*map(Text, (self.sentence, *self.remarks))]
         if self.topic is not None:
-            return [*found, *self._topic()]
-        return [*found, self._arms()] if self.arms else found
+            return [*self._topic(), *told]
+        return [*told, self._arms()] if self.arms else [*told]
 
     def _topic(self) -> Iterator[Block]:
         for told in self.telling:
-            vote, changed = told.votes[-1], sum(each.first != each.last for each in self.positions)
-            tied = ", a tie that the order of the agents decided" if vote.tied else ""
+            changed, last = sum(each.first != each.last for each in self.positions), len(told.votes) - 1
+            early = "" if last == self.round else ", in which all agreed and nothing was left to debate,"
             yield Text(
-                f"After round {len(told.votes) - 1} the vote by {self.rule} is for {known(vote.answer)}, with "
-                f"{vote.share:.0%} of the weight{tied}; {changed} of {len(self.positions)} agents changed their mind."
+                f"After round {last}{early} the vote by {self.rule} is for {known(told.votes[-1].answer)}, with "
+                f"{told.votes[-1]}; {changed} of {len(self.positions)} agents changed their mind."
             )
         yield table(
             self.positions,

@@ -12,13 +12,13 @@ from agentlab.errors import (
     ContextOverflowError,
     Interrupted,
     LLMCancelledError,
+    SchemaError,
 )
 from agentlab.llm.bounded import all_of
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
 from agentlab.runs.stop import StopFlag
 
-TASK = "debate.turn"
 _AT_ONCE = 64  # questions; what a provider allows is its `limits`
 _LETTER = 16  # tokens that a hosted judge has for a letter
 
@@ -31,14 +31,13 @@ class RoutedSpeakers:
         self._router, self._models, self._stop = router, models, stop
 
     def answer(self, asked: Sequence[Asked]) -> list[Said]:
-        """See `Speakers.answer`. A model that fails, or is silent for too long, harms its own turn alone.
+        """A model that fails, or is silent for too long, harms its own turn alone.
 
         Raises:
             BudgetExceededError: a model was not asked, because it may cost too much.
             Interrupted: a stop was requested.
         """
-        jobs = [partial(self._said, each) for each in asked]
-        return asyncio.run(all_of(jobs, _AT_ONCE, self._stop))
+        return asyncio.run(all_of([partial(self._said, each) for each in asked], _AT_ONCE, self._stop))
 
     async def _said(self, asked: Asked) -> Said:
         options = Options(
@@ -51,21 +50,18 @@ class RoutedSpeakers:
             cache=False,
         )
         try:
-            found = await self._router.complete(asked.messages, TASK, call_id=asked.id, options=options)
+            found = await self._router.complete(asked.messages, "debate.turn", call_id=asked.id, options=options)
         except (BudgetExceededError, Interrupted, LLMCancelledError):
             raise
         except AgentlabError as error:
-            return Said(error=f"{error.kind}: {error.message}"[:1000], overflow=_overflowed(error))
+            lines = error.failures if isinstance(error, AllModelsFailedError) else (error.kind,)
+            overflow, formless = (
+                any(kind.__name__ in line for line in lines) for kind in (ContextOverflowError, SchemaError)
+            )
+            why = f"{error.kind}: {error.message}"[:1000]
+            return Said(error=why, overflow=overflow, formless=formless and asked.schema is not None)
         usage = found.usage
         return Said(found.text, input_tokens=usage.input_tokens or 0, output_tokens=usage.output_tokens or 0)
 
-    def forget(self, dialogues: Sequence[str]) -> None:
-        """Nothing is kept: every question holds its whole chat."""
-
-    def close(self) -> None:
-        """The router is closed by whoever made it."""
-
-
-def _overflowed(error: AgentlabError) -> bool:
-    lines = error.failures if isinstance(error, AllModelsFailedError) else (error.kind,)
-    return any(ContextOverflowError.__name__ in line for line in lines)
+    def forget(self) -> None:
+        """Every question holds its whole chat."""

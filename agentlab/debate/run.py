@@ -5,9 +5,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agentlab import machine
+from agentlab.config.workspace import Workspace
 from agentlab.debate import protocol
 from agentlab.debate.config import AgentConfig, DebateConfig, VoteConfig
 from agentlab.debate.plan import DebatePlan, plan_of
@@ -15,13 +16,15 @@ from agentlab.debate.report import write_debate_report
 from agentlab.debate.result import TOPIC, DebateResult
 from agentlab.debate.routed import RoutedSpeakers
 from agentlab.debate.speakers import Panel, Speakers
-from agentlab.debate.transcript import Arm, Ballot, Held, Turn
+from agentlab.debate.transcript import Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import Fitted, fitted, primary
 from agentlab.debate.wave import Setting, Wave
 from agentlab.errors import AllModelsFailedError, RunMismatchError, RunUnreadableError, UsageError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Router
+from agentlab.lora.card import read_card
+from agentlab.lora.catalogue import find as find_adapter
 from agentlab.models.base_model import find_base, imported
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event, noted, require_unchanged
@@ -90,7 +93,7 @@ class DebateExperiment:
             found |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
         own = [agent for agent in config.agents if agent.model is None]
         if own:
-            from agentlab.debate.local import LocalSpeakers
+            from agentlab.debate.local import local_speakers
 
             threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
             run.emit_once(THREADS, count=threads)
@@ -100,7 +103,7 @@ class DebateExperiment:
                 run.stream("base.importing", base.name)
             path = imported(base)
             run.stream("base.loading", base.name)
-            local = stack.enter_context(LocalSpeakers(config, path, context.workspace, context.stop.check))
+            local = stack.enter_context(local_speakers(config, path, context.workspace, context.stop.check))
             found |= dict.fromkeys((agent.name for agent in own), local)
         return found
 
@@ -110,7 +113,7 @@ class Debates:
 
     def __init__(self, experiment: DebateExperiment, run: Run, setting: Setting) -> None:
         self.run, self.setting, self._stop = run, setting, experiment.context.stop
-        self._config, self._questions = experiment.config, experiment.questions
+        self._config, self._questions, self._who = experiment.config, experiment.questions, experiment.plan().who()
         self._dev, self._test = protocol.split(self._config, self._questions)
         size = max(1, self._config.rows // len(self._config.agents))
         self._waves = [
@@ -133,9 +136,8 @@ class Debates:
     def fitted(self) -> Fitted:
         """What the questions put aside for it tell: on which agents and confidences one may rely. Told once."""
         if not self.run.has(FITTED):
-            ids = {question.id for question in self._dev}
-            turns = [turn for turn in said_in(self._config, self.run.events)[0] if turn.question in ids]
-            self.run.emit(FITTED, **fitted(self._dev, turns, self._config).model_dump(mode="json"))
+            told = fitted(self._dev, said_in(self._config, self.run.events), self._config)
+            self.run.emit(FITTED, **told.model_dump(mode="json"))
         return Fitted.model_validate(noted(self.run.events, FITTED))
 
     def speak(self) -> None:
@@ -148,11 +150,11 @@ class Debates:
         wave = self.wave
         assert wave is not None
         wave.judge()
-        right: list[bool] = []
-        if self._config.topic is None and wave.questions[0] in self._test:
+        scored = self._config.topic is None and wave.questions[0] in self._test
+        if scored:
             wave.control(self.fitted().best)
-            right = right_on(wave.questions, wave.turns, wave.ballots, self.fitted(), self._config)
-        wave.forget()
+        right = right_on(wave.questions, wave.held, self.fitted(), self._config) if scored else []
+        self.setting.panel.forget()
         so_far = next((event.data for event in reversed(self.run.events) if event.type == HELD), {})
         self.run.emit(
             HELD,
@@ -161,10 +163,7 @@ class Debates:
             total=len(self._questions),
             right=so_far.get("right", 0) + sum(right),
             scored=so_far.get("scored", 0) + len(right),
-            questions=[question.id for question in wave.questions],
-            turns=[turn.model_dump(mode="json") for turn in wave.turns],
-            ballots=[ballot.model_dump(mode="json") for ballot in wave.ballots],
-            seconds={arm: round(seconds, 3) for arm, seconds in wave.seconds.items()},
+            **wave.held.model_dump(mode="json"),
         )
         self.wave = self._next()
 
@@ -174,49 +173,51 @@ class Debates:
         Raises:
             AllModelsFailedError: not one turn was answered.
         """
-        turns, ballots, seconds = said_in(self._config, self.run.events)
-        result = verdict(self._test, turns, ballots, self.fitted(), self._config, seconds)
-        self.run.write_text("transcript.jsonl", "".join(f"{turn.model_dump_json()}\n" for turn in turns))
-        self.run.write_json("transcript.schema.json", Turn.model_json_schema())
-        write_debate_report(self.run, result, self._questions, turns)
-        if all(turn.error for turn in turns):
+        held = said_in(self._config, self.run.events)
+        result = verdict(self._test, held, self.fitted(), self._config)
+        lines = (each.model_dump_json() for each in (*held.turns, *held.ballots))
+        self.run.write_text("transcript.jsonl", "".join(f"{line}\n" for line in lines))
+        self.run.write_json("transcript.schema.json", TypeAdapter(Turn | Ballot).json_schema())
+        write_debate_report(self.run, result, self._questions, held, self._who)
+        if all(turn.error for turn in held.turns):
             raise AllModelsFailedError(
-                f"No turn was answered; {turns[0].agent}: {turns[0].error}",
+                f"No turn was answered; {held.turns[0].agent}: {held.turns[0].error}",
                 hint=f"See {self.run.file('report.html')}; mend what it names, then start a new run.",
             )
-        return result, self._outcome(result, turns)
-
-    def _outcome(self, result: DebateResult, turns: Sequence[Turn]) -> Outcome:
+        known = result.accuracy
+        metrics = {} if known is None else {"accuracy": Metric(value=known, direction="higher")}
+        spoken = (*held.turns, *held.ballots)
         tokens = Tokens(
-            input=sum(turn.input_tokens for turn in turns), output=sum(turn.output_tokens for turn in turns)
+            input=sum(each.input_tokens for each in spoken), output=sum(each.output_tokens for each in spoken)
         )
-        metrics = {}
-        if result.accuracy is not None:
-            metrics["accuracy"] = Metric(value=result.accuracy, direction="higher")
-        return Outcome(metrics, result.control, tokens)
+        return result, Outcome(metrics, result.control, tokens)
 
 
-def said_in(config: DebateConfig, events: Iterable[Event]) -> tuple[list[Turn], list[Ballot], dict[Arm, float]]:
-    """All turns of a run, in the order in which they were finished, the judge's verdicts, and the seconds of each arm.
+def said_in(config: DebateConfig, events: Iterable[Event]) -> Held:
+    """All finished waves of a run as one.
 
     Raises:
         RunUnreadableError: the events were damaged.
     """
     names = {agent.name for agent in config.agents}
-    turns, ballots, seconds = list[Turn](), list[Ballot](), dict[Arm, float]()
-    for event in events:
-        if event.type != HELD:
-            continue
+    waves = list[Held]()
+    for event in (each for each in events if each.type == HELD):
         try:
-            held = Held.model_validate({key: event.data[key] for key in Held.model_fields})
-        except (ValidationError, KeyError) as error:
+            held = Held.model_validate({key: value for key, value in event.data.items() if key in Held.model_fields})
+        except ValidationError as error:
             raise RunUnreadableError(f"What was said in {event.id} cannot be read: {str(error)[:300]}") from error
         if strangers := {turn.agent for turn in held.turns} - names:
             raise RunUnreadableError(f"In {event.id} somebody speaks who is no agent: {', '.join(sorted(strangers))}.")
-        turns, ballots = turns + held.turns, ballots + held.ballots
-        for arm, taken in held.seconds.items():
-            seconds[arm] = seconds.get(arm, 0.0) + taken
-    return turns, ballots, seconds
+        waves.append(held)
+    arms = dict.fromkeys(arm for held in waves for arm in held.seconds)
+    return Held(
+        questions=[each for held in waves for each in held.questions],
+        turns=[each for held in waves for each in held.turns],
+        ballots=[each for held in waves for each in held.ballots],
+        seconds={arm: sum(held.seconds.get(arm, 0.0) for held in waves) for arm in arms},
+        shortened=sum(held.shortened for held in waves),
+        worded=sum(held.worded for held in waves),
+    )
 
 
 def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: VoteConfig) -> DebateResult:
@@ -235,18 +236,18 @@ def replay(config: DebateConfig, folder: Path, events: Sequence[Event], named: V
     )
     require_unchanged(noted(events, READ), changed, sha256=digest(questions))
     test = protocol.split(config, questions)[1]
-    turns, ballots, seconds = said_in(config, events)
-    if {turn.question for turn in turns}.isdisjoint(question.id for question in test):
+    held = said_in(config, events)
+    if set(held.questions).isdisjoint(question.id for question in test):
         raise UsageError("No question of this run was scored yet.", hint="`agentlab runs resume` goes on with it.")
     if config.vote.rule == "judge":
-        if not ballots:
+        if not held.ballots:
             hint = "Begin one with protocol.judge, or vote by another rule."
             raise UsageError("Nobody judged in this run.", hint=hint)
         if primary(config) != (judged := primary(config.model_copy(update={"vote": named}))):
             hint = "Vote by another rule, or leave out --round."
             raise UsageError(f"The judge of this run judged after round {judged} alone.", hint=hint)
     told = Fitted.model_validate(noted(events, FITTED))
-    return verdict(test, turns, ballots, told, config, seconds, named)
+    return verdict(test, held, told, config, named)
 
 
 def _topic(config: DebateConfig) -> tuple[Question] | None:
@@ -273,6 +274,7 @@ def prepare(config: DebateConfig, context: Context) -> DebateExperiment:
 def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     """The same for a plan, which may have no rounds."""
     questions = read(config, context)
+    agents = tuple(_with_system(agent, context.workspace) for agent in config.agents)
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
     changed = RunMismatchError(
         "The questions are not what they were when the run began.",
@@ -286,7 +288,15 @@ def foresee(config: DebateConfig, context: Context) -> DebateExperiment:
     if any(agent.model is not None for agent in config.agents):
         with Router(config.llm, env=context.env, workspace=context.workspace) as router:
             router.check()
-    return DebateExperiment(config, context, questions)
+    return DebateExperiment(config.model_copy(update={"agents": agents}), context, questions)
+
+
+def _with_system(agent: AgentConfig, workspace: Workspace) -> AgentConfig:
+    """The agent, told what its adapter was told when it learnt, unless the config says something else."""
+    if agent.system is not None or agent.adapter is None:
+        return agent
+    card = read_card(find_adapter(agent.adapter, workspace))
+    return agent.model_copy(update={"system": card.data.system})
 
 
 def read(config: DebateConfig, context: Context) -> tuple[Question, ...]:

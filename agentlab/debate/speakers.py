@@ -13,15 +13,13 @@ class Asked:
     """A turn that is wanted.
 
     Attributes:
-        id: of the turn, unique in its run.
-        agent: its name.
+        id: unique in its run.
         dialogue: whose memory of what was read before may be used, and is kept for the next turn; empty for nobody's.
         messages: the chat so far; the last one is the user's.
-        choices: the answers to choose from, by their texts; empty where the answer is free. A speaker that can tell
-            the likelihood of texts ends what it says with `Answer:` and the likeliest of them.
+        choices: texts to choose from; empty where the answer is free. A speaker that can tell the likelihood of texts
+            ends what it says with `Answer:` and the likeliest of them.
         max_tokens: of what is said before that; 0 where a choice alone is wanted.
         temperature: 0 for the likeliest text.
-        seed: of what is drawn.
         schema: a JSON schema for what is said, if it has to follow one.
         confidences: the kinds that are wanted, of those that the speaker knows.
     """
@@ -40,12 +38,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An answer.
+    """An answer, or in `error` why there is none; `choice` is the likeliest of `Asked.choices`, where that is known.
 
-    Attributes:
-        choice: the likeliest of `Asked.choices`, where the speaker can tell.
-        error: why there is no answer.
-        overflow: the reason is that prompt and answer do not fit the context.
+    With `overflow` prompt and answer do not fit the context; with `formless` no answer followed the schema.
     """
 
     text: str = ""
@@ -55,6 +50,7 @@ class Said:
     output_tokens: int = 0
     error: str = ""
     overflow: bool = False
+    formless: bool = False
 
 
 class Speakers(Protocol):
@@ -64,35 +60,27 @@ class Speakers(Protocol):
         """The turns, in their order. What is computed may depend on which of them are asked for together."""
         ...
 
-    def forget(self, dialogues: Sequence[str]) -> None:
-        """Their debate is over: let go of what was remembered."""
-        ...
-
-    def close(self) -> None:
-        """Let go of everything."""
+    def forget(self) -> None:
+        """The debates are over: let go of what was remembered of them."""
         ...
 
 
 class Panel:
-    """All agents of a debate, whatever their kind. See `Speakers`."""
+    """All agents of a debate, whatever their kind, by name. See `Speakers`."""
 
     def __init__(self, speakers: Mapping[str, Speakers]) -> None:
-        """`speakers` answer for the agent of their name."""
         self._speakers = speakers
+        self._kinds = list({id(kind): kind for kind in speakers.values()}.values())
 
     def answer(self, asked: Sequence[Asked]) -> list[Said]:
-        """See `Speakers.answer`; one kind after the other, each asked once."""
+        """One kind after the other, each asked once."""
         found: dict[str, Said] = {}
-        for kind in self._kinds():
-            mine = [each for each in asked if self._speakers[each.agent] is kind]
-            if mine:
+        for kind in self._kinds:
+            if mine := [each for each in asked if self._speakers[each.agent] is kind]:
                 found.update(zip((each.id for each in mine), kind.answer(mine), strict=True))
         return [found[each.id] for each in asked]
 
-    def forget(self, dialogues: Sequence[str]) -> None:
-        """See `Speakers.forget`."""
-        for kind in self._kinds():
-            kind.forget(dialogues)
-
-    def _kinds(self) -> list[Speakers]:
-        return list({id(kind): kind for kind in self._speakers.values()}.values())
+    def forget(self) -> None:
+        """All of them."""
+        for kind in self._kinds:
+            kind.forget()

@@ -8,18 +8,17 @@ from agentlab.debate.config import Confidence
 from agentlab.runs.document import Plain
 
 # debate: peers are heard. length: own earlier answers in their place. samples: the best agent alone, again and again.
-Arm = Literal["debate", "length", "samples"]
+# judge: answers of the debate are compared.
+Arm = Literal["debate", "length", "samples", "judge"]
 
 
 class Turn(Plain):
-    """One agent's answer to one question in one round.
+    """One agent's answer to one question, by its id, in one round.
 
     Attributes:
-        question: its id.
         round: 0 is everybody's own answer, which arm `length` shares with the debate and does not repeat.
-        sample: which one, counted from 0, in arm `samples`; 0 elsewhere.
-        text: as the agent said it.
-        answer: what it commits to, in the form that equal answers share; None: nothing could be read.
+        sample: counted from 0 in arm `samples`; 0 elsewhere.
+        answer: what the text commits to, in the form that equal answers share; None: nothing could be read.
         confidences: each kind that is known, raw, in [0, 1].
         input_tokens, output_tokens: the whole prompt, whether or not some of it was remembered, and the answer.
         error: why there is no text; the turn counts as one that cannot be read.
@@ -43,26 +42,31 @@ class Turn(Plain):
         return self.input_tokens + self.output_tokens
 
 
-class Ballot(Plain):
-    """The judge's verdict on a round: the answer it finds best, in the form of `Turn.answer`; None: none was usable."""
+class Ballot(Turn):
+    """The judge's verdict on a round: `answer` is the one that it finds best, of those that were given; None: of none.
 
-    question: str
-    round: int
-    answer: str | None
-    input_tokens: int = 0
-    output_tokens: int = 0
-    error: str = ""
+    Attributes:
+        text: what it said, a line or more for each comparison; empty where nothing had to be compared.
+        asked, unread: comparisons, and how many of them named no answer; of these `error` names the first failure.
+    """
 
-    @property
-    def tokens(self) -> int:
-        """What it cost: prompts and answers."""
-        return self.input_tokens + self.output_tokens
+    arm: Literal["judge"] = "judge"
+    agent: str = ""
+    text: str = ""
+    asked: int = 0
+    unread: int = 0
 
 
 class Held(Plain):
-    """A wave that is finished: all that was said in it, and how long each arm took."""
+    """All that was said in a finished wave, or in all of them, and how many seconds each arm took.
+
+    Turns that were asked again: `shortened` ones did not fit their context, and got less of what was said before;
+    `worded` ones did not follow a schema, and were said in words.
+    """
 
     questions: list[str]
     turns: list[Turn]
     ballots: list[Ballot]
     seconds: dict[Arm, float]
+    shortened: int = 0
+    worded: int = 0

@@ -1,5 +1,6 @@
 """What debates came to: what debating added to plain votes at what cost, and what may be said of it. Pure."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,10 +19,10 @@ from agentlab.debate.result import (
     Telling,
     sentence,
 )
-from agentlab.debate.transcript import Arm, Ballot, Turn
+from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.voting import RULES, Case, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
 from agentlab.runs.document import Difference, Share
-from agentlab.stats.control import Comparison, Control, judge, not_measured
+from agentlab.stats.control import Comparison, Control, Interval, judge, not_measured
 from agentlab.stats.proportions import paired_share_difference_interval, smallest_difference
 from agentlab.tasks.questions import Question
 
@@ -37,34 +38,26 @@ class _Ended:
 
     right: bool
     turns: Sequence[Turn]
-    judging: int = 0  # tokens
+    judged: Sequence[Ballot] = ()
 
     @property
     def tokens(self) -> int:
-        return self.judging + sum(turn.tokens for turn in self.turns)
+        return sum(turn.tokens for turn in (*self.turns, *self.judged))
 
 
 def verdict(
-    questions: Sequence[Question],
-    turns: Sequence[Turn],
-    ballots: Sequence[Ballot],
-    fitted: Fitted,
-    config: DebateConfig,
-    seconds: Mapping[Arm, float],
-    named: VoteConfig | None = None,
+    questions: Sequence[Question], said: Held, fitted: Fitted, config: DebateConfig, named: VoteConfig | None = None
 ) -> DebateResult:
-    """What the debates came to.
+    """What the debates came to, by the vote of the config; all other votes are exploratory.
 
     Args:
-        questions: those that are scored, or the topic.
-        turns: of all arms; those about other questions are passed over.
-        ballots: the judge's.
+        questions: those that are scored, or the topic; what was said about others is passed over.
+        said: in the whole run.
         fitted: on other questions.
-        config: which vote this is about; all else is exploratory.
-        seconds: that the turns of each arm took.
+        config: the run's.
         named: the vote that was named before the run, where `config.vote` is one that was thought of afterwards.
     """
-    cases = cases_of(questions, turns, ballots, config)
+    cases = cases_of(questions, said, config)
     held = [votes(case.debate, fitted, config, case.ballots) for case in cases]
     topic = config.topic is not None
     after = named is not None and _compared(config.model_copy(update={"vote": named})) != _compared(config)
@@ -76,21 +69,20 @@ def verdict(
     corrected = 1 - (1 - _LEVEL) / max(1, compared)  # Bonferroni: all of them hold together at 95 %
     level = corrected if after else _LEVEL
     control = _control(arms, fitted, config, len(cases), after=after)
-    results = [_arm(n, arms, turns, seconds, level if n == config.vote.against else corrected) for n in arms]
+    results = [_arm(n, arms, said, level if n == config.vote.against else corrected) for n in arms]
+    at = {(primary(config), config.vote.rule): level}
     voted = [
         RuleResult(
             round=number,
             rule=rule,
             accuracy=measures.share(right),
-            gain=_gain(right, against, level if (number, rule) == (primary(config), config.vote.rule) else corrected)
-            if against
-            else None,
+            gain=Difference.of(_gain(right, against, at.get((number, rule), corrected))) if against else None,
         )
         for number, rule, right in rules
     ]
     return DebateResult(
         sentence=sentence(control, results[0].accuracy if results else None),
-        remarks=[*_failed(turns), *_remarks(results), *(_unjudged(cases) if config.vote.rule == "judge" else ())],
+        remarks=[*_failed(said), *_remarks(results)],
         topic=config.topic,
         questions=len(cases),
         dev=fitted.questions,
@@ -130,8 +122,8 @@ def _arms(
 
     for case, tallies in zip(cases, held, strict=True):
         said = [turn for turns in case.debate[: last + 1] for turn in turns]
-        judging = sum(ballot.tokens for ballot in case.ballots) if rule == "judge" else 0
-        debate = _Ended(case.marks[_named(tallies, config).winner], said, judging)
+        judged = case.ballots if rule == "judge" else ()
+        debate = _Ended(case.marks[_named(tallies, config).winner], said, judged)
         arms: dict[ArmName, _Ended] = {
             "debate": debate,
             "vote": ended(case, rule, case.debate[:1]),
@@ -147,15 +139,9 @@ def _arms(
     return {name: arm for name, arm in found.items() if len(arm) == len(cases)}
 
 
-def right_on(
-    questions: Sequence[Question],
-    turns: Sequence[Turn],
-    ballots: Sequence[Ballot],
-    fitted: Fitted,
-    config: DebateConfig,
-) -> list[bool]:
+def right_on(questions: Sequence[Question], said: Held, fitted: Fitted, config: DebateConfig) -> list[bool]:
     """Of each of these questions, whether the vote that is named in the config is right."""
-    cases = cases_of(questions, turns, ballots, config)
+    cases = cases_of(questions, said, config)
     return [case.marks[_named(votes(case.debate, fitted, config, case.ballots), config).winner] for case in cases]
 
 
@@ -174,36 +160,30 @@ def _as_many(samples: Sequence[Turn], tokens: int) -> list[Turn]:
     return taken
 
 
-def _arm(
-    name: ArmName,
-    arms: Mapping[ArmName, Sequence[_Ended]],
-    turns: Sequence[Turn],
-    seconds: Mapping[Arm, float],
-    level: float,
-) -> ArmResult:
+def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, level: float) -> ArmResult:
     """The figures of an arm; its seconds are those of its turns, shared out by tokens where it used a part of them."""
     own, debate = arms[name], arms["debate"]
-    spent: dict[Arm, int] = {}
-    for turn in turns:
-        spent[turn.arm] = spent.get(turn.arm, 0) + turn.tokens
-    used = [turn for ended in own for turn in ended.turns if turn.tokens]
-    known = all(turn.arm in seconds for turn in used)
+    spent = Counter[Arm]()
+    for turn in (*said.turns, *said.ballots):
+        spent[turn.arm] += turn.tokens
+    used = [turn for ended in own for turn in (*ended.turns, *ended.judged) if turn.tokens]
+    known = all(turn.arm in said.seconds for turn in used)
     return ArmResult(
         arm=name,
         accuracy=measures.share([ended.right for ended in own]),
         turns=sum(len(ended.turns) for ended in own),
         unreadable=sum(turn.answer is None for ended in own for turn in ended.turns),
         tokens=sum(ended.tokens for ended in own),
-        seconds=sum(seconds[turn.arm] * turn.tokens / spent[turn.arm] for turn in used) if known else None,
+        seconds=sum(said.seconds[turn.arm] * turn.tokens / spent[turn.arm] for turn in used) if known else None,
         short=sum(e.tokens < d.tokens for e, d in zip(own, debate, strict=True)) if name == "samples" else 0,
-        gain=None if name == "debate" else _gain([ended.right for ended in debate], own, level),
+        gain=None if name == "debate" else Difference.of(_gain([ended.right for ended in debate], own, level)),
     )
 
 
-def _gain(right: Sequence[bool], against: Sequence[_Ended], level: float) -> Difference:
+def _gain(right: Sequence[bool], against: Sequence[_Ended], level: float) -> Interval:
     """How much larger a share of the questions is right here than there, question by question."""
     pair = [float(ended.right) for ended in against], [float(each) for each in right]
-    return Difference.of(paired_share_difference_interval(*pair, level=level))
+    return paired_share_difference_interval(*pair, level=level)
 
 
 def _control(
@@ -237,8 +217,7 @@ def _control(
         return not_measured(what, n, _LEVEL, why)
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
-    pair = [float(each) for each in other], [float(each) for each in debate]
-    return judge(what, n, paired_share_difference_interval(*pair, level=_LEVEL), "full")
+    return judge(what, n, _gain(debate, arms[against], _LEVEL), "full")
 
 
 def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
@@ -259,16 +238,23 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
         yield f"On {short} questions all samples took fewer tokens than the debate: raise vote.samples."
 
 
-def _failed(turns: Sequence[Turn]) -> Iterator[str]:
-    for agent in dict.fromkeys(turn.agent for turn in turns):
-        own = [turn for turn in turns if turn.agent == agent]
+def _failed(said: Held) -> Iterator[str]:
+    """What went wrong, of which nothing was lost."""
+    if said.shortened:
+        yield f"{said.shortened} prompts did not fit their context and were put again with the last answers alone."
+    if said.worded:
+        yield f"{said.worded} answers did not follow their schema and were asked for again in words."
+    for agent in dict.fromkeys(turn.agent for turn in said.turns):
+        own = [turn for turn in said.turns if turn.agent == agent]
         if errors := [turn.error for turn in own if turn.error]:
-            yield f"{agent} failed in {len(errors)} of {len(own)} turns, which count as wrong: {errors[0][:200]}"
-
-
-def _unjudged(cases: Sequence[Case]) -> Iterator[str]:
-    if failed := sum(bool(ballot.error) for case in cases for ballot in case.ballots):
-        yield f"On {failed} questions the judge failed: where it says nothing, the answer that was given first wins."
+            why = errors[0].rpartition("the first said: ")[2]  # of the router, which asked one model alone
+            yield f"{agent} failed in {len(errors)} of {len(own)} turns, which count as wrong: {why[:200]}"
+    if failed := [ballot for ballot in said.ballots if ballot.unread or ballot.error]:
+        unread, asked = (sum(getattr(ballot, name) for ballot in said.ballots) for name in ("unread", "asked"))
+        yield (
+            f"On {len(failed)} questions the judge failed ({unread} of {asked} comparisons named no answer): "
+            "where it says nothing, the answer that was given first wins."
+        )
 
 
 def _rules(
@@ -302,9 +288,10 @@ def _positions(case: Case, fitted: Fitted, config: DebateConfig) -> list[Positio
 
 
 def _telling(cases: Sequence[Case], held: Sequence[Sequence[Tallies]], config: DebateConfig) -> Iterator[Telling]:
-    """Some debates that a reader learns from: where the vote changed for better and worse, and ties."""
+    """Some debates that a reader learns from: where the vote changed for better and worse, and ties. The longest first:
+    where all agree at once there is little to read."""
     shown: dict[str, int] = {}
-    for case, tallies in zip(cases, held, strict=True):
+    for case, tallies in sorted(zip(cases, held, strict=True), key=lambda each: -len(each[0].debate)):
         voted = [each.get(config.vote.rule, each["majority"]) for each in tallies[: primary(config) + 1]]
         before, after = (case.marks[tally.winner] for tally in (voted[0], voted[-1]))
         unchanged = "a tie" if len(voted[-1].leaders) > 1 else "the vote did not change"

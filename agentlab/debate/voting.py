@@ -1,5 +1,6 @@
 """Votes on what was said in debates, by every rule, and what they are fitted on. Pure."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from agentlab.answers.calibration import Platt, fit
 from agentlab.answers.votes import Tally, borda, softmax, trajectory, vote
 from agentlab.debate.config import Confidence, DebateConfig, Rule
 from agentlab.debate.protocol import Rounds, by_round
-from agentlab.debate.transcript import Ballot, Turn
+from agentlab.debate.transcript import Ballot, Held, Turn
 from agentlab.runs.document import Plain
 from agentlab.tasks.questions import Question
 
@@ -27,12 +28,8 @@ _UNKNOWN, _LEAST = 0.5, 1e-4  # weight of an answer without a confidence, and of
 class Fitted(Plain):
     """What the questions put aside for it tell; nothing of it is taken from those that are scored.
 
-    Attributes:
-        best: the agent that was right most often on its own; the first of equals.
-        questions: how many there were. Without any, `best` is the first agent, and confidences stay as they are.
-        accuracy: of each agent's own answers.
-        calibration: the line that makes a confidence a probability, by its kind and by agent.
-        temperature: of the softmax vote.
+    `best` is the agent that was right most often on its own, the first of equals; `calibration` makes a confidence a
+    probability, by kind and agent. Without questions `best` is the first agent, and confidences stay as they are.
     """
 
     best: str
@@ -66,35 +63,32 @@ class Case:
         return {answer: self.question.right(answer) for answer in answers}
 
 
-def cases_of(
-    questions: Sequence[Question], turns: Sequence[Turn], ballots: Sequence[Ballot], config: DebateConfig
-) -> list[Case]:
+def cases_of(questions: Sequence[Question], held: Held, config: DebateConfig) -> list[Case]:
     """The questions that were debated, in their order, with what was said in each arm."""
     agents = {agent.name: place for place, agent in enumerate(config.agents)}
-    debate, length = by_round(turns, "debate", agents), by_round(turns, "length", agents)
-    samples: dict[str, list[Turn]] = {}
-    for turn in turns:
+    debate, length = by_round(held.turns, "debate", agents), by_round(held.turns, "length", agents)
+    samples, judged = defaultdict[str, list[Turn]](list), defaultdict[str, list[Ballot]](list)
+    for turn in held.turns:
         if turn.arm == "samples":
-            samples.setdefault(turn.question, []).append(turn)
-    judged: dict[str, list[Ballot]] = {}
-    for ballot in ballots:
-        judged.setdefault(ballot.question, []).append(ballot)
+            samples[turn.question].append(turn)
+    for ballot in held.ballots:
+        judged[ballot.question].append(ballot)
     return [
         Case(
             question,
             said := debate[question.id],
             [said[0], *length.get(question.id, ())],
-            sorted(samples.get(question.id, ()), key=lambda turn: turn.sample),
-            judged.get(question.id, ()),
+            sorted(samples[question.id], key=lambda turn: turn.sample),
+            judged[question.id],
         )
         for question in questions
         if question.id in debate
     ]
 
 
-def fitted(questions: Sequence[Question], turns: Sequence[Turn], config: DebateConfig) -> Fitted:
+def fitted(questions: Sequence[Question], held: Held, config: DebateConfig) -> Fitted:
     """The best agent, calibration and temperature, from questions that are never scored."""
-    cases, names = cases_of(questions, turns, (), config), [agent.name for agent in config.agents]
+    cases, names = cases_of(questions, held, config), [agent.name for agent in config.agents]
     if not cases:
         return Fitted(best=names[0], questions=0)
     accuracy = {
@@ -125,14 +119,7 @@ def _likelihood(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> 
 
 
 def votes(rounds: Rounds, fitted: Fitted, config: DebateConfig, ballots: Sequence[Ballot] = ()) -> list[Tallies]:
-    """What each rule makes of one question, behind each round that was held.
-
-    Args:
-        rounds: the turns of each round, in the order of the agents.
-        fitted: how confidences are read.
-        config: which kind of confidence counts.
-        ballots: of the judge on this question; there is a vote `judge` in rounds that it judged.
-    """
+    """What each rule makes of one question, behind each round that was held; `judge` in rounds that were judged."""
     found: list[Tallies] = [
         {rule: vote_by(rule, rounds[: number + 1], fitted, config) for rule in RULES if rule != "judge"}
         for number in range(len(rounds))

@@ -7,16 +7,16 @@ depends on the config and on earlier texts alone: one that was cut short is run 
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from agentlab.answers.extract import letter
 from agentlab.answers.judge import Ballot as Shown
-from agentlab.answers.judge import Case, Judging, Standing, tournament
+from agentlab.answers.judge import Case, Standing, tournament
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import Form, messages, schema, settled, turn_of
 from agentlab.debate.speakers import Asked, Panel, Said
-from agentlab.debate.transcript import Arm, Ballot, Turn
+from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.llm.types import Message
 from agentlab.tasks.questions import Question
 
@@ -29,14 +29,7 @@ _LETTERS = ("A", "B")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all waves of a run share.
-
-    Attributes:
-        config: of the debate.
-        panel: who answers.
-        forms: how each agent answers.
-        tell: hears each turn as it comes.
-    """
+    """What all waves of a run share; `forms` say how each agent answers, `tell` hears each turn as it comes."""
 
     config: DebateConfig
     panel: Panel
@@ -55,6 +48,9 @@ class Wave:
     turns: list[Turn] = field(default_factory=list)
     ballots: list[Ballot] = field(default_factory=list)
     seconds: dict[Arm, float] = field(default_factory=dict)
+    shortened: int = 0
+    worded: int = 0
+    wordy: set[int] = field(default_factory=set)  # agents that did not follow a schema, and are asked for none
 
     # -- the debate: three steps, which a graph may take as well ------------------------------------------------------
 
@@ -70,31 +66,36 @@ class Wave:
 
     def judge(self) -> None:
         """Have the judge, if there is one, decide between the answers of the round that is voted on."""
-        config = self.setting.config
-        if config.protocol.judge is None:
+        judge = self.setting.config.protocol.judge
+        if judge is None:
             return
-        judgings: dict[str, Judging[Standing]] = {}
+        cases: dict[str, Case] = {}
         given: dict[str, list[str]] = {}
         for question in self.questions:
-            last = self.rounds[question.id][self._voted(question)]
-            texts = {turn.answer: turn.text for turn in reversed(last) if turn.answer is not None}
-            given[question.id] = [answer for answer in dict.fromkeys(t.answer for t in last) if answer is not None]
-            if given[question.id]:
-                case = Case(
-                    question.prompt(), [texts[answer] for answer in given[question.id]], "Which answer is best?"
-                )
-                judgings[question.id] = tournament(case, range(len(given[question.id])))
-        found, said = self._judged(judgings)
+            texts: dict[str, str] = {}
+            for turn in self.rounds[question.id][self._voted(question)]:
+                if turn.answer is not None:
+                    texts.setdefault(turn.answer, turn.text)
+            given[question.id] = list(texts)
+            if texts:
+                cases[question.id] = Case(question.prompt(), list(texts.values()), "Which answer is best?")
+        began = time.monotonic()
+        ended = self._judged(judge, cases, given)
+        self.seconds["judge"] = time.monotonic() - began
         for question in self.questions:
-            best, spoken = found.get(question.id), said.get(question.id, [])
+            best, said = ended.get(question.id, (None, []))
             self.ballots.append(
                 Ballot(
                     question=question.id,
                     round=self._voted(question),
+                    agent=judge,
+                    text="\n".join(each.text or "(nothing)" for each in said),
                     answer=None if best is None else given[question.id][best.best],
-                    input_tokens=sum(each.input_tokens for each in spoken),
-                    output_tokens=sum(each.output_tokens for each in spoken),
-                    error=next((each.error for each in spoken if each.error), ""),
+                    input_tokens=sum(each.input_tokens for each in said),
+                    output_tokens=sum(each.output_tokens for each in said),
+                    error=next((each.error for each in said if each.error), ""),
+                    asked=len(said),
+                    unread=0 if best is None else best.unread,
                 )
             )
 
@@ -119,12 +120,16 @@ class Wave:
             for turn in self._answered(samples):
                 drawn[turn.question].append(turn)
 
-    def forget(self) -> None:
-        """Nobody needs to remember these debates."""
-        names = [agent.name for agent in self.setting.config.agents]
-        arms: tuple[Arm, ...] = ("debate", "length")
-        self.setting.panel.forget(
-            [_dialogue(q.id, arm, name) for q in self.questions for arm in arms for name in names]
+    @property
+    def held(self) -> Held:
+        """All that was said."""
+        return Held(
+            questions=[question.id for question in self.questions],
+            turns=self.turns,
+            ballots=self.ballots,
+            seconds={arm: round(seconds, 3) for arm, seconds in self.seconds.items()},
+            shortened=self.shortened,
+            worded=self.worded,
         )
 
     # -- asking -------------------------------------------------------------------------------------------------------
@@ -137,14 +142,9 @@ class Wave:
             rounds.setdefault(question.id, []).append([next(turns) for _ in agents])
 
     def _answered(self, wanted: Sequence["_Wanted"]) -> list[Turn]:
-        """The turns; where a prompt does not fit its context, with less of what was said before."""
-        began, panel = time.monotonic(), self.setting.panel
+        began = time.monotonic()
         asked = [self._asked(each) for each in wanted]
-        said = panel.answer(asked)
-        if again := [n for n, each in enumerate(said) if each.overflow and wanted[n].rounds]:
-            shorter = [self._asked(wanted[n], brief=True) for n in again]
-            for place, each in zip(again, panel.answer(shorter), strict=True):
-                said[place] = each
+        said = self._said(asked, lambda n, failed: self._otherwise(wanted[n], failed))
         turns = [
             turn_of(ask, heard, each.question, each.arm, len(each.rounds), each.sample)
             for each, ask, heard in zip(wanted, asked, said, strict=True)
@@ -156,12 +156,34 @@ class Wave:
             self.seconds[turns[0].arm] = self.seconds.get(turns[0].arm, 0.0) + time.monotonic() - began
         return turns
 
+    def _said(self, asked: Sequence[Asked], otherwise: Callable[[int, Said], Asked | None]) -> list[Said]:
+        """What is said; where that fails for a reason that can be mended, to what is asked `otherwise`."""
+        said = self.setting.panel.answer(asked)
+        failed = {n: each for n, each in enumerate(said) if each.overflow or each.formless}
+        if again := {n: other for n, each in failed.items() if (other := otherwise(n, each)) is not None}:
+            self.shortened += sum(said[n].overflow for n in again)
+            self.worded += sum(said[n].formless for n in again)
+            for place, each in zip(again, self.setting.panel.answer(list(again.values())), strict=True):
+                said[place] = each
+        return said
+
+    def _otherwise(self, wanted: "_Wanted", failed: Said) -> Asked | None:
+        if failed.overflow:
+            return self._asked(wanted, brief=True) if wanted.rounds else None
+        if self.setting.config.turn.form != "auto":
+            return None
+        self.wordy.add(wanted.place)
+        return self._asked(wanted)
+
     def _asked(self, wanted: "_Wanted", *, brief: bool = False) -> Asked:
         config, question, arm, rounds = self.setting.config, wanted.question, wanted.arm, wanted.rounds
         agent, form = config.agents[wanted.place].name, self.setting.forms[wanted.place]
+        suffix = "/brief" if brief else ""
+        if form == "json" and wanted.place in self.wordy:
+            form, suffix = "text", f"{suffix}/words"
         dialogue, number = _dialogue(question.id, arm, agent), wanted.sample or len(rounds)
         return Asked(
-            id=f"{dialogue}/{number}{'/brief' if brief else ''}",
+            id=f"{dialogue}/{number}{suffix}",
             agent=agent,
             dialogue="" if arm == "samples" else dialogue,
             messages=messages(config, question, wanted.place, rounds, arm, form=form, brief=brief),
@@ -178,29 +200,51 @@ class Wave:
         last, wanted = len(self.rounds[question.id]) - 1, self.setting.config.vote.round
         return last if wanted is None else min(wanted, last)
 
-    def _judged(self, judgings: Mapping[str, Judging[Standing]]) -> tuple[dict[str, Standing], dict[str, list[Said]]]:
-        """How the judgements end, and all that the judge said; those of all questions are asked together."""
-        judge, config = self.setting.config.protocol.judge or "", self.setting.config
-        found: dict[str, Standing] = {}
-        said: dict[str, list[Said]] = {question: [] for question in judgings}
-        verdicts: dict[str, list[int | None] | None] = dict.fromkeys(judgings)
+    def _judged(
+        self, judge: str, cases: Mapping[str, Case], given: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[Standing, list[Said]]]:
+        """How each judgement ends, and all that the judge said; those of all questions are asked together."""
+        brief = {
+            question: replace(case, answers=[f"Answer: {each}" for each in given[question]])
+            for question, case in cases.items()
+        }
+        judgings = {question: tournament(case, range(len(case.answers))) for question, case in cases.items()}
+        found: dict[str, tuple[Standing, list[Said]]] = {}
+        said: dict[str, list[Said]] = {question: [] for question in cases}
+        verdicts: dict[str, list[int | None]] = {question: [] for question in cases}
         while verdicts:
-            asked: dict[str, list[Asked]] = {}
+            shown: list[tuple[str, Shown]] = []
             for question, last in verdicts.items():
                 try:
-                    ballots = judgings[question].send(last)  # type: ignore[arg-type] # None begins a generator
+                    ballots = judgings[question].send(last) if last else next(judgings[question])
+                    shown += [(question, ballot) for ballot in ballots]
                 except StopIteration as end:
-                    found[question] = end.value
-                else:
-                    asked[question] = [_judging(config, judge, question, each) for each in ballots]
-            answers = iter(self.setting.panel.answer([each for some in asked.values() for each in some]))
-            verdicts = {}
-            for question, some in asked.items():
-                heard = [next(answers) for _ in some]
-                said[question] += heard
-                read = [each.choice or letter(each.text, _LETTERS) for each in heard]
-                verdicts[question] = [None if one is None else _LETTERS.index(one) for one in read]
-        return found, said
+                    found[question] = end.value, said[question]
+
+            def shorter(n: int, _: Said, shown: Sequence[tuple[str, Shown]] = shown) -> Asked:
+                question, ballot = shown[n]
+                (less,) = brief[question].ballots([ballot.places], ballot.number - 1)
+                return self._to_judge(judge, question, less, "/brief")
+
+            asked = [self._to_judge(judge, *each) for each in shown]
+            verdicts = {question: [] for question, _ in shown}
+            for (question, _), each in zip(shown, self._said(asked, shorter), strict=True):
+                said[question].append(each)
+                read = each.choice or letter(each.text, _LETTERS)
+                verdicts[question].append(None if read is None else _LETTERS.index(read))
+        return found
+
+    def _to_judge(self, judge: str, question: str, ballot: Shown, suffix: str = "") -> Asked:
+        """A comparison, for the judge, who is not told whose answers it sees."""
+        return Asked(
+            id=f"{question}/judge/{judge}/{ballot.number}{suffix}",
+            agent=judge,
+            dialogue="",
+            messages=(Message("system", _JUDGING), Message("user", ballot.prompt)),
+            choices=_LETTERS,
+            max_tokens=0,
+            seed=_seed(self.setting.config.seed, question, ballot.number),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,19 +264,6 @@ def _more(wanted: int, drawn: Sequence[Turn]) -> int:
     if not drawn:
         return 1
     return ceil((wanted - spent) * len(drawn) / spent) if 0 < spent < wanted else 0
-
-
-def _judging(config: DebateConfig, judge: str, question: str, ballot: Shown) -> Asked:
-    """A question to the judge, who is not told whose answers it sees."""
-    return Asked(
-        id=f"{question}/judge/{judge}/{ballot.number}",
-        agent=judge,
-        dialogue="",
-        messages=(Message("system", _JUDGING), Message("user", ballot.prompt)),
-        choices=_LETTERS,
-        max_tokens=0,
-        seed=_seed(config.seed, question, ballot.number),
-    )
 
 
 def _dialogue(question: str, arm: Arm, agent: str) -> str:

@@ -3,7 +3,7 @@
 24 questions, 3 agents (SmolLM2-135M in float32, an adapter each), their own answers and one round behind a
 peer's, greedy, at most TOKENS tokens a turn, two threads for all. Every way asks by the same waves and prompts:
 
-    ours                  `LocalSpeakers`: 8 questions side by side, keys and values kept between the rounds
+    ours                  `local_speakers`: 8 questions side by side, keys and values kept between the rounds
     ours, read anew       the same without dialogues to keep
     adapter_names         a question at a time: PEFT's `adapter_names` and `generate`, its 3 agents in one batch
     set_adapter           an answer at a time: PEFT's `set_adapter` and `generate`, agent by agent
@@ -35,7 +35,7 @@ from hf import CLOSE, adapters_of
 from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import DebateConfig
-from agentlab.debate.local import LocalSpeakers
+from agentlab.debate.local import local_speakers
 from agentlab.debate.speakers import Asked, Panel, Said, Speakers
 from agentlab.debate.wave import Setting, Wave
 from agentlab.runs.atomic import write_json
@@ -59,11 +59,8 @@ class Anew:
             [Asked(each.id, each.agent, "", each.messages, (), each.max_tokens) for each in asked]
         )
 
-    def forget(self, dialogues: Sequence[str]) -> None:
-        """Nothing to forget."""
-
-    def close(self) -> None:
-        """They are closed by whoever opened them."""
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 class Generating(Anew):
@@ -127,8 +124,8 @@ class Heard(Anew):
         self.turns.update((each.id, (each, answer.text)) for each, answer in zip(asked, said, strict=True))
         return said
 
-    def forget(self, dialogues: Sequence[str]) -> None:
-        self._speakers.forget(dialogues)
+    def forget(self) -> None:
+        self._speakers.forget()
 
 
 def config_of(base: Path, adapters: Sequence[Path], tokens: int) -> DebateConfig:
@@ -165,13 +162,13 @@ def measured(config: DebateConfig, ways: dict[str, Heard]) -> dict[str, list[flo
     for start in range(0, QUESTIONS, WAVE):
         for way in chance.sample(list(ways), len(ways)):
             panel = Panel(dict.fromkeys(AGENTS, ways[way]))
-            setting = Setting(config, panel, [False] * len(AGENTS))
+            setting = Setting(config, panel, ["text"] * len(AGENTS))
             wave = Wave(setting, "bench", questions[start : start + WAVE])
             began = time.perf_counter()
             while wave.open:
                 wave.speak()
             seconds[way].append(time.perf_counter() - began)
-            wave.forget()
+            panel.forget()
             print(f"{way}: {WAVE} questions in {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
     return seconds
 
@@ -202,7 +199,7 @@ def main(tokens: int) -> int:
         adapters = adapters_of(path, Path(place).absolute(), len(AGENTS))
         config, base = config_of(path, adapters, tokens), load_base(path, "fp32", "sdpa")
         peft = peft_of(base, adapters)
-        with LocalSpeakers(config, path, Workspace(Path(place), Path(place))) as local:
+        with local_speakers(config, path, Workspace(Path(place), Path(place))) as local:
             judge = Generating(peft, base.tokenizer, switching=True)
             names = Generating(peft, base.tokenizer, switching=False)
             ways = {OURS: Heard(local), ANEW: Heard(Anew(local)), NAMES: Heard(names), SWITCH: Heard(judge)}

@@ -137,6 +137,58 @@ def test_what_cannot_be_debated_is_told_before_anything_is_written(
     assert not (workspace / "runs").exists()
 
 
+CONTRADICTIONS = (
+    ["--set=turn.form=json"],
+    ["--topology=none", "--set=protocol.agreement=90"],
+    ["--topology=none", "--set=vote.against=length"],
+    ["--set=vote.round=0", "--set=vote.against=vote"],
+    ["--set=positions=[red, blue]"],
+    ["--questions=quiz.jsonl", "--set=questions.generate=sentiment"],
+    ["--questions=quiz.jsonl", "--topic=Trees?"],
+    ["--topology=random", "--set=protocol.peers=3"],
+    ["--set=protocol.judge=nobody"],
+    ["--set=protocol.judge=nobody", "--vote=judge"],
+    ["--set=vote.round=2", "--rounds=1"],
+    ["--set=questions.generate=times_table", "--set=questions.count=9999"],
+    ["--set=questions.dev=1"],
+    ["--set=questions.count=0"],
+    ["--set=agents.analyst.model=gpt"],
+    ["--set=agents.analyst.adapter=''"],
+    ["--set=agents.analyst.name=a/b"],
+    ["--set=agents.analyst.name=sceptic"],
+    ["--set=vote.temperature=0"],
+    ["--set=llm=none", "--set=agents=[{name: a, model: big}, {name: b, model: big}]"],
+)
+
+
+@pytest.mark.parametrize("words", CONTRADICTIONS, ids=" ".join)
+def test_what_contradicts_itself_is_refused_with_a_hint(
+    workspace: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    quiz(workspace)
+    assert main(["debate", "default", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "hint: " in error
+    assert not (workspace / "runs").exists()
+
+
+def test_an_adapter_may_be_called_anything_and_hears_what_it_learnt_with(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.integration.test_serve_personas import adapter
+
+    for seed, name in enumerate(("my poet", "詩人")):
+        adapter(workspace / "adapters" / name, seed)
+    (workspace / "adapters" / "my poet" / "card.json").write_text(json.dumps({"data": {"system": "You rhyme."}}))
+    assert main(["debate", "--adapter=my poet", "--adapter=詩人", "--dry-run", "--json"]) == 0
+    agents = json.loads(capsys.readouterr().out)["result"]["agents"]
+    assert [(each["name"], each["persona"]) for each in agents] == [("my poet", "You rhyme."), ("詩人", "")]
+    told = "--set=agents=[{name: p, adapter: my poet, system: ''}, {name: b}]"
+    assert main(["debate", told, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["agents"][0]["persona"] == ""
+
+
 def test_other_questions_are_another_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quiz(workspace)
     words = [word for word in DEBATE if "agents" not in word]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, QuestionsConfig, TurnConfig, VoteConfig
-from agentlab.debate.transcript import Turn
+from agentlab.debate.transcript import Held, Turn
 from agentlab.tasks.questions import Question
 
 NAMES = ("ann", "bob", "cid", "dan", "eve")
@@ -85,3 +85,9 @@ class Script:
     def _town(self, question, right):
         """The right one, or always the same wrong one."""
         return question.answer if right else TOWNS[(TOWNS.index(question.answer) + 1) % 4]
+
+
+def spoken(turns, ballots=(), seconds=None) -> Held:
+    """All of a run."""
+    asked = dict.fromkeys(each.question for each in turns)
+    return Held(questions=list(asked), turns=list(turns), ballots=list(ballots), seconds=seconds or {})

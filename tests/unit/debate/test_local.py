@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import DebateConfig
-from agentlab.debate.local import LocalSpeakers, check_agents
+from agentlab.debate.local import LocalSpeakers, check_agents, local_speakers
 from agentlab.debate.speakers import Asked, Said
 from agentlab.errors import Interrupted, MissingFileError, UsageError
 from agentlab.llm.types import Message
@@ -65,9 +66,9 @@ def config_of(path: Path, **changes: Any) -> DebateConfig:
     )
 
 
-def opened(path: Path, stop: Any = lambda: None, **changes: Any) -> LocalSpeakers:
+def opened(path: Path, stop: Any = lambda: None, **changes: Any) -> AbstractContextManager[LocalSpeakers]:
     place = path.parents[1]
-    return LocalSpeakers(config_of(path, **changes), path, Workspace(place, place), stop)
+    return local_speakers(config_of(path, **changes), path, Workspace(place, place), stop)
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +136,7 @@ def test_what_is_remembered_changes_nothing_but_last_bits(kind: str, tmp_path: P
 def test_the_same_calls_give_the_same_bits(llama: Path) -> None:
     with opened(llama) as speakers:
         first = debated(speakers)
-        speakers.forget(
-            [f"{text}/{agent}" for agent in ("ann", "bob", "cat") for text in ("What is it?", "A dog, " * 9)]
-        )
+        speakers.forget()
         assert not speakers._kept
         assert debated(speakers) == first
     with opened(llama) as speakers:

@@ -1,13 +1,11 @@
 """Who hears whom, what an agent is told, and what its words are taken to mean."""
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, TurnConfig
-from agentlab.debate.protocol import heard, listeners, messages, settled, split, turn_of
+from agentlab.debate.protocol import listeners, messages, settled, split, turn_of
 from agentlab.debate.speakers import Asked, Said
 from agentlab.debate.transcript import Turn
 from agentlab.tasks.questions import Question
@@ -18,6 +16,11 @@ CAPITAL = Question("q1", "What is the capital of Peru?", "Lima", ("Lima", "Quito
 
 def config(**protocol: object) -> DebateConfig:
     return DebateConfig(agents=AGENTS, protocol=ProtocolConfig(**protocol))  # type: ignore[arg-type] # as in YAML
+
+
+def many(agents: int, peers: int, seed: int = 0) -> DebateConfig:
+    names = tuple(AgentConfig(name=f"a{n}") for n in range(agents))
+    return DebateConfig(agents=names, protocol=ProtocolConfig(topology="random", peers=peers), seed=seed)
 
 
 def turn(agent: str, text: str, answer: str | None = None, number: int = 0) -> Turn:
@@ -34,24 +37,20 @@ def turn(agent: str, text: str, answer: str | None = None, number: int = 0) -> T
     ],
 )
 def test_a_topology_says_who_hears_whom(topology: str, expected: list[list[int]]) -> None:
-    protocol = ProtocolConfig(topology=topology)  # type: ignore[arg-type] # from the table above
-    assert [heard(protocol, 3, place, random.Random(0)) for place in range(3)] == expected
+    assert [listeners(config(topology=topology), "q1", 1, place) for place in range(3)] == expected
 
 
 @given(st.integers(2, 9), st.integers(1, 8), st.integers(0, 2**31))
 def test_random_peers_are_others_and_as_many_as_asked_for(agents: int, peers: int, seed: int) -> None:
-    protocol = ProtocolConfig(topology="random", peers=peers)
-    found = heard(protocol, agents, 0, random.Random(seed))
+    found = listeners(many(agents, peers, seed), "q1", 1, 0)
     assert len(found) == len(set(found)) == min(peers, agents - 1)
     assert 0 not in found
 
 
 def test_random_peers_are_the_same_for_a_seed_and_change_with_the_round() -> None:
-    many = DebateConfig(
-        agents=tuple(AgentConfig(name=f"a{n}") for n in range(12)), protocol=ProtocolConfig(topology="random", peers=3)
-    )
-    assert listeners(many, "q1", 1, 0) == listeners(many, "q1", 1, 0)
-    assert len({tuple(listeners(many, "q1", number, 0)) for number in range(8)}) > 1
+    same = many(12, 3)
+    assert listeners(same, "q1", 1, 0) == listeners(same, "q1", 1, 0)
+    assert len({tuple(listeners(same, "q1", number, 0)) for number in range(8)}) > 1
 
 
 def test_an_agent_is_shown_the_choices_in_an_order_of_its_own() -> None:

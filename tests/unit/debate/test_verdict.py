@@ -14,7 +14,7 @@ from agentlab.debate.transcript import Ballot
 from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import RULES, Fitted, fitted
 from agentlab.tasks.questions import Question
-from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, turn
+from tests.unit.debate.scripted import NAMES, TOWNS, Script, config, questions, spoken, turn
 
 NOTHING = Fitted(best="ann", questions=0)
 SECONDS = {"debate": 9.0, "length": 3.0, "samples": 4.0}
@@ -23,7 +23,7 @@ SECONDS = {"debate": 9.0, "length": 3.0, "samples": 4.0}
 def held(script: Script, count: int = 240, conf: DebateConfig | None = None, **vote: object) -> DebateResult:
     asked = questions(count)
     conf = conf or config(len(script.right), script.rounds, vote)
-    return verdict(asked, script.turns(asked), [], NOTHING, conf, SECONDS)
+    return verdict(asked, spoken(script.turns(asked), [], SECONDS), NOTHING, conf)
 
 
 def arm(result, name):
@@ -78,13 +78,13 @@ def test_without_an_effect_it_is_hardly_ever_said_that_debating_helped():
 def test_nothing_that_can_be_read_is_all_wrong():
     asked = questions(120)
     turns = [turn(q, name, None, round=n, sure=None) for q in asked for n in (0, 1) for name in NAMES[:3]]
-    result = verdict(asked, turns, [], NOTHING, config(), {})
+    result = verdict(asked, spoken(turns), NOTHING, config())
     assert result.accuracy == 0
     assert [each.unreadable / each.turns for each in result.rounds] == [1, 1]
     assert arm(result, "debate").unreadable == 720
     assert result.calibration == []
     assert result.control.verdict == "not_measured"  # nobody drew samples
-    assert verdict(asked, turns, [], NOTHING, config(vote={"against": "vote"}), {}).control.estimate == 0
+    assert verdict(asked, spoken(turns), NOTHING, config(vote={"against": "vote"})).control.estimate == 0
 
 
 def test_where_all_agree_nothing_is_measurable():
@@ -99,7 +99,7 @@ def test_a_question_that_was_over_keeps_its_answers_and_is_not_counted_as_debate
     asked = questions(2)
     turns = [turn(q, name, q.answer) for q in asked for name in NAMES[:3]]
     turns += [turn(asked[1], name, None, round=1) for name in NAMES[:3]]
-    result = verdict(asked, turns, [], NOTHING, config(), {})
+    result = verdict(asked, spoken(turns), NOTHING, config())
     assert [each.debated for each in result.rounds] == [2, 1]
     assert [each.oracle.value for each in result.rounds] == [1.0, 0.5]
     assert {r.rule: r.accuracy.value for r in result.rules if r.round == 1}["majority"] == 0.5
@@ -110,11 +110,11 @@ def test_the_samples_take_as_many_tokens_as_the_debate_and_their_seconds_are_sha
     asked = questions(1)
     turns = [turn(asked[0], name, "lima", round=n, tokens=10) for n in (0, 1) for name in NAMES[:2]]
     turns += [turn(asked[0], "ann", a, arm="samples", sample=n, tokens=15) for n, a in enumerate(TOWNS)]
-    result = verdict(asked, turns[::-1], [], NOTHING, config(2), SECONDS)
+    result = verdict(asked, spoken(turns[::-1], [], SECONDS), NOTHING, config(2))
     samples = arm(result, "samples")
     assert (samples.turns, samples.tokens, samples.short, samples.seconds) == (3, 45, 0, 3.0)
     assert (arm(result, "vote").tokens, arm(result, "vote").seconds, arm(result, "single").tokens) == (20, 4.5, 10)
-    few = verdict(asked, [t for t in turns if t.sample < 2], [], NOTHING, config(2), {})
+    few = verdict(asked, spoken([t for t in turns if t.sample < 2]), NOTHING, config(2))
     assert arm(few, "samples").short == 1
     assert "raise vote.samples" in few.remarks[-1]
     assert arm(few, "samples").seconds is None
@@ -141,24 +141,24 @@ def test_what_was_not_named_before_the_run_is_held_to_a_stricter_level():
 def test_a_vote_that_was_thought_of_afterwards_has_no_verdict():
     asked, script = questions(120), Script(debate=(0.6, 0.0))
     turns = script.turns(asked)
-    after = verdict(asked, turns, [], NOTHING, config(vote={"rule": "borda"}), {}, VoteConfig())
+    after = verdict(asked, spoken(turns), NOTHING, config(vote={"rule": "borda"}), VoteConfig())
     assert after.control.verdict == "not_measured"
     assert "named after the run" in after.sentence
     assert {each.gain.level for each in after.arms if each.gain} == {1 - 0.05 / after.compared}
-    same = verdict(asked, turns, [], NOTHING, config(vote={"round": 1}), {}, VoteConfig())  # 1 is the last
+    same = verdict(asked, spoken(turns), NOTHING, config(vote={"round": 1}), VoteConfig())  # 1 is the last
     assert same.control.verdict == "helped"
     named = [config(vote={"rule": "borda"}), config()]
-    assert [sum(right_on(asked[:60], turns, [], NOTHING, each)) / 60 for each in named] == [
-        verdict(asked[:60], turns, [], NOTHING, each, {}).accuracy for each in named
+    assert [sum(right_on(asked[:60], spoken(turns), NOTHING, each)) / 60 for each in named] == [
+        verdict(asked[:60], spoken(turns), NOTHING, each).accuracy for each in named
     ]
 
 
 def test_nothing_of_the_questions_to_fit_on_is_scored():
     asked, script = questions(60), Script()
     turns = script.turns(asked)
-    found = fitted(asked[:30], [t for t in turns if t.question < "q0030"], config())
-    alone = verdict(asked[30:], [t for t in turns if t.question >= "q0030"], [], found, config(), {})
-    assert verdict(asked[30:], turns, [], found, config(), {}) == alone
+    found = fitted(asked[:30], spoken([t for t in turns if t.question < "q0030"]), config())
+    alone = verdict(asked[30:], spoken([t for t in turns if t.question >= "q0030"]), found, config())
+    assert verdict(asked[30:], spoken(turns), found, config()) == alone
     assert (alone.questions, alone.dev) == (30, 30)
 
 
@@ -172,7 +172,7 @@ def test_changes_of_mind_are_counted_by_hand():
         for q, answers in zip(asked, said, strict=True)
         for name, answer in zip(NAMES, answers, strict=False)
     ]
-    changes = {each.agent: each for each in verdict(asked, turns, [], NOTHING, config(), {}).changes}
+    changes = {each.agent: each for each in verdict(asked, spoken(turns), NOTHING, config()).changes}
     counts = {name: list(each.model_dump().values())[2:] for name, each in changes.items()}
     #                     right lost tempted misled wrong gained shown convinced
     assert counts["ann"] == [2, 2, 1, 1, 1, 1, 1, 1]
@@ -190,9 +190,9 @@ def test_who_hears_nobody_is_neither_misled_nor_convinced():
 def test_where_a_model_does_not_tell_its_tokens_no_equal_ones_are_claimed():
     asked = questions(120)
     turns = [each.model_copy(update={"input_tokens": 0, "output_tokens": 0}) for each in Script().turns(asked)]
-    result = verdict(asked, turns, [], NOTHING, config(vote={"against": "samples"}), SECONDS)
+    result = verdict(asked, spoken(turns, [], SECONDS), NOTHING, config(vote={"against": "samples"}))
     assert result.sentence.startswith("Not measured: a model does not tell its tokens")
-    result = verdict(asked, turns, [], NOTHING, config(vote={"against": "vote"}), SECONDS)
+    result = verdict(asked, spoken(turns, [], SECONDS), NOTHING, config(vote={"against": "vote"}))
     assert result.control.verdict != "not_measured"
 
 
@@ -203,14 +203,14 @@ def test_the_judge_costs_tokens_and_where_it_did_not_judge_the_majority_stands_f
     ]
     ballots = [Ballot(question=q.id, round=1, answer="quito", input_tokens=5, output_tokens=1) for q in asked]
     judged = config(2, vote={"rule": "judge"}, judge="bob")
-    result = verdict(asked, turns, ballots, NOTHING, judged, {})
+    result = verdict(asked, spoken(turns, ballots), NOTHING, judged)
     assert result.accuracy == 0.5  # quito is right on the second
     assert arm(result, "debate").tokens == 80 + 12
     assert arm(result, "vote").accuracy.value == 0.5  # lima, of the agent named first, is right on the first
     assert [each.round for each in result.rules if each.rule == "judge"] == [1]
     failed = [each.model_copy(update={"error": "LLMTimeoutError: silent"}) for each in ballots]
     assert not any("judge" in remark for remark in result.remarks)
-    assert "On 2 questions the judge failed" in verdict(asked, turns, failed, NOTHING, judged, {}).remarks[-1]
+    assert "On 2 questions the judge failed" in verdict(asked, spoken(turns, failed), NOTHING, judged).remarks[-1]
 
 
 def test_a_topic_is_told_and_not_marked():
@@ -218,7 +218,7 @@ def test_a_topic_is_told_and_not_marked():
     conf = DebateConfig(agents=config(2).agents, topic=topic.text)
     said = [("tea", "coffee"), ("tea", "tea")]
     turns = [turn(topic, name, a, round=n) for n, of in enumerate(said) for name, a in zip(NAMES, of, strict=False)]
-    result = verdict([topic], turns, [], Fitted(best="ann", questions=0), conf, {})
+    result = verdict([topic], spoken(turns), Fitted(best="ann", questions=0), conf)
     assert result.sentence == "Not measured: a topic has no right answer."
     assert result.accuracy is None
     assert [(each.agent, each.first, each.last, each.confidence) for each in result.positions] == [
@@ -234,8 +234,8 @@ def test_the_confidences_of_a_weighted_vote_are_those_that_were_fitted():
     turns += [turn(q, "cid", "nowhere", sure=0.9) for q in asked]
     weighted = config(3, 0, {"rule": "confidence", "against": "vote"})
     boasts = NOTHING.model_copy(update={"calibration": {"logprob": {"cid": Platt(0.0, -4.0)}}})
-    assert verdict(asked, turns, [], NOTHING, weighted, {}).accuracy == 0
-    assert verdict(asked, turns, [], boasts, weighted, {}).accuracy == 1
+    assert verdict(asked, spoken(turns), NOTHING, weighted).accuracy == 0
+    assert verdict(asked, spoken(turns), boasts, weighted).accuracy == 1
 
 
 TURNS = st.lists(
@@ -254,7 +254,7 @@ def test_whatever_is_said_comes_to_figures_that_json_can_hold(answers, rule, aga
         for arm_, number, said in (("debate", 0, first), ("debate", 1, then), ("length", 1, reread)):
             if not (over and number):
                 turns += [turn(q, n, a, arm=arm_, round=number) for n, a in zip(NAMES, said, strict=False)]
-    result = verdict(asked, turns, [], NOTHING, config(2, 1, {"rule": rule, "against": against}, judge="ann"), {})
+    result = verdict(asked, spoken(turns), NOTHING, config(2, 1, {"rule": rule, "against": against}, judge="ann"))
     json.dumps(result.model_dump(mode="json"), allow_nan=False)
     assert DebateResult.model_validate(result.model_dump(mode="json")) == result
     for row in result.rounds:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from agentlab.debate.config import AgentConfig, DebateConfig, ProtocolConfig, VoteConfig
+from agentlab.debate.protocol import Form
 from agentlab.debate.speakers import Asked, Panel, Said
 from agentlab.debate.wave import Setting, Wave
 from agentlab.tasks.questions import Question
@@ -17,16 +18,12 @@ class Scripted:
     def __init__(self, script: Callable[[Asked], Said]) -> None:
         self._script = script
         self.calls: list[list[Asked]] = []
-        self.forgotten: list[str] = []
 
     def answer(self, asked: Sequence[Asked]) -> list[Said]:
         self.calls.append(list(asked))
         return [self._script(each) for each in asked]
 
-    def forget(self, dialogues: Sequence[str]) -> None:
-        self.forgotten += dialogues
-
-    def close(self) -> None:
+    def forget(self) -> None:
         """Nothing is held."""
 
     @property
@@ -38,14 +35,16 @@ def said(answer: str, tokens: int = 10) -> Said:
     return Said(f"Because.\nAnswer: {answer}", choice=answer, input_tokens=tokens, output_tokens=5)
 
 
-def wave(script: Callable[[Asked], Said], vote: VoteConfig | None = None, **protocol: object) -> tuple[Wave, Scripted]:
+def wave(
+    script: Callable[[Asked], Said], vote: VoteConfig | None = None, form: Form = "scored", **protocol: object
+) -> tuple[Wave, Scripted]:
     config = DebateConfig(
         agents=tuple(AgentConfig(name=name) for name in NAMES),
         protocol=ProtocolConfig(**protocol),  # type: ignore[arg-type] # as in YAML
         vote=vote or VoteConfig(),
     )
     fake = Scripted(script)
-    return Wave(Setting(config, Panel(dict.fromkeys(NAMES, fake)), ["scored"] * 3), "test-001", QUESTIONS), fake
+    return Wave(Setting(config, Panel(dict.fromkeys(NAMES, fake)), [form] * 3), "test-001", QUESTIONS), fake
 
 
 def debated(found: Wave) -> Wave:
@@ -146,7 +145,40 @@ def test_the_judge_sees_both_orders_and_one_who_prefers_a_place_finds_no_differe
     assert all(each.max_tokens == 0 for each in fake.calls[-1])
 
 
-def test_what_was_remembered_is_let_go_of() -> None:
-    found, fake = wave(split_on_first)
-    debated(found).forget()
-    assert {each.dialogue for each in fake.asked} <= set(fake.forgotten)
+def test_who_cannot_follow_a_schema_is_asked_again_in_words_and_then_at_once() -> None:
+    def script(asked: Asked) -> Said:
+        if asked.agent == "bob" and asked.schema is not None:
+            return Said(error="SchemaError: no JSON", formless=True)
+        return said("no" if asked.agent == "ann" else "yes")
+
+    found, fake = wave(script, form="json", rounds=1)
+    debated(found)
+    assert [len(call) for call in fake.calls] == [6, 2, 6]
+    assert all(each.id.endswith("/words") == (each.agent == "bob") for each in fake.calls[2])
+    assert not any(turn.error for turn in found.turns)
+    assert (found.held.worded, found.held.shortened) == (2, 0)
+
+
+def test_a_judge_whose_context_is_too_small_compares_the_answers_alone() -> None:
+    def script(asked: Asked) -> Said:
+        if "/judge/" in asked.id:
+            return Said(choice="A") if asked.id.endswith("/brief") else Said(error="too long", overflow=True)
+        return said("no" if asked.agent == "ann" else "yes")
+
+    found, fake = wave(script, judge="cat", rounds=1)
+    debated(found)
+    assert "Because" not in fake.calls[-1][0].messages[-1].content
+    assert [(each.asked, each.unread, each.error) for each in found.ballots] == [(2, 0, "")] * 2
+
+
+def test_what_the_judge_said_is_kept_and_what_named_no_answer_is_counted() -> None:
+    def script(asked: Asked) -> Said:
+        if "/judge/" in asked.id:
+            return Said("Neither!") if asked.id.endswith("/1") else Said(error="LLMTimeoutError: silent")
+        return said("no" if asked.agent == "ann" else "yes")
+
+    found, _ = wave(script, judge="cat", rounds=1)
+    debated(found)
+    (first, _) = found.ballots
+    assert (first.agent, first.asked, first.unread, first.answer) == ("cat", 2, 2, "no")
+    assert (first.text, first.error) == ("Neither!\n(nothing)", "LLMTimeoutError: silent")

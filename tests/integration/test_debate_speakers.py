@@ -1,0 +1,127 @@
+"""Debates of the embedded model: under adapters, behind a server, killed, and in a window that is too small."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+from tests.integration.test_serve_personas import adapter, serving
+from tests.zygote import Forked
+
+pytestmark = pytest.mark.model
+REPOSITORY = Path(__file__).resolve().parents[2]
+ADAPTERS = ("my poet", "sage", "fool")
+SMALL = ("--set=turn.max_tokens=6", "--set=vote.samples=1", "--set=questions.count=4", "--set=questions.dev=0.25")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> Path:
+    """The embedded model, the same with a window of 256 tokens, and adapters with random factors."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "models" / "narrow").mkdir(parents=True)
+    (home / "models" / "smollm2").symlink_to(float32_checkpoint)
+    for file in float32_checkpoint.iterdir():
+        if file.name != "config.json":
+            (home / "models" / "narrow" / file.name).symlink_to(file)
+    config = json.loads((float32_checkpoint / "config.json").read_text())
+    (home / "models" / "narrow" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 256}))
+    for seed, name in enumerate(ADAPTERS):
+        adapter(home / "adapters" / name, seed)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTLAB_HOME", str(home))
+    monkeypatch.chdir(home)
+
+
+@pytest.fixture(scope="module")
+def url(home: Path) -> Iterator[str]:
+    base = {"kind": "hf", "model_path": "smollm2"}
+    with serving(home, {"base": base, "sage": {**base, "adapter": "sage"}}) as (url, _):
+        yield url
+
+
+def transcript(home: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (home / "runs" / name / "transcript.jsonl").read_text().splitlines()]
+
+
+def killed(home: Path, name: str, words: list[str], event: str) -> None:
+    """A debate that is killed as soon as it has told of such an event."""
+    process = Forked(
+        [sys.executable, "-m", "agentlab", *words, f"--run-name={name}"],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    events, limit = home / "runs" / name / "events.jsonl", time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < limit:
+        if events.is_file() and f'"{event}"' in events.read_text():
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    assert process.wait(30) == -signal.SIGKILL
+
+
+def test_adapters_say_the_same_twice_and_after_a_kill(home: Path) -> None:
+    words = ["debate", *(f"--adapter={name}" for name in ADAPTERS), f"--base={home}/models/smollm2", *SMALL]
+    words += ["--set=rows=6", "-q"]
+    assert main([*words, "--run-name=whole"]) == 0
+    assert main([*words, "--run-name=twice"]) == 0
+    killed(home, "cut", words, "wave.finished")
+    assert main(["debate", "--resume=cut", "-q"]) == 0
+    first, twice, cut = ((home / "runs" / each / "transcript.jsonl").read_bytes() for each in ("whole", "twice", "cut"))
+    assert first == twice == cut
+    said = transcript(home, "whole")
+    assert {turn["agent"] for turn in said if turn["arm"] == "debate"} == set(ADAPTERS)
+    assert len({turn["text"] for turn in said if turn["round"] == 0}) > 4  # the adapters do something
+    assert all(turn["answer"] for turn in said)
+
+
+def test_three_kinds_of_agents_debate_and_go_on_after_a_kill(home: Path, url: str) -> None:
+    agents = [
+        {"name": "here", "adapter": "my poet"},
+        {"name": "told", "model": "base", "system": "You doubt what is easy to say."},
+        {"name": "there", "model": "sage"},
+    ]
+    models = {name: {"provider": "far", "id": name, "price": {"input": 0, "output": 0}} for name in ("base", "sage")}
+    llm = {"providers": {"far": {"kind": "openai_compat", "base_url": url}}, "models": models}
+    llm |= {"roles": {"primary": [*models]}, "defaults": {"timeout": {"first_token": 300, "total": 600}}}
+    words = ["debate", f"--set=agents={json.dumps(agents)}", f"--set=llm={json.dumps(llm)}", "--set=turn.form=text"]
+    words += [f"--base={home}/models/smollm2", *SMALL, "--set=rows=6", "-q"]
+    assert main([*words, "--run-name=mixed"]) == 0
+    killed(home, "mixed-cut", words, "llm.called")
+    assert main(["debate", "--resume=mixed-cut", "-q"]) == 0
+    parts = [(home / "runs" / each / "transcript.jsonl").read_bytes() for each in ("mixed", "mixed-cut")]
+    assert parts[0] == parts[1]
+    said = transcript(home, "mixed")
+    assert {turn["agent"] for turn in said} == {each["name"] for each in agents}
+    assert not [turn["error"] for turn in said if turn["error"]]
+
+
+def test_what_does_not_fit_a_small_window_is_said_shorter_or_named(home: Path) -> None:
+    """Three rounds in 256 tokens: later ones hold the last answers alone; a question that is too long is an error."""
+    long = {"id": "long", "question": "Is this long? " * 80, "choices": ["yes", "no"], "answer": "yes"}
+    short = {**long, "id": "short", "question": "Is 4 an even number?"}
+    (home / "quiz.jsonl").write_text(f"{json.dumps(short)}\n{json.dumps(long)}\n")
+    agents = [{"name": "ann"}, {"name": "bob", "adapter": "sage"}]
+    words = ["debate", "--questions=quiz.jsonl", f"--set=agents={json.dumps(agents)}", "--rounds=3"]
+    words += [f"--base={home}/models/narrow", "--set=protocol.stop=false", "--set=questions.dev=0"]
+    assert main([*words, "--set=turn.max_tokens=32", "--set=vote.samples=1", "-q", "--run-name=narrow"]) == 0
+    said = [turn for turn in transcript(home, "narrow") if turn["arm"] == "debate"]
+    assert [bool(turn["error"]) for turn in said] == [turn["question"] == "long" for turn in said]
+    assert len(said) == 2 * 4 * 2
+    assert all("the context has 256" in turn["error"] for turn in said if turn["question"] == "long")
+    report = (home / "runs" / "narrow" / "report.md").read_text()
+    assert "did not fit their context and were put again with the last answers alone" in report
+    assert "ann failed in" in report
