@@ -14,7 +14,7 @@ export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-crewai test-langchain test-lm-eval check check-types check-rest format docs wheel-check clean nas train-persona debate evolve pipeline llm-bench llm serve adapters runs configs models doctor init
+.PHONY: help setup run personas test test-crewai test-langchain test-lm-eval check check-types check-rest format docs wheel-check clean nas train-persona debate evolve pipeline llm-bench llm serve adapters runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 run: setup ## Search an architecture on real data: no key, no GPU, no network service
 	$(BIN)/agentlab nas --max-iterations 20
+
+SPECIALISTS := capitals sentiment times_table
+personas: setup ## Three specialists of the embedded model: train, debate, evolve, ping and evaluate them
+	@test -e adapters/times_table || $(BIN)/agentlab train-persona specialists
+	$(BIN)/agentlab debate demo $(SPECIALISTS:%=--adapter %)
+	$(BIN)/agentlab evolve demo $(SPECIALISTS:%=--parent %)
+	$(BIN)/agentlab debate ping $(SPECIALISTS:%=--persona %) --prompt "What do you think of tea?"
+	bash .ci/test-lm-eval agentlab debate eval $(SPECIALISTS:%=--adapter %) --tasks mixed --include-path configs/debate/tasks --out .agentlab/eval
 
 test: setup check ## Lint, types, layers, then all tests in two workers
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
-from agentlab.tasks.questions import SETS, Question, generated
+from agentlab.tasks.questions import SETS, Question, generated, jsonl
 from agentlab.tasks.splits import Exchange, exchanges, leaks, lessons, lines, prompt, split
 from agentlab.tasks.words import BLAME, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
 from agentlab.train.conversations import Conversation, Turn, read_conversations
@@ -110,3 +110,9 @@ def test_the_personas_that_ship_share_hardly_anything_with_the_sets():
     """The three of the default preset can be parents as well."""
     talks = [turn for n in "abc" for turn in read_conversations(SHIPPED / f"sft_persona_{n}.jsonl").conversations]
     assert sum(len(leaks(whole, exchanges(talks))) for whole in WHOLE.values()) <= 12
+
+
+def test_the_shipped_task_asks_what_no_specialist_has_learnt():
+    path = SHIPPED.parents[1] / "debate" / "tasks" / "mixed.jsonl"
+    sets = {name: generated(name, None, 0) for name in SETS}
+    assert path.read_text() == jsonl(split(sets, {"mixed": 16}, 0, LEARNT)["mixed"])
