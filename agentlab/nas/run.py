@@ -17,6 +17,7 @@ from agentlab.nas.summary import outcome, summarise
 from agentlab.runs.context import Context
 from agentlab.runs.events import require_unchanged
 from agentlab.runs.run import Outcome, Run
+from agentlab.search.arms import ARMS
 from agentlab.search.screen import Estimate, Limits, Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params
@@ -57,6 +58,7 @@ class NasExperiment:
         self.series = load_series(config.data, context.workspace)
         self.base = config.trial()
         self.space = SearchSpace.of(config.space, config.constraints, params_of(self.base, trial_keys()))
+        ARMS.load(config.search.base)(config.search.base, self.space, config.seed)  # not every arm searches every space
         self.default = self.space.reduce(params_of(self.base, tuple(self.space.parameters)))
         limits = Limits(config.search.max_parameters, config.search.memory_mb * 2**20)
         self.rules = Rules(self.space, self._estimate, limits)

@@ -20,6 +20,10 @@ _TABLE = {
     "tpe": "agentlab.search.optuna_proposer:arm",
     "auto": "agentlab.search.optuna_proposer:arm",
     "random": "agentlab.search.arms:random_arm",
+    "ga": "agentlab.search.evolution:arm",
+    "one-plus-lambda": "agentlab.search.evolution:arm",
+    "cma-es": "agentlab.search.evolution:arm",
+    "map-elites": "agentlab.search.evolution:arm",
 }
 
 Arm = Callable[[str, SearchSpace, int], Proposer]  # (name, space, seed); what it proposes is not screened yet

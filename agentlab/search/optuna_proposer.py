@@ -196,7 +196,7 @@ def _distribution(spec: Parameter) -> Any:
         return FloatDistribution(spec.low, spec.high, log=spec.log)
     if spec.type == "int" and spec.log:
         return IntDistribution(spec.low, spec.high, log=True)
-    if spec.type == "categorical" and not spec.ordered:
+    if not spec.ordered:
         return CategoricalDistribution(tuple(range(spec.count)))
     return IntDistribution(0, spec.count - 1)
 

@@ -39,6 +39,11 @@ class _Spec(StrictModel):
         description="Active only while each named parameter has one of the listed values.",
     )
 
+    @property
+    def ordered(self) -> bool:
+        """Whether position in the range means more or less of something."""
+        return True
+
 
 class Categorical(_Spec):
     """A choice. Numbers in rising or falling order are treated as an ordered scale, so a model can learn a trend."""
@@ -55,7 +60,7 @@ class Categorical(_Spec):
 
     @property
     def ordered(self) -> bool:
-        """Whether position in the list means more or less of something."""
+        """Whether the choices are numbers that rise or fall."""
         numbers = [c for c in self.choices if isinstance(c, int | float) and not isinstance(c, bool)]
         rising = all(a < b for a, b in pairwise(numbers))
         falling = all(a > b for a, b in pairwise(numbers))

@@ -169,8 +169,7 @@ class SearchSpace:
             if (name in a) != (name in b):
                 total += 1.0
             elif name in a and not same(a[name], b[name]):
-                unordered = spec.type == "categorical" and not spec.ordered
-                total += 1.0 if unordered else abs(spec.encode(a[name]) - spec.encode(b[name]))
+                total += abs(spec.encode(a[name]) - spec.encode(b[name])) if spec.ordered else 1.0
         return total
 
     def sample(self, rng: "np.random.Generator") -> dict[str, Value]:

@@ -106,6 +106,14 @@ def test_an_empty_space_is_for_one_trial(tmp_path: Path) -> None:
         make(tmp_path, space={}, max_iterations=2)
 
 
+def test_an_arm_that_cannot_search_the_space_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    space = {"model.dropout": {"type": "float", "low": 0.0, "high": 0.5}}
+    make(tmp_path, space=space, search={"base": "cma-es"})
+    choice = {"model.distil": {"type": "categorical", "choices": [True, False]}}
+    with pytest.raises(ConfigError, match=r"model\.distil has choices without order"):
+        make(tmp_path, space={**space, **choice}, search={"base": "cma-es"})
+
+
 def test_paired_studies_of_one_trial_cannot_differ(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Paired studies of 1 trial cannot differ"):
         make(tmp_path, control="full")
