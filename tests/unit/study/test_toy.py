@@ -61,13 +61,13 @@ class Fits:
         return TrialResult("finished", error, {"points": x.size}, "", (error, degree + 1.0), tuple(squared.tolist()))
 
 
-def fit(run: Run, fits: Fits, **budget: float) -> tuple[StudyState, Finalist]:
+def fit(run: Run, fits: Fits, base: str = "random", **budget: float) -> tuple[StudyState, Finalist]:
     """The study in a run, from wherever it stands to its winner."""
     setup = Setup(
         words=WORDS,
         rules=Rules(SearchSpace.of(SpaceConfig.model_validate(SPACE))),
         starts=(Proposal({"degree": 1, "ridge": 1.0}, "default"),),
-        base="random",
+        base=base,
         budget=budget,
         evaluator=lambda router, scope: Items(WORDS, seed=0),
         executor=lambda run: LocalExecutor(fits, capacity=4),
@@ -105,11 +105,14 @@ def test_a_budget_is_counted_in_whatever_the_objective_uses(run: Run) -> None:
     assert state.spent("points") >= 100 > state.spent("points") - 4 * 21
 
 
-def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path) -> None:
-    whole = fit(run, Fits(), trials=6)
+@pytest.mark.parametrize(
+    ("base", "trials"), [("random", 6), ("ga", 15), ("one-plus-lambda", 15), ("cma-es", 15), ("map-elites", 15)]
+)
+def test_a_kill_between_any_two_events_changes_nothing(run: Run, tmp_path: Path, base: str, trials: int) -> None:
+    whole = fit(run, Fits(), base, trials=trials)
     lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
     for kept in range(1, len(lines)):
         Run.create(tmp_path, replace(RunSpec("toy", "", "", "h", 0), name=f"after-{kept}"), Edge()).close()
         (tmp_path / f"after-{kept}" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         with Run.resume(tmp_path / f"after-{kept}", Edge()) as cut:
-            assert fit(cut, Fits(), trials=6) == whole
+            assert fit(cut, Fits(), base, trials=trials) == whole
