@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = (
     "test_resume_after_kill",
     "test_pipeline",
+    "test_debate_speakers",
     "test_launched",
     "test_gguf_worker",
     "test_persona_talk",
