@@ -1,10 +1,18 @@
 """`agentlab evolve`: breed LoRA adapters, and measure whether that beat random search and the parents themselves."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, from_here, screen_of, with_contract
+from agentlab.errors import UsageError
+
+from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
+
+if TYPE_CHECKING:
+    from .screen import Screen
+
+ONCE = "At once, without a search"
 
 app = typer.Typer(cls=DefaultsToRun, help="Evolve adapters, beside random search and the parents themselves.")
 
@@ -18,6 +26,10 @@ _EXAMPLES = """Examples:
 
   agentlab evolve demo
 
+  # one crossover and mutation, at once
+
+  agentlab evolve --parents poet critic --child both --alpha 0.6 --mut 0.03 --mut-std 0.01
+
   # your own adapters and questions: {"question": ..., "choices": [...], "answer": ...}
 
   agentlab evolve --parent poet --parent critic --questions quiz.jsonl
@@ -25,6 +37,10 @@ _EXAMPLES = """Examples:
   # does it beat random search? six searches of each kind
 
   agentlab evolve --control full
+
+  # the winner, or any other child, as an adapter
+
+  agentlab evolve export last --out adapters/best
 
   # go on after a Ctrl-C
 
@@ -51,16 +67,35 @@ def run(
     max_items: Annotated[
         int | None, typer.Option(min=1, help="Answers in a search, of all children.", rich_help_panel=CONFIG)
     ] = None,
+    parents: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="A B", help="With --child: cross these two.", rich_help_panel=ONCE)
+    ] = None,
+    child: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make this adapter, without a search.", rich_help_panel=ONCE)
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Share of the first parent; 0.5 by default.", rich_help_panel=ONCE)
+    ] = None,
+    mut: Annotated[
+        float | None, typer.Option(help="Share of modules that mutate; 0.03 by default.", rich_help_panel=ONCE)
+    ] = None,
+    mut_std: Annotated[
+        float | None, typer.Option(help="By what share of its norm; 0.01 by default.", rich_help_panel=ONCE)
+    ] = None,
 ) -> None:
     """Breed adapters that answer better than those they come from.
 
     Children are scored on questions that the search sees. Of each search one winner is named, and then a sealed split
     is opened once: it tells what evolution added to the best parent, to their blend, and to random search.
     """
-    from pathlib import Path
-
     from .launch import launch
 
+    screen = screen_of(ctx)
+    if child is not None or parents is not None:
+        _cross(screen, contract, parents, child, (alpha, mut, mut_std))
+        return
+    if {alpha, mut, mut_std} != {None}:
+        raise UsageError("--alpha, --mut and --mut-std belong to --parents A B --child NAME.", hint="Add them.")
     flags: dict[str, tuple[str, Any]] = {
         "parents": ("--parent", None if not parent else [from_here(name) for name in parent]),
         "base": ("--base", None if base is None else from_here(base)),
@@ -68,4 +103,83 @@ def run(
         "algorithm": ("--algorithm", algorithm),
         "max_items": ("--max-items", max_items),
     }
-    launch("evolve", contract, contract.overrides(**flags), screen_of(ctx))
+    launch("evolve", contract, contract.overrides(**flags), screen)
+
+
+def _cross(
+    screen: "Screen",
+    contract: Contract,
+    parents: tuple[str, str] | None,
+    child: str | None,
+    given: tuple[float | None, float | None, float | None],
+) -> None:
+    """Make one child of two adapters."""
+    from agentlab.evolve.product import cross
+    from agentlab.lora.catalogue import find
+
+    from .launch import surroundings
+
+    if child is None or parents is None:
+        raise UsageError("--parents A B and --child NAME go together.", hint="A search takes --parent, repeated.")
+    searching = (
+        contract.preset,
+        contract.sets,
+        contract.resume,
+        contract.run_name,
+        contract.control,
+        contract.max_cost,
+    )
+    if any(searching) or contract.dry_run:
+        raise UsageError(
+            "--child makes an adapter at once; CONFIG, --set, --dry-run and what else belongs to a run means nothing.",
+            hint="Beside it stand --alpha, --mut, --mut-std and --seed.",
+        )
+    workspace = surroundings(screen).workspace
+    folders = [find(from_here(name), workspace) for name in parents]
+    out = Path(from_here(child)) if "/" in child else workspace.adapters / child
+    alpha, mut, step = (default if value is None else value for value, default in zip(given, _SEEDS, strict=True))
+    with screen.progress() as bar:
+        made = cross(
+            folders, out, alpha, mut, step, contract.seed or 0, lambda n, of, at: bar.update(at, done=n, total=of)
+        )
+    screen.answer("evolve", made)
+
+
+_SEEDS = (0.5, 0.03, 0.01)  # --alpha, --mut, --mut-std
+
+
+@app.command(epilog="Example: agentlab evolve export last --out adapters/best")
+@with_output
+def export(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An evolution: its name, a unique prefix, last.")],
+    id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="A child; the winner by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder to make; adapters/gen_NNNN/ID by default.")
+    ] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write a child of a run as an adapter, with a card that says what it comes from."""
+    from agentlab.config.load import load_resolved
+    from agentlab.evolve.config import EvolveConfig
+    from agentlab.evolve.run import exported
+    from agentlab.runs.journal import read_events
+
+    from .launch import reference, run_of, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    record = run_of("evolve", runs_folder(context, runs_dir), run)
+    config = load_resolved(EvolveConfig, record.path / "config.yaml", [], env=context.env)
+    events = read_events(record.path / "events.jsonl")
+    with screen.progress() as bar:
+        answer = exported(
+            config,
+            context,
+            record.id,
+            events,
+            id_,
+            None if out is None else Path.cwd() / out,
+            lambda n, of, at: bar.update(at, done=n, total=of),
+        )
+    screen.answer("evolve export", answer, run=reference(record, record.status))

@@ -18,12 +18,14 @@ from agentlab.errors import (
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split, split
 from agentlab.evolve.genome import Coefficients
+from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
 from agentlab.evolve.report import write_evolve_report
-from agentlab.evolve.result import ANSWERED, OPENED, EvolveResult
+from agentlab.evolve.result import ANSWERED, EVOLVED, GENERATION, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
 from agentlab.evolve.verdict import verdict
 from agentlab.llm.recorder import RunRecorder
+from agentlab.lora.card import content_hash
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.models.base_model import BaseFile, find_base, imported
 from agentlab.runs.context import Context
@@ -36,7 +38,9 @@ from agentlab.tasks.questions import Question, digest, jsonl
 from agentlab.train.adapter_base import check_fit
 
 if TYPE_CHECKING:
+    from agentlab.evolve.product import Exported
     from agentlab.evolve.scoring import Answers
+    from agentlab.lora.anatomy import Tell
 
 THREADS, PARENTS, SPLIT = "threads.chosen", "parents.read", "split.made"
 _HINT = "`make personas` trains three parents of the embedded model; `agentlab adapters list` shows what is there."
@@ -84,18 +88,17 @@ class EvolveExperiment:
             searches.hold()
             contenders = searches.scored()
             result, outcome = verdict(self.config, self.questions, run.events, contenders, router.usage)
-        run.write_json("lineage.json", {"trials": [row.model_dump() for row in result.trials]})
+        run.write_json(
+            "lineage.json", {"winner": result.winner, "children": [row.model_dump() for row in result.trials]}
+        )
+        run.write_text("lineage.mmd", mermaid(result.trials, result.winner))
+        run.write_text("lineage.dot", dot(result.trials, result.winner))
         write_evolve_report(run, result)
         return result, outcome
 
     def _tell_input(self, run: Run) -> None:
         """Say what is evolved on what, or see that it is still the same."""
-        from agentlab.lora.card import content_hash
-
-        changed = RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
-        for name, folder in self.parents.items():
-            sha256 = content_hash(folder)
-            require_unchanged(noted(run.events, PARENTS, name), changed, sha256=sha256)
+        for name, sha256 in _see_parents(self.parents, run.events).items():
             run.emit_once(PARENTS, name, sha256=sha256)
         halves = {"train": self.questions.train, "test": self.questions.test}
         for name, half in halves.items():
@@ -188,6 +191,15 @@ def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Split)
     require_unchanged(noted(events, OPENED), seen, **limits)
 
 
+def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[str, str]:
+    """The content hash of each parent, which is that of the run's beginning."""
+    changed = RunMismatchError("A parent has changed since the run began.", hint="Put it back, or start a new run.")
+    found = {name: content_hash(folder) for name, folder in parents.items()}
+    for name, sha256 in found.items():
+        require_unchanged(noted(events, PARENTS, name), changed, sha256=sha256)
+    return found
+
+
 def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in config.parents:
@@ -199,3 +211,51 @@ def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:
             raise UsageError(f"Two parents are called {folder.name}.", hint="Rename one of the folders.")
         found[folder.name] = folder
     return found
+
+
+def exported(
+    config: EvolveConfig,
+    context: Context,
+    run: str,
+    events: Sequence[Event],
+    child: str | None,
+    out: Path | None,
+    tell: "Tell",
+) -> "Exported":
+    """Write a child of a run as an adapter; see `product.export`.
+
+    Args:
+        config: of the run.
+        context: where its parents lie.
+        run: its id.
+        events: of the run.
+        child: its id; None is the winner.
+        out: the folder to make; None is `adapters/gen_NNNN/ID`.
+        tell: called before each module.
+
+    Raises:
+        UnknownNameError: the run has no such child.
+        UsageError: no winner is named yet, or `out` is there.
+        RunMismatchError: a parent is not what it was.
+    """
+    from agentlab.evolve.product import export
+
+    parents = _parents(config, context)
+    _see_parents(parents, events)
+    trials = {trial.id: trial for trial in rebuild(events).trials}
+    named = child or noted(events, OPENED).get("named", {}).get(EVOLVED)
+    if named is None:
+        raise UsageError("The winner of this run is not named yet.", hint="Name a child with --id, or finish the run.")
+    if named not in trials:
+        raise UnknownNameError("child", named, list(trials))
+    trial, base = trials[named], find_base(config.base, context.workspace)
+    genome = Coefficients.of(
+        list(parents), check_fit(parents.values(), None if base.source else base.path), config.genome
+    )
+    place = out or context.workspace.adapters / f"gen_{trial.number // config.population:04d}" / named
+    metrics = dict(trial.result.metrics) if trial.result else {}
+    terms: Mapping[str, Any] = next(
+        (e.data["terms"][named] for e in events if e.type == GENERATION and named in e.data["terms"]), {}
+    )
+    more = {"run": run, "seed": config.seed, "fitness": {**terms, "sets": metrics.get("sets", {})}}
+    return export(genome, parents, named, trial.proposal.params, place, tell, more)

@@ -21,7 +21,7 @@ from agentlab.train.config import Figures
 from agentlab.train.conversations import Turn
 
 _SHARED = 16  # tokens of a common beginning that are worth being read once
-_AT_ONCE = 512  # questions between two words of progress
+_AT_ONCE = 128  # questions between two words of progress
 
 Tell = Callable[[int], object]
 

@@ -10,6 +10,7 @@ import numpy as np
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
 from agentlab.evolve.genome import BLEND, PARENT
+from agentlab.evolve.lineage import parents_in
 from agentlab.evolve.result import (
     EVOLVED,
     GENERATION,
@@ -32,7 +33,7 @@ from agentlab.stats.proportions import paired_share_difference_interval, wilson_
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
 from agentlab.study.control import Pair, light_control
-from agentlab.study.state import StudyState, TrialState, rebuild
+from agentlab.study.state import StudyState, TrialState, rebuild, run_id
 
 _FULL = 6  # stream of the generator
 
@@ -197,7 +198,7 @@ def _child(trial: TrialState, config: EvolveConfig, terms: Mapping[str, Any]) ->
         source=trial.proposal.source,
         arm=trial.arm,
         note=trial.proposal.note,
-        parents=[],
+        parents=[run_id(number) for number in parents_in(trial.proposal.note)],
         error=trial.value,
         accuracy=metrics.get("accuracy"),
         items=metrics.get("items", 0),

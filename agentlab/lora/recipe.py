@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, 
         StorageError: the disk is full or not ours.
     """
     cards = [read_card(each.path) for each in parents]
-    same = _same_base(parents, cards, any_base)
+    same = same_base(parents, cards, any_base)
     total = len(union(parents, any_base=same))
     names, parts = list[str](), list[Truncated]()
 
@@ -99,7 +99,9 @@ def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, 
         return part.delta
 
     def finish(folder: Path) -> None:
-        write_json(folder / CARD_FILE, _card(out.name, parents, cards, recipe, kept_energy(parts)))
+        settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
+        card = card_of(out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)})
+        write_json(folder / CARD_FILE, card)
 
     derive(parents, out, recipe.rank, operator, any_base=same, finish=finish)
     kept = {name: part.kept for name, part in zip(names, parts, strict=True)}
@@ -129,7 +131,7 @@ def _check_weights(method: str, weights: Sequence[float], count: int, *, pair: b
         raise UsageError(f"For {method} the weights are shares of 1; these are {list(weights)}.", hint="Say 0.6,0.4.")
 
 
-def _same_base(parents: Sequence[Adapter], cards: Sequence[Card], any_base: bool) -> bool:
+def same_base(parents: Sequence[Adapter], cards: Sequence[Card], any_base: bool) -> bool:
     """Whether names of base models may differ: asked for, or the cards prove that it is one base model.
 
     Raises:
@@ -153,15 +155,28 @@ def _one_base(cards: Sequence[Card]) -> bool:
     return len({card.base for card in cards}) == 1 or (len(prints) == 1 and None not in prints)
 
 
-def _card(name: str, parents: Sequence[Adapter], cards: Sequence[Card], recipe: Recipe, kept: float) -> dict[str, Any]:
-    settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
+def card_of(
+    name: str, parents: Sequence[Adapter], weights: Sequence[float] | None, blend: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Plain data for the card of a child.
+
+    Args:
+        name: of the child.
+        parents: open adapters.
+        weights: one per parent, where they have one for all modules.
+        blend: how they were combined.
+        more: further parts of the card.
+    """
+    cards = [read_card(each.path) for each in parents]
+    known = [{}] * len(parents) if weights is None else [{"weight": weight} for weight in weights]
     return {
         "name": name,
         "base": cards[0].base.model_dump(exclude_none=True) if _one_base(cards) else {},
         "parents": [
-            {"name": parent.path.name, "sha256": content_hash(parent.path), "weight": weight}
-            for parent, weight in zip(parents, recipe.weights, strict=True)
+            {"name": parent.path.name, "sha256": content_hash(parent.path), **weight}
+            for parent, weight in zip(parents, known, strict=True)
         ],
-        "blend": {**settings, "kept": kept},
+        "blend": dict(blend),
+        **more,
         "versions": {"agentlab": __version__, "torch": torch.__version__},
     }
