@@ -61,7 +61,7 @@ class EvolveConfig(StrictModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the questions and of the search.")
     base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
     parents: tuple[EnvText, ...] = Field(
-        ("persona_a", "persona_b", "persona_c"), max_length=16, description="Adapters of `base`: names, or paths."
+        ("capitals", "sentiment", "times_table"), max_length=16, description="Adapters of `base`: names, or paths."
     )
     tasks: TasksConfig = Field(TasksConfig(), description="What a child has to be good at.")
     genome: GenomeConfig = Field(GenomeConfig(), description="What a child is made of.")

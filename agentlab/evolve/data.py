@@ -1,22 +1,28 @@
 """The questions of a run: those that the search sees, and the sealed ones."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.evolve.config import TasksConfig
+from agentlab.lora.card import read_card
 from agentlab.tasks.questions import Question, generated, read_questions
+from agentlab.tasks.splits import Exchange, exchanges
+from agentlab.tasks.splits import split as distinct
+from agentlab.train.conversations import read_conversations
 
 _LABELS = 'Every line needs `choices` and `answer`: {"question": "...", "choices": ["Lima", "Quito"], "answer": "Lima"}'
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Questions with choices. `sets` says of which set each question of `train` and `test` is."""
+    """Questions with choices. `unknown` are the parents of which nobody knows what they were trained on."""
 
     train: tuple[Question, ...]
     test: tuple[Question, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def right(self) -> tuple[int, ...]:
@@ -36,31 +42,48 @@ def set_of(question: Question) -> str:
     return question.id.rpartition("-")[0] or "file"
 
 
-def split(config: TasksConfig, seed: int, workspace: Workspace) -> Split:
-    """Distinct questions for both sides, in equal shares of each set.
+def split(config: TasksConfig, seed: int, workspace: Workspace, learnt: Sequence[Exchange]) -> Split:
+    """Distinct questions for both sides, in equal shares of each set; no two of different sides share a fact.
+
+    Args:
+        config: which questions, and how many.
+        seed: of who comes where.
+        workspace: where files lie.
+        learnt: what the parents were trained on; no question shares a fact with it.
 
     Raises:
         MissingFileError, DataError: the file is absent, not what it should be, or has a question without choices.
         UnknownNameError, UsageError: there is no such set, or it has no more distinct questions.
     """
-    if config.file is not None:
-        found = read_questions(workspace.resolve(config.file))
-        if bare := [question.id for question in found if question.kind != "choice" or question.answer is None]:
-            raise DataError(
-                f"{config.file} has questions without choices or answer: {', '.join(bare[:5])}.", hint=_LABELS
-            )
-        if len(found) < config.train + config.test:
-            raise DataError(
-                f"{config.file} has {len(found)} questions, and {config.train} + {config.test} are to be split.",
-                hint="Lower tasks.train or tasks.test.",
-            )
-        return Split(found[: config.train], found[config.train : config.train + config.test])
-    train, test = list[Question](), list[Question]()
-    for place, name in enumerate(config.generate):
-        counts = [_share(whole, len(config.generate), place) for whole in (config.train, config.test)]
-        some = generated(name, sum(counts), seed)
-        train, test = [*train, *some[: counts[0]]], [*test, *some[counts[0] :]]
-    return Split(tuple(_mixed(train)), tuple(test))
+    parts: dict[str, list[Question]] = {"train": [], "test": []}
+    sets = {"file": _labelled(config.file, workspace)} if config.file is not None else None
+    names = list(config.generate) if sets is None else list(sets)
+    for place, name in enumerate(names):
+        questions = generated(name, None, seed) if sets is None else sets[name]
+        sizes = {part: _share(getattr(config, part), len(names), place) for part in parts}
+        for part, some in distinct({name: questions}, sizes, seed, learnt).items():
+            parts[part] += some
+    return Split(tuple(_mixed(parts["train"])), tuple(parts["test"]))
+
+
+def _labelled(file: str, workspace: Workspace) -> tuple[Question, ...]:
+    found = read_questions(workspace.resolve(file))
+    if bare := [question.id for question in found if question.kind != "choice" or question.answer is None]:
+        raise DataError(f"{file} has questions without choices or answer: {', '.join(bare[:5])}.", hint=_LABELS)
+    return found
+
+
+def lessons(parents: Mapping[str, Path], workspace: Workspace) -> tuple[list[Exchange], list[str]]:
+    """What parents were trained on, as far as the files are there that their cards name; and the other parents."""
+    found, unknown = list[Exchange](), list[str]()
+    for name, folder in parents.items():
+        data = read_card(folder).data
+        path = None if data.path is None else workspace.resolve(data.path)
+        if path is None or not path.is_file():
+            unknown.append(name)
+        else:
+            found += exchanges(read_conversations(path).conversations)
+    return found, unknown
 
 
 def _share(whole: int, parts: int, place: int) -> int:
@@ -72,7 +95,9 @@ def _mixed(questions: Sequence[Question]) -> list[Question]:
     by_set: dict[str, list[Question]] = {}
     for question in questions:
         by_set.setdefault(set_of(question), []).append(question)
-    order = [
-        (place / len(group), number, q) for number, group in enumerate(by_set.values()) for place, q in enumerate(group)
+    placed = [
+        (place / len(group), number, question)
+        for number, group in enumerate(by_set.values())
+        for place, question in enumerate(group)
     ]
-    return [question for *_, question in sorted(order, key=lambda each: each[:2])]
+    return [question for *_, question in sorted(placed, key=lambda each: each[:2])]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from agentlab.errors import (
     UsageError,
 )
 from agentlab.evolve.config import EvolveConfig
-from agentlab.evolve.data import Split, split
+from agentlab.evolve.data import Split, lessons, split
 from agentlab.evolve.genome import Coefficients
 from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
@@ -162,9 +162,10 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     """
     from agentlab.llm.router import Router
 
-    questions = split(config.tasks, config.seed, context.workspace)
     base = find_base(config.base, context.workspace)
     parents = _parents(config, context)
+    learnt, unknown = lessons(parents, context.workspace)
+    questions = split(config.tasks, config.seed, context.workspace, learnt)
     modules = check_fit(parents.values(), None if base.source else base.path)
     genome = Coefficients.of(list(parents), modules, config.genome)
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
@@ -175,7 +176,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
         except MissingError as error:
             error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
             raise
-    return EvolveExperiment(config, context, base, parents, genome, questions)
+    return EvolveExperiment(config, context, base, parents, genome, replace(questions, unknown=tuple(unknown)))
 
 
 def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Split) -> None:

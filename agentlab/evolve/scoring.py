@@ -15,10 +15,10 @@ from agentlab.lora.mixture import Mixture, Weights
 from agentlab.lora.reading import Adapter
 from agentlab.search.types import Params
 from agentlab.tasks.questions import Question
+from agentlab.tasks.splits import prompt
 from agentlab.train.base import load_base, quietly
 from agentlab.train.chat_template import ChatTemplate
 from agentlab.train.config import Figures
-from agentlab.train.conversations import Turn
 
 _SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = 128  # questions between two words of progress
@@ -48,7 +48,7 @@ class Population:
     def answer(self, children: Sequence[Params], questions: Sequence[Question]) -> list[list[list[float]]]:
         """See `Answers`. What all prompts begin with is read once for each child."""
         self._mixture.mix([self._weights(child) for child in children])
-        prompts = [self._ids(self._template.render([Turn("user", q.text)], prompt=True)) for q in questions]
+        prompts = [self._ids(self._template.render(prompt(q), prompt=True)) for q in questions]
         texts = [[self._ids(choice) for choice in q.choices] for q in questions]
         shared = common(prompts) if self._keeps and len(prompts) > 1 else 0
         pasts: list[Past | None] = [None] * len(children)

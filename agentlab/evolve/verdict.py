@@ -62,7 +62,7 @@ def verdict(
     children = _children(config, state, events)
     result = EvolveResult(
         sentence=sentence(standings, control),
-        remarks=[*_remarks(config, evolved, control), *silent(models)],
+        remarks=[*_remarks(config, questions, evolved, control), *silent(models)],
         winner=evolved.trial.id,
         train=len(questions.train),
         test=len(questions.test),
@@ -168,12 +168,16 @@ def _overall(control: Control) -> str:
     return "One search of each kind tells nothing of other seeds; --control full repeats both."
 
 
-def _remarks(config: EvolveConfig, evolved: Contender, control: Control) -> list[str]:
+def _remarks(config: EvolveConfig, questions: Split, evolved: Contender, control: Control) -> list[str]:
     found = []
     if evolved.trial.number < config.starts:
         found.append(
             f"No child was better on the train questions than {evolved.trial.id}, which was there before the search "
             f"({evolved.trial.proposal.source} {evolved.trial.proposal.note})."
+        )
+    if questions.unknown:
+        found.append(
+            f"What {', '.join(questions.unknown)} learnt from is not known here, so its questions may be among these."
         )
     if control.note:
         found.append(control.note)
