@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentlab.errors import UnknownNameError, UsageError
-from agentlab.lora.operators import OPERATORS
+from agentlab.lora.operators import MUTATIONS, OPERATORS
 
 from .options import from_here, screen_of, with_output
 
@@ -20,7 +20,7 @@ app = typer.Typer(help="List, inspect, compare, blend, merge and export LoRA ada
 
 _NAME = "A name that `agentlab adapters list` shows, or a path with a slash."
 _FORMATS = ("gguf", "peft")
-_METHODS = f"{', '.join(OPERATORS.table)}, or one that a package brings."
+_METHODS = f"{', '.join(name for name in OPERATORS.table if name not in MUTATIONS)}, or one that a package brings."
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help=_NAME)]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not be there.")]

@@ -8,11 +8,13 @@ from pydantic import Field
 from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.llm.config import LLMConfig
+from agentlab.lora.operators import OPERATORS
 from agentlab.runs.measured import Basis
 from agentlab.search.arms import ArmName
 from agentlab.train.config import Figures
 
 MOST_POPULATION = 64
+_BREEDERS = ("ga", "one-plus-lambda", "map-elites", "random")  # they need no numbers
 
 
 class TasksConfig(StrictModel):
@@ -32,8 +34,14 @@ class TasksConfig(StrictModel):
 class GenomeConfig(StrictModel):
     """What a child is made of."""
 
-    kind: Literal["coefficients"] = Field(
-        "coefficients", description="coefficients: a weight for each parent, group of layers and type of module."
+    kind: Literal["coefficients", "deltas"] = Field(
+        "coefficients",
+        description="coefficients: a weight for each parent, group of layers and type of module; deltas: adapters, "
+        "made of two others by crossover or of one by mutation.",
+    )
+    rank: int | None = Field(None, ge=1, le=1024, description="Of deltas; null is the largest of the parents.")
+    operators: tuple[str, ...] = Field(
+        ("sum", "svd-cross", "values", "rotate"), min_length=1, max_length=16, description="What makes deltas."
     )
     groups: int = Field(2, ge=1, le=16, description="Groups of neighbouring layers with weights of their own.")
     low: float = Field(0.0, ge=-4, le=0, description="Smallest weight.")
@@ -65,7 +73,7 @@ class EvolveConfig(StrictModel):
     )
     tasks: TasksConfig = Field(TasksConfig(), description="What a child has to be good at.")
     genome: GenomeConfig = Field(GenomeConfig(), description="What a child is made of.")
-    algorithm: ArmName = Field("random", description="Who breeds.")
+    algorithm: ArmName = Field("cma-es", description="Who breeds; random is the control itself.")
     population: Annotated[int, Field(ge=2, le=MOST_POPULATION)] = Field(
         16, description="Children of a generation, scored in the same batches."
     )
@@ -90,6 +98,10 @@ class EvolveConfig(StrictModel):
             yield ("parents",), "a parent is named twice"
         if self.population < self.starts:
             yield ("population",), f"generation 0 holds {self.starts} that all searches share: parents, blend, base"
+        if unknown := sorted(set(self.genome.operators) - (set(OPERATORS.names) - {"concat"})):
+            yield ("genome", "operators"), f"no operator that keeps a rank is called {', '.join(unknown)}"
+        if self.genome.kind == "deltas" and self.algorithm not in _BREEDERS:
+            yield ("algorithm",), f"{self.algorithm} searches numbers; deltas are bred by {', '.join(_BREEDERS)}"
         if self.race.first is not None and self.race.first > self.tasks.train:
             yield ("race", "first"), f"there are {self.tasks.train} questions (tasks.train)"
         if self.max_items < self.population * self.tasks.train:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentlab.errors import UsageError
 from agentlab.evolve.config import GenomeConfig
@@ -13,6 +14,14 @@ from agentlab.search.types import Params, Proposal
 PARENT, BLEND, BASE = "parent", "blend", "base"  # sources of the first trials
 _LAYER = re.compile(r"\.(\d+)\.(\w+)")  # number and part of a layer: `layers.3.self_attn.q_proj`
 _MOST = 64  # numbers of a child
+
+
+class Child(NamedTuple):
+    """One child of a search, which is the main one of the run if its name is empty."""
+
+    search: str
+    number: int
+    params: Params
 
 
 @dataclass(frozen=True, slots=True)

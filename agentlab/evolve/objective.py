@@ -9,10 +9,11 @@ import numpy as np
 
 from agentlab.evolve.config import RaceConfig
 from agentlab.evolve.data import places, set_of
+from agentlab.evolve.genome import Child
 from agentlab.evolve.scoring import Answers
 from agentlab.search.types import Params, TrialResult
 from agentlab.stats.intervals import paired_interval
-from agentlab.study.state import Candidate
+from agentlab.study.state import Candidate, number_of
 from agentlab.tasks.questions import Question
 
 _RACE = 5  # stream of the generator, apart from those of a study
@@ -25,6 +26,7 @@ class TrainSplit:
 
     Attributes:
         best_parent: the kept result of generation 0 that a child is held against; None while there is none.
+        search: its name; empty for the main one.
         known: what another search of the run has measured of these children; they are not asked again.
     """
 
@@ -32,6 +34,7 @@ class TrainSplit:
     questions: Sequence[Question]
     race: RaceConfig
     best_parent: Callable[[], TrialResult | None]
+    search: str = ""
     known: Callable[[Params], TrialResult | None] = lambda _: None
 
     def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
@@ -46,7 +49,8 @@ class TrainSplit:
         running, seen, seconds = list(batch), 0, dict[str, float]()
         for stop in self._stops(parent):
             questions = self.questions[seen:stop]
-            for each, told in zip(running, self.answers.answer([c.params for c in running], questions), strict=True):
+            children = [Child(self.search, number_of(each.name), each.params) for each in running]
+            for each, told in zip(running, self.answers.answer(children, questions), strict=True):
                 chances[each.name] += told
             seen, spent = stop, (time.perf_counter() - began) / max(1, len(running))
             began = time.perf_counter()

@@ -3,6 +3,7 @@
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
 from agentlab.evolve.genome import Coefficients
+from agentlab.evolve.recipes import Recipes
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.document import Block, Document, Table
 from agentlab.search.types import meaning
@@ -15,7 +16,7 @@ class EvolvePlan(Document):
     base: str
     imports: bool
     genome: str
-    weights: list[str]
+    searched: list[str]
     algorithm: str
     population: int
     train: int
@@ -46,16 +47,17 @@ class EvolvePlan(Document):
         return [Table(("plan", ""), rows)]
 
 
-def plan_of(config: EvolveConfig, base: BaseFile, genome: Coefficients, questions: Split) -> EvolvePlan:
+def plan_of(config: EvolveConfig, base: BaseFile, genome: Coefficients | Recipes, questions: Split) -> EvolvePlan:
     """The plan of a checked config."""
-    weights = list(genome.space.parameters)
+    searched = list(genome.space.parameters)
+    deltas = f"an adapter, by {', '.join(config.genome.operators)}"
     models = [f"{name} ({config.llm.models[name].id})" for name in config.llm.candidates("evolve.propose")]
     return EvolvePlan(
         parents=list(genome.parents),
         base=str(base.path.name),
         imports=not base.path.is_dir(),
-        genome=f"{len(weights)} weights",
-        weights=weights,
+        genome=deltas if isinstance(genome, Recipes) else f"{len(searched)} weights",
+        searched=searched,
         algorithm=f"{config.algorithm} ({meaning(config.algorithm)})",
         population=config.population,
         train=len(questions.train),

@@ -10,7 +10,8 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when an adapter is written
 
 from agentlab.errors import UsageError
-from agentlab.evolve.genome import Coefficients
+from agentlab.evolve.children import Children
+from agentlab.evolve.genome import BASE, Child, Coefficients
 from agentlab.lora.anatomy import Tell
 from agentlab.lora.blend import Truncated, concatenate, kept_energy
 from agentlab.lora.card import CARD_FILE, read_card
@@ -22,6 +23,7 @@ from agentlab.lora.writing import derive
 from agentlab.runs.atomic import write_json
 from agentlab.runs.document import Block, Document, Text
 from agentlab.search.types import Params
+from agentlab.study.state import run_id
 
 
 class Exported(Document):
@@ -77,6 +79,16 @@ def export(
 
         derive(parents, out, rank, operator, any_base=True, finish=finish)
     return Exported(path=str(out), child=child, rank=rank, kept=1.0)
+
+
+def export_recipe(children: Children, child: Child, out: Path, more: Mapping[str, Any]) -> Exported:
+    """Make a child of a recipe where it is to lie. Arguments and errors: see `export` and `Children.folder`."""
+    if child.number < children.parents or child.params["operator"] == BASE:
+        raise UsageError(f"{run_id(child.number)} is a parent or the base.", hint="Name a child with --id.")
+    children.make(child, out, more)
+    with Adapter(out) as adapter:
+        rank = max(module.rank for module in adapter.modules.values())
+    return Exported(path=str(out), child=run_id(child.number), rank=rank, kept=read_card(out).blend.kept or 0.0)
 
 
 class Crossed(Document):

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from agentlab import machine
@@ -17,9 +18,10 @@ from agentlab.errors import (
 )
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split, lessons, split
-from agentlab.evolve.genome import Coefficients
+from agentlab.evolve.genome import Child, Coefficients
 from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
+from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.report import write_evolve_report
 from agentlab.evolve.result import ANSWERED, EVOLVED, GENERATION, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
@@ -32,7 +34,6 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import Event, noted, require_unchanged
 from agentlab.runs.journal import read_events
 from agentlab.runs.run import Outcome, Run
-from agentlab.search.types import Params
 from agentlab.study.state import rebuild
 from agentlab.tasks.questions import Question, digest, jsonl
 from agentlab.train.adapter_base import check_fit
@@ -54,7 +55,7 @@ class EvolveExperiment:
     context: Context
     base: BaseFile
     parents: Mapping[str, Path]
-    genome: Coefficients
+    genome: Coefficients | Recipes
     questions: Split
 
     def plan(self) -> EvolvePlan:
@@ -87,7 +88,7 @@ class EvolveExperiment:
             searches = Searches(self.config, self.genome, self.questions, run, answers, router, context.stop.check)
             searches.hold()
             contenders = searches.scored()
-            result, outcome = verdict(self.config, self.questions, run.events, contenders, router.usage)
+            result, outcome = verdict(self.config, self.genome, self.questions, run.events, contenders, router.usage)
         run.write_json(
             "lineage.json", {"winner": result.winner, "children": [row.model_dump() for row in result.trials]}
         )
@@ -128,14 +129,22 @@ class EvolveExperiment:
             yield _Late(lambda: stack.enter_context(self._opened(run, tell)))
 
     @contextmanager
-    def _opened(self, run: Run, tell: Any) -> Iterator["Answers"]:
-        from agentlab.evolve.scoring import opened
+    def _opened(self, run: Run, tell: "Callable[[int], object]") -> Iterator["Answers"]:
+        from agentlab.evolve.children import Children
+        from agentlab.evolve.scoring import weighted, written
 
         if self.base.source is not None:
             run.stream("base.importing", self.base.name)
         path = imported(self.base)
         run.stream("base.loading", self.base.name)
-        with opened(path, list(self.parents.values()), self.genome.weights, self.config.dtype, tell) as population:
+        parents, genome, dtype = list(self.parents.values()), self.genome, self.config.dtype
+        if isinstance(genome, Coefficients):
+            with weighted(path, parents, genome.weights, dtype, tell) as population:
+                yield population
+            return
+        root = run.folder.folder("children").path
+        children = Children(root, parents, genome, self.config.seed, lambda: run.events)
+        with written(path, children.folder, dtype, tell) as population:
             yield population
 
 
@@ -149,7 +158,7 @@ class _Late:
     def _there(self) -> "Answers":
         return self._come()
 
-    def answer(self, children: Sequence[Params], questions: Sequence[Question]) -> list[list[list[float]]]:
+    def answer(self, children: Sequence[Child], questions: Sequence[Question]) -> list[list[list[float]]]:
         return self._there.answer(children, questions)
 
 
@@ -167,7 +176,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     learnt, unknown = lessons(parents, context.workspace)
     questions = split(config.tasks, config.seed, context.workspace, learnt)
     modules = check_fit(parents.values(), None if base.source else base.path)
-    genome = Coefficients.of(list(parents), modules, config.genome)
+    genome = _genome(config, parents, modules)
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
     _see_sealed(config, events, questions)
     with Router(config.llm, env=context.env, workspace=context.workspace) as router:
@@ -177,6 +186,12 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
             error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
             raise
     return EvolveExperiment(config, context, base, parents, genome, replace(questions, unknown=tuple(unknown)))
+
+
+def _genome(config: EvolveConfig, parents: Mapping[str, Path], modules: Sequence[str]) -> Coefficients | Recipes:
+    if config.genome.kind == "deltas":
+        return Recipes(tuple(parents), config.population, config.genome)
+    return Coefficients.of(list(parents), modules, config.genome)
 
 
 def _see_sealed(config: EvolveConfig, events: Sequence[Event], questions: Split) -> None:
@@ -239,7 +254,8 @@ def exported(
         UsageError: no winner is named yet, or `out` is there.
         RunMismatchError: a parent is not what it was.
     """
-    from agentlab.evolve.product import export
+    from agentlab.evolve.children import Children
+    from agentlab.evolve.product import export, export_recipe
 
     parents = _parents(config, context)
     _see_parents(parents, events)
@@ -250,13 +266,15 @@ def exported(
     if named not in trials:
         raise UnknownNameError("child", named, list(trials))
     trial, base = trials[named], find_base(config.base, context.workspace)
-    genome = Coefficients.of(
-        list(parents), check_fit(parents.values(), None if base.source else base.path), config.genome
-    )
+    genome = _genome(config, parents, check_fit(parents.values(), None if base.source else base.path))
     place = out or context.workspace.adapters / f"gen_{trial.number // config.population:04d}" / named
     metrics = dict(trial.result.metrics) if trial.result else {}
     terms: Mapping[str, Any] = next(
         (e.data["terms"][named] for e in events if e.type == GENERATION and named in e.data["terms"]), {}
     )
     more = {"run": run, "seed": config.seed, "fitness": {**terms, "sets": metrics.get("sets", {})}}
-    return export(genome, parents, named, trial.proposal.params, place, tell, more)
+    if isinstance(genome, Coefficients):
+        return export(genome, parents, named, trial.proposal.params, place, tell, more)
+    with TemporaryDirectory(dir=context.workspace.root) as scratch:
+        children = Children(Path(scratch), list(parents.values()), genome, config.seed, lambda: events)
+        return export_recipe(children, Child("", trial.number, trial.proposal.params), place, more)

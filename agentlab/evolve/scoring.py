@@ -4,67 +4,70 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch  # noqa: TID253 - reached lazily, when a population answers
 
+from agentlab.evolve.genome import Child
 from agentlab.hf.likelihood import Choice, likelihoods
 from agentlab.hf.packed import packed
 from agentlab.hf.prefill import Past, Prompt, common, read, slides, unmergeable
 from agentlab.lora.mixture import Mixture, Weights
 from agentlab.lora.reading import Adapter
+from agentlab.lora.rowwise import Rowwise
+from agentlab.lora.stacked import BASE
 from agentlab.search.types import Params
 from agentlab.tasks.questions import Question
 from agentlab.tasks.splits import prompt
-from agentlab.train.base import load_base, quietly
+from agentlab.train.base import Base, load_base
 from agentlab.train.chat_template import ChatTemplate
 from agentlab.train.config import Figures
+from agentlab.train.scoring import applied
 
 _SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = 128  # questions between two words of progress
 
 Tell = Callable[[int], object]
+Place = Callable[[Sequence[Child]], Sequence[int]]
 
 
 class Answers(Protocol):
     """Who answers for children."""
 
-    def answer(self, children: Sequence[Params], questions: Sequence[Question]) -> list[list[list[float]]]:
+    def answer(self, children: Sequence[Child], questions: Sequence[Question]) -> list[list[list[float]]]:
         """Of every child, for every question, the probability of each choice."""
         ...
 
 
 class Population:
-    """Children as weighted sums of their parents, on one load of the base. See `opened`."""
+    """Children on one load of the base. See `weighted` and `written`."""
 
-    def __init__(
-        self, model: Any, tokenizer: Any, mixture: Mixture, weights: Callable[[Params], Weights], tell: Tell
-    ) -> None:
-        self._model, self._tokenizer, self._template = model, tokenizer, ChatTemplate(tokenizer)
-        self._mixture, self._weights, self._tell = mixture, weights, tell
-        self._keeps = unmergeable(model) is None and not slides(model)
+    def __init__(self, base: Base, adapters: Rowwise, place: Place, tell: Tell) -> None:
+        """`place` puts children among the adapters of the base, and says where each of them is."""
+        self._model, self._tokenizer, self._template = base.model, base.tokenizer, ChatTemplate(base.tokenizer)
+        self._adapters, self._place, self._tell = adapters, place, tell
+        self._keeps = unmergeable(base.model) is None and not slides(base.model)
 
     @torch.inference_mode()
-    def answer(self, children: Sequence[Params], questions: Sequence[Question]) -> list[list[list[float]]]:
+    def answer(self, children: Sequence[Child], questions: Sequence[Question]) -> list[list[list[float]]]:
         """See `Answers`. What all prompts begin with is read once for each child."""
-        self._mixture.mix([self._weights(child) for child in children])
+        places = self._place(children)
         prompts = [self._ids(self._template.render(prompt(q), prompt=True)) for q in questions]
         texts = [[self._ids(choice) for choice in q.choices] for q in questions]
         shared = common(prompts) if self._keeps and len(prompts) > 1 else 0
         pasts: list[Past | None] = [None] * len(children)
         if shared >= _SHARED:
-            places = range(len(children))
-            _, past = read(self._model, self._mixture, places, [prompts[0][:shared]] * len(places), multiple=1)
-            pasts = [past.row(place) for place in places]
+            _, past = read(self._model, self._adapters, places, [prompts[0][:shared]] * len(places), multiple=1)
+            pasts = [past.row(row) for row in range(len(places))]
         asked = [
-            Choice(Prompt(child, tokens, past, shared if past else 0), choices)
-            for child, past in enumerate(pasts)
+            Choice(Prompt(place, tokens, past, shared if past else 0), choices)
+            for place, past in zip(places, pasts, strict=True)
             for tokens, choices in zip(prompts, texts, strict=True)
         ]
         found: list[list[float]] = []
         for start in range(0, len(asked), _AT_ONCE):
             some = asked[start : start + _AT_ONCE]
-            for each, told in zip(some, likelihoods(self._model, self._mixture, some), strict=True):
+            for each, told in zip(some, likelihoods(self._model, self._adapters, some), strict=True):
                 found.append(_chances([one.total / len(t) for one, t in zip(told, each.texts, strict=True)]))
             self._tell(len(some))
         return [found[start : start + len(questions)] for start in range(0, len(found), len(questions))]
@@ -82,13 +85,13 @@ def _chances(means: Sequence[float]) -> list[float]:
 
 
 @contextmanager
-def opened(
+def weighted(
     path: Path, parents: Sequence[Path], weights: Callable[[Params], Weights], dtype: Figures, tell: Tell
 ) -> Iterator[Population]:
-    """A population on a checkpoint folder, inside the `with` block.
+    """Children as weighted sums of their parents, inside the `with` block; none of them is written.
 
     Args:
-        path: the folder.
+        path: the base's checkpoint folder.
         parents: adapters of it.
         weights: of each module, what a child takes of its parents.
         dtype: that the base computes in.
@@ -99,9 +102,34 @@ def opened(
     """
     with ExitStack() as stack:
         adapters = [stack.enter_context(Adapter(parent)) for parent in parents]
-        base = load_base(path, "fp32" if dtype == "float32" else "bf16", "sdpa")
-        with quietly():
-            mixture = Mixture(adapters, base.model.device, torch.float32, any_base=True)
+        base = _base(path, dtype)
+        mixture = Mixture(adapters, base.model.device, torch.float32, any_base=True)
+
+        def place(children: Sequence[Child]) -> Sequence[int]:
+            mixture.mix([weights(child.params) for child in children])
+            return range(len(children))
+
         stack.enter_context(mixture.installed(base.model))
         stack.enter_context(packed(base.model))
-        yield Population(base.model, base.tokenizer, mixture, weights, tell)
+        yield Population(base, mixture, place, tell)
+
+
+@contextmanager
+def written(path: Path, folder: Callable[[Child], Path | None], dtype: Figures, tell: Tell) -> Iterator[Population]:
+    """Children as adapter folders, of which None is the base alone. Arguments and errors: see `weighted`."""
+    base = _base(path, dtype)
+    with applied(base, [], dtype, any_base=True) as adapters:
+        held: list[int] = []
+
+        def place(children: Sequence[Child]) -> Sequence[int]:
+            folders = [folder(child) for child in children]
+            for known in held:
+                adapters.drop(known)
+            held[:] = [BASE if each is None else adapters.put(each) for each in folders]
+            return held
+
+        yield Population(base, adapters, place, tell)
+
+
+def _base(path: Path, dtype: Figures) -> Base:
+    return load_base(path, "fp32" if dtype == "float32" else "bf16", "sdpa")

@@ -4,21 +4,24 @@ Every search has its own seed and budget; the first trials are common to all. Wh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import AgentlabError
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
 from agentlab.evolve.fitness import Judge, Terms
-from agentlab.evolve.genome import PARENT, Coefficients
+from agentlab.evolve.genome import PARENT, Child, Coefficients
+from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.result import EVOLVED, GENERATION, OPENED, RANDOM, SCORED, WORDS
 from agentlab.evolve.verdict import Contender
 from agentlab.runs.branch import Branch
 from agentlab.runs.events import noted
 from agentlab.runs.run import Run
+from agentlab.search.arms import ARMS
 from agentlab.search.screen import Rules
-from agentlab.search.types import TrialResult
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Proposer, Trial, TrialResult
 from agentlab.study.evaluator import Items
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from agentlab.evolve.scoring import Answers
     from agentlab.llm.router import Router
 
+_LEVELS = 5  # of the share of right answers, which tell niches apart
+
 
 class Searches:
     """The searches of a run: the one it is about, random search at the same cost, and further pairs of them."""
@@ -36,7 +41,7 @@ class Searches:
     def __init__(
         self,
         config: EvolveConfig,
-        genome: Coefficients,
+        genome: Coefficients | Recipes,
         questions: Split,
         run: Run,
         answers: "Answers",
@@ -53,6 +58,7 @@ class Searches:
             self._config.population,
         )
         self.winners: dict[str, TrialState] = {}  # by the name of the search
+        self._branches: dict[str, str] = {}  # under which names their events lie
 
     def hold(self) -> None:
         """Hold the searches that are not over, and name their winners."""
@@ -75,6 +81,7 @@ class Searches:
         finally:
             study.executor.close()
         self.winners[name] = self._winner(state)
+        self._branches[name] = run.name if isinstance(run, Branch) else ""
         return state
 
     def _setup(self, arm: str) -> Setup:
@@ -90,7 +97,21 @@ class Searches:
             check=self._check,
             router=self._router,
             seen=self._judge.seen,
+            arm=self._arm,
         )
+
+    def _arm(self, name: str, space: SearchSpace, seed: int) -> Proposer:
+        """The algorithm of that name with our generations; niches of MAP-Elites are what a child is good at."""
+
+        def good_at(trial: Trial) -> tuple[int, ...]:
+            return tuple(int(_LEVELS * share) for share in trial.result.metrics["sets"].values())
+
+        proposer: Any = ARMS.load(name)(name, space, seed)
+        ours: dict[str, object] = {"population": self._config.population, "descriptor": good_at}
+        if isinstance(self._genome, Recipes):
+            ours["genome"] = self._genome
+        known = [field.name for field in fields(proposer)] if is_dataclass(proposer) else []
+        return replace(proposer, **{key: ours[key] for key in known if key in ours})  # type: ignore[no-any-return] # a proposer
 
     def _executor(self, run: Run | Branch) -> TrialExecutor:
         from agentlab.evolve.objective import TrainSplit
@@ -108,6 +129,7 @@ class Searches:
             self._questions.train,
             self._config.race,
             best_parent,
+            run.name if isinstance(run, Branch) else "",
             lambda params: known.get(space.key(params)),
         )
         return LocalExecutor(objective, self._config.population)
@@ -150,7 +172,8 @@ class Searches:
             from agentlab.evolve.objective import marked
 
             questions = self._questions.test
-            told = self._answers.answer([trial.proposal.params for trial in named.values()], questions)
+            children = [Child(self._branches.get(name, ""), t.number, t.proposal.params) for name, t in named.items()]
+            told = self._answers.answer(children, questions)
             marks = [list(map(int, marked(each, questions))) for each in told]
             self._run.emit(SCORED, marks=dict(zip(named, marks, strict=True)))
         found = noted(self._run.events, SCORED)["marks"]

@@ -9,8 +9,9 @@ import numpy as np
 
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
-from agentlab.evolve.genome import BLEND, PARENT
+from agentlab.evolve.genome import BLEND, PARENT, Coefficients
 from agentlab.evolve.lineage import parents_in
+from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.result import (
     EVOLVED,
     GENERATION,
@@ -48,7 +49,12 @@ class Contender:
 
 
 def verdict(
-    config: EvolveConfig, questions: Split, events: Sequence[Event], contenders: Sequence[Contender], usage: Usage
+    config: EvolveConfig,
+    genome: Coefficients | Recipes,
+    questions: Split,
+    events: Sequence[Event],
+    contenders: Sequence[Contender],
+    usage: Usage,
 ) -> tuple[EvolveResult, Outcome]:
     """The result of a run whose sealed split is scored."""
     state = rebuild(events)
@@ -59,7 +65,7 @@ def verdict(
     control = _control(config, found, pairs, int(state.spent("items")))
     agent, note = light_control(state.trials, config.seed, config.algorithm, WORDS)
     models = model_rows(events, WORDS)
-    children = _children(config, state, events)
+    children = _children(config, genome, state, events)
     result = EvolveResult(
         sentence=sentence(standings, control),
         remarks=[*_remarks(config, questions, evolved, control), *silent(models)],
@@ -184,17 +190,27 @@ def _remarks(config: EvolveConfig, questions: Split, evolved: Contender, control
     return found
 
 
-def _children(config: EvolveConfig, state: StudyState, events: Sequence[Event]) -> list[ChildRow]:
+def _children(
+    config: EvolveConfig, genome: Coefficients | Recipes, state: StudyState, events: Sequence[Event]
+) -> list[ChildRow]:
     terms = {
         name: each
         for event in events
         if event.type == GENERATION and "/" not in event.id
         for name, each in event.data["terms"].items()
     }
-    return [_child(trial, config, terms.get(trial.id, {})) for trial in state.trials]
+    return [_child(trial, config, genome, terms.get(trial.id, {})) for trial in state.trials]
 
 
-def _child(trial: TrialState, config: EvolveConfig, terms: Mapping[str, Any]) -> ChildRow:
+def _bred_from(trial: TrialState, genome: Coefficients | Recipes) -> list[int]:
+    if isinstance(genome, Recipes):
+        return genome.bred_from(trial.proposal.params, trial.number)
+    return parents_in(trial.proposal.note)
+
+
+def _child(
+    trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes, terms: Mapping[str, Any]
+) -> ChildRow:
     metrics = trial.result.metrics if trial.result else {}
     return ChildRow(
         id=trial.id,
@@ -202,7 +218,7 @@ def _child(trial: TrialState, config: EvolveConfig, terms: Mapping[str, Any]) ->
         source=trial.proposal.source,
         arm=trial.arm,
         note=trial.proposal.note,
-        parents=[run_id(number) for number in parents_in(trial.proposal.note)],
+        parents=[run_id(number) for number in _bred_from(trial, genome)],
         error=trial.value,
         accuracy=metrics.get("accuracy"),
         items=metrics.get("items", 0),

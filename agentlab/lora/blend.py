@@ -44,6 +44,7 @@ class Recipe:
         rank: of the child.
         density: share of entries that are kept, for operators that thin out; None for the others.
         seed: of what an operator draws, with each module's name.
+        step: by what share of its norm a mutation changes a module; None for the others.
     """
 
     method: str
@@ -51,12 +52,19 @@ class Recipe:
     rank: int
     density: float | None
     seed: int
+    step: float | None = None
 
     @property
     def share(self) -> float:
         """The density of an operator that thins out."""
         assert self.density is not None
         return self.density
+
+    @property
+    def relative(self) -> float:
+        """The step of a mutation."""
+        assert self.step is not None
+        return self.step
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +76,14 @@ class Operator:
         pair: it takes two parents, and their weights are shares of one.
         thins: it keeps a share of the entries, the recipe's density.
         adds_ranks: its child has the sum of the parents' ranks.
+        alone: it takes one parent, and changes it by the recipe's step.
     """
 
     combine: Callable[[Sequence[Delta], Recipe, torch.Generator], Truncated]
     pair: bool = False
     thins: bool = False
     adds_ranks: bool = False
+    alone: bool = False
 
 
 def kept_energy(parts: Sequence[Truncated]) -> float:

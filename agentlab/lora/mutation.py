@@ -5,13 +5,14 @@ a step says by what share of its Frobenius norm a delta is to change, and every 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch  # noqa: TID253 - reached lazily, when adapters are mutated
 
 from agentlab.errors import UsageError
 from agentlab.lora import geometry
-from agentlab.lora.blend import check_rank, concatenate
+from agentlab.lora.blend import Operator, Recipe, Truncated, check_rank, concatenate, truncate
 from agentlab.lora.delta import Delta
 from agentlab.lora.spectrum import Spectrum, decompose
 
@@ -118,3 +119,18 @@ def _check(relative: float) -> None:
         raise UsageError(
             f"A mutation of {relative} times the norm is outside 0 to {_LARGEST:g}.", hint="0.05 is a common step."
         )
+
+
+def _values(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+    return truncate(mutate_values(deltas[0], recipe.relative, generator).delta, recipe.rank)
+
+
+def _rotate(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+    return truncate(rotate(truncate(deltas[0], recipe.rank).delta, recipe.relative, generator).delta, recipe.rank)
+
+
+def _directions(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+    return truncate(new_directions(deltas[0], recipe.relative, 1, recipe.rank, generator).delta, recipe.rank)
+
+
+VALUES, ROTATE, DIRECTIONS = (Operator(change, alone=True) for change in (_values, _rotate, _directions))

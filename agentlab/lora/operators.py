@@ -1,6 +1,7 @@
-"""The operators that combine adapters, by the names of `adapters blend --method`: loaded when one is asked for.
+"""The operators that make an adapter of others, by name: loaded when one is asked for.
 
-Adding one is a file with an `Operator` and a line here, or a package with an entry point in the group.
+`adapters blend --method` knows those that combine several. Adding one is a file with an `Operator` and a line here, or
+a package with an entry point in the group.
 """
 
 from typing import TYPE_CHECKING
@@ -22,5 +23,9 @@ OPERATORS: "Registry[Operator]" = Registry(
         "ties": "agentlab.lora.sparse:TIES",
         "dare": "agentlab.lora.sparse:DARE",
         "svd-cross": "agentlab.lora.crossover:SVD_CROSS",
+        "values": "agentlab.lora.mutation:VALUES",
+        "rotate": "agentlab.lora.mutation:ROTATE",
+        "directions": "agentlab.lora.mutation:DIRECTIONS",
     },
 )
+MUTATIONS = ("values", "rotate", "directions")  # of one adapter; the others combine several

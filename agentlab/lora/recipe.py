@@ -42,6 +42,7 @@ def plan(
     rank: int | None = None,
     density: float | None = None,
     seed: int = 0,
+    step: float | None = None,
 ) -> Recipe:
     """Fill in what was left open, and refuse what cannot be: equal weights, the parents' largest rank, density 0.5.
 
@@ -51,7 +52,9 @@ def plan(
         DataError: a module has different shapes in two parents.
     """
     operator = OPERATORS.load(method)
-    if len(parents) < 2:
+    if operator.alone != (step is not None) or (operator.alone and len(parents) != 1):
+        raise UsageError(f"{method} takes {'one adapter and a step' if operator.alone else 'no step'}.")
+    if len(parents) < 2 and not operator.alone:
         raise UsageError("A blend needs two adapters at least.", hint="Name them one after the other.")
     shares = tuple(weights) if weights is not None else (1 / len(parents),) * len(parents)
     _check_weights(method, shares, len(parents), pair=operator.pair)
@@ -67,10 +70,18 @@ def plan(
     check_rank(wanted)
     if wanted > MOST_RANK:
         raise UsageError(f"A rank of {wanted} is more than the {MOST_RANK} that an adapter can have.")
-    return Recipe(method, shares, wanted, (density or _DENSITY) if operator.thins else None, seed)
+    return Recipe(method, shares, wanted, (density or _DENSITY) if operator.thins else None, seed, step)
 
 
-def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, any_base: bool = False) -> Blended:
+def blend(
+    parents: Sequence[Adapter],
+    recipe: Recipe,
+    out: Path,
+    tell: Tell,
+    *,
+    any_base: bool = False,
+    more: Mapping[str, Any] | None = None,
+) -> Blended:
     """Write the child of some adapters with its card, whole or not at all.
 
     Args:
@@ -79,6 +90,7 @@ def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, 
         out: the folder to make.
         tell: called before each module.
         any_base: combine adapters of different base models, if their matrices have the same shapes.
+        more: further parts of the card.
 
     Raises:
         UsageError: the parents belong to different base models, or `out` exists.
@@ -100,7 +112,7 @@ def blend(parents: Sequence[Adapter], recipe: Recipe, out: Path, tell: Tell, *, 
 
     def finish(folder: Path) -> None:
         settings = {key: value for key, value in asdict(recipe).items() if key != "weights" and value is not None}
-        card = card_of(out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)})
+        card = card_of(out.name, parents, recipe.weights, {**settings, "kept": kept_energy(parts)}, **(more or {}))
         write_json(folder / CARD_FILE, card)
 
     derive(parents, out, recipe.rank, operator, any_base=same, finish=finish)

@@ -8,6 +8,7 @@ from agentlab.runs.document import number
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.study.events import Branched, Decision, Proposed, Reason, Repeat, read, results
+from agentlab.study.state import number_of
 from agentlab.study.words import Words
 
 
@@ -51,7 +52,7 @@ def _decision(name: str, told: Decision, data: Mapping[str, Any], words: Words) 
 
 def _judged(name: str) -> int | None:
     """How many trials are done with this one. A study beside the main one does not move the bar."""
-    return None if "/" in name else int(name.rpartition("_")[2]) + 1
+    return None if "/" in name else number_of(name) + 1
 
 
 def _call(name: str, data: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Run
-from agentlab.search.arms import ARMS
+from agentlab.search.arms import ARMS, Arm
 from agentlab.search.llm_proposer import LLMProposer
 from agentlab.search.screen import Rules, ScreenedProposer
 from agentlab.search.types import Proposal, Trial
@@ -24,7 +24,8 @@ class Setup:
     """What a capability brings. `base` is the classical arm, and `options` how many of its offers a small model sees.
 
     `evaluator` is told the language model that may be asked, None in a study without the agent, and a scope for its
-    calls. `check` raises where a signal asked to stop. `starts` and `seen`: see `Study`.
+    calls. `check` raises where a signal asked to stop. `starts` and `seen`: see `Study`. `arm` makes the
+    classical one, where that of the table is not what is wanted.
     """
 
     words: Words
@@ -39,13 +40,15 @@ class Setup:
     options: int = 2
     reviewer: Reviewer | None = None
     seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
+    arm: Arm | None = None
 
     def study(
         self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
     ) -> Study:
         """The study of a run, or in a branch one beside it with a budget of its own. Close its executor at the end."""
         scope, words = f"{run.name}/" if isinstance(run, Branch) else "", self.words
-        base = ScreenedProposer(ARMS.load(self.base)(self.base, self.rules.space, seed), self.rules)
+        arm = self.arm or ARMS.load(self.base)
+        base = ScreenedProposer(arm(self.base, self.rules.space, seed), self.rules)
         router = self.router if agent else None
         asking = None
         if router is not None and router.available(words.propose):

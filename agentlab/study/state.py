@@ -19,6 +19,11 @@ def run_id(number: int) -> str:
     return f"run_{number:04d}"
 
 
+def number_of(name: str) -> int:
+    """7 of `run_0007` and of `run_0007-r1`: the trial that a measurement is of."""
+    return int(name.removeprefix("run_").partition("-")[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A configuration to measure once. The `turn` picks the seed: turn 0 is the study's own.

@@ -62,7 +62,7 @@ class Planted:
         return [[self._chances(child, question) for question in questions] for child in children]
 
     def _chances(self, child: Any, question: Any) -> list[float]:
-        weights = np.array(list(child.values()), dtype=float)
+        weights = np.array(list(child.params.values()), dtype=float)
         far = float(np.abs(weights - 0.4).mean())
         noise = np.random.default_rng([sum(map(ord, question.id)), int(1e4 * weights.sum())]).normal()
         far += 2 * (0.6 < weights[0] < 1)  # as no parent is

@@ -159,7 +159,7 @@ def test_a_fitness_that_is_no_number_is_a_failed_child(
     whole = Planted._chances
 
     def chances(self: Planted, child: Any, question: Any) -> list[float]:
-        return [broken] * 3 if next(iter(child.values())) == 1.0 else whole(self, child, question)
+        return [broken] * 3 if next(iter(child.params.values())) == 1.0 else whole(self, child, question)
 
     monkeypatch.setattr(Planted, "_chances", chances)
     with new_run(place, f"broken-{broken}") as run:

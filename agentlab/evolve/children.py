@@ -1,0 +1,88 @@
+"""Recipes as adapter folders below the run: made when they are first needed, and again if they are lost."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+from agentlab.evolve.genome import BASE, BLEND, Child
+from agentlab.evolve.recipes import Recipes
+from agentlab.lora.operators import MUTATIONS
+from agentlab.lora.reading import Adapter
+from agentlab.lora.recipe import blend, plan
+from agentlab.runs.events import Event, noted
+from agentlab.search.types import Params
+from agentlab.study.state import run_id
+
+
+class Children:
+    """The adapters of a run's children. What a folder holds follows from recipe and seed alone."""
+
+    def __init__(
+        self, root: Path, parents: Sequence[Path], genome: Recipes, seed: int, events: Callable[[], Sequence[Event]]
+    ) -> None:
+        """`events` are those of the run, which tell of earlier children; folders are made below `root`."""
+        self._root, self._parents, self._genome, self._seed, self._events = root, parents, genome, seed, events
+
+    def _recipe(self, search: str, number: int) -> Params:
+        """The recipe of an earlier child."""
+        name = f"{search}/{run_id(number)}" if search else run_id(number)
+        return cast("Params", noted(self._events(), "trial.proposed", name)["params"])
+
+    def folder(self, child: Child) -> Path | None:
+        """The adapter of a child; None for the base.
+
+        Raises:
+            UsageError, DataError: it cannot be made of its parents.
+            StorageError: the disk is full or not ours.
+        """
+        if child.number < len(self._parents):
+            return self._parents[child.number]
+        if child.params["operator"] == BASE:
+            return None
+        place = self._root / (child.search or "main") / run_id(child.number)
+        if not place.is_dir():
+            self.make(child, place)
+        return place
+
+    @property
+    def parents(self) -> int:
+        """How many there are; the first children are they."""
+        return len(self._parents)
+
+    def make(self, child: Child, out: Path, more: Mapping[str, Any] | None = None) -> None:
+        """Write the adapter of a child, and of those that it is bred from where they are lost.
+
+        Args:
+            child: no parent, and not the base.
+            out: the folder to make.
+            more: what its card says besides.
+        """
+        params, numbers = child.params, self._genome.bred_from(child.params, child.number)
+        named = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]
+        found = [self.folder(each) for each in named] if named else list(self._parents)
+        digest = hashlib.sha256(f"{self._seed}:{json.dumps(dict(params), sort_keys=True)}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+        with ExitStack() as stack:
+            adapters = [stack.enter_context(Adapter(each)) for each in found if each is not None]
+            largest = [max(m.rank for m in stack.enter_context(Adapter(p)).modules.values()) for p in self._parents]
+            rank = self._genome.config.rank or max(largest)
+            method = str(params["operator"])
+            if method == BLEND:
+                recipe = plan(adapters, "concat")
+            elif method in MUTATIONS:
+                recipe = plan(adapters, method, rank=rank, seed=seed, step=float(params["step"]))
+            else:
+                share = float(params["share"])
+                recipe = plan(adapters, method, weights=(1 - share, share), rank=rank, seed=seed)
+            blend(adapters, recipe, out, lambda *_: None, any_base=True, more=more)
+
+    def keep(self, some: Collection[Child]) -> None:
+        """Remove all folders but those of these children; what was removed can be made again."""
+        kept = {self._root / (each.search or "main") / run_id(each.number) for each in some}
+        for place in self._root.glob("*/*"):
+            if place not in kept:
+                shutil.rmtree(place)

@@ -1,0 +1,94 @@
+"""Children as recipes: an operator, whom it is applied to, and how. Pure; `children` makes adapters of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from agentlab.evolve.config import GenomeConfig
+from agentlab.evolve.genome import BASE, BLEND, PARENT
+from agentlab.lora.operators import MUTATIONS
+from agentlab.search.parameters import Categorical, Integer, Real
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Params, Proposal, Trial
+
+_MOST = 9_999  # numbers of trials; a larger one than there are begins again at 0
+_SMALLEST = 0.01  # step of a mutation
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The genome; implements `search.genome.Genome`. Whom a recipe names are earlier children by their numbers."""
+
+    parents: tuple[str, ...]
+    population: int
+    config: GenomeConfig
+
+    @property
+    def dimension(self) -> int:
+        """Numbers that a step changes: its size."""
+        return 1
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """What can be proposed; every point of it can be made."""
+        pairs = {"operator": self.pairs}
+        number = {"type": "int", "low": 0, "high": _MOST}
+        found: dict[str, Categorical | Integer | Real] = {
+            "operator": Categorical(type="categorical", choices=self.config.operators),
+            "first": Integer.model_validate(number),
+        }
+        if self.pairs:
+            found["second"] = Integer.model_validate({**number, "when": pairs})
+            found["share"] = Real.model_validate({"type": "float", "low": 0.0, "high": 1.0, "when": pairs})
+        if self.alone:
+            step = {"type": "float", "low": _SMALLEST, "high": 1.0, "log": True, "when": {"operator": self.alone}}
+            found["step"] = Real.model_validate(step)
+        return SearchSpace(found)
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Operators that take two."""
+        return tuple(name for name in self.config.operators if name not in MUTATIONS)
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """Operators that take one."""
+        return tuple(name for name in self.config.operators if name in MUTATIONS)
+
+    @property
+    def starts(self) -> Iterator[Proposal]:
+        """See `Coefficients.starts`."""
+        for place, parent in enumerate(self.parents):
+            yield Proposal({"operator": PARENT, "first": place}, PARENT, parent)
+        yield Proposal({"operator": BLEND, "first": 0}, BLEND, f"{1 / len(self.parents):.3g} of each parent")
+        yield Proposal({"operator": BASE, "first": 0}, BASE)
+
+    def bred_from(self, params: Params, number: int) -> list[int]:
+        """The trials that a child with this number is made of; all are of earlier generations, and none is the base."""
+        if params["operator"] not in self.config.operators:
+            return []
+        base = len(self.parents) + 1
+        known = number - number % self.population or base
+        found = [int(params[key]) % known for key in ("first", "second") if key in params]
+        return [base - 1 if each == base else each for each in found]
+
+    def random(self, rng: np.random.Generator) -> Params:
+        """Any recipe."""
+        return self.space.sample(rng)
+
+    def cross(self, first: Trial, second: Trial, rng: np.random.Generator) -> Params:
+        """A child of two, nearer to either; of one where no operator takes two."""
+        if not self.pairs:
+            return self.mutate(first, rng, 0.1)
+        operator = self.pairs[int(rng.integers(len(self.pairs)))]
+        share = round(float(rng.uniform(0.1, 0.9)), 4)
+        return {"operator": operator, "first": first.number, "second": second.number, "share": share}
+
+    def mutate(self, parent: Trial, rng: np.random.Generator, step: float) -> Params:
+        """A child of one; a blend with a random earlier one where no operator takes one."""
+        if not self.alone:
+            return self.space.reduce({**self.space.sample(rng), "first": parent.number})
+        operator = self.alone[int(rng.integers(len(self.alone)))]
+        return {"operator": operator, "first": parent.number, "step": round(min(max(step, _SMALLEST), 1.0), 4)}

@@ -1,0 +1,121 @@
+"""Recipes as adapters: the same tensors again after a loss, one adapter each, and exports that are what was scored."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agentlab.config.workspace import Workspace
+from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError, UsageError
+from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.product import cross
+from agentlab.evolve.run import exported
+from agentlab.lora.card import content_hash, read_card
+from agentlab.lora.geometry import distance, norm
+from agentlab.lora.reading import Adapter
+from agentlab.runs.context import Context
+from agentlab.runs.run import Edge, Run
+from tests.unit.evolve.small import SMALL, new_run, prepared, workspace
+from tests.unit.evolve.test_run import told
+
+FEW = {
+    "max_items": 64,
+    "population": 5,
+    "tasks": {"file": "quiz.jsonl", "train": 8, "test": 8},
+    "race": {"first": None},
+}
+DELTAS = {**FEW, "genome": {"kind": "deltas", "operators": ["sum", "svd-cross", "values", "rotate"]}, "algorithm": "ga"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return workspace(tmp_path_factory.mktemp("children"))
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentlab.evolve.run.write_evolve_report", lambda run, result: None)
+
+
+def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> None:
+    with new_run(place, "deltas") as run:
+        expected = prepared(place, **DELTAS).run(run)[0]
+        lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+        events = told(run.events)
+    made = sorted((place / "runs" / "deltas" / "children" / "main").iterdir())
+    assert {each.name for each in made} >= {"run_0002", "run_0005"}
+    assert all(child.parents for child in expected.trials if child.generation)
+    new_run(place, "cut").close()
+    (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    with Run.resume(place / "runs" / "cut", Edge()) as cut:  # without a folder of those before
+        found, _ = prepared(place, resumes=cut.path, **DELTAS).run(cut)
+        assert told(cut.events) == events
+    assert found == expected
+    for each in made:
+        again = place / "runs" / "cut" / "children" / "main" / each.name
+        if again.is_dir():
+            assert content_hash(again) == content_hash(each)
+
+
+def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> object:
+    config, context = EvolveConfig.model_validate({**SMALL, **changes}), Context(Workspace(place, place), {})
+    with Run.resume(place / "runs" / run, Edge()) as opened:
+        events = opened.events
+    return exported(config, context, run, events, child, out, lambda *_: None)
+
+
+def test_a_delta_is_exported_as_it_was_scored(place: Path, tmp_path: Path) -> None:
+    export_of(place, "deltas", "run_0005", tmp_path / "out", **DELTAS)
+    assert content_hash(tmp_path / "out") == content_hash(place / "runs" / "deltas" / "children" / "main" / "run_0005")
+    card = read_card(tmp_path / "out")
+    assert card.run == "deltas"
+    assert card.parents[0].sha256
+    with pytest.raises(UsageError, match="run_0000 is a parent"):
+        export_of(place, "deltas", "run_0000", tmp_path / "parent", **DELTAS)
+    with pytest.raises(UnknownNameError, match="no child named 'run_0999'"):
+        export_of(place, "deltas", "run_0999", tmp_path / "none", **DELTAS)
+
+
+def test_weights_are_exported_exactly_and_nothing_is_written_before(place: Path, tmp_path: Path) -> None:
+    with new_run(place, "weights") as run:
+        result, _ = prepared(place, **FEW).run(run)
+    assert not (place / "runs" / "weights" / "children").exists()
+    export_of(place, "weights", "run_0004", tmp_path / "out", **FEW)
+    child, name = result.trials[4], "model.layers.1.self_attn.q_proj"
+    weights = [float(child.params[f"{parent}.layers 1-1 self_attn"]) for parent in ("one", "two")]
+    paths = [tmp_path / "out", place / "adapters" / "one", place / "adapters" / "two"]
+    with Adapter(paths[0]) as out, Adapter(paths[1]) as one, Adapter(paths[2]) as two:
+        dense = weights[0] * one.delta(name).dense() + weights[1] * two.delta(name).dense()
+        assert (out.delta(name).dense() - dense).abs().max() < 1e-6
+    export_of(place, "weights", None, None, **FEW)
+    winner = result.trials[int(result.winner[4:])]
+    assert (place / "adapters" / f"gen_{winner.generation:04d}" / winner.id).is_dir()
+
+
+def test_a_parent_that_changed_is_refused(place: Path, tmp_path: Path) -> None:
+    shutil.move(place / "adapters" / "two", tmp_path / "two")
+    try:
+        with pytest.raises(MissingFileError):
+            export_of(place, "weights", None, tmp_path / "out", **FEW)
+        shutil.copytree(place / "adapters" / "one", place / "adapters" / "two")
+        with pytest.raises(RunMismatchError, match="A parent has changed"):
+            export_of(place, "weights", None, tmp_path / "out", **FEW)
+    finally:
+        shutil.rmtree(place / "adapters" / "two", ignore_errors=True)
+        shutil.move(tmp_path / "two", place / "adapters" / "two")
+
+
+def test_one_crossover_at_once_says_what_it_kept(place: Path, tmp_path: Path) -> None:
+    parents = [place / "adapters" / name for name in ("one", "two")]
+    plain = cross(parents, tmp_path / "plain", 0.6, 0.0, 0.01, 0, lambda *_: None)
+    mutated = cross(parents, tmp_path / "mutated", 0.6, 1.0, 0.05, 0, lambda *_: None)
+    assert (plain.mutated, mutated.mutated, mutated.modules) == (0, 6, 6)
+    assert 0 < plain.kept < 1
+    assert mutated.change == pytest.approx(0.05, rel=1e-6)
+    with Adapter(tmp_path / "plain") as one, Adapter(tmp_path / "mutated") as other:
+        for name in one.modules:
+            far = distance(one.delta(name), other.delta(name)) / norm(one.delta(name))
+            assert far == pytest.approx(0.05, rel=1e-3)
+    assert read_card(tmp_path / "plain").parents[0].weight == 0.6
+    with pytest.raises(UsageError, match="are shares of 1"):
+        cross(parents, tmp_path / "odd", 1.2, 0.0, 0.01, 0, lambda *_: None)
