@@ -27,8 +27,8 @@ class TasksConfig(StrictModel):
         description="Sets that agentlab makes, in equal shares, where there is no file.",
     )
     file: EnvText | None = Field(None, description="JSONL with question, choices and answer in each line.")
-    train: int = Field(96, ge=8, le=10_000, description="Questions that the search sees.")
-    test: int = Field(300, ge=8, le=10_000, description="Questions of the sealed split.")
+    train: int = Field(60, ge=8, le=10_000, description="Questions that the search sees.")
+    test: int = Field(240, ge=8, le=10_000, description="Questions of the sealed split.")
 
 
 class GenomeConfig(StrictModel):
@@ -77,7 +77,7 @@ class EvolveConfig(StrictModel):
     population: Annotated[int, Field(ge=2, le=MOST_POPULATION)] = Field(
         16, description="Children of a generation, scored in the same batches."
     )
-    max_items: int = budget_field(4608, ge=1, description="Questions answered in a search, by all children together.")
+    max_items: int = budget_field(4800, ge=1, description="Questions answered in a search, by all children together.")
     max_trials: int | None = budget_field(None, ge=1, description="Children in all; null is no bound.")
     max_seconds: float | None = budget_field(None, gt=0, description="Seconds of answering; null is no bound.")
     fitness: FitnessConfig = Field(FitnessConfig(), description="What counts beside the task.")
