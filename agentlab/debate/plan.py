@@ -1,5 +1,6 @@
 """What a debate is going to do: who answers, how often, and what the verdict will be about."""
 
+import textwrap
 from collections.abc import Sequence
 
 from agentlab.debate.config import DebateConfig
@@ -66,7 +67,7 @@ def plan_of(config: DebateConfig, questions: Sequence[Question], base: str | Non
             PlannedAgent(
                 name=agent.name,
                 answers=agent.model or (f"the base under {agent.adapter}" if agent.adapter else "the base"),
-                persona=" ".join((agent.system or "").split())[:60],
+                persona=textwrap.shorten(agent.system or "", 60, placeholder="..."),
                 hears=[names[peer] for peer in listeners(config, questions[0].id, 1, place)],
             )
             for place, agent in enumerate(config.agents)
