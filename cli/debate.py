@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .debate_eval import EVAL, PING, evaluate, ping
+from .debate_eval import EVAL, PING, QUESTIONS, evaluate, ping, questions
 from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Debate: agents answer, hear one another, and vote.")
@@ -120,6 +120,7 @@ def replay(
 
 app.command("eval", epilog=EVAL)(evaluate)
 app.command("ping", epilog=PING)(ping)
+app.command("questions", epilog=QUESTIONS)(questions)
 
 
 def _agent(name: str) -> dict[str, str]:

@@ -39,6 +39,13 @@ PING = """Examples:
   agentlab debate ping --persona persona_a --persona persona_b --prompt "..." --base-url http://127.0.0.1:8000/v1
 """
 
+QUESTIONS = """Examples:
+
+  agentlab debate questions arc_easy --limit 300 --out quiz.jsonl
+
+  agentlab debate --questions quiz.jsonl
+"""
+
 Adapters = Annotated[
     list[str] | None,
     typer.Option("--adapter", metavar="NAME", help="An adapter, by name or path; of a server, as it is served."),
@@ -71,6 +78,7 @@ def evaluate(
     item.
     """
     from agentlab.integrations import evaluation
+    from agentlab.persona.ping import served
 
     from .launch import surroundings
 
@@ -88,12 +96,39 @@ def evaluate(
                 raise UsageError("lighteval asks a server.", hint="Name it: --base-url URL --model NAME.")
             label, found = _in_process(screen, bar, names, include_path or (), adapter or (), base, limit)
         else:
-            asked = evaluation.named(adapter or ())
+            asked, env, label, found = evaluation.named(adapter or ()), surroundings(screen).env, model, {}
+            served(base_url, [model, *asked], env)
             harness: Any = importlib.import_module(f"agentlab.integrations.{backend.replace('-', '_')}")
-            env, label = surroundings(screen).env, model
-            found = harness.at_server(names, include_path or (), base_url, model, asked, limit, env, bar.update)
+            score = harness.scorer(names, include_path or (), base_url, limit, env)
+            for name, known in {evaluation.BASE: model, **{each: each for each in asked}}.items():
+                bar.update(name)
+                found[name] = score(known)
     files = evaluation.write(out, label, found)
     screen.answer("debate eval", evaluation.Evaluation.of(label, backend, found, files))
+
+
+@with_output
+def questions(
+    ctx: typer.Context,
+    tasks: Annotated[str, typer.Argument(metavar="A,B", help="Tasks of lm-eval: of multiple choice or short answers.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file of questions, JSONL.")],
+    include_path: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+) -> None:
+    """Write tasks of lm-evaluation-harness as questions to debate; the debate itself does not need the harness."""
+    from agentlab.integrations.lm_eval import Tasks
+    from agentlab.runs.atomic import write_text
+    from agentlab.runs.views import Line
+    from agentlab.tasks.questions import jsonl
+
+    screen = screen_of(ctx)
+    with screen.progress() as bar:
+        bar.update("loading tasks and data sets")
+        found = Tasks([name for name in tasks.split(",") if name], include_path or ()).questions(limit)
+    write_text(out, jsonl(found))
+    screen.answer("debate questions", Line(path=str(out)))
 
 
 def _in_process(

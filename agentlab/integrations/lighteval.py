@@ -9,28 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agentlab.errors import AgentlabError, MissingExtraError, UsageError
-from agentlab.integrations.evaluation import BASE, Evaluated, Measure
+from agentlab.integrations.evaluation import Evaluated, Measure
 from agentlab.persona.ping import KEY
-from agentlab.persona.ping import served as check_url
 
 
-def at_server(
-    names: Sequence[str],
-    files: Sequence[Path],
-    base_url: str,
-    model: str,
-    adapters: Sequence[str],
-    limit: int | None,
-    env: Mapping[str, str],
-    begun: Callable[[str], object],
-) -> dict[str, Evaluated]:
-    """See `lm_eval.at_server`. `files`: at most one Python file with tasks.
+def scorer(
+    names: Sequence[str], files: Sequence[Path], base_url: str, limit: int | None, env: Mapping[str, str]
+) -> Callable[[str], Evaluated]:
+    """As `lm_eval.scorer`. `files`: at most one Python file with tasks.
 
     Raises:
         MissingExtraError: there is no such program.
-        AgentlabError: it has failed.
+        AgentlabError: later, it has failed.
     """
-    check_url(base_url, [model, *adapters], env)
     program = shutil.which("lighteval")
     if program is None:
         raise MissingExtraError(
@@ -42,13 +33,13 @@ def at_server(
     words = [",".join(names)]
     words += ["--custom-tasks", str(files[0].absolute())] if files else []
     words += [] if limit is None else ["--max-samples", str(limit)]
-    found = {}
-    for name, served in {BASE: model, **{each: each for each in adapters}}.items():
-        begun(name)
+
+    def score(model: str) -> Evaluated:
         # Its caches of answers go by a model's name, and would answer for another adapter of that name.
         with tempfile.TemporaryDirectory() as place:
-            found[name] = _run(program, Path(place), base_url, served, words, env.get(KEY, "none"))
-    return found
+            return _run(program, Path(place), base_url, model, words, env.get(KEY, "none"))
+
+    return score
 
 
 def _run(program: str, place: Path, base_url: str, model: str, words: Sequence[str], key: str) -> Evaluated:

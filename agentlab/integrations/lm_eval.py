@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from agentlab.integrations.evaluation import BASE, Evaluated
 from agentlab.lora import stacked
 from agentlab.lora.rowwise import Rowwise
 from agentlab.persona.ping import KEY
-from agentlab.persona.ping import served as check_url
+from agentlab.tasks.questions import Question, checked
 from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.scoring import applied
 
@@ -90,6 +91,30 @@ class Tasks:
     def kinds(self) -> dict[str, str]:
         """What each task asks a model for: `generate_until`, else likelihoods."""
         return {name: str(task.get_config("output_type")) for name, task in self._loaded["tasks"].items()}
+
+    def questions(self, limit: int | None) -> tuple[Question, ...]:
+        """The first `limit` items of each task, as questions of a debate.
+
+        An item of multiple choice becomes a question with its choices, one that is answered in words a question with
+        the first of its right answers. What frames a question in lm-eval, `Question:` and `Answer:`, is left out.
+
+        Raises:
+            UsageError: a task asks for something else.
+            DataError: an item cannot be a question.
+        """
+        lines: list[dict[str, Any]] = []
+        for name, task in self._loaded["tasks"].items():
+            choice = self.kinds[name] == "multiple_choice"
+            if not choice and self.kinds[name] != _GENERATED:
+                raise UsageError(f"{name} has no answers.", hint="Name tasks of multiple choice or of short answers.")
+            with _loading(name):
+                for place, doc in enumerate(islice(task.eval_docs, limit)):
+                    choices, target = list(task.doc_to_choice(doc)) if choice else None, task.doc_to_target(doc)
+                    first = target[0] if isinstance(target, list) else target
+                    text = str(task.doc_to_text(doc)).strip().removesuffix("Answer:").removeprefix("Question:")
+                    answer = choices[first] if choices and isinstance(first, int) else first
+                    lines.append({"id": f"{name}-{place:04d}", "question": text, "choices": choices, "answer": answer})
+        return checked(enumerate(lines, 1), ", ".join(self._loaded["tasks"]))
 
     def put_to(self, model: Any, limit: int | None, server: str | None = None) -> Evaluated:
         """What a model of lm-eval, maybe a server's of that name, scores on the first `limit` items of each task.
@@ -218,24 +243,16 @@ def in_process(
     return found
 
 
-def at_server(
-    names: Sequence[str],
-    folders: Sequence[Path],
-    base_url: str,
-    model: str,
-    adapters: Sequence[str],
-    limit: int | None,
-    env: Mapping[str, str],
-    begun: Callable[[str], object],
-) -> dict[str, Evaluated]:
-    """What the models of a server score: `model` as BASE, and adapters by the names that it serves them under.
+def scorer(
+    names: Sequence[str], folders: Sequence[Path], base_url: str, limit: int | None, env: Mapping[str, str]
+) -> Callable[[str], Evaluated]:
+    """What tells what a model of a chat server scores, by the name that it is served under.
 
     Raises:
         AgentlabError: see `Tasks`.
         UsageError: a task needs likelihoods of given texts, which chat endpoints do not tell.
-        LLMConnectionError: the server does not answer.
+        LLMConnectionError: later, the server does not answer.
     """
-    check_url(base_url, [model, *adapters], env)
     tasks = Tasks(names, folders)
     others = [name for name, kind in tasks.kinds.items() if kind != _GENERATED]
     if others:
@@ -243,11 +260,7 @@ def at_server(
             f"A chat endpoint tells no likelihood of a given text, which {', '.join(others[:5])} needs.",
             hint="Leave out --base-url: such tasks run in process, with --adapter and --base.",
         )
-    found = {}
-    for name, served in {BASE: model, **{each: each for each in adapters}}.items():
-        begun(name)
-        found[name] = tasks.put_to(_served(base_url, served, env), limit, served)
-    return found
+    return lambda model: tasks.put_to(_served(base_url, model, env), limit, model)
 
 
 def _served(base_url: str, model: str, env: Mapping[str, str]) -> Any:

@@ -10,7 +10,7 @@ import math
 import random
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,11 +180,23 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         MissingFileError: there is no such file.
         DataError: what is wrong with it, every problem with `file:line`.
     """
+    found = checked(read_lines(path, lambda _: None), str(path))
+    if not found:
+        raise DataError(f"{path} holds no question.", hint=_FORM)
+    return found
+
+
+def checked(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Question, ...]:
+    """The questions of lines, each with its number, in their order.
+
+    Raises:
+        DataError: what is wrong with them, every problem with `source:number`.
+    """
     found: list[Question] = []
     problems: list[str] = []
     ids: dict[str, int] = {}
     asked: dict[object, int] = {}
-    for number, value in read_lines(path, lambda _: None):
+    for number, value in lines:
         made, wrong = _question(value, f"line-{number}")
         if made is not None:
             same = normal(made.text), frozenset(map(normal, made.choices))
@@ -195,12 +207,10 @@ def read_questions(path: Path) -> tuple[Question, ...]:
             ids.setdefault(made.id, number)
             asked.setdefault(same, number)
             found.append(made)
-        problems += [f"{path}:{number}: {problem}" for problem in wrong]
+        problems += [f"{source}:{number}: {problem}" for problem in wrong]
         if len(found) > MOST_QUESTIONS:
-            raise DataError(f"{path} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
-    refuse(problems, path, _FORM, "used")
-    if not found:
-        raise DataError(f"{path} holds no question.", hint=_FORM)
+            raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
+    refuse(problems, source, _FORM, "used")
     return tuple(found)
 
 

@@ -79,7 +79,7 @@ def read_conversations(path: Path) -> ConversationFile:
     return ConversationFile(path, f"sha256:{digest.hexdigest()}", tuple(found))
 
 
-def refuse(problems: Sequence[str], path: Path, hint: str, use: str = "learnt from") -> None:
+def refuse(problems: Sequence[str], source: Path | str, hint: str, use: str = "learnt from") -> None:
     """Nothing, when there are no problems.
 
     Raises:
@@ -89,7 +89,7 @@ def refuse(problems: Sequence[str], path: Path, hint: str, use: str = "learnt fr
         return
     more = [f"... and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else []
     listed = "\n".join(f"  {line}" for line in (*problems[:_LISTED], *more))
-    raise DataError(f"{path} cannot be {use}:\n{listed}", hint=hint)
+    raise DataError(f"{source} cannot be {use}:\n{listed}", hint=hint)
 
 
 def _problems(value: Any) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from agentlab.tasks.questions import read_questions
 from tests.integration.test_serve_personas import adapter, serving
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(600)]
@@ -63,9 +64,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> 
 
 
 def evaluated(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return called(home, "debate", "eval", "--include-path", "tasks", *words)
+
+
+def called(home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """As typed, in a process of its own, without a network."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(home / "hf")}
-    command = [sys.executable, "-m", "agentlab", "debate", "eval", "--include-path", "tasks", *words]
+    command = [sys.executable, "-m", "agentlab", *words]
     env = {**os.environ, **offline, "PYTHONPATH": str(REPOSITORY), "AGENTLAB_HOME": str(home)}
     return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, timeout=300)
 
@@ -186,3 +191,24 @@ def test_adapters_of_a_server_generate(home: Path, url: str) -> None:
         assert client.models.list()
     unknown = evaluated(home, "--base-url", url, "--model", "nobody", "--tasks", "say", "--out", "never")
     assert (unknown.returncode, "nobody" in unknown.stderr) == (4, True), unknown.stderr
+
+
+def test_tasks_become_questions_that_a_debate_asks(home: Path) -> None:
+    quiz = home / "quiz.jsonl"
+    command = ["debate", "questions", "choose,say", "--include-path", "tasks", "--out", str(quiz)]
+    done = called(home, *command, "--limit", "3")
+    assert (done.returncode, done.stdout.strip()) == (0, str(quiz)), done.stderr
+    found = read_questions(quiz)
+    assert [(each.kind, len(each.choices)) for each in found] == [("choice", 3)] * 3 + [("text", 0)] * 3
+    assert found[0].text == found[3].text == "What is the capital of France?"
+    assert found[0].right(found[0].read("Answer: Paris"))
+    assert found[3].right(found[3].read("Answer: Paris"))
+    agents = ["--set", "agents=[{name: a, system: Be brief.}, {name: b, system: Be sure.}]", "--base", "smollm2"]
+    done = called(home, "debate", "--questions", str(quiz), *agents, "--set", "turn.max_tokens=8", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"]["questions"] == 6
+
+
+def test_a_task_without_answers_is_no_set_of_questions(home: Path) -> None:
+    done = called(home, "debate", "questions", "read", "--include-path", "tasks", "--out", str(home / "no.jsonl"))
+    assert (done.returncode, "multiple choice" in done.stderr, (home / "no.jsonl").exists()) == (2, True, False)
