@@ -182,7 +182,6 @@ def ping(
     """
     import asyncio
 
-    from agentlab.errors import GateError
     from agentlab.llm.load import load_llm
     from agentlab.llm.options import Options
     from agentlab.persona import ping as personas
@@ -207,7 +206,4 @@ def ping(
         bar.update(f"asking {len(talk.speakers)} personas twice")
         found = asyncio.run(personas.ping(talk, text))
     screen.answer("debate ping", found)
-    if (error := found.gate()) is not None:
-        if screen.json_mode:  # the document is out; it says who answers alike
-            raise typer.Exit(GateError.exit_code)
-        raise error
+    screen.gate(found.gate())

@@ -153,8 +153,8 @@ def compare(
     pair = (target[0], target[1]) if target else None
     answer = compare_runs(find(folder, first).path, find(folder, second).path, targets=pair)
     screen.answer("llm-bench compare", answer)
-    if gate and (error := answer.gate()) is not None:
-        raise error
+    if gate:
+        screen.gate(answer.gate())
 
 
 def _launch(

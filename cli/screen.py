@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentlab.errors import AgentlabError
+import typer
+
+from agentlab.errors import AgentlabError, GateError
 from agentlab.runs.redact import Redactor
 from agentlab.runs.visible import visible
 
@@ -53,6 +55,13 @@ class Screen:
             self._document({"command": command, "run": run, "result": result.model_dump(mode="json")})
         else:
             self.blocks(result.blocks())  # type: ignore[attr-defined] # every result is a Document
+
+    def gate(self, missed: GateError | None) -> None:
+        """End the command by what was missed, behind its answer; in JSON by the exit code alone: one document is out."""
+        if missed is not None:
+            if self.json_mode:
+                raise typer.Exit(missed.exit_code)
+            raise missed
 
     def blocks(self, blocks: "Iterable[Block]") -> None:
         """Print blocks to stdout."""

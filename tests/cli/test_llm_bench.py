@@ -73,6 +73,17 @@ def test_two_runs_are_compared(agentlab: Call) -> None:
     assert answer.json["result"]["first"] == "a"
 
 
+def test_a_comparison_that_fails_its_gate_is_one_document_and_exit_code_5(agentlab: Call) -> None:
+    for name, mock in (("a", "ok-ttft5-n4"), ("b", "ok-ttft200-n4")):
+        words = ("--set=load.requests=30", f"--set=mock=[{mock}]", "--concurrency", "6", "--run-name", name)
+        agentlab("llm-bench", "demo", *FAST[:1], FAST[2], *words)
+    found = agentlab("llm-bench", "compare", "a", "b", "--gate", "--json")
+    assert (found.code, found.json["result"]["second"]) == (5, "b")
+    told = agentlab("llm-bench", "compare", "a", "b", "--gate")
+    assert told.code == 5
+    assert "b is worse than a" in told.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
