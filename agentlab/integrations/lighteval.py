@@ -12,6 +12,8 @@ from agentlab.errors import AgentlabError, MissingExtraError, UsageError
 from agentlab.integrations.evaluation import Evaluated, Measure
 from agentlab.persona.ping import KEY
 
+_SILENT = "returning empty response"  # it goes on without an answer, and scores it
+
 
 def scorer(
     names: Sequence[str], files: Sequence[Path], base_url: str, limit: int | None, env: Mapping[str, str]
@@ -46,6 +48,7 @@ def _run(program: str, place: Path, base_url: str, model: str, words: Sequence[s
     settings = {
         "model_name": f"openai/{model}",
         "base_url": base_url,
+        "provider": "server",  # of "openai" it would ask log-probabilities, which not every server has
         "cache_dir": str(place / "cache"),
         "generation_parameters": {"temperature": 0},
     }
@@ -59,8 +62,11 @@ def _run(program: str, place: Path, base_url: str, model: str, words: Sequence[s
         check=False,
     )
     results = sorted(place.glob("results/**/results_*.json"))
-    if done.returncode or not results:
+    silent = _SILENT in done.stdout + done.stderr
+    if done.returncode or silent or not results:
         said = " ".join((done.stderr or done.stdout).split())[-300:] or "it said nothing"
+        if silent:
+            said = "the server refused or failed some of its requests, which it scores as empty answers"
         raise AgentlabError(f"lighteval failed for {model}: {said}", hint="Do its tasks run without agentlab?")
     tree = json.loads(results[-1].read_text())
     measures = {

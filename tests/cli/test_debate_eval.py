@@ -56,6 +56,7 @@ def test_what_lighteval_found_is_read_and_what_it_says_at_the_end_is_told(
     program.write_text(
         "#!/bin/sh\n"
         'grep -q "openai/bad" model.yaml && { echo "Connection refused" >&2; exit 1; }\n'
+        'grep -q "openai/mute" model.yaml && echo "API call failed after 5 attempts, returning empty response." >&2\n'
         'mkdir -p results/m\necho \'{"results": {"t|0": {"em": 0.5, "em_stderr": 0.1}, "all": {"em": 0.5}}}\' '
         "> results/m/results_1.json\n"
     )
@@ -68,3 +69,5 @@ def test_what_lighteval_found_is_read_and_what_it_says_at_the_end_is_told(
     assert (tmp_path / "out" / "a_eval.json").is_file()
     failed = agentlab(*words, "--model", "bad")
     assert (failed.code, "Connection refused" in failed.err) == (1, True)
+    mute = agentlab(*words, "--model", "mute")
+    assert (mute.code, "scores as empty answers" in mute.err) == (1, True)
