@@ -57,7 +57,7 @@ class Screen:
             self.blocks(result.blocks())  # type: ignore[attr-defined] # every result is a Document
 
     def gate(self, missed: GateError | None) -> None:
-        """End the command by what was missed, behind its answer; in JSON by the exit code alone: one document is out."""
+        """End the command by what was missed, behind its answer; in JSON by the exit code alone: a document is out."""
         if missed is not None:
             if self.json_mode:
                 raise typer.Exit(missed.exit_code)
