@@ -176,7 +176,9 @@ class Batch:
         self._begun = deque(each for each in self._begun if not self._coming.isdisjoint(each[0]))
         for place in reversed(range(len(self._newest))):
             if self._newest[place].row in gone:
-                self._leave(place)
+                self._table.leave(place)
+                self._newest[place] = self._newest[-1]
+                self._newest.pop()
 
     def run(self, rows: Iterable[Row], size: int, *, waves: bool = False) -> Iterator[list[Token]]:
         """Answer rows, at most `size` side by side, in the order given: the tokens of each admission and step.
@@ -223,32 +225,10 @@ class Batch:
             each.row.past = past.row(place) if each.finish and each.row.keep else None
         entering = [(place, each) for place, each in zip(places, tokens, strict=True) if not each.finish]
         if entering:
-            self._table.fit(past, len(self), max(len(each.row.prompt) for _, each in entering))
-        for place, each in entering:
-            self._table.enter(past, place, len(each.row.prompt))
-            self._newest.append(each)
-            self._arrange()
+            self._table.enter([(past, place, len(each.row.prompt)) for place, each in entering], len(self))
+        self._newest += [each for _, each in entering]
         self._coming.difference_update(each.row for each in tokens)
         return tokens
-
-    def _arrange(self) -> None:
-        """Put the last row behind those of its adapter: a step of rows in the order of their adapters moves none."""
-        place, newest = len(self._newest) - 1, self._newest
-        while place and (other := newest[place - 1].row.adapter) > newest[place].row.adapter:
-            first = next(index for index, each in enumerate(newest) if each.row.adapter == other)
-            self._table.swap(first, place)
-            newest[first], newest[place] = newest[place], newest[first]
-            place = first
-
-    def _leave(self, place: int) -> None:
-        """Take a row away: the last one of its adapter takes its place, the last one of the next that one's."""
-        while place + 1 < len(self._newest):
-            other = self._newest[place + 1].row.adapter
-            last = max(index for index, each in enumerate(self._newest) if each.row.adapter == other)
-            self._table.move(last, place)
-            self._newest[place], place = self._newest[last], last
-        self._table.pop()
-        self._newest.pop()
 
     def _picked(self, rows: Sequence[Row], logits: torch.Tensor, counts: Sequence[int]) -> list[Token]:
         """A token for each row from logits of shape (rows, vocabulary), where so many were picked before."""

@@ -1,20 +1,15 @@
 """Keys and values of rows that are answered side by side."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache  # noqa: TID253 - as above
+from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
-from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: TID253 - as above
-from transformers.masking_utils import sdpa_mask  # noqa: TID253 - as above
 
-from agentlab.hf.prefill import Past, read, slides, takes
+from agentlab.hf.prefill import Past, read
 from agentlab.lora.rowwise import Rowwise
 
-_NAME = "row_by_row"
-_WORTH = 64  # columns of padding a row that take longer to be read than a row by itself
 HEADROOM = 128  # columns: a table that is full is copied once in as many steps
 
 
@@ -24,23 +19,13 @@ class Apart:
     def __init__(self) -> None:
         self._pasts: list[Past] = []
 
-    def fit(self, past: Past, rows: int, width: int) -> None:
-        """See `Table.fit`: nothing to do."""
-
-    def enter(self, past: Past, row: int, length: int) -> None:  # noqa: ARG002 - of `Table`
+    def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:  # noqa: ARG002 - of `Table`
         """See `Table.enter`; each past is of one row."""
-        self._pasts.append(past)
+        self._pasts += [past for past, _, _ in entries]
 
-    def swap(self, one: int, other: int) -> None:
-        """See `Table.swap`."""
-        self._pasts[one], self._pasts[other] = self._pasts[other], self._pasts[one]
-
-    def move(self, row: int, to: int) -> None:
-        """See `Table.move`."""
-        self._pasts[to] = self._pasts[row]
-
-    def pop(self) -> None:
-        """See `Table.pop`."""
+    def leave(self, row: int) -> None:
+        """See `Table.leave`."""
+        self._pasts[row] = self._pasts[-1]
         self._pasts.pop()
 
     def step(self, model: Any, adapters: Rowwise, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
@@ -55,53 +40,47 @@ class Apart:
 class Table:
     """The cache of the rows that live: all end in the same column, so that a step writes one column for all of them.
 
-    Rows are copied from place to place; all of them only where there is no column left, and then the columns in use.
-    The columns that no row uses are not computed with.
+    A row that leaves is replaced by the last one; one that enters is written behind it. Nothing else is moved until
+    there is no column left; then those in use are copied. The columns that no row uses are not computed with.
     """
 
     def __init__(self) -> None:
         self._lengths: list[int] = []  # tokens of each row
         self._layers: list[_Layer] = []
 
-    def fit(self, past: Past, rows: int, width: int) -> None:
-        """Make room for so many rows, one of which will have so many tokens; `past` is like theirs."""
-        self._layers = self._layers or [_Layer(self._lengths, each) for each in past.cache.layers]
+    def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:
+        """Add rows, or none on an error; the others stay as they are.
+
+        Args:
+            entries: of each a past, its row there, and its number of tokens.
+            rows: how many there will soon be in all.
+        """
+        lengths = [length for _, _, length in entries]
+        self._layers = self._layers or [_Layer(self._lengths, each) for each in entries[0][0].cache.layers]
         for layer in self._layers:
-            layer.fit(rows, max([*self._lengths, width]))
-
-    def enter(self, past: Past, row: int, length: int) -> None:
-        """Add a row of a past, which has so many tokens."""
-        self._write(len(self._lengths), past, row, length)
-
-    def swap(self, one: int, other: int) -> None:
-        """Let two rows change places."""
-        past, length = self.past(one), self._lengths[one]
-        self.move(other, one)
-        self._write(other, past, 0, length)
-
-    def move(self, row: int, to: int) -> None:
-        """Copy a row over another one."""
-        for layer in self._layers:
-            layer.write(to, *layer.row(row, self._lengths[row]))
-        self._lengths[to] = self._lengths[row]
-
-    def _write(self, to: int, past: Past, row: int, length: int) -> None:
-        columns = past.columns(row)
-        for layer, source in zip(self._layers, past.cache.layers, strict=True):
-            layer.write(to, source.keys[row, :, columns], source.values[row, :, columns])
-        self._lengths[to : to + 1] = [length]
-
-    def pop(self) -> None:
-        """Let go of the last row."""
-        self._lengths.pop()
-        if not self._lengths:
-            self._layers = []
+            layer.fit(rows, max([*self._lengths, *lengths]))
+        for place, (past, row, length) in enumerate(entries, len(self._lengths)):
+            columns: Any = past.seen[row].nonzero().squeeze(1)
+            if int(columns[-1]) - int(columns[0]) < length:
+                columns = slice(int(columns[0]), int(columns[-1]) + 1)  # nothing between: no copy before the copy
+            for layer, source in zip(self._layers, past.cache.layers, strict=True):
+                layer.write(place, length, source, row, columns)
+        self._lengths += lengths
 
     def past(self, row: int) -> Past:
         """What was read of a row, as a copy without padding."""
         length = self._lengths[row]
-        parts = [tuple(side[None].clone() for side in layer.row(row, length)) for layer in self._layers]
+        parts = [layer.row(row, length) for layer in self._layers]
         return Past(DynamicCache(parts), torch.ones(1, length, dtype=torch.bool, device=parts[0][0].device))
+
+    def leave(self, row: int) -> None:
+        """Remove a row; the last one gets its place."""
+        for layer in self._layers:
+            layer.move(len(self._lengths) - 1, row)
+        self._lengths[row] = self._lengths[-1]
+        self._lengths.pop()
+        if not self._lengths:
+            self._layers = []
 
     def step(self, model: Any, adapters: Rowwise, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """Read a token of each row, under its adapter: logits of shape (rows, vocabulary) behind it."""
@@ -110,66 +89,19 @@ class Table:
             layer.fit(len(rows), width, more=1)
         adapters.rows(rows)
         lengths = torch.tensor(self._lengths, device=model.device)[:, None]
-        with _row_by_row(model, [length + 1 for length in self._lengths]) as keys:
-            out = model(
-                input_ids=torch.tensor(tokens, device=model.device)[:, None],
-                attention_mask=torch.arange(width + 1, device=model.device) >= width - lengths,
-                position_ids=lengths,
-                past_key_values=Cache(layers=list(self._layers)),
-                use_cache=True,
-                logits_to_keep=1,
-                **keys,
-            )
+        out = model(
+            input_ids=torch.tensor(tokens, device=model.device)[:, None],
+            attention_mask=torch.arange(width + 1, device=model.device) >= width - lengths,
+            position_ids=lengths,
+            past_key_values=Cache(layers=list(self._layers)),
+            use_cache=True,
+            logits_to_keep=1,
+        )
         for layer in self._layers:
             layer.end += 1
         self._lengths[:] = [length + 1 for length in self._lengths]
         logits: torch.Tensor = out.logits[:, -1]
         return logits
-
-
-@contextmanager
-def _row_by_row(model: Any, lengths: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Let attention read so many columns of each row alone, where that pays: what the model is to be called with.
-
-    On a CPU, attention to one token takes as long as its columns take to be read.
-    """
-    config = model.config
-    padding = max(lengths) * len(lengths) - sum(lengths)
-    plain = config._attn_implementation == "sdpa" and not slides(model) and takes(model.__class__, "kwargs")
-    if model.device.type != "cpu" or not plain or padding < _WORTH * len(lengths):
-        yield {}
-        return
-    config._attn_implementation = _NAME
-    try:
-        yield {"row_lengths": lengths}
-    finally:
-        config._attn_implementation = "sdpa"
-
-
-def _attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, **keys: Any
-) -> tuple[torch.Tensor, None]:
-    """As `sdpa_attention_forward`, of one token of each row; by rows, if their lengths have come this far."""
-    lengths = keys.pop("row_lengths", None)
-    if lengths is None:
-        found: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **keys)
-        return found
-    rows, heads, _, size = query.shape
-    by_key = query.view(rows, key.shape[1], -1, size)  # heads that share their keys, as if they were tokens
-    parts = [
-        torch.nn.functional.scaled_dot_product_attention(
-            by_key[row : row + 1],
-            key[row : row + 1, :, -length:],
-            value[row : row + 1, :, -length:],
-            scale=keys["scaling"],
-        )
-        for row, length in enumerate(lengths)
-    ]
-    return torch.cat(parts).view(rows, 1, heads, -1), None
-
-
-AttentionInterface.register(_NAME, _attention)
-AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers checks its subclasses
@@ -196,17 +128,21 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
             side[: len(old), :, width - self.get_seq_length() : width] = old[:rows, :, self._used()]
         self._held, self.end = new, width
 
-    def write(self, row: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Copy keys and values (heads, columns, size) into a row's last columns, and wipe those before: see `fit`."""
-        start = self.end - keys.shape[1]
-        for side, given in zip(self._held, (keys, values), strict=True):
-            side[row, :, :start] = 0
-            side[row, :, start : self.end] = given
+    def write(self, row: int, length: int, source: Any, of: int, columns: Any) -> None:
+        """Copy some columns of a row of a model's own cache into this row, and wipe the rest: see `fit`."""
+        for side, given in zip(self._held, (source.keys, source.values), strict=True):
+            side[row] = 0
+            side[row, :, self.end - length : self.end] = given[of][:, columns]
 
     def row(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the last columns of a row, of shape (heads, columns, size)."""
-        keys, values = (side[row, :, self.end - length : self.end] for side in self._held)
+        """The last columns of a row, as a copy of shape (1, heads, columns, size)."""
+        keys, values = (side[row : row + 1, :, self.end - length : self.end].clone() for side in self._held)
         return keys, values
+
+    def move(self, row: int, to: int) -> None:
+        """Copy a row over another one."""
+        for side in self._held:
+            side[to, :, self._used()] = side[row, :, self._used()]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any

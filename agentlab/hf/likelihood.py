@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
 
-from agentlab.hf.prefill import Past, Prompt, logits_at, padded, parts, slides, unmergeable
+from agentlab.hf.prefill import Past, Prompt, at_once, logits_at, padded, parts, slides, unmergeable
 from agentlab.lora.rowwise import Rowwise
 
 
@@ -46,7 +46,7 @@ def likelihoods(model: Any, adapters: Rowwise, asked: Sequence[Choice]) -> list[
     rows = [Prompt(each.before.adapter, each.row) for each in asked]
     for begun in (False, True):
         some = [index for index, each in enumerate(asked) if (each.before.past is not None) == begun]
-        for part in parts(model, rows, some):
+        for part in parts(rows, some, 0, at_once(model)):
             adapters.rows([rows[index].adapter for index in part])
             found.update(zip(part, _together(model, [asked[index] for index in part]), strict=True))
     return [found[index] for index in range(len(asked))]
@@ -74,11 +74,11 @@ def _together(model: Any, part: Sequence[Choice]) -> Iterator[list[Likelihood]]:
     where = torch.zeros(len(part), width, dtype=torch.bool)
     positions = torch.zeros(len(part), width, dtype=torch.long)
     for row, each in enumerate(part):
-        known, count = each.before.known, len(each.before.tokens)
-        end = count - known
-        where[row, end - 1 : len(each.row)] = True
-        seen[row, :, :end] = torch.ones(width, end).tril().bool()
-        positions[row, :end] = torch.arange(known, count)
+        begin, known, count = width - len(each.row), each.before.known, len(each.before.tokens)
+        end = begin + count - known
+        where[row, end - 1 :] = True
+        seen[row, begin:, begin:end] = torch.ones(width - begin, end - begin).tril().bool()
+        positions[row, begin:end] = torch.arange(known, count)
         for text in each.texts:
             own = slice(end, end := end + len(text) - 1)
             seen[row, own, own] = torch.ones(len(text) - 1, len(text) - 1).tril().bool()

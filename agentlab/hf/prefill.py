@@ -1,7 +1,6 @@
 """Texts that are read side by side, each under its adapter, and what remains of them: keys and values."""
 
 import inspect
-import math
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +16,6 @@ from agentlab.lora.rowwise import Rowwise
 _SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = {"cpu": 1024}  # tokens of a batch: with more a CPU is no faster, and rows are padded further
 _AT_ONCE_ELSEWHERE = 16_384
-_PADDING = {"cpu": 32}  # tokens of padding that take as long as a batch more
-_PADDING_ELSEWHERE = 16_384
 _PIECE = {"cpu": 128}  # tokens that are read between two steps; of a multiple of eight
 _PIECE_ELSEWHERE = 2048
 _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for every number of tokens, a thousand of them
@@ -26,7 +23,7 @@ _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for ev
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What was read of some texts, with padding around each.
+    """What was read of some texts, padded on the left.
 
     Attributes:
         cache: keys and values, of shape (rows, heads, columns, size) in each layer.
@@ -49,16 +46,9 @@ class Past:
 
     def row(self, row: int) -> "Past":
         """The past of one row without its padding, as a copy."""
-        own, columns = slice(row, row + 1), self.columns(row)
-        parts = [
-            (layer.keys[own, :, columns].clone(), layer.values[own, :, columns].clone()) for layer in self.cache.layers
-        ]
+        own, columns = slice(row, row + 1), self.seen[row].nonzero().squeeze(1)
+        parts = [(layer.keys[own][:, :, columns], layer.values[own][:, :, columns]) for layer in self.cache.layers]
         return Past(DynamicCache(parts), self.seen[own, columns])
-
-    def columns(self, row: int) -> slice:
-        """Where a row's tokens are; there is no padding between them."""
-        columns = self.seen[row].nonzero()
-        return slice(int(columns[0]), int(columns[-1]) + 1)
 
     @classmethod
     def joined(cls, prompts: Sequence["Prompt"]) -> "Past":
@@ -106,7 +96,7 @@ def unmergeable(model: Any) -> str | None:
     others = _kinds(model) - {"full_attention", "sliding_attention"}
     if others:
         return f"{type(model).__name__} has layers of {', '.join(sorted(others))}: its rows are computed one by one."
-    if not takes(model.__class__, "position_ids"):
+    if not _takes_positions(model.__class__):
         return f"{type(model).__name__} takes no positions: its rows are computed one by one."
     given = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
     ropes = {each.get("rope_type") for each in (given, *given.values()) if isinstance(each, dict)}
@@ -125,22 +115,20 @@ def _kinds(model: Any) -> set[str]:
 
 
 @cache
-def takes(model: Hashable, name: str) -> bool:
-    """Whether a class of models takes an argument of that name; `kwargs` go down to attention."""
-    return name in inspect.signature(model.forward).parameters  # type: ignore[attr-defined] # a class of transformers
+def _takes_positions(model: Hashable) -> bool:
+    return "position_ids" in inspect.signature(model.forward).parameters  # type: ignore[attr-defined] # a class of transformers
 
 
 def padded(
     model: Any, texts: Sequence[Sequence[int]], past: Past | None = None, *, multiple: int = _MULTIPLE
 ) -> dict[str, Any]:
-    """The arguments of a model that reads texts side by side: padded on the right, behind a past if there is one."""
+    """The arguments of a model that reads texts side by side: padded on the left, behind a past if there is one."""
     longest = -(-max(map(len, texts)) // multiple) * multiple
-    seen = (torch.arange(longest) < torch.tensor([[len(each)] for each in texts])).to(model.device)
-    if past is not None:
-        seen = torch.cat([past.seen, seen], dim=1)
-    ids = torch.tensor([[*each, *[0] * (longest - len(each))] for each in texts])
-    found = {"input_ids": ids.to(model.device), "attention_mask": seen, "use_cache": True}
-    if takes(model.__class__, "position_ids"):
+    seen = torch.arange(longest) >= torch.tensor([[longest - len(each)] for each in texts])
+    ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in texts])
+    seen = seen.to(model.device) if past is None else torch.cat([past.seen, seen.to(model.device)], dim=1)
+    found = {"input_ids": ids.to(model.device), "attention_mask": seen}
+    if _takes_positions(model.__class__):
         found["position_ids"] = (seen.long().cumsum(1) - 1).clamp(min=0)[:, -longest:]
     return {**found, "past_key_values": DynamicCache() if past is None else past.cache}
 
@@ -169,13 +157,8 @@ def read(
     """
     adapters.rows(rows)
     batch = padded(model, texts, past, multiple=multiple)
-    seen = batch["attention_mask"]
-    if past is None:
-        batch["attention_mask"] = None  # no token sees the padding behind it, and attention without a mask is faster
-    last = torch.tensor([[len(each) - 1] for each in texts])
-    where = (torch.arange(batch["input_ids"].shape[1]) == last).to(model.device)
-    logits = logits_at(model, model.get_output_embeddings(), where, batch)
-    return logits, Past(batch["past_key_values"], seen)
+    out = model(**batch, use_cache=True, logits_to_keep=1)
+    return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
 
 
 def at_once(model: Any) -> int:
@@ -204,8 +187,9 @@ def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: in
         for index, each in enumerate(prompts):
             yield [index], *read(model, adapters, [each.adapter], [each.tokens], Past.empty(model), multiple=1)
         return
+    most = piece or at_once(model)
     rests = [Prompt(each.adapter, each.tokens[each.known :]) for each in prompts]
-    for part in parts(model, rests, [index for index, each in enumerate(prompts) if each.past], piece):
+    for part in parts(rests, [index for index, each in enumerate(prompts) if each.past], 0, most):
         past = Past.joined([prompts[index] for index in part])
         rows, texts = [rests[index].adapter for index in part], [rests[index].tokens for index in part]
         yield part, *(yield from _pieces(model, adapters, rows, texts, past, piece))
@@ -219,11 +203,11 @@ def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: in
             continue
         beginning = [prompts[members[0]].tokens[:shared]]
         _, past = yield from _pieces(model, adapters, [adapter], beginning, None, piece, multiple=1)
-        for part in parts(model, prompts, members, piece, shared):
+        for part in parts(prompts, members, shared, most):
             texts = [prompts[index].tokens[shared:] for index in part]
             behind = past.select([0] * len(part))
             yield part, *(yield from _pieces(model, adapters, [adapter] * len(part), texts, behind, piece))
-    for part in parts(model, prompts, rest, piece):
+    for part in parts(prompts, rest, 0, most):
         texts = [prompts[index].tokens for index in part]
         yield (
             part,
@@ -240,38 +224,30 @@ def _pieces(
     piece: int | None,
     **keys: int,
 ) -> Generator[Read, None, tuple[torch.Tensor, Past]]:
-    """As `read`. A text that is longer than a piece is alone; the odd piece comes last, so that padding does."""
+    """As `read`. A text that is longer than a piece is alone; the odd piece comes first, so that padding does."""
     while piece and len(texts[0]) > piece:
-        logits, past = read(model, adapters, rows, [texts[0][:piece]], past, **keys)
+        cut = len(texts[0]) % piece or piece
+        logits, past = read(model, adapters, rows, [texts[0][:cut]], past, **keys)
         yield [], logits, past
-        texts = [texts[0][piece:]]
+        texts = [texts[0][cut:]]
     return read(model, adapters, rows, texts, past, **keys)
 
 
-def parts(
-    model: Any, prompts: Sequence[Prompt], some: Sequence[int], piece: int | None = None, shared: int = 0
-) -> Iterator[list[int]]:
+def parts(prompts: Sequence[Prompt], some: Sequence[int], shared: int, most: int) -> Iterator[list[int]]:
     """Prompts of like length, the longest first, as many as are read at once, in the order of their adapters."""
     lengths = [len(prompt.tokens) - shared for prompt in prompts]
-    order, most = sorted(some, key=lambda index: -lengths[index]), piece or at_once(model)
-    for part in batches(order, lengths, most, _PADDING.get(model.device.type, _PADDING_ELSEWHERE)):
+    for part in batches(sorted(some, key=lambda index: -lengths[index]), lengths, most):
         yield sorted(part, key=lambda index: prompts[index].adapter)
 
 
-def batches(order: Sequence[int], lengths: Sequence[int], most: int, padding: float = math.inf) -> Iterator[list[int]]:
-    """Indices of texts, cut where a batch that is padded would have more tokens than `most`.
-
-    If the longest come first, also where more than `padding` of them would stand for none.
-    """
+def batches(order: Sequence[int], lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Indices of texts, cut where a batch that is padded would have more than so many tokens."""
     batch: list[int] = []
-    free = padding
     for index in order:
-        longest = max(lengths[batch[0]], lengths[index]) if batch else lengths[index]
-        if batch and ((len(batch) + 1) * longest > most or longest - lengths[index] > free):
+        if batch and (len(batch) + 1) * max(lengths[batch[0]], lengths[index]) > most:
             yield batch
-            batch, longest, free = [], lengths[index], padding
+            batch = []
         batch.append(index)
-        free -= longest - lengths[index]
     if batch:
         yield batch
 
@@ -300,7 +276,7 @@ def logits_at(model: Any, head: torch.nn.Module, where: torch.Tensor, batch: Map
 
     handle = head.register_forward_pre_hook(select)
     try:
-        logits: torch.Tensor = model(**{"use_cache": False, **batch}).logits
+        logits: torch.Tensor = model(**batch, use_cache=False).logits
         return logits
     finally:
         handle.remove()

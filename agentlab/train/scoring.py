@@ -161,7 +161,7 @@ class Scorer:
                 some, owners = texts[start : start + _CHOICES_AT_ONCE], places[start : start + _CHOICES_AT_ONCE]
                 batch = padded(self._model, some, past.select(owners))
                 longest = batch["input_ids"].shape[1]
-                labels = [[IGNORED, *each[1:], *[IGNORED] * (longest - len(each))] for each in some]
+                labels = [[IGNORED] * (longest - len(each) + 1) + list(each[1:]) for each in some]
                 batch["labels"] = torch.tensor(labels, device=self._model.device)
                 means = self._means([adapters[part[owner]] for owner in owners], batch, [len(e) - 1 for e in some])
                 for owner, mean in zip(owners, means, strict=True):

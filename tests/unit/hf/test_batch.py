@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agentlab.errors import UsageError
-from agentlab.hf import cache, prefill
+from agentlab.hf import prefill
 from agentlab.hf.batch import Batch, Row, Token
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
@@ -133,34 +133,6 @@ def test_rows_say_what_each_says_alone(kind: str, waves: bool, tmp_path: Path) -
             "stop" if said[-1] in ENDS else "length",
         ]
     assert len({tuple(said) for said, _ in expected.values()}) > 10
-
-
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
-def test_attention_to_each_row_s_own_columns_changes_no_answer(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agentlab.hf.cache._WORTH", 0)
-    seen: list[list[int]] = []
-    by_rows = cache._row_by_row
-    monkeypatch.setattr("agentlab.hf.cache._row_by_row", lambda model, n: (seen.append(n), by_rows(model, n))[1])
-    model, rows = model_of(kind), rows_of(12)
-    with rowwise(model, adapters_of(kind, tmp_path)) as adapters:
-        expected = {row: alone(model, adapters, row)[0] for row in rows}
-        found = collected(Batch(model, adapters, ENDS).run(rows, 5))
-    assert {row: [each.token for each in tokens] for row, tokens in found.items()} == expected
-    assert any(len(set(lengths)) > 1 for lengths in seen)
-    assert model.config._attn_implementation == "sdpa"
-
-
-def test_rows_are_in_the_order_of_their_adapters_whoever_enters_or_leaves(llama: tuple[Any, Any]) -> None:
-    rows = [Row(each.adapter, each.prompt, 40) for each in rows_of(20)]
-    batch, plans = Batch(*llama, ()), list[list[int]]()
-    for start in range(0, 20, 2):
-        batch.admit(rows[start : start + 2])
-        batch.evict([rows[start - 3]])
-        plans.append([each.row.adapter for each in batch.step()])
-    assert all(plan == sorted(plan) for plan in plans)
-    assert len({len(plan) for plan in plans}) > 5
 
 
 @pytest.mark.parametrize("kind", [*MODELS, "GPT2"])
