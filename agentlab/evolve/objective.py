@@ -85,7 +85,8 @@ class TrainSplit:
         errors = self._errors(chances)
         value = fmean(errors)
         if len(errors) < len(self.questions) and parent is not None and parent.value is not None:
-            value = parent.value + value - fmean(parent.items[: len(errors)])
+            behind = value - fmean(parent.items[: len(errors)])
+            value = min(1.0, parent.value + behind)
         marks = marked(chances, self.questions)
         metrics = {
             "items": len(errors),

@@ -1,9 +1,10 @@
 """The report of an evolution: the verdict, the sealed split, generations, children."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from agentlab.evolve.result import NAMES, ChildRow, EvolveResult
-from agentlab.runs.document import Block, Figure, Heading, Table, known, table
+from agentlab.runs.document import Block, Figure, Heading, Table, Text, known, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, new_panels, png, whole_numbers
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -13,7 +14,7 @@ from agentlab.study.calls import model_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TEST, _FITNESS = "plots/test.png", "plots/fitness.png"
+_TEST, _FITNESS, _LINEAGE = "plots/test.png", "plots/fitness.png", "plots/lineage.png"
 
 
 def write_evolve_report(run: Run, result: EvolveResult) -> None:
@@ -26,9 +27,16 @@ def write_evolve_report(run: Run, result: EvolveResult) -> None:
         Heading("Generations"),
         Figure(_FITNESS, "The best child and the mean of each generation, by fitness and by each of its terms"),
         generation_table(result),
-        Heading("Children"),
-        child_table(result),
     ]
+    if result.pairs:
+        blocks += [Heading("Pairs of searches"), pairs_table(result)]
+    blocks.append(Heading("Children"))
+    if any(child.parents for child in result.trials):
+        run.write_bytes(_LINEAGE, lineage(result))
+        blocks.append(Figure(_LINEAGE, "Who was bred from whom, by generation and task; the winner's line is marked"))
+    else:
+        blocks.append(Text("The children were drawn from a distribution, or at random: they have no parents to draw."))
+    blocks.append(child_table(result))
     if result.models:
         blocks += [Heading("Language models"), model_table(result.models)]
     write_report(run, f"Evolution {run.id}", blocks)
@@ -41,18 +49,34 @@ def generation_table(result: EvolveResult) -> Table:
         {
             "generation": lambda g: str(g.number),
             "children": lambda g: str(g.children),
-            "stopped early": lambda g: str(g.stopped),
+            "stopped": lambda g: str(g.stopped),
             "failed": lambda g: str(g.failed),
             "best": lambda g: known(g.best),
-            "probability of the right answer": lambda g: g.task,
-            "right": lambda g: g.solo,
-            "cooperation": lambda g: g.cooperation,
+            "task": lambda g: g.task,
+            "right": lambda g: known(g.solo, ".1%"),
+            "vote": lambda g: g.cooperation,
             "novelty": lambda g: g.novelty,
             "fitness": lambda g: g.fitness,
-            "answers so far": lambda g: f"{g.items:,}",
+            "answers": lambda g: f"{g.items:,}",
         },
-        "Means over the children that answered every train question. Cooperation is the Shapley value in the vote of "
-        "the generation, novelty the distance to the nearest behaviours; fitness counts all in units of the first",
+        "Means over the children that answered every train question: probability of the right answer, share of right "
+        "ones, Shapley value in the vote of the generation, distance to the nearest behaviours; fitness counts all in "
+        "units of the first. Stopped: clearly worse than the best parent. Answers: so far",
+    )
+
+
+def pairs_table(result: EvolveResult) -> Table:
+    """What each pair of searches came to."""
+    rows = [p for p in result.pairs if p.agent is not None and p.control is not None]
+    return table(
+        rows,
+        {
+            "seed": lambda p: str(p.seed),
+            "evolved": lambda p: f"{1 - (p.agent or 0.0):.1%}",
+            "random search": lambda p: f"{1 - (p.control or 0.0):.1%}",
+            "better by": lambda p: f"{100 * ((p.control or 0.0) - (p.agent or 0.0)):+.1f}",
+        },
+        "Right on the sealed questions, of the winners of both searches with a seed; differences in points",
     )
 
 
@@ -61,19 +85,18 @@ def child_table(result: EvolveResult) -> Table:
     return table(
         result.trials,
         {
-            "child": lambda c: c.id + (" *" if c.id == result.winner else ""),
+            "child": lambda c: c.id,
             "generation": lambda c: str(c.generation),
-            "source": lambda c: c.source,
+            "source": lambda c: c.source + (", the winner" if c.id == result.winner else ""),
             "note": lambda c: c.failed or c.note,
             "asked": lambda c: str(c.items),
-            "error": lambda c: c.error,
-            "right": lambda c: c.accuracy,
-            "cooperation": lambda c: c.cooperation,
+            "task": lambda c: None if c.error is None else 1 - c.error,
+            "right": lambda c: known(c.accuracy, ".1%"),
+            "vote": lambda c: c.cooperation,
             "novelty": lambda c: c.novelty,
             "fitness": lambda c: c.fitness,
         },
-        f"* is the winner. Error is the probability of a wrong answer. Source, who made the child: "
-        f"{legend(c.source for c in result.trials)}",
+        f"Figures as above. Source, who made the child: {legend(c.source for c in result.trials)}",
     )
 
 
@@ -92,6 +115,47 @@ def test_bars(result: EvolveResult) -> bytes:
     axes.set(xlabel="share of questions right", ylim=(-0.6, len(shown) - 0.4))
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return png(figure)
+
+
+def lineage(result: EvolveResult) -> bytes:
+    """Children by generation and task, with lines to those they were bred from; PNG."""
+    figure, axes = new_figure(width=9.0, height=4.8)
+    rows = {c.id: c for c in result.trials if c.error is not None}
+    place: dict[str, float] = {}
+    for generation in result.generations:
+        members = [c.id for c in result.trials if c.generation == generation.number]
+        place |= {name: generation.number + 0.6 * n / len(members) - 0.3 for n, name in enumerate(members)}
+    ancestors = _ancestors(rows, result.winner)
+    for child in rows.values():
+        for parent in (rows[name] for name in child.parents if name in rows):
+            mine = child.id in ancestors and parent.id in ancestors
+            ends = (place[parent.id], place[child.id]), (_task(parent), _task(child))
+            axes.plot(*ends, color=COLOURS[1] if mine else "0.85", lw=1.8 if mine else 0.7, zorder=2 if mine else 1)
+    for number, source in enumerate(dict.fromkeys(c.source for c in rows.values())):
+        some = [c for c in rows.values() if c.source == source]
+        look = {"color": COLOURS[number % 6], "marker": MARKERS[number % 6], "ls": "", "ms": 5, "zorder": 3}
+        axes.plot([place[c.id] for c in some], [_task(c) for c in some], label=source, **look)  # type: ignore[arg-type] # as matplotlib takes them
+    best = rows[result.winner]
+    axes.plot(place[best.id], _task(best), "o", ms=12, mfc="none", mec="black", ls="", label="winner", zorder=4)
+    axes.set(xlabel="generation", ylabel="probability of the right answer")
+    whole_numbers(axes)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    return png(figure)
+
+
+def _ancestors(rows: Mapping[str, ChildRow], name: str) -> set[str]:
+    """The child and all that it comes from."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        each = waiting.pop()
+        if each in rows and each not in found:
+            found.add(each)
+            waiting += rows[each].parents
+    return found
+
+
+def _task(child: ChildRow) -> float:
+    return 1 - (child.error or 0.0)
 
 
 def fitness_by_generation(result: EvolveResult) -> bytes:

@@ -1,0 +1,161 @@
+"""Evolution on the shipped task beside what it has to beat, and what scoring a population costs.
+
+The specialists of `make personas` (or three adapters that are named) are bred with the default preset over several
+seeds, each with splits of its own. Then 16 blends of them are scored on 12 questions by `evolve`, all children in the
+same batches, and by `Scorer.choices`, one written adapter after the other; the ways take turns. Held:
+
+    best parent, uniform blend     above them in the mean over the seeds, on the sealed split
+    random search                  told, whatever it is
+    scoring                        at least twice as fast, the same choices but for ties of the last bits
+    bytes                          no tensor before export; an adapter at least 20 times smaller than the merged model,
+                                   and computed for a base of 4B at least 100 times
+
+Crossover beside PEFT's `svd` (at least 50 times as fast) is a row of `make bench-lora`.
+
+Usage: python tests/bench/evolve.py [SEEDS [PARENT PARENT ...]]     6 seeds unless told, 0 leaves them out;
+    parents and base lie in the workspace; writes .agentlab/bench/evolve.json; exit 1 where missed
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import torch
+
+from agentlab import machine
+from agentlab.config.load import load
+from agentlab.config.overrides import Override
+from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.genome import BLEND, PARENT, Child, Coefficients
+from agentlab.evolve.objective import chosen
+from agentlab.evolve.product import export
+from agentlab.evolve.result import EVOLVED, RANDOM
+from agentlab.evolve.run import EvolveExperiment, prepare
+from agentlab.evolve.scoring import weighted
+from agentlab.runs.atomic import write_json
+from agentlab.runs.context import Context
+from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.session import surroundings
+from agentlab.stats.control import Comparison
+from agentlab.stats.studies import full_study
+from agentlab.train.base import load_base
+from agentlab.train.scoring import scorer
+
+OUT = Path(".agentlab/bench/evolve.json")
+CHILDREN, QUESTIONS, ROUNDS = 16, 12, 3
+FASTER, SMALLER, SMALLER_4B = 2.0, 20.0, 100.0
+# Qwen3-4B: layers, and outputs and inputs of the seven linear modules of each; weights of the whole model
+LAYERS_4B, WEIGHTS_4B = 36, 4.02e9
+SHAPES_4B = [(4096, 2560), (1024, 2560), (1024, 2560), (2560, 4096), (9728, 2560), (9728, 2560), (2560, 9728)]
+
+
+def experiment(context: Context, seed: int, parents: list[str]) -> EvolveExperiment:
+    changes = [Override("seed", seed, "bench"), *([Override("parents", parents, "bench")] if parents else [])]
+    config = load(EvolveConfig, "evolve", None, changes, workspace=context.workspace, cwd=Path.cwd(), env=context.env)
+    return prepare(config.config, context)
+
+
+def evolved(context: Context, seeds: int, parents: list[str], place: Path) -> list[dict[str, float]]:
+    """Of each seed, the shares of right answers on the sealed split."""
+    found = []
+    for seed in range(seeds):
+        with Run.create(place, RunSpec("evolve", "", "", "h", seed, name=f"seed-{seed}"), Edge()) as run:
+            result, _ = experiment(context, seed, parents).run(run)
+        found.append({each.name: each.test.value for each in result.standings})
+        print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[-1].items()), flush=True)
+    return found
+
+
+def gains(found: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """A row for each that evolution has to beat."""
+    rows = []
+    for name in (PARENT, BLEND, RANDOM):
+        ours, theirs = ([each[key] for each in found] for key in (EVOLVED, name))
+        what = Comparison("evolution", name, "accuracy", "share", "higher", "equal answers")
+        record = full_study(what, ours, theirs, np.random.default_rng(0))
+        gain, ends = statistics.fmean(ours) - statistics.fmean(theirs), (record.low, record.high)
+        told = "not bounded" if None in ends else f"[{ends[0]:+.3f}, {ends[1]:+.3f}] at {record.level:.1%}"
+        print(f"{name:14} {statistics.fmean(theirs):.3f}, evolved {statistics.fmean(ours):.3f}: {gain:+.4f} {told}")
+        rows.append(
+            {"row": "accuracy on the sealed split", "ours": statistics.fmean(ours), "peer": statistics.fmean(theirs)}
+            | {"peer_name": name, "unit": "share", "better": "higher", "ratio": gain, "low": ends[0], "high": ends[1]}
+        )
+    return rows
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of CPU: a machine that others use, too, has no other clock."""
+    start = time.process_time()
+    found = work()
+    return time.process_time() - start, found
+
+
+def scoring(exp: EvolveExperiment, place: Path) -> tuple[list[dict[str, Any]], bool]:
+    """16 children, by both ways in turn; and the bytes of one."""
+    genome, questions = exp.genome, exp.questions.train[:QUESTIONS]
+    assert isinstance(genome, Coefficients)
+    rng = np.random.default_rng(0)
+    children = [Child("", number, genome.space.sample(rng)) for number in range(CHILDREN)]
+    folders = {str(c.number): place / str(c.number) for c in children}
+    for child, folder in zip(children, folders.values(), strict=True):
+        export(genome, exp.parents, str(child.number), child.params, folder, lambda *_: None, {})
+    base, parents = load_base(exp.base.path, "fp32", "sdpa"), list(exp.parents.values())
+    ours, theirs, differ = [], [], 0
+    for _ in range(ROUNDS):
+        with weighted(exp.base.path, parents, genome.weights, "float32", lambda _: None) as population:
+            seconds, chances = timed(lambda p=population: p.answer(children, questions))
+        ours.append(seconds)
+        with scorer(base, folders) as one:
+            seconds, said = timed(
+                lambda s=one: [s.choices([(name, q.text, q.choices) for q in questions]) for name in folders]
+            )
+        theirs.append(seconds)
+        print(f"{ours[-1]:.1f} s and {seconds:.1f} s", flush=True)
+        picked = [[q.choices[chosen(c)] for q, c in zip(questions, row, strict=True)] for row in chances]
+        differ = sum(a != b for mine, other in zip(picked, said, strict=True) for a, b in zip(mine, other, strict=True))
+    ratio = statistics.median(theirs) / statistics.median(ours)
+    answers = CHILDREN * QUESTIONS
+    print(f"{answers} answers: {statistics.median(ours):.1f} s, adapter by adapter {statistics.median(theirs):.1f} s: "
+          f"{ratio:.2f}x; {differ} choices differ (prompts differ by the system message)")  # fmt: skip
+    adapter = min(sum(f.stat().st_size for f in folder.iterdir()) for folder in parents)
+    merged = sum(f.stat().st_size for f in exp.base.path.glob("*.safetensors"))
+    rank = 8
+    large = WEIGHTS_4B / (LAYERS_4B * sum((a + b) * rank for a, b in SHAPES_4B))
+    print(f"an adapter {adapter / 2**20:.1f} MiB, merged {merged / 2**20:.0f} MiB: {merged / adapter:.0f}x; "
+          f"4B, rank {rank}: {large:.0f}x")  # fmt: skip
+    rows = [
+        {"row": "a population of 16 scored", "ours": statistics.median(ours), "peer": statistics.median(theirs)}
+        | {"peer_name": "Scorer.choices, adapter by adapter", "unit": "s of CPU", "better": "lower", "ratio": ratio},
+        {"row": "bytes of a delta", "ours": adapter, "peer": merged}
+        | {"peer_name": "merged model", "unit": "bytes", "better": "lower", "ratio": merged / adapter},
+    ]
+    return rows, ratio >= FASTER and merged / adapter >= SMALLER and large >= SMALLER_4B
+
+
+def main(seeds: int, parents: list[str]) -> int:
+    warnings.simplefilter("ignore")
+    context = surroundings(os.environ, Path.cwd())
+    with tempfile.TemporaryDirectory() as scratch:
+        found = evolved(context, seeds, parents, Path(scratch) / "runs")
+        written = list(Path(scratch).rglob("*.safetensors"))
+        rows = gains(found) if found else []
+        with machine.torch_threads(machine.threads()):
+            more, held = scoring(experiment(context, 0, parents), Path(scratch) / "children")
+    held = held and not written and all(row["ratio"] > 0 for row in rows if row["peer_name"] != RANDOM)
+    versions = {"torch": torch.__version__}
+    write_json(OUT, {"rows": [*rows, *more], "machine": machine.describe().as_dict(), "versions": versions})
+    print("held" if held else "MISSED")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 6, sys.argv[2:]))
