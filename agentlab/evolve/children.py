@@ -80,9 +80,9 @@ class Children:
                 recipe = plan(adapters, method, weights=(1 - share, share), rank=rank, seed=seed)
             blend(adapters, recipe, out, lambda *_: None, any_base=True, more=more)
 
-    def keep(self, some: Collection[Child]) -> None:
-        """Remove all folders but those of these children; what was removed can be made again."""
-        kept = {self._root / (each.search or "main") / run_id(each.number) for each in some}
+    def keep(self, names: Collection[str]) -> None:
+        """Remove all folders but those of these children, as events name them; what was removed can be made again."""
+        kept = {self._root / (name if "/" in name else f"main/{name}") for name in names}
         for place in self._root.glob("*/*"):
             if place not in kept:
                 shutil.rmtree(place)

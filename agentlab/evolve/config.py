@@ -51,16 +51,16 @@ class GenomeConfig(StrictModel):
 class FitnessConfig(StrictModel):
     """Weights of the terms: how much a standard deviation of one counts, beside one of the task's in generation 0."""
 
-    cooperation: float = Field(0.25, ge=0, le=10, description="Shapley value in the vote of a generation.")
-    novelty: float = Field(0.25, ge=0, le=10, description="Distance of a child's answers to those of all before it.")
+    cooperation: float = Field(0.1, ge=0, le=10, description="Shapley value in the vote of a generation.")
+    novelty: float = Field(0.1, ge=0, le=10, description="Distance of a child's answers to those of all before it.")
     neighbours: int = Field(5, ge=1, le=64, description="Nearest ones to which the distance counts.")
 
 
 class RaceConfig(StrictModel):
-    """Children that are clearly worse than the best parent stop early, and are charged what they were asked."""
+    """Who is clearly worse than the best of parents, blend and base stops early, and is charged what it was asked."""
 
     first: int | None = Field(32, ge=8, description="Questions before anybody stops; null asks everybody everything.")
-    level: float = Field(0.99, gt=0.5, lt=1, description="Of the paired interval that has to exclude the parent.")
+    level: float = Field(0.99, gt=0.5, lt=1, description="Of the paired interval of the difference.")
 
 
 class EvolveConfig(StrictModel):

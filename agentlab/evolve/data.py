@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from agentlab.config.workspace import Workspace
@@ -32,9 +33,13 @@ class Split:
 
 def places(questions: Sequence[Question]) -> tuple[int, ...]:
     """Of each question, the place of the right choice."""
-    return tuple(
-        next(place for place, choice in enumerate(q.choices) if q.right(q.read(f"Answer: {choice}"))) for q in questions
-    )
+    return tuple(map(_place, questions))
+
+
+@cache
+def _place(question: Question) -> int:
+    read = (question.read(f"Answer: {choice}") for choice in question.choices)
+    return next(place for place, answer in enumerate(read) if question.right(answer))
 
 
 def set_of(question: Question) -> str:

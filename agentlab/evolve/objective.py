@@ -25,7 +25,7 @@ class TrainSplit:
     """Implements `study.executor.Objective`.
 
     Attributes:
-        best_parent: the kept result of generation 0 that a child is held against; None while there is none.
+        rival: the best of the trials that were there before, which a child is held against; None in generation 0.
         search: its name; empty for the main one.
         known: what another search of the run has measured of these children; they are not asked again.
     """
@@ -33,7 +33,7 @@ class TrainSplit:
     answers: Answers
     questions: Sequence[Question]
     race: RaceConfig
-    best_parent: Callable[[], TrialResult | None]
+    rival: Callable[[], TrialResult | None]
     search: str = ""
     known: Callable[[Params], TrialResult | None] = lambda _: None
 
@@ -44,10 +44,10 @@ class TrainSplit:
         return [found[each.name] for each in batch]
 
     def _raced(self, batch: Sequence[Candidate]) -> Mapping[str, TrialResult]:
-        parent, began = self.best_parent(), time.perf_counter()
+        rival, began = self.rival(), time.perf_counter()
         chances: dict[str, list[list[float]]] = {each.name: [] for each in batch}
         running, seen, seconds = list(batch), 0, dict[str, float]()
-        for stop in self._stops(parent):
+        for stop in self._stops(rival):
             questions = self.questions[seen:stop]
             children = [Child(self.search, number_of(each.name), each.params) for each in running]
             for each, told in zip(running, self.answers.answer(children, questions), strict=True):
@@ -56,37 +56,37 @@ class TrainSplit:
             began = time.perf_counter()
             for each in running:
                 seconds[each.name] = seconds.get(each.name, 0.0) + spent
-            if parent is not None and seen < len(self.questions):
-                running = [each for each in running if not self._lost(self._errors(chances[each.name]), parent.items)]
+            if rival is not None and seen < len(self.questions):
+                running = [each for each in running if not self._lost(self._errors(chances[each.name]), rival.items)]
             if not running:
                 break
-        return {name: self._result(told, parent, seconds[name]) for name, told in chances.items()}
+        return {name: self._result(told, rival, seconds[name]) for name, told in chances.items()}
 
-    def _stops(self, parent: TrialResult | None) -> list[int]:
+    def _stops(self, rival: TrialResult | None) -> list[int]:
         """After how many questions somebody may stop: twice as many each time."""
         found, stop = list[int](), self.race.first
-        while parent is not None and stop is not None and stop < len(self.questions):
+        while rival is not None and stop is not None and stop < len(self.questions):
             found.append(stop)
             stop *= 2
         return [*found, len(self.questions)]
 
-    def _lost(self, errors: Sequence[float], parent: Sequence[float]) -> bool:
-        """Whether the child is clearly worse than the best parent on what it was asked."""
+    def _lost(self, errors: Sequence[float], rival: Sequence[float]) -> bool:
+        """Whether the child is clearly worse than the rival on what it was asked."""
         rng = np.random.default_rng([_RACE, len(errors)])
-        level, held = self.race.level, parent[: len(errors)]
+        level, held = self.race.level, rival[: len(errors)]
         return paired_interval(errors, held, rng, level=level, resamples=_RESAMPLES).low > 0
 
     def _errors(self, chances: Sequence[Sequence[float]]) -> list[float]:
         right = places(self.questions[: len(chances)])
         return [1 - each[place] for each, place in zip(chances, right, strict=True)]
 
-    def _result(self, chances: Sequence[Sequence[float]], parent: TrialResult | None, seconds: float) -> TrialResult:
-        """Of a child that stopped early the value is what it would be if it stayed as far behind the parent."""
+    def _result(self, chances: Sequence[Sequence[float]], rival: TrialResult | None, seconds: float) -> TrialResult:
+        """Of a child that stopped early the value is what it would be if it stayed as far behind the rival."""
         errors = self._errors(chances)
         value = fmean(errors)
-        if len(errors) < len(self.questions) and parent is not None and parent.value is not None:
-            behind = value - fmean(parent.items[: len(errors)])
-            value = min(1.0, parent.value + behind)
+        if len(errors) < len(self.questions) and rival is not None and rival.value is not None:
+            behind = value - fmean(rival.items[: len(errors)])
+            value = min(1.0, rival.value + behind)
         marks = marked(chances, self.questions)
         metrics = {
             "items": len(errors),

@@ -61,7 +61,7 @@ def generation_table(result: EvolveResult) -> Table:
         },
         "Means over the children that answered every train question: probability of the right answer, share of right "
         "ones, Shapley value in the vote of the generation, distance to the nearest behaviours; fitness counts all in "
-        "units of the first. Stopped: clearly worse than the best parent. Answers: so far",
+        "units of the first. Stopped: clearly worse than the best of parents, blend and base. Answers: so far",
     )
 
 

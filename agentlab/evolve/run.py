@@ -9,13 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from agentlab import machine
-from agentlab.errors import (
-    MissingError,
-    MissingFileError,
-    RunMismatchError,
-    UnknownNameError,
-    UsageError,
-)
+from agentlab.errors import MissingError, MissingFileError, RunMismatchError, UnknownNameError, UsageError
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split, lessons, split
 from agentlab.evolve.genome import Child, Coefficients
@@ -146,6 +140,8 @@ class EvolveExperiment:
         children = Children(root, parents, genome, self.config.seed, lambda: run.events)
         with written(path, children.folder, dtype, tell) as population:
             yield population
+        if named := noted(run.events, OPENED):  # the winners alone remain
+            children.keep(named["named"].values())
 
 
 class _Late:

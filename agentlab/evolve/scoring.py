@@ -123,9 +123,9 @@ def written(path: Path, folder: Callable[[Child], Path | None], dtype: Figures, 
 
         def place(children: Sequence[Child]) -> Sequence[int]:
             folders = [folder(child) for child in children]
-            for known in held:
-                adapters.drop(known)
-            held[:] = [BASE if each is None else adapters.put(each) for each in folders]
+            while held:
+                adapters.drop(held.pop())
+            held.extend(BASE if each is None else adapters.put(each) for each in folders)
             return held
 
         yield Population(base, adapters, place, tell)

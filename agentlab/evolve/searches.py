@@ -116,19 +116,19 @@ class Searches:
     def _executor(self, run: Run | Branch) -> TrialExecutor:
         from agentlab.evolve.objective import TrainSplit
 
-        space, parents = self._genome.space, len(self._genome.parents)
-        first = rebuild(self._run.events).trials[: self._config.starts] if isinstance(run, Branch) else []
+        space, starts = self._genome.space, self._config.starts
+        first = rebuild(self._run.events).trials[:starts] if isinstance(run, Branch) else []
         known = {space.key(trial.proposal.params): trial.result for trial in first}
 
-        def best_parent() -> TrialResult | None:
-            ended = [t.result for t in rebuild(run.events).trials[:parents] if t.result and t.result.value is not None]
+        def rival() -> TrialResult | None:
+            ended = [t.result for t in rebuild(run.events).trials[:starts] if t.result and t.result.value is not None]
             return min(ended, key=lambda result: result.value or 0.0, default=None)
 
         objective = TrainSplit(
             self._answers,
             self._questions.train,
             self._config.race,
-            best_parent,
+            rival,
             run.name if isinstance(run, Branch) else "",
             lambda params: known.get(space.key(params)),
         )
@@ -167,7 +167,8 @@ class Searches:
         named |= {trial.proposal.source: trial for trial in trials[count : count + 2] if trial.value is not None}
         if not self._run.has(OPENED):
             limits = {key: getattr(self._config, key) for key in ("max_items", "max_trials", "max_seconds")}
-            self._run.emit(OPENED, **limits, named={name: trial.id for name, trial in named.items()})
+            ids = {name: f"{self._branches.get(name, '')}/{trial.id}".lstrip("/") for name, trial in named.items()}
+            self._run.emit(OPENED, **limits, named=ids)
         if not self._run.has(SCORED):
             from agentlab.evolve.objective import marked
 

@@ -166,3 +166,34 @@ def test_a_fitness_that_is_no_number_is_a_failed_child(
         result, _ = scripted(place).run(run)
     assert result.trials[0].failed.startswith("the objective returned")
     assert {each.what for each in result.standings if each.name == PARENT} == {"run_0001 (two)"}
+
+
+def test_full_control_repeats_both_searches_over_seeds(place: Path) -> None:
+    tasks = {"file": "quiz.jsonl", "train": 10, "test": 8}
+    few = {"population": 4, "tasks": tasks, "max_items": 60, "race": {"first": None}}
+    with new_run(place, "full") as run:
+        result, outcome = scripted(place, control="full", control_seeds=5, **few).run(run)
+        studies = {event.id.partition("/")[0] for event in run.events if "/" in event.id}
+    assert studies == {"random-0", *(f"{kind}-{n}" for kind in ("evolve", "random") for n in range(1, 5))}
+    assert [pair.seed for pair in result.pairs] == list(range(5))
+    assert (result.control.n, result.control.level) == (5, 0.9375)
+    assert "over 5 pairs of searches" in result.sentence
+    assert outcome.control == result.control
+    (opened,) = [event for event in run.events if event.type == "split.opened"]
+    assert len(opened.data["named"]) == 2 * 5 + 3
+
+
+def test_a_language_model_proposes_half_and_is_held_against_the_algorithm(place: Path) -> None:
+    llm = {
+        "providers": {"script": {"kind": "scripted", "mode": "first"}},
+        "models": {"clerk": {"provider": "script", "id": "c", "tier": "pick", "price": {"input": 0, "output": 0}}},
+        "roles": {"primary": ["clerk"]},
+    }
+    with new_run(place, "llm") as run:
+        result, _ = scripted(place, llm=llm, max_items=400).run(run)
+    bred = [child for child in result.trials if child.arm != "shared"]
+    assert {child.arm for child in bred} == {"agent", "control"}
+    assert result.agent is not None
+    assert result.models[0].task == "evolve.propose"
+    assert result.agent_note
+    assert not [event for event in run.events if event.type == "llm.called" and "/" in event.id]  # nor in the control
