@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from agentlab import machine
-from agentlab.errors import MissingError, MissingFileError, RunMismatchError, UnknownNameError, UsageError
+from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError, UsageError
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split, lessons, split
 from agentlab.evolve.genome import Child, Coefficients
@@ -20,6 +20,7 @@ from agentlab.evolve.report import write_evolve_report
 from agentlab.evolve.result import ANSWERED, EVOLVED, GENERATION, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
 from agentlab.evolve.verdict import verdict
+from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.lora.card import content_hash
 from agentlab.lora.catalogue import find as find_adapter
@@ -165,8 +166,6 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
         MissingFileError: a parent or the base is not there.
         UsageError, DataError: parents of different bases, DoRA, no labels; or the sealed split of a run is open.
     """
-    from agentlab.llm.router import Router
-
     base = find_base(config.base, context.workspace)
     parents = _parents(config, context)
     learnt, unknown = lessons(parents, context.workspace)
@@ -175,12 +174,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     genome = _genome(config, parents, modules)
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
     _see_sealed(config, events, questions)
-    with Router(config.llm, env=context.env, workspace=context.workspace) as router:
-        try:
-            router.check()
-        except MissingError as error:
-            error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
-            raise
+    check_optional(config.llm, context)
     return EvolveExperiment(config, context, base, parents, genome, replace(questions, unknown=tuple(unknown)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agentlab.config.load import load
 from agentlab.config.overrides import Override
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, MissingError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider
 from agentlab.llm.providers import Surroundings, build
@@ -56,3 +56,19 @@ def _inside(override: Override) -> Override:
     first, _, rest = override.key.partition(".")
     ours = first == "llm" and rest.partition(".")[0] in LLMConfig.model_fields
     return replace(override, key=rest) if ours else override
+
+
+def check_optional(config: LLMConfig, context: Context) -> None:
+    """See that a language model that a run could do without can be asked, or say how to do without it.
+
+    Raises:
+        MissingError: see `Router.check`.
+    """
+    from agentlab.llm.router import Router
+
+    with Router(config, env=context.env, workspace=context.workspace) as router:
+        try:
+            router.check()
+        except MissingError as error:
+            error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
+            raise

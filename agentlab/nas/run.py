@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agentlab import machine
-from agentlab.errors import AgentlabError, ConfigError, DataError, MissingError
+from agentlab.errors import AgentlabError, ConfigError, DataError
+from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.nas.config import NasConfig, TrialConfig, at_rung, params_of, trial_keys, with_params
 from agentlab.nas.data import load_series, require_windows
@@ -239,15 +240,8 @@ class OpenStudy:
 
 def prepare(config: NasConfig, context: Context) -> NasExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists."""
-    from agentlab.llm.router import Router
-
     experiment = NasExperiment(config, context)
-    with Router(config.llm, env=context.env, workspace=context.workspace) as router:
-        try:
-            router.check()
-        except MissingError as error:
-            error.hint = f"{error.hint or ''} Or work without a language model: --set llm=none.".lstrip()
-            raise
+    check_optional(config.llm, context)
     return experiment
 
 
