@@ -202,10 +202,11 @@ def _children(
     return [_child(trial, config, genome, terms.get(trial.id, {})) for trial in state.trials]
 
 
-def _bred_from(trial: TrialState, genome: Coefficients | Recipes) -> list[int]:
+def _bred_from(trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes) -> list[int]:
+    """Numbers of the trials that a child comes from. What a language model notes names none, whatever it says."""
     if isinstance(genome, Recipes):
         return genome.bred_from(trial.proposal.params, trial.number)
-    return parents_in(trial.proposal.note)
+    return parents_in(trial.proposal.note) if trial.proposal.source == config.algorithm else []
 
 
 def _child(
@@ -218,7 +219,7 @@ def _child(
         source=trial.proposal.source,
         arm=trial.arm,
         note=trial.proposal.note,
-        parents=[run_id(number) for number in _bred_from(trial, genome)],
+        parents=[run_id(number) for number in _bred_from(trial, config, genome)],
         error=trial.value,
         accuracy=metrics.get("accuracy"),
         items=metrics.get("items", 0),

@@ -11,8 +11,11 @@ import pytest
 from agentlab.errors import DataError, MissingFileError, RunMismatchError, UsageError
 from agentlab.evolve.genome import PARENT
 from agentlab.evolve.result import EVOLVED, RANDOM, EvolveResult
+from agentlab.evolve.verdict import _bred_from
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run
+from agentlab.search.types import Proposal
+from agentlab.study.state import TrialState
 from tests.unit.evolve.small import new_run, prepared, scripted, workspace
 
 
@@ -197,3 +200,11 @@ def test_a_language_model_proposes_half_and_is_held_against_the_algorithm(place:
     assert result.models[0].task == "evolve.propose"
     assert result.agent_note
     assert not [event for event in run.events if event.type == "llm.called" and "/" in event.id]  # nor in the control
+
+
+@pytest.mark.parametrize(("source", "parents"), [("ga", [3, 7]), ("llm", []), ("llm->ga", []), ("human", [])])
+def test_only_the_algorithm_says_who_the_parents_are(place: Path, source: str, parents: list[int]) -> None:
+    """A language model's reason may say what it likes."""
+    experiment = scripted(place, algorithm="ga")
+    trial = TrialState(9, Proposal({}, source, "crossover of trials 3 and 7"), "agent", 0.5)
+    assert _bred_from(trial, experiment.config, experiment.genome) == parents
