@@ -265,5 +265,5 @@ def test_what_this_client_does_before_it_sends_is_not_the_servers_time(tmp_path:
     with in_process() as url:
         taken = asyncio.run(measure(url))
     firsts = [reading.stamps[0] - reading.scheduled for reading in taken.readings]
-    assert 0.099 <= statistics.median(firsts) < 0.1 + 3 * busy
+    assert 0.1 - busy / 2 <= statistics.median(firsts) < 0.1 + 3 * busy  # what is taken off for nothing is a `busy`
     assert max(taken.lags) > 3 * busy  # that it was late is told instead
