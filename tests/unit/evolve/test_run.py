@@ -1,22 +1,27 @@
 """A whole evolution: the same generations after a kill at any event, sealed questions opened once and last."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentlab.errors import DataError, MissingFileError, RunMismatchError, UsageError
+from agentlab.errors import DataError, MissingFileError, RunMismatchError, StorageError, UsageError
 from agentlab.evolve.genome import PARENT
 from agentlab.evolve.result import EVOLVED, RANDOM, EvolveResult
 from agentlab.evolve.verdict import _bred_from
+from agentlab.lora.reading import Adapter
 from agentlab.runs.events import Event
-from agentlab.runs.run import Edge, Run
+from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.search.types import Proposal
 from agentlab.study.state import TrialState
 from tests.unit.evolve.small import new_run, prepared, scripted, workspace
+from tests.unit.lora.deltas import random_delta
+from tests.unit.lora.folders import write_folder
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,33 @@ def test_the_real_model_gives_the_same_bits_after_a_kill(place: Path) -> None:
         assert found == expected
 
 
+@pytest.mark.parametrize("left", [24, 48, 96])
+def test_a_full_disk_stops_it_and_it_goes_on_where_there_is_room(
+    place: Path, tmp_path: Path, whole: tuple[EvolveResult, list[Event]], left: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        run = Run.create(disk, RunSpec("evolve", "", "", "h", 0, name="full"), Edge())
+        with (disk / "ballast").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, (4 << 20) - (left << 10))
+        with run, pytest.raises(StorageError, match="full") as caught:
+            scripted(place).run(run)
+        assert caught.value.exit_code == 3
+        (disk / "ballast").unlink()
+        with Run.resume(disk / "full", Edge()) as again:
+            result, _ = scripted(place).run(again)
+            assert told(again.events) == told(whole[1])
+        assert result == whole[0]
+        lineage = [(folder / "lineage.json").read_bytes() for folder in (disk / "full", place / "runs" / "whole")]
+        assert lineage[0] == lineage[1]
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
 def test_an_opened_split_cannot_be_searched_on(place: Path, whole: tuple[EvolveResult, list[Event]]) -> None:
     with pytest.raises(UsageError, match="The sealed split of this run is open"):
         prepared(place, resumes=place / "runs" / "whole", max_items=400)
@@ -141,7 +173,13 @@ def test_questions_without_labels_are_refused(place: Path) -> None:
         prepared(place, tasks={"file": "bare.jsonl", "train": 8, "test": 8})
 
 
-def test_parents_of_another_shape_are_refused(place: Path, tmp_path: Path) -> None:
+def test_parents_of_other_shapes_or_of_another_kind_are_refused(place: Path, tmp_path: Path) -> None:
+    with Adapter(place / "adapters" / "one") as one:
+        wider = {name: random_delta((m.outputs, m.inputs + 8), m.rank, 0) for name, m in one.modules.items()}
+    targets = json.loads((place / "adapters" / "one" / "adapter_config.json").read_text())["target_modules"]
+    write_folder(tmp_path / "wide", wider, target_modules=targets)
+    with pytest.raises(DataError, match=r"\(16, 40\) in .*wide and \(16, 32\) in another adapter"):
+        prepared(place, parents=["one", str(tmp_path / "wide")])
     other = place / "adapters" / "odd"
     shutil.copytree(place / "adapters" / "one", other)
     config = json.loads((other / "adapter_config.json").read_text())

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from agentlab.errors import DataError, UnknownNameError, UsageError
 from agentlab.lora.blend import Operator
@@ -75,6 +76,25 @@ def test_equal_shares_of_equal_parents_give_the_parent(tmp_path: Path, method: s
     found = child_of(twins, tmp_path / "child", method, **keys)
     for name, delta in modules.items():
         assert relative_error(found[name], dense(delta)) < TOLERANCE
+
+
+@pytest.mark.parametrize("method", ["sum", "slerp", "svd-cross"])
+def test_fifty_generations_of_one_adapter_with_itself_do_not_drift(tmp_path: Path, method: str) -> None:
+    """Each is written in float32, read again, and crossed with a copy of itself in other factors."""
+    modules, draw = deltas(1), torch.Generator().manual_seed(0)
+    now = write_folder(tmp_path / "0", modules, lora_alpha=4)
+    for generation in range(1, 51):
+        with Adapter(now) as first:
+            parts = {name: first.delta(name) for name in first.modules}
+            mixed = torch.linalg.qr(torch.randn(4, 4, generator=draw)).Q
+            copies = {name: Delta(mixed @ part.a, part.b @ mixed.T) for name, part in parts.items()}
+            copy = write_folder(tmp_path / f"copy-{generation}", copies, lora_alpha=4)
+            with Adapter(copy) as second:
+                now = tmp_path / str(generation)
+                blend([first, second], plan([first, second], method, seed=generation), now, nothing)
+    with Adapter(now) as last:
+        drift = [relative_error(last.delta(name).dense(), dense(delta)) for name, delta in modules.items()]
+    assert max(drift) < 1e-3
 
 
 @pytest.mark.parametrize("method", ["sum", "concat", "slerp", "ties", "dare", "svd-cross"])
