@@ -59,7 +59,7 @@ class FitnessConfig(StrictModel):
 class RaceConfig(StrictModel):
     """Who is clearly worse than the best of parents, blend and base stops early, and is charged what it was asked."""
 
-    first: int | None = Field(32, ge=8, description="Questions before anybody stops; null asks everybody everything.")
+    first: int = Field(32, ge=8, description="Questions before anybody stops; as many as there are asks all of all.")
     level: float = Field(0.99, gt=0.5, lt=1, description="Of the paired interval of the difference.")
 
 
@@ -102,8 +102,6 @@ class EvolveConfig(StrictModel):
             yield ("genome", "operators"), f"no operator that keeps a rank is called {', '.join(unknown)}"
         if self.genome.kind == "deltas" and self.algorithm not in _BREEDERS:
             yield ("algorithm",), f"{self.algorithm} searches numbers; deltas are bred by {', '.join(_BREEDERS)}"
-        if self.race.first is not None and self.race.first > self.tasks.train:
-            yield ("race", "first"), f"there are {self.tasks.train} questions (tasks.train)"
         if self.max_items < self.population * self.tasks.train:
             least = self.population * self.tasks.train
             yield ("max_items",), f"generation 0 alone takes {least}: population times tasks.train"

@@ -65,7 +65,7 @@ class TrainSplit:
     def _stops(self, rival: TrialResult | None) -> list[int]:
         """After how many questions somebody may stop: twice as many each time."""
         found, stop = list[int](), self.race.first
-        while rival is not None and stop is not None and stop < len(self.questions):
+        while rival is not None and stop < len(self.questions):
             found.append(stop)
             stop *= 2
         return [*found, len(self.questions)]

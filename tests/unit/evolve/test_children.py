@@ -22,7 +22,7 @@ FEW = {
     "max_items": 64,
     "population": 5,
     "tasks": {"file": "quiz.jsonl", "train": 8, "test": 8},
-    "race": {"first": None},
+    "race": {"first": 99},
 }
 DELTAS = {**FEW, "genome": {"kind": "deltas", "operators": ["sum", "svd-cross", "values", "rotate"]}, "algorithm": "ga"}
 

@@ -104,7 +104,7 @@ def test_losers_stop_early_and_are_charged_what_they_were_asked(whole: tuple[Evo
 
 
 def test_the_real_model_gives_the_same_bits_after_a_kill(place: Path) -> None:
-    few = {"max_items": 200, "tasks": {"file": "quiz.jsonl", "train": 8, "test": 8}, "race": {"first": None}}
+    few = {"max_items": 200, "tasks": {"file": "quiz.jsonl", "train": 8, "test": 8}, "race": {"first": 99}}
     with new_run(place, "real") as run:
         expected = prepared(place, **few).run(run)[0]
         lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
@@ -211,7 +211,7 @@ def test_a_fitness_that_is_no_number_is_a_failed_child(
 
 def test_full_control_repeats_both_searches_over_seeds(place: Path) -> None:
     tasks = {"file": "quiz.jsonl", "train": 10, "test": 8}
-    few = {"population": 4, "tasks": tasks, "max_items": 60, "race": {"first": None}}
+    few = {"population": 4, "tasks": tasks, "max_items": 60, "race": {"first": 99}}
     with new_run(place, "full") as run:
         result, outcome = scripted(place, control="full", control_seeds=5, **few).run(run)
         studies = {event.id.partition("/")[0] for event in run.events if "/" in event.id}
