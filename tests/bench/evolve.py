@@ -14,7 +14,8 @@ same batches, and by `Scorer.choices`, one written adapter after the other; the 
 Crossover beside PEFT's `svd` (at least 50 times as fast) is a row of `make bench-lora`.
 
 Usage: python tests/bench/evolve.py [SEEDS [PARENT PARENT ...]]     6 seeds unless told, 0 leaves them out;
-    parents and base lie in the workspace; writes .agentlab/bench/evolve.json; exit 1 where missed
+    parents and base lie in the workspace; the runs lie in .agentlab/bench/evolve, and one that was stopped goes on;
+    writes .agentlab/bench/evolve.json; exit 1 where missed
 """
 
 import os
@@ -34,6 +35,7 @@ import numpy as np
 import torch
 
 from agentlab import machine
+from agentlab.config.base import config_hash
 from agentlab.config.load import load
 from agentlab.config.overrides import Override
 from agentlab.evolve.config import EvolveConfig
@@ -54,7 +56,7 @@ from agentlab.train.base import load_base
 from agentlab.train.conversations import Turn
 from agentlab.train.scoring import Scorer, scorer
 
-OUT = Path(".agentlab/bench/evolve.json")
+OUT, RUNS = Path(".agentlab/bench/evolve.json"), Path(".agentlab/bench/evolve")
 CHILDREN, QUESTIONS, ROUNDS = 16, 12, 3
 TIE = 1e-3
 BRIEF = Turn("system", SYSTEM)
@@ -70,12 +72,15 @@ def experiment(context: Context, seed: int, parents: list[str]) -> EvolveExperim
     return prepare(config.config, context)
 
 
-def evolved(context: Context, seeds: int, parents: list[str], place: Path) -> list[dict[str, float]]:
-    """Of each seed, the shares of right answers on the sealed split."""
+def evolved(context: Context, seeds: int, parents: list[str]) -> list[dict[str, float]]:
+    """Of each seed, the shares of right answers on the sealed split. It takes hours: what was stopped goes on."""
     found = []
     for seed in range(seeds):
-        with Run.create(place, RunSpec("evolve", "", "", "h", seed, name=f"seed-{seed}"), Edge()) as run:
-            result, _ = experiment(context, seed, parents).run(run)
+        exp = experiment(context, seed, parents)
+        name = f"seed-{seed}-{exp.config.max_items}-{config_hash(exp.config)[:12]}"
+        there, spec = RUNS / name, RunSpec("evolve", "", "", "h", seed, name=name)
+        with Run.resume(there, Edge()) if there.is_dir() else Run.create(RUNS, spec, Edge()) as run:
+            result, _ = exp.run(run)
         found.append({each.name: each.test.value for each in result.standings})
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in found[-1].items()), flush=True)
     return found
@@ -164,8 +169,8 @@ def main(seeds: int, parents: list[str]) -> int:
     warnings.simplefilter("ignore")
     context = surroundings(os.environ, Path.cwd())
     with tempfile.TemporaryDirectory() as scratch:
-        found = evolved(context, seeds, parents, Path(scratch) / "runs")
-        written = list(Path(scratch).rglob("*.safetensors"))
+        found = evolved(context, seeds, parents)
+        written = list(RUNS.rglob("*.safetensors"))
         rows = gains(found) if found else []
         with machine.torch_threads(machine.threads()):
             more, held = scoring(experiment(context, 0, parents), Path(scratch) / "children")
