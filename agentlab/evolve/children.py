@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from agentlab.evolve.genome import BASE, BLEND, Child
 from agentlab.evolve.recipes import Recipes
-from agentlab.lora.operators import MUTATIONS
+from agentlab.lora.card import content_hash
+from agentlab.lora.operators import MUTATIONS, OPERATORS
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
 from agentlab.runs.events import Event, noted
@@ -76,7 +77,9 @@ class Children:
             elif method in MUTATIONS:
                 recipe = plan(adapters, method, rank=rank, seed=seed, step=float(params["step"]))
             else:
-                share = float(params["share"])
+                share, alike = float(params["share"]), len({content_hash(each.path) for each in adapters}) == 1
+                if alike and OPERATORS.load(method).thins:
+                    method = "sum"  # an adapter that is crossed with its equal stays what it is
                 recipe = plan(adapters, method, weights=(1 - share, share), rank=rank, seed=seed)
             blend(adapters, recipe, out, lambda *_: None, any_base=True, more=more)
 

@@ -1,6 +1,6 @@
 """`agentlab evolve`: checks, searches beside its controls, names all winners, opens the sealed split, and reports."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from agentlab.lora.anatomy import Tell
 
 THREADS, PARENTS, SPLIT = "threads.chosen", "parents.read", "split.made"
-_HINT = "`make personas` trains three parents of the embedded model; `agentlab adapters list` shows what is there."
+_HINT = "`make personas` trains three parents of the embedded model."
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class EvolveExperiment:
         run.emit_once(SPLIT, **{name: digest(half) for name, half in halves.items()})
         state = rebuild(run.events)
         done = int(state.spent("items"))
-        run.emit("study.opened", summary=self.plan().summary, done=done, total=self.config.max_items)
+        plan = self.plan()
+        run.emit("study.opened", summary=plan.summary, done=done, total=plan.searches * plan.items)
 
     @contextmanager
     def _answers(self, run: Run) -> Iterator["Answers"]:
@@ -165,12 +166,14 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     Raises:
         MissingFileError: a parent or the base is not there.
         UsageError, DataError: parents of different bases, DoRA, no labels; or the sealed split of a run is open.
+        ModelFileError: a parent is damaged, or holds a number that is infinite or none.
     """
     base = find_base(config.base, context.workspace)
     parents = _parents(config, context)
     learnt, unknown = lessons(parents, context.workspace)
     questions = split(config.tasks, config.seed, context.workspace, learnt)
     modules = check_fit(parents.values(), None if base.source else base.path)
+    _see_numbers(parents.values())
     genome = _genome(config, parents, modules)
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
     _see_sealed(config, events, questions)
@@ -204,6 +207,15 @@ def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[s
     for name, sha256 in found.items():
         require_unchanged(noted(events, PARENTS, name), changed, sha256=sha256)
     return found
+
+
+def _see_numbers(folders: Iterable[Path]) -> None:
+    from agentlab.lora.reading import Adapter
+
+    for folder in folders:
+        with Adapter(folder) as adapter:
+            for module in adapter.modules:
+                adapter.delta(module)  # refuses what is infinite or none
 
 
 def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:

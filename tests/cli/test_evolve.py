@@ -60,6 +60,7 @@ def test_contradictions_are_told_before_work_begins(agentlab: Agentlab, workspac
     for key, said in {
         "population=3": "generation 0 holds 4",
         "parents=[one]": "at least two parents",
+        "parents=[]": "at least two parents",
         "parents=[one, one]": "named twice",
         "tasks.train=400": "generation 0 alone takes",
         "genome.kind=deltas": "searches numbers; deltas are bred by",

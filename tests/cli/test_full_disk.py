@@ -20,6 +20,7 @@ from agentlab.lora.reading import Adapter
 from agentlab.persona.run import PersonaExperiment
 from tests.cli.conftest import Answer
 from tests.cli.test_train_persona import SHORT, talks
+from tests.unit.evolve.small import workspace as evolvable
 from tests.unit.train.merging import train, write_checkpoint
 from tests.unit.train.tiny_base import tiny_checkpoint
 
@@ -49,9 +50,9 @@ class Disk:
 
 
 @pytest.fixture
-def disk(workspace: Path) -> Iterator[Disk]:
-    """The workspace's adapters folder, on a small disk."""
-    path = workspace / "adapters"
+def disk(workspace: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
+    """The workspace's adapters folder, or another one that a test names, on a small disk."""
+    path = workspace / getattr(request, "param", "adapters")
     path.mkdir()
     options = f"size={_SIZE}"
     if not shutil.which("mount"):
@@ -186,3 +187,25 @@ def trained_steps(run: Path) -> list[str]:
     """What a run was told by its training, steps and scorings."""
     lines = (run / "stream.jsonl").read_text().splitlines() + (run / "events.jsonl").read_text().splitlines()
     return [line for line in lines if '"train.' in line]
+
+
+@pytest.mark.parametrize("disk", ["runs"], indirect=True)
+def test_an_evolution_goes_on_to_the_same_children_where_there_is_room_again(
+    agentlab: Call, workspace: Path, disk: Disk
+) -> None:
+    evolvable(workspace)
+    words = ("evolve", "--parent=one", "--parent=two", "--base=Llama", "--questions=quiz.jsonl", "--algorithm=ga")
+    sizes = ("population=5", "tasks.train=8", "tasks.test=8", "race.first=8", "max_items=120", "genome.kind=deltas")
+    told = (*words, *(f"--set={size}" for size in sizes), "--run-name=e")
+    whole = agentlab(*told, f"--runs-dir={workspace / 'elsewhere'}")
+    assert whole.code == 0, whole.err
+    disk.fill(left=120 << 10)
+    answer = agentlab(*told)
+    assert answer.code == 3, answer.err
+    assert re.search(r"children/main has 0.1 MiB free; run_\d+ takes 1.0 MiB", answer.err)
+    assert "hint: Free some space, then: agentlab runs resume e" in answer.err
+    disk.clear()
+    done = agentlab("evolve", "--resume=e")
+    assert done.code == 0, done.err
+    expected, found = ((place / "e" / "lineage.json").read_bytes() for place in (workspace / "elsewhere", disk.path))
+    assert found == expected

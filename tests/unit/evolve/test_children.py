@@ -2,21 +2,27 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError, UsageError
-from agentlab.evolve.config import EvolveConfig
+from agentlab.evolve.children import Children
+from agentlab.evolve.config import EvolveConfig, GenomeConfig
+from agentlab.evolve.genome import Child
 from agentlab.evolve.product import cross
+from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.run import exported
 from agentlab.lora.card import content_hash, read_card
 from agentlab.lora.geometry import distance, norm
 from agentlab.lora.reading import Adapter
 from agentlab.runs.context import Context
+from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run
 from tests.unit.evolve.small import SMALL, new_run, prepared, workspace
 from tests.unit.evolve.test_run import told
+from tests.unit.lora.folders import deltas, write_folder
 
 FEW = {
     "max_items": 64,
@@ -103,6 +109,27 @@ def test_a_parent_that_changed_is_refused(place: Path, tmp_path: Path) -> None:
     finally:
         shutil.rmtree(place / "adapters" / "two", ignore_errors=True)
         shutil.move(tmp_path / "two", place / "adapters" / "two")
+
+
+@pytest.mark.parametrize("operator", ["ties", "dare"])
+def test_fifty_crossovers_of_equals_leave_an_adapter_as_it_was_though_they_thin_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operator: str
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: None)  # which takes longer than all the rest
+    parents = [write_folder(tmp_path / name, deltas(seed=0)) for name in ("one", "copy")]
+    genome = Recipes(("one", "copy"), 1, GenomeConfig(kind="deltas", operators=(operator,)))
+    events: list[Event] = []
+    children = Children(tmp_path / "children", parents, genome, 0, lambda: events)
+    recipes: list[dict[str, Any]] = [dict(each.params) for each in genome.starts]
+    pairs = [(0, 1), *((number, number) for number in range(4, 53))]
+    recipes += [{"operator": operator, "first": a, "second": b, "share": b / 53} for a, b in pairs]
+    for number, params in enumerate(recipes):
+        events.append(Event(number, 0.0, "trial.proposed", f"run_{number:04d}", {"params": params}))
+    last = children.folder(Child("", 53, recipes[53]))  # makes those before
+    assert last is not None
+    with Adapter(parents[0]) as parent, Adapter(last) as child:
+        for name in parent.modules:
+            assert distance(parent.delta(name), child.delta(name)) < 1e-3 * norm(parent.delta(name))
 
 
 def test_one_crossover_at_once_says_what_it_kept(place: Path, tmp_path: Path) -> None:

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
-from agentlab.errors import DataError, MissingFileError, RunMismatchError, StorageError, UsageError
+from agentlab.errors import DataError, MissingFileError, ModelFileError, RunMismatchError, StorageError, UsageError
 from agentlab.evolve.genome import PARENT
 from agentlab.evolve.result import EVOLVED, RANDOM, EvolveResult
 from agentlab.evolve.verdict import _bred_from
+from agentlab.lora.blend import concatenate
 from agentlab.lora.reading import Adapter
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.search.types import Proposal
 from agentlab.study.state import TrialState
 from tests.unit.evolve.small import new_run, prepared, scripted, workspace
-from tests.unit.lora.deltas import random_delta
 from tests.unit.lora.folders import write_folder
 
 
@@ -173,22 +174,52 @@ def test_questions_without_labels_are_refused(place: Path) -> None:
         prepared(place, tasks={"file": "bare.jsonl", "train": 8, "test": 8})
 
 
-def test_parents_of_other_shapes_or_of_another_kind_are_refused(place: Path, tmp_path: Path) -> None:
-    with Adapter(place / "adapters" / "one") as one:
-        wider = {name: random_delta((m.outputs, m.inputs + 8), m.rank, 0) for name, m in one.modules.items()}
-    targets = json.loads((place / "adapters" / "one" / "adapter_config.json").read_text())["target_modules"]
-    write_folder(tmp_path / "wide", wider, target_modules=targets)
-    with pytest.raises(DataError, match=r"\(16, 40\) in .*wide and \(16, 32\) in another adapter"):
-        prepared(place, parents=["one", str(tmp_path / "wide")])
-    other = place / "adapters" / "odd"
+QUERY = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+ODD: dict[str, tuple[str, Any]] = {  # what is wrong with a parent, in its config, card or tensors
+    "(?i)dora": ("adapter_config.json", {"use_dora": True}),
+    "the fingerprints differ": ("card.json", {"base": {"fingerprint": "sha256:0"}}),
+    "q_proj is .* in another adapter": (f"{QUERY}A.weight", lambda factor: factor[:, 1:].contiguous()),
+    "has factors of rank . and .,": (f"{QUERY}A.weight", lambda factor: factor[1:].contiguous()),
+    "numbers that are infinite or none": (f"{QUERY}B.weight", lambda factor: factor / 0),
+}
+
+
+@pytest.mark.parametrize("said", ODD)
+def test_parents_that_cannot_be_bred_are_refused(place: Path, said: str) -> None:
+    other, (what, change) = place / "adapters" / "odd", ODD[said]
     shutil.copytree(place / "adapters" / "one", other)
-    config = json.loads((other / "adapter_config.json").read_text())
-    (other / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    if what.endswith(".json"):
+        known = json.loads((other / what).read_text()) if (other / what).is_file() else {}
+        (other / what).write_text(json.dumps({**known, **change}))
+    else:
+        tensors = load_file(other / "adapter_model.safetensors")
+        save_file({**tensors, what: change(tensors[what])}, other / "adapter_model.safetensors")
     try:
-        with pytest.raises(UsageError, match=r"(?i)dora"):
+        with pytest.raises((UsageError, DataError, ModelFileError), match=said):
             prepared(place, parents=["one", "odd"])
     finally:
         shutil.rmtree(other)
+
+
+def test_parents_of_other_ranks_are_welcome(place: Path) -> None:
+    with Adapter(place / "adapters" / "one") as adapter:
+        changes = {name: concatenate([adapter.delta(name)] * 2, (0.5, 0.5)) for name in adapter.modules}
+    write_folder(place / "adapters" / "wide", changes, target_modules=list(changes))
+    assert prepared(place, parents=["one", "wide"]).genome.parents == ("one", "wide")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{nope", "the line is not JSON"),
+        ("", "holds no question"),
+        ('{"question": "a?", "choices": ["x", "y"], "answer": "z"}', "the answer 'z' is none of the choices"),
+    ],
+)
+def test_a_file_that_holds_no_questions_is_refused(place: Path, text: str, said: str) -> None:
+    (place / "wrong.jsonl").write_text(text)
+    with pytest.raises(DataError, match=said):
+        prepared(place, tasks={"file": "wrong.jsonl", "train": 8, "test": 8})
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
