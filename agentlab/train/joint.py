@@ -151,7 +151,7 @@ class _Joint:
                 torch.autograd.backward(means.sum())  # inside: with checkpointing, activations are computed again
             losses[there] += means.detach()
         for index, state, loss in zip(group, states, losses.tolist(), strict=True):
-            self._update(state)
+            state.update()
             state.advance(loss, time.perf_counter() - began, partial(self._held_out_loss, index))
 
     @contextlib.contextmanager
@@ -167,14 +167,6 @@ class _Joint:
         model = self._base.model
         with torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype is torch.bfloat16):
             return learnt_losses(model, model.get_output_embeddings(), batch)
-
-    def _update(self, state: TrainingState) -> None:
-        """Change the weights by their gradients, as TRL's trainer does it."""
-        torch.nn.utils.clip_grad_norm_(state.weights.values(), self._training.max_grad_norm)
-        for settings in state.optimizer.param_groups:
-            settings["lr"] = state.lr(state.progress.step)
-        state.optimizer.step()
-        state.optimizer.zero_grad()
 
     def _held_out_loss(self, index: int) -> float:
         """Mean over the learnt tokens of all held-out conversations of an adapter."""

@@ -149,7 +149,7 @@ def merge(
     target = kind if dtype else None
     with staged(out, checkpoint.bytes(target) + _SLACK) as ready:
         write_merged(checkpoint, adapter, ready, target, tell)
-        _write_beside(base, ready, config, dtype)
+        write_beside(base, ready, config, dtype)
         found = MergeResult(
             path=str(out),
             adapter=str(adapter.path),
@@ -217,7 +217,7 @@ def _config(base: Path) -> dict[str, Any]:
     return config
 
 
-def _write_beside(base: Path, target: Path, config: dict[str, Any], dtype: Dtype | None) -> None:
+def write_beside(base: Path, target: Path, config: dict[str, Any], dtype: Dtype | None) -> None:
     """Config, tokenizer, template and generation settings."""
     if dtype:
         config = {**{key: value for key, value in config.items() if key != "torch_dtype"}, "dtype": dtype}

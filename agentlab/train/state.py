@@ -113,6 +113,14 @@ class TrainingState:
         key = f"{self._seed}/{self.progress.step}/{device}"
         torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7]))
 
+    def update(self) -> None:
+        """Change the weights by their gradients, as TRL's trainer does it."""
+        torch.nn.utils.clip_grad_norm_(self.weights.values(), self._training.max_grad_norm)
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self.lr(self.progress.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
     # -- what came of it ----------------------------------------------------------------------------------------
 
     def advance(self, loss: float, seconds: float, score: Callable[[], float]) -> None:

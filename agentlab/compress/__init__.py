@@ -1,0 +1,1 @@
+"""Models made smaller and measured: quantization, pruning, recovery, distillation within a hard energy budget."""

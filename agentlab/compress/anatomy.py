@@ -1,0 +1,85 @@
+"""The decoders that can be compressed: dense Llama, Qwen2 and Qwen3, their linear layers and what these read.
+
+Modules are named as in transformers: `model.layers.0.self_attn.q_proj`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when a model is compressed
+from torch import Tensor  # noqa: TID253 - as above
+
+from agentlab.compress.grid import Codes, Grid
+from agentlab.errors import ModelFileError
+
+KNOWN = ("llama", "qwen2", "qwen3")
+Check = Callable[[], None]  # called at least once a layer; what it raises ends the work
+Tell = Callable[[int, int], None]  # layers done, layers in all
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What some linear layers of a decoder layer read, and the module before, which could scale it.
+
+    `key` names it in statistics.
+    """
+
+    key: str
+    readers: tuple[str, ...]
+    before: str
+
+
+INPUTS = (
+    Input("attention", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "input_layernorm"),
+    Input("heads", ("self_attn.o_proj",), "self_attn.v_proj"),
+    Input("mlp", ("mlp.gate_proj", "mlp.up_proj"), "post_attention_layernorm"),
+    Input("channels", ("mlp.down_proj",), "mlp.up_proj"),
+)
+
+
+def check_architecture(config: Any) -> None:
+    """See that a model can be compressed, by its config.
+
+    Raises:
+        ModelFileError: it is of another architecture, or has layers of several kinds.
+    """
+    kind = str(getattr(config, "model_type", None))
+    hint = f"Known: {', '.join(KNOWN)}, dense and with full attention."
+    if kind not in KNOWN:
+        raise ModelFileError(f"Models of type {kind} cannot be compressed.", hint=hint)
+    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        raise ModelFileError(f"This {kind} has layers with a sliding window, which cannot be compressed.", hint=hint)
+
+
+def layers_of(model: Any) -> Any:
+    """Its decoder layers."""
+    return model.model.layers
+
+
+def layer_name(index: int, module: str) -> str:
+    """The name of a module of a decoder layer."""
+    return f"model.layers.{index}.{module}"
+
+
+def linears(model: Any) -> dict[str, torch.nn.Linear]:
+    """The linear layers of all decoder layers, by name; embedding and head are none of them."""
+    return {
+        layer_name(index, reader): layer.get_submodule(reader)
+        for index, layer in enumerate(layers_of(model))
+        for each in INPUTS
+        for reader in each.readers
+    }
+
+
+def fallbacks(model: Any, grid: Grid) -> dict[str, Grid]:
+    """The linear layers whose inputs the group does not divide, with the grid they get instead."""
+    fitted = {name: grid.fitted(module.in_features) for name, module in linears(model).items()}
+    return {name: each for name, each in fitted.items() if each != grid}
+
+
+@torch.no_grad()
+def put_weights(model: Any, weights: Mapping[str, Tensor | Codes]) -> None:
+    """Put matrices in place of those of linear layers; codes as what they stand for."""
+    for name, value in weights.items():
+        model.get_submodule(name).weight.copy_(value.weight() if isinstance(value, Codes) else value)

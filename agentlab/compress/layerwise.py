@@ -1,0 +1,128 @@
+"""A model quantized or pruned in place, one decoder layer after the other, by the statistics of one calibration."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal
+
+import torch  # noqa: TID253 - reached lazily, when a model is compressed
+from torch import Tensor  # noqa: TID253 - as above
+
+from agentlab.compress.anatomy import INPUTS, Check, Input, Tell, layer_name, layers_of, put_weights
+from agentlab.compress.calibration import LayerStatistics, Statistics
+from agentlab.compress.grid import Codes, Grid
+from agentlab.compress.pruners import Pattern, check_pattern, magnitude, sparsegpt, wanda
+from agentlab.compress.quantizers import Curvature, awq_scales, gptq, rtn
+from agentlab.errors import DataError
+
+Quantizer = Literal["rtn", "gptq", "awq", "awq-gptq"]
+Pruner = Literal["magnitude", "wanda", "sparsegpt"]
+
+
+@torch.no_grad()
+def quantize(
+    model: Any, statistics: Statistics, method: Quantizer, grid: Grid, *, check: Check, tell: Tell
+) -> dict[str, Codes]:
+    """Round all linear layers of the decoder; embedding and head stay as they are.
+
+    AWQ multiplies inputs by factors and divides what comes before by them: the gains of the norm, or the rows of
+    `v_proj` and `up_proj`. The model stays a plain one of its architecture, and the codes are of plain matrices, so
+    every format takes them.
+
+    Args:
+        model: float32; afterwards its weights are what the codes stand for.
+        statistics: of this model.
+        method: awq-gptq looks for factors first and rounds with them as gptq does.
+        grid: to round to, as it fits each layer (see `fallbacks`).
+        check: called before each layer.
+        tell: hears of each layer.
+
+    Returns:
+        Codes by the name of the module.
+
+    Raises:
+        DataError: statistics that cannot be those of inputs.
+    """
+    found: dict[str, Codes] = {}
+    for index, layer, known in _layers(model, statistics, check, tell):
+        squares = dict(known.squares)
+        if method.startswith("awq"):
+            for each in reversed(INPUTS):  # what comes before is itself scaled by what it reads, later
+                scales = _awq_factors(layer, each, squares[each.key], grid, model.config)
+                _fold(layer, each, scales)
+                squares[each.key] = squares[each.key] / scales / scales[:, None]
+        for each in INPUTS:
+            rounding = partial(rtn, grid=grid)
+            if method.endswith("gptq"):
+                rounding = partial(gptq, curvature=_curvature(squares, each, index), grid=grid)
+            elif method == "awq":
+                rounding = partial(rtn, grid=grid, importance=squares[each.key].diagonal())
+            codes = {layer_name(index, name): rounding(_weight(layer, name)) for name in each.readers}
+            put_weights(model, codes)
+            found |= codes
+    return found
+
+
+@torch.no_grad()
+def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, *, check: Check, tell: Tell) -> None:
+    """Set weights of all linear layers of the decoder to zero; see `quantize`.
+
+    Raises:
+        UsageError: a layer cannot have the pattern; then nothing was changed.
+        DataError: see `quantize`.
+    """
+    for layer in layers_of(model):
+        for each in INPUTS:
+            check_pattern(pattern, _weight(layer, each.readers[0]).shape[1])
+    for index, layer, known in _layers(model, statistics, check, tell):
+        for each in INPUTS:
+            pruned = partial(magnitude, pattern=pattern)
+            if method == "wanda":
+                pruned = partial(wanda, diagonal=known.squares[each.key].diagonal(), pattern=pattern)
+            elif method == "sparsegpt":
+                curvature = _curvature(known.squares, each, index, by_activation=False)
+                pruned = partial(sparsegpt, curvature=curvature, pattern=pattern)
+            put_weights(model, {layer_name(index, name): pruned(_weight(layer, name)) for name in each.readers})
+
+
+def _layers(model: Any, statistics: Statistics, check: Check, tell: Tell) -> Iterator[tuple[int, Any, LayerStatistics]]:
+    layers = layers_of(model)
+    for index, layer in enumerate(layers):
+        check()
+        yield index, layer, statistics.layer(index)
+        tell(index + 1, len(layers))
+
+
+def _weight(layer: Any, name: str) -> Tensor:
+    weight: Tensor = layer.get_submodule(name).weight.detach()
+    return weight.float()
+
+
+def _curvature(squares: Any, each: Input, index: int, *, by_activation: bool = True) -> Curvature:
+    try:
+        return Curvature.of(squares[each.key], by_activation=by_activation)
+    except ValueError as error:
+        raise DataError(f"{layer_name(index, each.readers[0])}: {error}.", hint="Use more calibration text.") from error
+
+
+def _awq_factors(layer: Any, each: Input, squares: Tensor, grid: Grid, config: Any) -> Tensor:
+    """Factors of an input that what comes before can take: heads that share a value share theirs."""
+    size = squares.diagonal()
+    if each.key == "heads":
+        values = layer.get_submodule(each.before).out_features
+        dim = values // config.num_key_value_heads
+        shared = size.reshape(config.num_key_value_heads, -1, dim).mean(1, keepdim=True)
+        size = shared.expand(-1, config.num_attention_heads // config.num_key_value_heads, -1).reshape(-1)
+    return awq_scales([_weight(layer, name) for name in each.readers], squares, grid, size.sqrt())
+
+
+def _fold(layer: Any, each: Input, scales: Tensor) -> None:
+    """Multiply the columns of the readers, and divide the rows of what comes before."""
+    for name in each.readers:
+        layer.get_submodule(name).weight.mul_(scales)
+    before = layer.get_submodule(each.before)
+    if each.key == "heads":  # of the heads that read a value, the first one's
+        dim = layer.self_attn.head_dim
+        repeated = len(scales) // before.out_features
+        scales = scales.reshape(-1, repeated, dim)[:, 0].reshape(-1)
+    for parameter in before.parameters():
+        parameter.div_(scales if parameter.ndim == 1 else scales[:, None])

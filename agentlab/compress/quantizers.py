@@ -1,0 +1,146 @@
+"""Ways to round a matrix to a grid: to the nearest, with errors made good by later inputs, with scaled inputs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch  # noqa: TID253 - reached lazily, when a model is compressed
+from torch import Tensor  # noqa: TID253 - as above
+
+from agentlab.compress.grid import Codes, Grid, per_input, rounded, scales_of
+
+BLOCK = 128  # inputs after which an error reaches those further on
+_DAMPING = 0.01  # of the mean curvature, added to the diagonal
+_MOST_DAMPING = 10.0
+_ALPHAS = 10  # exponents that a search of scales tries
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curvature:
+    """How errors in the weights of an input show, and how others make them good (arXiv 2210.17323).
+
+    Attributes:
+        diagonal: mean square of every input, in the layer's order.
+        order: the inputs as they are worked through.
+        factor: upper Cholesky factor of the inverse of the damped X^T X, (inputs, inputs), in that order.
+    """
+
+    diagonal: Tensor
+    order: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor, *, by_activation: bool = True) -> "Curvature":
+        """From X^T X / n, float32 (inputs, inputs). Inputs that were always zero are taken for independent ones.
+
+        Args:
+            hessian: finite.
+            by_activation: begin with the inputs that are largest, whose errors then have most others to go to.
+
+        Raises:
+            ValueError: it is no matrix of squares.
+        """
+        diagonal = hessian.diagonal().clone()
+        order = diagonal.argsort(descending=True, stable=True) if by_activation else torch.arange(len(diagonal))
+        matrix = hessian[order][:, order].double()
+        dead = matrix.diagonal() == 0
+        matrix.diagonal()[dead] = 1.0
+        mean, damping = matrix.diagonal().mean(), _DAMPING
+        while damping <= _MOST_DAMPING:
+            damped = matrix.clone()
+            damped.diagonal().add_(damping * mean)
+            lower, failed = torch.linalg.cholesky_ex(damped)
+            if not failed:
+                factor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+                return cls(diagonal, order, factor.float())
+            damping *= 10
+        raise ValueError("the squares of the inputs are no positive matrix")
+
+
+def rtn(weight: Tensor, grid: Grid, importance: Tensor | None = None) -> Codes:
+    """Round a matrix (outputs, inputs) to the nearest codes; for `importance` see `scales_of`."""
+    grid = grid.fitted(weight.shape[1])
+    return rounded(weight, grid, *scales_of(weight, grid, importance))
+
+
+def gptq(weight: Tensor, curvature: Curvature, grid: Grid) -> Codes:
+    """Round input by input; the error of each is made good by those that follow (arXiv 2210.17323).
+
+    Scales are fixed before, so that groups stay neighbours in whatever order the inputs are worked through. Weights
+    that are zero stay zero.
+
+    Args:
+        weight: float32 (outputs, inputs).
+        curvature: of its inputs.
+        grid: to round to.
+    """
+    inputs = weight.shape[1]
+    grid = grid.fitted(inputs)
+    scales, zeros = scales_of(weight, grid, curvature.diagonal)
+    order = curvature.order
+    # transposed, so that the weights of an input lie together
+    left, scale = weight.T[order].contiguous(), per_input(scales, inputs).T[order].contiguous()
+    offset = None if zeros is None else per_input(zeros, inputs).T[order].float()
+    kept = left != 0
+    codes = torch.empty_like(left)
+
+    def encode(row: int, values: Tensor) -> Tensor:
+        code = (values / scale[row]).round_()
+        zero = 0.0 if offset is None else offset[row]
+        code = (code + zero).clamp_(grid.lowest, grid.highest) - zero
+        code *= kept[row]
+        codes[row] = code + zero
+        return code * scale[row]
+
+    work_through(left, curvature.factor, encode)
+    found = torch.empty_like(codes)
+    found[order] = codes
+    return Codes(grid, found.T.contiguous().to(torch.int8), scales, zeros)
+
+
+def awq_scales(weights: Sequence[Tensor], hessian: Tensor, grid: Grid, size: Tensor | None = None) -> Tensor:
+    """Factors for the inputs that matrices share: multiplied by them, they lose least by rounding (arXiv 2306.00978).
+
+    Inputs are to be divided by them, which the layer before does; then what is rounded is a plain matrix.
+
+    Args:
+        weights: float32 (outputs, inputs), of all layers that read these inputs.
+        hessian: X^T X / n of the inputs.
+        grid: to round to.
+        size: of every input, the root of its mean square by default; inputs of one size get one factor.
+
+    Returns:
+        float32 (inputs,), powers of their size; all 1 where no other power is better.
+    """
+    size = hessian.diagonal().sqrt() if size is None else size
+    size = torch.where(size > 0, size, size[size > 0].min() if (size > 0).any() else 1.0)
+    best, least = torch.ones_like(size), float("inf")
+    for step in range(_ALPHAS):
+        scales = size ** (step / _ALPHAS)
+        scales = scales / (scales.max() * scales.min()).sqrt()
+        lost = sum(squared_error(rtn(weight * scales, grid).weight() / scales - weight, hessian) for weight in weights)
+        if lost < least:
+            best, least = scales, lost
+    return best
+
+
+def squared_error(change: Tensor, hessian: Tensor) -> float:
+    """Mean squared change of the outputs, summed over them, by a change of the weights (outputs, inputs)."""
+    return float(((change @ hessian) * change).sum())
+
+
+def work_through(left: Tensor, factor: Tensor, encode: Callable[[int, Tensor], Tensor]) -> None:
+    """Go through the inputs; what `encode` takes from the weights of one is made good by those that follow.
+
+    Args:
+        left: weights (inputs, outputs) in the order of the factor; changed.
+        factor: see `Curvature`.
+        encode: from an input's place and its weights as they are by then, to those it gets.
+    """
+    for start in range(0, len(left), BLOCK):
+        stop = min(start + BLOCK, len(left))
+        part, upper = left[start:stop], factor[start:stop, start:stop]
+        errors = torch.empty_like(part)
+        for place in range(stop - start):
+            errors[place] = (part[place] - encode(start + place, part[place])) / upper[place, place]
+            part[place + 1 :].addr_(upper[place, place + 1 :], errors[place], alpha=-1)
+        left[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
