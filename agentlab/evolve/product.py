@@ -123,7 +123,8 @@ def cross(folders: Sequence[Path], out: Path, alpha: float, rate: float, step: f
         DataError: shapes differ.
     """
     if not 0 <= alpha <= 1 or not 0 <= rate <= 1 or not 0 < step <= 1:
-        raise UsageError(f"--alpha {alpha:g}, --mut {rate:g} and --mut-std {step:g} are shares of 1.", hint="As 0.6.")
+        said = f"--alpha, --mut and --mut-std are shares of 1, and not {alpha:g}, {rate:g} and {step:g}."
+        raise UsageError(said, hint="As 0.6, 0.03 and 0.01; a mutation changes more than nothing.")
     parts, changes = list[Truncated](), list[float]()
     with ExitStack() as stack:
         parents = [stack.enter_context(Adapter(folder)) for folder in folders]

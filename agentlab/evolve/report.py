@@ -160,12 +160,10 @@ def _task(child: ChildRow) -> float:
 
 def fitness_by_generation(result: EvolveResult) -> bytes:
     """A panel for fitness and one for each term: every child, the mean, the best; PNG."""
-    names = {"fitness": "fitness", "task": "probability of the right answer", "cooperation": "cooperation"}
-    names["novelty"] = "novelty"
     figure, panels = new_panels(2, 2, 9.5, 6.4)
-    for axes, (name, label) in zip(panels, names.items(), strict=True):
+    for axes, name in zip(panels, ("fitness", "task", "cooperation", "novelty"), strict=True):
         _term(axes, result, name)
-        axes.set(xlabel="generation", ylabel=label)
+        axes.set(xlabel="generation", ylabel="probability of the right answer" if name == "task" else name)
         whole_numbers(axes)
     lines, labels = panels[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
@@ -185,9 +183,5 @@ def _term(axes: "Axes", result: EvolveResult, name: str) -> None:
 
 
 def _value(child: ChildRow, name: str) -> float | None:
-    if child.cooperation is None:
-        return None
-    if name == "task":
-        return None if child.error is None else 1 - child.error
-    found: float | None = getattr(child, name)
-    return found
+    found: float | None = _task(child) if name == "task" else getattr(child, name)
+    return None if child.cooperation is None else found

@@ -1,7 +1,5 @@
 """What `agentlab evolve` answers, and what it says while it runs."""
 
-from collections.abc import Iterator
-
 from agentlab.evolve.genome import BASE, BLEND, PARENT
 from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
 from agentlab.runs.events import Event, Narration
@@ -113,11 +111,8 @@ class EvolveResult(Document):
 
     def blocks(self) -> list[Block]:
         """What the terminal shows: the verdict, and what stands beside the winner."""
-        return [*map(Text, (self.sentence, *self.remarks)), standing_table(self), *self._agent()]
-
-    def _agent(self) -> Iterator[Block]:
-        if self.agent is not None:
-            yield Text(self.agent_note)
+        agent = [] if self.agent is None else [Text(self.agent_note)]
+        return [*map(Text, (self.sentence, *self.remarks)), standing_table(self), *agent]
 
 
 def standing_table(result: EvolveResult) -> Table:

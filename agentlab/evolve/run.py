@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentlab import machine
 from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError, UsageError
@@ -17,9 +17,9 @@ from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
 from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.report import write_evolve_report
-from agentlab.evolve.result import ANSWERED, EVOLVED, GENERATION, OPENED, EvolveResult
+from agentlab.evolve.result import ANSWERED, EVOLVED, OPENED, EvolveResult
 from agentlab.evolve.searches import Searches
-from agentlab.evolve.verdict import verdict
+from agentlab.evolve.verdict import terms_of, verdict
 from agentlab.llm.load import check_optional
 from agentlab.llm.recorder import RunRecorder
 from agentlab.lora.card import content_hash
@@ -100,9 +100,7 @@ class EvolveExperiment:
         for name, half in halves.items():
             run.write_text(f"{name}.jsonl", jsonl(half))
         run.emit_once(SPLIT, **{name: digest(half) for name, half in halves.items()})
-        state = rebuild(run.events)
-        done = int(state.spent("items"))
-        plan = self.plan()
+        done, plan = int(rebuild(run.events).spent("items")), self.plan()
         run.emit("study.opened", summary=plan.summary, done=done, total=plan.searches * plan.items)
 
     @contextmanager
@@ -271,10 +269,8 @@ def exported(
     genome = _genome(config, parents, check_fit(parents.values(), None if base.source else base.path))
     place = out or context.workspace.adapters / f"gen_{trial.number // config.population:04d}" / named
     metrics = dict(trial.result.metrics) if trial.result else {}
-    terms: Mapping[str, Any] = next(
-        (e.data["terms"][named] for e in events if e.type == GENERATION and named in e.data["terms"]), {}
-    )
-    more = {"run": run, "seed": config.seed, "fitness": {**terms, "sets": metrics.get("sets", {})}}
+    fitness = {**terms_of(events).get(named, {}), "sets": metrics.get("sets", {})}
+    more = {"run": run, "seed": config.seed, "fitness": fitness}
     if isinstance(genome, Coefficients):
         return export(genome, parents, named, trial.proposal.params, place, tell, more)
     with TemporaryDirectory(dir=context.workspace.root) as scratch:

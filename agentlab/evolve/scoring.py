@@ -11,7 +11,7 @@ import torch  # noqa: TID253 - reached lazily, when a population answers
 from agentlab.evolve.genome import Child
 from agentlab.hf.likelihood import Choice, likelihoods
 from agentlab.hf.packed import packed
-from agentlab.hf.prefill import Past, Prompt, common, read, slides, unmergeable
+from agentlab.hf.prefill import SHARED, Past, Prompt, common, read, slides, unmergeable
 from agentlab.lora.mixture import Mixture, Weights
 from agentlab.lora.reading import Adapter
 from agentlab.lora.rowwise import Rowwise
@@ -24,7 +24,6 @@ from agentlab.train.chat_template import ChatTemplate
 from agentlab.train.config import Figures
 from agentlab.train.scoring import applied
 
-_SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = 128  # questions between two words of progress
 
 Tell = Callable[[int], object]
@@ -56,7 +55,7 @@ class Population:
         texts = [[self._ids(choice) for choice in q.choices] for q in questions]
         shared = common(prompts) if self._keeps and len(prompts) > 1 else 0
         pasts: list[Past | None] = [None] * len(children)
-        if shared >= _SHARED:
+        if shared >= SHARED:
             _, past = read(self._model, self._adapters, places, [prompts[0][:shared]] * len(places), multiple=1)
             pasts = [past.row(row) for row in range(len(places))]
         asked = [

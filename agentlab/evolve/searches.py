@@ -4,13 +4,13 @@ Every search has its own seed and budget; the first trials are common to all. Wh
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agentlab.errors import AgentlabError
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
-from agentlab.evolve.fitness import Judge, Terms
+from agentlab.evolve.fitness import Judge
 from agentlab.evolve.genome import PARENT, Child, Coefficients
 from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.result import EVOLVED, GENERATION, OPENED, RANDOM, SCORED, WORDS
@@ -51,11 +51,11 @@ class Searches:
         self._config, self._genome, self._questions = config, genome, questions
         self._run, self._answers, self._router, self._check = run, answers, router, check
         self._judge = Judge(
-            self._config.fitness,
-            self._questions.right,
-            tuple(len(question.choices) for question in self._questions.train),
+            config.fitness,
+            questions.right,
+            tuple(len(question.choices) for question in questions.train),
             tuple(range(len(genome.parents))),
-            self._config.population,
+            config.population,
         )
         self.winners: dict[str, TrialState] = {}  # by the name of the search
         self._branches: dict[str, str] = {}  # under which names their events lie
@@ -142,7 +142,7 @@ class Searches:
             name = f"gen_{start // self._config.population:04d}"
             members = state.trials[start : start + self._config.population]
             if name not in told and members and all(trial.decision for trial in members):
-                rows = {trial.id: _row(terms[trial.number]) for trial in members if trial.number in terms}
+                rows = {trial.id: asdict(terms[trial.number]) for trial in members if trial.number in terms}
                 before = [trial.result for trial in state.trials[: start + len(members)] if trial.result]
                 items = sum(result.metrics.get("items", 0) for result in before)
                 run.emit(GENERATION, name, items=items, children=len(members), terms=rows)
@@ -179,7 +179,3 @@ class Searches:
             self._run.emit(SCORED, marks=dict(zip(named, marks, strict=True)))
         found = noted(self._run.events, SCORED)["marks"]
         return [Contender(name, trial, tuple(map(bool, found[name]))) for name, trial in named.items()]
-
-
-def _row(terms: Terms) -> dict[str, Any]:
-    return {name: getattr(terms, name) for name in Terms.__slots__}

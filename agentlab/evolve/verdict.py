@@ -90,7 +90,8 @@ def verdict(
 
 def _standing(one: Contender, evolved: Contender) -> Standing:
     assert one.trial.result is not None
-    train, test = one.trial.result.metrics["accuracy"], Share.of(_share(one.marks), count=len(one.marks))
+    train, count = one.trial.result.metrics["accuracy"], len(one.marks)
+    test = Share.of(wilson_interval(sum(one.marks), count), count=count)
     return Standing(
         name=one.name,
         what=f"{one.trial.id}{f' ({one.trial.proposal.note})' if one.name == PARENT else ''}",
@@ -100,10 +101,6 @@ def _standing(one: Contender, evolved: Contender) -> Standing:
         gain=None if one is evolved else Difference.of(_gain(evolved, one)),
         differ=sum(a != b for a, b in zip(one.marks, evolved.marks, strict=True)),
     )
-
-
-def _share(marks: Sequence[bool]) -> Interval:
-    return wilson_interval(sum(marks), len(marks))
 
 
 def _gain(evolved: Contender, other: Contender) -> Interval:
@@ -193,13 +190,14 @@ def _remarks(config: EvolveConfig, questions: Split, evolved: Contender, control
 def _children(
     config: EvolveConfig, genome: Coefficients | Recipes, state: StudyState, events: Sequence[Event]
 ) -> list[ChildRow]:
-    terms = {
-        name: each
-        for event in events
-        if event.type == GENERATION and "/" not in event.id
-        for name, each in event.data["terms"].items()
-    }
+    terms = terms_of(events)
     return [_child(trial, config, genome, terms.get(trial.id, {})) for trial in state.trials]
+
+
+def terms_of(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+    """The terms of the main search's children, by id."""
+    logged = (event.data["terms"] for event in events if event.type == GENERATION and "/" not in event.id)
+    return {name: each for terms in logged for name, each in terms.items()}
 
 
 def _bred_from(trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes) -> list[int]:

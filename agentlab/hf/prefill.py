@@ -13,7 +13,7 @@ from transformers.cache_utils import get_layer_types_and_kwargs  # noqa: TID253 
 
 from agentlab.lora.rowwise import Rowwise
 
-_SHARED = 16  # tokens of a common beginning that are worth being read once
+SHARED = 16  # tokens of a common beginning that are worth being read once
 _AT_ONCE = {"cpu": 1024}  # tokens of a batch: with more a CPU is no faster, and rows are padded further
 _AT_ONCE_ELSEWHERE = 16_384
 _PIECE = {"cpu": 128}  # tokens that are read between two steps; of a multiple of eight
@@ -198,7 +198,7 @@ def read_all(model: Any, adapters: Rowwise, prompts: Sequence[Prompt], piece: in
     for adapter, group in groupby(order, lambda index: prompts[index].adapter):
         members = list(group)
         shared = 0 if slides(model) or len(members) == 1 else common([prompts[index].tokens for index in members])
-        if shared < _SHARED:
+        if shared < SHARED:
             rest += members
             continue
         beginning = [prompts[members[0]].tokens[:shared]]

@@ -192,7 +192,8 @@ def niches(space: SearchSpace, count: int) -> Descriptor:
     """A descriptor: which of `count` random points of the unit cube lies next to a trial.
 
     A grid would have more cells than a search has trials (Vassiliades, Chatzilygeroudis, Mouret: Using centroidal
-    Voronoi tessellations to scale up MAP-Elites, IEEE Transactions on Evolutionary Computation 22(4), 2018).
+    Voronoi tessellations to scale up the multidimensional archive of phenotypic elites algorithm, IEEE Transactions on
+    Evolutionary Computation 22(4), 2018).
     """
     centres = np.random.default_rng(0).random((count, len(space.parameters)))
 
