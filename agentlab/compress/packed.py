@@ -1,0 +1,167 @@
+"""Checkpoints on disk: dense ones, and codes in the format pack-quantized of compressed-tensors.
+
+transformers reads the latter with the library compressed-tensors, vLLM by itself. It takes symmetric grids.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - reached lazily, when a model is compressed
+from torch import Tensor  # noqa: TID253 - as above
+
+from agentlab.compress.anatomy import Check
+from agentlab.compress.grid import Codes, Grid
+from agentlab.errors import DataError, UsageError
+from agentlab.lora.writing import staged, tensors_header
+from agentlab.models.importer import Dtype
+from agentlab.runs.atomic import write_json
+from agentlab.train.merge import write_beside
+
+_LABELS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32", torch.int64: "I64"}
+_WORD = 32  # bits of what codes are packed into
+_SLACK = 64 << 20  # tokenizer and config
+_NOT_WRITTEN = ("quantization_config", "_name_or_path", "torch_dtype", "transformers_version")
+
+
+def write_dense(model: Any, tokenizer: Path, out: Path, dtype: Dtype, check: Check) -> None:
+    """Write a model as a plain checkpoint folder, whole or not at all.
+
+    Args:
+        model: of transformers.
+        tokenizer: folder whose tokenizer, chat template and generation settings go along.
+        out: the folder to make.
+        dtype: of all weights.
+        check: called before each tensor.
+
+    Raises:
+        UsageError: `out` exists.
+        DataError: a weight is not finite.
+        StorageError: the disk is full or not ours.
+    """
+    _write(model, {}, tokenizer, out, dtype, None, check)
+
+
+def write_packed(
+    model: Any, codes: Mapping[str, Codes], tokenizer: Path, out: Path, dtype: Dtype, check: Check
+) -> None:
+    """Write a model whose linear layers are codes; the others are of `dtype`. See `write_dense`.
+
+    Raises:
+        UsageError: a grid is not symmetric, which the format's readers do not agree on.
+    """
+    if any(not each.grid.symmetric for each in codes.values()):
+        raise UsageError(
+            "Only symmetric grids can be packed.", hint="Use a symmetric grid, or write a dense checkpoint."
+        )
+    _write(model, codes, tokenizer, out, dtype, quantization_config(codes), check)
+
+
+def quantization_config(codes: Mapping[str, Codes]) -> dict[str, Any]:
+    """What config.json says of codes: a group of modules for each grid, what is not named is dense."""
+    grids: dict[Grid, list[str]] = {}
+    for name, each in codes.items():
+        grids.setdefault(each.grid, []).append(name)
+    groups = {
+        f"group_{index}": {
+            "targets": ["Linear"] if len(grids) == 1 else names,
+            "weights": {
+                "num_bits": grid.bits,
+                "type": "int",
+                "symmetric": True,
+                "strategy": "group" if grid.group else "channel",
+                "group_size": grid.group,
+                "dynamic": False,
+            },
+            "input_activations": None,
+            "output_activations": None,
+        }
+        for index, (grid, names) in enumerate(grids.items())
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": ["lm_head"],
+        "kv_cache_scheme": None,
+    }
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Codes (outputs, inputs) as int32 words (outputs, words), the first in the lowest bits, none left out.
+
+    Each is moved up to begin at zero; a code may lie across two words.
+    """
+    outputs, inputs = codes.shape
+    filled = torch.nn.functional.pad(codes.to(torch.int64) + (1 << (bits - 1)), (0, -inputs % _WORD))
+    first = torch.arange(_WORD) * bits
+    words = torch.zeros(outputs, filled.shape[1] // _WORD, bits, dtype=torch.int64)
+    for place, value in enumerate(filled.reshape(outputs, -1, _WORD).unbind(-1)):
+        word, shift = divmod(int(first[place]), _WORD)
+        words[..., word] |= value << shift & 0xFFFFFFFF
+        if shift + bits > _WORD:
+            words[..., word + 1] |= value >> (_WORD - shift)
+    words = words.reshape(outputs, -1)[:, : -(-inputs * bits // _WORD)]
+    return (words - (words >> 31 << 32)).to(torch.int32).contiguous()
+
+
+Parts = dict[str, tuple[torch.dtype, tuple[int, ...], Callable[[], Tensor]]]
+
+
+def _write(
+    model: Any,
+    codes: Mapping[str, Codes],
+    tokenizer: Path,
+    out: Path,
+    dtype: Dtype,
+    quantization: dict[str, Any] | None,
+    check: Check,
+) -> None:
+    kind: torch.dtype = getattr(torch, dtype)
+    parts = _parts(model, codes, kind)
+    sizes = {
+        name: (_LABELS[type_], shape, torch.Size(shape).numel() * type_.itemsize)
+        for name, (type_, shape, _) in parts.items()
+    }
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_WRITTEN}
+    if quantization:
+        config["quantization_config"] = quantization
+    with staged(out, sum(size for *_, size in sizes.values()) + _SLACK) as place:
+        with (place / "model.safetensors").open("xb") as file:
+            file.write(tensors_header(sizes))
+            for name, (type_, _, make) in parts.items():
+                check()
+                file.write(_raw(name, make().to(type_)))
+            file.flush()
+            os.fsync(file.fileno())
+        write_beside(tokenizer, place, config, dtype)
+        if model.generation_config is not None:
+            write_json(place / "generation_config.json", model.generation_config.to_diff_dict())
+
+
+def _parts(model: Any, codes: Mapping[str, Codes], kind: torch.dtype) -> Parts:
+    """Every tensor of the file: its type, its shape, and what makes it."""
+    parts: Parts = {}
+    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    for name, value in model.state_dict().items():
+        module = name.removesuffix(".weight")
+        if name in tied:
+            continue
+        if module not in codes or not name.endswith(".weight"):
+            parts[name] = (kind, tuple(value.shape), value.detach().cpu)
+            continue
+        found = codes[module]
+        words = (value.shape[0], -(-value.shape[1] * found.grid.bits // _WORD))
+        parts[f"{module}.weight_packed"] = (torch.int32, words, partial(pack, found.codes, found.grid.bits))
+        parts[f"{module}.weight_scale"] = (torch.float16, tuple(found.scales.shape), found.scales.cpu)
+        parts[f"{module}.weight_shape"] = (torch.int64, (2,), partial(torch.tensor, tuple(value.shape)))
+    return parts
+
+
+def _raw(name: str, tensor: Tensor) -> Any:
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise DataError(f"{name} would hold numbers that are infinite or none.", hint="Write float32.")
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
