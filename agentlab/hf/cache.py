@@ -1,13 +1,15 @@
 """Keys and values of rows that are answered side by side."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
 from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import Cache, DynamicLayer  # noqa: TID253 - as above
 
-from agentlab.hf.prefill import Past, read
+from agentlab.hf.attention import attending, may_attend, of_rows, together
+from agentlab.hf.prefill import Past, read, slides
 from agentlab.lora.rowwise import Rowwise
 
 HEADROOM = 128  # columns: a table that is full is copied once in as many steps
@@ -47,6 +49,7 @@ class Table:
     def __init__(self) -> None:
         self._lengths: list[int] = []  # tokens of each row
         self._layers: list[_Layer] = []
+        self._shares: list[slice] = []  # of the rows, which are computed with together, if that is known
 
     def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:
         """Add rows, or none on an error; the others stay as they are.
@@ -66,6 +69,7 @@ class Table:
             for layer, source in zip(self._layers, past.cache.layers, strict=True):
                 layer.write(place, length, source, row, columns)
         self._lengths += lengths
+        self._shares = []
 
     def past(self, row: int) -> Past:
         """What was read of a row, as a copy without padding."""
@@ -79,6 +83,7 @@ class Table:
             layer.move(len(self._lengths) - 1, row)
         self._lengths[row] = self._lengths[-1]
         self._lengths.pop()
+        self._shares = []
         if not self._lengths:
             self._layers = []
 
@@ -89,14 +94,19 @@ class Table:
             layer.fit(len(rows), width, more=1)
         adapters.rows(rows)
         lengths = torch.tensor(self._lengths, device=model.device)[:, None]
-        out = model(
-            input_ids=torch.tensor(tokens, device=model.device)[:, None],
-            attention_mask=torch.arange(width + 1, device=model.device) >= width - lengths,
-            position_ids=lengths,
-            past_key_values=Cache(layers=list(self._layers)),
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        batch = {
+            "input_ids": torch.tensor(tokens, device=model.device)[:, None],
+            "position_ids": lengths,
+            "past_key_values": Cache(layers=list(self._layers)),
+        }
+        with ExitStack() as own:
+            if may_attend(model) and not slides(model):
+                self._shares = self._shares or together(self._lengths)
+                new = [length + 1 for length in self._lengths]
+                own.enter_context(attending(model, of_rows(new, self._shares, model.dtype)))
+            else:
+                batch["attention_mask"] = torch.arange(width + 1, device=model.device) >= width - lengths
+            out = model(**batch, use_cache=True, logits_to_keep=1)
         for layer in self._layers:
             layer.end += 1
         self._lengths[:] = [length + 1 for length in self._lengths]

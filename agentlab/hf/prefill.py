@@ -11,6 +11,7 @@ import torch  # noqa: TID253 - reached lazily, where a model answers
 from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import get_layer_types_and_kwargs  # noqa: TID253 - as above
 
+from agentlab.hf.attention import attending, may_attend, of_texts
 from agentlab.lora.rowwise import Rowwise
 
 SHARED = 16  # tokens of a common beginning that are worth being read once
@@ -155,10 +156,36 @@ def read(
     Returns:
         Logits behind each text, of shape (texts, vocabulary), and what was read by now.
     """
+    if past is None and len(texts) > 1 and may_attend(model) and not slides(model) and adapters.slow is None:
+        return _unpadded(model, adapters, rows, texts)
     adapters.rows(rows)
     batch = padded(model, texts, past, multiple=multiple)
     out = model(**batch, use_cache=True, logits_to_keep=1)
     return out.logits[:, -1], Past(batch["past_key_values"], batch["attention_mask"])
+
+
+def _unpadded(
+    model: Any, adapters: Rowwise, rows: Sequence[int], texts: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, Past]:
+    """As `read`, with one text behind the other: to the model, each token is a row, and attention knows the texts."""
+    lengths, more = [len(each) for each in texts], -sum(map(len, texts)) % _MULTIPLE
+    lengths[-1] += more  # behind a text, nothing in it is changed
+    tokens = torch.tensor([*(token for text in texts for token in text), *[0] * more])[:, None]
+    positions = torch.cat([torch.arange(length) for length in lengths])[:, None]
+    adapters.rows([row for row, length in zip(rows, lengths, strict=True) for _ in range(length)])
+    last = positions.roll(-1) == 0
+    last[-1 - more], last[-1] = True, more == 0
+    cache = DynamicCache()
+    batch = {"input_ids": tokens, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+    with attending(model, of_texts(lengths)):
+        logits = logits_at(model, model.get_output_embeddings(), last, batch)
+    layers: Sequence[Any] = cache.layers
+    sides = [[side.transpose(0, 2).split(lengths, dim=2) for side in (each.keys, each.values)] for each in layers]
+    pasts = [
+        Prompt(row, text, Past(DynamicCache([(k[at], v[at]) for k, v in sides]), last[:1]), len(text))
+        for at, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+    return logits, Past.joined(pasts)
 
 
 def at_once(model: Any) -> int:
@@ -276,7 +303,7 @@ def logits_at(model: Any, head: torch.nn.Module, where: torch.Tensor, batch: Map
 
     handle = head.register_forward_pre_hook(select)
     try:
-        logits: torch.Tensor = model(**batch, use_cache=False).logits
+        logits: torch.Tensor = model(**{"use_cache": False, **batch}).logits
         return logits
     finally:
         handle.remove()

@@ -13,7 +13,7 @@ import torch  # noqa: TID253 - reached lazily, when adapters are applied to a mo
 
 from agentlab.errors import UsageError
 from agentlab.lora.reading import Adapter, each_module
-from agentlab.lora.stacked import BASE, Factors, Stack
+from agentlab.lora.stacked import BASE, Factors, Stack, Weighted
 
 Weights = Mapping[str, Sequence[float]]  # by module, one per parent; a module that is left out is left alone
 
@@ -76,15 +76,15 @@ class Mixture(Stack):
             return
         self._check(rows)
         self._forget()
-        places = torch.tensor([self.size if row == BASE else row for row in rows], device=self._kind["device"])
-        self._shares = {
-            name: [_Weighted(*factors, self._table[name][places, None])]  # type: ignore[list-item] # it does what one does
-            for name, factors in self._factors.items()
-        }
-        self._rows = list(rows)
+        self._rows, self._idle = list(rows), False
+        self._places = torch.tensor([self.size if row == BASE else row for row in rows], device=self._kind["device"])
 
     def _of(self, name: str, _: int, __: int) -> Factors:
         return self._factors[name]
+
+    def _planned(self, name: str, *, alone: bool) -> Weighted:  # noqa: ARG002 - of `Stack`
+        a, b = self._factors[name]
+        return Weighted(a[0], b[0], self._table[name][self._places, None])
 
     def put(self, folder: Path) -> int:
         """Refused: children are named by their weights, see `mix`."""
@@ -92,18 +92,3 @@ class Mixture(Stack):
 
     def drop(self, place: int) -> None:
         """Nothing: `mix` names all children anew."""
-
-
-class _Weighted:
-    """What a layer adds to the rows of a batch, each with weights of its own."""
-
-    def __init__(self, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> None:
-        self._a, self._b, self._weights = a[0], b[0], weights
-
-    def changed(self, x: torch.Tensor, base: torch.Tensor, scale: float, *, in_place: bool) -> torch.Tensor:
-        hidden = (x.to(self._a.dtype) @ self._a).mul_(self._weights * scale)
-        if in_place and hidden.dtype == base.dtype:
-            flat = base.view(-1, base.shape[-1])
-            return flat.addmm_(hidden.view(-1, hidden.shape[-1]), self._b).view(base.shape)
-        change = hidden @ self._b
-        return base.add_(change) if in_place else torch.add(base, change).to(base.dtype)

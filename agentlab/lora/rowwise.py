@@ -95,7 +95,7 @@ class AdapterStack(Stack):
         self._any_base = any_base
         self._kind: dict[str, Any] = {"device": device, "dtype": dtype}
         self._held: dict[int, Adapter] = {}
-        self._factors: dict[str, Factors] = {}  # A (adapters, rank, inputs) and B (adapters, outputs, rank) of a layer
+        self._factors: dict[str, Factors] = {}  # A (adapters, rank, inputs) and B (adapters, rank, outputs) of a layer
 
     def put(self, folder: Path) -> int:
         """See `Rowwise.put`."""
@@ -113,7 +113,7 @@ class AdapterStack(Stack):
             a, b = self._room(name, shape)
             a[place], b[place] = 0, 0
             if left is not None and right is not None:
-                a[place, : len(left)], b[place, :, : len(left)] = left, right
+                a[place, : len(left)], b[place, : len(left)] = left, right.mT
         self._held[place] = adapter
         self._forget()
         return place
@@ -132,19 +132,19 @@ class AdapterStack(Stack):
         rank, inputs, outputs = shape or (0, 0, 0)
         if known is None:
             self._modules[name] = partial(self._part, name)
-            known = torch.zeros(0, rank, inputs, **self._kind), torch.zeros(0, outputs, rank, **self._kind)
+            known = torch.zeros(0, rank, inputs, **self._kind), torch.zeros(0, rank, outputs, **self._kind)
             self._hook(name, inputs, outputs)
         a, b = known
         more = (max(0, self.size - len(a)), max(0, rank - a.shape[1]))
         if any(more):
             a = torch.nn.functional.pad(a, (0, 0, 0, more[1], 0, more[0]))
-            b = torch.nn.functional.pad(b, (0, more[1], 0, 0, 0, more[0]))
+            b = torch.nn.functional.pad(b, (0, 0, 0, more[1], 0, more[0]))
         self._factors[name] = a, b
         return a, b
 
     def _part(self, name: str, first: int, count: int) -> Factors:
         a, b = self._factors[name]
-        return a[first : first + count].mT, b[first : first + count].mT
+        return a[first : first + count].mT, b[first : first + count]
 
 
 class _Named:

@@ -2,7 +2,8 @@
 
 Rows of a batch that use the same adapter lie side by side. Neighbouring adapters with equally many rows are one product
 of stacked factors, `base(x) + (x A) B` (the layout of multi-adapter serving, arXiv 2311.03285); groups of unequal size
-are one product each, which measured faster than padding them.
+are one product each, which measured faster than padding them. Where each row is one token and ranks are small, all rows
+are one product with all factors, each with a weight of 0 for those that are not its own.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ BASE = -1  # the adapter of rows that the base model answers alone
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 Source = Callable[[int, int], Factors]
+
+_NARROW = 64  # ranks in all, and rows: so few, a product of all takes less than one for each adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,14 @@ class Stack:
         self._dropout = dropout
         self._hooks: ExitStack | None = None
         self._model: Any = None
-        self._rows: list[int] = []
-        self._shares: dict[str, list[_Share]] = {}
-        self._order: torch.Tensor | None = None  # of the rows by adapter, where they come in another one
-        self._back: torch.Tensor | None = None
+        self._rows: list[int]
+        self._idle: bool  # every row is the base's
+        self._plan: Sequence[Segment]
+        self._order: torch.Tensor | None  # of the rows by adapter, where they come in another one
+        self._back: torch.Tensor | None
+        self._shares: dict[tuple[str, bool], list[_Share] | Weighted]  # of the layers that the plan was used in
+        self._weights: dict[int, torch.Tensor]  # of the rows, by rank of an adapter
+        self._forget()
 
     @contextmanager
     def installed(self, model: Any) -> Iterator[None]:
@@ -157,18 +164,15 @@ class Stack:
         if rows == self._rows:
             return
         self._check(rows)
+        self._forget()
         ordered = sorted(rows)
-        plan, self._order, self._back = segments(rows), None, None
-        if len(plan) > 1 and rows != ordered:  # moving the rows of a step takes less than a product for each
-            plan = segments(ordered)
+        self._plan = segments(rows)
+        if len(self._plan) > 1 and rows != ordered:  # moving the rows of a step takes less than a product for each
+            self._plan = segments(ordered)
             self._order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__), device=self._model.device)
             self._back = self._order.argsort()
-        self._shares = {}
-        if ordered[-1] != BASE:
-            self._shares = {
-                name: [_Share(each, len(rows), source) for each in plan] for name, source in self._modules.items()
-            }
         self._rows = list(rows)
+        self._idle = ordered[-1] == BASE
 
     @contextmanager
     def applied(self, model: Any, rows: Sequence[int]) -> Iterator[None]:
@@ -183,7 +187,8 @@ class Stack:
 
     def _forget(self) -> None:
         """The plan; every row is the base's."""
-        self._rows, self._shares, self._order, self._back = [], {}, None, None
+        self._rows, self._plan, self._order, self._back = [], (), None, None
+        self._shares, self._weights, self._idle = {}, {}, True
 
     def _hook(self, name: str, inputs: int, outputs: int) -> None:
         if self._hooks is not None:
@@ -192,8 +197,7 @@ class Stack:
 
     def _add(self, name: str, module: Any, given: tuple[torch.Tensor, ...], base: torch.Tensor) -> torch.Tensor:
         """What the layer returns: for all its rows, the base model's output and the adapters' change."""
-        shares = self._shares.get(name)
-        if shares is None:
+        if self._idle:
             return base
         x = given[0]
         if len(x) != len(self._rows):
@@ -203,12 +207,55 @@ class Stack:
             )
         if self._dropout and module.training:
             x = torch.nn.functional.dropout(x, self._dropout)
+        in_place = not torch.is_grad_enabled() and base.is_contiguous()  # the layer has just made it, for us alone
+        alone = x.numel() == len(x) * x.shape[-1]
+        shares = self._shares.get((name, alone))
+        if shares is None:
+            shares = self._shares[name, alone] = self._planned(name, alone=alone)
+        if isinstance(shares, Weighted):
+            return shares.changed(x, base, in_place=in_place)
         if self._order is not None:
             x, base = x[self._order], base[self._order]
-        in_place = not torch.is_grad_enabled() and base.is_contiguous()  # the layer has just made it, for us alone
         parts = [share.changed(x, base, self._scale, in_place=in_place) for share in shares]
         found = base if in_place else parts[0] if len(parts) == 1 else torch.cat(parts)
         return found if self._back is None else found[self._back]
+
+    def _planned(self, name: str, *, alone: bool) -> "list[_Share] | Weighted":
+        """What is to be computed in a layer; `alone` says that each row is one token."""
+        rows, source = self._rows, self._modules[name]
+        if alone and 1 < len(self._plan) <= len(rows) <= _NARROW:
+            first, last = min(row for row in rows if row != BASE), max(rows)
+            a, b = source(first, last - first + 1)
+            rank = a.shape[-1]
+            if len(a) * rank <= _NARROW and a.dtype == b.dtype:
+                if rank not in self._weights:
+                    owners = torch.arange(first, last + 1).repeat_interleave(rank)
+                    own = torch.tensor(rows)[:, None, None] == owners
+                    self._weights[rank] = own.to(a) * self._scale
+                return Weighted(a.mT.reshape(-1, a.shape[1]).mT, b.reshape(-1, b.shape[-1]), self._weights[rank])
+        return [_Share(each, len(rows), source) for each in self._plan]
+
+
+class Weighted:
+    """What a layer adds to the rows of a batch, each with weights of its own between the two products.
+
+    Args:
+        a: factors of all adapters, (inputs, ranks).
+        b: (ranks, outputs).
+        weights: (rows, 1, ranks).
+    """
+
+    def __init__(self, a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> None:
+        self._a, self._b, self._weights = a, b, weights
+
+    def changed(self, x: torch.Tensor, base: torch.Tensor, *, in_place: bool) -> torch.Tensor:
+        """The layer's output, from its inputs and base outputs, or written over the latter."""
+        hidden = (x.to(self._a.dtype) @ self._a).mul_(self._weights)
+        if in_place and hidden.dtype == base.dtype:
+            flat = base.view(-1, base.shape[-1])
+            return flat.addmm_(hidden.view(-1, hidden.shape[-1]), self._b).view(base.shape)
+        change = hidden @ self._b
+        return base.add_(change) if in_place else torch.add(base, change).to(base.dtype)
 
 
 def layer_of(model: Any, name: str) -> Any:
