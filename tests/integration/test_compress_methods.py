@@ -1,0 +1,45 @@
+"""Quantizers and pruners on real weights: the methods keep their order."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agentlab.compress.calibration import calibrate
+from agentlab.compress.grid import Grid
+from agentlab.compress.layerwise import prune, quantize
+from agentlab.train.base import load_base
+from tests.bench.bases import rotated, windows
+
+pytestmark = pytest.mark.model
+HOW: dict[str, Any] = {"check": lambda: None, "tell": lambda *_: None}
+
+
+def test_the_order_of_the_methods_on_real_weights(float32_checkpoint: Path, tmp_path: Path) -> None:
+    """On the first layers of the rotated model, whose weights lie on no grid."""
+    base = load_base(float32_checkpoint, "fp32", "sdpa")
+    plain = base.model
+    plain.model.layers, plain.config.num_hidden_layers = plain.model.layers[:3], 3
+    held_out = windows(base.tokenizer, 2, 96, held_out=True)
+    model = rotated(plain).requires_grad_(False)
+    known = calibrate(model, windows(base.tokenizer, 12, 96, held_out=False), tmp_path, "smollm2", memory=None, **HOW)
+
+    def logs() -> torch.Tensor:
+        with torch.inference_mode():
+            return model(held_out).logits.log_softmax(-1)
+
+    before = logs()
+    with torch.inference_mode():
+        assert torch.allclose(plain(held_out).logits.log_softmax(-1), before, atol=1e-2)
+    weights = {name: value.clone() for name, value in model.model.layers.state_dict().items()}
+    lost: dict[str, float] = {}
+    for method in ("rtn", "gptq", "magnitude", "wanda", "sparsegpt"):
+        model.model.layers.load_state_dict(weights)
+        if method in ("rtn", "gptq"):
+            quantize(model, known, method, Grid(3, 64), **HOW)
+        else:
+            prune(model, known, method, 0.5, **HOW)
+        lost[method] = float((before.exp() * (before - logs())).sum(-1).mean())
+    assert lost["gptq"] < 0.7 * lost["rtn"], lost
+    assert lost["sparsegpt"] < lost["wanda"] < lost["magnitude"], lost
