@@ -47,15 +47,15 @@ class Statistics:
     folder: Path
     layers: int
 
-    def layer(self, index: int) -> LayerStatistics:
-        """The statistics of a layer.
+    def layer(self, index: int, device: Any = "cpu") -> LayerStatistics:
+        """The statistics of a layer, on a device.
 
         Raises:
             ModelFileError: the file is missing or damaged.
         """
         path = _layer_file(self.folder, index)
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="pt", device=str(device)) as file:
                 squares = {each.key: file.get_tensor(each.key) for each in INPUTS}
                 return LayerStatistics(squares, file.get_tensor("sizes"), float(file.get_tensor("influence")))
         except (SafetensorError, OSError) as error:
@@ -112,15 +112,16 @@ def calibrate(
     if done == len(layers):
         return Statistics(folder, done)
     with torch.inference_mode():
-        arguments = _arguments(model, windows[:1])
+        arguments = _arguments(model, windows[:1].to(model.device))
         if hidden is None:
-            hidden = model.get_input_embeddings()(windows)
+            hidden = model.get_input_embeddings()(windows.to(model.device))
+        hidden = hidden.to(model.device)
         for index in range(done, len(layers)):
             check()
             write_bytes(_layer_file(folder, index), save(_measure(layers[index], hidden, arguments[index], index)))
             last = index + 1 == len(layers)
             kept = hidden[:0] if last else hidden
-            write_bytes(folder / _HIDDEN, save({"hidden": kept}, metadata={_ORIGIN: f"{index + 1} {origin}"}))
+            write_bytes(folder / _HIDDEN, save({"hidden": kept.cpu()}, metadata={_ORIGIN: f"{index + 1} {origin}"}))
             tell(index + 1, len(layers))
     return Statistics(folder, len(layers))
 
@@ -160,7 +161,7 @@ def _measure(layer: Any, hidden: Tensor, arguments: Mapping[str, Any], index: in
     finally:
         for handle in handles:
             handle.remove()
-    return {key: value.contiguous() for key, value in sums.items()}
+    return {key: value.cpu().contiguous() for key, value in sums.items()}
 
 
 def _arguments(model: Any, window: Tensor) -> list[dict[str, Any]]:

@@ -88,7 +88,7 @@ def _layers(model: Any, statistics: Statistics, check: Check, tell: Tell) -> Ite
     layers = layers_of(model)
     for index, layer in enumerate(layers):
         check()
-        yield index, layer, statistics.layer(index)
+        yield index, layer, statistics.layer(index, model.device)
         tell(index + 1, len(layers))
 
 

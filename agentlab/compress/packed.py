@@ -96,7 +96,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     Each is moved up to begin at zero; a code may lie across two words.
     """
     outputs, inputs = codes.shape
-    filled = torch.nn.functional.pad(codes.to(torch.int64) + (1 << (bits - 1)), (0, -inputs % _WORD))
+    filled = torch.nn.functional.pad(codes.cpu().to(torch.int64) + (1 << (bits - 1)), (0, -inputs % _WORD))
     first = torch.arange(_WORD) * bits
     words = torch.zeros(outputs, filled.shape[1] // _WORD, bits, dtype=torch.int64)
     for place, value in enumerate(filled.reshape(outputs, -1, _WORD).unbind(-1)):

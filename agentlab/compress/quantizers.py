@@ -40,7 +40,11 @@ class Curvature:
             ValueError: it is no matrix of squares.
         """
         diagonal = hessian.diagonal().clone()
-        order = diagonal.argsort(descending=True, stable=True) if by_activation else torch.arange(len(diagonal))
+        order = (
+            diagonal.argsort(descending=True, stable=True)
+            if by_activation
+            else torch.arange(len(diagonal), device=hessian.device)
+        )
         matrix = hessian[order][:, order].double()
         dead = matrix.diagonal() == 0
         matrix.diagonal()[dead] = 1.0

@@ -39,7 +39,7 @@ def narrow(model: Any, statistics: Statistics, width: int) -> None:
     if not 0 < width < inner:
         raise UsageError(f"The MLP has {inner} channels; {width} cannot stay.", hint=f"Keep 1 to {inner - 1}.")
     for index, layer in enumerate(layers_of(model)):
-        kept = _best_channels(layer, statistics.layer(index), width)
+        kept = _best_channels(layer, statistics.layer(index, model.device), width)
         for name in _MLP:
             module = layer.get_submodule(name)
             down = name.endswith("down_proj")
@@ -108,7 +108,7 @@ def cut_vocabulary(model: Any, tokenizer: Path, seen: Iterable[int], out: Path) 
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, out / name)
     _renumber_settings(out / "tokenizer_config.json", number)
-    _cut_matrices(model, torch.tensor(kept))
+    _cut_matrices(model, torch.tensor(kept, device=model.device))
     for place in (model.config, model.generation_config):
         for key in _TOKENS:
             value = getattr(place, key, None)
