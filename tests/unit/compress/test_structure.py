@@ -25,7 +25,8 @@ def test_channels_that_do_nothing_go_first(kind: str, tmp_path: Path) -> None:
     changes = {"mlp_bias": True} if kind == "llama" else {}
     model = decoder(kind, **changes)
     for layer in model.model.layers:
-        layer.mlp.down_proj.weight[:, 50:90] = 0
+        for value in layer.mlp.up_proj.parameters():
+            value[50:90] = 0
     before = logits(model)
     narrow(model, statistics(model, tmp_path / "known"), 160)
     assert model.config.intermediate_size == 160
