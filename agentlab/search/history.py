@@ -38,17 +38,33 @@ def tried(history: Sequence[Trial], space: SearchSpace) -> dict[str, int]:
     return keys
 
 
-def targets(history: Sequence[Trial]) -> list[float] | None:
-    """One finite value per trial for a surrogate to learn from; None before the first success.
+def targets(history: Sequence[Trial]) -> list[tuple[float, ...]] | None:
+    """Finite values per trial for a surrogate to learn from: the objectives, where there are several; else the value.
+
+    None before the first success.
+    """
+    done = finished(history)
+    if not done:
+        return None
+    rows = {id(trial): _measured(trial) for trial in done}
+    width = min(map(len, rows.values()))
+    columns = [[rows[id(trial)][place] if id(trial) in rows else None for trial in history] for place in range(width)]
+    return list(zip(*map(_bounded, columns), strict=True))
+
+
+def _measured(trial: Trial) -> tuple[float, ...]:
+    several = trial.result.objectives
+    return several if len(several) > 1 else (trial.result.value or 0.0,)
+
+
+def _bounded(values: Sequence[float | None]) -> list[float]:
+    """With every gap filled and no outlier.
 
     A diverged value is pulled in to three times the distance between best and median above the median, and a
     failed trial takes the worst value that is left: a huge constant would flatten the surrogate everywhere else.
     So does a trial under way, which keeps a parallel search from proposing its neighbour.
     """
-    values = [value_of(trial) for trial in history]
     known = [value for value in values if value is not None]
-    if not known:
-        return None
     middle = median(known)
     roof = middle + 3 * (middle - min(known)) if middle > min(known) else max(known)
     worst = min(max(known), roof)

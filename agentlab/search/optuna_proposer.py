@@ -98,9 +98,11 @@ class OptunaProposer:
                 sampler: Any = optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
             else:
                 sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
-            study = optuna.create_study(sampler=sampler)
             encode = _Encoding(self.space, fill=kind == "gp")
-            study.add_trials(encode.frozen(history))
+            trials = encode.frozen(history)
+            directions = ["minimize"] * (len(trials[0].values) if trials else 1)
+            study = optuna.create_study(sampler=sampler, directions=directions)
+            study.add_trials(trials)
             return [encode.suggest(study.ask()) for _ in range(n)]
 
 
@@ -160,14 +162,14 @@ class _Encoding:
         import optuna
 
         trials = []
-        for trial, value in zip(history, targets(history) or (), strict=True):
+        for trial, values in zip(history, targets(history) or (), strict=True):
             point, _ = self._space.snap(trial.proposal.params, {})
             names = list(self._space.parameters) if self._fill else list(point)
             trials.append(
                 optuna.trial.create_trial(
                     params={name: self._inner(name, point) for name in names},
                     distributions={name: self._distributions[name] for name in names},
-                    value=value,
+                    values=values,
                 )
             )
         return trials

@@ -16,6 +16,7 @@ from pydantic import Field
 from agentlab.config.base import StrictModel
 from agentlab.llm.types import Message
 from agentlab.search.llm_proposer import LLM_FAILURES, one_line
+from agentlab.stats.fronts import dominates, front
 from agentlab.stats.intervals import paired_interval
 from agentlab.study.events import Decision, Opinion, Repeat
 from agentlab.study.noise import Noise, measure
@@ -169,16 +170,35 @@ class Items:
         return Decision(found.high < 0, f"{said} over {common} pairs")
 
     def ranked(self, state: StudyState) -> list[TrialState]:
-        """Front by front (Goldberg 1989): first the trials that no other one beats in every objective."""
-        left, found = state.ranked, list[TrialState]()
-        while left:
-            front = [trial for trial in left if not any(_dominates(other, trial) for other in left)]
-            found += front
-            left = [trial for trial in left if trial not in front]
-        return found
+        """Front by front."""
+        return by_fronts(state)
 
 
-def _dominates(one: TrialState, other: TrialState) -> bool:
-    """At least as good in all objectives, and better in one."""
-    a, b = one.objectives, other.objectives
-    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+@dataclass(frozen=True, slots=True)
+class Fronts:
+    """Compares trials by several objectives at once: none of them may be worse for a trial to be better."""
+
+    words: Words
+
+    def judge(self, trial: TrialState, state: StudyState) -> Decision:
+        """Accept what no trial before dominates or equals: it is on the front of its time."""
+        if trial.value is None:
+            return Decision(False, "the trial failed")
+        for other in state.ranked:
+            if other.objectives == trial.objectives or dominates(other.objectives, trial.objectives):
+                return Decision(False, f"no better than {other.id} in any respect")
+        return Decision(True, "on the front")
+
+    def ranked(self, state: StudyState) -> list[TrialState]:
+        """Front by front."""
+        return by_fronts(state)
+
+
+def by_fronts(state: StudyState) -> list[TrialState]:
+    """Front by front (Goldberg 1989): first the trials that no other one dominates, each front by its value."""
+    left, found = state.ranked, list[TrialState]()
+    while left:
+        best = front([trial.objectives for trial in left])
+        found += [left[place] for place in best]
+        left = [trial for place, trial in enumerate(left) if place not in best]
+    return found

@@ -26,19 +26,32 @@ def test_a_value_that_is_not_finite_is_a_failure():
     assert [t.number for t in finished(history_of(math.nan, 1.0, math.inf))] == [1]
 
 
+def learned_from(*values: float | None) -> list[float] | None:
+    found = targets(history_of(*values))
+    return None if found is None else [value for (value,) in found]
+
+
 def test_a_failed_trial_takes_the_worst_success():
-    assert targets(history_of(1.0, None, 3.0, 2.0)) == [1.0, 3.0, 3.0, 2.0]
+    assert learned_from(1.0, None, 3.0, 2.0) == [1.0, 3.0, 3.0, 2.0]
     assert targets(history_of(None, None)) is None
 
 
 def test_a_diverged_value_is_pulled_in():
-    assert targets(history_of(1.0, 2.0, 1e9, None)) == [1.0, 2.0, 5.0, 5.0]
-    assert targets(history_of(1.0, 1.0, 1.0, 4.0)) == [1.0, 1.0, 1.0, 4.0]  # no scale to judge by
+    assert learned_from(1.0, 2.0, 1e9, None) == [1.0, 2.0, 5.0, 5.0]
+    assert learned_from(1.0, 1.0, 1.0, 4.0) == [1.0, 1.0, 1.0, 4.0]  # no scale to judge by
+
+
+def test_each_of_several_objectives_is_learned_from_alone():
+    several = [(1.0, 9.0), (2.0, 8.0), (1e9, 7.0)]
+    history = [
+        Trial(i, Proposal({"a": i}, "x"), TrialResult("finished", 0.0, objectives=o)) for i, o in enumerate(several)
+    ]
+    assert targets([*history, running(3)]) == [(1.0, 9.0), (2.0, 8.0), (5.0, 7.0), (5.0, 9.0)]
 
 
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=20))
 def test_targets_keep_order_and_the_best(values):
-    learned = targets(history_of(*values))
+    learned = learned_from(*values)
     known = [(v, t) for v, t in zip(values, learned or [], strict=False) if v is not None]
     if known:
         assert min(learned) == min(v for v, _ in known)
@@ -66,7 +79,7 @@ def test_a_trial_under_way_counts_as_tried_and_as_no_better_than_the_worst():
     space = SearchSpace.of(SpaceConfig.model_validate({"a": {"type": "int", "low": 0, "high": 9}}))
     history = [*history_of(3.0, 1.0), running(2)]
     assert space.key({"a": 2}) in tried(history, space)
-    assert targets(history) == [3.0, 1.0, 3.0]
+    assert targets(history) == [(3.0,), (1.0,), (3.0,)]
     assert incumbent(history).number == 1
 
 
@@ -75,4 +88,4 @@ def test_what_a_person_turned_down_is_a_failure_to_keep_away_from():
     space = SearchSpace.of(SpaceConfig.model_validate({"a": {"type": "int", "low": 0, "high": 9}}))
     history = [*history_of(1.0, 2.0), turned_down]
     assert tried(history, space)[space.key({"a": 5})] == -1
-    assert targets(history) == [1.0, 2.0, 2.0]
+    assert targets(history) == [(1.0,), (2.0,), (2.0,)]

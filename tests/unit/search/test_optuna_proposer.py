@@ -205,3 +205,17 @@ def test_an_ask_is_fast():
     start = time.perf_counter()
     OptunaProposer(space_of()).ask(history, 1, np.random.default_rng(0))
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_of_two_objectives_the_front_is_what_is_searched(sampler: str) -> None:
+    """x wants to be 2 and 4 at once: nobody should look beyond them. Random search finds a third of its points there."""
+    space = space_of({"x": {"type": "float", "low": 0, "high": 6}, "y": {"type": "float", "low": 0, "high": 6}})
+    history: list[Trial] = []
+    for number in range(28):
+        proposal = OptunaProposer(space, sampler=sampler).ask(history, 1, np.random.default_rng([1, number]))[0]
+        x, y = proposal.params["x"], proposal.params["y"]
+        both = ((x - 2) ** 2 + y, (x - 4) ** 2 + y)
+        history.append(Trial(number, proposal, TrialResult("finished", sum(both), objectives=both)))
+    late = [trial.proposal.params["x"] for trial in history[12:]]
+    assert sum(1.5 <= x <= 4.5 for x in late) > len(late) * 0.6
