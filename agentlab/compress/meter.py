@@ -1,0 +1,163 @@
+"""Seconds, joules and grams of CO2 of a run, and a budget that is passed by one interval of checking at most."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from agentlab.errors import BudgetExceededError
+
+_RAPL = Path("/sys/class/powercap")
+_KWH = 3.6e6  # joules
+INTERVAL = 2.0  # seconds between two records of what was spent
+Joules = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What something cost."""
+
+    seconds: float = 0.0
+    joules: float = 0.0
+    grams: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.seconds + other.seconds, self.joules + other.joules, self.grams + other.grams)
+
+
+class OverBudgetError(BudgetExceededError):
+    """The next step would cost more than is left, or what is under way already has."""
+
+
+class Meter:
+    """Adds up what a run costs. Not for several threads.
+
+    `joules` is a counter that never falls; `clock` is in seconds. What was spent goes to `record` at least every
+    `INTERVAL` seconds of work, so that a run that is killed has paid for what it did.
+    """
+
+    def __init__(
+        self,
+        joules: Joules,
+        intensity: float,
+        limits: Mapping[str, float],
+        before: Spent,
+        record: Callable[[str, Spent], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            joules: what has been used so far, from any beginning.
+            intensity: grams of CO2 a kWh.
+            limits: of `seconds`, `joules`, `grams`: the first that is reached ends the work.
+            before: what an earlier part of the run has spent.
+            record: hears (stage, what it has cost since the last record).
+            clock: seconds.
+        """
+        self._joules, self._intensity, self._limits = joules, intensity, limits
+        self._record, self._clock = record, clock
+        self.total, self._stage = before, ""
+        self._seconds, self._energy = clock(), joules()
+
+    def stage(self, name: str, expected: Spent = Spent()) -> None:
+        """A stage begins; what was spent until now belongs to the one before.
+
+        Raises:
+            OverBudgetError: it is expected to cost more than is left.
+        """
+        self.flush()
+        self._stage = name
+        self._bound(self.total + expected, f"{name} is expected to pass" if expected != Spent() else f"{name} passes")
+
+    def check(self) -> None:
+        """Call it within loops.
+
+        Raises:
+            OverBudgetError: the budget is spent.
+        """
+        if self._clock() - self._seconds >= INTERVAL:
+            self.flush()
+        self._bound(self.total + self._since(), f"{self._stage} has passed")
+
+    def flush(self) -> None:
+        """Record what was spent since the last record."""
+        spent = self._since()
+        self._seconds += spent.seconds
+        self._energy += spent.joules
+        self.total = self.total + spent
+        if spent.seconds > 0 or spent.joules > 0:
+            self._record(self._stage, spent)
+
+    def _since(self) -> Spent:
+        joules = max(0.0, self._joules() - self._energy)
+        return Spent(max(0.0, self._clock() - self._seconds), joules, joules / _KWH * self._intensity)
+
+    def _bound(self, spent: Spent, what: str) -> None:
+        for unit, limit in self._limits.items():
+            if getattr(spent, unit) > limit:
+                raise OverBudgetError(
+                    f"{what} the budget of {limit:g} {unit}; {getattr(self.total, unit):.3g} are spent.",
+                    hint="Raise it to go on: --set budget.*, with --resume.",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where joules are from: `measured` by a counter of the processor, or `estimated`."""
+
+    joules: Joules
+    label: str
+    measured: bool
+
+
+def best_source(watts: float) -> Source:
+    """The processor's own counter if it may be read; else CPU-seconds of this process and its children times `watts`.
+
+    Virtual machines have no counter. A processor's counter sees what others do there, too.
+    """
+    domains = [file for file in sorted(_RAPL.glob("intel-rapl:?/energy_uj")) if _readable(file)]
+    if domains:
+        return Source(_Counter(domains), "RAPL", measured=True)
+    return Source(lambda: watts * cpu_seconds(), f"CPU seconds at {watts:g} W", measured=False)
+
+
+def _readable(file: Path) -> bool:
+    try:
+        return int(file.read_text()) >= 0
+    except (OSError, ValueError):
+        return False
+
+
+class _Counter:
+    """Sum of counters in microjoules, each of which begins anew at a number of its own."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        self._last = [int(file.read_text()) for file in files]
+        self._ranges = [int(file.with_name("max_energy_range_uj").read_text()) for file in files]
+        self._sum = 0
+
+    def __call__(self) -> float:
+        now = [int(file.read_text()) for file in self._files]
+        for place, value in enumerate(now):
+            step = value - self._last[place]
+            self._sum += step if step >= 0 else step + self._ranges[place]
+        self._last = now
+        return self._sum / 1e6
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, of its children that live, and of those that have ended."""
+    own = psutil.Process()
+    times = own.cpu_times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in own.children(recursive=True):
+        try:
+            used = child.cpu_times()
+        except psutil.Error:  # it has ended meanwhile, and counts as such next time
+            continue
+        total += used.user + used.system
+    return total

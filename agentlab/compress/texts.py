@@ -1,0 +1,92 @@
+"""Windows of tokens: what statistics are taken on, and what nobody has seen before it is measured on."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentlab.errors import DataError, MissingFileError
+from agentlab.runs.atomic import read_text
+
+SHIPPED = "pydoc_data.topics"  # prose about Python that every CPython has: no download
+_MOST = 64 << 20
+_SHARE = 3  # one in so many pieces is held out
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Windows of equal length, as token ids. `sha256` is of the text, and `source` says where it is from."""
+
+    calibration: tuple[tuple[int, ...], ...]
+    held_out: tuple[tuple[int, ...], ...]
+    sha256: str
+    source: str
+
+
+def pieces(path: Path | None) -> dict[str, str]:
+    """Pieces of text that belong together: topics of Python's help, or paragraphs of a file.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it is no text, or empty.
+    """
+    if path is None:
+        from pydoc_data.topics import topics
+
+        return dict(topics)
+    if not path.is_file():
+        raise MissingFileError(f"There is no text file {path}.", hint="Name one with --text, or leave it out.")
+    try:
+        text = read_text(path, _MOST)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}") from error
+    found = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
+    if not found:
+        raise DataError(
+            f"{path} is empty.", hint="Calibration needs some thousand words of text like that of later use."
+        )
+    return found
+
+
+def windows(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int) -> Texts:
+    """Calibration and held-out windows; no piece of text is in both.
+
+    Args:
+        tokenizer: of the base, as transformers makes it.
+        parts: pieces of text by name; a hash of the name says on which side each is.
+        source: what the reader is told of them.
+        counts: windows of each side.
+        length: tokens of a window, with the token that begins a text where the tokenizer puts one.
+
+    Raises:
+        DataError: there is too little text.
+    """
+    sides: tuple[list[str], list[str]] = ([], [])
+    for name in sorted(parts, key=_hash):
+        sides[_hash(name) % _SHARE == 0].append(parts[name])
+    found = [_cut(tokenizer, side, count, length) for side, count in zip(sides, counts, strict=True)]
+    if short := [f"{len(some)} of {count}" for some, count in zip(found, counts, strict=True) if len(some) < count]:
+        raise DataError(
+            f"{source} has too little text: {' and '.join(short)} windows of {length} tokens.",
+            hint="Give more text, or ask for less: --set text.length=128 or text.held_out=4.",
+        )
+    whole = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
+    return Texts(tuple(found[0]), tuple(found[1]), f"sha256:{whole}", source)
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def _cut(tokenizer: Any, texts: Sequence[str], count: int, length: int) -> list[tuple[int, ...]]:
+    """`count` windows, evenly spread over the texts."""
+    begin: list[int] = tokenizer("")["input_ids"]
+    ids: list[int] = tokenizer("\n\n".join(texts), add_special_tokens=False)["input_ids"]
+    width = length - len(begin)
+    free = len(ids) // width
+    return [(*begin, *ids[place * width : (place + 1) * width]) for place in _spread(free, count)]
+
+
+def _spread(free: int, count: int) -> list[int]:
+    return list(range(free)) if free < count else [free * place // count for place in range(count)]

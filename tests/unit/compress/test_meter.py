@@ -1,0 +1,80 @@
+"""The budget holds, whatever is done in which order; what was spent is recorded before a kill can lose it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.compress.meter import INTERVAL, Meter, OverBudgetError, Spent, best_source, cpu_seconds
+
+
+class Clock:
+    """Seconds and joules that a test lets pass: 10 W."""
+
+    now = 0.0
+
+    def joules(self) -> float:
+        return 10 * self.now
+
+
+def metered(limits: dict[str, float], before: Spent = Spent()) -> tuple[Clock, Meter, list[tuple[str, Spent]]]:  # noqa: B008 - frozen
+    clock, told = Clock(), list[tuple[str, Spent]]()
+    meter = Meter(clock.joules, 360.0, limits, before, lambda *said: told.append(said), lambda: clock.now)
+    return clock, meter, told
+
+
+@given(
+    st.lists(st.floats(0.01, INTERVAL), min_size=1, max_size=60),
+    st.floats(1, 100),
+    st.sampled_from(["seconds", "joules", "grams"]),
+)
+def test_a_budget_is_passed_by_one_interval_at_most(steps: list[float], limit: float, unit: str) -> None:
+    clock, meter, told = metered({unit: limit})
+    meter.stage("work")
+    try:
+        for step in steps:
+            clock.now += step
+            meter.check()
+    except OverBudgetError:
+        pass
+    meter.flush()
+    spent = sum((s for _, s in told), Spent())
+    a_second = {"seconds": 1.0, "joules": 10.0, "grams": 10 / 3.6e6 * 360}[unit]
+    assert getattr(spent, unit) <= limit + INTERVAL * a_second + 1e-6
+    assert getattr(meter.total, unit) == pytest.approx(getattr(spent, unit))
+
+
+@given(st.lists(st.floats(0.01, INTERVAL), max_size=40))
+def test_what_was_spent_is_recorded_within_an_interval(steps: list[float]) -> None:
+    clock, meter, told = metered({})
+    meter.stage("work")
+    for step in steps:
+        clock.now += step
+        meter.check()
+    assert clock.now - sum(s.seconds for _, s in told) <= INTERVAL + 1e-6
+
+
+def test_what_would_pass_the_budget_is_not_begun() -> None:
+    _, meter, _ = metered({"seconds": 10}, before=Spent(seconds=8))
+    meter.stage("small", Spent(seconds=1))
+    with pytest.raises(OverBudgetError, match="large is expected to pass the budget of 10 seconds; 8 are spent"):
+        meter.stage("large", Spent(seconds=3))
+
+
+def test_each_stage_pays_for_itself_and_an_earlier_session_counts() -> None:
+    clock, meter, told = metered({"joules": 1000}, before=Spent(joules=100))
+    for name, seconds in {"calibrate": 3.0, "quantize": 5.0}.items():
+        meter.stage(name)
+        clock.now += seconds
+    meter.flush()
+    assert [(name, s.seconds) for name, s in told] == [("calibrate", 3.0), ("quantize", 5.0)]
+    assert meter.total.joules == 180
+    assert meter.total.grams == pytest.approx(80 / 3.6e6 * 360)
+
+
+def test_joules_are_labelled_and_grow_with_work() -> None:
+    source = best_source(20.0)
+    before, cpu = source.joules(), cpu_seconds()
+    sum(i * i for i in range(1_500_000))
+    assert source.measured or "20 W" in source.label
+    assert cpu_seconds() > cpu
+    assert source.joules() > before

@@ -1,0 +1,54 @@
+"""Windows of tokens: both sides apart, the same every time, and enough of them or an error."""
+
+from pathlib import Path
+
+import pytest
+
+from agentlab.compress.texts import pieces, windows
+from agentlab.errors import DataError, MissingFileError
+
+
+class Letters:
+    """A tokenizer of single characters; it begins a text with token 1."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": [1, *map(ord, text)] if add_special_tokens else list(map(ord, text))}
+
+
+def test_no_piece_of_text_is_on_both_sides() -> None:
+    parts = {name: name[0] * 50 for name in ("a1", "b2", "c3", "d4", "e5", "f6", "g7", "h8")}
+    found = windows(Letters(), parts, "letters", (5, 3), 20)
+    seen = [{token for window in side for token in window[1:]} - {10} for side in (found.calibration, found.held_out)]
+    assert all(seen)
+    assert not seen[0] & seen[1]
+    assert {len(window) for window in (*found.calibration, *found.held_out)} == {20}
+    assert {window[0] for window in found.calibration} == {1}
+    assert found == windows(Letters(), dict(reversed(parts.items())), "letters", (5, 3), 20)
+
+
+def test_windows_are_spread_over_all_of_the_text() -> None:
+    parts = {str(n): f"{n:04d}" for n in range(300)}
+    all_of_it = windows(Letters(), parts, "numbers", (90, 4), 11).calibration
+    few = windows(Letters(), parts, "numbers", (3, 4), 11).calibration
+    places = [all_of_it.index(window) for window in few]
+    assert places[0] == 0
+    assert places[2] - places[1] > 20
+
+
+def test_too_little_text_is_named_with_what_would_do() -> None:
+    with pytest.raises(DataError, match=r"letters has too little text: .* of 100"):
+        windows(Letters(), {"a": "aaa", "b": "bbb"}, "letters", (100, 100), 10)
+
+
+def test_a_file_has_paragraphs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("one\n\ntwo\nlines\n\n\n  \n\nthree")
+    assert list(pieces(file)) == ["one", "two\nlines", "three"]
+    file.write_text(" \n\n ")
+    with pytest.raises(DataError, match="empty"):
+        pieces(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="UTF-8"):
+        pieces(file)
+    with pytest.raises(MissingFileError):
+        pieces(tmp_path / "absent.txt")
