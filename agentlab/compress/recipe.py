@@ -89,7 +89,7 @@ class Recipe(StrictModel):
         return ", ".join(part for part in parts if part)
 
 
-_INT8 = {"quantizer": "kquant", "quantization_bits": 8, "importance": False}
+_INT8: dict[str, Value] = {"quantizer": "kquant", "quantization_bits": 8, "importance": False}
 # Recipes that are known to be good, in the order in which they are tried: one of each family first.
 PORTFOLIO: tuple[Mapping[str, Value], ...] = (
     {"structure": "none", **_INT8},

@@ -1,0 +1,138 @@
+"""What `agentlab compress` can be told: a base, text, a goal, recipes, and what the work may cost."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from agentlab.compress.goal import read_goal
+from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
+from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field
+from agentlab.config.keys import Key
+from agentlab.errors import AgentlabError
+from agentlab.runs.measured import Basis
+from agentlab.search.constraints import Constraint
+from agentlab.search.space import SpaceConfig
+
+_MASS = re.compile(r"(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?P<unit>mg|g|kg|t)?")
+_GRAMS = {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6}
+
+
+def grams(mass: str | float) -> float:
+    """A mass of CO2 in grams; a bare number is in kilograms.
+
+    Raises:
+        ValueError: it is no mass.
+    """
+    match = _MASS.fullmatch(str(mass).strip().lower())
+    if match is None or float(match["number"]) <= 0:
+        raise ValueError(f"{mass!r} is no mass of CO2: say 0.5g, 100g or 0.1kg")
+    return float(match["number"]) * _GRAMS[match["unit"] or "kg"]
+
+
+def _mass(mass: str | float | None) -> str | float | None:
+    if mass is not None:
+        grams(mass)
+    return mass
+
+
+def _goal(text: str) -> str:
+    try:
+        read_goal(text)
+    except AgentlabError as error:
+        raise ValueError(f"{error.message} {error.hint}") from error
+    return text
+
+
+class TextConfig(StrictModel):
+    """Text for statistics, and other text for measuring."""
+
+    file: EnvText | None = Field(None, description="A text file with paragraphs; null is Python's own help.")
+    length: int = Field(256, ge=16, le=4096, description="Tokens of a window.")
+    calibration: int = Field(16, ge=1, le=4096, description="Windows that statistics are taken on.")
+    held_out: int = Field(8, ge=1, le=1024, description="Windows that all recipes are measured on.")
+
+
+class RecoveryConfig(StrictModel):
+    """Training after a cut."""
+
+    steps: int = Field(40, ge=1, le=100_000, description="Steps of the optimiser.")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="At its peak.")
+    rank: int = Field(16, ge=1, le=256, description="Of the LoRA that recovers.")
+    batch: int = Field(4, ge=1, le=1024, description="Windows of a step.")
+
+
+class EnergyConfig(StrictModel):
+    """What a joule is, where no counter of the processor can be read, and what it emits."""
+
+    watts: float = Field(20.0, gt=0, le=10_000, description="Of a busy core, for the estimate.")
+    intensity: float = Field(400.0, gt=0, le=5_000, description="Grams of CO2 a kilowatt-hour, of the grid.")
+
+
+class BudgetConfig(StrictModel):
+    """The first limit that is reached ends the work; nothing is begun that is expected to pass one."""
+
+    trials: int = budget_field(12, ge=1, le=10_000, description="Recipes of the search.")
+    seconds: float | None = budget_field(None, gt=0, description="Seconds of work; null is no bound.")
+    joules: float | None = budget_field(None, gt=0, description="Joules; null is no bound.")
+    carbon: Annotated[str | float | None, AfterValidator(_mass)] = budget_field(
+        None, description="CO2: 0.5g, 100g, 0.1kg; a bare number is in kg. Null is no bound."
+    )
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """What a meter watches."""
+        found = {"seconds": self.seconds, "joules": self.joules}
+        found["grams"] = None if self.carbon is None else grams(self.carbon)
+        return {unit: limit for unit, limit in found.items() if limit is not None}
+
+
+class CompressConfig(StrictModel):
+    """One `agentlab compress` run."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of trainings.")
+    base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    text: TextConfig = Field(TextConfig(), description="What it is calibrated and measured on.")
+    goal: Annotated[str, AfterValidator(_goal)] = Field(
+        "smallest with < 5 % loss", description="One measure to improve, bounds on others; shown before work starts."
+    )
+    portfolio: tuple[Recipe, ...] | None = Field(None, max_length=64, description="Recipes to begin with; null: ours.")
+    first: int = Field(4, ge=1, le=64, description="Recipes of the portfolio that the search begins with.")
+    space: SpaceConfig | None = Field(None, description="What is searched; null: all that is shipped.")
+    constraints: tuple[Constraint, ...] | None = Field(None, description="Rules of the space; null: ours.")
+    sampler: Literal["tpe", "gp", "random"] = Field("tpe", description="Who proposes after the portfolio.")
+    recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
+    energy: EnergyConfig = Field(EnergyConfig(), description="Energy and CO2.")
+    budget: BudgetConfig = Field(BudgetConfig(), description="What it may cost.")
+    threads: int | None = machine_field(None, ge=1, le=1024, description="Of the models; null is one per core.")
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """What is wrong between the parts."""
+        for place, recipe in enumerate(self.recipes):
+            for key, said in recipe.problems():
+                yield ("portfolio", str(place), *key), said
+        if self.first > len(self.recipes):
+            yield ("first",), f"the portfolio has {len(self.recipes)}"
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """The portfolio."""
+        return self.portfolio or tuple(Recipe.model_validate(dict(params)) for params in PORTFOLIO)
+
+    @property
+    def searched(self) -> SpaceConfig:
+        """The space."""
+        return self.space or default_space()
+
+    @property
+    def rules(self) -> tuple[Constraint, ...]:
+        """The rules of the space."""
+        return tuple(rules()) if self.constraints is None else self.constraints
+
+
+MEASURED = Basis(
+    keys=("base", "text.length", "text.calibration", "text.held_out"),
+    data_keys=("text.file",),
+    event=("texts.cut", "sha256"),
+)
