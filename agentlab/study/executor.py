@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from agentlab.errors import Interrupted, MissingError
+from agentlab.errors import BudgetExceededError, Interrupted, MissingError
 from agentlab.plugins import Registry
 from agentlab.search.types import TrialResult
 from agentlab.study.state import Candidate
@@ -63,7 +63,7 @@ class LocalExecutor:
 
     Whatever a candidate provokes (out of memory, an arithmetic fault, a NaN, a bug in an odd shape) is a failed
     trial with its time and the end of its traceback in `metrics`, and the search goes on. What would hit every
-    trial alike (a missing file or package, a full disk) and a signal end the search.
+    trial alike (a missing file or package, a full disk, a budget that is spent) and a signal end the search.
     """
 
     in_batches = True
@@ -84,6 +84,7 @@ class LocalExecutor:
         Raises:
             Interrupted: a signal asked to stop.
             MissingError: something every trial needs is absent, or the disk is full.
+            BudgetExceededError: what the run may cost is spent.
         """
         if self._queue and not self._ended:
             batch, self._queue = self._queue, []
@@ -95,7 +96,7 @@ class LocalExecutor:
         began = time.perf_counter()
         try:
             return [finite(result) for result in self._objective(batch)]
-        except (Interrupted, MissingError):
+        except (Interrupted, MissingError, BudgetExceededError):
             raise
         except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
             if len(batch) > 1:

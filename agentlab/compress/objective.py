@@ -1,0 +1,117 @@
+"""A recipe as a trial: carried out, measured on what was written, and charged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agentlab.compress.goal import Goal, Measure
+from agentlab.compress.meter import Meter, Spent
+from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.search.types import Params, TrialResult
+from agentlab.study.state import Candidate
+
+_KL_RUNTIME, _KL_MORE = 1.25, 0.01  # the runtime may be so much worse than the weights that it is given
+_KL_RELOADED, _KL_ROUNDING = 0.02, 1e-4  # and what is read back so much other than what was computed
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What an export is. Everything is measured on the file.
+
+    Attributes:
+        size: bytes on disk.
+        bits: all of them, for each weight of the base.
+        kl_computed: KL from the base of the weights before they were written; None where only the file has them.
+        kl_weights: of the weights read back in a fresh process, computed in float32; nats a token.
+        kl: in the runtime that the export is for.
+        loss: rise of perplexity there.
+        top1: share of tokens of which the likeliest is that of the base, there.
+        load, prefill, decode: seconds, tokens a second, tokens a second, there.
+        source_decode: tokens a second of what the user has, in the same runtime, measured in turn.
+        peak: bytes of memory, there.
+        windows: KL of each held-out window, there.
+        says: what it answers to a prompt.
+    """
+
+    size: int
+    bits: float
+    kl_computed: float | None
+    kl_weights: float
+    kl: float
+    loss: float
+    top1: float
+    load: float
+    prefill: float
+    decode: float
+    source_decode: float
+    peak: int
+    windows: tuple[float, ...]
+    says: str
+
+    def shares(self, dense: int) -> dict[Measure, float]:
+        """What goals speak of; `dense` is the size of the bfloat16 base."""
+        speed = self.decode / self.source_decode
+        return {"size": self.size / dense, "speed": speed, "loss": self.loss, "kl": self.kl}
+
+    def faults(self) -> list[str]:
+        """What says that the file is not what was computed, or that its runtime makes something else of it."""
+        found = []
+        if self.kl_computed is not None:
+            allowed = _KL_RELOADED * self.kl_computed + _KL_ROUNDING
+            if abs(self.kl_weights - self.kl_computed) > allowed:
+                found.append(f"read back, its KL is {self.kl_weights:.4g} instead of {self.kl_computed:.4g}")
+        if self.kl > max(_KL_RUNTIME * self.kl_weights, self.kl_weights + _KL_MORE):
+            found.append(f"its runtime has a KL of {self.kl:.4g}, the weights {self.kl_weights:.4g}")
+        return found
+
+
+class Workshop(Protocol):
+    """Who carries recipes out."""
+
+    def dense(self, meter: Meter) -> int:
+        """Bytes of the base in bfloat16."""
+        ...
+
+    def make(self, recipe: Recipe, out: Path, meter: Meter) -> Measures:
+        """Write the export at `out` (a file or a folder) and measure it.
+
+        Raises:
+            OverBudgetError: see `Meter`; nothing is left at `out`.
+        """
+        ...
+
+
+@dataclass
+class Recipes:
+    """The objective: recipes by their number, each made once."""
+
+    workshop: Workshop
+    goal: Goal
+    meter: Meter
+    place: Callable[[Candidate], Path]
+    known: Callable[[Params], TrialResult | None]
+
+    def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
+        """One after the other."""
+        return [self.known(each.params) or self._tried(each) for each in batch]
+
+    def _tried(self, candidate: Candidate) -> TrialResult:
+        recipe, before, out = recipe_of(candidate.params), self.meter.total, self.place(candidate)
+        measures = self.workshop.make(recipe, out, self.meter)
+        self.meter.flush()
+        shares = measures.shares(self.workshop.dense(self.meter))
+        metrics = {
+            **{key: value for key, value in asdict(measures).items() if key != "windows"},
+            "shares": shares,
+            "file": out.name,
+            **asdict(_less(self.meter.total, before)),
+        }
+        if faults := measures.faults():
+            return TrialResult("failed", metrics=metrics, error="; ".join(faults))
+        worth = self.goal.worth(shares, measures.size)
+        return TrialResult("finished", worth, metrics, objectives=(shares["size"], measures.kl), items=measures.windows)
+
+
+def _less(now: Spent, before: Spent) -> Spent:
+    return Spent(now.seconds - before.seconds, now.joules - before.joules, now.grams - before.grams)

@@ -1,0 +1,56 @@
+"""The report of a compression: the winner, the front, every recipe, what it cost."""
+
+from agentlab.compress.result import CompressResult, row_table
+from agentlab.runs.document import Block, Code, Figure, Heading, Text, table
+from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
+from agentlab.runs.report import write_report
+from agentlab.runs.run import Run
+
+_FRONT = "plots/front.png"
+_LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
+
+
+def write_compress_report(run: Run, result: CompressResult) -> None:
+    """Draw the front and write report.md and report.html; the verdict comes first."""
+    blocks: list[Block] = list(result.blocks())
+    if result.load is not None:
+        blocks += [Text("The winner loads with:"), Code(result.load)]
+    if any(row.kl is not None for row in result.rows):
+        run.write_bytes(_FRONT, front_plot(result))
+        blocks.append(Figure(_FRONT, "Size and divergence of every recipe, by family; the front is a line"))
+    blocks += [Heading("All recipes"), row_table(result.rows, result), Heading("Energy"), *_energy(result)]
+    write_report(run, f"Compression {run.id}", blocks)
+
+
+def _energy(result: CompressResult) -> list[Block]:
+    joules = f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2 ({result.energy})"
+    said = f"{result.seconds:.0f} s of work, {joules}."
+    shown = [row for row in result.rows if row.seconds]
+    columns = {
+        "": lambda r: r.id,
+        "recipe": lambda r: r.recipe,
+        "seconds": lambda r: f"{r.seconds:.1f}",
+        "kJ": lambda r: f"{r.joules / 1e3:.2f}",
+        "g of CO2": lambda r: f"{r.grams:.2g}",
+    }
+    return [Text(said), table(shown, columns, "What each recipe cost, measuring included")]
+
+
+def front_plot(result: CompressResult) -> bytes:
+    """Bytes against KL in the runtime, by family; PNG."""
+    figure, axes = new_figure(width=8.5, height=4.8)
+    places = {
+        row.id: (row.share, max(row.kl, _LEAST)) for row in result.rows if row.share is not None and row.kl is not None
+    }
+    rows = [row for row in result.rows if row.id in places]
+    for number, family in enumerate(dict.fromkeys(row.family for row in rows)):
+        sizes, kls = zip(*(places[row.id] for row in rows if row.family == family), strict=True)
+        axes.plot(sizes, kls, color=COLOURS[number], marker=MARKERS[number], ls="", label=family)
+    if line := sorted(places[row.id] for row in rows if row.front):
+        axes.step(*zip(*line, strict=True), where="post", color="0.6", lw=1, zorder=0)
+    if result.winner is not None:
+        axes.plot(*places[result.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
+    axes.axvline(result.source / result.dense, color="0.8", lw=1, ls="--", label="the source file")
+    axes.set(xlabel="bytes, as a share of the bfloat16 base", ylabel="KL from the base, nats a token", yscale="log")
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    return png(figure)

@@ -1,0 +1,131 @@
+"""What `agentlab compress` answers, and what it says while it runs."""
+
+from collections.abc import Iterable
+
+from agentlab.runs.document import Block, Document, Plain, Table, Text, known, mebibytes, number, table
+from agentlab.runs.events import Event, Narration
+from agentlab.search.types import Value
+from agentlab.study.narrate import narrate as narrate_study
+from agentlab.study.words import Words
+
+SPENT, TEXTS, BASE = "energy.spent", "texts.cut", "base.measured"
+WORDS = Words(
+    command="compress",
+    value="worth",
+    score="kl",
+    metric="worth for the goal",
+    error="worth",
+    unit="lower is better",
+    measurement="recipe",
+    again="measured again",
+    goal="Make a language model smaller and faster with little loss.",
+    shown=("size", "kl", "loss"),
+)
+
+
+class RecipeRow(Plain):
+    """A recipe and what came of it. `broken` are the bounds of the goal that it breaks; `arm` who proposed it."""
+
+    id: str
+    recipe: str
+    family: str
+    format: str
+    source: str
+    arm: str
+    file: str | None
+    size: int | None
+    share: float | None
+    bits: float | None
+    kl: float | None
+    kl_weights: float | None
+    loss: float | None
+    top1: float | None
+    speed: float | None
+    decode: float | None
+    prefill: float | None
+    load: float | None
+    peak: int | None
+    says: str | None
+    seconds: float
+    joules: float
+    grams: float
+    front: bool
+    broken: list[str]
+    failed: str
+    params: dict[str, Value]
+
+
+class Volume(Plain):
+    """Hypervolume over (bytes / bfloat16 bytes, KL in the runtime), reference (1, 1), at a cost."""
+
+    search: float
+    portfolio: float
+    seconds: float
+
+
+class CompressResult(Document):
+    """A finished compression. `volume` compares the search with the portfolio at equal cost; None is not comparable."""
+
+    sentence: str
+    remarks: list[str]
+    goal: str
+    base: str
+    dense: int
+    source: int
+    winner: str | None
+    load: str | None
+    rows: list[RecipeRow]
+    volume: Volume | None
+    beyond: list[str]
+    seconds: float
+    joules: float
+    grams: float
+    energy: str
+
+    def blocks(self) -> list[Block]:
+        """What the terminal shows: the verdict and the front."""
+        return [*map(Text, (self.sentence, *self.remarks)), row_table([row for row in self.rows if row.front], self)]
+
+
+def row_table(rows: Iterable[RecipeRow], result: CompressResult) -> Table:
+    """Recipes by size."""
+    shown = sorted(rows, key=lambda row: (row.size is None, row.size))
+    return table(
+        shown,
+        {
+            "": lambda r: r.id + (" *" if r.id == result.winner else ""),
+            "recipe": lambda r: r.recipe,
+            "format": lambda r: r.format,
+            "MiB": lambda r: mebibytes(r.size),
+            "of bfloat16": lambda r: known(r.share, ".0%"),
+            "bits a weight": lambda r: known(r.bits, ".2f"),
+            "KL": lambda r: number(r.kl),
+            "perplexity": lambda r: known(r.loss, "+.1%"),
+            "same token": lambda r: known(r.top1, ".1%"),
+            "speed": lambda r: known(r.speed, ".2f") + ("" if r.speed is None else "x"),
+            "seconds": lambda r: f"{r.seconds:.0f}",
+            "note": lambda r: r.failed or "; ".join(f"not {bound}" for bound in r.broken),
+        },
+        f"Measured on the files, in the runtime that each is for. *: {result.goal}. Perplexity and speed beside the "
+        "base and beside the source file",
+    )
+
+
+# -- while it runs --------------------------------------------------------------------------------------------------
+
+
+def narrate(event: Event) -> Narration | None:
+    """A line for each recipe."""
+    data = event.data
+    match event.type:
+        case "study.opened":
+            return Narration(line=data["summary"], done=data["done"], total=data["total"])
+        case "energy.spent":
+            return Narration(detail=f"{event.id}, {data['grams']:.2g} g more" if event.id else None)
+        case "stage.began":
+            return Narration(detail=event.id)
+        case "trial.finished":
+            m = data["metrics"]
+            said = f"{m['size'] / 2**20:.1f} MiB, KL {m['kl']:.4f}, perplexity {m['loss']:+.1%}"
+            return Narration(line=f"  {event.id}  {said}")
+    return narrate_study(event, WORDS)

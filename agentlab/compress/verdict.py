@@ -1,0 +1,197 @@
+"""What all recipes came to: the front, the winner for the goal, and the search beside the whole portfolio. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agentlab.compress.goal import Goal, Measure
+from agentlab.compress.meter import Spent
+from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.compress.result import CompressResult, RecipeRow, Volume
+from agentlab.runs.manifest import Metric
+from agentlab.runs.run import Outcome
+from agentlab.search.types import TrialResult
+from agentlab.stats.fronts import dominates, front, hypervolume
+from agentlab.study.state import TrialState
+
+REFERENCE = (1.0, 1.0)  # as many bytes as the bfloat16 base, and a KL of one nat a token
+_LOADS: Mapping[str, str] = {
+    "gguf": "llama-server -m {path}",
+    "compressed-tensors": "vllm serve {path}",
+    "transformers": "python -c \"from transformers import pipeline; pipeline('text-generation', '{path}')\"",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is compressed: its name, bytes in bfloat16, and bytes of the file that the user has."""
+
+    name: str
+    dense: int
+    source: int
+
+
+def verdict(
+    base: Base,
+    goal: Goal,
+    searched: Sequence[TrialState],
+    portfolio: Sequence[TrialState],
+    spent: Spent,
+    energy: str,
+    over: str | None,
+    path: str,
+) -> tuple[CompressResult, Outcome]:
+    """The answer of a run.
+
+    Args:
+        base: what was compressed.
+        goal: what for.
+        searched: trials of the search, in their order.
+        portfolio: trials of the portfolio, in their order.
+        spent: by all of the run.
+        energy: where joules are from.
+        over: why the work ended early, if a budget did that.
+        path: of the folder that exports lie in.
+    """
+    rows = _rows(searched, portfolio, goal)
+    done = [row for row in rows if not row.failed]
+    best = [row for row in done if row.front and not row.broken]
+    winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
+    volume, beyond = _volume(searched, portfolio)
+    result = CompressResult(
+        sentence=_sentence(winner, goal, base, done),
+        remarks=_remarks(rows, volume, beyond, over),
+        goal=str(goal),
+        base=base.name,
+        dense=base.dense,
+        source=base.source,
+        winner=None if winner is None else winner.id,
+        load=None if winner is None else _LOADS[winner.format].format(path=f"{path}/{winner.file}"),
+        rows=rows,
+        volume=volume,
+        beyond=beyond,
+        seconds=spent.seconds,
+        joules=spent.joules,
+        grams=spent.grams,
+        energy=energy,
+    )
+    return result, Outcome(metrics=_metrics(winner, volume))
+
+
+def _rows(searched: Sequence[TrialState], portfolio: Sequence[TrialState], goal: Goal) -> list[RecipeRow]:
+    """Each recipe once: the search's, then those of the portfolio that it has not tried."""
+    trials: dict[str, tuple[str, TrialState]] = {}
+    for arm, some in (("search", searched), ("portfolio", portfolio)):
+        for trial in some:
+            if trial.result is not None:
+                trials.setdefault(str(recipe_of(trial.proposal.params)), (arm, trial))
+    finished = [trial for _, trial in trials.values() if trial.value is not None]
+    best = {
+        finished[place].id + str(finished[place].proposal.params) for place in front([t.objectives for t in finished])
+    }
+    rows = []
+    for arm, trial in trials.values():
+        assert trial.result is not None
+        on_front = trial.id + str(trial.proposal.params) in best
+        rows.append(_row(arm, trial, trial.result, recipe_of(trial.proposal.params), goal, on_front))
+    return rows
+
+
+def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal: Goal, on_front: bool) -> RecipeRow:
+    found = result.metrics
+    shares = found.get("shares", {})
+    return RecipeRow(
+        id=trial.id if arm == "search" else f"portfolio/{trial.id}",
+        recipe=str(recipe),
+        family=recipe.family,
+        format=recipe.format,
+        source=trial.proposal.source,
+        arm=arm,
+        front=on_front,
+        broken=goal.broken(shares, found["size"]) if shares else [],
+        failed=result.error,
+        params=dict(trial.proposal.params),
+        share=shares.get("size"),
+        speed=shares.get("speed"),
+        **{key: found.get(key) for key in ("file", "size", "bits", "kl", "kl_weights", "loss", "top1", "decode")},
+        **{key: found.get(key) for key in ("prefill", "load", "peak", "says")},
+        **{key: found.get(key, 0.0) for key in ("seconds", "joules", "grams")},
+    )
+
+
+def _shares(row: RecipeRow) -> dict[Measure, float]:
+    return {"size": row.share or 0.0, "speed": row.speed or 0.0, "loss": row.loss or 0.0, "kl": row.kl or 0.0}
+
+
+def _volume(searched: Sequence[TrialState], portfolio: Sequence[TrialState]) -> tuple[Volume | None, list[str]]:
+    """Both hypervolumes at the cost that both have reached, and the recipes that none of the portfolio dominates."""
+    if not portfolio or not searched:
+        return None, []
+    cost = min(_cost(searched), _cost(portfolio))
+    theirs = [trial.objectives for trial in portfolio if trial.value is not None]
+    known = {str(recipe_of(trial.proposal.params)) for trial in portfolio}
+    beyond = [
+        trial.id
+        for trial in searched
+        if trial.value is not None
+        and str(recipe_of(trial.proposal.params)) not in known
+        and not any(dominates(other, trial.objectives) for other in theirs)
+    ]
+    sides = [hypervolume(_until(some, cost), REFERENCE) for some in (searched, portfolio)]
+    return Volume(search=sides[0], portfolio=sides[1], seconds=cost), beyond
+
+
+def _cost(trials: Sequence[TrialState]) -> float:
+    return float(sum(trial.result.metrics.get("seconds", 0.0) for trial in trials if trial.result))
+
+
+def _until(trials: Sequence[TrialState], seconds: float) -> list[tuple[float, ...]]:
+    """Objectives of what had ended when so much was spent."""
+    found, spent = list[tuple[float, ...]](), 0.0
+    for trial in trials:
+        spent += trial.result.metrics.get("seconds", 0.0) if trial.result else 0.0
+        if spent <= seconds * (1 + 1e-9) and trial.value is not None:
+            found.append(trial.objectives)
+    return found
+
+
+def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[RecipeRow]) -> str:
+    if winner is None or winner.size is None:
+        nearest = min(done, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
+        broken = "" if nearest is None else "; ".join(nearest.broken)
+        near = "" if nearest is None else f" The nearest is {nearest.id} ({nearest.recipe}): not {broken}."
+        return f"No recipe reaches the goal ({goal}).{near}"
+    larger = winner.size >= base.source
+    begins = "The winner is no smaller than the source file: " if larger else ""
+    return (
+        f"{begins}{winner.id} ({winner.recipe}): {winner.size / 2**20:.1f} MiB, {winner.share:.0%} of the bfloat16 "
+        f"base, {winner.size / base.source:.0%} of the source file; KL {winner.kl:.4f}, perplexity {winner.loss:+.1%}, "
+        f"{winner.speed:.2f}x as fast as the source."
+    )
+
+
+def _remarks(rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str], over: str | None) -> list[str]:
+    found = []
+    if over is not None:
+        found.append(f"The budget ended the work: {over}")
+    if volume is not None:
+        found.append(
+            f"Hypervolume at {volume.seconds:.0f} s of work each: search {volume.search:.4f}, portfolio alone "
+            f"{volume.portfolio:.4f}; {len(beyond)} found that no recipe of the portfolio dominates"
+            f"{': ' + ', '.join(beyond) if beyond else ''}."
+        )
+    slow = [row.id for row in rows if row.speed is not None and row.speed < 1 and row.front]
+    if slow:
+        found.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")
+    return found
+
+
+def _metrics(winner: RecipeRow | None, volume: Volume | None) -> dict[str, Metric]:
+    found = {}
+    if winner is not None:
+        found["size"] = Metric(value=float(winner.size or 0), unit="bytes", direction="lower")
+        found["kl"] = Metric(value=winner.kl or 0.0, unit="nats a token", direction="lower")
+        found["loss"] = Metric(value=winner.loss or 0.0, unit="rise of perplexity", direction="lower")
+        found["speed"] = Metric(value=winner.speed or 0.0, unit="of the source", direction="higher")
+    if volume is not None:
+        found["hypervolume"] = Metric(value=volume.search, direction="higher")
+    return found

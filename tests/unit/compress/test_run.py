@@ -1,0 +1,169 @@
+"""A whole compression with a workshop that measures by a formula: resume, budgets, the portfolio, the verdict."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.meter import Meter
+from agentlab.compress.objective import Measures, Workshop
+from agentlab.compress.recipe import Recipe
+from agentlab.compress.result import BASE
+from agentlab.compress.run import CompressExperiment, prepare
+from agentlab.config.workspace import Workspace
+from agentlab.errors import GateError, MissingFileError
+from agentlab.runs.context import Context
+from agentlab.runs.events import Event
+from agentlab.runs.run import Edge, Run, RunSpec
+
+DENSE, SOURCE = 2_000_000, 900_000
+
+
+class Formula:
+    """Fewer bits are smaller, faster and worse; a cut costs most. Every recipe takes 10 seconds of a clock."""
+
+    def __init__(self, run: Run) -> None:
+        self.made: list[str] = []
+        run.emit_once(BASE, dense=DENSE, source=SOURCE)
+
+    def dense(self, meter: Meter) -> int:
+        return DENSE
+
+    def make(self, recipe: Recipe, out: Path, meter: Meter) -> Measures:
+        meter.stage("quantize")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(5):
+            Clock.now += 2.0
+            meter.check()
+        out.write_text(str(recipe))
+        self.made.append(str(recipe))
+        bits = recipe.quantization_bits
+        careful = recipe.importance or recipe.quantizer in ("gptq", "awq")
+        kl = 0.4 * 2.0**-bits * (0.5 if careful else 1.0) + 0.3 * (1 - recipe.kept)
+        size = int(DENSE * recipe.kept * (bits + 0.25) / 16)
+        return Measures(
+            size, bits + 0.25, kl, kl, kl, kl / 2, 1 - kl, 0.1, 500, 40 * 8 / bits, 40, 10**6, (kl, kl), "Paris"
+        )
+
+
+class Clock:
+    now = 0.0
+
+
+class Scripted(CompressExperiment):
+    """The experiment without a model."""
+
+    def _opened(self, run: Run, threads: int) -> Workshop:
+        return Formula(run)
+
+    def _meter(self, run: Run, source: Any) -> Meter:
+        meter = super()._meter(run, source)
+        meter._clock, meter._seconds = (lambda: Clock.now), Clock.now
+        meter._joules, meter._energy = (lambda: 20 * Clock.now), 20 * Clock.now
+        return meter
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("agentlab.compress.run.write_compress_report", lambda run, result: None)
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    (tmp_path / "models" / "small" / "config.json").write_text("{}")
+    (tmp_path / "models" / "small" / "model.safetensors").write_text("")
+    return tmp_path
+
+
+def scripted(place: Path, **changes: Any) -> Scripted:
+    config = CompressConfig.model_validate({"base": "small", "budget": {"trials": 10}, **changes})
+    found = prepare(config, Context(Workspace(place, place), {}))
+    return Scripted(found.config, found.context, found.base, found.goal)
+
+
+def new_run(place: Path, name: str = "run") -> Run:
+    return Run.create(place / "runs", RunSpec("compress", "", "", "h", 0, name=name), Edge())
+
+
+def told(events: Sequence[Event]) -> list[Any]:
+    passing = ("run.", "study.opened", "trial.started", "energy.spent")
+    return [(e.type, e.id, without_cost(e.data)) for e in events if not e.type.startswith(passing)]
+
+
+def without_cost(data: Any) -> Any:
+    """Sums of floats differ in the last bit with where they were cut."""
+    if isinstance(data, dict):
+        return {key: without_cost(value) for key, value in data.items() if key not in ("seconds", "joules", "grams")}
+    return data
+
+
+def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place: Path) -> None:
+    with new_run(place) as run:
+        result, outcome = scripted(place).run(run)
+    searched = [row for row in result.rows if row.arm == "search"]
+    assert [row.source for row in searched[:4]] == ["portfolio"] * 4
+    assert {row.source for row in searched[4:]} <= {"tpe", "lhs"}
+    assert len(searched) == 10
+    assert len({row.recipe for row in result.rows}) == len(result.rows)
+    assert result.volume is not None
+    assert result.volume.seconds == 80  # eight recipes of the portfolio, ten seconds each
+    assert result.winner is not None
+    best = next(row for row in result.rows if row.id == result.winner)
+    assert best.front
+    assert (best.loss or 1) <= 0.05
+    assert best.size == min(row.size or 0 for row in result.rows if not row.broken and not row.failed)
+    assert outcome.metrics["size"].value == best.size
+    assert {each.name for each in (run.path / "exports").iterdir()} == {row.file for row in result.rows if row.front}
+
+
+def test_a_kill_between_any_two_events_changes_no_trial(place: Path) -> None:
+    few = {"budget": {"trials": 5}, "first": 2}
+    with new_run(place, "whole") as run:
+        Clock.now = 0.0
+        whole, _ = scripted(place, **few).run(run)
+        events = run.events
+        lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in range(1, len(lines), 3):
+        new_run(place, "cut").close()
+        (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+        with Run.resume(place / "runs" / "cut", Edge()) as cut:
+            again, _ = scripted(place, **few).run(cut)
+            assert told(cut.events) == told(events), lines[kept - 1]
+        assert [without_cost(row.model_dump()) for row in again.rows] == [
+            without_cost(r.model_dump()) for r in whole.rows
+        ]
+        assert again.seconds >= whole.seconds - 1e-6  # what was lost is charged
+        shutil.rmtree(place / "runs" / "cut")
+
+
+@pytest.mark.parametrize("budget", [{"seconds": 35}, {"joules": 700}, {"carbon": "0.08g"}])
+def test_a_hard_budget_ends_the_work_and_keeps_the_best(place: Path, budget: dict[str, Any]) -> None:
+    with new_run(place) as run:
+        result, _ = scripted(place, budget={"trials": 10, **budget}).run(run)
+    assert len([row for row in result.rows if not row.failed]) == 3
+    assert result.seconds <= 35 + 2 + 10
+    assert any(remark.startswith("The budget ended the work") for remark in result.remarks)
+    assert result.winner is not None
+
+
+def test_nothing_feasible_within_the_budget_is_a_missed_gate(place: Path) -> None:
+    with new_run(place) as run, pytest.raises(GateError, match="No recipe reaches the goal") as caught:
+        scripted(place, goal="smallest with loss < 0.001 %", budget={"trials": 3}, first=1).run(run)
+    assert caught.value.exit_code == 5
+    with new_run(place, "none") as run, pytest.raises(GateError):
+        scripted(place, budget={"trials": 3, "seconds": 4}).run(run)
+
+
+def test_more_budget_goes_on_where_it_ended(place: Path) -> None:
+    with new_run(place) as run:
+        scripted(place, budget={"trials": 10, "seconds": 35}).run(run)
+    with Run.resume(place / "runs" / "run", Edge()) as run:
+        result, _ = scripted(place, budget={"trials": 10}).run(run)
+    with new_run(place, "whole") as whole:
+        expected, _ = scripted(place, budget={"trials": 10}).run(whole)
+    assert [row.recipe for row in result.rows] == [row.recipe for row in expected.rows]
+
+
+def test_what_is_not_there_is_named_before_work(place: Path) -> None:
+    with pytest.raises(MissingFileError):
+        scripted(place, text={"file": "absent.txt"})
