@@ -1,0 +1,155 @@
+"""The other side of `files`: `python -m agentlab.gguf.files_worker PARENT_PID`, one request and one answer."""
+
+import ctypes
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import llama_cpp  # noqa: TID253 - in a worker process
+import numpy as np
+from safetensors import safe_open
+
+from agentlab.errors import ModelFileError
+from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.native import Native, context_params
+from agentlab.stats.divergence import log_softmax, window
+from agentlab.workers import memory
+from agentlab.workers.job import serve_job
+
+_api: Any = llama_cpp
+_ROUNDS, _READ, _WRITTEN = 5, 128, 24  # of a speed: rounds, tokens of a prompt, tokens of an answer
+_ANSWER = 16
+
+
+def _work(request: dict[str, Any]) -> Mapping[str, Any]:
+    work = {"quantize": _quantize, "divergence": _divergence, "speed": _speed, "answer": _answer}[request["op"]]
+    return work(request)
+
+
+def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
+    params = _api.llama_model_quantize_default_params()
+    params.ftype, params.nthread = request["type"], request["threads"]
+    kept = []  # ctypes holds bare pointers
+    if "importance" in request:
+        with safe_open(request["importance"], framework="np") as file:
+            rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        entries = (_api.llama_model_imatrix_data * (len(rows) + 1))()  # the last one has no name
+        for entry, (name, row) in zip(entries, rows.items(), strict=False):
+            entry.name, entry.size = name.encode(), row.size
+            entry.data = row.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            kept.append(row)
+        params.imatrix = entries
+    said: list[str] = []
+
+    @_api.llama_log_callback  # type: ignore[untyped-decorator] # ctypes
+    def heard(level: int, text: bytes, _: object) -> None:
+        if level >= _api.GGML_LOG_LEVEL_ERROR and level != _api.GGML_LOG_LEVEL_CONT:
+            said.append(text.decode(errors="replace").strip())
+
+    _api.llama_log_set(heard, ctypes.c_void_p(0))
+    source, out = (os.fsencode(request[key]) for key in ("source", "out"))
+    if _api.llama_model_quantize(source, out, ctypes.byref(params)):
+        why = " ".join(said[-3:]) or "it does not say why."
+        raise ModelFileError(f"llama.cpp cannot quantize {request['source']}: {why[:400]}")
+    with Path(request["out"]).open("rb+") as file:
+        os.fsync(file.fileno())
+    return {"size": Path(request["out"]).stat().st_size}
+
+
+def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
+    with safe_open(request["reference"], framework="np") as file:
+        tokens, base = file.get_tensor("tokens"), file.get_slice("logprobs")
+        length, vocabulary = tokens.shape[1], base.get_shape()[2]
+        reader = _Reader(Path(request["path"]), length, request["threads"])
+        if reader.vocabulary != vocabulary:
+            raise ModelFileError(f"{request['path']} has {reader.vocabulary} tokens, its base {vocabulary}.")
+        found = []
+        for place, ids in enumerate(tokens):
+            logits = reader.logits(ids.tolist())[:-1]
+            found.append(window(base[place], log_softmax(logits), ids))
+    return {"windows": found}
+
+
+class _Reader:
+    """A model that gives logits after every token of a window, with an empty memory each time."""
+
+    def __init__(self, path: Path, length: int, threads: int) -> None:
+        self._native = Native(EngineConfig(path, context=max(length, 64), threads=threads, batch=max(length, 32)))
+        native: Any = self._native
+        params = context_params(EngineConfig(path, context=max(length, 64), threads=threads), max(length, 32))
+        params.n_outputs_max = length
+        _api.llama_free(native._context)
+        native._context = native._or_fail(_api.llama_init_from_model(native._model, params), "make a context")
+        self._memory = _api.llama_get_memory(native._context)
+        self.vocabulary = native._size
+        self._batch = _api.llama_batch_init(length, 0, 1)
+
+    def logits(self, tokens: list[int]) -> np.ndarray:
+        """Float32 (tokens, vocabulary)."""
+        native: Any = self._native
+        _api.llama_memory_clear(self._memory, True)
+        self._batch.n_tokens = len(tokens)
+        for place, token in enumerate(tokens):
+            self._batch.token[place], self._batch.pos[place] = token, place
+            self._batch.n_seq_id[place], self._batch.seq_id[place][0] = 1, 0
+            self._batch.logits[place] = 1
+        if status := _api.llama_decode(native._context, self._batch):
+            raise ModelFileError(f"llama.cpp could not read a window (status {status}).")
+        rows = _api.llama_get_logits(native._context)
+        return np.ctypeslib.as_array(rows, shape=(len(tokens), self.vocabulary)).copy()
+
+
+def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
+    config = [EngineConfig(Path(path), 512, request["threads"], batch=_READ) for path in request["paths"]]
+    natives, loads, peaks = [], [], []
+    for each in config:
+        before, began = _resident(), time.perf_counter()
+        natives.append(Native(each))
+        natives[-1].evaluate([1])
+        loads.append(time.perf_counter() - began)
+        peaks.append(max(0, _resident() - before))
+    read: list[list[float]] = [[] for _ in natives]
+    written: list[list[float]] = [[] for _ in natives]
+    for _ in range(_ROUNDS + 1):  # the first is to warm up
+        for place, native in enumerate(natives):
+            native.cut(0)
+            began = time.perf_counter()
+            native.evaluate([(7 * n) % 1000 + 3 for n in range(_READ)])
+            native.wait()
+            middle = time.perf_counter()
+            for _ in range(_WRITTEN):
+                native.evaluate([int(native.logits().argmax())])
+                native.wait()
+            read[place].append(_READ / (middle - began))
+            written[place].append(_WRITTEN / (time.perf_counter() - middle))
+    speeds = [
+        {"load": load, "peak": peak, "prefill": statistics.median(r[1:]), "decode": statistics.median(w[1:])}
+        for load, peak, r, w in zip(loads, peaks, read, written, strict=True)
+    ]
+    return {"speeds": speeds}
+
+
+def _resident() -> int:
+    taken = memory.of(os.getpid())
+    return taken.resident if taken else 0
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    native = Native(EngineConfig(Path(request["path"]), 512, request["threads"]))
+    native.evaluate(native.tokenize(request["prompt"])[-128:])
+    data = b""
+    for _ in range(_ANSWER):
+        token = int(native.logits().argmax())
+        piece = native.piece(token)
+        if piece is None:
+            break
+        data += piece
+        native.evaluate([token])
+    return {"text": data.decode(errors="replace").strip()}
+
+
+if __name__ == "__main__":
+    serve_job(_work)

@@ -1,0 +1,59 @@
+"""How far a model's next-token distributions are from those of another one. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Of a model from its base over windows of text.
+
+    Attributes:
+        kl: KL(base || model), nats a token, mean over all tokens.
+        windows: the same for each window.
+        loss: perplexity of the model by that of the base, less 1.
+        top1: share of tokens of which both find the same likeliest.
+    """
+
+    kl: float
+    windows: tuple[float, ...]
+    loss: float
+    top1: float
+
+    @classmethod
+    def of(cls, parts: "Iterable[Mapping[str, float]]") -> "Divergence":
+        """From what `window` says of each."""
+        each = list(parts)
+        tokens = sum(part["tokens"] for part in each)
+        mean = {key: sum(part[key] for part in each) / tokens for key in ("kl", "loss", "same")}
+        windows = tuple(part["kl"] / part["tokens"] for part in each)
+        return cls(mean["kl"], windows, float(np.expm1(mean["loss"])), mean["same"])
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Natural logarithms of the probabilities along the last axis, in the type of the logits."""
+    top = logits.max(axis=-1, keepdims=True)
+    shifted = logits - top
+    return np.asarray(
+        shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)).astype(logits.dtype)
+    )
+
+
+def window(base: np.ndarray, model: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
+    """Sums over a window.
+
+    Args:
+        base, model: log-probabilities, float32 (tokens - 1, vocabulary): of each token but the first.
+        tokens: the window, (tokens,).
+
+    Returns:
+        `tokens` that were predicted, and the sums of `kl`, of the difference in negative log-likelihood (`loss`), and
+        of the tokens of which both find the `same` likeliest.
+    """
+    rows = np.arange(len(tokens) - 1)
+    kl = (np.exp(base) * (base - model)).sum(axis=-1, dtype=np.float64)
+    loss = base[rows, tokens[1:]].astype(np.float64) - model[rows, tokens[1:]]
+    same = base.argmax(axis=-1) == model.argmax(axis=-1)
+    return {"tokens": float(len(rows)), "kl": float(kl.sum()), "loss": float(loss.sum()), "same": float(same.sum())}

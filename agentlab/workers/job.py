@@ -1,0 +1,77 @@
+"""One piece of work in a process of its own: asked once, answered once, and gone."""
+
+import queue
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentlab import machine
+from agentlab.errors import AgentlabError, WorkerDiedError
+from agentlab.workers import child, deaths, faults
+from agentlab.workers.channel import Channel
+
+_POLL_SECONDS = 0.1
+_SEND_SECONDS = 20.0
+
+
+def run_job(
+    module: str,
+    request: Mapping[str, Any],
+    what: str,
+    *,
+    check: Callable[[], None],
+    threads: int,
+    causes: deaths.Causes | None = None,
+) -> dict[str, Any]:
+    """Ask a worker, and wait for its answer; however this ends, the process is gone.
+
+    Args:
+        module: calls `serve_job` where it is run.
+        request: plain data.
+        what: it does, for the error of one that dies: `quantized X`.
+        check: called ten times a second. What it raises ends the work.
+        threads: for the libraries in the worker.
+        causes: what signals mean there.
+
+    Raises:
+        WorkerDiedError: the process died, or could not be started.
+        AgentlabError: what the work raised, under its own class.
+        Whatever `check` raises.
+    """
+    try:
+        channel = Channel(module, machine.worker_environment(threads))
+    except OSError as error:
+        raise WorkerDiedError(f"No process can be started: {error.strerror or error}.") from error
+    answer: dict[str, Any] | None = None
+    try:
+        if channel.send(request, _SEND_SECONDS):
+            while answer is None:
+                check()
+                answer = channel.receive(_POLL_SECONDS)
+    except (EOFError, ValueError):
+        answer = None
+    finally:
+        status, log = channel.dispose()
+    if answer is None:
+        cause, hint = deaths.describe(status) if causes is None else deaths.describe(status, causes)
+        raise WorkerDiedError(f"The process that {what} died: {cause}.\n{deaths.last_words(log)}".strip(), hint=hint)
+    if "kind" in answer:
+        raise faults.from_message(answer)
+    return answer
+
+
+def serve_job(work: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """The worker's side: `work` gets the request and returns the answer. Called on the main thread of a process."""
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    pipes = child.attach(int(sys.argv[1]))
+
+    def once() -> None:
+        try:
+            answer = dict(work(requests.get()))
+        except AgentlabError as error:
+            answer = faults.as_message(error)
+        pipes.reply(answer)
+        time.sleep(_POLL_SECONDS)  # the parent reads it before the process is gone
+
+    pipes.serve(requests.put, once)
