@@ -164,6 +164,15 @@ COMMANDS: dict[str, Command] = {
             details="agentlab.study.narrate:Proposals",
         ),
         Command(
+            name="compress",
+            config="agentlab.compress.config:CompressConfig",
+            result="agentlab.compress.result:CompressResult",
+            prepare="agentlab.compress.run:prepare",
+            narrate="agentlab.compress.result:narrate",
+            measured="agentlab.compress.config:MEASURED",
+            details="agentlab.study.narrate:Proposals",
+        ),
+        Command(
             name="llm-bench",
             config="agentlab.bench.config:BenchConfig",
             result="agentlab.bench.result:BenchResult",

@@ -17,6 +17,7 @@ from agentlab.runs.redact import Redactor
 
 from . import (
     adapters,
+    compress,
     configs,
     debate,
     doctor,
@@ -53,6 +54,7 @@ _ORDER = (
     "train-persona",
     "debate",
     "evolve",
+    "compress",
     "pipeline",
     "llm-bench",
     "llm",
@@ -90,6 +92,7 @@ app.add_typer(nas.app, name="nas", rich_help_panel="Experiments")
 app.add_typer(train_persona.app, name="train-persona", rich_help_panel="Experiments")
 app.add_typer(debate.app, name="debate", rich_help_panel="Experiments")
 app.add_typer(evolve.app, name="evolve", rich_help_panel="Experiments")
+app.add_typer(compress.app, name="compress", rich_help_panel="Experiments")
 app.add_typer(pipeline.app, name="pipeline", rich_help_panel="Experiments")
 app.add_typer(llm_bench.app, name="llm-bench", rich_help_panel="Experiments")
 app.add_typer(llm.app, name="llm", rich_help_panel="Language models")

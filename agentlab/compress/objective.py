@@ -20,6 +20,7 @@ class Measures:
     """What an export is. Everything is measured on the file.
 
     Attributes:
+        file: its name, of a file or a folder.
         size: bytes on disk.
         bits: all of them, for each weight of the base.
         kl_computed: KL from the base of the weights before they were written; None where only the file has them.
@@ -34,6 +35,7 @@ class Measures:
         says: what it answers to a prompt.
     """
 
+    file: str
     size: int
     bits: float
     kl_computed: float | None
@@ -69,15 +71,16 @@ class Measures:
 class Workshop(Protocol):
     """Who carries recipes out."""
 
-    def dense(self, meter: Meter) -> int:
+    @property
+    def dense(self) -> int:
         """Bytes of the base in bfloat16."""
         ...
 
-    def make(self, recipe: Recipe, out: Path, meter: Meter) -> Measures:
-        """Write the export at `out` (a file or a folder) and measure it.
+    def make(self, recipe: Recipe, out: Path) -> Measures:
+        """Write the export at `out`, a folder or with the suffix of a file, and measure it.
 
         Raises:
-            OverBudgetError: see `Meter`; nothing is left at `out`.
+            OverBudgetError: see `Meter`.
         """
         ...
 
@@ -98,13 +101,12 @@ class Recipes:
 
     def _tried(self, candidate: Candidate) -> TrialResult:
         recipe, before, out = recipe_of(candidate.params), self.meter.total, self.place(candidate)
-        measures = self.workshop.make(recipe, out, self.meter)
+        measures = self.workshop.make(recipe, out)
         self.meter.flush()
-        shares = measures.shares(self.workshop.dense(self.meter))
+        shares = measures.shares(self.workshop.dense)
         metrics = {
             **{key: value for key, value in asdict(measures).items() if key != "windows"},
             "shares": shares,
-            "file": out.name,
             **asdict(_less(self.meter.total, before)),
         }
         if faults := measures.faults():

@@ -66,7 +66,7 @@ class CompressExperiment:
         meter = self._meter(run, source)
         threads = machine.threads(self.config.threads or noted(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=threads)
-        workshop = Late(lambda: self._opened(run, threads))
+        workshop = Late(lambda: self._opened(run, threads, meter))
         try:
             with machine.torch_threads(threads):
                 self._search(run, workshop, meter)
@@ -92,11 +92,12 @@ class CompressExperiment:
         before = sum((Spent(**event.data) for event in run.events if event.type == SPENT), Spent())
         return Meter(source.joules, self.config.energy.intensity, self.config.budget.limits, before, record)
 
-    def _opened(self, run: Run, threads: int) -> Workshop:
-        from agentlab.compress.workshop import open_workshop
+    def _opened(self, run: Run, threads: int, meter: Meter) -> Workshop:
+        from agentlab.compress.workshop import RealWorkshop
 
         run.stream("base.loading", self.base.name)
-        return open_workshop(self.config, imported(self.base), self.base.source, run, self.context, threads)
+        base = imported(self.base)
+        return RealWorkshop(self.config, base, self.base.source, run, self.context, threads, meter)
 
     def _verdict(self, run: Run, spent: Spent, energy: str, over: str | None) -> tuple[CompressResult, Outcome]:
         measured = noted(run.events, BASE)
@@ -153,13 +154,14 @@ class Late:
     def _there(self) -> Workshop:
         return self._come()
 
-    def dense(self, meter: Meter) -> int:
+    @property
+    def dense(self) -> int:
         """See `Workshop`."""
-        return self._there.dense(meter)
+        return self._there.dense
 
-    def make(self, recipe: Recipe, out: Path, meter: Meter) -> Measures:
+    def make(self, recipe: Recipe, out: Path) -> Measures:
         """See `Workshop`."""
-        return self._there.make(recipe, out, meter)
+        return self._there.make(recipe, out)
 
 
 def _params(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:

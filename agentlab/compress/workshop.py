@@ -1,15 +1,283 @@
-"""Carries recipes out on a real model: cut, recover, quantize, export; then measures the file in its runtime."""
+"""Carries recipes out on a real model: cut, recover, quantize, export; then the file is measured in its runtime.
 
+What recipes have in common is done once and kept by what it is made of: the statistics of a model, its GGUF file, a
+model that was cut and recovered. All of it lies below the run's `stages/`, the base's own below `.agentlab/compress/`.
+"""
+
+import hashlib
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch  # noqa: TID253 - reached lazily, when a model is compressed
+from safetensors.torch import save
+
+from agentlab import machine
+from agentlab.compress import structure
+from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of
+from agentlab.compress.calibration import Statistics, calibrate
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.objective import Workshop
+from agentlab.compress.grid import Codes, Grid
+from agentlab.compress.layerwise import quantize
+from agentlab.compress.meter import Meter
+from agentlab.compress.objective import Measures
+from agentlab.compress.packed import write_dense, write_packed
+from agentlab.compress.recipe import KQUANTS, Recipe
+from agentlab.compress.recovery import keep_teacher, recover
+from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload_transformers
+from agentlab.compress.result import BASE, TEXTS
+from agentlab.compress.texts import SHIPPED, pieces, windows
+from agentlab.errors import RunMismatchError
+from agentlab.gguf.files import answer_gguf, divergence_gguf, quantize_gguf, speed_gguf
+from agentlab.gguf.writing import tensor_names, write_gguf
+from agentlab.runs.atomic import make_folder, write_bytes
 from agentlab.runs.context import Context
+from agentlab.runs.events import noted, require_unchanged
 from agentlab.runs.run import Run
+from agentlab.stats.divergence import Divergence
+from agentlab.train.base import load_base
+from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
+
+_HELD_OUT = 2  # calibration windows that a recovery is scored on
+_STEP = 32  # a width is a multiple of it, for the blocks of formats
 
 
-def open_workshop(
-    config: CompressConfig, base: Path, source: Path | None, run: Run, context: Context, threads: int
-) -> Workshop:
-    """Load the base."""
-    raise NotImplementedError
+class RealWorkshop:
+    """Implements `objective.Workshop`."""
+
+    def __init__(
+        self,
+        config: CompressConfig,
+        base: Path,
+        source: Path | None,
+        run: Run,
+        context: Context,
+        threads: int,
+        meter: Meter,
+    ) -> None:
+        """Load the base and cut the texts.
+
+        Raises:
+            ModelFileError: the base is damaged, or of an architecture that cannot be compressed.
+            DataError: there is too little text.
+            RunMismatchError: base or text are not those that the run began with.
+        """
+        self._config, self._run, self._threads = config, run, threads
+        self._meter, self._stop = meter, context.stop.check
+        self._base = load_base(base, "fp32", "sdpa")
+        check_architecture(self._base.model.config)
+        file = config.text.file
+        parts = pieces(None if file is None else context.workspace.resolve(file))
+        text = config.text
+        counts = (text.calibration, text.held_out)
+        self._texts = windows(self._base.tokenizer, parts, file or SHIPPED, counts, text.length)
+        self._windows = torch.tensor(self._texts.calibration)
+        self._key = _hash(self._base.fingerprint, self._texts.sha256, *counts, text.length)
+        self._shared = context.workspace.root / ".agentlab" / "compress" / self._key
+        self._stages = run.folder.folder("stages").path
+        self._source = source
+        self._tell_input()
+
+    def _tell_input(self) -> None:
+        now = {"sha256": self._texts.sha256, "fingerprint": self._base.fingerprint}
+        changed = RunMismatchError(
+            "The base or the text is not what it was when the run began.", hint="Put it back, or begin a new run."
+        )
+        require_unchanged(noted(self._run.events, TEXTS), changed, **now)
+        self._run.emit_once(TEXTS, source=self._texts.source, **now)
+        weights = sum(each.numel() for each in self._base.model.parameters())
+        files = [self._source] if self._source else sorted(self._base.path.glob("*.safetensors"))
+        size = sum(each.stat().st_size for each in files)
+        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size)
+
+    @property
+    def dense(self) -> int:
+        """See `Workshop`."""
+        return int(noted(self._run.events, BASE)["dense"])
+
+    def make(self, recipe: Recipe, out: Path) -> Measures:
+        """See `Workshop`."""
+        folder = self._shaped(recipe)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if recipe.format == "gguf":
+            return self._gguf(recipe, folder, out.with_name(f"{out.name}.gguf"))
+        return self._checkpoint(recipe, folder, out)
+
+    def _check(self) -> None:
+        self._stop()
+        self._meter.check()
+
+    def _stage(self, name: str) -> None:
+        self._meter.stage(name)
+        self._run.stream("stage.began", name)
+
+    # -- what recipes have in common ----------------------------------------------------------------------------
+
+    def _reference(self) -> Path:
+        """Log-probabilities of the base on the held-out windows, float32."""
+        path = self._shared / "reference.safetensors"
+        if not path.is_file():
+            self._stage("reference")
+            logs = []
+            with torch.inference_mode():
+                for window in self._texts.held_out:
+                    self._check()
+                    logits = self._base.model(torch.tensor([window])).logits[0, :-1].float()
+                    logs.append(logits.log_softmax(-1))
+            tokens = torch.tensor(self._texts.held_out)
+            make_folder(path.parent)
+            write_bytes(path, save({"tokens": tokens, "logprobs": torch.stack(logs)}))
+        return path
+
+    def _shaped(self, recipe: Recipe) -> Path:
+        """The checkpoint before it is quantized: the base's, or one that was cut and recovered."""
+        self._reference()
+        if recipe.structure == "none":
+            return self._base.path
+        made_of = recipe.model_dump(include={"structure", "kept", "recovery"})
+        recovery = self._config.recovery.model_dump() if recipe.recovery != "none" else {}
+        folder = self._stages / f"cut-{_hash(self._key, json.dumps([made_of, recovery, self._config.seed]))}"
+        if not folder.is_dir():
+            model = load_base(self._base.path, "fp32", "sdpa").model
+            self._cut(model, recipe)
+            if recipe.recovery != "none":
+                self._recover(model, recipe, folder.with_name(f"{folder.name}-training"))
+            make_folder(folder.parent)
+            write_dense(model, self._base.path, folder, "float32", self._check)
+        return folder
+
+    def _cut(self, model: Any, recipe: Recipe) -> None:
+        statistics = self._statistics(self._base.path, self._base.model)
+        self._stage("cut")
+        if recipe.structure == "width":
+            inner = model.config.intermediate_size
+            structure.narrow(model, statistics, max(_STEP, round(inner * recipe.kept / _STEP) * _STEP))
+        else:
+            count = len(layers_of(model))
+            structure.drop_layers(model, statistics.influences(), count - max(1, round(count * recipe.kept)))
+
+    def _recover(self, model: Any, recipe: Recipe, folder: Path) -> None:
+        config, teacher = self._config.recovery, None
+        if recipe.recovery == "distil":
+            self._stage("teacher")
+            file = self._shared / "teacher.safetensors"
+            teacher = keep_teacher(
+                self._base.model, self._windows, file, self._key, check=self._check, tell=lambda *_: None
+            )
+        self._stage("recover")
+        learnt = len(self._windows) - _HELD_OUT
+        training = TrainingConfig(
+            epochs=config.steps * config.batch / learnt, batch_size=config.batch, lr=config.learning_rate, evals=2
+        )
+        job = TrainingJob(LoraConfig(r=config.rank, alpha=2 * config.rank), training, folder, self._config.seed)
+        origin = _hash(self._key, str(recipe))
+        bf16 = machine.describe().bf16
+        recover(model, self._windows, _HELD_OUT, job, origin, teacher=teacher, bf16=bf16, check=self._check)
+
+    def _statistics(self, folder: Path, model: Any) -> Statistics:
+        """Of the inputs of all linear layers, of the model in a folder."""
+        self._stage("calibrate")
+        base = folder == self._base.path
+        place = (self._shared if base else folder) / "statistics"
+        origin = self._key if base else f"{self._key}/{folder.name}"
+        return calibrate(model, self._windows, place, origin, memory=None, check=self._check, tell=lambda *_: None)
+
+    def _plain_gguf(self, folder: Path) -> Path:
+        """The checkpoint of a folder as a GGUF file in float32, which all k-quants are made of."""
+        file = (self._shared if folder == self._base.path else folder) / "float32.gguf"
+        if not file.is_file():
+            self._stage("write gguf")
+            make_folder(file.parent)
+            write_gguf(folder, file, "f32", self._check)
+        return file
+
+    # -- exports ------------------------------------------------------------------------------------------------
+
+    def _gguf(self, recipe: Recipe, folder: Path, out: Path) -> Measures:
+        plain = self._plain_gguf(folder)
+        importance = self._importance(folder) if recipe.importance else None
+        self._stage("quantize")
+        kind = KQUANTS[recipe.quantization_bits]
+        out.unlink(missing_ok=True)
+        quantize_gguf(plain, out, kind, importance=importance, threads=self._threads, check=self._check)
+        self._stage("measure")
+        reference, size = self._reference(), out.stat().st_size
+        weights = reload_gguf(out, folder, reference, self._threads, self._check)
+        found = divergence_gguf(out, reference, self._threads, self._check)
+        ours, source = speed_gguf([out, self._source or self._plain_gguf(self._base.path)], self._threads, self._check)
+        return Measures(
+            file=out.name,
+            size=size,
+            bits=self._bits(size),
+            kl_computed=None,
+            kl_weights=weights.kl,
+            kl=found.kl,
+            loss=found.loss,
+            top1=found.top1,
+            load=ours.load,
+            prefill=ours.prefill,
+            decode=ours.decode,
+            source_decode=source.decode,
+            peak=ours.peak,
+            windows=found.windows,
+            says=answer_gguf(out, PROMPT, self._threads, self._check),
+        )
+
+    def _checkpoint(self, recipe: Recipe, folder: Path, out: Path) -> Measures:
+        model = load_base(folder, "fp32", "sdpa").model
+        codes: dict[str, Codes] = {}
+        if recipe.quantizer in ("rtn", "gptq", "awq"):
+            statistics = self._statistics(folder, model)
+            self._stage("quantize")
+            grid = Grid(recipe.quantization_bits, recipe.group)
+            codes = quantize(model, statistics, recipe.quantizer, grid, check=self._check, tell=lambda *_: None)
+        shutil.rmtree(out, ignore_errors=True)
+        write_packed(model, codes, folder, out, "bfloat16", self._check) if codes else write_dense(
+            model, folder, out, "bfloat16", self._check
+        )
+        self._stage("measure")
+        for name, each in model.named_parameters():
+            if name.removesuffix(".weight") not in codes:
+                each.data.copy_(each.data.bfloat16())  # as it is written
+        reference, size = self._reference(), sum(file.stat().st_size for file in out.iterdir())
+        computed = Divergence.of(divergences(model, reference))
+        del model
+        found = reload_transformers(out, self._base.path, reference, self._threads, self._check)
+        return Measures(
+            file=out.name,
+            size=size,
+            bits=self._bits(size),
+            kl_computed=computed.kl,
+            kl_weights=found.weights.kl,
+            kl=found.runtime.kl,
+            loss=found.runtime.loss,
+            top1=found.runtime.top1,
+            load=found.load,
+            prefill=found.prefill,
+            decode=found.decode,
+            source_decode=found.source_decode,
+            peak=found.peak,
+            windows=found.runtime.windows,
+            says=found.says,
+        )
+
+    def _bits(self, size: int) -> float:
+        return float(8 * size / noted(self._run.events, BASE)["weights"])
+
+    def _importance(self, folder: Path) -> dict[str, np.ndarray]:
+        """Of each matrix by its GGUF name, the mean square of each of its inputs."""
+        model = self._base.model if folder == self._base.path else load_base(folder, "fp32", "sdpa").model
+        statistics, name_of = self._statistics(folder, model), tensor_names(model.config.to_dict())
+        found: dict[str, np.ndarray] = {}
+        for index in range(len(layers_of(model))):
+            known = statistics.layer(index)
+            for each in INPUTS:
+                row = known.squares[each.key].diagonal().numpy()
+                found |= {str(name_of(f"{layer_name(index, reader)}.weight")): row for reader in each.readers}
+        return found
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -25,27 +25,41 @@ DENSE, SOURCE = 2_000_000, 900_000
 class Formula:
     """Fewer bits are smaller, faster and worse; a cut costs most. Every recipe takes 10 seconds of a clock."""
 
-    def __init__(self, run: Run) -> None:
-        self.made: list[str] = []
+    def __init__(self, run: Run, meter: Meter) -> None:
+        self.meter = meter
         run.emit_once(BASE, dense=DENSE, source=SOURCE)
 
-    def dense(self, meter: Meter) -> int:
+    @property
+    def dense(self) -> int:
         return DENSE
 
-    def make(self, recipe: Recipe, out: Path, meter: Meter) -> Measures:
-        meter.stage("quantize")
+    def make(self, recipe: Recipe, out: Path) -> Measures:
+        self.meter.stage("quantize")
         out.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(5):
             Clock.now += 2.0
-            meter.check()
+            self.meter.check()
         out.write_text(str(recipe))
-        self.made.append(str(recipe))
         bits = recipe.quantization_bits
         careful = recipe.importance or recipe.quantizer in ("gptq", "awq")
         kl = 0.4 * 2.0**-bits * (0.5 if careful else 1.0) + 0.3 * (1 - recipe.kept)
         size = int(DENSE * recipe.kept * (bits + 0.25) / 16)
         return Measures(
-            size, bits + 0.25, kl, kl, kl, kl / 2, 1 - kl, 0.1, 500, 40 * 8 / bits, 40, 10**6, (kl, kl), "Paris"
+            out.name,
+            size,
+            bits + 0.25,
+            kl,
+            kl,
+            kl,
+            kl / 2,
+            1 - kl,
+            0.1,
+            500,
+            40 * 8 / bits,
+            40,
+            10**6,
+            (kl, kl),
+            "Paris",
         )
 
 
@@ -56,8 +70,8 @@ class Clock:
 class Scripted(CompressExperiment):
     """The experiment without a model."""
 
-    def _opened(self, run: Run, threads: int) -> Workshop:
-        return Formula(run)
+    def _opened(self, run: Run, threads: int, meter: Meter) -> Workshop:
+        return Formula(run, meter)
 
     def _meter(self, run: Run, source: Any) -> Meter:
         meter = super()._meter(run, source)
