@@ -97,11 +97,11 @@ class CompressExperiment:
 
         run.stream("base.loading", self.base.name)
         base = imported(self.base)
-        return RealWorkshop(self.config, base, self.base.source, run, self.context, threads, meter)
+        return RealWorkshop(self.config, base, self.base.file, run, self.context, threads, meter)
 
     def _verdict(self, run: Run, spent: Spent, energy: str, over: str | None) -> tuple[CompressResult, Outcome]:
         measured = noted(run.events, BASE)
-        base = Base(self.base.name, measured.get("dense", 0), measured.get("source", 0))
+        base = Base(self.base.name, measured.get("dense", 0), measured.get("source", 0), measured.get("stored"))
         searched, beside = rebuild(run.events).trials, rebuild(Branch(run, PORTFOLIO).events).trials
         exports = str(run.folder.folder("exports").path)
         return verdict(base, self.goal, searched, beside, spent, energy, over, exports)

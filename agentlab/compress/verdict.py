@@ -23,11 +23,12 @@ _LOADS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is compressed: its name, bytes in bfloat16, and bytes of the file that the user has."""
+    """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type."""
 
     name: str
     dense: int
     source: int
+    stored: str | None = None
 
 
 def verdict(
@@ -59,7 +60,7 @@ def verdict(
     volume, beyond = _volume(searched, portfolio)
     result = CompressResult(
         sentence=_sentence(winner, goal, base, done),
-        remarks=_remarks(rows, volume, beyond, over),
+        remarks=_remarks(base, rows, volume, beyond, over),
         goal=str(goal),
         base=base.name,
         dense=base.dense,
@@ -169,8 +170,15 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[R
     )
 
 
-def _remarks(rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str], over: str | None) -> list[str]:
+def _remarks(
+    base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str], over: str | None
+) -> list[str]:
     found = []
+    if base.stored not in (None, "F32", "F16", "BF16"):
+        found.append(
+            f"The source is quantised itself ({base.stored}) and was dequantised first: a recipe that meets its grid "
+            "loses nothing here, which says nothing of other models."
+        )
     if over is not None:
         found.append(f"The budget ended the work: {over}")
     if volume is not None:

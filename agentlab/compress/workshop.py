@@ -30,6 +30,7 @@ from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.errors import RunMismatchError
+from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
 from agentlab.runs.atomic import make_folder, write_bytes
@@ -90,7 +91,8 @@ class RealWorkshop:
         weights = sum(each.numel() for each in self._base.model.parameters())
         files = [self._source] if self._source else sorted(self._base.path.glob("*.safetensors"))
         size = sum(each.stat().st_size for each in files)
-        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size)
+        stored = None if self._source is None else metadata.read(self._source).quantisation
+        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size, stored=stored)
 
     @property
     def dense(self) -> int:

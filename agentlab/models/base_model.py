@@ -11,11 +11,15 @@ from agentlab.models.importer import import_gguf
 
 @dataclass(frozen=True, slots=True)
 class BaseFile:
-    """Where the checkpoint lies, or will lie once the GGUF file `source` has been imported."""
+    """Where the checkpoint lies, or will lie once the GGUF file `source` has been imported.
+
+    `file` is the GGUF file that it is, or was, imported from; None for a folder.
+    """
 
     name: str
     path: Path
     source: Path | None = None
+    file: Path | None = None
 
 
 def find_base(name: str, workspace: Workspace) -> BaseFile:
@@ -29,9 +33,9 @@ def find_base(name: str, workspace: Workspace) -> BaseFile:
         return BaseFile(name, found)
     imported = f"{store.stem_of(found.name)}-float32"
     try:
-        return BaseFile(name, store.find(imported, workspace))
+        return BaseFile(name, store.find(imported, workspace), file=found)
     except (UnknownNameError, MissingFileError):
-        return BaseFile(name, workspace.models / imported, found)
+        return BaseFile(name, workspace.models / imported, found, found)
 
 
 def imported(base: BaseFile) -> Path:
