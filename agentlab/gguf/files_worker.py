@@ -111,13 +111,14 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
         natives[-1].evaluate([1])
         loads.append(time.perf_counter() - began)
         peaks.append(max(0, _resident() - before))
+    sizes = [len(native.logits()) for native in natives]
     read: list[list[float]] = [[] for _ in natives]
     written: list[list[float]] = [[] for _ in natives]
     for _ in range(_ROUNDS + 1):  # the first is to warm up
         for place, native in enumerate(natives):
             native.cut(0)
             began = time.perf_counter()
-            native.evaluate([(7 * n) % 1000 + 3 for n in range(_READ)])
+            native.evaluate([7 * n % sizes[place] for n in range(_READ)])
             native.wait()
             middle = time.perf_counter()
             for _ in range(_WRITTEN):

@@ -4,21 +4,18 @@ The format has one alpha for the whole file and scales every module by alpha / i
 modules are folded into their second factors so that the product is right.
 """
 
-import contextlib
-import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - reached lazily, when an adapter is exported
 
 from agentlab.errors import DataError, UnknownNameError, UsageError
+from agentlab.gguf.writing import Complete, gguf_writer, paired_rows, write_header
 from agentlab.lora.reading import Adapter
 from agentlab.lora.writing import room_for
-from agentlab.runs.atomic import sync_folder
 
 # Architectures whose conversion only renames linear layers, except that llama's attention rows change their order.
 _ARCHITECTURES = ("gemma2", "gemma3", "llama", "phi3", "qwen2", "qwen3")
@@ -72,28 +69,19 @@ def export_gguf(adapter: Adapter, out: Path, base: GgufBase) -> None:
         UsageError: `out` exists.
         StorageError: the disk is full or not ours.
     """
-    from gguf import Keys
+    from gguf import GGUFType, Keys, LlamaFileType
 
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} is there already.", hint="Choose another name, or remove the file.")
     names = _gguf_names(adapter, base)
     alpha = max(module.rank for module in adapter.modules.values())
-    with room_for(out, sum(4 * module.rank * (module.inputs + module.outputs) for module in adapter.modules.values())):
-        temporary = out.with_name(f".{out.name[:64]}.{secrets.token_hex(4)}.tmp")
-        writer = _writer(temporary, base)
-        try:
-            writer.add_float32(Keys.Adapter.LORA_ALPHA, float(alpha))
-            _write(writer, adapter, base, names, alpha)
-            writer.close()
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(out)
-            sync_folder(out.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):  # closing writes what is buffered, on a disk that may still be full
-                writer.close()
-            temporary.unlink(missing_ok=True)
-            raise
+    size = sum(4 * module.rank * (module.inputs + module.outputs) for module in adapter.modules.values())
+    with room_for(out, size), gguf_writer(out, base.architecture) as writer:
+        writer.add_type(GGUFType.ADAPTER)
+        writer.add_string(Keys.Adapter.TYPE, "lora")
+        writer.add_file_type(LlamaFileType.ALL_F32)
+        writer.add_float32(Keys.Adapter.LORA_ALPHA, float(alpha))
+        _write(writer, adapter, base, names, alpha)
 
 
 def _gguf_names(adapter: Adapter, base: GgufBase) -> dict[str, str]:
@@ -126,24 +114,12 @@ def _by(shape: tuple[int | None, int | None]) -> str:
     return " x ".join("any" if side is None else str(side) for side in shape)
 
 
-def _writer(path: Path, base: GgufBase) -> Any:
-    from gguf import GGUFType, GGUFWriter, Keys, LlamaFileType
-
-    writer = GGUFWriter(path, base.architecture)
-    writer.add_type(GGUFType.ADAPTER)
-    writer.add_string(Keys.Adapter.TYPE, "lora")
-    writer.add_file_type(LlamaFileType.ALL_F32)
-    return writer
-
-
 def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, str], alpha: int) -> None:
     for module, name in names.items():
         found = adapter.modules[module]
         for side, shape in (("a", (found.rank, found.inputs)), ("b", (found.outputs, found.rank))):
             writer.add_tensor_info(f"{name}.lora_{side}", shape, np.dtype(np.float32), 4 * shape[0] * shape[1])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    write_header(writer)
     for module in names:
         delta = adapter.delta(module)
         a, b = delta.folded()
@@ -152,15 +128,7 @@ def _write(writer: Any, adapter: Adapter, base: GgufBase, names: Mapping[str, st
             stored = tensor.float().contiguous()
             if not torch.isfinite(stored).all():
                 raise DataError(f"{adapter.path}: {module} holds numbers that are infinite or none in float32.")
-            writer.write_tensor_data(stored.numpy().view(_Complete))
-
-
-class _Complete(np.ndarray):
-    """An array that is written whole, or the disk's error is raised: NumPy's own `tofile` can miss a full disk."""
-
-    def tofile(self, fid: IO[bytes]) -> None:  # type: ignore[override] # the writer gives it an open file alone
-        """Write the numbers where the file stands."""
-        fid.write(self.data)
+            writer.write_tensor_data(stored.numpy().view(Complete))
 
 
 def _reordered(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:
@@ -170,4 +138,4 @@ def _reordered(b: torch.Tensor, module: str, base: GgufBase) -> torch.Tensor:
         return b
     if b.shape[0] % (2 * heads):
         raise DataError(f"{module} has {b.shape[0]} rows, which {heads} heads do not divide into pairs.")
-    return b.reshape(heads, 2, -1, b.shape[1]).transpose(1, 2).reshape(b.shape)
+    return paired_rows(b, heads)

@@ -10,7 +10,7 @@ import torch
 
 from agentlab.errors import DataError, StorageError, UnknownNameError, UsageError
 from agentlab.gguf.header import read_header
-from agentlab.lora import gguf_export
+from agentlab.gguf.writing import Complete
 from agentlab.lora.delta import Delta
 from agentlab.lora.gguf_export import GgufBase, export_gguf
 from agentlab.lora.reading import Adapter
@@ -203,4 +203,4 @@ def test_numbers_that_do_not_fit_on_the_disk_are_an_error() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         numbers.tofile(full)
         with pytest.raises(OSError, match="No space left"):
-            numbers.view(gguf_export._Complete).tofile(full)
+            numbers.view(Complete).tofile(full)

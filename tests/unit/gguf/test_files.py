@@ -1,0 +1,164 @@
+"""Checkpoints as GGUF files: llama.cpp computes what transformers does, and makes them smaller."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from agentlab.errors import ModelFileError, StorageError, UnknownNameError, UsageError, WorkerDiedError
+from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
+from agentlab.gguf.writing import write_gguf
+from agentlab.train.base import load_tokenizer
+from tests.unit.compress.decoders import decoder
+from tests.unit.train.chats import CHATML, bytewise, spaced
+
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 |= {"rope_theta": 5e5, "original_max_position_embeddings": 32}
+ODD: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "llama, head of its own": ("llama", {"tie_word_embeddings": False, "num_attention_heads": 4, "head_dim": 32}),
+    "llama, heads wider than the stream": ("llama", {"head_dim": 64}),
+    "llama, long positions": (
+        "llama",
+        {"rope_parameters": LLAMA3},
+    ),
+    "qwen2, biases": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3, norms of queries and keys": ("qwen3", {"head_dim": 32, "num_key_value_heads": 6}),
+}
+
+
+def checkpoint(folder: Path, kind: str, tokenizer: Any = None, **changes: Any) -> tuple[Path, Any]:
+    tokenizer = tokenizer or bytewise(CHATML)
+    model = decoder(kind, vocab_size=len(tokenizer), **changes)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder, model
+
+
+def reference(path: Path, model: Any) -> Path:
+    tokens = torch.randint(100, (3, 24), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        logs = model(tokens).logits[:, :-1].log_softmax(-1)
+    save_file({"tokens": tokens, "logprobs": logs.contiguous()}, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, name: str) -> None:
+    kind, changes = ODD[name]
+    folder, model = checkpoint(tmp_path / "model", kind, **changes)
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+    found = divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model), 1)
+    assert found.kl < 1e-3  # the attention cache is in 16 bits
+    assert found.top1 > 0.95
+    assert abs(found.loss) < 0.01
+
+
+@pytest.mark.parametrize("make", [bytewise, spaced])
+def test_llama_cpp_splits_text_as_transformers_does(tmp_path: Path, make: Callable[[str], Any]) -> None:
+    import llama_cpp
+
+    folder, _ = checkpoint(tmp_path / "model", "llama", make(CHATML))
+    write_gguf(folder, tmp_path / "model.gguf", "f16")
+    reader: Any = llama_cpp.Llama(str(tmp_path / "model.gguf"), vocab_only=True, verbose=False)
+    tokenizer = load_tokenizer(folder)
+    for text in ("Tea, please.", "two  spaces\n\tand 123 tabs", "naïve café ☕ 茶", "don't", "<|im_start|>user\n"):
+        theirs = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert reader.tokenize(text.encode(), add_bos=False, special=True) == theirs, text
+
+
+def test_smaller_types_and_what_matters_to_them(tmp_path: Path) -> None:
+    folder, model = checkpoint(
+        tmp_path / "model", "llama", hidden_size=256, intermediate_size=512, num_attention_heads=8, head_dim=32
+    )
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+    ref = reference(tmp_path / "reference", model)
+    sizes, kls = {}, {}
+    for kind in ("Q8_0", "Q4_K_M", "Q2_K"):
+        quantize_gguf(tmp_path / "model.gguf", tmp_path / f"{kind}.gguf", kind)
+        sizes[kind] = (tmp_path / f"{kind}.gguf").stat().st_size
+        kls[kind] = divergence_gguf(tmp_path / f"{kind}.gguf", ref, 1).kl
+    assert sizes["Q8_0"] > sizes["Q4_K_M"] > sizes["Q2_K"]
+    assert kls["Q8_0"] < kls["Q4_K_M"] < kls["Q2_K"]
+    widths = {"attn_q": 256, "ffn_up": 256, "ffn_down": 512}
+    rows = {
+        f"blk.{layer}.{name}.weight": np.geomspace(1e-4, 1, width, dtype=np.float32)
+        for layer in range(3)
+        for name, width in widths.items()
+    }
+    quantize_gguf(tmp_path / "model.gguf", tmp_path / "told.gguf", "Q2_K", importance=rows)
+    assert (tmp_path / "told.gguf").read_bytes() != (tmp_path / "Q2_K.gguf").read_bytes()
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+    fast, other = speed_gguf([tmp_path / "Q8_0.gguf", tmp_path / "model.gguf"], 1)
+    assert min(fast.load, fast.prefill, fast.decode, other.decode) > 0
+    assert answer_gguf(tmp_path / "Q8_0.gguf", "a", 1) == answer_gguf(tmp_path / "Q8_0.gguf", "a", 1)
+
+
+def test_what_a_k_quant_cannot_hold_is_known_before() -> None:
+    shapes = {"a": (576, 576), "b": (1536, 512), "norm": (576,)}
+    assert falls_back(shapes, "Q4_K_M") == ["a"]
+    assert falls_back(shapes, "Q8_0") == []
+
+
+def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    folder, _ = checkpoint(tmp_path / "model", "llama")
+    out = tmp_path / "model.gguf"
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
+    with pytest.raises(UnknownNameError, match="gpt2"):
+        write_gguf(folder, out, "f32")
+    (folder / "config.json").write_text(json.dumps(config))
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**tokens, "pre_tokenizer": {"type": "Whitespace"}}))
+    with pytest.raises(ModelFileError, match="no name for"):
+        write_gguf(folder, out, "f32")
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    write_gguf(folder, out, "f16")
+    with pytest.raises(UsageError, match="there already"):
+        write_gguf(folder, out, "f16")
+    with pytest.raises(UnknownNameError):
+        quantize_gguf(out, tmp_path / "x.gguf", "Q9_Z")
+    (tmp_path / "torn.gguf").write_bytes(out.read_bytes()[:5000])
+    with pytest.raises((ModelFileError, WorkerDiedError), match="torn"):
+        quantize_gguf(tmp_path / "torn.gguf", tmp_path / "x.gguf", "Q8_0")
+    with pytest.raises((ModelFileError, WorkerDiedError), match="torn"):
+        answer_gguf(tmp_path / "torn.gguf", "a", 1)
+    assert {each.name for each in tmp_path.iterdir()} == {"model", "model.gguf", "torn.gguf"}
+
+
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    folder, _ = checkpoint(tmp_path / "model", "llama")
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        with pytest.raises(StorageError):
+            write_gguf(folder, disk / "model.gguf", "f32")
+        assert list(disk.iterdir()) == []
+        with pytest.raises((StorageError, ModelFileError, WorkerDiedError)):
+            quantize_gguf(tmp_path / "model.gguf", disk / "small.gguf", "Q8_0")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_request_to_stop_ends_the_work(tmp_path: Path) -> None:
+    folder, _ = checkpoint(tmp_path / "model", "llama")
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_gguf(tmp_path / "model.gguf", tmp_path / "x.gguf", "Q8_0", check=stop)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model", "model.gguf"]
