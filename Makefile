@@ -14,7 +14,7 @@ export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run personas test test-crewai test-langchain test-lm-eval check check-types check-rest format docs wheel-check clean nas train-persona debate evolve pipeline llm-bench llm serve adapters runs configs models doctor init
+.PHONY: help setup run personas test test-crewai test-langchain test-lm-eval check check-types check-rest format docs wheel-check clean nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +76,7 @@ docs: $(STAMP) ## Regenerate docs/cli.md
 wheel-check: $(STAMP) ## Build the wheel, install it in a clean environment, use it
 	bash .ci/wheel-check
 
-nas train-persona debate evolve pipeline llm-bench llm serve adapters runs configs models doctor init: setup ## Run a command, as in: make nas ARGS="demo --seed 3"
+nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init: setup ## Run a command, as in: make nas ARGS="demo --seed 3"
 	$(BIN)/agentlab $@ $(ARGS)
 
 bench-%: setup ## Measure against the peer, as in: make bench-nas-overhead

@@ -150,7 +150,7 @@ def _speeds(model: Any, base: Any) -> tuple[float, float, float]:
     """Tokens a second of the model reading and writing, and of the base writing, in turn; medians."""
     import torch
 
-    prompt = torch.tensor([[(7 * n) % 1000 + 3 for n in range(_READ)]])
+    prompt = torch.tensor([[7 * n % base.config.vocab_size for n in range(_READ)]])
     read: list[float] = []
     written: dict[Any, list[float]] = {model: [], base: []}
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from agentlab.compress.plan import CompressPlan, plan_of
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.report import write_compress_report
 from agentlab.compress.result import BASE, SPENT, WORDS, CompressResult
-from agentlab.compress.texts import pieces
+from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.compress.verdict import Base, verdict
 from agentlab.errors import GateError
 from agentlab.models.base_model import BaseFile, find_base, imported
@@ -32,6 +32,7 @@ from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import Candidate, rebuild
 from agentlab.study.steps import search
+from agentlab.train.base import load_tokenizer, outline
 
 if TYPE_CHECKING:
     from agentlab.study.executor import TrialExecutor
@@ -111,6 +112,8 @@ class CompressExperiment:
         config = self.config
         space = SearchSpace.of(config.searched, config.rules)
         starts = [Proposal(_params(recipe, space), PORTFOLIO) for recipe in config.recipes]
+        if len(rebuild(Branch(run, PORTFOLIO).events).judged) < len(starts):
+            run.stream("base.loading", f"{workshop.dense:,} bytes in bfloat16")  # what is wrong with it is no trial's
 
         def check() -> None:
             self.context.stop.check()
@@ -188,6 +191,13 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         MissingExtraError: a package is not there that a recipe needs.
     """
     base = find_base(config.base, context.workspace)
-    pieces(None if config.text.file is None else context.workspace.resolve(config.text.file))
+    text = config.text
+    parts = pieces(None if text.file is None else context.workspace.resolve(text.file))
     SearchSpace.of(config.searched, config.rules)
+    if base.path.is_dir():  # else it is imported first, and this is found then
+        from agentlab.compress.anatomy import check_architecture
+
+        check_architecture(outline(base.path).config)
+        counts = (text.calibration, text.held_out)
+        windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     return CompressExperiment(config, context, base, read_goal(config.goal))

@@ -18,6 +18,7 @@ from agentlab.errors import GateError, MissingFileError
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run, RunSpec
+from tests.unit.train.tiny_base import tiny_checkpoint
 
 DENSE, SOURCE = 2_000_000, 900_000
 
@@ -83,9 +84,7 @@ class Scripted(CompressExperiment):
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("agentlab.compress.run.write_compress_report", lambda run, result: None)
-    (tmp_path / "models" / "small").mkdir(parents=True)
-    (tmp_path / "models" / "small" / "config.json").write_text("{}")
-    (tmp_path / "models" / "small" / "model.safetensors").write_text("")
+    tiny_checkpoint(tmp_path / "models" / "small")
     return tmp_path
 
 

@@ -1,0 +1,115 @@
+"""The whole command on a small model: real quantizers, real llama.cpp and transformers, real files."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.main import main
+from tests.unit.gguf.test_files import checkpoint
+
+TEXT = "".join(f"Line {n} of a text about the weather: it rains {n % 7} days a week.\n\n" for n in range(400))
+PORTFOLIO = [
+    {"quantizer": "kquant", "quantization_bits": 8},
+    {"quantizer": "gptq", "quantization_bits": 4, "group": 32},
+    {"structure": "width", "kept": 0.9, "recovery": "distil", "quantizer": "kquant", "quantization_bits": 8},
+]
+SMALL = {
+    "base": "tiny",
+    "text": {"file": "text.txt", "length": 32, "calibration": 8, "held_out": 4},
+    "goal": "smallest with kl < 0.5",
+    "portfolio": PORTFOLIO,
+    "first": 3,
+    "recovery": {"steps": 3, "batch": 2, "rank": 4},
+    "budget": {"trials": 4},
+    "threads": 1,
+}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTLAB_HOME", str(tmp_path))
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "head_dim": 32}
+    checkpoint(tmp_path / "models" / "tiny", "llama", **sizes)
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
+    return tmp_path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[str, Any]]:
+    code = main(["compress", "./small.yaml", "--json", "-q", *args])
+    said = capsys.readouterr()
+    return code, json.loads(said.out)
+
+
+def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = answer(capsys, "--run-name", "r")
+    assert code == 0, said
+    result = said["result"]
+    rows = {row["id"]: row for row in result["rows"] if row["arm"] == "search"}
+    assert [rows[f"run_000{n}"]["family"] for n in range(3)] == ["k-quant", "integer", "distilled"]
+    assert {row["failed"] for row in rows.values()} == {""}
+    assert rows["run_0000"]["kl"] < rows["run_0001"]["kl"]
+    assert rows["run_0001"]["size"] < rows["run_0002"]["size"]
+    for row in rows.values():
+        assert row["speed"] > 0
+        assert row["bits"] > 0
+    exports = workspace / "runs" / "r" / "exports"
+    kept = {row["file"] for row in result["rows"] if row["front"]}
+    assert {each.name for each in exports.iterdir()} == kept
+    assert sum((exports / name).stat().st_size for name in kept if name.endswith(".gguf")) > 0
+    assert result["winner"] in {row["id"] for row in result["rows"] if row["front"]}
+    assert "hypervolume" in (workspace / "runs" / "r" / "report.md").read_text().lower()
+
+
+def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--set", "portfolio.2.recovery=none", "--set", "portfolio.1.quantizer=kquant", "--trials", "3"]
+    code, whole = answer(capsys, "--run-name", "whole", *few)
+    assert code == 0
+    command = [sys.executable, "-m", "agentlab", "compress", "./small.yaml", "-q", "--run-name", "cut", *few]
+    process = subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE)
+    events = workspace / "runs" / "cut" / "events.jsonl"
+    while not (events.is_file() and '"trial.started","id":"run_0001"' in events.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert main(["compress", "--resume", "cut", "--json", "-q"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak")
+    rows, others = (
+        [{key: value for key, value in row.items() if key not in passing} for row in said["result"]["rows"]]
+        for said in (whole, again)
+    )
+    assert rows == others
+
+
+def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = answer(capsys, "--carbon-budget", "0.0001g", "--run-name", "poor")
+    assert code == 5
+    assert said["error"]["kind"] == "GateError"
+    assert (workspace / "runs" / "poor" / "report.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (["--set", "base=absent"], 2, "absent"),
+        (["--objective", "be nice"], 2, "names nothing to improve"),
+        (["--carbon-budget", "lots"], 2, "no mass"),
+        (["--text", "absent.txt"], 3, "absent.txt"),
+        (["--set", "text.length=4000"], 2, "too little text"),
+        (["--set", "portfolio.0.quantization_bits=7"], 2, "llama.cpp has"),
+    ],
+)
+def test_what_is_wrong_is_named_before_work_starts(
+    workspace: Path, capsys: pytest.CaptureFixture[str], change: list[str], code: int, said: str
+) -> None:
+    assert main(["compress", "./small.yaml", *change]) == code
+    assert said in capsys.readouterr().err
+    assert not (workspace / "runs").is_dir()
