@@ -209,7 +209,7 @@ def test_an_ask_is_fast():
 
 @pytest.mark.parametrize("sampler", ["gp", "tpe"])
 def test_of_two_objectives_the_front_is_what_is_searched(sampler: str) -> None:
-    """x wants to be 2 and 4 at once: nobody should look beyond them. Random search finds a third of its points there."""
+    """x wants to be 2 and 4 at once: nobody should look far beyond. Of random points a half lies there."""
     space = space_of({"x": {"type": "float", "low": 0, "high": 6}, "y": {"type": "float", "low": 0, "high": 6}})
     history: list[Trial] = []
     for number in range(28):
