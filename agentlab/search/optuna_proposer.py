@@ -100,8 +100,8 @@ class OptunaProposer:
                 sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
             encode = _Encoding(self.space, fill=kind == "gp")
             trials = encode.frozen(history)
-            directions = ["minimize"] * (len(trials[0].values) if trials else 1)
-            study = optuna.create_study(sampler=sampler, directions=directions)
+            lower = optuna.study.StudyDirection.MINIMIZE
+            study = optuna.create_study(sampler=sampler, directions=[lower] * (len(trials[0].values) if trials else 1))
             study.add_trials(trials)
             return [encode.suggest(study.ask()) for _ in range(n)]
 
