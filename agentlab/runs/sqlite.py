@@ -1,12 +1,15 @@
 """SQLite as files of the workspace use it: whole transactions, and other processes that may be in the way."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentlab.errors import StorageError
+
+_PAUSE_SECONDS = 0.005
 
 
 class ForeignFileError(StorageError):
@@ -43,7 +46,7 @@ class Schema:
         db = sqlite3.connect(path or ":memory:", timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             empty = self.is_empty(db, path)  # before anything is changed
-            db.execute("PRAGMA journal_mode = WAL")
+            _in_wal(db, busy_seconds)
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA foreign_keys = ON")
             if empty:
@@ -80,6 +83,19 @@ class Schema:
                 hint="Update agentlab, or move the file away.",
             )
         return False
+
+
+def _in_wal(db: sqlite3.Connection, busy_seconds: float) -> None:
+    """Turn the file to WAL mode. While another process does, the file is locked, and SQLite does not wait."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def _history(workshop: Workshop, warnings: list[str] | None = None) -> Iterator[
     heard = [] if warnings is None else warnings
     with History(workshop.index, workshop.runs_dir, workshop.store, heard.append) as history:
         yield history
-    assert warnings is not None or heard == []
+    assert warnings is not None or heard == [], heard
 
 
 def _names(workshop: Workshop, warnings: list[str] | None = None) -> list[str]:
