@@ -1,7 +1,11 @@
-"""What `agentlab compress` answers, and what it says while it runs."""
+"""What `agentlab compress` is going to do, what it says while it runs, and what it answers."""
 
 from collections.abc import Iterable
 
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.goal import WORDS as MEASURES
+from agentlab.compress.goal import Goal
+from agentlab.models.base_model import BaseFile
 from agentlab.runs.document import Block, Document, Plain, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Value
@@ -108,6 +112,61 @@ def row_table(rows: Iterable[RecipeRow], result: CompressResult) -> Table:
         },
         f"Measured on the files, in the runtime that each is for. *: {result.goal}. Perplexity and speed beside the "
         "base and beside the source file",
+    )
+
+
+# -- before it runs -----------------------------------------------------------------------------------------------
+
+
+class CompressPlan(Document):
+    """The answer of `compress --dry-run`."""
+
+    base: str
+    imports: bool
+    goal: str
+    measure: str
+    text: str
+    portfolio: list[str]
+    first: int
+    trials: int
+    sampler: str
+    limits: dict[str, float]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        limits = "".join(f", at most {limit:g} {unit}" for unit, limit in self.limits.items())
+        return f"{self.base}: {self.goal}; {self.trials} recipes, beside a portfolio of {len(self.portfolio)}{limits}"
+
+    def blocks(self) -> list[Block]:
+        """One fact a row."""
+        limits = ", ".join(f"{limit:g} {unit}" for unit, limit in self.limits.items())
+        rows = [
+            ("base", f"{self.base}{' (imported first, once)' if self.imports else ''}"),
+            ("goal", f"{self.goal} ({self.measure})"),
+            ("text", self.text),
+            ("begins with", f"the first {self.first} of {len(self.portfolio)} known recipes"),
+            ("then", f"{self.sampler}, up to {self.trials} recipes; the rest of the portfolio beside it"),
+            ("at most", limits or "no bound on time, energy or CO2"),
+        ]
+        return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
+
+
+def plan_of(config: CompressConfig, base: BaseFile, goal: Goal) -> CompressPlan:
+    """The plan of a checked config."""
+    text = config.text
+    return CompressPlan(
+        base=base.path.name,
+        imports=not base.path.is_dir(),
+        goal=str(goal),
+        measure=MEASURES[goal.measure],
+        text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
+        f"out, of {text.length} tokens",
+        portfolio=[str(recipe) for recipe in config.recipes],
+        first=config.first,
+        trials=config.budget.trials,
+        sampler=config.sampler,
+        limits=dict(config.budget.limits),
     )
 
 

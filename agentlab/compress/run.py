@@ -12,10 +12,9 @@ from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.meter import Meter, OverBudgetError, Source, Spent, best_source
 from agentlab.compress.objective import Measures, Recipes, Workshop
-from agentlab.compress.plan import CompressPlan, plan_of
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.report import write_compress_report
-from agentlab.compress.result import BASE, SPENT, WORDS, CompressResult
+from agentlab.compress.result import BASE, SPENT, WORDS, CompressPlan, CompressResult, plan_of
 from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.compress.verdict import Base, verdict
 from agentlab.errors import GateError
@@ -102,7 +101,9 @@ class CompressExperiment:
 
     def _verdict(self, run: Run, spent: Spent, energy: str, over: str | None) -> tuple[CompressResult, Outcome]:
         measured = noted(run.events, BASE)
-        base = Base(self.base.name, measured.get("dense", 0), measured.get("source", 0), measured.get("stored"))
+        odd = measured.get("odd", (0, 0))
+        sizes = measured.get("dense", 0), measured.get("source", 0)
+        base = Base(self.base.name, *sizes, measured.get("stored"), (odd[0], odd[1]))
         searched, beside = rebuild(run.events).trials, rebuild(Branch(run, PORTFOLIO).events).trials
         exports = str(run.folder.folder("exports").path)
         return verdict(base, self.goal, searched, beside, spent, energy, over, exports)

@@ -23,12 +23,16 @@ _LOADS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type."""
+    """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type.
+
+    `odd`: of how many matrices 256 does not divide the rows, and of how many.
+    """
 
     name: str
     dense: int
     source: int
     stored: str | None = None
+    odd: tuple[int, int] = (0, 0)
 
 
 def verdict(
@@ -178,6 +182,11 @@ def _remarks(
         found.append(
             f"The source is quantised itself ({base.stored}) and was dequantised first: a recipe that meets its grid "
             "loses nothing here, which says nothing of other models."
+        )
+    if base.odd[0] and any(row.family == "k-quant" for row in rows):
+        found.append(
+            f"llama.cpp holds {base.odd[0]} of {base.odd[1]} matrices in another type than a k-quant names, for 256 "
+            "does not divide their rows; the bits a weight are those of the file."
         )
     if over is not None:
         found.append(f"The budget ended the work: {over}")

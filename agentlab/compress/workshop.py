@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from agentlab import machine
 from agentlab.compress import structure
-from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of
+from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears
 from agentlab.compress.calibration import Statistics, calibrate
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.grid import Codes, Grid
@@ -31,7 +31,7 @@ from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.errors import RunMismatchError
 from agentlab.gguf import metadata
-from agentlab.gguf.files import answer_gguf, divergence_gguf, quantize_gguf, speed_gguf
+from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
 from agentlab.runs.atomic import make_folder, write_bytes
 from agentlab.runs.context import Context
@@ -92,7 +92,9 @@ class RealWorkshop:
         files = [self._source] if self._source else sorted(self._base.path.glob("*.safetensors"))
         size = sum(each.stat().st_size for each in files)
         stored = None if self._source is None else metadata.read(self._source).quantisation
-        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size, stored=stored)
+        shapes = {name: each.weight.shape for name, each in linears(self._base.model).items()}
+        odd = [len(falls_back(shapes, "Q4_K_M")), len(shapes)]
+        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size, stored=stored, odd=odd)
 
     @property
     def dense(self) -> int:
@@ -209,22 +211,10 @@ class RealWorkshop:
         weights = reload_gguf(out, folder, reference, self._threads, self._check)
         found = divergence_gguf(out, reference, self._threads, self._check)
         ours, source = speed_gguf([out, self._source or self._plain_gguf(self._base.path)], self._threads, self._check)
-        return Measures(
-            file=out.name,
-            size=size,
-            bits=self._bits(size),
-            kl_computed=None,
-            kl_weights=weights.kl,
-            kl=found.kl,
-            loss=found.loss,
-            top1=found.top1,
-            load=ours.load,
-            prefill=ours.prefill,
-            decode=ours.decode,
-            source_decode=source.decode,
-            peak=ours.peak,
-            windows=found.windows,
-            says=answer_gguf(out, PROMPT, self._threads, self._check),
+        says = answer_gguf(out, PROMPT, self._threads, self._check)
+        speeds = {"load": ours.load, "prefill": ours.prefill, "decode": ours.decode, "peak": ours.peak}
+        return self._measures(
+            out, size, found, kl_computed=None, kl_weights=weights.kl, source_decode=source.decode, says=says, **speeds
         )
 
     def _checkpoint(self, recipe: Recipe, folder: Path, out: Path) -> Measures:
@@ -247,26 +237,16 @@ class RealWorkshop:
         computed = Divergence.of(divergences(model, reference))
         del model
         found = reload_transformers(out, self._base.path, reference, self._threads, self._check)
-        return Measures(
-            file=out.name,
-            size=size,
-            bits=self._bits(size),
-            kl_computed=computed.kl,
-            kl_weights=found.weights.kl,
-            kl=found.runtime.kl,
-            loss=found.runtime.loss,
-            top1=found.runtime.top1,
-            load=found.load,
-            prefill=found.prefill,
-            decode=found.decode,
-            source_decode=found.source_decode,
-            peak=found.peak,
-            windows=found.runtime.windows,
-            says=found.says,
+        speeds = {name: getattr(found, name) for name in ("load", "prefill", "decode", "source_decode", "peak")}
+        return self._measures(
+            out, size, found.runtime, kl_computed=computed.kl, kl_weights=found.weights.kl, says=found.says, **speeds
         )
 
-    def _bits(self, size: int) -> float:
-        return float(8 * size / noted(self._run.events, BASE)["weights"])
+    def _measures(self, out: Path, size: int, found: Divergence, **more: Any) -> Measures:
+        """Of an export, by what its runtime makes of it."""
+        bits = float(8 * size / noted(self._run.events, BASE)["weights"])
+        told: dict[str, Any] = {"kl": found.kl, "loss": found.loss, "top1": found.top1, "windows": found.windows}
+        return Measures(file=out.name, size=size, bits=bits, **told, **more)
 
     def _importance(self, folder: Path) -> dict[str, np.ndarray]:
         """Of each matrix by its GGUF name, the mean square of each of its inputs."""

@@ -28,7 +28,7 @@ Check = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of a file in llama.cpp: seconds to load, tokens a second to read and to write (medians), bytes at the peak."""
+    """Of a file in llama.cpp: seconds to load, tokens a second to read and write (medians), bytes behind a prompt."""
 
     load: float
     prefill: float

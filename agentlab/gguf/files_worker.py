@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp  # noqa: TID253 - in a worker process
-import numpy as np
 from safetensors import safe_open
 
 from agentlab.errors import ModelFileError
 from agentlab.gguf.engine import EngineConfig
-from agentlab.gguf.native import Native, context_params
+from agentlab.gguf.native import Native
 from agentlab.stats.divergence import log_softmax, window
 from agentlab.workers import memory
 from agentlab.workers.job import serve_job
@@ -63,43 +62,14 @@ def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
     with safe_open(request["reference"], framework="np") as file:
         tokens, base = file.get_tensor("tokens"), file.get_slice("logprobs")
         length, vocabulary = tokens.shape[1], base.get_shape()[2]
-        reader = _Reader(Path(request["path"]), length, request["threads"])
-        if reader.vocabulary != vocabulary:
-            raise ModelFileError(f"{request['path']} has {reader.vocabulary} tokens, its base {vocabulary}.")
-        found = []
-        for place, ids in enumerate(tokens):
-            logits = reader.logits(ids.tolist())[:-1]
-            found.append(window(base[place], log_softmax(logits), ids))
+        room = max(length, 64)
+        native = Native(EngineConfig(Path(request["path"]), room, request["threads"], batch=room), outputs=length)
+        if native.vocabulary != vocabulary:
+            raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary}.")
+        found = [
+            window(base[place], log_softmax(native.window(ids.tolist())[:-1]), ids) for place, ids in enumerate(tokens)
+        ]
     return {"windows": found}
-
-
-class _Reader:
-    """A model that gives logits after every token of a window, with an empty memory each time."""
-
-    def __init__(self, path: Path, length: int, threads: int) -> None:
-        self._native = Native(EngineConfig(path, context=max(length, 64), threads=threads, batch=max(length, 32)))
-        native: Any = self._native
-        params = context_params(EngineConfig(path, context=max(length, 64), threads=threads), max(length, 32))
-        params.n_outputs_max = length
-        _api.llama_free(native._context)
-        native._context = native._or_fail(_api.llama_init_from_model(native._model, params), "make a context")
-        self._memory = _api.llama_get_memory(native._context)
-        self.vocabulary = native._size
-        self._batch = _api.llama_batch_init(length, 0, 1)
-
-    def logits(self, tokens: list[int]) -> np.ndarray:
-        """Float32 (tokens, vocabulary)."""
-        native: Any = self._native
-        _api.llama_memory_clear(self._memory, True)
-        self._batch.n_tokens = len(tokens)
-        for place, token in enumerate(tokens):
-            self._batch.token[place], self._batch.pos[place] = token, place
-            self._batch.n_seq_id[place], self._batch.seq_id[place][0] = 1, 0
-            self._batch.logits[place] = 1
-        if status := _api.llama_decode(native._context, self._batch):
-            raise ModelFileError(f"llama.cpp could not read a window (status {status}).")
-        rows = _api.llama_get_logits(native._context)
-        return np.ctypeslib.as_array(rows, shape=(len(tokens), self.vocabulary)).copy()
 
 
 def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,17 +78,16 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
     for each in config:
         before, began = _resident(), time.perf_counter()
         natives.append(Native(each))
-        natives[-1].evaluate([1])
         loads.append(time.perf_counter() - began)
+        natives[-1].evaluate(_prompt(natives[-1]))
         peaks.append(max(0, _resident() - before))
-    sizes = [len(native.logits()) for native in natives]
     read: list[list[float]] = [[] for _ in natives]
     written: list[list[float]] = [[] for _ in natives]
     for _ in range(_ROUNDS + 1):  # the first is to warm up
         for place, native in enumerate(natives):
             native.cut(0)
             began = time.perf_counter()
-            native.evaluate([7 * n % sizes[place] for n in range(_READ)])
+            native.evaluate(_prompt(native))
             native.wait()
             middle = time.perf_counter()
             for _ in range(_WRITTEN):
@@ -131,6 +100,10 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
         for load, peak, r, w in zip(loads, peaks, read, written, strict=True)
     ]
     return {"speeds": speeds}
+
+
+def _prompt(native: Native) -> list[int]:
+    return [7 * n % native.vocabulary for n in range(_READ)]
 
 
 def _resident() -> int:

@@ -35,8 +35,8 @@ _api: Any = llama_cpp  # its functions are typed for pointers that it does not e
 class Native:
     """A loaded model and its context, which holds the tokens of one sequence. Not thread-safe."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        """Load the model.
+    def __init__(self, config: EngineConfig, outputs: int = 1) -> None:
+        """Load the model, with room for the logits of so many tokens of a batch.
 
         Raises:
             ModelFileError: it cannot be loaded, or there is not enough memory for its context.
@@ -53,7 +53,7 @@ class Native:
             )
             adapter = None if config.adapter is None else self._adapter(config.adapter)  # goes before the context
             self._context = self._or_fail(
-                _api.llama_init_from_model(self._model, context_params(config, self.batch)),
+                _api.llama_init_from_model(self._model, context_params(config, self.batch, outputs)),
                 f"make a context of {config.context} tokens for {config.path}",
             )
         except MemoryError as error:
@@ -140,6 +140,31 @@ class Native:
         if status:
             raise WorkerDiedError(f"llama.cpp could not go on (status {status}): {' '.join(self._log)}")
 
+    def window(self, tokens: Sequence[int]) -> Any:
+        """Logits behind each of some tokens, float32 (tokens, vocabulary), read as a text of their own.
+
+        Raises:
+            WorkerDiedError: as `evaluate`.
+        """
+        self.cut(0)
+        batch = _api.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for place, token in enumerate(tokens):
+                batch.token[place], batch.pos[place], batch.logits[place] = token, place, 1
+                batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
+            if status := _api.llama_decode(self._context, batch):
+                raise WorkerDiedError(f"llama.cpp could not read a window (status {status}): {' '.join(self._log)}")
+        finally:
+            _api.llama_batch_free(batch)
+        rows = _api.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(rows, shape=(len(tokens), self._size)).copy()
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows."""
+        return int(self._size)
+
     def wait(self) -> None:
         """Return when the logits are there: a GPU computes while we go on."""
         _api.llama_synchronize(self._context)
@@ -216,12 +241,12 @@ def model_params(config: EngineConfig) -> Any:
     return params
 
 
-def context_params(config: EngineConfig, batch: int) -> Any:
-    """How llama.cpp is told to make room for a sequence; one row of logits is all that is read."""
+def context_params(config: EngineConfig, batch: int, outputs: int = 1) -> Any:
+    """How llama.cpp is told to make room for a sequence, and for so many rows of logits."""
     params = _api.llama_context_default_params()
     params.n_ctx = config.context
     params.n_batch = params.n_ubatch = batch
-    params.n_outputs_max = 1  # only a batch's last token is asked for its logits: no room for the others
+    params.n_outputs_max = outputs  # where only a batch's last token is asked for its logits, no room for the others
     params.n_threads = params.n_threads_batch = config.threads
     params.flash_attn_type = _api.LLAMA_FLASH_ATTN_TYPE_ENABLED if config.flash else _api.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.type_k = params.type_v = _KV_TYPES[config.kv_type]

@@ -22,6 +22,7 @@ Kept = Literal["f32", "f16", "bf16"]
 DENSE = ("llama", "qwen2", "qwen3")  # model_type of what can be written; llama.cpp calls them the same
 _HIGHEST = {"f32": 0, "f16": 1, "bf16": 32}  # llama_ftype
 _LEAST_SPREAD = 1e-5
+_COMPUTED = "rotary_emb.inv_freq"  # old checkpoints hold what llama.cpp computes
 
 
 @contextlib.contextmanager
@@ -116,6 +117,9 @@ def write_gguf(checkpoint: Path, out: Path, kept: Kept, check: Callable[[], None
     tensors, name_of = _tensors(checkpoint), tensor_names(config)
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)
+    elif "lm_head.weight" not in tensors:
+        raise ModelFileError(f"{checkpoint} holds no lm_head.weight, and its config says that it has one.")
+    tensors = {ours: where for ours, where in tensors.items() if not ours.endswith(_COMPUTED)}
     names = {ours: name_of(ours) for ours in tensors}
     if strange := [ours for ours, theirs in names.items() if theirs is None]:
         raise ModelFileError(f"{checkpoint}: {strange[0]} has no place in a GGUF file.")
@@ -225,6 +229,8 @@ def _frequency_factors(config: Mapping[str, Any]) -> "np.ndarray | None":
     """
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
+    if config.get("use_sliding_window") or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ModelFileError("Sliding windows and rotations of a part of a head cannot be written to a GGUF file.")
     if kind in (None, "default"):
         return None
     if kind != "llama3":

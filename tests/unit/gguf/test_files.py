@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError, UsageError, WorkerDiedError
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
@@ -120,7 +120,15 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
     with pytest.raises(ModelFileError, match="no name for"):
         write_gguf(folder, out, "f32")
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    weights = load_file(folder / "model.safetensors")
+    lost = {name: each for name, each in weights.items() if name != "lm_head.weight"}
+    save_file(lost, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"holds no lm_head\.weight"):
+        write_gguf(folder, out, "f32")
+    old = {**weights, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    save_file(old, folder / "model.safetensors")
     write_gguf(folder, out, "f16")
+    assert b"inv_freq" not in out.read_bytes()
     with pytest.raises(UsageError, match="there already"):
         write_gguf(folder, out, "f16")
     with pytest.raises(UnknownNameError):
