@@ -10,10 +10,11 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.compress.grid import Codes, Grid
+from agentlab.compress.grid import Codes
 from agentlab.errors import ModelFileError
 
 KNOWN = ("llama", "qwen2", "qwen3")
+_ROWS_LOOKED_AT = 64
 Check = Callable[[], None]  # called at least once a layer; what it raises ends the work
 Tell = Callable[[int, int], None]  # layers done, layers in all
 
@@ -72,10 +73,11 @@ def linears(model: Any) -> dict[str, torch.nn.Linear]:
     }
 
 
-def fallbacks(model: Any, grid: Grid) -> dict[str, Grid]:
-    """The linear layers whose inputs the group does not divide, with the grid they get instead."""
-    fitted = {name: grid.fitted(module.in_features) for name, module in linears(model).items()}
-    return {name: each for name, each in fitted.items() if each != grid}
+def on_a_grid(weight: Tensor) -> bool:
+    """Whether a matrix (outputs, inputs) was of 4 bits once: 32 neighbours that have 16 values at most."""
+    rows = weight[:_ROWS_LOOKED_AT, : weight.shape[1] // 32 * 32].reshape(-1, 32).sort(-1).values
+    values = (rows.diff(dim=-1) != 0).sum(-1) + 1
+    return bool(len(rows)) and bool((values <= 16).float().mean() > 0.99)
 
 
 @torch.no_grad()

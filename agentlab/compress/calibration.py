@@ -70,14 +70,24 @@ class Statistics:
 
 def memory_needed(config: Any, windows: int, length: int) -> int:
     """Bytes that a pass and the methods after it take beside the model, at most about."""
-    hidden, inner = int(config.hidden_size), int(config.intermediate_size)
-    heads: int = config.num_attention_heads * (
-        getattr(config, "head_dim", None) or hidden // config.num_attention_heads
-    )
-    squares = 4 * (2 * hidden**2 + heads**2 + inner**2)
+    hidden, heads, inner = _widths(config)
     inverse = 3 * 8 * max(hidden, inner, heads) ** 2  # of the widest input, in float64
     rows = max(1, _AT_ONCE // length) * length
-    return 4 * windows * length * hidden + squares + inverse + 4 * rows * (6 * hidden + 2 * heads + 4 * inner)
+    passing = 4 * windows * length * hidden + 4 * rows * (6 * hidden + 2 * heads + 4 * inner)
+    return passing + inverse + statistics_bytes(config) // int(config.num_hidden_layers)
+
+
+def statistics_bytes(config: Any) -> int:
+    """Of all layers on the disk, at most about."""
+    hidden, heads, inner = _widths(config)
+    return 4 * (2 * hidden**2 + heads**2 + inner**2) * int(config.num_hidden_layers)
+
+
+def _widths(config: Any) -> tuple[int, int, int]:
+    """Of the residual stream, of all heads together, of the MLP."""
+    hidden = int(config.hidden_size)
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    return hidden, int(config.num_attention_heads * head), int(config.intermediate_size)
 
 
 def calibrate(

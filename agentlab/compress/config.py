@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from agentlab.compress.goal import read_goal
-from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
+from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, recipe_of, rules
 from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError
 from agentlab.runs.measured import Basis
 from agentlab.search.constraints import Constraint
-from agentlab.search.space import SpaceConfig
+from agentlab.search.space import SearchSpace, SpaceConfig
+from agentlab.search.types import Value
 
 _MASS = re.compile(r"(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?P<unit>mg|g|kg|t)?")
 _GRAMS = {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6}
@@ -114,6 +115,10 @@ class CompressConfig(StrictModel):
                 yield ("portfolio", str(place), *key), said
         if self.first > len(self.recipes):
             yield ("first",), f"the portfolio has {len(self.recipes)}"
+        space = SearchSpace.of(self.searched)
+        for place, recipe in enumerate(self.recipes):
+            if outside := space.problems(point(recipe, space)) or _lost(recipe, space):
+                yield ("portfolio", str(place)), f"is no point of `space`: {'; '.join(outside)}"
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -123,12 +128,23 @@ class CompressConfig(StrictModel):
     @property
     def searched(self) -> SpaceConfig:
         """The space."""
-        return self.space or default_space()
+        return self.space or default_space(self.recipes)
 
     @property
     def rules(self) -> tuple[Constraint, ...]:
         """The rules of the space."""
-        return tuple(rules()) if self.constraints is None else self.constraints
+        return tuple(rules(self.searched)) if self.constraints is None else self.constraints
+
+
+def point(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:
+    """The recipe as a point of a space: the parameters that are active."""
+    return space.reduce({name: value for name, value in recipe.model_dump().items() if value is not None})
+
+
+def _lost(recipe: Recipe, space: SearchSpace) -> list[str]:
+    """What of a recipe the space does not hold."""
+    back, asked = recipe_of(point(recipe, space)).model_dump(), recipe.model_dump(exclude_unset=True)
+    return [f"{name} has no meaning there" for name, value in asked.items() if back[name] != value]
 
 
 MEASURED = Basis(

@@ -35,6 +35,9 @@ class Grid:
         if self.group is not None and self.group < _SMALLEST_GROUP:
             raise UsageError(f"A group of {self.group} is too small.", hint=f"Use {_SMALLEST_GROUP} or more, or null.")
 
+    def __str__(self) -> str:
+        return f"int{self.bits} in {f'groups of {self.group}' if self.group else 'rows'}"
+
     @property
     def lowest(self) -> int:
         """The smallest code."""

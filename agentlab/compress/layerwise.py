@@ -32,7 +32,7 @@ def quantize(
         model: float32; afterwards its weights are what the codes stand for.
         statistics: of this model.
         method: awq-gptq looks for factors first and rounds with them as gptq does.
-        grid: to round to, as it fits each layer (see `fallbacks`).
+        grid: to round to, as it fits each layer (see `Grid.fitted`).
         check: called before each layer.
         tell: hears of each layer.
 

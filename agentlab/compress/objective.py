@@ -1,6 +1,6 @@
 """A recipe as a trial: carried out, measured on what was written, and charged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ class Measures:
         file: its name, of a file or a folder.
         size: bytes on disk.
         bits: all of them, for each weight of the base.
+        held: bytes of its linear layers, or of a GGUF file's tensors, by the type that they are held in.
         kl_computed: KL from the base of the weights before they were written; None where only the file has them.
         kl_weights: of the weights read back in a fresh process, computed in float32; nats a token.
         kl: in the runtime that the export is for.
@@ -38,6 +39,7 @@ class Measures:
     file: str
     size: int
     bits: float
+    held: Mapping[str, int]
     kl_computed: float | None
     kl_weights: float
     kl: float
@@ -93,13 +95,15 @@ class Recipes:
     goal: Goal
     meter: Meter
     place: Callable[[Candidate], Path]
-    known: Callable[[Params], TrialResult | None]
+    known: Callable[[Params], TrialResult | None]  # what the search has measured already
+    tidy: Callable[[], None]
 
     def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
         """One after the other."""
         return [self.known(each.params) or self._tried(each) for each in batch]
 
     def _tried(self, candidate: Candidate) -> TrialResult:
+        self.tidy()
         recipe, before, out = recipe_of(candidate.params), self.meter.total, self.place(candidate)
         measures = self.workshop.make(recipe, out)
         self.meter.flush()
@@ -112,7 +116,8 @@ class Recipes:
         if faults := measures.faults():
             return TrialResult("failed", metrics=metrics, error="; ".join(faults))
         worth = self.goal.worth(shares, measures.size)
-        return TrialResult("finished", worth, metrics, objectives=(shares["size"], measures.kl), items=measures.windows)
+        size = max(1.0, shares["size"]) if recipe.research else shares["size"]  # it saves nothing that can be used
+        return TrialResult("finished", worth, metrics, objectives=(size, measures.kl), items=measures.windows)
 
 
 def _less(now: Spent, before: Spent) -> Spent:

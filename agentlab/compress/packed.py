@@ -1,6 +1,6 @@
-"""Checkpoints on disk: dense ones, and codes in the format pack-quantized of compressed-tensors.
+"""Checkpoints on disk: dense ones, codes in the format pack-quantized of compressed-tensors, and bitsandbytes.
 
-transformers reads the latter with the library compressed-tensors, vLLM by itself. It takes symmetric grids.
+transformers reads the codes with the library compressed-tensors, vLLM by itself. They are of symmetric grids.
 """
 
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
+import transformers  # noqa: TID253 - as above
 from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.compress.anatomy import Check
@@ -18,9 +19,11 @@ from agentlab.errors import DataError, UsageError
 from agentlab.lora.writing import staged, tensors_header
 from agentlab.models.importer import Dtype
 from agentlab.runs.atomic import write_json
+from agentlab.train.base import keep_weights_unpacked, load_base, quietly
 from agentlab.train.merge import write_beside
 
 _LABELS = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32", torch.int64: "I64"}
+_BITSANDBYTES = ("Params4bit", "Int8Params")
 _WORD = 32  # bits of what codes are packed into
 _SLACK = 64 << 20  # tokenizer and config
 _NOT_WRITTEN = ("quantization_config", "_name_or_path", "torch_dtype", "transformers_version")
@@ -57,6 +60,47 @@ def write_packed(
             "Only symmetric grids can be packed.", hint="Use a symmetric grid, or write a dense checkpoint."
         )
     _write(model, codes, tokenizer, out, dtype, quantization_config(codes), check)
+
+
+def write_bitsandbytes(folder: Path, bits: int, out: Path) -> Any:
+    """Write a checkpoint with its linear layers in NF4 (4 bits, arXiv 2305.14314) or int8 (arXiv 2208.07339).
+
+    Returns:
+        The model with what the file stands for as plain weights; see `plain_weights`.
+
+    Raises:
+        As `load_base`; UsageError: `out` exists; StorageError: the disk is full or not ours.
+    """
+    model = load_base(folder, "4bit" if bits == 4 else "8bit", "sdpa").model
+    library: Any = transformers.utils.logging
+    library.disable_progress_bar()  # `quietly` does not reach the one that writes
+    with staged(out, model.get_memory_footprint() + _SLACK) as place, quietly():
+        write_beside(folder, place, {}, None)
+        model.save_pretrained(place)
+    return plain_weights(model)
+
+
+def plain_weights(model: Any) -> Any:
+    """The model with plain float32 layers in place of those of bitsandbytes; another one as it is."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    found = {
+        name: each
+        for name, each in model.named_modules()
+        if type(getattr(each, "weight", None)).__name__ in _BITSANDBYTES
+    }
+    if not found:
+        return model
+    keep_weights_unpacked(model)
+    for name, module in found.items():
+        plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+        plain.weight.data = dequantize_module_weight(module)
+        if module.bias is not None:
+            plain.bias.data = module.bias.data
+        model.set_submodule(name, plain)
+    for each in model.parameters():
+        each.data = each.data.float()
+    return model.eval()
 
 
 def quantization_config(codes: Mapping[str, Codes]) -> dict[str, Any]:

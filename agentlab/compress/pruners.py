@@ -7,6 +7,7 @@ from agentlab.compress.quantizers import BLOCK, Curvature, work_through
 from agentlab.errors import UsageError
 
 Pattern = float | tuple[int, int]
+PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}
 
 
 def check_pattern(pattern: Pattern, inputs: int) -> None:

@@ -1,7 +1,7 @@
 """A recipe: which stages a model goes through, in which order, and what may follow what. Pure."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,60 +13,88 @@ from agentlab.search.types import Params, Value
 
 Structure = Literal["none", "width", "layers"]
 Recovery = Literal["none", "lora", "distil"]
-Quantizer = Literal["none", "rtn", "gptq", "awq", "kquant"]
-_ON_A_GRID = ("rtn", "gptq", "awq")
+Pruner = Literal["none", "magnitude", "wanda", "sparsegpt"]
+Sparsity = Annotated[float, Field(gt=0, lt=1)] | Literal["2:4", "4:8"]
+Quantizer = Literal["none", "rtn", "gptq", "awq", "bitsandbytes", "kquant"]
+Cache = Literal["f16", "q8_0", "q4_0"]
+Format = Literal["gguf", "compressed-tensors", "bitsandbytes", "transformers"]
+ON_A_GRID = ("rtn", "gptq", "awq")
+_QUANTIZERS = (*ON_A_GRID, "bitsandbytes", "kquant")
 
 # What llama.cpp calls a k-quant of so many bits.
 KQUANTS: Mapping[int, str] = {2: "Q2_K", 3: "Q3_K_M", 4: "Q4_K_M", 5: "Q5_K_M", 6: "Q6_K", 8: "Q8_0"}
 
 
 class Recipe(StrictModel):
-    """What is done to the base, in this order: cut its structure, recover, quantize, export."""
+    """What is done to the base, in this order: cut its structure, prune weights, recover, quantize, export."""
 
     structure: Structure = Field("none", description="Cut the width of the feed-forward networks, or whole layers.")
     kept: float = Field(1.0, gt=0.1, le=1, description="Share of the width, or of the layers, that stays.")
-    recovery: Recovery = Field("none", description="Train after the cut: LoRA on text, or the base's own logits.")
-    quantizer: Quantizer = Field("none", description="rtn, gptq, awq: on a grid; kquant: llama.cpp's own.")
+    pruner: Pruner = Field("none", description="Set weights to zero; that saves neither bytes nor time, see the docs.")
+    pruning_sparsity: Sparsity | None = Field(None, description="Share of zeros, or 2:4, 4:8: so many of neighbours.")
+    recovery: Recovery = Field("none", description="Train after a cut: LoRA on text, or the base's own logits.")
+    quantizer: Quantizer = Field(
+        "none", description="rtn, gptq, awq: on a grid; bitsandbytes: NF4 or int8; kquant: llama.cpp's own."
+    )
     quantization_bits: int = Field(16, ge=2, le=16, description="Bits of a weight, without scales.")
     group: int = Field(64, ge=8, le=1024, description="Weights that share a scale, on a grid.")
     importance: bool = Field(False, description="Tell llama.cpp's quantizer which inputs matter.")
+    cache: Cache = Field("f16", description="Type of keys and values in llama.cpp; measured, no part of the file.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What does not go together."""
-        if self.structure == "none" and self.recovery != "none":
-            yield ("recovery",), "there is nothing to recover from without a cut in structure"
+        if not self.cut and self.recovery != "none":
+            yield ("recovery",), "there is nothing to recover from without a cut in structure, or pruned weights"
         if self.structure != "none" and self.kept == 1.0:
             yield ("kept",), f"a cut of {self.structure} that keeps all is none"
+        if (self.pruner == "none") != (self.pruning_sparsity is None):
+            yield ("pruning_sparsity",), "goes with a pruner: magnitude, wanda or sparsegpt"
         if self.quantizer == "none" and self.quantization_bits != 16:
-            yield ("quantizer",), f"say how to come to {self.quantization_bits} bits: rtn, gptq, awq or kquant"
-        if self.quantizer in _ON_A_GRID and self.quantization_bits not in (4, 8):
+            yield ("quantizer",), f"say how to come to {self.quantization_bits} bits: {', '.join(_QUANTIZERS)}"
+        if self.quantizer in (*ON_A_GRID, "bitsandbytes") and self.quantization_bits not in (4, 8):
             yield ("quantization_bits",), f"what {self.quantizer} makes is exported with 4 or 8 bits"
         if self.quantizer == "kquant" and self.quantization_bits not in KQUANTS:
             yield ("quantization_bits",), f"llama.cpp has {', '.join(map(str, KQUANTS))}"
-        if self.quantizer == "none" and self.structure == "none":
+        if self.quantizer == "none" and not self.cut:
             yield ("quantizer",), "this is the base as it is"
+        if self.cache != "f16" and self.quantizer != "kquant":
+            yield ("cache",), "is llama.cpp's: it goes with the quantizer kquant"
+
+    @property
+    def cut(self) -> bool:
+        """Whether something is taken out, which training can make good in part."""
+        return self.structure != "none" or self.pruner != "none"
 
     @property
     def family(self) -> str:
         """What kind of recipe it is, for a reader."""
+        if self.research:
+            return "sparse"
         if self.recovery == "distil":
             return "distilled"
         if self.structure != "none":
             return "structured"
-        return "k-quant" if self.quantizer == "kquant" else "integer"
+        return {"kquant": "k-quant", "bitsandbytes": "bitsandbytes"}.get(self.quantizer, "integer")
 
     @property
-    def format(self) -> Literal["gguf", "compressed-tensors", "transformers"]:
+    def research(self) -> str:
+        """Why its export is of no use yet, and stays off the front; empty where it is."""
+        return "" if self.pruner == "none" else "research only: no format here stores or computes less for zeros"
+
+    @property
+    def format(self) -> Format:
         """What is exported."""
-        if self.quantizer in _ON_A_GRID:
+        if self.quantizer in ON_A_GRID:
             return "compressed-tensors"
-        return "gguf" if self.quantizer == "kquant" else "transformers"
+        formats: dict[str, Format] = {"kquant": "gguf", "bitsandbytes": "bitsandbytes"}
+        return formats.get(self.quantizer, "transformers")
 
     @property
     def stages(self) -> list[str]:
         """The names of its stages, in their order."""
         named = {
             "cut": self.structure != "none",
+            "prune": self.pruner != "none",
             "recover": self.recovery != "none",
             "quantize": self.quantizer != "none",
         }
@@ -74,17 +102,20 @@ class Recipe(StrictModel):
 
     def __str__(self) -> str:
         cut = f"{self.kept:.0%} of the {self.structure}"
-        bits = (
-            KQUANTS[self.quantization_bits]
-            if self.quantizer == "kquant"
-            else f"{self.quantizer.upper()} {self.quantization_bits} bits"
-        )
+        bits = {
+            "none": "",
+            "kquant": KQUANTS.get(self.quantization_bits, ""),
+            "bitsandbytes": "NF4" if self.quantization_bits == 4 else "LLM.int8",
+        }.get(self.quantizer, f"{self.quantizer.upper()} {self.quantization_bits} bits")
+        zeros = self.pruning_sparsity
         parts = [
             cut if self.structure != "none" else "",
+            "" if zeros is None else f"{self.pruner} {zeros if isinstance(zeros, str) else f'{zeros:.0%}'}",
             {"lora": "LoRA", "distil": "distilled"}.get(self.recovery, ""),
-            "" if self.quantizer == "none" else bits,
-            f"groups of {self.group}" if self.quantizer in _ON_A_GRID else "",
+            bits,
+            f"groups of {self.group}" if self.quantizer in ON_A_GRID else "",
             "importance" if self.importance and self.quantizer == "kquant" else "",
+            f"cache {self.cache}" if self.cache != "f16" else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -116,17 +147,46 @@ _SPACE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def default_space() -> SpaceConfig:
-    """What is searched unless a config says otherwise."""
-    return SpaceConfig.model_validate(_SPACE)
+# What is searched only where a recipe of the portfolio asks for it: it gains nothing in today's formats.
+_ASKED: dict[str, dict[str, Any]] = {
+    "pruner": {"type": "categorical", "choices": ["none"]},
+    "pruning_sparsity": {"type": "categorical", "choices": [], "when": {"pruner": []}},
+    "cache": {"type": "categorical", "choices": ["f16"], "when": {"quantizer": ["kquant"]}},
+}
 
 
-def rules() -> list[Constraint]:
-    """Combinations that mean nothing, or that no format holds."""
-    return [
-        Forbids(forbids={"structure": ("none",), "quantizer": ("none",)}),
-        Forbids(forbids={"quantizer": _ON_A_GRID, "quantization_bits": (2, 3, 5, 6)}),
+def default_space(recipes: Sequence[Recipe]) -> SpaceConfig:
+    """What is searched unless a config says otherwise: what is shipped, and whatever the recipes name beyond it."""
+    used = {name: list(dict.fromkeys(getattr(each, name) for each in recipes)) for name in Recipe.model_fields}
+    space = {name: dict(spec) for name, spec in _SPACE.items()}
+    space |= {
+        name: dict(spec) for name, spec in _ASKED.items() if set(used[name]) - {Recipe.model_fields[name].default}
+    }
+    for name, spec in space.items():
+        inactive = Recipe.model_fields[name].default if "when" in spec else None
+        more = [value for value in used[name] if value not in (*spec["choices"], inactive, None)]
+        choices = [*spec["choices"], *more]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in choices)
+        spec["choices"] = sorted(choices) if numbers else choices
+    for name, parent in (("quantization_bits", "quantizer"), ("pruning_sparsity", "pruner")):
+        if name in space:
+            space[name]["when"] = {parent: [value for value in space[parent]["choices"] if value != "none"]}
+    if "pruner" in space:
+        del space["recovery"]["when"]  # a rule says instead what there is to recover from
+    return SpaceConfig.model_validate(space)
+
+
+def rules(space: SpaceConfig) -> list[Constraint]:
+    """Combinations that mean nothing, or that no format holds, of what is searched."""
+    uncut: dict[str, tuple[Value, ...]] = {"structure": ("none",)}
+    if "pruner" in space.root:
+        uncut["pruner"] = ("none",)
+    all_of_them = [
+        Forbids(forbids={**uncut, "quantizer": ("none",)}),
+        Forbids(forbids={**uncut, "recovery": ("lora", "distil")}),
+        Forbids(forbids={"quantizer": (*ON_A_GRID, "bitsandbytes"), "quantization_bits": (2, 3, 5, 6)}),
     ]
+    return [rule for rule in all_of_them if set(rule.names) <= set(space.root)]
 
 
 def recipe_of(params: Params) -> Recipe:

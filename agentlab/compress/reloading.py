@@ -7,9 +7,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agentlab import machine
 from agentlab.stats.divergence import Divergence, log_softmax, window
 from agentlab.workers.job import run_job, serve_job
 
@@ -117,22 +119,23 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from agentlab.compress.packed import plain_weights
     from agentlab.workers import memory
 
-    make: Any = AutoModelForCausalLM.from_pretrained
+    device = machine.device()
+    where: dict[str, Any] = {} if device == "cpu" else {"device_map": {"": device}}
+    make: Any = partial(AutoModelForCausalLM.from_pretrained, local_files_only=True, **where)
     reference, path = Path(request["reference"]), request["path"]
-    exact = make(path, dtype=torch.float32, local_files_only=True).eval()
-    weights = divergences(exact, reference)
-    del exact
+    weights = divergences(plain_weights(make(path, dtype=torch.float32)).eval(), reference)
     before, began = memory.of(os.getpid()), time.perf_counter()
-    model = make(path, dtype=torch.bfloat16, local_files_only=True).eval()
+    model = make(path, dtype=torch.bfloat16).eval()
     with torch.inference_mode():
-        model(torch.tensor([[1]]))  # some formats are unpacked at first use
+        model(torch.tensor([[1]], device=model.device))  # some formats are unpacked at first use
     load, after = time.perf_counter() - began, memory.of(os.getpid())
-    base = make(request["base"], dtype=torch.bfloat16, local_files_only=True).eval()
+    base = make(request["base"], dtype=torch.bfloat16).eval()
     prefill, decode, source = _speeds(model, base)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    prompt = tokenizer(PROMPT, return_tensors="pt")
+    prompt = tokenizer(PROMPT, return_tensors="pt").to(model.device)
     said = model.generate(**prompt, max_new_tokens=_ANSWER, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     return {
         "weights": weights,
@@ -150,7 +153,7 @@ def _speeds(model: Any, base: Any) -> tuple[float, float, float]:
     """Tokens a second of the model reading and writing, and of the base writing, in turn; medians."""
     import torch
 
-    prompt = torch.tensor([[7 * n % base.config.vocab_size for n in range(_READ)]])
+    prompt = torch.tensor([[7 * n % base.config.vocab_size for n in range(_READ)]], device=base.device)
     read: list[float] = []
     written: dict[Any, list[float]] = {model: [], base: []}
     with torch.inference_mode():
@@ -158,10 +161,13 @@ def _speeds(model: Any, base: Any) -> tuple[float, float, float]:
             for each, rates in written.items():
                 began = time.perf_counter()
                 state = each(prompt, use_cache=True)
+                token = state.logits[:, -1:].argmax(-1)
+                int(token)  # a GPU is waited for
                 middle = time.perf_counter()
                 for _ in range(_WRITTEN):
-                    token = state.logits[:, -1:].argmax(-1)
                     state = each(token, past_key_values=state.past_key_values, use_cache=True)
+                    token = state.logits[:, -1:].argmax(-1)
+                int(token)
                 rates.append(_WRITTEN / (time.perf_counter() - middle))
                 if each is model:
                     read.append(_READ / (middle - began))

@@ -13,8 +13,11 @@ _LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
 def write_compress_report(run: Run, result: CompressResult) -> None:
     """Draw the front and write report.md and report.html; the verdict comes first."""
     blocks: list[Block] = list(result.blocks())
-    if result.load is not None:
-        blocks += [Text("The winner loads with:"), Code(result.load)]
+    if result.loads:
+        tried, *others = result.loads
+        blocks += [Text("The winner loads with:"), Code(tried)]
+        if others:
+            blocks += [Text("These read its format as well, and were not tried here:"), Code("\n".join(others))]
     if any(row.kl is not None for row in result.rows):
         run.write_bytes(_FRONT, front_plot(result))
         blocks.append(Figure(_FRONT, "Size and divergence of every recipe, by family; the front is a line"))

@@ -1,6 +1,6 @@
 """What `agentlab compress` is going to do, what it says while it runs, and what it answers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import WORDS as MEASURES
@@ -28,7 +28,11 @@ WORDS = Words(
 
 
 class RecipeRow(Plain):
-    """A recipe and what came of it. `broken` are the bounds of the goal that it breaks; `arm` who proposed it."""
+    """A recipe and what came of it.
+
+    `broken` are the bounds of the goal that it breaks, `arm` who proposed it, `held` bytes by the type that weights are
+    in; `research` says why it stays off the front.
+    """
 
     id: str
     recipe: str
@@ -40,6 +44,8 @@ class RecipeRow(Plain):
     size: int | None
     share: float | None
     bits: float | None
+    held: dict[str, int]
+    research: str
     kl: float | None
     kl_weights: float | None
     loss: float | None
@@ -77,7 +83,7 @@ class CompressResult(Document):
     dense: int
     source: int
     winner: str | None
-    load: str | None
+    loads: list[str]
     rows: list[RecipeRow]
     volume: Volume | None
     beyond: list[str]
@@ -103,16 +109,24 @@ def row_table(rows: Iterable[RecipeRow], result: CompressResult) -> Table:
             "MiB": lambda r: mebibytes(r.size),
             "of bfloat16": lambda r: known(r.share, ".0%"),
             "bits a weight": lambda r: known(r.bits, ".2f"),
+            "held in": lambda r: _shares(r.held),
             "KL": lambda r: number(r.kl),
             "perplexity": lambda r: known(r.loss, "+.1%"),
             "same token": lambda r: known(r.top1, ".1%"),
             "speed": lambda r: known(r.speed, ".2f") + ("" if r.speed is None else "x"),
             "seconds": lambda r: f"{r.seconds:.0f}",
-            "note": lambda r: r.failed or "; ".join(f"not {bound}" for bound in r.broken),
+            "note": lambda r: r.failed or "; ".join([*filter(None, [r.research]), *(f"not {b}" for b in r.broken)]),
         },
         f"Measured on the files, in the runtime that each is for. *: {result.goal}. Perplexity and speed beside the "
         "base and beside the source file",
     )
+
+
+def _shares(held: Mapping[str, int]) -> str:
+    """Types by their share of the bytes; what has less than a hundredth is left out."""
+    total = sum(held.values())
+    largest = sorted(held.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {size / total:.0%}" for name, size in largest if size >= total / 100)
 
 
 # -- before it runs -----------------------------------------------------------------------------------------------

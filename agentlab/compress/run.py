@@ -1,23 +1,24 @@
 """`agentlab compress`: checks, a search that begins with known recipes, the whole portfolio beside it, a report."""
 
+import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.compress.config import CompressConfig
+from agentlab.compress.config import CompressConfig, point
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.meter import Meter, OverBudgetError, Source, Spent, best_source
 from agentlab.compress.objective import Measures, Recipes, Workshop
-from agentlab.compress.recipe import Recipe
+from agentlab.compress.recipe import ON_A_GRID, Recipe
 from agentlab.compress.report import write_compress_report
 from agentlab.compress.result import BASE, SPENT, WORDS, CompressPlan, CompressResult, plan_of
 from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.compress.verdict import Base, verdict
-from agentlab.errors import GateError
+from agentlab.errors import GateError, MissingExtraError, ModelFileError, StorageError
 from agentlab.models.base_model import BaseFile, find_base, imported
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
@@ -25,7 +26,7 @@ from agentlab.runs.events import noted
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
-from agentlab.search.types import Params, Proposal, TrialResult, Value
+from agentlab.search.types import Params, Proposal, TrialResult
 from agentlab.study.evaluator import Fronts
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from agentlab.study.executor import TrialExecutor
 
 THREADS = "threads.chosen"
+_PACKAGES = {"kquant": "llama_cpp", "bitsandbytes": "bitsandbytes"} | dict.fromkeys(ON_A_GRID, "compressed_tensors")
+_EXPORTS = 4  # that lie on the disk at a time, about: those on the front
 PORTFOLIO = "portfolio"  # the branch in which what the search left out of it is carried out
 
 
@@ -75,7 +78,8 @@ class CompressExperiment:
         finally:
             meter.flush()
         result, outcome = self._verdict(run, meter.total, source.label, over)
-        _tidy(run, result)
+        self._tidy(run)
+        shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)  # made again where they are needed
         write_compress_report(run, result)
         if result.winner is None:
             raise GateError(result.sentence, hint="The report shows what was tried. Ask for less, or raise the budget.")
@@ -97,22 +101,32 @@ class CompressExperiment:
 
         run.stream("base.loading", self.base.name)
         base = imported(self.base)
+        _check_base(base, self.config, self.context.workspace.root)
         return RealWorkshop(self.config, base, self.base.file, run, self.context, threads, meter)
 
     def _verdict(self, run: Run, spent: Spent, energy: str, over: str | None) -> tuple[CompressResult, Outcome]:
         measured = noted(run.events, BASE)
         odd = measured.get("odd", (0, 0))
         sizes = measured.get("dense", 0), measured.get("source", 0)
-        base = Base(self.base.name, *sizes, measured.get("stored"), (odd[0], odd[1]))
+        base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
         searched, beside = rebuild(run.events).trials, rebuild(Branch(run, PORTFOLIO).events).trials
         exports = str(run.folder.folder("exports").path)
         return verdict(base, self.goal, searched, beside, spent, energy, over, exports)
+
+    def _tidy(self, run: Run) -> None:
+        """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""
+        result, _ = self._verdict(run, Spent(), "", None)
+        kept = {row.file for row in result.rows if row.front}
+        folder = run.folder.folder("exports").path
+        for each in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if each.name not in kept:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
 
     def _search(self, run: Run, workshop: Workshop, meter: Meter) -> None:
         """The search to its end, then what is left of the portfolio."""
         config = self.config
         space = SearchSpace.of(config.searched, config.rules)
-        starts = [Proposal(_params(recipe, space), PORTFOLIO) for recipe in config.recipes]
+        starts = [Proposal(point(recipe, space), PORTFOLIO) for recipe in config.recipes]
         if len(rebuild(Branch(run, PORTFOLIO).events).judged) < len(starts):
             run.stream("base.loading", f"{workshop.dense:,} bytes in bfloat16")  # what is wrong with it is no trial's
 
@@ -131,7 +145,7 @@ class CompressExperiment:
                 ended = {space.key(t.proposal.params): t.result for t in rebuild(run.events).trials}
                 return ended.get(space.key(params))
 
-            return LocalExecutor(Recipes(workshop, self.goal, meter, place, known))
+            return LocalExecutor(Recipes(workshop, self.goal, meter, place, known, lambda: self._tidy(run)))
 
         setup = Setup(
             words=WORDS,
@@ -168,37 +182,63 @@ class Late:
         return self._there.make(recipe, out)
 
 
-def _params(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:
-    """The recipe as a point: the parameters that are active."""
-    return space.reduce(recipe.model_dump())
-
-
-def _tidy(run: Run, result: CompressResult) -> None:
-    """Keep the exports on the front, and remove the others: they are large, and made again by their recipe."""
-    kept = {row.file for row in result.rows if row.front}
-    folder = run.folder.folder("exports").path
-    for each in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if each.name not in kept:
-            shutil.rmtree(each) if each.is_dir() else each.unlink()
-
-
 def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     """The way in: everything that can be wrong with the input is found here, before a run folder exists.
 
     Raises:
         MissingFileError: there is no such base or text.
-        ModelFileError: the base is of an architecture that cannot be compressed.
+        ModelFileError: the base is of an architecture that cannot be compressed, or too large for the memory.
         UsageError, DataError: the goal says nothing; there is too little text.
+        StorageError: the disk is too full.
         MissingExtraError: a package is not there that a recipe needs.
     """
     base = find_base(config.base, context.workspace)
     text = config.text
     parts = pieces(None if text.file is None else context.workspace.resolve(text.file))
     SearchSpace.of(config.searched, config.rules)
+    searched = getattr(config.searched.root.get("quantizer"), "choices", ())
+    _check_packages({*searched, *(recipe.quantizer for recipe in config.recipes)} - {"none"})
     if base.path.is_dir():  # else it is imported first, and this is found then
-        from agentlab.compress.anatomy import check_architecture
-
-        check_architecture(outline(base.path).config)
+        _check_base(base.path, config, context.workspace.root)
         counts = (text.calibration, text.held_out)
         windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     return CompressExperiment(config, context, base, read_goal(config.goal))
+
+
+def _check_packages(quantizers: Iterable[str]) -> None:
+    for quantizer in sorted(quantizers):
+        package = _PACKAGES[quantizer]
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(
+                f"{quantizer} needs the package {package}, which is not installed.",
+                hint=f"pip install {package.replace('_', '-')}, or leave {quantizer} out of `portfolio` and `space`.",
+            )
+
+
+def _check_base(folder: Path, config: CompressConfig, root: Path) -> None:
+    """See that a checkpoint can be compressed here: its architecture, and room in memory and on the disk."""
+    from agentlab.compress.anatomy import check_architecture
+    from agentlab.compress.calibration import memory_needed, statistics_bytes
+
+    model = outline(folder)
+    check_architecture(model.config)
+    text, weights = config.text, sum(each.numel() for each in model.parameters())
+    logits = 4 * text.length * int(model.config.vocab_size)
+    statistics = memory_needed(model.config, text.calibration, text.length)
+    recovery = 3 * config.recovery.batch * logits if any(recipe.recovery != "none" for recipe in config.recipes) else 0
+    needed = 2 * 4 * weights + max(statistics, recovery, text.held_out * logits)
+    there = machine.memory().available
+    if needed > there:
+        raise ModelFileError(
+            f"{folder.name} takes {needed / 2**30:.1f} GiB of memory to compress; there are {there / 2**30:.1f} GiB.",
+            hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
+        )
+    cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.cut})
+    kept = text.held_out * logits + statistics_bytes(model.config)  # and a file in float32, of the base and each cut
+    needed = kept + 4 * weights + cuts * (2 * 4 * weights + statistics_bytes(model.config)) + _EXPORTS * 2 * weights
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise StorageError(
+            f"Compressing {folder.name} takes {needed / 2**30:.1f} GiB on the disk; {root} has {free / 2**30:.1f} GiB.",
+            hint="Free some space, or choose another workspace with AGENTLAB_HOME.",
+        )

@@ -1,5 +1,6 @@
 """What all recipes came to: the front, the winner for the goal, and the search beside the whole portfolio. Pure."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,13 @@ from agentlab.stats.fronts import dominates, front, hypervolume
 from agentlab.study.state import TrialState
 
 REFERENCE = (1.0, 1.0)  # as many bytes as the bfloat16 base, and a KL of one nat a token
-_LOADS: Mapping[str, str] = {
-    "gguf": "llama-server -m {path}",
-    "compressed-tensors": "vllm serve {path}",
-    "transformers": "python -c \"from transformers import pipeline; pipeline('text-generation', '{path}')\"",
+_PYTHON = "python -c \"from transformers import pipeline; print(pipeline('text-generation', '{path}')('Hello'))\""
+# The commands that load an export. The runtime of the first has loaded and measured it; the others read the format.
+_LOADS: Mapping[str, tuple[str, ...]] = {
+    "gguf": ("agentlab llm ask --model {path} Hello", "llama-server -m {path}{cache}"),
+    "compressed-tensors": (_PYTHON, "vllm serve {path}"),
+    "bitsandbytes": (_PYTHON,),
+    "transformers": (_PYTHON, "vllm serve {path}"),
 }
 
 
@@ -25,13 +29,15 @@ _LOADS: Mapping[str, str] = {
 class Base:
     """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type.
 
-    `odd`: of how many matrices 256 does not divide the rows, and of how many.
+    `grid`: its weights lie on a 4-bit grid already. `odd`: how many matrices have rows that 256 does not divide, and
+    of how many.
     """
 
     name: str
     dense: int
     source: int
     stored: str | None = None
+    grid: bool = False
     odd: tuple[int, int] = (0, 0)
 
 
@@ -70,7 +76,7 @@ def verdict(
         dense=base.dense,
         source=base.source,
         winner=None if winner is None else winner.id,
-        load=None if winner is None else _LOADS[winner.format].format(path=f"{path}/{winner.file}"),
+        loads=[] if winner is None else _loads(winner, f"{path}/{winner.file}"),
         rows=rows,
         volume=volume,
         beyond=beyond,
@@ -82,6 +88,12 @@ def verdict(
     return result, Outcome(metrics=_metrics(winner, volume))
 
 
+def _loads(row: RecipeRow, path: str) -> list[str]:
+    kind = row.params.get("cache", "f16")
+    cache = "" if kind == "f16" else f" -fa on --cache-type-k {kind} --cache-type-v {kind}"
+    return [command.format(path=shlex.quote(path), cache=cache) for command in _LOADS[row.format]]
+
+
 def _rows(searched: Sequence[TrialState], portfolio: Sequence[TrialState], goal: Goal) -> list[RecipeRow]:
     """Each recipe once: the search's, then those of the portfolio that it has not tried."""
     trials: dict[str, tuple[str, TrialState]] = {}
@@ -89,7 +101,7 @@ def _rows(searched: Sequence[TrialState], portfolio: Sequence[TrialState], goal:
         for trial in some:
             if trial.result is not None:
                 trials.setdefault(str(recipe_of(trial.proposal.params)), (arm, trial))
-    finished = [trial for _, trial in trials.values() if trial.value is not None]
+    finished = [trial for _, trial in trials.values() if _counts(trial)]
     best = {
         finished[place].id + str(finished[place].proposal.params) for place in front([t.objectives for t in finished])
     }
@@ -99,6 +111,11 @@ def _rows(searched: Sequence[TrialState], portfolio: Sequence[TrialState], goal:
         on_front = trial.id + str(trial.proposal.params) in best
         rows.append(_row(arm, trial, trial.result, recipe_of(trial.proposal.params), goal, on_front))
     return rows
+
+
+def _counts(trial: TrialState) -> bool:
+    """Whether it can be on a front: it was measured, and its export is of use."""
+    return trial.value is not None and not recipe_of(trial.proposal.params).research
 
 
 def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal: Goal, on_front: bool) -> RecipeRow:
@@ -114,11 +131,13 @@ def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal:
         front=on_front,
         broken=goal.broken(shares, found["size"]) if shares else [],
         failed=result.error,
+        research=recipe.research,
         params=dict(trial.proposal.params),
         share=shares.get("size"),
         speed=shares.get("speed"),
         **{key: found.get(key) for key in ("file", "size", "bits", "kl", "kl_weights", "loss", "top1", "decode")},
         **{key: found.get(key) for key in ("prefill", "load", "peak", "says")},
+        held=found.get("held", {}),
         **{key: found.get(key, 0.0) for key in ("seconds", "joules", "grams")},
     )
 
@@ -132,12 +151,12 @@ def _volume(searched: Sequence[TrialState], portfolio: Sequence[TrialState]) -> 
     if not portfolio or not searched:
         return None, []
     cost = min(_cost(searched), _cost(portfolio))
-    theirs = [trial.objectives for trial in portfolio if trial.value is not None]
+    theirs = [trial.objectives for trial in portfolio if _counts(trial)]
     known = {str(recipe_of(trial.proposal.params)) for trial in portfolio}
     beyond = [
         trial.id
         for trial in searched
-        if trial.value is not None
+        if _counts(trial)
         and str(recipe_of(trial.proposal.params)) not in known
         and not any(dominates(other, trial.objectives) for other in theirs)
     ]
@@ -154,7 +173,7 @@ def _until(trials: Sequence[TrialState], seconds: float) -> list[tuple[float, ..
     found, spent = list[tuple[float, ...]](), 0.0
     for trial in trials:
         spent += trial.result.metrics.get("seconds", 0.0) if trial.result else 0.0
-        if spent <= seconds * (1 + 1e-9) and trial.value is not None:
+        if spent <= seconds * (1 + 1e-9) and _counts(trial):
             found.append(trial.objectives)
     return found
 
@@ -178,10 +197,12 @@ def _remarks(
     base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str], over: str | None
 ) -> list[str]:
     found = []
-    if base.stored not in (None, "F32", "F16", "BF16"):
+    stored = base.stored not in (None, "F32", "F16", "BF16")
+    if stored or base.grid:
+        was = f"is quantised itself ({base.stored})" if stored else "lies on a 4-bit grid: it was quantised once"
         found.append(
-            f"The source is quantised itself ({base.stored}) and was dequantised first: a recipe that meets its grid "
-            "loses nothing here, which says nothing of other models."
+            f"The source {was}, and its dequantised weights are the base: a recipe that meets its grid loses nothing "
+            "here, which says nothing of other models."
         )
     if base.odd[0] and any(row.family == "k-quant" for row in rows):
         found.append(

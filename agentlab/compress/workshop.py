@@ -7,6 +7,7 @@ model that was cut and recovered. All of it lies below the run's `stages/`, the 
 import hashlib
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,21 @@ from safetensors.torch import save
 
 from agentlab import machine
 from agentlab.compress import structure
-from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears
+from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears, on_a_grid
 from agentlab.compress.calibration import Statistics, calibrate
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.grid import Codes, Grid
-from agentlab.compress.layerwise import quantize
+from agentlab.compress.layerwise import prune, quantize
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Measures
-from agentlab.compress.packed import write_dense, write_packed
+from agentlab.compress.packed import write_bitsandbytes, write_dense, write_packed
+from agentlab.compress.pruners import PATTERNS
 from agentlab.compress.recipe import KQUANTS, Recipe
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload_transformers
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.texts import SHIPPED, pieces, windows
-from agentlab.errors import RunMismatchError
+from agentlab.errors import ModelFileError, RunMismatchError
 from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
@@ -80,6 +82,7 @@ class RealWorkshop:
         self._stages = run.folder.folder("stages").path
         self._source = source
         self._tell_input()
+        self._reference()  # what is wrong with the base is no recipe's fault
 
     def _tell_input(self) -> None:
         now = {"sha256": self._texts.sha256, "fingerprint": self._base.fingerprint}
@@ -92,9 +95,10 @@ class RealWorkshop:
         files = [self._source] if self._source else sorted(self._base.path.glob("*.safetensors"))
         size = sum(each.stat().st_size for each in files)
         stored = None if self._source is None else metadata.read(self._source).quantisation
+        grid = all(on_a_grid(each.weight) for each in linears(self._base.model).values())
         shapes = {name: each.weight.shape for name, each in linears(self._base.model).items()}
         odd = [len(falls_back(shapes, "Q4_K_M")), len(shapes)]
-        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size, stored=stored, odd=odd)
+        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size, stored=stored, grid=grid, odd=odd)
 
     @property
     def dense(self) -> int:
@@ -124,12 +128,17 @@ class RealWorkshop:
         path = self._shared / "reference.safetensors"
         if not path.is_file():
             self._stage("reference")
-            logs = []
+            logs, model = [], self._base.model
             with torch.inference_mode():
                 for window in self._texts.held_out:
                     self._check()
-                    logits = self._base.model(torch.tensor([window])).logits[0, :-1].float()
-                    logs.append(logits.log_softmax(-1))
+                    logits = model(torch.tensor([window], device=model.device)).logits[0, :-1].float()
+                    if not torch.isfinite(logits).all():
+                        raise ModelFileError(
+                            f"{self._base.path.name} answers with numbers that are not finite.",
+                            hint="Its weights are damaged, or it cannot be computed in float32: get it again.",
+                        )
+                    logs.append(logits.log_softmax(-1).cpu())
             tokens = torch.tensor(self._texts.held_out)
             make_folder(path.parent)
             write_bytes(path, save({"tokens": tokens, "logprobs": torch.stack(logs)}))
@@ -137,15 +146,17 @@ class RealWorkshop:
 
     def _shaped(self, recipe: Recipe) -> Path:
         """The checkpoint before it is quantized: the base's, or one that was cut and recovered."""
-        self._reference()
-        if recipe.structure == "none":
+        if not recipe.cut:
             return self._base.path
-        made_of = recipe.model_dump(include={"structure", "kept", "recovery"})
+        made_of = recipe.model_dump(include={"structure", "kept", "pruner", "pruning_sparsity", "recovery"})
         recovery = self._config.recovery.model_dump() if recipe.recovery != "none" else {}
         folder = self._stages / f"cut-{_hash(self._key, json.dumps([made_of, recovery, self._config.seed]))}"
         if not folder.is_dir():
             model = load_base(self._base.path, "fp32", "sdpa").model
-            self._cut(model, recipe)
+            if recipe.structure != "none":
+                self._cut(model, recipe)
+            if recipe.pruner != "none":
+                self._prune(model, recipe, folder)
             if recipe.recovery != "none":
                 self._recover(model, recipe, folder.with_name(f"{folder.name}-training"))
             make_folder(folder.parent)
@@ -161,6 +172,18 @@ class RealWorkshop:
         else:
             count = len(layers_of(model))
             structure.drop_layers(model, statistics.influences(), count - max(1, round(count * recipe.kept)))
+
+    def _prune(self, model: Any, recipe: Recipe, folder: Path) -> None:
+        if recipe.structure == "none":
+            statistics = self._statistics(self._base.path, self._base.model)
+        else:
+            statistics = self._statistics(folder.with_name(f"{folder.name}-cut"), model)
+        self._stage("prune")
+        sparsity = recipe.pruning_sparsity
+        assert recipe.pruner != "none"
+        assert sparsity is not None
+        pattern = PATTERNS[sparsity] if isinstance(sparsity, str) else sparsity
+        prune(model, statistics, recipe.pruner, pattern, check=self._check, tell=lambda *_: None)
 
     def _recover(self, model: Any, recipe: Recipe, folder: Path) -> None:
         config, teacher = self._config.recovery, None
@@ -207,17 +230,42 @@ class RealWorkshop:
         out.unlink(missing_ok=True)
         quantize_gguf(plain, out, kind, importance=importance, threads=self._threads, check=self._check)
         self._stage("measure")
-        reference, size = self._reference(), out.stat().st_size
+        reference, file = self._reference(), metadata.read(out)
         weights = reload_gguf(out, folder, reference, self._threads, self._check)
         found = divergence_gguf(out, reference, self._threads, self._check)
         ours, source = speed_gguf([out, self._source or self._plain_gguf(self._base.path)], self._threads, self._check)
-        says = answer_gguf(out, PROMPT, self._threads, self._check)
-        speeds = {"load": ours.load, "prefill": ours.prefill, "decode": ours.decode, "peak": ours.peak}
         return self._measures(
-            out, size, found, kl_computed=None, kl_weights=weights.kl, source_decode=source.decode, says=says, **speeds
+            out,
+            file.file_bytes,
+            found,
+            held=dict(file.types),
+            kl_computed=None,
+            kl_weights=weights.kl,
+            source_decode=source.decode,
+            says=answer_gguf(out, PROMPT, self._threads, self._check),
+            load=ours.load,
+            prefill=ours.prefill,
+            decode=ours.decode,
+            peak=ours.peak,
         )
 
     def _checkpoint(self, recipe: Recipe, folder: Path, out: Path) -> Measures:
+        shutil.rmtree(out, ignore_errors=True)
+        model, held = self._written(recipe, folder, out)
+        self._stage("measure")
+        reference, size = self._reference(), sum(file.stat().st_size for file in out.iterdir())
+        computed = Divergence.of(divergences(model, reference))
+        del model
+        found = reload_transformers(out, self._base.path, reference, self._threads, self._check)
+        speeds = {name: getattr(found, name) for name in ("load", "prefill", "decode", "source_decode", "peak", "says")}
+        weights = {"kl_computed": computed.kl, "kl_weights": found.weights.kl}
+        return self._measures(out, size, found.runtime, held=held, **weights, **speeds)
+
+    def _written(self, recipe: Recipe, folder: Path, out: Path) -> tuple[Any, dict[str, int]]:
+        """The model of a folder, quantized if so, and written; its weights are those of the file."""
+        if recipe.quantizer == "bitsandbytes":
+            self._stage("quantize")
+            return write_bitsandbytes(folder, recipe.quantization_bits, out), {}
         model = load_base(folder, "fp32", "sdpa").model
         codes: dict[str, Codes] = {}
         if recipe.quantizer in ("rtn", "gptq", "awq"):
@@ -225,22 +273,16 @@ class RealWorkshop:
             self._stage("quantize")
             grid = Grid(recipe.quantization_bits, recipe.group)
             codes = quantize(model, statistics, recipe.quantizer, grid, check=self._check, tell=lambda *_: None)
-        shutil.rmtree(out, ignore_errors=True)
-        write_packed(model, codes, folder, out, "bfloat16", self._check) if codes else write_dense(
-            model, folder, out, "bfloat16", self._check
-        )
-        self._stage("measure")
+            write_packed(model, codes, folder, out, "bfloat16", self._check)
+        else:
+            write_dense(model, folder, out, "bfloat16", self._check)
         for name, each in model.named_parameters():
             if name.removesuffix(".weight") not in codes:
                 each.data.copy_(each.data.bfloat16())  # as it is written
-        reference, size = self._reference(), sum(file.stat().st_size for file in out.iterdir())
-        computed = Divergence.of(divergences(model, reference))
-        del model
-        found = reload_transformers(out, self._base.path, reference, self._threads, self._check)
-        speeds = {name: getattr(found, name) for name in ("load", "prefill", "decode", "source_decode", "peak")}
-        return self._measures(
-            out, size, found.runtime, kl_computed=computed.kl, kl_weights=found.weights.kl, says=found.says, **speeds
-        )
+        held: Counter[str] = Counter()
+        for code in codes.values():
+            held[str(code.grid)] += code.bits() // 8
+        return model, dict(held)
 
     def _measures(self, out: Path, size: int, found: Divergence, **more: Any) -> Measures:
         """Of an export, by what its runtime makes of it."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.compress.anatomy import fallbacks, linears
+from agentlab.compress.anatomy import linears, on_a_grid
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.layerwise import Quantizer, quantize
 from agentlab.compress.quantizers import Curvature, awq_scales, gptq, rtn, squared_error
@@ -108,14 +108,6 @@ def test_groups_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_fallbacks_are_listed(kind: str) -> None:
-    found = fallbacks(decoder(kind), Grid(4, 64))
-    assert len(found) == 21
-    assert found["model.layers.0.mlp.down_proj"].group is None
-    assert found["model.layers.2.self_attn.q_proj"].group == 32
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_whole_models_in_order_of_what_they_lose(kind: str, tmp_path: Path) -> None:
     before = logits(decoder(kind)).log_softmax(-1)
     lost = {}
@@ -139,3 +131,11 @@ def test_factors_alone_change_nothing(kind: str, tmp_path: Path) -> None:
     plain = decoder(kind, **changes)
     quantize(plain, statistics(plain, tmp_path), "rtn", Grid(8, None), check=nothing, tell=nothing)
     assert (logits(model) - before).abs().max() < 3 * (logits(plain) - before).abs().max()
+
+
+@pytest.mark.parametrize(("bits", "known"), [(3, True), (4, True), (8, False)])
+def test_what_was_rounded_to_4_bits_once_is_recognised(bits: int, known: bool) -> None:
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1))
+    assert not on_a_grid(weight)
+    assert not on_a_grid(weight.bfloat16())
+    assert on_a_grid(rtn(weight, Grid(bits, 32)).weight()) is known

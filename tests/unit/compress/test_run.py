@@ -49,6 +49,7 @@ class Formula:
             out.name,
             size,
             bits + 0.25,
+            {f"int{bits}": size},
             kl,
             kl,
             kl,

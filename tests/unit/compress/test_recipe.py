@@ -1,0 +1,91 @@
+"""Recipes: what goes together, what they are called, and the space that holds them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, recipe_of, rules
+from agentlab.search.space import SearchSpace
+
+_HF = "transformers"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named", "family", "kind"),
+    [
+        ({"quantizer": "kquant", "quantization_bits": 4, "importance": True}, "Q4_K_M, importance", "k-quant", "gguf"),
+        ({"quantizer": "gptq", "quantization_bits": 4}, "GPTQ 4 bits, groups of 64", "integer", "compressed-tensors"),
+        ({"quantizer": "bitsandbytes", "quantization_bits": 4}, "NF4", "bitsandbytes", "bitsandbytes"),
+        ({"structure": "layers", "kept": 0.9}, "90% of the layers", "structured", _HF),
+        ({"structure": "width", "kept": 0.8, "recovery": "distil"}, "80% of the width, distilled", "distilled", _HF),
+        ({"pruner": "wanda", "pruning_sparsity": 0.5}, "wanda 50%", "sparse", _HF),
+        ({"pruner": "sparsegpt", "pruning_sparsity": "2:4", "recovery": "lora"}, "sparsegpt 2:4, LoRA", "sparse", _HF),
+        ({"quantizer": "kquant", "quantization_bits": 8, "cache": "q8_0"}, "Q8_0, cache q8_0", "k-quant", "gguf"),
+    ],
+)  # fmt: skip
+def test_a_recipe_says_what_it_is(recipe: dict[str, Any], named: str, family: str, kind: str) -> None:
+    found = Recipe.model_validate(recipe)
+    assert (str(found), found.family, found.format) == (named, family, kind)
+    assert list(found.problems()) == []
+    assert bool(found.research) is (family == "sparse")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "said"),
+    [
+        ({}, "quantizer", "the base as it is"),
+        ({"recovery": "lora", "quantizer": "kquant", "quantization_bits": 8}, "recovery", "nothing to recover from"),
+        ({"structure": "width"}, "kept", "keeps all"),
+        ({"pruner": "wanda"}, "pruning_sparsity", "goes with a pruner"),
+        ({"pruning_sparsity": 0.5, "quantizer": "gptq", "quantization_bits": 4}, "pruning_sparsity", "a pruner"),
+        ({"quantizer": "gptq", "quantization_bits": 3}, "quantization_bits", "4 or 8"),
+        ({"quantizer": "bitsandbytes", "quantization_bits": 6}, "quantization_bits", "4 or 8"),
+        ({"quantizer": "kquant", "quantization_bits": 7}, "quantization_bits", "llama.cpp has"),
+        ({"quantizer": "gptq", "quantization_bits": 4, "cache": "q8_0"}, "cache", "llama.cpp"),
+    ],
+)
+def test_what_does_not_go_together_is_named(recipe: dict[str, Any], key: str, said: str) -> None:
+    found = dict(Recipe.model_validate(recipe).problems())
+    assert said in found[(key,)]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0, "3:4", -0.5])
+def test_a_sparsity_is_a_share_or_a_pattern(sparsity: Any) -> None:
+    with pytest.raises(ValidationError):
+        Recipe(pruner="wanda", pruning_sparsity=sparsity)
+
+
+def test_all_that_is_drawn_is_a_recipe_that_goes_together() -> None:
+    asked = [Recipe(pruner="wanda", pruning_sparsity=0.5), Recipe(pruner="sparsegpt", pruning_sparsity="2:4")]
+    for recipes in ([Recipe.model_validate(dict(each)) for each in PORTFOLIO], asked):
+        space = SearchSpace.of(default_space(recipes), rules(default_space(recipes)))
+        rng = np.random.default_rng(0)
+        for _ in range(300):
+            assert list(recipe_of(space.sample(rng)).problems()) == []
+
+
+def test_masks_are_searched_where_the_portfolio_names_one_and_nowhere_else() -> None:
+    assert "pruner" not in default_space([Recipe(quantizer="kquant", quantization_bits=8)]).root
+    asked = Recipe(pruner="wanda", pruning_sparsity="4:8", quantizer="bitsandbytes", quantization_bits=4)
+    space = SearchSpace.of(default_space([asked]), rules(default_space([asked])))
+    assert space.problems(point(asked, space)) == []
+    assert recipe_of(point(asked, space)) == asked
+
+
+def test_a_portfolio_outside_of_the_space_is_an_error() -> None:
+    config = CompressConfig.model_validate(
+        {
+            "portfolio": [{"quantizer": "kquant", "quantization_bits": 8}, {"structure": "width", "kept": 0.9}],
+            "first": 1,
+            "space": {
+                "quantizer": {"type": "categorical", "choices": ["kquant"]},
+                "quantization_bits": {"type": "categorical", "choices": [4, 6]},
+            },
+        }
+    )
+    found = dict(config.problems())
+    assert "quantization_bits = 8" in found[("portfolio", "0")]
+    assert "quantizer" in found[("portfolio", "1")]
