@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from agentlab.compress.goal import read_goal
-from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, recipe_of, rules
+from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
 from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError
@@ -143,8 +143,8 @@ def point(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:
 
 def _lost(recipe: Recipe, space: SearchSpace) -> list[str]:
     """What of a recipe the space does not hold."""
-    back, asked = recipe_of(point(recipe, space)).model_dump(), recipe.model_dump(exclude_unset=True)
-    return [f"{name} has no meaning there" for name, value in asked.items() if back[name] != value]
+    asked = recipe.model_dump(exclude_defaults=True)
+    return [f"{name} is no parameter of it" for name in asked if name not in space.parameters]
 
 
 MEASURED = Basis(

@@ -26,10 +26,13 @@ KQUANTS: Mapping[int, str] = {2: "Q2_K", 3: "Q3_K_M", 4: "Q4_K_M", 5: "Q5_K_M", 
 
 
 class Recipe(StrictModel):
-    """What is done to the base, in this order: cut its structure, prune weights, recover, quantize, export."""
+    """What is done to the base, in this order: cut structure, prune, recover, cut the vocabulary, quantize, export."""
 
     structure: Structure = Field("none", description="Cut the width of the feed-forward networks, or whole layers.")
     kept: float = Field(1.0, gt=0.1, le=1, description="Share of the width, or of the layers, that stays.")
+    vocabulary: Literal["all", "seen"] = Field(
+        "all", description="seen: leave out tokens that the text does not use; others are then spelt in pieces."
+    )
     pruner: Pruner = Field("none", description="Set weights to zero; that saves neither bytes nor time, see the docs.")
     pruning_sparsity: Sparsity | None = Field(None, description="Share of zeros, or 2:4, 4:8: so many of neighbours.")
     recovery: Recovery = Field("none", description="Train after a cut: LoRA on text, or the base's own logits.")
@@ -55,7 +58,7 @@ class Recipe(StrictModel):
             yield ("quantization_bits",), f"what {self.quantizer} makes is exported with 4 or 8 bits"
         if self.quantizer == "kquant" and self.quantization_bits not in KQUANTS:
             yield ("quantization_bits",), f"llama.cpp has {', '.join(map(str, KQUANTS))}"
-        if self.quantizer == "none" and not self.cut:
+        if self.quantizer == "none" and not self.shaped:
             yield ("quantizer",), "this is the base as it is"
         if self.cache != "f16" and self.quantizer != "kquant":
             yield ("cache",), "is llama.cpp's: it goes with the quantizer kquant"
@@ -66,13 +69,18 @@ class Recipe(StrictModel):
         return self.structure != "none" or self.pruner != "none"
 
     @property
+    def shaped(self) -> bool:
+        """Whether it begins with a checkpoint of its own."""
+        return self.cut or self.vocabulary == "seen"
+
+    @property
     def family(self) -> str:
         """What kind of recipe it is, for a reader."""
         if self.research:
             return "sparse"
         if self.recovery == "distil":
             return "distilled"
-        if self.structure != "none":
+        if self.structure != "none" or self.vocabulary == "seen":
             return "structured"
         return {"kquant": "k-quant", "bitsandbytes": "bitsandbytes"}.get(self.quantizer, "integer")
 
@@ -96,6 +104,7 @@ class Recipe(StrictModel):
             "cut": self.structure != "none",
             "prune": self.pruner != "none",
             "recover": self.recovery != "none",
+            "vocabulary": self.vocabulary == "seen",
             "quantize": self.quantizer != "none",
         }
         return [*(name for name, there in named.items() if there), "export"]
@@ -112,6 +121,7 @@ class Recipe(StrictModel):
             cut if self.structure != "none" else "",
             "" if zeros is None else f"{self.pruner} {zeros if isinstance(zeros, str) else f'{zeros:.0%}'}",
             {"lora": "LoRA", "distil": "distilled"}.get(self.recovery, ""),
+            "words of the text" if self.vocabulary == "seen" else "",
             bits,
             f"groups of {self.group}" if self.quantizer in ON_A_GRID else "",
             "importance" if self.importance and self.quantizer == "kquant" else "",
@@ -147,8 +157,10 @@ _SPACE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-# What is searched only where a recipe of the portfolio asks for it: it gains nothing in today's formats.
+# What is searched only where a recipe of the portfolio asks for it: masks gain nothing in today's formats, and without
+# words that its text does not use a model is of use for such text alone.
 _ASKED: dict[str, dict[str, Any]] = {
+    "vocabulary": {"type": "categorical", "choices": ["all"]},
     "pruner": {"type": "categorical", "choices": ["none"]},
     "pruning_sparsity": {"type": "categorical", "choices": [], "when": {"pruner": []}},
     "cache": {"type": "categorical", "choices": ["f16"], "when": {"quantizer": ["kquant"]}},
@@ -181,8 +193,9 @@ def rules(space: SpaceConfig) -> list[Constraint]:
     uncut: dict[str, tuple[Value, ...]] = {"structure": ("none",)}
     if "pruner" in space.root:
         uncut["pruner"] = ("none",)
+    whole = {**uncut, "vocabulary": ("all",)} if "vocabulary" in space.root else uncut
     all_of_them = [
-        Forbids(forbids={**uncut, "quantizer": ("none",)}),
+        Forbids(forbids={**whole, "quantizer": ("none",)}),
         Forbids(forbids={**uncut, "recovery": ("lora", "distil")}),
         Forbids(forbids={"quantizer": (*ON_A_GRID, "bitsandbytes"), "quantization_bits": (2, 3, 5, 6)}),
     ]

@@ -73,10 +73,10 @@ def divergences(model: Any, reference: Path) -> list[dict[str, float]]:
 
     found = []
     with safe_open(reference, framework="np") as file, torch.inference_mode():
-        tokens, base = file.get_tensor("tokens"), file.get_slice("logprobs")
+        tokens, base, at = file.get_tensor("tokens"), file.get_slice("logprobs"), file.get_tensor("at")
         for place, ids in enumerate(tokens):
             logits = model(torch.from_numpy(ids)[None].to(model.device)).logits[0, :-1].float().cpu().numpy()
-            found.append(window(base[place], log_softmax(logits), ids))
+            found.append(window(base[place], log_softmax(logits), ids, at[place]))
     return found
 
 

@@ -233,7 +233,7 @@ def _check_base(folder: Path, config: CompressConfig, root: Path) -> None:
             f"{folder.name} takes {needed / 2**30:.1f} GiB of memory to compress; there are {there / 2**30:.1f} GiB.",
             hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
         )
-    cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.cut})
+    cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.shaped})
     kept = text.held_out * logits + statistics_bytes(model.config)  # and a file in float32, of the base and each cut
     needed = kept + 4 * weights + cuts * (2 * 4 * weights + statistics_bytes(model.config)) + _EXPORTS * 2 * weights
     free = shutil.disk_usage(root).free

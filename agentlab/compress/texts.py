@@ -16,10 +16,14 @@ _SHARE = 3  # one in so many pieces is held out
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Windows of equal length, as token ids. `sha256` is of the text, and `source` says where it is from."""
+    """Windows of equal length, as token ids. `sha256` is of the text, and `source` says where it is from.
+
+    `seen` are all tokens of the text that is not held out.
+    """
 
     calibration: tuple[tuple[int, ...], ...]
     held_out: tuple[tuple[int, ...], ...]
+    seen: frozenset[int]
     sha256: str
     source: str
 
@@ -65,24 +69,24 @@ def windows(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple
     sides: tuple[list[str], list[str]] = ([], [])
     for name in sorted(parts, key=_hash):
         sides[_hash(name) % _SHARE == 0].append(parts[name])
-    found = [_cut(tokenizer, side, count, length) for side, count in zip(sides, counts, strict=True)]
+    begin: list[int] = tokenizer("")["input_ids"]
+    ids: list[list[int]] = [tokenizer("\n\n".join(side), add_special_tokens=False)["input_ids"] for side in sides]
+    found = [_cut(begin, side, count, length) for side, count in zip(ids, counts, strict=True)]
     if short := [f"{len(some)} of {count}" for some, count in zip(found, counts, strict=True) if len(some) < count]:
         raise DataError(
             f"{source} has too little text: {' and '.join(short)} windows of {length} tokens.",
             hint="Give more text, or ask for less: --set text.length=128 or text.held_out=4.",
         )
     whole = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
-    return Texts(tuple(found[0]), tuple(found[1]), f"sha256:{whole}", source)
+    return Texts(tuple(found[0]), tuple(found[1]), frozenset(begin + ids[0]), f"sha256:{whole}", source)
 
 
 def _hash(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def _cut(tokenizer: Any, texts: Sequence[str], count: int, length: int) -> list[tuple[int, ...]]:
-    """`count` windows, evenly spread over the texts."""
-    begin: list[int] = tokenizer("")["input_ids"]
-    ids: list[int] = tokenizer("\n\n".join(texts), add_special_tokens=False)["input_ids"]
+def _cut(begin: Sequence[int], ids: Sequence[int], count: int, length: int) -> list[tuple[int, ...]]:
+    """`count` windows, evenly spread over the tokens."""
     width = length - len(begin)
     free = len(ids) // width
     return [(*begin, *ids[place * width : (place + 1) * width]) for place in _spread(free, count)]

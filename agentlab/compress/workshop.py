@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
+from safetensors import safe_open
 from safetensors.torch import save
+from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab import machine
 from agentlab.compress import structure
@@ -31,6 +33,7 @@ from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload_transformers
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.texts import SHIPPED, pieces, windows
+from agentlab.compress.vocabulary import cut_vocabulary
 from agentlab.errors import ModelFileError, RunMismatchError
 from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
@@ -43,6 +46,7 @@ from agentlab.stats.divergence import Divergence
 from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 
+_HELD_OUT_FILE = "held-out.safetensors"
 _HELD_OUT = 2  # calibration windows that a recovery is scored on
 _STEP = 32  # a width is a multiple of it, for the blocks of formats
 
@@ -124,8 +128,8 @@ class RealWorkshop:
     # -- what recipes have in common ----------------------------------------------------------------------------
 
     def _reference(self) -> Path:
-        """Log-probabilities of the base on the held-out windows, float32."""
-        path = self._shared / "reference.safetensors"
+        """Log-probabilities of the base on the held-out windows, float32; see `divergence_gguf`."""
+        path = self._shared / _HELD_OUT_FILE
         if not path.is_file():
             self._stage("reference")
             logs, model = [], self._base.model
@@ -141,14 +145,45 @@ class RealWorkshop:
                     logs.append(logits.log_softmax(-1).cpu())
             tokens = torch.tensor(self._texts.held_out)
             make_folder(path.parent)
-            write_bytes(path, save({"tokens": tokens, "logprobs": torch.stack(logs)}))
+            everywhere = torch.ones(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
+            write_bytes(path, save({"tokens": tokens, "logprobs": torch.stack(logs), "at": everywhere}))
         return path
+
+    def _texts_of(self, folder: Path) -> tuple[Tensor, Path]:
+        """Calibration windows and reference in the vocabulary of a checkpoint."""
+        own = folder.with_name(f"{folder.name}-{_HELD_OUT_FILE}")
+        if not own.is_file():
+            return self._windows, self._reference()
+        with safe_open(own, framework="pt") as file:
+            return file.get_tensor("calibration"), own
+
+    def _fewer_words(self, model: Any, folder: Path) -> Path:
+        """Leave out tokens that the text does not use; the folder of the tokenizer that is left."""
+        self._stage("vocabulary")
+        words = folder.with_name(f"{folder.name}-tokenizer")
+        make_folder(words)
+        fewer = cut_vocabulary(model, self._base.path, self._texts.seen, words)
+        with safe_open(self._reference(), framework="np") as file:
+            logs = file.get_tensor("logprobs")
+        tokens, begins = zip(*map(fewer.window, self._texts.held_out), strict=True)
+        at = np.array(begins) > 0
+        rows = [fewer.distributions(each[np.maximum(places, 1) - 1]) for each, places in zip(logs, begins, strict=True)]
+        kept = {
+            "tokens": torch.tensor(tokens),
+            "logprobs": torch.from_numpy(np.stack(rows)),
+            "at": torch.from_numpy(at),
+            "calibration": torch.tensor([fewer.window(window)[0] for window in self._texts.calibration]),
+        }
+        write_bytes(folder.with_name(f"{folder.name}-{_HELD_OUT_FILE}"), save(kept))
+        return words
 
     def _shaped(self, recipe: Recipe) -> Path:
         """The checkpoint before it is quantized: the base's, or one that was cut and recovered."""
-        if not recipe.cut:
+        if not recipe.shaped:
             return self._base.path
-        made_of = recipe.model_dump(include={"structure", "kept", "pruner", "pruning_sparsity", "recovery"})
+        made_of = recipe.model_dump(
+            include={"structure", "kept", "pruner", "pruning_sparsity", "recovery", "vocabulary"}
+        )
         recovery = self._config.recovery.model_dump() if recipe.recovery != "none" else {}
         folder = self._stages / f"cut-{_hash(self._key, json.dumps([made_of, recovery, self._config.seed]))}"
         if not folder.is_dir():
@@ -160,7 +195,8 @@ class RealWorkshop:
             if recipe.recovery != "none":
                 self._recover(model, recipe, folder.with_name(f"{folder.name}-training"))
             make_folder(folder.parent)
-            write_dense(model, self._base.path, folder, "float32", self._check)
+            words = self._fewer_words(model, folder) if recipe.vocabulary == "seen" else self._base.path
+            write_dense(model, words, folder, "float32", self._check)
         return folder
 
     def _cut(self, model: Any, recipe: Recipe) -> None:
@@ -209,7 +245,8 @@ class RealWorkshop:
         base = folder == self._base.path
         place = (self._shared if base else folder) / "statistics"
         origin = self._key if base else f"{self._key}/{folder.name}"
-        return calibrate(model, self._windows, place, origin, memory=None, check=self._check, tell=lambda *_: None)
+        windows, _ = self._texts_of(folder)
+        return calibrate(model, windows, place, origin, memory=None, check=self._check, tell=lambda *_: None)
 
     def _plain_gguf(self, folder: Path) -> Path:
         """The checkpoint of a folder as a GGUF file in float32, which all k-quants are made of."""
@@ -230,7 +267,7 @@ class RealWorkshop:
         out.unlink(missing_ok=True)
         quantize_gguf(plain, out, kind, importance=importance, threads=self._threads, check=self._check)
         self._stage("measure")
-        reference, file = self._reference(), metadata.read(out)
+        (_, reference), file = self._texts_of(folder), metadata.read(out)
         weights = reload_gguf(out, folder, reference, self._threads, self._check)
         found = divergence_gguf(out, reference, self._threads, self._check)
         ours, source = speed_gguf([out, self._source or self._plain_gguf(self._base.path)], self._threads, self._check)
@@ -253,7 +290,7 @@ class RealWorkshop:
         shutil.rmtree(out, ignore_errors=True)
         model, held = self._written(recipe, folder, out)
         self._stage("measure")
-        reference, size = self._reference(), sum(file.stat().st_size for file in out.iterdir())
+        (_, reference), size = self._texts_of(folder), sum(file.stat().st_size for file in out.iterdir())
         computed = Divergence.of(divergences(model, reference))
         del model
         found = reload_transformers(out, self._base.path, reference, self._threads, self._check)

@@ -103,8 +103,8 @@ def divergence_gguf(path: Path, reference: Path, threads: int, check: Check = la
 
     Args:
         path: the file.
-        reference: safetensors with `tokens` (windows, length) and `logprobs`, float32 (windows, length - 1,
-            vocabulary), of the base.
+        reference: safetensors with `tokens` (windows, length), `logprobs`, float32 (windows, length - 1, vocabulary),
+            of the base, and `at`, bool (windows, length - 1), where they count.
         threads: of llama.cpp; they change last bits.
         check: see `run_job`.
 

@@ -60,14 +60,15 @@ def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
     with safe_open(request["reference"], framework="np") as file:
-        tokens, base = file.get_tensor("tokens"), file.get_slice("logprobs")
+        tokens, base, at = file.get_tensor("tokens"), file.get_slice("logprobs"), file.get_tensor("at")
         length, vocabulary = tokens.shape[1], base.get_shape()[2]
         room = max(length, 64)
         native = Native(EngineConfig(Path(request["path"]), room, request["threads"], batch=room), outputs=length)
         if native.vocabulary != vocabulary:
             raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary}.")
         found = [
-            window(base[place], log_softmax(native.window(ids.tolist())[:-1]), ids) for place, ids in enumerate(tokens)
+            window(base[place], log_softmax(native.window(ids.tolist())[:-1]), ids, at[place])
+            for place, ids in enumerate(tokens)
         ]
     return {"windows": found}
 

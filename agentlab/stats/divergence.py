@@ -41,19 +41,21 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     )
 
 
-def window(base: np.ndarray, model: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
+def window(base: np.ndarray, model: np.ndarray, tokens: np.ndarray, at: np.ndarray) -> dict[str, float]:
     """Sums over a window.
 
     Args:
         base, model: log-probabilities, float32 (tokens - 1, vocabulary): of each token but the first.
         tokens: the window, (tokens,).
+        at: bool (tokens - 1,), those of which the base says something.
 
     Returns:
         `tokens` that were predicted, and the sums of `kl`, of the difference in negative log-likelihood (`loss`), and
         of the tokens of which both find the `same` likeliest.
     """
-    rows = np.arange(len(tokens) - 1)
+    base, model, tokens = base[at], model[at], tokens[1:][at]
+    rows = np.arange(len(tokens))
     kl = (np.exp(base) * (base - model)).sum(axis=-1, dtype=np.float64)
-    loss = base[rows, tokens[1:]].astype(np.float64) - model[rows, tokens[1:]]
+    loss = base[rows, tokens].astype(np.float64) - model[rows, tokens]
     same = base.argmax(axis=-1) == model.argmax(axis=-1)
     return {"tokens": float(len(rows)), "kl": float(kl.sum()), "loss": float(loss.sum()), "same": float(same.sum())}

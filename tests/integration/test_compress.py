@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from agentlab import machine
 from cli.main import main
 from tests.unit.gguf.test_files import checkpoint
 
@@ -67,6 +69,24 @@ def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: 
     assert "hypervolume" in (workspace / "runs" / "r" / "report.md").read_text().lower()
 
 
+def test_masks_are_measured_but_stay_off_the_front(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [
+        {"quantizer": "bitsandbytes", "quantization_bits": 4},
+        {"pruner": "wanda", "pruning_sparsity": "2:4", "quantizer": "gptq", "quantization_bits": 4, "group": 128},
+    ]
+    (workspace / "small.yaml").write_text(json.dumps(SMALL | {"portfolio": asked, "first": 2, "goal": "smallest"}))
+    code, said = answer(capsys, "--run-name", "r", "--trials", "2")
+    assert code == 0, said
+    plain, masked = said["result"]["rows"]
+    assert (plain["failed"], masked["failed"]) == ("", "")
+    assert masked["size"] < plain["size"]
+    assert (plain["front"], masked["front"]) == (True, False)
+    assert "research only" in masked["research"]
+    assert masked["held"].keys() == {"int4 in groups of 128"}
+    assert said["result"]["winner"] == "run_0000"
+    assert "research only" in (workspace / "runs" / "r" / "report.md").read_text()
+
+
 def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--set", "portfolio.2.recovery=none", "--set", "portfolio.1.quantizer=kquant", "--trials", "3"]
     code, whole = answer(capsys, "--run-name", "whole", *few)
@@ -112,4 +132,24 @@ def test_what_is_wrong_is_named_before_work_starts(
 ) -> None:
     assert main(["compress", "./small.yaml", *change]) == code
     assert said in capsys.readouterr().err
+    assert not (workspace / "runs").is_dir()
+
+
+def test_want_of_room_and_of_packages_is_named_before_work_starts(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str, value: Any) -> tuple[int, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(name, value)
+            return main(["compress", "./small.yaml"]), capsys.readouterr().err
+
+    code, said = refused("agentlab.machine.memory", lambda: machine.Memory(2**40, 2**20))
+    assert code == 1
+    assert "of memory to compress" in said
+    code, said = refused("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert code == 3
+    assert "on the disk" in said
+    code, said = refused("importlib.util.find_spec", lambda name: None if name == "compressed_tensors" else name)
+    assert code == 3
+    assert "compressed_tensors" in said
     assert not (workspace / "runs").is_dir()

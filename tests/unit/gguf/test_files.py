@@ -46,7 +46,9 @@ def reference(path: Path, model: Any) -> Path:
     tokens = torch.randint(100, (3, 24), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         logs = model(tokens).logits[:, :-1].log_softmax(-1)
-    save_file({"tokens": tokens, "logprobs": logs.contiguous()}, path)
+    save_file(
+        {"tokens": tokens, "logprobs": logs.contiguous(), "at": torch.ones(logs.shape[:2], dtype=torch.bool)}, path
+    )
     return path
 
 
