@@ -10,13 +10,14 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
+from torch.nn.functional import scaled_dot_product_attention  # noqa: TID253 - as above
 from transformers import AttentionInterface  # noqa: TID253 - as above
 from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: TID253 - as above
 
 Attend = Callable[..., torch.Tensor]
 
 _NAME = "agentlab-own-columns"
-_CALL = 128  # columns of a row that are read as long as a call takes
+_CALL = 256  # columns of a row that are read as long as a call takes
 _attend: ContextVar[Attend] = ContextVar("attend")
 
 
@@ -79,14 +80,18 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
         )
         parts.append((rows, slice(widest - max(own), None), mask))
 
-    def attend(
-        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _: None, **keys: Any
+    def attend(  # what else transformers gives, models of this kind do not use, or torch's attention does not know
+        _module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **keys: Any
     ) -> torch.Tensor:
+        count, heads, _one, size = query.shape
+        query = query.reshape(count, key.shape[1], -1, size)  # heads that share a key, as tokens that see the same
+        scale = keys.get("scaling")
         found = [
-            sdpa_attention_forward(module, query[rows], key[rows, :, own], value[rows, :, own], mask, **keys)[0]
+            scaled_dot_product_attention(query[rows], key[rows, :, own], value[rows, :, own], mask, scale=scale)
             for rows, own, mask in parts
         ]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        whole = found[0] if len(found) == 1 else torch.cat(found)
+        return whole.reshape(count, 1, heads, -1)
 
     return attend
 

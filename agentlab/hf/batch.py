@@ -88,7 +88,7 @@ class Batch:
         self._clear()
 
     def _clear(self) -> None:
-        self._table: Table | Apart = Table() if self.slow is None else Apart()
+        self._table: Table | Apart = Table(self._model) if self.slow is None else Apart()
         self._newest: list[Token] = []  # of each row that lives, in the table's order: not read yet
         self._coming: set[Row] = set()  # will live when their prompts are read
         self._new: list[Row] = []  # those of them that are to be read in pieces, and are not begun

@@ -46,7 +46,9 @@ class Table:
     there is no column left; then those in use are copied. The columns that no row uses are not computed with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: Any) -> None:
+        """`model` is the one whose rows they are."""
+        self._attends = may_attend(model) and not slides(model)
         self._lengths: list[int] = []  # tokens of each row
         self._layers: list[_Layer] = []
         self._shares: list[slice] = []  # of the rows, which are computed with together, if that is known
@@ -100,7 +102,7 @@ class Table:
             "past_key_values": Cache(layers=list(self._layers)),
         }
         with ExitStack() as own:
-            if may_attend(model) and not slides(model):
+            if self._attends:
                 self._shares = self._shares or together(self._lengths)
                 new = [length + 1 for length in self._lengths]
                 own.enter_context(attending(model, of_rows(new, self._shares, model.dtype)))
@@ -132,17 +134,22 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call] # transformers chec
         there, _, columns, _ = self._held[0].shape
         if rows <= there and width <= self.end and self.end + more <= columns:
             return
-        # zeros: whatever the memory held, times a weight of nought, might be no number
-        new = [side.new_zeros(rows, side.shape[1], width + HEADROOM, side.shape[3]) for side in self._held]
+        new = [side.new_empty(rows, side.shape[1], width + HEADROOM, side.shape[3]) for side in self._held]
+        first, living = width - self.get_seq_length(), len(self._lengths)
         for side, old in zip(new, self._held, strict=True):
-            side[: len(old), :, width - self.get_seq_length() : width] = old[:rows, :, self._used()]
+            side[:living, :, first:width] = old[:living, :, self._used()]
+            side[:living, :, :first] = 0  # for rows that are longer: see `write`
         self._held, self.end = new, width
 
     def write(self, row: int, length: int, source: Any, of: int, columns: Any) -> None:
-        """Copy some columns of a row of a model's own cache into this row, and wipe the rest: see `fit`."""
+        """Copy some columns of a row of a model's own cache into this row, and wipe those before them.
+
+        For whatever the memory held, times a weight of nought, might be no number.
+        """
+        first = self.end - length
         for side, given in zip(self._held, (source.keys, source.values), strict=True):
-            side[row] = 0
-            side[row, :, self.end - length : self.end] = given[of][:, columns]
+            side[row, :, :first] = 0
+            side[row, :, first : self.end] = given[of][:, columns]
 
     def row(self, row: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The last columns of a row, as a copy of shape (1, heads, columns, size)."""

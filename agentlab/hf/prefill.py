@@ -24,11 +24,11 @@ _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for ev
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What was read of some texts, padded on the left.
+    """What was read of some texts.
 
     Attributes:
         cache: keys and values, of shape (rows, heads, columns, size) in each layer.
-        seen: bool of shape (rows, columns); the others are padding.
+        seen: bool of shape (rows, columns), by each row; the others are padding on its left, or other rows' own.
     """
 
     cache: Any
@@ -179,13 +179,13 @@ def _unpadded(
     batch = {"input_ids": tokens, "position_ids": positions, "past_key_values": cache, "use_cache": True}
     with attending(model, of_texts(lengths)):
         logits = logits_at(model, model.get_output_embeddings(), last, batch)
+    owners = torch.arange(len(texts)).repeat_interleave(torch.tensor(lengths))
+    owners[len(owners) - more :] = -1
     layers: Sequence[Any] = cache.layers
-    sides = [[side.transpose(0, 2).split(lengths, dim=2) for side in (each.keys, each.values)] for each in layers]
-    pasts = [
-        Prompt(row, text, Past(DynamicCache([(k[at], v[at]) for k, v in sides]), last[:1]), len(text))
-        for at, (row, text) in enumerate(zip(rows, texts, strict=True))
-    ]
-    return logits, Past.joined(pasts)
+    for each in layers:  # every row has all columns, and has seen its own: nothing is copied
+        sides = [side.transpose(0, 2).expand(len(texts), -1, -1, -1) for side in (each.keys, each.values)]
+        each.keys, each.values = sides
+    return logits, Past(cache, owners == torch.arange(len(texts))[:, None])
 
 
 def at_once(model: Any) -> int:

@@ -223,7 +223,7 @@ class Stack:
     def _planned(self, name: str, *, alone: bool) -> "list[_Share] | Weighted":
         """What is to be computed in a layer; `alone` says that each row is one token."""
         rows, source = self._rows, self._modules[name]
-        if alone and 1 < len(self._plan) <= len(rows) <= _NARROW:
+        if alone and (len(self._plan) > 1 or self._order is not None) and len(rows) <= _NARROW:
             first, last = min(row for row in rows if row != BASE), max(rows)
             a, b = source(first, last - first + 1)
             rank = a.shape[-1]
@@ -250,7 +250,8 @@ class Weighted:
 
     def changed(self, x: torch.Tensor, base: torch.Tensor, *, in_place: bool) -> torch.Tensor:
         """The layer's output, from its inputs and base outputs, or written over the latter."""
-        hidden = (x.to(self._a.dtype) @ self._a).mul_(self._weights)
+        weights = self._weights if x.dim() == 3 else self._weights.view(len(x), *[1] * (x.dim() - 2), -1)
+        hidden = (x.to(self._a.dtype) @ self._a).mul_(weights)
         if in_place and hidden.dtype == base.dtype:
             flat = base.view(-1, base.shape[-1])
             return flat.addmm_(hidden.view(-1, hidden.shape[-1]), self._b).view(base.shape)

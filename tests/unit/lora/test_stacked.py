@@ -75,6 +75,19 @@ def test_the_rows_come_out_as_from_peft(stack: Stack, peft: Any, rows: list[int]
 
 
 @torch.no_grad()
+def test_a_layer_is_given_a_token_of_each_row_in_any_shape(stack: Stack) -> None:
+    model, rows = tiny_model(), [2, BASE, 0, 1]
+    layer, x = model.model.layers[0].self_attn.q_proj, torch.randn(4, model.config.hidden_size)
+    alone = []
+    for row, own in zip(rows, x, strict=True):
+        with stack.applied(model, [row]):
+            alone.append(layer(own[None, None])[0, 0])
+    with stack.applied(model, rows):
+        for given in (x, x[:, None], x[:, None, None]):  # the last is how multi-head latent attention asks
+            assert torch.allclose(layer(given).flatten(1), torch.stack(alone), atol=1e-6)
+
+
+@torch.no_grad()
 def test_answers_are_generated_side_by_side(stack: Stack, peft: Any) -> None:
     rows, model = [0, 1, 2], tiny_model()
     keys: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
