@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from agentlab.compress.goal import read_goal
+from agentlab.compress.intensity import KEY, known
 from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
 from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError
+from agentlab.llm.provider_config import check_base_url
 from agentlab.runs.measured import Basis
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SearchSpace, SpaceConfig
@@ -64,11 +66,27 @@ class RecoveryConfig(StrictModel):
     batch: int = Field(4, ge=1, le=1024, description="Windows of a step.")
 
 
+def _country(value: float | str) -> float | str:
+    try:
+        known(value)
+    except AgentlabError as error:
+        raise ValueError(f"{error.message} {error.hint}") from error
+    return value
+
+
 class EnergyConfig(StrictModel):
     """What a joule is, where no counter of the processor can be read, and what it emits."""
 
     watts: float = Field(20.0, gt=0, le=10_000, description="Of a busy core, for the estimate.")
-    intensity: float = Field(400.0, gt=0, le=5_000, description="Grams of CO2 a kilowatt-hour, of the grid.")
+    intensity: Annotated[Annotated[float, Field(gt=0, le=5_000)] | str, AfterValidator(_country)] = Field(
+        400.0, description="Grams of CO2 a kilowatt-hour: a number, or a country, as Germany or DEU."
+    )
+    zone: EnvText | None = Field(
+        None, description=f"Ask Electricity Maps for its zone, as DE; the key is in {KEY}. Null asks nobody."
+    )
+    service: Annotated[str, AfterValidator(check_base_url)] = Field(
+        "https://api.electricitymaps.com/v3", description="The address of that service, or of one like it."
+    )
 
 
 class BudgetConfig(StrictModel):

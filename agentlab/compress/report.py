@@ -1,5 +1,8 @@
 """The report of a compression: the winner, the front, every recipe, what it cost."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from agentlab.compress.result import CompressResult, row_table
 from agentlab.runs.document import Block, Code, Figure, Heading, Text, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
@@ -26,17 +29,24 @@ def write_compress_report(run: Run, result: CompressResult) -> None:
 
 
 def _energy(result: CompressResult) -> list[Block]:
-    joules = f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2 ({result.energy})"
-    said = f"{result.seconds:.0f} s of work, {joules}."
-    shown = [row for row in result.rows if row.seconds]
+    cost = f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2. Energy is {result.energy}."
+    stages = sorted(result.stages.items(), key=lambda stage: -stage[1]["joules"])
+    recipes = [(f"{row.id}: {row.recipe}", row.model_dump()) for row in result.rows if row.seconds]
+    return [
+        Text(f"{result.seconds:.0f} s of work, {cost}"),
+        _costs("stage", stages, "By stage; what is common to recipes is done once"),
+        _costs("recipe", recipes, "By recipe, measuring included"),
+    ]
+
+
+def _costs(what: str, costs: Sequence[tuple[str, Mapping[str, Any]]], caption: str) -> Block:
     columns = {
-        "": lambda r: r.id,
-        "recipe": lambda r: r.recipe,
-        "seconds": lambda r: f"{r.seconds:.1f}",
-        "kJ": lambda r: f"{r.joules / 1e3:.2f}",
-        "g of CO2": lambda r: f"{r.grams:.2g}",
+        what: lambda each: each[0],
+        "seconds": lambda each: f"{each[1]['seconds']:.1f}",
+        "kJ": lambda each: f"{each[1]['joules'] / 1e3:.2f}",
+        "g of CO2": lambda each: f"{each[1]['grams']:.2g}",
     }
-    return [Text(said), table(shown, columns, "What each recipe cost, measuring included")]
+    return table(costs, columns, caption)
 
 
 def front_plot(result: CompressResult) -> bytes:

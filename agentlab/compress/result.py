@@ -87,6 +87,7 @@ class CompressResult(Document):
     rows: list[RecipeRow]
     volume: Volume | None
     beyond: list[str]
+    stages: dict[str, dict[str, float]]
     seconds: float
     joules: float
     grams: float

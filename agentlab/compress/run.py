@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from agentlab import machine
 from agentlab.compress.config import CompressConfig, point
 from agentlab.compress.goal import Goal, read_goal
+from agentlab.compress.intensity import Intensity, asked, key_of, known
 from agentlab.compress.meter import Meter, OverBudgetError, Source, Spent, best_source
 from agentlab.compress.objective import Measures, Recipes, Workshop
 from agentlab.compress.recipe import ON_A_GRID, Recipe
@@ -37,7 +38,7 @@ from agentlab.train.base import load_tokenizer, outline
 if TYPE_CHECKING:
     from agentlab.study.executor import TrialExecutor
 
-THREADS = "threads.chosen"
+THREADS, INTENSITY = "threads.chosen", "intensity.chosen"
 _PACKAGES = {"kquant": "llama_cpp", "bitsandbytes": "bitsandbytes"} | dict.fromkeys(ON_A_GRID, "compressed_tensors")
 _EXPORTS = 4  # that lie on the disk at a time, about: those on the front
 PORTFOLIO = "portfolio"  # the branch in which what the search left out of it is carried out
@@ -77,7 +78,7 @@ class CompressExperiment:
             over = error.message
         finally:
             meter.flush()
-        result, outcome = self._verdict(run, meter.total, source.label, over)
+        result, outcome = self._verdict(run, self._energy(run, source), over)
         self._tidy(run)
         shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)  # made again where they are needed
         write_compress_report(run, result)
@@ -93,8 +94,23 @@ class CompressExperiment:
         def record(stage: str, spent: Spent) -> None:
             run.emit(SPENT, stage, **asdict(spent))
 
-        before = sum((Spent(**event.data) for event in run.events if event.type == SPENT), Spent())
-        return Meter(source.joules, self.config.energy.intensity, self.config.budget.limits, before, record)
+        before = sum(_spent(run).values(), Spent())
+        return Meter(source.joules, self._intensity(run).grams, self.config.budget.limits, before, record)
+
+    def _intensity(self, run: Run) -> Intensity:
+        """Of the grid, as it was when the run began."""
+        if not noted(run.events, INTENSITY):
+            energy, context = self.config.energy, self.context
+            found = known(energy.intensity)
+            if energy.zone is not None:
+                cache = context.workspace.root / ".agentlab" / "compress" / "intensity.json"
+                found = asked(energy.service, energy.zone, key_of(context.env), cache, found)
+            run.emit(INTENSITY, **asdict(found))
+        return Intensity(**noted(run.events, INTENSITY))
+
+    def _energy(self, run: Run, source: Source) -> str:
+        intensity, kind = self._intensity(run), "measured" if source.measured else "estimated"
+        return f"{kind}: {source.label}; {intensity.grams:g} g a kWh, {intensity.source}"
 
     def _opened(self, run: Run, threads: int, meter: Meter) -> Workshop:
         from agentlab.compress.workshop import RealWorkshop
@@ -104,18 +120,18 @@ class CompressExperiment:
         _check_base(base, self.config, self.context.workspace.root)
         return RealWorkshop(self.config, base, self.base.file, run, self.context, threads, meter)
 
-    def _verdict(self, run: Run, spent: Spent, energy: str, over: str | None) -> tuple[CompressResult, Outcome]:
+    def _verdict(self, run: Run, energy: str = "", over: str | None = None) -> tuple[CompressResult, Outcome]:
         measured = noted(run.events, BASE)
         odd = measured.get("odd", (0, 0))
         sizes = measured.get("dense", 0), measured.get("source", 0)
         base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
         searched, beside = rebuild(run.events).trials, rebuild(Branch(run, PORTFOLIO).events).trials
         exports = str(run.folder.folder("exports").path)
-        return verdict(base, self.goal, searched, beside, spent, energy, over, exports)
+        return verdict(base, self.goal, searched, beside, _spent(run), energy, over, exports)
 
     def _tidy(self, run: Run) -> None:
         """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""
-        result, _ = self._verdict(run, Spent(), "", None)
+        result, _ = self._verdict(run)
         kept = {row.file for row in result.rows if row.front}
         folder = run.folder.folder("exports").path
         for each in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -162,6 +178,15 @@ class CompressExperiment:
         search(beside.study(Branch(run, PORTFOLIO), config.seed), check)
 
 
+def _spent(run: Run) -> dict[str, Spent]:
+    """What each stage has cost so far."""
+    found: dict[str, Spent] = {}
+    for event in run.events:
+        if event.type == SPENT:
+            found[event.id] = found.get(event.id, Spent()) + Spent(**event.data)
+    return found
+
+
 class Late:
     """A workshop that opens when it is first needed: a run that only lacks its report loads no model."""
 
@@ -190,9 +215,11 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         ModelFileError: the base is of an architecture that cannot be compressed, or too large for the memory.
         UsageError, DataError: the goal says nothing; there is too little text.
         StorageError: the disk is too full.
-        MissingExtraError: a package is not there that a recipe needs.
+        MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
     """
     base = find_base(config.base, context.workspace)
+    if config.energy.zone is not None:
+        key_of(context.env)
     text = config.text
     parts = pieces(None if text.file is None else context.workspace.resolve(text.file))
     SearchSpace.of(config.searched, config.rules)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from agentlab.compress.goal import Goal, Measure
 from agentlab.compress.meter import Spent
@@ -46,7 +46,7 @@ def verdict(
     goal: Goal,
     searched: Sequence[TrialState],
     portfolio: Sequence[TrialState],
-    spent: Spent,
+    spent: Mapping[str, Spent],
     energy: str,
     over: str | None,
     path: str,
@@ -58,7 +58,7 @@ def verdict(
         goal: what for.
         searched: trials of the search, in their order.
         portfolio: trials of the portfolio, in their order.
-        spent: by all of the run.
+        spent: by each stage of all of the run.
         energy: where joules are from.
         over: why the work ended early, if a budget did that.
         path: of the folder that exports lie in.
@@ -80,9 +80,8 @@ def verdict(
         rows=rows,
         volume=volume,
         beyond=beyond,
-        seconds=spent.seconds,
-        joules=spent.joules,
-        grams=spent.grams,
+        stages={stage or "between": asdict(cost) for stage, cost in spent.items()},
+        **asdict(sum(spent.values(), Spent())),
         energy=energy,
     )
     return result, Outcome(metrics=_metrics(winner, volume))

@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -316,6 +317,41 @@ class Reply:
             return LLMTimeoutError(silence if self._begun else _no_answer(self._timeout))
         message = f"The connection broke: {type(error).__name__}."
         return LLMTruncatedError(message) if self._begun else LLMConnectionError(message)
+
+
+def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[str, str], seconds: float) -> Any:
+    """Get a small JSON document, once.
+
+    Args:
+        base_url: see `check_base_url`.
+        path: below it.
+        params: of the query.
+        headers: a key may be among them: redirects are not followed.
+        seconds: that all of it may take.
+
+    Raises:
+        LLMConnectionError, LLMTimeoutError, MalformedReplyError: no answer, none in time, or not one of that kind.
+    """
+    host, until, content = urlsplit(base_url).netloc, time.monotonic() + seconds, b""
+    client = httpx.Client(
+        headers={**_HEADERS, **headers}, trust_env=not is_loopback(base_url), verify=_tls(base_url), timeout=seconds
+    )
+    try:
+        with client, client.stream("GET", f"{base_url}{path}", params=params) as response:
+            _refuse_detours(response)
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > LARGEST_ERROR or time.monotonic() > until:
+                    raise LLMTimeoutError(f"{host} sends too much, or too slowly.")
+            if response.status_code != httpx.codes.OK:
+                raise MalformedReplyError(f"{host} answers with status {response.status_code}.")
+        return json.loads(content)
+    except httpx.TimeoutException:
+        raise LLMTimeoutError(f"{host} did not answer within {seconds:g} seconds.") from None
+    except httpx.HTTPError as error:
+        raise _connection_error(error, host) from None
+    except ValueError as error:
+        raise MalformedReplyError(f"{host} answers with no JSON.") from error
 
 
 def _tls(base_url: str) -> ssl.SSLContext:

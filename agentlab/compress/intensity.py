@@ -1,0 +1,98 @@
+"""Grams of CO2 a kilowatt-hour: a number, a country's yearly mean, or what a service says of a grid now."""
+
+import csv
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlab.errors import MissingKeyError, RemoteError, UnknownNameError
+from agentlab.runs.atomic import make_folder, read_text, write_json
+
+KEY = "ELECTRICITYMAPS_TOKEN"
+_COUNTRIES = Path(__file__).with_name("countries.csv")  # Ember and Energy Institute, by Our World in Data; grams a kWh
+_FRESH, _SECONDS = 3600.0, 10.0  # an answer is kept for an hour, and waited for so long
+_MOST, _MOST_GRAMS = 1 << 20, 5_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """Grams of CO2 a kilowatt-hour, and where the number is from."""
+
+    grams: float
+    source: str
+
+
+def known(value: float | str) -> Intensity:
+    """A number as it is, or the mean of a country, by its name or its three letters (ISO 3166).
+
+    Raises:
+        UnknownNameError: there is no such country.
+    """
+    if not isinstance(value, str):
+        return Intensity(float(value), "fixed")
+    with _COUNTRIES.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = {name.casefold(): row for row in rows for name in (row["code"], row["country"])}
+    row = names.get(value.strip().casefold())
+    if row is None:
+        raise UnknownNameError("country", value, [row["country"] for row in rows])
+    return Intensity(float(row["grams"]), f"mean of {row['country']}, {row['year']}")
+
+
+def key_of(env: Mapping[str, str]) -> str:
+    """The key of the service.
+
+    Raises:
+        MissingKeyError: it is not set.
+    """
+    if not env.get(KEY):
+        raise MissingKeyError(
+            f"{KEY} is not set.", hint="Set it in the environment or in .env, or leave out energy.zone."
+        )
+    return env[KEY]
+
+
+def asked(service: str, zone: str, key: str, cache: Path, otherwise: Intensity, now: float | None = None) -> Intensity:
+    """What Electricity Maps, or what speaks like it, says of a zone; an answer of the last hour is not asked for again.
+
+    Args:
+        service: the address of its API.
+        zone: such as DE.
+        key: goes to the service and nowhere else.
+        cache: a file for its answers.
+        otherwise: what counts where it cannot be reached and has not answered before.
+        now: seconds since 1970.
+    """
+    from agentlab.llm.transport import fetch
+
+    now, kept = time.time() if now is None else now, _kept(cache)
+    last = kept.get(zone)
+    if last is not None and now - last["at"] < _FRESH:
+        return _told(zone, last)
+    try:
+        found = fetch(service, "/carbon-intensity/latest", {"zone": zone}, {"auth-token": key}, _SECONDS)
+        last = {"grams": float(found["carbonIntensity"]), "at": now}
+        if not 0 <= last["grams"] < _MOST_GRAMS:
+            raise ValueError(f"{last['grams']} g a kWh")
+    except (RemoteError, ValueError, KeyError, TypeError) as error:
+        why = error.message if isinstance(error, RemoteError) else "it says no intensity."
+        before = _told(zone, kept[zone]) if zone in kept else otherwise
+        return Intensity(before.grams, f"{before.source}; the service did not help: {why}")
+    make_folder(cache.parent)
+    write_json(cache, {**kept, zone: last})
+    return _told(zone, last)
+
+
+def _told(zone: str, answer: Mapping[str, float]) -> Intensity:
+    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(answer["at"]))
+    return Intensity(answer["grams"], f"Electricity Maps, {zone}, {at} UTC")
+
+
+def _kept(cache: Path) -> dict[str, dict[str, float]]:
+    try:
+        kept = json.loads(read_text(cache, _MOST))
+        return {zone: {"grams": float(each["grams"]), "at": float(each["at"])} for zone, each in kept.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # there is none, or it is damaged: it is asked for again
