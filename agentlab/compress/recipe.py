@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agentlab.config.base import StrictModel
 from agentlab.config.keys import Key
+from agentlab.gguf.engine import KvType
 from agentlab.search.constraints import Constraint, Forbids
 from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
@@ -16,7 +17,6 @@ Recovery = Literal["none", "lora", "distil"]
 Pruner = Literal["none", "magnitude", "wanda", "sparsegpt"]
 Sparsity = Annotated[float, Field(gt=0, lt=1)] | Literal["2:4", "4:8"]
 Quantizer = Literal["none", "rtn", "gptq", "awq", "bitsandbytes", "kquant"]
-Cache = Literal["f16", "q8_0", "q4_0"]
 Format = Literal["gguf", "compressed-tensors", "bitsandbytes", "transformers"]
 ON_A_GRID = ("rtn", "gptq", "awq")
 _QUANTIZERS = (*ON_A_GRID, "bitsandbytes", "kquant")
@@ -42,7 +42,7 @@ class Recipe(StrictModel):
     quantization_bits: int = Field(16, ge=2, le=16, description="Bits of a weight, without scales.")
     group: int = Field(64, ge=8, le=1024, description="Weights that share a scale, on a grid.")
     importance: bool = Field(False, description="Tell llama.cpp's quantizer which inputs matter.")
-    cache: Cache = Field("f16", description="Type of keys and values in llama.cpp; measured, no part of the file.")
+    cache: KvType = Field("f16", description="Type of keys and values in llama.cpp; measured, no part of the file.")
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What does not go together."""

@@ -269,8 +269,9 @@ class RealWorkshop:
         self._stage("measure")
         (_, reference), file = self._texts_of(folder), metadata.read(out)
         weights = reload_gguf(out, folder, reference, self._threads, self._check)
-        found = divergence_gguf(out, reference, self._threads, self._check)
-        ours, source = speed_gguf([out, self._source or self._plain_gguf(self._base.path)], self._threads, self._check)
+        found = divergence_gguf(out, reference, self._threads, self._check, kv_type=recipe.cache)
+        files = [out, self._source or self._plain_gguf(self._base.path)]
+        ours, source = speed_gguf(files, self._threads, self._check, kv_type=recipe.cache)
         return self._measures(
             out,
             file.file_bytes,

@@ -10,6 +10,7 @@ import numpy as np
 
 from agentlab.errors import UnknownNameError, UsageError
 from agentlab.gguf.deaths import CAUSES
+from agentlab.gguf.engine import KvType
 from agentlab.runs.atomic import storage_errors, sync_folder
 from agentlab.stats.divergence import Divergence
 from agentlab.workers.job import run_job
@@ -98,7 +99,9 @@ def falls_back(shapes: Mapping[str, Sequence[int]], kind: str) -> list[str]:
     return [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] % _BLOCK]
 
 
-def divergence_gguf(path: Path, reference: Path, threads: int, check: Check = lambda: None) -> Divergence:
+def divergence_gguf(
+    path: Path, reference: Path, threads: int, check: Check = lambda: None, *, kv_type: KvType = "f16"
+) -> Divergence:
     """How far a file is from its base, in llama.cpp.
 
     Args:
@@ -107,23 +110,29 @@ def divergence_gguf(path: Path, reference: Path, threads: int, check: Check = la
             of the base, and `at`, bool (windows, length - 1), where they count.
         threads: of llama.cpp; they change last bits.
         check: see `run_job`.
+        kv_type: how keys and values are kept meanwhile.
 
     Raises:
-        ModelFileError: it cannot be loaded, or has another vocabulary.
+        ModelFileError: it cannot be loaded, or so, or has another vocabulary.
         WorkerDiedError: llama.cpp died.
     """
-    request = {"op": "divergence", "path": str(path.absolute()), "reference": str(reference.absolute())}
+    files = {"path": str(path.absolute()), "reference": str(reference.absolute())}
+    request = {"op": "divergence", "kv_type": kv_type, **files}
     found = _ask(request, path, threads, check)
     return Divergence.of(found["windows"])
 
 
-def speed_gguf(paths: Sequence[Path], threads: int, check: Check = lambda: None) -> list[Speed]:
+def speed_gguf(
+    paths: Sequence[Path], threads: int, check: Check = lambda: None, *, kv_type: KvType = "f16"
+) -> list[Speed]:
     """How fast files are, in turn in one process, so that what slows the machine down slows all of them down.
+
+    The first keeps its keys and values in `kv_type`, the others in f16.
 
     Raises:
         ModelFileError, WorkerDiedError: as `divergence_gguf`.
     """
-    request = {"op": "speed", "paths": [str(path.absolute()) for path in paths]}
+    request = {"op": "speed", "kv_type": kv_type, "paths": [str(path.absolute()) for path in paths]}
     found = _ask(request, paths[0], threads, check)
     return [Speed(**each) for each in found["speeds"]]
 

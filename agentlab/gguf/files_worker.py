@@ -12,7 +12,7 @@ import llama_cpp  # noqa: TID253 - in a worker process
 from safetensors import safe_open
 
 from agentlab.errors import ModelFileError
-from agentlab.gguf.engine import EngineConfig
+from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.gguf.native import Native
 from agentlab.stats.divergence import log_softmax, window
 from agentlab.workers import memory
@@ -63,7 +63,7 @@ def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
         tokens, base, at = file.get_tensor("tokens"), file.get_slice("logprobs"), file.get_tensor("at")
         length, vocabulary = tokens.shape[1], base.get_shape()[2]
         room = max(length, 64)
-        native = Native(EngineConfig(Path(request["path"]), room, request["threads"], batch=room), outputs=length)
+        native = Native(_config(request["path"], request, room, room, request["kv_type"]), outputs=length)
         if native.vocabulary != vocabulary:
             raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary}.")
         found = [
@@ -74,7 +74,9 @@ def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
-    config = [EngineConfig(Path(path), 512, request["threads"], batch=_READ) for path in request["paths"]]
+    ours, *others = request["paths"]
+    config = [_config(ours, request, 512, _READ, request["kv_type"])]
+    config += [_config(path, request, 512, _READ) for path in others]
     natives, loads, peaks = [], [], []
     for each in config:
         before, began = _resident(), time.perf_counter()
@@ -101,6 +103,10 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
         for load, peak, r, w in zip(loads, peaks, read, written, strict=True)
     ]
     return {"speeds": speeds}
+
+
+def _config(path: str, request: Mapping[str, Any], room: int, batch: int, kv: KvType = "f16") -> EngineConfig:
+    return EngineConfig(Path(path), room, request["threads"], batch=batch, flash=kv != "f16", kv_type=kv)
 
 
 def _prompt(native: Native) -> list[int]:

@@ -103,6 +103,21 @@ def test_smaller_types_and_what_matters_to_them(tmp_path: Path) -> None:
     assert answer_gguf(tmp_path / "Q8_0.gguf", "a", 1) == answer_gguf(tmp_path / "Q8_0.gguf", "a", 1)
 
 
+def test_the_cache_can_be_kept_in_smaller_types(tmp_path: Path) -> None:
+    folder, model = checkpoint(tmp_path / "model", "llama", hidden_size=256, num_attention_heads=8, head_dim=32)
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+    ref = reference(tmp_path / "reference", model)
+    kls = [divergence_gguf(tmp_path / "model.gguf", ref, 1, kv_type=kind).kl for kind in ("f16", "q8_0", "q4_0")]
+    assert kls == sorted(kls)
+    assert kls[2] > 10 * kls[0]
+    (fast,) = speed_gguf([tmp_path / "model.gguf"], 1, kv_type="q8_0")
+    assert fast.decode > 0
+    odd, model = checkpoint(tmp_path / "odd", "llama", hidden_size=96, num_attention_heads=4, head_dim=24)
+    write_gguf(odd, tmp_path / "odd.gguf", "f32")
+    with pytest.raises(ModelFileError, match="context"):
+        divergence_gguf(tmp_path / "odd.gguf", reference(tmp_path / "reference", model), 1, kv_type="q8_0")
+
+
 def test_what_a_k_quant_cannot_hold_is_known_before() -> None:
     shapes = {"a": (576, 576), "b": (1536, 512), "norm": (576,)}
     assert falls_back(shapes, "Q4_K_M") == ["a"]
