@@ -112,6 +112,9 @@ class CompressConfig(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of trainings.")
     base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    models: tuple[EnvText, ...] | None = Field(
+        None, min_length=1, max_length=16, description="Several bases, in turn, under one budget; null: `base` alone."
+    )
     text: TextConfig = Field(TextConfig(), description="What it is calibrated and measured on.")
     goal: Annotated[str, AfterValidator(_goal)] = Field(
         "smallest with < 5 % loss", description="One measure to improve, bounds on others; shown before work starts."
@@ -131,12 +134,19 @@ class CompressConfig(StrictModel):
         for place, recipe in enumerate(self.recipes):
             for key, said in recipe.problems():
                 yield ("portfolio", str(place), *key), said
+        if len(set(self.bases)) < len(self.bases):
+            yield ("models",), "one is named twice"
         if self.first > len(self.recipes):
             yield ("first",), f"the portfolio has {len(self.recipes)}"
         space = SearchSpace.of(self.searched)
         for place, recipe in enumerate(self.recipes):
             if outside := space.problems(point(recipe, space)) or _lost(recipe, space):
                 yield ("portfolio", str(place)), f"is no point of `space`: {'; '.join(outside)}"
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The names of what is compressed."""
+        return self.models or (self.base,)
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -166,7 +176,7 @@ def _lost(recipe: Recipe, space: SearchSpace) -> list[str]:
 
 
 MEASURED = Basis(
-    keys=("base", "text.length", "text.calibration", "text.held_out"),
+    keys=("base", "models", "text.length", "text.calibration", "text.held_out"),
     data_keys=("text.file",),
     event=("texts.cut", "sha256"),
 )

@@ -3,35 +3,45 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentlab.compress.result import CompressResult, row_table
+from agentlab.compress.result import CompressResult, ModelResult, row_table
 from agentlab.runs.document import Block, Code, Figure, Heading, Text, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
 
-_FRONT = "plots/front.png"
 _LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
 
 
 def write_compress_report(run: Run, result: CompressResult) -> None:
-    """Draw the front and write report.md and report.html; the verdict comes first."""
+    """Draw the fronts and write report.md and report.html; the verdict comes first."""
     blocks: list[Block] = list(result.blocks())
-    if result.loads:
-        tried, *others = result.loads
+    for number, model in enumerate(result.models):
+        if len(result.models) > 1:
+            blocks.append(Heading(f"{model.base}: how it loads, and all recipes"))
+        blocks += _details(run, model, result.goal, f"plots/front-{number}.png" if number else "plots/front.png")
+    blocks += [Heading("Energy"), *_energy(result)]
+    write_report(run, f"Compression {run.id}", blocks)
+
+
+def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
+    blocks: list[Block] = []
+    if model.loads:
+        tried, *others = model.loads
         blocks += [Text("The winner loads with:"), Code(tried)]
         if others:
             blocks += [Text("These read its format as well, and were not tried here:"), Code("\n".join(others))]
-    if any(row.kl is not None for row in result.rows):
-        run.write_bytes(_FRONT, front_plot(result))
-        blocks.append(Figure(_FRONT, "Size and divergence of every recipe, by family; the front is a line"))
-    blocks += [Heading("All recipes"), row_table(result.rows, result), Heading("Energy"), *_energy(result)]
-    write_report(run, f"Compression {run.id}", blocks)
+    if any(row.kl is not None for row in model.rows):
+        run.write_bytes(plot, front_plot(model))
+        blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line"))
+    return [*blocks, Heading("All recipes"), row_table(model.rows, model, goal)]
 
 
 def _energy(result: CompressResult) -> list[Block]:
     cost = f"{result.joules / 1e3:.1f} kJ, {result.grams:.2g} g of CO2. Energy is {result.energy}."
     stages = sorted(result.stages.items(), key=lambda stage: -stage[1]["joules"])
-    recipes = [(f"{row.id}: {row.recipe}", row.model_dump()) for row in result.rows if row.seconds]
+    rows = [(each, row) for each in result.models for row in each.rows if row.seconds]
+    several = len(result.models) > 1
+    recipes = [(f"{f'{each.base} ' if several else ''}{row.id}: {row.recipe}", row.model_dump()) for each, row in rows]
     return [
         Text(f"{result.seconds:.0f} s of work, {cost}"),
         _costs("stage", stages, "By stage; what is common to recipes is done once"),
@@ -49,21 +59,21 @@ def _costs(what: str, costs: Sequence[tuple[str, Mapping[str, Any]]], caption: s
     return table(costs, columns, caption)
 
 
-def front_plot(result: CompressResult) -> bytes:
+def front_plot(model: ModelResult) -> bytes:
     """Bytes against KL in the runtime, by family; PNG."""
     figure, axes = new_figure(width=8.5, height=4.8)
     places = {
-        row.id: (row.share, max(row.kl, _LEAST)) for row in result.rows if row.share is not None and row.kl is not None
+        row.id: (row.share, max(row.kl, _LEAST)) for row in model.rows if row.share is not None and row.kl is not None
     }
-    rows = [row for row in result.rows if row.id in places]
+    rows = [row for row in model.rows if row.id in places]
     for number, family in enumerate(dict.fromkeys(row.family for row in rows)):
         sizes, kls = zip(*(places[row.id] for row in rows if row.family == family), strict=True)
         axes.plot(sizes, kls, color=COLOURS[number], marker=MARKERS[number], ls="", label=family)
     if line := sorted(places[row.id] for row in rows if row.front):
         axes.step(*zip(*line, strict=True), where="post", color="0.6", lw=1, zorder=0)
-    if result.winner is not None:
-        axes.plot(*places[result.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
-    axes.axvline(result.source / result.dense, color="0.8", lw=1, ls="--", label="the source file")
+    if model.winner is not None:
+        axes.plot(*places[model.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
+    axes.axvline(model.source / model.dense, color="0.8", lw=1, ls="--", label="the source file")
     axes.set(xlabel="bytes, as a share of the bfloat16 base", ylabel="KL from the base, nats a token", yscale="log")
     figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     return png(figure)

@@ -1,12 +1,12 @@
 """What `agentlab compress` is going to do, what it says while it runs, and what it answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import WORDS as MEASURES
 from agentlab.compress.goal import Goal
 from agentlab.models.base_model import BaseFile
-from agentlab.runs.document import Block, Document, Plain, Table, Text, known, mebibytes, number, table
+from agentlab.runs.document import Block, Document, Heading, Plain, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Value
 from agentlab.study.narrate import narrate as narrate_study
@@ -73,20 +73,28 @@ class Volume(Plain):
     seconds: float
 
 
-class CompressResult(Document):
-    """A finished compression. `volume` compares the search with the portfolio at equal cost; None is not comparable."""
+class ModelResult(Plain):
+    """What came of a base. `volume` compares the search with the portfolio at equal cost; None is not comparable."""
 
-    sentence: str
-    remarks: list[str]
-    goal: str
     base: str
     dense: int
     source: int
+    sentence: str
+    remarks: list[str]
     winner: str | None
     loads: list[str]
     rows: list[RecipeRow]
     volume: Volume | None
     beyond: list[str]
+
+
+class CompressResult(Document):
+    """A finished compression of one base or several. `stages` says what each stage has cost, of all of them."""
+
+    sentence: str
+    remarks: list[str]
+    goal: str
+    models: list[ModelResult]
     stages: dict[str, dict[str, float]]
     seconds: float
     joules: float
@@ -94,17 +102,23 @@ class CompressResult(Document):
     energy: str
 
     def blocks(self) -> list[Block]:
-        """What the terminal shows: the verdict and the front."""
-        return [*map(Text, (self.sentence, *self.remarks)), row_table([row for row in self.rows if row.front], self)]
+        """What the terminal shows: the verdict and the front of each base."""
+        found: list[Block] = [*map(Text, (self.remarks if len(self.models) == 1 else [self.sentence, *self.remarks]))]
+        for model in self.models:
+            if len(self.models) > 1:
+                found.append(Heading(model.base))
+            found += [*map(Text, (model.sentence, *model.remarks))]
+            found.append(row_table([row for row in model.rows if row.front], model, self.goal))
+        return found
 
 
-def row_table(rows: Iterable[RecipeRow], result: CompressResult) -> Table:
+def row_table(rows: Iterable[RecipeRow], model: ModelResult, goal: str) -> Table:
     """Recipes by size."""
     shown = sorted(rows, key=lambda row: (row.size is None, row.size))
     return table(
         shown,
         {
-            "": lambda r: r.id + (" *" if r.id == result.winner else ""),
+            "": lambda r: r.id + (" *" if r.id == model.winner else ""),
             "recipe": lambda r: r.recipe,
             "format": lambda r: r.format,
             "MiB": lambda r: mebibytes(r.size),
@@ -118,7 +132,7 @@ def row_table(rows: Iterable[RecipeRow], result: CompressResult) -> Table:
             "seconds": lambda r: f"{r.seconds:.0f}",
             "note": lambda r: r.failed or "; ".join([*filter(None, [r.research]), *(f"not {b}" for b in r.broken)]),
         },
-        f"Measured on the files, in the runtime that each is for. *: {result.goal}. Perplexity and speed beside the "
+        f"Measured on the files, in the runtime that each is for. *: {goal}. Perplexity and speed beside the "
         "base and beside the source file",
     )
 
@@ -134,10 +148,10 @@ def _shares(held: Mapping[str, int]) -> str:
 
 
 class CompressPlan(Document):
-    """The answer of `compress --dry-run`."""
+    """The answer of `compress --dry-run`. `imports` are the bases that are made of their GGUF file first."""
 
-    base: str
-    imports: bool
+    bases: list[str]
+    imports: list[str]
     goal: str
     measure: str
     text: str
@@ -151,13 +165,14 @@ class CompressPlan(Document):
     def summary(self) -> str:
         """One line."""
         limits = "".join(f", at most {limit:g} {unit}" for unit, limit in self.limits.items())
-        return f"{self.base}: {self.goal}; {self.trials} recipes, beside a portfolio of {len(self.portfolio)}{limits}"
+        recipes = f"{self.trials} recipes{' each' if len(self.bases) > 1 else ''}"
+        return f"{', '.join(self.bases)}: {self.goal}; {recipes}, beside a portfolio of {len(self.portfolio)}{limits}"
 
     def blocks(self) -> list[Block]:
         """One fact a row."""
         limits = ", ".join(f"{limit:g} {unit}" for unit, limit in self.limits.items())
         rows = [
-            ("base", f"{self.base}{' (imported first, once)' if self.imports else ''}"),
+            *(("base", f"{name}{' (imported first, once)' if name in self.imports else ''}") for name in self.bases),
             ("goal", f"{self.goal} ({self.measure})"),
             ("text", self.text),
             ("begins with", f"the first {self.first} of {len(self.portfolio)} known recipes"),
@@ -167,12 +182,12 @@ class CompressPlan(Document):
         return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
 
 
-def plan_of(config: CompressConfig, base: BaseFile, goal: Goal) -> CompressPlan:
+def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> CompressPlan:
     """The plan of a checked config."""
     text = config.text
     return CompressPlan(
-        base=base.path.name,
-        imports=not base.path.is_dir(),
+        bases=[base.path.name for base in bases],
+        imports=[base.path.name for base in bases if not base.path.is_dir()],
         goal=str(goal),
         measure=MEASURES[goal.measure],
         text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "

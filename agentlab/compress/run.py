@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ from agentlab.compress.meter import Meter, OverBudgetError, Source, Spent, best_
 from agentlab.compress.objective import Measures, Recipes, Workshop
 from agentlab.compress.recipe import ON_A_GRID, Recipe
 from agentlab.compress.report import write_compress_report
-from agentlab.compress.result import BASE, SPENT, WORDS, CompressPlan, CompressResult, plan_of
+from agentlab.compress.result import BASE, SPENT, WORDS, CompressPlan, CompressResult, ModelResult, plan_of
 from agentlab.compress.texts import SHIPPED, pieces, windows
-from agentlab.compress.verdict import Base, verdict
-from agentlab.errors import GateError, MissingExtraError, ModelFileError, StorageError
+from agentlab.compress.verdict import Base, answer, verdict
+from agentlab.errors import GateError, MissingExtraError, ModelFileError, StorageError, UsageError
 from agentlab.models.base_model import BaseFile, find_base, imported
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
@@ -31,7 +31,7 @@ from agentlab.search.types import Params, Proposal, TrialResult
 from agentlab.study.evaluator import Fronts
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, rebuild
+from agentlab.study.state import Candidate, TrialState, rebuild
 from agentlab.study.steps import search
 from agentlab.train.base import load_tokenizer, outline
 
@@ -46,16 +46,16 @@ PORTFOLIO = "portfolio"  # the branch in which what the search left out of it is
 
 @dataclass(frozen=True)
 class CompressExperiment:
-    """A checked base and goal. Implements `commands.Experiment`."""
+    """Checked bases and a goal. Implements `commands.Experiment`."""
 
     config: CompressConfig
     context: Context
-    base: BaseFile
+    bases: tuple[BaseFile, ...]
     goal: Goal
 
     def plan(self) -> CompressPlan:
         """What it would do and cost."""
-        return plan_of(self.config, self.base, self.goal)
+        return plan_of(self.config, self.bases, self.goal)
 
     def run(self, run: Run) -> tuple[CompressResult, Outcome]:
         """Search, or go on with a search, and report.
@@ -63,32 +63,32 @@ class CompressExperiment:
         Raises:
             Interrupted: a signal asked to stop; everything so far is in the run.
             RunMismatchError: base or texts are not those that the run began with.
-            GateError: no recipe reaches the goal; all is reported.
+            GateError: no recipe of any base reaches the goal; all is reported.
         """
-        run.emit("study.opened", summary=self.plan().summary, done=len(rebuild(run.events).trials), total=self._total)
+        parts = [Part(run, base, base.path.name if len(self.bases) > 1 else "", self.goal) for base in self.bases]
+        done, total = sum(len(part.searched) for part in parts), self.config.budget.trials * len(parts)
+        run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
         source, over = best_source(self.config.energy.watts), None
         meter = self._meter(run, source)
         threads = machine.threads(self.config.threads or noted(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=threads)
-        workshop = Late(lambda: self._opened(run, threads, meter))
         try:
             with machine.torch_threads(threads):
-                self._search(run, workshop, meter)
+                for part in parts:
+                    self._search(part, Late(partial(self._opened, part, threads, meter)), meter)
         except OverBudgetError as error:
             over = error.message
         finally:
             meter.flush()
-        result, outcome = self._verdict(run, self._energy(run, source), over)
-        self._tidy(run)
+        for part in parts:
+            part.tidy()
         shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)  # made again where they are needed
+        models = [part.result() for part in parts]
+        result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over)
         write_compress_report(run, result)
-        if result.winner is None:
+        if not any(model.winner for model in models):
             raise GateError(result.sentence, hint="The report shows what was tried. Ask for less, or raise the budget.")
         return result, outcome
-
-    @property
-    def _total(self) -> int:
-        return self.config.budget.trials
 
     def _meter(self, run: Run, source: Source) -> Meter:
         def record(stage: str, spent: Spent) -> None:
@@ -99,7 +99,7 @@ class CompressExperiment:
 
     def _intensity(self, run: Run) -> Intensity:
         """Of the grid, as it was when the run began."""
-        if not noted(run.events, INTENSITY):
+        if not run.has(INTENSITY):
             energy, context = self.config.energy, self.context
             found = known(energy.intensity)
             if energy.zone is not None:
@@ -112,56 +112,38 @@ class CompressExperiment:
         intensity, kind = self._intensity(run), "measured" if source.measured else "estimated"
         return f"{kind}: {source.label}; {intensity.grams:g} g a kWh, {intensity.source}"
 
-    def _opened(self, run: Run, threads: int, meter: Meter) -> Workshop:
+    def _opened(self, part: "Part", threads: int, meter: Meter) -> Workshop:
         from agentlab.compress.workshop import RealWorkshop
 
-        run.stream("base.loading", self.base.name)
-        base = imported(self.base)
-        _check_base(base, self.config, self.context.workspace.root)
-        return RealWorkshop(self.config, base, self.base.file, run, self.context, threads, meter)
+        part.run.stream("base.loading", part.base.name)
+        folder = imported(part.base)
+        _check_base(folder, self.config, self.context.workspace.root)
+        return RealWorkshop(self.config, folder, part.base.file, part.name, part.run, self.context, threads, meter)
 
-    def _verdict(self, run: Run, energy: str = "", over: str | None = None) -> tuple[CompressResult, Outcome]:
-        measured = noted(run.events, BASE)
-        odd = measured.get("odd", (0, 0))
-        sizes = measured.get("dense", 0), measured.get("source", 0)
-        base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
-        searched, beside = rebuild(run.events).trials, rebuild(Branch(run, PORTFOLIO).events).trials
-        exports = str(run.folder.folder("exports").path)
-        return verdict(base, self.goal, searched, beside, _spent(run), energy, over, exports)
-
-    def _tidy(self, run: Run) -> None:
-        """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""
-        result, _ = self._verdict(run)
-        kept = {row.file for row in result.rows if row.front}
-        folder = run.folder.folder("exports").path
-        for each in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if each.name not in kept:
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
-
-    def _search(self, run: Run, workshop: Workshop, meter: Meter) -> None:
+    def _search(self, part: "Part", workshop: Workshop, meter: Meter) -> None:
         """The search to its end, then what is left of the portfolio."""
         config = self.config
         space = SearchSpace.of(config.searched, config.rules)
         starts = [Proposal(point(recipe, space), PORTFOLIO) for recipe in config.recipes]
-        if len(rebuild(Branch(run, PORTFOLIO).events).judged) < len(starts):
-            run.stream("base.loading", f"{workshop.dense:,} bytes in bfloat16")  # what is wrong with it is no trial's
+        if len(rebuild(part.beside.events).judged) < len(starts):
+            dense = f"{workshop.dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
+            part.run.stream("base.loading", dense)
 
         def check() -> None:
             self.context.stop.check()
             meter.check()
 
         def executor(branch: Run | Branch) -> "TrialExecutor":
+            beside = branch is part.beside
+
             def place(candidate: Candidate) -> Path:
-                prefix = f"{branch.name}-" if isinstance(branch, Branch) else ""
-                return run.folder.folder("exports").path / f"{prefix}{candidate.name}"
+                return part.exports / (f"{PORTFOLIO}-{candidate.name}" if beside else candidate.name)
 
             def known(params: Params) -> TrialResult | None:
-                if not isinstance(branch, Branch):
-                    return None
-                ended = {space.key(t.proposal.params): t.result for t in rebuild(run.events).trials}
+                ended = {space.key(t.proposal.params): t.result for t in part.searched} if beside else {}
                 return ended.get(space.key(params))
 
-            return LocalExecutor(Recipes(workshop, self.goal, meter, place, known, lambda: self._tidy(run)))
+            return LocalExecutor(Recipes(workshop, self.goal, meter, place, known, part.tidy))
 
         setup = Setup(
             words=WORDS,
@@ -173,9 +155,39 @@ class CompressExperiment:
             executor=executor,
             check=check,
         )
-        search(setup.study(run, config.seed), check)
+        search(setup.study(part.study, config.seed), check)
         beside = replace(setup, starts=starts, budget={"trials": len(starts)})
-        search(beside.study(Branch(run, PORTFOLIO), config.seed), check)
+        search(beside.study(part.beside, config.seed), check)
+
+
+class Part:
+    """One base of a run: its studies, its exports and what came of them. The only one has no name."""
+
+    def __init__(self, run: Run, base: BaseFile, name: str, goal: Goal) -> None:
+        self.run, self.base, self.name, self._goal = run, base, name, goal
+        self.study: Run | Branch = Branch(run, name) if name else run
+        self.beside = Branch(run, f"{name}/{PORTFOLIO}" if name else PORTFOLIO)
+        self.exports = run.folder.folder(f"exports/{name}" if name else "exports").path
+
+    @property
+    def searched(self) -> list[TrialState]:
+        """The trials of the search."""
+        return list(rebuild(self.study.events).trials)
+
+    def result(self) -> ModelResult:
+        """What came of it so far."""
+        measured = noted(self.run.events, BASE, self.name)
+        odd = measured.get("odd", (0, 0))
+        sizes = measured.get("dense", 0), measured.get("source", 0)
+        base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
+        return verdict(base, self._goal, self.searched, rebuild(self.beside.events).trials, str(self.exports))
+
+    def tidy(self) -> None:
+        """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""
+        kept = {row.file for row in self.result().rows if row.front}
+        for each in sorted(self.exports.iterdir()) if self.exports.is_dir() else []:
+            if each.name not in kept:
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
 
 
 def _spent(run: Run) -> dict[str, Spent]:
@@ -217,7 +229,10 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         StorageError: the disk is too full.
         MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
     """
-    base = find_base(config.base, context.workspace)
+    bases = tuple(find_base(name, context.workspace) for name in config.bases)
+    folders = [base.path.name for base in bases]
+    if alike := {name for name in folders if folders.count(name) > 1}:
+        raise UsageError(f"Two bases are called {', '.join(sorted(alike))}.", hint="Rename the folder of one of them.")
     if config.energy.zone is not None:
         key_of(context.env)
     text = config.text
@@ -225,11 +240,12 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     SearchSpace.of(config.searched, config.rules)
     searched = getattr(config.searched.root.get("quantizer"), "choices", ())
     _check_packages({*searched, *(recipe.quantizer for recipe in config.recipes)} - {"none"})
-    if base.path.is_dir():  # else it is imported first, and this is found then
-        _check_base(base.path, config, context.workspace.root)
-        counts = (text.calibration, text.held_out)
-        windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
-    return CompressExperiment(config, context, base, read_goal(config.goal))
+    for base in bases:
+        if base.path.is_dir():  # else it is imported first, and this is found then
+            _check_base(base.path, config, context.workspace.root)
+            counts = (text.calibration, text.held_out)
+            windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
+    return CompressExperiment(config, context, bases, read_goal(config.goal))
 
 
 def _check_packages(quantizers: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from agentlab.compress.goal import Goal, Measure
 from agentlab.compress.meter import Spent
 from agentlab.compress.recipe import Recipe, recipe_of
-from agentlab.compress.result import CompressResult, RecipeRow, Volume
+from agentlab.compress.result import CompressResult, ModelResult, RecipeRow, Volume
 from agentlab.runs.manifest import Metric
 from agentlab.runs.run import Outcome
 from agentlab.search.types import TrialResult
@@ -42,25 +42,15 @@ class Base:
 
 
 def verdict(
-    base: Base,
-    goal: Goal,
-    searched: Sequence[TrialState],
-    portfolio: Sequence[TrialState],
-    spent: Mapping[str, Spent],
-    energy: str,
-    over: str | None,
-    path: str,
-) -> tuple[CompressResult, Outcome]:
-    """The answer of a run.
+    base: Base, goal: Goal, searched: Sequence[TrialState], portfolio: Sequence[TrialState], path: str
+) -> ModelResult:
+    """What came of a base.
 
     Args:
         base: what was compressed.
         goal: what for.
         searched: trials of the search, in their order.
         portfolio: trials of the portfolio, in their order.
-        spent: by each stage of all of the run.
-        energy: where joules are from.
-        over: why the work ended early, if a budget did that.
         path: of the folder that exports lie in.
     """
     rows = _rows(searched, portfolio, goal)
@@ -68,23 +58,46 @@ def verdict(
     best = [row for row in done if row.front and not row.broken]
     winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
     volume, beyond = _volume(searched, portfolio)
-    result = CompressResult(
-        sentence=_sentence(winner, goal, base, done),
-        remarks=_remarks(base, rows, volume, beyond, over),
-        goal=str(goal),
+    return ModelResult(
         base=base.name,
         dense=base.dense,
         source=base.source,
+        sentence=_sentence(winner, goal, base, done),
+        remarks=_remarks(base, rows, volume, beyond),
         winner=None if winner is None else winner.id,
         loads=[] if winner is None else _loads(winner, f"{path}/{winner.file}"),
         rows=rows,
         volume=volume,
         beyond=beyond,
+    )
+
+
+def answer(
+    models: Sequence[ModelResult], goal: Goal, spent: Mapping[str, Spent], energy: str, over: str | None
+) -> tuple[CompressResult, Outcome]:
+    """The answer of a run.
+
+    Args:
+        models: what came of each base.
+        goal: what for.
+        spent: by each stage of all of the run.
+        energy: where joules and grams are from.
+        over: why the work ended early, if a budget did that.
+    """
+    several = len(models) > 1
+    result = CompressResult(
+        sentence="\n".join(f"{each.base}: {each.sentence}" if several else each.sentence for each in models),
+        remarks=[] if over is None else [f"The budget ended the work: {over}"],
+        goal=str(goal),
+        models=list(models),
         stages={stage or "between": asdict(cost) for stage, cost in spent.items()},
         **asdict(sum(spent.values(), Spent())),
         energy=energy,
     )
-    return result, Outcome(metrics=_metrics(winner, volume))
+    metrics = {
+        f"{each.base}.{name}" if several else name: metric for each in models for name, metric in _metrics(each).items()
+    }
+    return result, Outcome(metrics=metrics)
 
 
 def _loads(row: RecipeRow, path: str) -> list[str]:
@@ -192,9 +205,7 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[R
     )
 
 
-def _remarks(
-    base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str], over: str | None
-) -> list[str]:
+def _remarks(base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str]) -> list[str]:
     found = []
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
@@ -208,8 +219,6 @@ def _remarks(
             f"llama.cpp holds {base.odd[0]} of {base.odd[1]} matrices in another type than a k-quant names, for 256 "
             "does not divide their rows; the bits a weight are those of the file."
         )
-    if over is not None:
-        found.append(f"The budget ended the work: {over}")
     if volume is not None:
         found.append(
             f"Hypervolume at {volume.seconds:.0f} s of work each: search {volume.search:.4f}, portfolio alone "
@@ -222,8 +231,9 @@ def _remarks(
     return found
 
 
-def _metrics(winner: RecipeRow | None, volume: Volume | None) -> dict[str, Metric]:
-    found = {}
+def _metrics(model: ModelResult) -> dict[str, Metric]:
+    found, volume = {}, model.volume
+    winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is not None:
         found["size"] = Metric(value=float(winner.size or 0), unit="bytes", direction="lower")
         found["kl"] = Metric(value=winner.kl or 0.0, unit="nats a token", direction="lower")

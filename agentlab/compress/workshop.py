@@ -59,6 +59,7 @@ class RealWorkshop:
         config: CompressConfig,
         base: Path,
         source: Path | None,
+        name: str,
         run: Run,
         context: Context,
         threads: int,
@@ -71,7 +72,7 @@ class RealWorkshop:
             DataError: there is too little text.
             RunMismatchError: base or text are not those that the run began with.
         """
-        self._config, self._run, self._threads = config, run, threads
+        self._config, self._run, self._name, self._threads = config, run, name, threads
         self._meter, self._stop = meter, context.stop.check
         self._base = load_base(base, "fp32", "sdpa")
         check_architecture(self._base.model.config)
@@ -93,8 +94,8 @@ class RealWorkshop:
         changed = RunMismatchError(
             "The base or the text is not what it was when the run began.", hint="Put it back, or begin a new run."
         )
-        require_unchanged(noted(self._run.events, TEXTS), changed, **now)
-        self._run.emit_once(TEXTS, source=self._texts.source, **now)
+        require_unchanged(noted(self._run.events, TEXTS, self._name), changed, **now)
+        self._run.emit_once(TEXTS, self._name, source=self._texts.source, **now)
         weights = sum(each.numel() for each in self._base.model.parameters())
         files = [self._source] if self._source else sorted(self._base.path.glob("*.safetensors"))
         size = sum(each.stat().st_size for each in files)
@@ -102,12 +103,13 @@ class RealWorkshop:
         grid = all(on_a_grid(each.weight) for each in linears(self._base.model).values())
         shapes = {name: each.weight.shape for name, each in linears(self._base.model).items()}
         odd = [len(falls_back(shapes, "Q4_K_M")), len(shapes)]
-        self._run.emit_once(BASE, dense=2 * weights, weights=weights, source=size, stored=stored, grid=grid, odd=odd)
+        found = {"weights": weights, "dense": 2 * weights, "source": size, "stored": stored, "grid": grid, "odd": odd}
+        self._run.emit_once(BASE, self._name, **found)
 
     @property
     def dense(self) -> int:
         """See `Workshop`."""
-        return int(noted(self._run.events, BASE)["dense"])
+        return int(noted(self._run.events, BASE, self._name)["dense"])
 
     def make(self, recipe: Recipe, out: Path) -> Measures:
         """See `Workshop`."""
@@ -324,7 +326,7 @@ class RealWorkshop:
 
     def _measures(self, out: Path, size: int, found: Divergence, **more: Any) -> Measures:
         """Of an export, by what its runtime makes of it."""
-        bits = float(8 * size / noted(self._run.events, BASE)["weights"])
+        bits = float(8 * size / noted(self._run.events, BASE, self._name)["weights"])
         told: dict[str, Any] = {"kl": found.kl, "loss": found.loss, "top1": found.top1, "windows": found.windows}
         return Measures(file=out.name, size=size, bits=bits, **told, **more)
 

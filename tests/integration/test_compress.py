@@ -52,7 +52,7 @@ def answer(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[st
 def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = answer(capsys, "--run-name", "r")
     assert code == 0, said
-    result = said["result"]
+    (result,) = said["result"]["models"]
     rows = {row["id"]: row for row in result["rows"] if row["arm"] == "search"}
     assert [rows[f"run_000{n}"]["family"] for n in range(3)] == ["k-quant", "integer", "distilled"]
     assert {row["failed"] for row in rows.values()} == {""}
@@ -77,13 +77,13 @@ def test_masks_are_measured_but_stay_off_the_front(workspace: Path, capsys: pyte
     (workspace / "small.yaml").write_text(json.dumps(SMALL | {"portfolio": asked, "first": 2, "goal": "smallest"}))
     code, said = answer(capsys, "--run-name", "r", "--trials", "2")
     assert code == 0, said
-    plain, masked = said["result"]["rows"]
+    plain, masked = said["result"]["models"][0]["rows"]
     assert (plain["failed"], masked["failed"]) == ("", "")
     assert masked["size"] < plain["size"]
     assert (plain["front"], masked["front"]) == (True, False)
     assert "research only" in masked["research"]
     assert masked["held"].keys() == {"int4 in groups of 128"}
-    assert said["result"]["winner"] == "run_0000"
+    assert said["result"]["models"][0]["winner"] == "run_0000"
     assert "research only" in (workspace / "runs" / "r" / "report.md").read_text()
 
 
@@ -103,10 +103,31 @@ def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pyt
     again = json.loads(capsys.readouterr().out)
     passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak")
     rows, others = (
-        [{key: value for key, value in row.items() if key not in passing} for row in said["result"]["rows"]]
+        [
+            {key: value for key, value in row.items() if key not in passing}
+            for row in said["result"]["models"][0]["rows"]
+        ]
         for said in (whole, again)
     )
     assert rows == others
+
+
+def test_several_bases_share_a_budget_and_a_report(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint(workspace / "models" / "other", "qwen2", hidden_size=256, num_attention_heads=8)
+    few = {"portfolio": [{"quantizer": "rtn", "quantization_bits": 8}], "first": 1, "budget": {"trials": 1}}
+    (workspace / "small.yaml").write_text(json.dumps(SMALL | few | {"models": ["tiny", "other"]}))
+    code, said = answer(capsys, "--run-name", "r")
+    assert code == 0, said
+    one, other = said["result"]["models"]
+    assert [one["base"], other["base"]] == ["tiny", "other"]
+    assert one["rows"][0]["size"] != other["rows"][0]["size"]
+    exports = workspace / "runs" / "r" / "exports"
+    assert {each.name for each in exports.iterdir()} == {"tiny", "other"}
+    assert [each.name for each in (exports / "other").iterdir()] == [other["rows"][0]["file"]]
+    assert "exports/other/run_0000" in other["loads"][0]
+    report = (workspace / "runs" / "r" / "report.md").read_text()
+    assert report.index("## tiny") < report.index("## other")
+    assert (workspace / "runs" / "r" / "plots" / "front-1.png").is_file()
 
 
 def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Measures, Workshop
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.result import BASE
-from agentlab.compress.run import CompressExperiment, prepare
+from agentlab.compress.run import CompressExperiment, Part, prepare
 from agentlab.config.workspace import Workspace
-from agentlab.errors import GateError, MissingFileError
+from agentlab.errors import GateError, MissingFileError, UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run, RunSpec
@@ -26,9 +26,9 @@ DENSE, SOURCE = 2_000_000, 900_000
 class Formula:
     """Fewer bits are smaller, faster and worse; a cut costs most. Every recipe takes 10 seconds of a clock."""
 
-    def __init__(self, run: Run, meter: Meter) -> None:
+    def __init__(self, part: Part, meter: Meter) -> None:
         self.meter = meter
-        run.emit_once(BASE, dense=DENSE, source=SOURCE)
+        part.run.emit_once(BASE, part.name, dense=DENSE, source=SOURCE)
 
     @property
     def dense(self) -> int:
@@ -72,8 +72,8 @@ class Clock:
 class Scripted(CompressExperiment):
     """The experiment without a model."""
 
-    def _opened(self, run: Run, threads: int, meter: Meter) -> Workshop:
-        return Formula(run, meter)
+    def _opened(self, part: Part, threads: int, meter: Meter) -> Workshop:
+        return Formula(part, meter)
 
     def _meter(self, run: Run, source: Any) -> Meter:
         meter = super()._meter(run, source)
@@ -92,7 +92,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scripted(place: Path, **changes: Any) -> Scripted:
     config = CompressConfig.model_validate({"base": "small", "budget": {"trials": 10}, **changes})
     found = prepare(config, Context(Workspace(place, place), {}))
-    return Scripted(found.config, found.context, found.base, found.goal)
+    return Scripted(found.config, found.context, found.bases, found.goal)
 
 
 def new_run(place: Path, name: str = "run") -> Run:
@@ -114,20 +114,22 @@ def without_cost(data: Any) -> Any:
 def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place: Path) -> None:
     with new_run(place) as run:
         result, outcome = scripted(place).run(run)
-    searched = [row for row in result.rows if row.arm == "search"]
+    searched = [row for row in result.models[0].rows if row.arm == "search"]
     assert [row.source for row in searched[:4]] == ["portfolio"] * 4
     assert {row.source for row in searched[4:]} <= {"tpe", "lhs"}
     assert len(searched) == 10
-    assert len({row.recipe for row in result.rows}) == len(result.rows)
-    assert result.volume is not None
-    assert result.volume.seconds == 80  # eight recipes of the portfolio, ten seconds each
-    assert result.winner is not None
-    best = next(row for row in result.rows if row.id == result.winner)
+    assert len({row.recipe for row in result.models[0].rows}) == len(result.models[0].rows)
+    assert result.models[0].volume is not None
+    assert result.models[0].volume.seconds == 80  # eight recipes of the portfolio, ten seconds each
+    assert result.models[0].winner is not None
+    best = next(row for row in result.models[0].rows if row.id == result.models[0].winner)
     assert best.front
     assert (best.loss or 1) <= 0.05
-    assert best.size == min(row.size or 0 for row in result.rows if not row.broken and not row.failed)
+    assert best.size == min(row.size or 0 for row in result.models[0].rows if not row.broken and not row.failed)
     assert outcome.metrics["size"].value == best.size
-    assert {each.name for each in (run.path / "exports").iterdir()} == {row.file for row in result.rows if row.front}
+    assert {each.name for each in (run.path / "exports").iterdir()} == {
+        row.file for row in result.models[0].rows if row.front
+    }
 
 
 def test_a_kill_between_any_two_events_changes_no_trial(place: Path) -> None:
@@ -143,8 +145,8 @@ def test_a_kill_between_any_two_events_changes_no_trial(place: Path) -> None:
         with Run.resume(place / "runs" / "cut", Edge()) as cut:
             again, _ = scripted(place, **few).run(cut)
             assert told(cut.events) == told(events), lines[kept - 1]
-        assert [without_cost(row.model_dump()) for row in again.rows] == [
-            without_cost(r.model_dump()) for r in whole.rows
+        assert [without_cost(row.model_dump()) for row in again.models[0].rows] == [
+            without_cost(r.model_dump()) for r in whole.models[0].rows
         ]
         assert again.seconds >= whole.seconds - 1e-6  # what was lost is charged
         shutil.rmtree(place / "runs" / "cut")
@@ -154,10 +156,10 @@ def test_a_kill_between_any_two_events_changes_no_trial(place: Path) -> None:
 def test_a_hard_budget_ends_the_work_and_keeps_the_best(place: Path, budget: dict[str, Any]) -> None:
     with new_run(place) as run:
         result, _ = scripted(place, budget={"trials": 10, **budget}).run(run)
-    assert len([row for row in result.rows if not row.failed]) == 3
-    assert result.seconds <= 35 + 2 + 10
+    assert len([row for row in result.models[0].rows if not row.failed]) == 3
+    assert result.seconds <= 36 + 2  # an interval of checking
     assert any(remark.startswith("The budget ended the work") for remark in result.remarks)
-    assert result.winner is not None
+    assert result.models[0].winner is not None
 
 
 def test_nothing_feasible_within_the_budget_is_a_missed_gate(place: Path) -> None:
@@ -175,9 +177,35 @@ def test_more_budget_goes_on_where_it_ended(place: Path) -> None:
         result, _ = scripted(place, budget={"trials": 10}).run(run)
     with new_run(place, "whole") as whole:
         expected, _ = scripted(place, budget={"trials": 10}).run(whole)
-    assert [row.recipe for row in result.rows] == [row.recipe for row in expected.rows]
+    assert [row.recipe for row in result.models[0].rows] == [row.recipe for row in expected.models[0].rows]
 
 
 def test_what_is_not_there_is_named_before_work(place: Path) -> None:
     with pytest.raises(MissingFileError):
         scripted(place, text={"file": "absent.txt"})
+
+
+def test_several_bases_go_on_after_a_stop_as_if_there_had_been_none(place: Path) -> None:
+    shutil.copytree(place / "models" / "small", place / "models" / "twin")
+    few: dict[str, Any] = {"models": ["small", "twin"], "first": 3}
+    both = scripted(place, **few, budget={"trials": 3})
+    with new_run(place, "whole") as run:
+        expected, _ = both.run(run)
+    with new_run(place, "cut") as run, pytest.raises(GateError, match="No recipe"):
+        scripted(place, **few, budget={"trials": 3, "seconds": 1.0}).run(run)
+    with new_run(place, "short") as run:
+        stopped, _ = scripted(place, **few, budget={"trials": 3, "seconds": 95.0}).run(run)
+    assert [len(model.rows) > 0 for model in stopped.models] == [True, True]
+    assert "budget" in stopped.remarks[0]
+    with Run.resume(run.path, Edge()) as run:
+        again, _ = both.run(run)
+    assert [[row.recipe for row in model.rows] for model in again.models] == [
+        [row.recipe for row in model.rows] for model in expected.models
+    ]
+    assert [model.volume for model in again.models] == [model.volume for model in expected.models]
+
+
+def test_bases_of_one_name_are_refused(place: Path) -> None:
+    shutil.copytree(place / "models" / "small", place / "elsewhere" / "small")
+    with pytest.raises(UsageError, match="Two bases are called small"):
+        scripted(place, models=["small", str(place / "elsewhere" / "small")])
