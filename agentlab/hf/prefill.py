@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
+from torch.nn.utils.rnn import pad_sequence  # noqa: TID253 - as above
 from transformers import DynamicCache  # noqa: TID253 - as above
 from transformers.cache_utils import get_layer_types_and_kwargs  # noqa: TID253 - as above
 
@@ -24,11 +25,11 @@ _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for ev
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What was read of some texts.
+    """What was read of some texts, padded on the left.
 
     Attributes:
         cache: keys and values, of shape (rows, heads, columns, size) in each layer.
-        seen: bool of shape (rows, columns), by each row; the others are padding on its left, or other rows' own.
+        seen: bool of shape (rows, columns); the others are padding.
     """
 
     cache: Any
@@ -179,13 +180,13 @@ def _unpadded(
     batch = {"input_ids": tokens, "position_ids": positions, "past_key_values": cache, "use_cache": True}
     with attending(model, of_texts(lengths)):
         logits = logits_at(model, model.get_output_embeddings(), last, batch)
-    owners = torch.arange(len(texts)).repeat_interleave(torch.tensor(lengths))
-    owners[len(owners) - more :] = -1
+    lengths[-1] -= more
     layers: Sequence[Any] = cache.layers
-    for each in layers:  # every row has all columns, and has seen its own: nothing is copied
-        sides = [side.transpose(0, 2).expand(len(texts), -1, -1, -1) for side in (each.keys, each.values)]
-        each.keys, each.values = sides
-    return logits, Past(cache, owners == torch.arange(len(texts))[:, None])
+    for each in layers:
+        split = (side[: sum(lengths), :, 0].split(lengths) for side in (each.keys, each.values))
+        sides = [pad_sequence(list(some), batch_first=True, padding_side="left") for some in split]
+        each.keys, each.values = (side.transpose(1, 2) for side in sides)
+    return logits, Past(cache, torch.arange(max(lengths)) >= max(lengths) - torch.tensor(lengths)[:, None])
 
 
 def at_once(model: Any) -> int:
