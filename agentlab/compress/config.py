@@ -79,7 +79,7 @@ class EnergyConfig(StrictModel):
 
     watts: float = Field(20.0, gt=0, le=10_000, description="Of a busy core, for the estimate.")
     intensity: Annotated[Annotated[float, Field(gt=0, le=5_000)] | str, AfterValidator(_country)] = Field(
-        400.0, description="Grams of CO2 a kilowatt-hour: a number, or a country, as Germany or DEU."
+        400.0, description="Grams of CO2 a kilowatt-hour: a number, or a country, as Germany, DEU or DE."
     )
     zone: EnvText | None = Field(
         None, description=f"Ask Electricity Maps for its zone, as DE; the key is in {KEY}. Null asks nobody."

@@ -25,7 +25,7 @@ class Intensity:
 
 
 def known(value: float | str) -> Intensity:
-    """A number as it is, or the mean of a country, by its name or its three letters (ISO 3166).
+    """A number as it is, or the mean of a country, by its name or its two or three letters (ISO 3166).
 
     Raises:
         UnknownNameError: there is no such country.
@@ -34,7 +34,7 @@ def known(value: float | str) -> Intensity:
         return Intensity(float(value), "fixed")
     with _COUNTRIES.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    names = {name.casefold(): row for row in rows for name in (row["code"], row["country"])}
+    names = {name.casefold(): row for row in rows for name in (row["code"], row["short"], row["country"])}
     row = names.get(value.strip().casefold())
     if row is None:
         raise UnknownNameError("country", value, [row["country"] for row in rows])
