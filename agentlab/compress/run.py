@@ -116,6 +116,7 @@ class CompressExperiment:
         from agentlab.compress.workshop import RealWorkshop
 
         part.run.stream("base.loading", part.base.name)
+        meter.stage("open")
         folder = imported(part.base)
         _check_base(folder, self.config, self.context.workspace.root)
         return RealWorkshop(self.config, folder, part.base.file, part.name, part.run, self.context, threads, meter)

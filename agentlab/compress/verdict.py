@@ -90,7 +90,7 @@ def answer(
         remarks=[] if over is None else [f"The budget ended the work: {over}"],
         goal=str(goal),
         models=list(models),
-        stages={stage or "between": asdict(cost) for stage, cost in spent.items()},
+        stages={stage or "begin": asdict(cost) for stage, cost in spent.items()},
         **asdict(sum(spent.values(), Spent())),
         energy=energy,
     )

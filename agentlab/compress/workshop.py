@@ -75,6 +75,7 @@ class RealWorkshop:
         self._config, self._run, self._name, self._threads = config, run, name, threads
         self._meter, self._stop = meter, context.stop.check
         self._base = load_base(base, "fp32", "sdpa")
+        self._check()
         check_architecture(self._base.model.config)
         file = config.text.file
         parts = pieces(None if file is None else context.workspace.resolve(file))
