@@ -50,7 +50,7 @@ test-crewai: ## The adapter for CrewAI, in an environment of its own
 test-langchain: setup ## LangChain's own suite against ours, in an environment of its own
 	bash .ci/test-langchain
 
-test-lm-eval: setup ## `debate eval` with lm-evaluation-harness, in an environment of its own
+test-lm-eval: setup ## `debate eval` and `compress eval` with lm-evaluation-harness, in an environment of its own
 	bash .ci/test-lm-eval
 
 check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs

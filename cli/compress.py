@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, from_here, screen_of, with_contract
+from agentlab.errors import UsageError
+
+from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
 
@@ -34,6 +36,15 @@ _EXAMPLES = """Examples:
   # go on after a Ctrl-C
 
   agentlab compress --resume last
+"""
+
+_EVAL = """Examples:
+
+  agentlab compress eval last --tasks mixed --include-path configs/debate/tasks
+
+  # public tasks, whose data sets are fetched once
+
+  agentlab compress eval last --tasks arc_easy,hellaswag,mmlu --limit 100
 """
 
 
@@ -68,8 +79,6 @@ def run(
     recipes runs beside it. The report has the front of size, divergence and speed, and the command that loads the
     winner.
     """
-    from agentlab.errors import UsageError
-
     from .launch import launch
 
     screen = screen_of(ctx)
@@ -83,3 +92,58 @@ def run(
         "budget.carbon": ("--carbon-budget", carbon_budget),
     }
     launch("compress", contract, contract.overrides(**flags), screen)
+
+
+@app.command("eval", epilog=_EVAL)
+@with_output
+def evaluate(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    tasks: Annotated[str, typer.Option(metavar="A,B", help="Tasks, groups or tags of lm-evaluation-harness.")],
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    include_path: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder with tasks of your own, as YAML.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first items of each task only.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME_eval.json is written.")] = Path("out"),
+    runs_dir: RunsDir = None,
+) -> None:
+    """Score the base of a run and the exports on its front on tasks of lm-evaluation-harness.
+
+    The numbers of each export are computed in float32, those of a GGUF file as well. Differences to the base are
+    paired, item by item. Needs the extra eval.
+    """
+    from tempfile import TemporaryDirectory
+
+    from agentlab.compress.packed import unpack
+    from agentlab.compress.result import CompressResult
+    from agentlab.integrations import evaluation, lm_eval
+    from agentlab.models.base_model import find_base, imported
+    from agentlab.models.importer import import_gguf
+    from agentlab.runs.store import read_result
+
+    from .launch import run_of, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    record = run_of("compress", runs_folder(context, runs_dir), run)
+    models = read_result(record, CompressResult).models
+    model = next((each for each in models if base in (None, each.base)), None)
+    if model is None or (base is None and len(models) > 1):
+        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {each.base}' for each in models)}.")
+    exports = {row.id: record.path / model.exports / str(row.file) for row in model.rows if row.front}
+    with screen.progress() as bar, TemporaryDirectory(dir=context.workspace.root) as scratch:
+        bar.update("loading tasks and data sets")
+        loaded, found = lm_eval.Tasks([name for name in tasks.split(",") if name], include_path or ()), {}
+        folders = {evaluation.BASE: imported(find_base(model.base, context.workspace)), **exports}
+        for place, (name, folder) in enumerate(folders.items()):
+            bar.update(name, done=place, total=len(folders))
+            plain = Path(scratch) / name.replace("/", "-")
+            if folder.suffix == ".gguf":
+                folder = import_gguf(folder, plain, "float32")
+            elif name != evaluation.BASE:
+                unpack(folder, plain, lambda: None)
+                folder = plain
+            found[name] = lm_eval.in_process(loaded, folder, {}, limit, lambda _: None)[evaluation.BASE]
+    files = evaluation.write(out, model.base, found)
+    screen.answer("compress eval", evaluation.Evaluation.of(model.base, "lm-eval", found, files))

@@ -103,6 +103,20 @@ def plain_weights(model: Any) -> Any:
     return model.eval()
 
 
+@torch.inference_mode()
+def unpack(folder: Path, out: Path, check: Check) -> None:
+    """Write a quantized checkpoint as the plain one that it stands for, in float32; see `write_dense`."""
+    make: Any = transformers.AutoModelForCausalLM
+    with quietly():
+        packed = plain_weights(make.from_pretrained(folder, dtype=torch.float32, local_files_only=True)).eval()
+        packed(torch.tensor([[1]]))  # compressed-tensors has weights once they were used
+        known = packed.state_dict()
+        packed.config.__dict__.pop("quantization_config", None)
+        plain = make.from_config(packed.config, dtype=torch.float32)
+    plain.load_state_dict({name: known[name] for name in plain.state_dict()})
+    write_dense(plain, folder, out, "float32", check)
+
+
 def quantization_config(codes: Mapping[str, Codes]) -> dict[str, Any]:
     """What config.json says of codes: a group of modules for each grid, what is not named is dense."""
     grids: dict[Grid, list[str]] = {}

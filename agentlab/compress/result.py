@@ -74,9 +74,13 @@ class Volume(Plain):
 
 
 class ModelResult(Plain):
-    """What came of a base. `volume` compares the search with the portfolio at equal cost; None is not comparable."""
+    """What came of a base. `exports` is a folder of the run, which its rows' files lie in.
+
+    `volume` compares the search with the portfolio at equal cost; None is not comparable.
+    """
 
     base: str
+    exports: str
     dense: int
     source: int
     sentence: str

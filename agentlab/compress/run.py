@@ -168,7 +168,8 @@ class Part:
         self.run, self.base, self.name, self._goal = run, base, name, goal
         self.study: Run | Branch = Branch(run, name) if name else run
         self.beside = Branch(run, f"{name}/{PORTFOLIO}" if name else PORTFOLIO)
-        self.exports = run.folder.folder(f"exports/{name}" if name else "exports").path
+        self._place = f"exports/{name}" if name else "exports"
+        self.exports = run.folder.folder(self._place).path
 
     @property
     def searched(self) -> list[TrialState]:
@@ -181,7 +182,7 @@ class Part:
         odd = measured.get("odd", (0, 0))
         sizes = measured.get("dense", 0), measured.get("source", 0)
         base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
-        return verdict(base, self._goal, self.searched, rebuild(self.beside.events).trials, str(self.exports))
+        return verdict(base, self._goal, self.searched, rebuild(self.beside.events).trials, self.run.path, self._place)
 
     def tidy(self) -> None:
         """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from agentlab.compress.goal import Goal, Measure
 from agentlab.compress.meter import Spent
@@ -42,7 +43,7 @@ class Base:
 
 
 def verdict(
-    base: Base, goal: Goal, searched: Sequence[TrialState], portfolio: Sequence[TrialState], path: str
+    base: Base, goal: Goal, searched: Sequence[TrialState], portfolio: Sequence[TrialState], run: Path, exports: str
 ) -> ModelResult:
     """What came of a base.
 
@@ -51,7 +52,8 @@ def verdict(
         goal: what for.
         searched: trials of the search, in their order.
         portfolio: trials of the portfolio, in their order.
-        path: of the folder that exports lie in.
+        run: the run's folder.
+        exports: the folder in it that exports lie in.
     """
     rows = _rows(searched, portfolio, goal)
     done = [row for row in rows if not row.failed]
@@ -60,12 +62,13 @@ def verdict(
     volume, beyond = _volume(searched, portfolio)
     return ModelResult(
         base=base.name,
+        exports=exports,
         dense=base.dense,
         source=base.source,
         sentence=_sentence(winner, goal, base, done),
         remarks=_remarks(base, rows, volume, beyond),
         winner=None if winner is None else winner.id,
-        loads=[] if winner is None else _loads(winner, f"{path}/{winner.file}"),
+        loads=[] if winner is None else _loads(winner, f"{run / exports}/{winner.file}"),
         rows=rows,
         volume=volume,
         beyond=beyond,
