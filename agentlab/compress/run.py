@@ -82,7 +82,8 @@ class CompressExperiment:
             meter.flush()
         for part in parts:
             part.tidy()
-        shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)  # made again where they are needed
+        if over is None:  # else more budget may go on with them
+            shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
         result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over)
         write_compress_report(run, result)
