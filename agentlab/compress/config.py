@@ -90,7 +90,7 @@ class EnergyConfig(StrictModel):
 
 
 class BudgetConfig(StrictModel):
-    """The first limit that is reached ends the work; nothing is begun that is expected to pass one."""
+    """The first limit that is reached ends the work; no stage begins that would pass one by what it cost last."""
 
     trials: int = budget_field(12, ge=1, le=10_000, description="Recipes of the search.")
     seconds: float | None = budget_field(None, gt=0, description="Seconds of work; null is no bound.")

@@ -1,7 +1,7 @@
 """Seconds, joules and grams of CO2 of a run, and a budget that is passed by one interval of checking at most."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class Meter:
         joules: Joules,
         intensity: float,
         limits: Mapping[str, float],
-        before: Spent,
+        before: Iterable[tuple[str, Spent]],
         record: Callable[[str, Spent], object],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,24 +53,28 @@ class Meter:
             joules: what has been used so far, from any beginning.
             intensity: grams of CO2 a kWh.
             limits: of `seconds`, `joules`, `grams`: the first that is reached ends the work.
-            before: what an earlier part of the run has spent.
+            before: what an earlier part of the run has recorded.
             record: hears (stage, what it has cost since the last record).
             clock: seconds.
         """
         self._joules, self._intensity, self._limits = joules, intensity, limits
         self._record, self._clock = record, clock
-        self.total, self._stage = before, ""
+        self.total, self._stage = Spent(), ""
+        self._last, self._lately, self._usual = "", Spent(), dict[str, Spent]()
         self._seconds, self._energy = clock(), joules()
+        for stage, spent in before:
+            self._add(stage, spent)
 
-    def stage(self, name: str, expected: Spent = Spent()) -> None:
+    def stage(self, name: str) -> None:
         """A stage begins; what was spent until now belongs to the one before.
 
         Raises:
-            OverBudgetError: it is expected to cost more than is left.
+            OverBudgetError: the budget is spent, or would be if it cost as much as the last time.
         """
         self.flush()
         self._stage = name
-        self._bound(self.total + expected, f"{name} is expected to pass" if expected != Spent() else f"{name} passes")
+        self._bound(self.total, f"{name} cannot begin within")
+        self._bound(self.total + self._usual.get(name, Spent()), f"{name} is expected to pass")
 
     def check(self) -> None:
         """Call it within loops.
@@ -87,9 +91,17 @@ class Meter:
         spent = self._since()
         self._seconds += spent.seconds
         self._energy += spent.joules
-        self.total = self.total + spent
         if spent.seconds > 0 or spent.joules > 0:
+            self._add(self._stage, spent)
             self._record(self._stage, spent)
+
+    def _add(self, stage: str, spent: Spent) -> None:
+        """One record: records of a stage that follow each other are one going of it."""
+        self.total = self.total + spent
+        if stage != self._last:
+            self._usual[self._last] = self._lately
+            self._last, self._lately = stage, Spent()
+        self._lately = self._lately + spent
 
     def _since(self) -> Spent:
         joules = max(0.0, self._joules() - self._energy)

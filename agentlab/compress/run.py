@@ -95,7 +95,7 @@ class CompressExperiment:
         def record(stage: str, spent: Spent) -> None:
             run.emit(SPENT, stage, **asdict(spent))
 
-        before = sum(_spent(run).values(), Spent())
+        before = [(event.id, Spent(**event.data)) for event in run.events if event.type == SPENT]
         return Meter(source.joules, self._intensity(run).grams, self.config.budget.limits, before, record)
 
     def _intensity(self, run: Run) -> Intensity:

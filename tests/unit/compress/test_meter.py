@@ -16,7 +16,7 @@ class Clock:
         return 10 * self.now
 
 
-def metered(limits: dict[str, float], before: Spent = Spent()) -> tuple[Clock, Meter, list[tuple[str, Spent]]]:  # noqa: B008 - frozen
+def metered(limits: dict[str, float], *before: tuple[str, Spent]) -> tuple[Clock, Meter, list[tuple[str, Spent]]]:
     clock, told = Clock(), list[tuple[str, Spent]]()
     meter = Meter(clock.joules, 360.0, limits, before, lambda *said: told.append(said), lambda: clock.now)
     return clock, meter, told
@@ -53,15 +53,27 @@ def test_what_was_spent_is_recorded_within_an_interval(steps: list[float]) -> No
     assert clock.now - sum(s.seconds for _, s in told) <= INTERVAL + 1e-6
 
 
-def test_what_would_pass_the_budget_is_not_begun() -> None:
-    _, meter, _ = metered({"seconds": 10}, before=Spent(seconds=8))
-    meter.stage("small", Spent(seconds=1))
+def test_what_would_pass_the_budget_if_it_cost_as_much_as_the_last_time_is_not_begun() -> None:
+    clock, meter, told = metered({"seconds": 10})
+    for name, seconds in {"small": 1.0, "large": 3.0, "other": 2.5}.items():
+        meter.stage(name)
+        clock.now += seconds
+    meter.stage("small")
+    clock.now += 1.5
     with pytest.raises(OverBudgetError, match="large is expected to pass the budget of 10 seconds; 8 are spent"):
-        meter.stage("large", Spent(seconds=3))
+        meter.stage("large")
+    _, again, _ = metered({"seconds": 10}, *told)  # after a kill it knows as much
+    again.stage("small")
+    with pytest.raises(OverBudgetError, match="large is expected to pass"):
+        again.stage("large")
+    _, poor, _ = metered({"seconds": 8}, *told)
+    poor.stage("new")
+    with pytest.raises(OverBudgetError, match="new cannot begin within the budget"):
+        metered({"seconds": 7}, *told)[1].stage("new")
 
 
 def test_each_stage_pays_for_itself_and_an_earlier_session_counts() -> None:
-    clock, meter, told = metered({"joules": 1000}, before=Spent(joules=100))
+    clock, meter, told = metered({"joules": 1000}, ("", Spent(joules=100)))
     for name, seconds in {"calibrate": 3.0, "quantize": 5.0}.items():
         meter.stage(name)
         clock.now += seconds
