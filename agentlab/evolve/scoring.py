@@ -55,7 +55,7 @@ class Population:
         texts = [[self._ids(choice) for choice in q.choices] for q in questions]
         shared = common(prompts) if self._keeps and len(prompts) > 1 else 0
         pasts: list[Past | None] = [None] * len(children)
-        if shared >= SHARED:
+        if shared * (len(prompts) - 1) >= SHARED:
             _, past = read(self._model, self._adapters, places, [prompts[0][:shared]] * len(places), multiple=1)
             pasts = [past.row(row) for row in range(len(places))]
         asked = [
