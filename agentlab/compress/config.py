@@ -113,7 +113,10 @@ class CompressConfig(StrictModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of trainings.")
     base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
     models: tuple[EnvText, ...] | None = Field(
-        None, min_length=1, max_length=16, description="Several bases, in turn, under one budget; null: `base` alone."
+        None,
+        min_length=1,
+        max_length=16,
+        description="Several bases, side by side, under one budget; null: `base` alone.",
     )
     text: TextConfig = Field(TextConfig(), description="What it is calibrated and measured on.")
     goal: Annotated[str, AfterValidator(_goal)] = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from agentlab import machine
 from agentlab.errors import BudgetExceededError
 
 _RAPL = Path("/sys/class/powercap")
@@ -35,7 +36,8 @@ class Meter:
     """Adds up what a run costs. Not for several threads.
 
     `joules` is a counter that never falls; `clock` is in seconds. What was spent goes to `record` at least every
-    `INTERVAL` seconds of work, so that a run that is killed has paid for what it did.
+    `INTERVAL` seconds of work, so that a run that is killed has paid for what it did. `others` is what the limits
+    are for besides: what other processes of the run have spent, as far as it is known.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Meter:
         """
         self._joules, self._intensity, self._limits = joules, intensity, limits
         self._record, self._clock = record, clock
-        self.total, self._stage = Spent(), ""
+        self.total, self.others, self._stage = Spent(), Spent(), ""
         self._last, self._lately, self._usual = "", Spent(), dict[str, Spent]()
         self._seconds, self._energy = clock(), joules()
         for stage, spent in before:
@@ -73,8 +75,8 @@ class Meter:
         """
         self.flush()
         self._stage = name
-        self._bound(self.total, f"{name} cannot begin within")
-        self._bound(self.total + self._usual.get(name, Spent()), f"{name} is expected to pass")
+        self._bound(Spent(), f"{name} cannot begin within")
+        self._bound(self._usual.get(name, Spent()), f"{name} is expected to pass")
 
     def check(self) -> None:
         """Call it within loops.
@@ -84,7 +86,7 @@ class Meter:
         """
         if self._clock() - self._seconds >= INTERVAL:
             self.flush()
-        self._bound(self.total + self._since(), f"{self._stage} has passed")
+        self._bound(self._since(), f"{self._stage} has passed")
 
     def flush(self) -> None:
         """Record what was spent since the last record."""
@@ -107,11 +109,12 @@ class Meter:
         joules = max(0.0, self._joules() - self._energy)
         return Spent(max(0.0, self._clock() - self._seconds), joules, joules / _KWH * self._intensity)
 
-    def _bound(self, spent: Spent, what: str) -> None:
+    def _bound(self, more: Spent, what: str) -> None:
+        spent = self.total + self.others
         for unit, limit in self._limits.items():
-            if getattr(spent, unit) > limit:
+            if getattr(spent + more, unit) > limit:
                 raise OverBudgetError(
-                    f"{what} the budget of {limit:g} {unit}; {getattr(self.total, unit):.3g} are spent.",
+                    f"{what} the budget of {limit:g} {unit}; {getattr(spent, unit):.3g} are spent.",
                     hint="Raise it to go on: --set budget.*, with --resume.",
                 )
 
@@ -126,14 +129,38 @@ class Source:
 
 
 def best_source(watts: float) -> Source:
-    """The processor's own counter if it may be read; else CPU-seconds of this process and its children times `watts`.
+    """Counters of processor and GPU where they may be read; else CPU-seconds of this process and its children.
 
-    Virtual machines have no counter. A processor's counter sees what others do there, too.
+    Virtual machines have no counter of the processor. Counters see what others do there, too.
+
+    Args:
+        watts: of a busy core, for the estimate.
     """
     domains = [file for file in sorted(_RAPL.glob("intel-rapl:?/energy_uj")) if _readable(file)]
-    if domains:
-        return Source(_Counter(domains), "RAPL", measured=True)
-    return Source(lambda: watts * cpu_seconds(), f"CPU seconds at {watts:g} W", measured=False)
+    rapl = _Counter(domains) if domains else None
+    processor: Joules = rapl or (lambda: watts * cpu_seconds())
+    label = "RAPL" if rapl else f"CPU seconds at {watts:g} W"
+    if machine.device() != "cuda":
+        return Source(processor, label, measured=rapl is not None)
+    gpu = _gpu_joules()
+    if gpu is None:
+        return Source(processor, f"{label}, without the GPU (its counter needs nvidia-ml-py)", measured=False)
+    return Source(lambda: processor() + gpu(), f"{label}, NVML", measured=rapl is not None)
+
+
+def _gpu_joules() -> Joules | None:
+    """The counter of the first GPU (Volta and later), which has run since its driver was loaded."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except ImportError:
+        return None
+    except pynvml.NVMLError:  # an older GPU, or a driver that does not let us
+        return None
+    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3
 
 
 def _readable(file: Path) -> bool:

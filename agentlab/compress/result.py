@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import WORDS as MEASURES
 from agentlab.compress.goal import Goal
+from agentlab.compress.meter import Spent
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.document import Block, Document, Heading, Plain, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
@@ -25,6 +26,12 @@ WORDS = Words(
     goal="Make a language model smaller and faster with little loss.",
     shown=("size", "kl", "loss"),
 )
+
+
+def charges(events: Iterable[Event]) -> list[tuple[str, str, Spent]]:
+    """What was spent, piece by piece: on which base, empty for the only one, in which stage, and what."""
+    found = [(event.id, dict(event.data)) for event in events if event.type == SPENT]
+    return [(data.pop("base", ""), stage, Spent(**data)) for stage, data in found]
 
 
 class RecipeRow(Plain):

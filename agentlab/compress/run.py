@@ -2,46 +2,42 @@
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.intensity import Intensity, asked, key_of, known
-from agentlab.compress.meter import Meter, OverBudgetError, Source, Spent, best_source
-from agentlab.compress.objective import Measures, Recipes, Workshop
-from agentlab.compress.recipe import ON_A_GRID, Recipe
+from agentlab.compress.meter import Meter, Source, Spent, best_source
+from agentlab.compress.objective import Workshop
+from agentlab.compress.part import Late, Part, opened
+from agentlab.compress.processes import search_side_by_side
+from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
-from agentlab.compress.result import BASE, SPENT, WORDS, CompressPlan, CompressResult, ModelResult, plan_of
+from agentlab.compress.result import SPENT, CompressPlan, CompressResult, charges, plan_of
 from agentlab.compress.texts import SHIPPED, pieces, windows
-from agentlab.compress.verdict import Base, answer, verdict
-from agentlab.errors import GateError, MissingExtraError, ModelFileError, StorageError, UsageError
+from agentlab.compress.verdict import answer
+from agentlab.errors import (
+    BudgetExceededError,
+    GateError,
+    MissingExtraError,
+    ModelFileError,
+    StorageError,
+    UsageError,
+)
 from agentlab.models.base_model import BaseFile, find_base, imported
-from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
 from agentlab.runs.events import noted
 from agentlab.runs.run import Outcome, Run
-from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
-from agentlab.search.types import Params, Proposal, TrialResult
-from agentlab.study.evaluator import Fronts
-from agentlab.study.executor import LocalExecutor
-from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, TrialState, rebuild
-from agentlab.study.steps import search
 from agentlab.train.base import load_tokenizer, outline
-
-if TYPE_CHECKING:
-    from agentlab.study.executor import TrialExecutor
 
 THREADS, INTENSITY = "threads.chosen", "intensity.chosen"
 _PACKAGES = {"kquant": "llama_cpp", "bitsandbytes": "bitsandbytes"} | dict.fromkeys(ON_A_GRID, "compressed_tensors")
 _EXPORTS = 4  # that lie on the disk at a time, about: those on the front
-PORTFOLIO = "portfolio"  # the branch in which what the search left out of it is carried out
 
 
 @dataclass(frozen=True)
@@ -65,21 +61,18 @@ class CompressExperiment:
             RunMismatchError: base or texts are not those that the run began with.
             GateError: no recipe of any base reaches the goal; all is reported.
         """
-        parts = [Part(run, base, base.path.name if len(self.bases) > 1 else "", self.goal) for base in self.bases]
+        several = len(self.bases) > 1
+        parts = [Part(run, base, base.path.name if several else "", self.config) for base in self.bases]
         done, total = sum(len(part.searched) for part in parts), self.config.budget.trials * len(parts)
         run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
         source, over = best_source(self.config.energy.watts), None
-        meter = self._meter(run, source)
-        threads = machine.threads(self.config.threads or noted(run.events, THREADS).get("count"))
-        run.emit_once(THREADS, count=threads)
         try:
-            with machine.torch_threads(threads):
-                for part in parts:
-                    self._search(part, Late(partial(self._opened, part, threads, meter)), meter)
-        except OverBudgetError as error:
+            if several:
+                self._side_by_side(parts, source)
+            else:
+                self._here(parts[0], source)
+        except BudgetExceededError as error:
             over = error.message
-        finally:
-            meter.flush()
         for part in parts:
             part.tidy()
         if over is None:  # else more budget may go on with them
@@ -95,7 +88,7 @@ class CompressExperiment:
         def record(stage: str, spent: Spent) -> None:
             run.emit(SPENT, stage, **asdict(spent))
 
-        before = [(event.id, Spent(**event.data)) for event in run.events if event.type == SPENT]
+        before = [(stage, spent) for _, stage, spent in charges(run.events)]
         return Meter(source.joules, self._intensity(run).grams, self.config.budget.limits, before, record)
 
     def _intensity(self, run: Run) -> Intensity:
@@ -113,113 +106,44 @@ class CompressExperiment:
         intensity, kind = self._intensity(run), "measured" if source.measured else "estimated"
         return f"{kind}: {source.label}; {intensity.grams:g} g a kWh, {intensity.source}"
 
-    def _opened(self, part: "Part", threads: int, meter: Meter) -> Workshop:
-        from agentlab.compress.workshop import RealWorkshop
+    def _here(self, part: Part, source: Source) -> None:
+        """The search of the only base, in this process."""
+        threads = machine.threads(self.config.threads or noted(part.run.events, THREADS).get("count"))
+        part.run.emit_once(THREADS, count=threads)
+        meter = self._meter(part.run, source)
+        try:
+            with machine.torch_threads(threads):
+                part.search(Late(partial(self._opened, part, threads, meter)), meter, self.context.stop.check)
+        finally:
+            meter.flush()
 
-        part.run.stream("base.loading", part.base.name)
+    def _opened(self, part: Part, threads: int, meter: Meter) -> Workshop:
         meter.stage("open")
-        folder = imported(part.base)
-        _check_base(folder, self.config, self.context.workspace.root)
-        return RealWorkshop(self.config, folder, part.base.file, part.name, part.run, self.context, threads, meter)
+        _room_for(imported(part.base), self.config, self.context.workspace.root)
+        return opened(part, self.config, self.context, threads, meter)
 
-    def _search(self, part: "Part", workshop: Workshop, meter: Meter) -> None:
-        """The search to its end, then what is left of the portfolio."""
-        config = self.config
-        space = SearchSpace.of(config.searched, config.rules)
-        starts = [Proposal(point(recipe, space), PORTFOLIO) for recipe in config.recipes]
-        if len(rebuild(part.beside.events).judged) < len(starts):
-            dense = f"{workshop.dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
-            part.run.stream("base.loading", dense)
-
-        def check() -> None:
-            self.context.stop.check()
-            meter.check()
-
-        def executor(branch: Run | Branch) -> "TrialExecutor":
-            beside = branch is part.beside
-
-            def place(candidate: Candidate) -> Path:
-                return part.exports / (f"{PORTFOLIO}-{candidate.name}" if beside else candidate.name)
-
-            def known(params: Params) -> TrialResult | None:
-                ended = {space.key(t.proposal.params): t.result for t in part.searched} if beside else {}
-                return ended.get(space.key(params))
-
-            return LocalExecutor(Recipes(workshop, self.goal, meter, place, known, part.tidy))
-
-        setup = Setup(
-            words=WORDS,
-            rules=Rules(space),
-            starts=starts[: config.first],
-            base=config.sampler,
-            budget={"trials": config.budget.trials},
-            evaluator=lambda *_: Fronts(WORDS),
-            executor=executor,
-            check=check,
-        )
-        search(setup.study(part.study, config.seed), check)
-        beside = replace(setup, starts=starts, budget={"trials": len(starts)})
-        search(beside.study(part.beside, config.seed), check)
-
-
-class Part:
-    """One base of a run: its studies, its exports and what came of them. The only one has no name."""
-
-    def __init__(self, run: Run, base: BaseFile, name: str, goal: Goal) -> None:
-        self.run, self.base, self.name, self._goal = run, base, name, goal
-        self.study: Run | Branch = Branch(run, name) if name else run
-        self.beside = Branch(run, f"{name}/{PORTFOLIO}" if name else PORTFOLIO)
-        self._place = f"exports/{name}" if name else "exports"
-        self.exports = run.folder.folder(self._place).path
-
-    @property
-    def searched(self) -> list[TrialState]:
-        """The trials of the search."""
-        return list(rebuild(self.study.events).trials)
-
-    def result(self) -> ModelResult:
-        """What came of it so far."""
-        measured = noted(self.run.events, BASE, self.name)
-        odd = measured.get("odd", (0, 0))
-        sizes = measured.get("dense", 0), measured.get("source", 0)
-        base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
-        return verdict(base, self._goal, self.searched, rebuild(self.beside.events).trials, self.run.path, self._place)
-
-    def tidy(self) -> None:
-        """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""
-        kept = {row.file for row in self.result().rows if row.front}
-        for each in sorted(self.exports.iterdir()) if self.exports.is_dir() else []:
-            if each.name not in kept:
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+    def _side_by_side(self, parts: list[Part], source: Source) -> None:
+        """In processes, as many as cores and memory take; one where a counter of joules, or a GPU, serves them all."""
+        run, root, meter = parts[0].run, self.context.workspace.root, self._meter(parts[0].run, source)
+        meter.stage("open")
+        needed = max(_room_for(imported(part.base), self.config, root) for part in parts)
+        meter.flush()
+        alone = source.measured or machine.device() == "cuda"
+        cores = machine.threads(self.config.threads)
+        together = 1 if alone else max(1, min(len(parts), cores, machine.memory().available // needed))
+        run.emit_once(THREADS, count=cores // together)
+        threads = noted(run.events, THREADS)["count"]  # of each, as when the run began: last bits depend on it
+        together = min(together, max(1, cores // threads))
+        grams = self._intensity(run).grams
+        search_side_by_side(parts, self.config, self.context, grams, together=together, threads=threads)
 
 
 def _spent(run: Run) -> dict[str, Spent]:
     """What each stage has cost so far."""
     found: dict[str, Spent] = {}
-    for event in run.events:
-        if event.type == SPENT:
-            found[event.id] = found.get(event.id, Spent()) + Spent(**event.data)
+    for _, stage, spent in charges(run.events):
+        found[stage] = found.get(stage, Spent()) + spent
     return found
-
-
-class Late:
-    """A workshop that opens when it is first needed: a run that only lacks its report loads no model."""
-
-    def __init__(self, come: Callable[[], Workshop]) -> None:
-        self._come = come
-
-    @cached_property
-    def _there(self) -> Workshop:
-        return self._come()
-
-    @property
-    def dense(self) -> int:
-        """See `Workshop`."""
-        return self._there.dense
-
-    def make(self, recipe: Recipe, out: Path) -> Measures:
-        """See `Workshop`."""
-        return self._there.make(recipe, out)
 
 
 def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
@@ -245,7 +169,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     _check_packages({*searched, *(recipe.quantizer for recipe in config.recipes)} - {"none"})
     for base in bases:
         if base.path.is_dir():  # else it is imported first, and this is found then
-            _check_base(base.path, config, context.workspace.root)
+            _room_for(base.path, config, context.workspace.root)
             counts = (text.calibration, text.held_out)
             windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     return CompressExperiment(config, context, bases, read_goal(config.goal))
@@ -261,22 +185,22 @@ def _check_packages(quantizers: Iterable[str]) -> None:
             )
 
 
-def _check_base(folder: Path, config: CompressConfig, root: Path) -> None:
-    """See that a checkpoint can be compressed here: its architecture, and room in memory and on the disk."""
+def _room_for(folder: Path, config: CompressConfig, root: Path) -> int:
+    """See that a checkpoint can be compressed here: its architecture, and room on the disk and in memory, in bytes."""
     from agentlab.compress.anatomy import check_architecture
     from agentlab.compress.calibration import memory_needed, statistics_bytes
 
     model = outline(folder)
     check_architecture(model.config)
-    text, weights = config.text, sum(each.numel() for each in model.parameters())
+    text, weights = config.text, sum(int(each.numel()) for each in model.parameters())
     logits = 4 * text.length * int(model.config.vocab_size)
     statistics = memory_needed(model.config, text.calibration, text.length)
     recovery = 3 * config.recovery.batch * logits if any(recipe.recovery != "none" for recipe in config.recipes) else 0
-    needed = 2 * 4 * weights + max(statistics, recovery, text.held_out * logits)
+    memory = 2 * 4 * weights + max(statistics, recovery, text.held_out * logits)
     there = machine.memory().available
-    if needed > there:
+    if memory > there:
         raise ModelFileError(
-            f"{folder.name} takes {needed / 2**30:.1f} GiB of memory to compress; there are {there / 2**30:.1f} GiB.",
+            f"{folder.name} takes {memory / 2**30:.1f} GiB of memory to compress; there are {there / 2**30:.1f} GiB.",
             hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
         )
     cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.shaped})
@@ -288,3 +212,4 @@ def _check_base(folder: Path, config: CompressConfig, root: Path) -> None:
             f"Compressing {folder.name} takes {needed / 2**30:.1f} GiB on the disk; {root} has {free / 2**30:.1f} GiB.",
             hint="Free some space, or choose another workspace with AGENTLAB_HOME.",
         )
+    return memory

@@ -49,6 +49,32 @@ def answer(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[st
     return code, json.loads(said.out)
 
 
+def killed(workspace: Path, seen: str, *args: str) -> None:
+    """A run called `cut`, killed when its events show something."""
+    command = [sys.executable, "-m", "agentlab", "compress", "./small.yaml", "-q", "--run-name", "cut", *args]
+    process = subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE)
+    events = workspace / "runs" / "cut" / "events.jsonl"
+    while not (events.is_file() and seen in events.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+
+
+def events_of(workspace: Path, run: str, kind: str) -> list[dict[str, Any]]:
+    lines = (workspace / "runs" / run / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["type"] == kind]
+
+
+def kept(said: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """The rows of each base, but for what a clock says."""
+    passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak")
+    return [
+        [{key: value for key, value in row.items() if key not in passing} for row in model["rows"]]
+        for model in said["result"]["models"]
+    ]
+
+
 def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = answer(capsys, "--run-name", "r")
     assert code == 0, said
@@ -91,25 +117,10 @@ def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pyt
     few = ["--set", "portfolio.2.recovery=none", "--set", "portfolio.1.quantizer=kquant", "--trials", "3"]
     code, whole = answer(capsys, "--run-name", "whole", *few)
     assert code == 0
-    command = [sys.executable, "-m", "agentlab", "compress", "./small.yaml", "-q", "--run-name", "cut", *few]
-    process = subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE)
-    events = workspace / "runs" / "cut" / "events.jsonl"
-    while not (events.is_file() and '"trial.started","id":"run_0001"' in events.read_text()):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.communicate()
+    killed(workspace, '"trial.started","id":"run_0001"', *few)
     assert main(["compress", "--resume", "cut", "--json", "-q"]) == 0
     again = json.loads(capsys.readouterr().out)
-    passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak")
-    rows, others = (
-        [
-            {key: value for key, value in row.items() if key not in passing}
-            for row in said["result"]["models"][0]["rows"]
-        ]
-        for said in (whole, again)
-    )
-    assert rows == others
+    assert kept(whole) == kept(again)
 
 
 def test_several_bases_share_a_budget_and_a_report(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +139,22 @@ def test_several_bases_share_a_budget_and_a_report(workspace: Path, capsys: pyte
     report = (workspace / "runs" / "r" / "report.md").read_text()
     assert report.index("## tiny") < report.index("## other")
     assert (workspace / "runs" / "r" / "plots" / "front-1.png").is_file()
+    spent = [event["data"] for event in events_of(workspace, "r", "energy.spent")]
+    assert {each.get("base", "") for each in spent} == {"", "tiny", "other"}
+    assert sum(each["joules"] for each in spent) == pytest.approx(said["result"]["joules"])
+    killed(workspace, '"decision.made","id":"tiny/')
+    assert main(["compress", "--resume", "cut", "--json", "-q"]) == 0
+    assert kept(json.loads(capsys.readouterr().out)) == kept(said)
+
+
+def test_a_budget_is_for_all_bases_together(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint(workspace / "models" / "other", "qwen2", hidden_size=256, num_attention_heads=8)
+    (workspace / "small.yaml").write_text(json.dumps(SMALL | {"models": ["tiny", "other"]}))
+    code, _ = answer(capsys, "--run-name", "r", "--set", "budget.joules=200")
+    assert code in (0, 5)
+    joules = sum(event["data"]["joules"] for event in events_of(workspace, "r", "energy.spent"))
+    assert 100 < joules < 200 + 2 * 2 * 2 * 20  # two processes, of two threads, an interval of two seconds, 20 W
+    assert "The budget ended the work" in (workspace / "runs" / "r" / "report.md").read_text()
 
 
 def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
 """The budget holds, whatever is done in which order; what was spent is recorded before a kill can lose it."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +84,42 @@ def test_each_stage_pays_for_itself_and_an_earlier_session_counts() -> None:
     assert [(name, s.seconds) for name, s in told] == [("calibrate", 3.0), ("quantize", 5.0)]
     assert meter.total.joules == 180
     assert meter.total.grams == pytest.approx(80 / 3.6e6 * 360)
+
+
+def test_what_other_processes_of_the_run_have_spent_counts_for_the_limit() -> None:
+    clock, meter, _ = metered({"seconds": 10})
+    meter.stage("work")
+    clock.now += 3.0
+    meter.check()
+    meter.others = Spent(seconds=8.0)
+    with pytest.raises(OverBudgetError, match="work has passed the budget of 10 seconds; 11 are spent"):
+        meter.check()
+    assert meter.total.seconds == 3.0
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_counter_of_a_gpu_is_added_where_it_can_be_read(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    class RefusedError(Exception):
+        pass
+
+    def counter(_: object) -> int:  # a fake of NVML: millijoules
+        if not there:
+            raise RefusedError
+        return 5_000_000
+
+    fake = SimpleNamespace(
+        NVMLError=RefusedError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda place: place,
+        nvmlDeviceGetTotalEnergyConsumption=counter,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr("agentlab.machine.device", lambda: "cuda")
+    source = best_source(0.0)
+    assert ("NVML" in source.label) == there
+    assert "without the GPU" not in source.label or not source.measured
+    if there and "RAPL" not in source.label:
+        assert source.joules() == 5_000
 
 
 def test_joules_are_labelled_and_grow_with_work() -> None:

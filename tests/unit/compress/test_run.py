@@ -185,26 +185,6 @@ def test_what_is_not_there_is_named_before_work(place: Path) -> None:
         scripted(place, text={"file": "absent.txt"})
 
 
-def test_several_bases_go_on_after_a_stop_as_if_there_had_been_none(place: Path) -> None:
-    shutil.copytree(place / "models" / "small", place / "models" / "twin")
-    few: dict[str, Any] = {"models": ["small", "twin"], "first": 3}
-    both = scripted(place, **few, budget={"trials": 3})
-    with new_run(place, "whole") as run:
-        expected, _ = both.run(run)
-    with new_run(place, "cut") as run, pytest.raises(GateError, match="No recipe"):
-        scripted(place, **few, budget={"trials": 3, "seconds": 1.0}).run(run)
-    with new_run(place, "short") as run:
-        stopped, _ = scripted(place, **few, budget={"trials": 3, "seconds": 95.0}).run(run)
-    assert [len(model.rows) > 0 for model in stopped.models] == [True, True]
-    assert "budget" in stopped.remarks[0]
-    with Run.resume(run.path, Edge()) as run:
-        again, _ = both.run(run)
-    assert [[row.recipe for row in model.rows] for model in again.models] == [
-        [row.recipe for row in model.rows] for model in expected.models
-    ]
-    assert [model.volume for model in again.models] == [model.volume for model in expected.models]
-
-
 def test_bases_of_one_name_are_refused(place: Path) -> None:
     shutil.copytree(place / "models" / "small", place / "elsewhere" / "small")
     with pytest.raises(UsageError, match="Two bases are called small"):

@@ -1,0 +1,199 @@
+"""Several bases side by side, each in a process of its own: `python -m agentlab.compress.processes PARENT_PID`.
+
+The parent writes the events of all, and knows what all have spent. Both speak JSON lines:
+
+    {"config": {...}, "name": "...", "base": "...", "folder": "...", "file": null, "run": "...", "root": "...",
+     "cache": "...", "threads": 1, "grams": 400.0, "others": {...}}                        first, once
+    {"seconds": 0.0, "joules": 0.0, "grams": 0.0}                                         answers spent: by others
+
+    {"event": "emit", "type": "trial.finished", "id": "name/run_0000", "data": {...}}     any number
+    {"event": "stream", "type": "stage.began", "id": "recover", "data": {}}               any number
+    {"event": "spent", "stage": "recover", "cost": {...}}                                 every two seconds of work
+    {"event": "done"}                                                                     ends the process
+    {"event": "error", "kind": "ModelFileError", "message": "...", "hint": null}          ends the process
+"""
+
+import json
+import queue
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agentlab import machine
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.meter import Meter, Spent, best_source
+from agentlab.compress.part import Late, Part, opened
+from agentlab.compress.result import SPENT, charges
+from agentlab.config.workspace import Workspace
+from agentlab.errors import AgentlabError, WorkerDiedError
+from agentlab.models.base_model import BaseFile
+from agentlab.runs.context import Context
+from agentlab.runs.events import Event
+from agentlab.runs.journal import read_events
+from agentlab.runs.run import Edge, Run
+from agentlab.workers import child, deaths, faults
+from agentlab.workers.channel import Channel, wait_for_any
+
+_POLL_SECONDS, _SEND_SECONDS = 0.1, 20.0
+
+
+def search_side_by_side(
+    parts: list[Part], config: CompressConfig, context: Context, grams: float, *, together: int, threads: int
+) -> None:
+    """Search all bases, so many at a time, with so many threads each.
+
+    Args:
+        parts: have names.
+        config: of all.
+        context: of the run; a signal ends all processes.
+        grams: of CO2 a kWh.
+        together: how many at a time.
+        threads: of each process.
+
+    Raises:
+        Interrupted: a signal asked to stop.
+        BudgetExceededError: the budget is spent; nobody works any more.
+        WorkerDiedError: a process died, or could not be started.
+        AgentlabError: what the work on a base raised, under its own class.
+    """
+    run, place = parts[0].run, {"root": str(context.workspace.root), "cache": str(context.workspace.cache)}
+    given = {
+        "config": config.model_dump(mode="json"),
+        "run": str(run.path),
+        "threads": threads,
+        "grams": grams,
+        **place,
+    }
+    waiting, working = deque(parts), dict[str, Channel]()
+    try:
+        while waiting or working:
+            context.stop.check()
+            while waiting and len(working) < together:
+                part = waiting.popleft()
+                working[part.name] = _started(threads)
+                _send(part.name, {**given, **_about(part), "others": _others(run, part.name)}, working)
+            for name in list(working):
+                _listen(run, name, working)
+            wait_for_any(working.values(), _POLL_SECONDS)
+    finally:
+        for channel in working.values():
+            channel.kill()
+        for channel in working.values():
+            channel.dispose()
+
+
+def _about(part: Part) -> dict[str, str | None]:
+    base = part.base
+    file = None if base.file is None else str(base.file)
+    return {"name": part.name, "base": base.name, "folder": str(base.path), "file": file}
+
+
+def _started(threads: int) -> Channel:
+    try:
+        return Channel(__name__, machine.worker_environment(threads))
+    except OSError as error:
+        raise WorkerDiedError(f"No process can be started: {error.strerror or error}.") from error
+
+
+def _others(run: Run, name: str) -> dict[str, float]:
+    """What all but one of the bases have cost, and what was before them."""
+    return asdict(sum((spent for base, _, spent in charges(run.events) if base != name), Spent()))
+
+
+def _send(name: str, message: Mapping[str, Any], working: dict[str, Channel]) -> None:
+    """Write to a worker. One that is gone, or does not read, is found dead when it is listened to."""
+    try:
+        if not working[name].send(message, _SEND_SECONDS):
+            working[name].kill()
+    except EOFError:
+        working[name].kill()
+
+
+def _listen(run: Run, name: str, working: dict[str, Channel]) -> None:
+    """Take in what a worker has said; one that is done leaves."""
+    try:
+        while message := working[name].receive(0):
+            kind = message["event"]
+            if kind == "done":
+                working.pop(name).dispose()
+                return
+            if kind == "error":
+                raise faults.from_message(message)
+            if kind == "spent":
+                run.emit(SPENT, message["stage"], base=name, **message["cost"])
+                _send(name, _others(run, name), working)
+            else:
+                tell = run.emit if kind == "emit" else run.stream
+                tell(message["type"], message["id"], **message["data"])
+    except EOFError:
+        status, log = working.pop(name).dispose()
+        cause, hint = deaths.describe(status)
+        said = f"The process that compressed {name} died: {cause}.\n{deaths.last_words(log)}"
+        raise WorkerDiedError(said.strip(), hint=hint) from None
+
+
+class _RunOfParent(Run):
+    """The run as a worker sees it: events go to the process that holds the folder."""
+
+    def __init__(self, path: Path, pipes: child.Pipes) -> None:  # no super: the folder is open already
+        self.path, self._edge = path, Edge()
+        self._told, self._pipes = read_events(path / "events.jsonl"), pipes
+
+    @property
+    def events(self) -> list[Event]:
+        return self._told
+
+    def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
+        self._pipes.reply({"event": "emit", "type": type, "id": id, "data": data})
+        self._told.append(Event(len(self._told), time.time(), type, id, data))
+        return self._told[-1]
+
+    def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
+        self._pipes.reply({"event": "stream", "type": type, "id": id, "data": data})
+
+
+class _Worker:
+    """Listens on the main thread, and searches on another."""
+
+    def __init__(self, pipes: child.Pipes) -> None:
+        self._pipes = pipes
+        self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Serve until the input ends, or the work does."""
+        self._pipes.serve(self._said.put, self._work)
+
+    def _work(self) -> None:
+        try:
+            self._search(self._said.get())
+        except AgentlabError as error:
+            self._pipes.reply({"event": "error", **faults.as_message(error)})
+        else:
+            self._pipes.reply({"event": "done"})
+
+    def _search(self, given: Mapping[str, Any]) -> None:
+        config = CompressConfig.model_validate_json(json.dumps(given["config"]))
+        run, name, threads = _RunOfParent(Path(given["run"]), self._pipes), given["name"], given["threads"]
+        context = Context(Workspace(Path(given["root"]), Path(given["cache"])), {})
+        base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
+        part = Part(run, base, name, config)
+
+        def record(stage: str, spent: Spent) -> None:
+            self._pipes.reply({"event": "spent", "stage": stage, "cost": asdict(spent)})
+            meter.others = Spent(**self._said.get())
+
+        source = best_source(config.energy.watts)
+        before = [(stage, spent) for base, stage, spent in charges(run.events) if base == name]
+        meter = Meter(source.joules, given["grams"], config.budget.limits, before, record)
+        meter.others = Spent(**given["others"])
+        with machine.torch_threads(threads):
+            part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check)
+
+
+if __name__ == "__main__":
+    _Worker(child.attach(int(sys.argv[1]))).run()
