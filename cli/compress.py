@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentlab.errors import UsageError
+from agentlab.errors import MissingFileError, UsageError
 
 from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
 
@@ -131,7 +131,9 @@ def evaluate(
     model = next((each for each in models if base in (None, each.base)), None)
     if model is None or (base is None and len(models) > 1):
         raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {each.base}' for each in models)}.")
-    exports = {row.id: record.path / model.exports / str(row.file) for row in model.rows if row.front}
+    exports = {name: record.path / model.exports / file for name, file in model.kept.items()}
+    if gone := [str(path) for path in exports.values() if not path.exists()]:
+        raise MissingFileError(f"The run has lost {', '.join(gone)}.", hint="Compress again, or put it back.")
     with screen.progress() as bar, TemporaryDirectory(dir=context.workspace.root) as scratch:
         bar.update("loading tasks and data sets")
         loaded, found = lm_eval.Tasks([name for name in tasks.split(",") if name], include_path or ()), {}

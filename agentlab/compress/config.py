@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from agentlab.compress.goal import read_goal
 from agentlab.compress.intensity import KEY, known
@@ -18,6 +18,8 @@ from agentlab.search.constraints import Constraint
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Value
 
+SCORED = 2  # calibration windows that a recovery is scored on
+_MOST_EPOCHS = 1000
 _MASS = re.compile(r"(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?)\s*(?P<unit>mg|g|kg|t)?")
 _GRAMS = {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6}
 
@@ -141,10 +143,26 @@ class CompressConfig(StrictModel):
             yield ("models",), "one is named twice"
         if self.first > len(self.recipes):
             yield ("first",), f"the portfolio has {len(self.recipes)}"
+        if any(recipe.recovery != "none" for recipe in self.recipes):
+            learnt = self.text.calibration - SCORED
+            if learnt < 1:
+                yield ("text", "calibration"), f"a recovery is scored on {SCORED} windows, and learns the others"
+            elif self.recovery.steps * self.recovery.batch > _MOST_EPOCHS * learnt:
+                yield ("recovery", "steps"), f"would see each of {learnt} windows more than {_MOST_EPOCHS} times"
+        yield from self._strange()
         space = SearchSpace.of(self.searched)
         for place, recipe in enumerate(self.recipes):
             if outside := space.problems(point(recipe, space)) or _lost(recipe, space):
                 yield ("portfolio", str(place)), f"is no point of `space`: {'; '.join(outside)}"
+
+    def _strange(self) -> Iterator[tuple[Key, str]]:
+        """What of the space no recipe can have."""
+        for name, spec in self.searched.root.items():
+            for value in getattr(spec, "choices", (spec.decode(0.0), spec.decode(1.0))):
+                try:
+                    Recipe.model_validate({name: value})
+                except ValidationError as error:
+                    yield ("space", name), f"{value!r}: {error.errors()[0]['msg']}"
 
     @property
     def bases(self) -> tuple[str, ...]:

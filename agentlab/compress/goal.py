@@ -23,12 +23,13 @@ _ALIKE: Mapping[str, Measure] = {
     "kl": "kl", "divergence": "kl", "quality": "kl", "best": "kl", "accuracy": "kl",
 }  # fmt: skip
 _MASSES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_NUMBER = r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|x|[kmg]i?b)?"
+_NUMBER = r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|x|[kmg]i?b)?(?!\w|[.,]\d)"
 _NAME = r"(?P<name>accuracy loss|quality loss|[a-z]+)"
 _LESS, _MORE = r"<=?|less than|under|below|at most|within", r">=?|more than|over|above|at least"
 _BOUND = re.compile(
     rf"(?:{_NAME}\s*)?(?P<sign>{_LESS}|{_MORE})\s*{_NUMBER}(?:\s+(?:of\s+)?{_NAME.replace('name', 'after')})?"
 )
+_SAYS_MORE = re.compile(rf"[\d<>=%]|\b(?:{_LESS}|{_MORE})\b")  # of a bound that was not understood
 _EXAMPLES = '"smallest with loss < 2 %", "maximise speed with < 2 % loss", "minimise kl with size < 100 MB"'
 
 
@@ -87,6 +88,8 @@ def read_goal(text: str) -> Goal:
     lower = " ".join(text.lower().replace("maximize", "maximise").replace("minimize", "minimise").split())
     bounds = list(_bounds(lower, text))
     rest = _BOUND.sub(lambda bound: f" {bound['name'] or ''} " if bound["unit"] in _MASSES else " ", lower)
+    if _SAYS_MORE.search(rest):
+        raise UsageError(f"A bound in {text!r} is not understood.", hint=f"Say it like this: {_EXAMPLES}.")
     named = [_ALIKE[word] for word in re.findall(r"[a-z]+", rest) if word in _ALIKE]
     if not named:
         raise UsageError(f"{text!r} names nothing to improve.", hint=f"Say it like this: {_EXAMPLES}.")
@@ -98,7 +101,8 @@ def _bounds(lower: str, text: str) -> Iterator[Bound]:
         unit, value = match["unit"] or "", float(match["number"])
         names = ["size"] if unit in _MASSES else [match["after"], match["name"]]
         measure: Measure | None = next((_ALIKE[name] for name in names if name in _ALIKE), None)
-        if measure is None or (unit == "x" and measure != "speed"):
+        many = measure == "size" and unit not in _MASSES and value > (100 if unit == "%" else 1)  # of the bfloat16 base
+        if measure is None or many or (unit == "x" and measure != "speed"):
             raise UsageError(f"{match.group(0)!r} in {text!r} is no bound.", hint=f"Say it like this: {_EXAMPLES}.")
         higher = re.fullmatch(_MORE, match["sign"]) is not None
         if higher != (measure in _HIGHER):

@@ -1,5 +1,6 @@
 """A recipe as a trial: carried out, measured on what was written, and charged."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,13 +106,17 @@ class Recipes:
     def _tried(self, candidate: Candidate) -> TrialResult:
         self.tidy()
         recipe, before, out = recipe_of(candidate.params), self.meter.total, self.place(candidate)
+        if wrong := [said for _, said in recipe.problems()]:
+            return TrialResult("failed", error="; ".join(wrong))
         measures = self.workshop.make(recipe, out)
         self.meter.flush()
-        shares = measures.shares(self.workshop.dense)
+        shares, cost = measures.shares(self.workshop.dense), asdict(_less(self.meter.total, before))
+        if not math.isfinite(measures.kl + measures.loss + measures.kl_weights + (measures.kl_computed or 0)):
+            return TrialResult("failed", metrics=cost, error="it answers with numbers that are not finite")
         metrics = {
             **{key: value for key, value in asdict(measures).items() if key != "windows"},
             "shares": shares,
-            **asdict(_less(self.meter.total, before)),
+            **cost,
         }
         if faults := measures.faults():
             return TrialResult("failed", metrics=metrics, error="; ".join(faults))

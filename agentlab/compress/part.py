@@ -100,8 +100,8 @@ class Part:
         return verdict(base, self._goal, self.searched, beside, self.run.path, self._place)
 
     def tidy(self) -> None:
-        """Remove the exports that are not on the front: they are large, never come back to it, and have a recipe."""
-        kept = {row.file for row in self.result().rows if row.front}
+        """Remove all exports but the front and the winner: they are large, never come back, and have a recipe."""
+        kept = self.result().kept.values()
         for each in sorted(self._exports.iterdir()) if self._exports.is_dir() else []:
             if each.name not in kept:
                 shutil.rmtree(each) if each.is_dir() else each.unlink()

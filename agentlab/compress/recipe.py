@@ -40,7 +40,7 @@ class Recipe(StrictModel):
         "none", description="rtn, gptq, awq: on a grid; bitsandbytes: NF4 or int8; kquant: llama.cpp's own."
     )
     quantization_bits: int = Field(16, ge=2, le=16, description="Bits of a weight, without scales.")
-    group: int = Field(64, ge=8, le=1024, description="Weights that share a scale, on a grid.")
+    group: int = Field(64, ge=16, le=1024, description="Weights that share a scale, on a grid.")
     importance: bool = Field(False, description="Tell llama.cpp's quantizer which inputs matter.")
     cache: KvType = Field("f16", description="Type of keys and values in llama.cpp; measured, no part of the file.")
 

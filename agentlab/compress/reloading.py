@@ -153,7 +153,8 @@ def _speeds(model: Any, base: Any) -> tuple[float, float, float]:
     """Tokens a second of the model reading and writing, and of the base writing, in turn; medians."""
     import torch
 
-    prompt = torch.tensor([[7 * n % base.config.vocab_size for n in range(_READ)]], device=base.device)
+    size = min(model.config.vocab_size, base.config.vocab_size)
+    prompt = torch.tensor([[7 * n % size for n in range(_READ)]], device=base.device)
     read: list[float] = []
     written: dict[Any, list[float]] = {model: [], base: []}
     with torch.inference_mode():

@@ -98,6 +98,11 @@ class ModelResult(Plain):
     volume: Volume | None
     beyond: list[str]
 
+    @property
+    def kept(self) -> dict[str, str]:
+        """The files of the front and of the winner, which may lie behind what breaks a bound, by their recipe's id."""
+        return {row.id: str(row.file) for row in self.rows if row.front or row.id == self.winner}
+
 
 class CompressResult(Document):
     """A finished compression of one base or several. `stages` says what each stage has cost, of all of them."""
@@ -119,7 +124,7 @@ class CompressResult(Document):
             if len(self.models) > 1:
                 found.append(Heading(model.base))
             found += [*map(Text, (model.sentence, *model.remarks))]
-            found.append(row_table([row for row in model.rows if row.front], model, self.goal))
+            found.append(row_table([row for row in model.rows if row.id in model.kept], model, self.goal))
         return found
 
 

@@ -42,7 +42,7 @@ def pieces(path: Path | None) -> dict[str, str]:
     if not path.is_file():
         raise MissingFileError(f"There is no text file {path}.", hint="Name one with --text, or leave it out.")
     try:
-        text = read_text(path, _MOST)
+        text = read_text(path, _MOST).replace("\r\n", "\n")
     except (UnicodeDecodeError, ValueError) as error:
         raise DataError(f"{path} is no UTF-8 text: {error}") from error
     found = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}

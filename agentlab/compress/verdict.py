@@ -16,7 +16,10 @@ from agentlab.stats.fronts import dominates, front, hypervolume
 from agentlab.study.state import TrialState
 
 REFERENCE = (1.0, 1.0)  # as many bytes as the bfloat16 base, and a KL of one nat a token
-_PYTHON = "python -c \"from transformers import pipeline; print(pipeline('text-generation', '{path}')('Hello'))\""
+_PYTHON = (
+    'python -c "import sys; from transformers import pipeline; '
+    "print(pipeline('text-generation', sys.argv[1])('Hello'))\" {path}"
+)
 # The commands that load an export. The runtime of the first has loaded and measured it; the others read the format.
 _LOADS: Mapping[str, tuple[str, ...]] = {
     "gguf": ("agentlab llm ask --model {path} Hello", "llama-server -m {path}{cache}"),
@@ -57,7 +60,7 @@ def verdict(
     """
     rows = _rows(searched, portfolio, goal)
     done = [row for row in rows if not row.failed]
-    best = [row for row in done if row.front and not row.broken]
+    best = [row for row in done if not row.research and not row.broken]  # what beats it may break a bound
     winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
     volume, beyond = _volume(searched, portfolio)
     return ModelResult(

@@ -21,7 +21,7 @@ from agentlab import machine
 from agentlab.compress import structure
 from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears, on_a_grid
 from agentlab.compress.calibration import Statistics, calibrate
-from agentlab.compress.config import CompressConfig
+from agentlab.compress.config import SCORED, CompressConfig
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.layerwise import prune, quantize
 from agentlab.compress.meter import Meter
@@ -47,7 +47,6 @@ from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 
 _HELD_OUT_FILE = "held-out.safetensors"
-_HELD_OUT = 2  # calibration windows that a recovery is scored on
 _STEP = 32  # a width is a multiple of it, for the blocks of formats
 
 
@@ -233,14 +232,14 @@ class RealWorkshop:
                 self._base.model, self._windows, file, self._key, check=self._check, tell=lambda *_: None
             )
         self._stage("recover")
-        learnt = len(self._windows) - _HELD_OUT
+        learnt = len(self._windows) - SCORED
         training = TrainingConfig(
             epochs=config.steps * config.batch / learnt, batch_size=config.batch, lr=config.learning_rate, evals=2
         )
         job = TrainingJob(LoraConfig(r=config.rank, alpha=2 * config.rank), training, folder, self._config.seed)
         origin = _hash(self._key, str(recipe))
         bf16 = machine.describe().bf16
-        recover(model, self._windows, _HELD_OUT, job, origin, teacher=teacher, bf16=bf16, check=self._check)
+        recover(model, self._windows, SCORED, job, origin, teacher=teacher, bf16=bf16, check=self._check)
 
     def _statistics(self, folder: Path, model: Any) -> Statistics:
         """Of the inputs of all linear layers, of the model in a folder."""

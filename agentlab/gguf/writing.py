@@ -130,7 +130,7 @@ def write_gguf(checkpoint: Path, out: Path, kept: Kept, check: Callable[[], None
         _describe(writer, config, checkpoint.name, _HIGHEST[kept])
         _add_vocabulary(writer, vocabulary)
         SpecialVocab(checkpoint, n_vocab=rows).add_to_gguf(writer, quiet=True)
-        factors = _frequency_factors(config)
+        factors = frequency_factors(config)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, np.dtype(np.float32), factors.nbytes)
         kinds = {ours: matrix if len(shape) > 1 else GGMLQuantizationType.F32 for ours, (_, shape) in tensors.items()}
@@ -221,7 +221,7 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_add_space_prefix(vocabulary.space_prefix)
 
 
-def _frequency_factors(config: Mapping[str, Any]) -> "np.ndarray | None":
+def frequency_factors(config: Mapping[str, Any]) -> "np.ndarray | None":
     """What llama3's scaling divides each frequency of the rotary embedding by; None where there is none.
 
     Raises:

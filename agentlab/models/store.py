@@ -55,6 +55,8 @@ def find(name: str, workspace: Workspace) -> Path:
     """
     if "/" in name or "\\" in name or name.startswith("~"):
         path = workspace.resolve(name)
+        if path.name == "..":  # results are kept under a model's name
+            path = path.resolve()
         if not path.exists():
             raise MissingFileError(f"There is no model {path}.", hint=_PULL)
         return path

@@ -75,6 +75,19 @@ def test_masks_are_searched_where_the_portfolio_names_one_and_nowhere_else() -> 
     assert recipe_of(point(asked, space)) == asked
 
 
+@pytest.mark.parametrize(
+    ("config", "key", "said"),
+    [
+        ({"text": {"calibration": 2}}, ("text", "calibration"), "scored on 2 windows"),
+        ({"recovery": {"steps": 100_000}}, ("recovery", "steps"), "each of 14 windows"),
+        ({"space": {"fire": {"type": "categorical", "choices": ["hot"]}}}, ("space", "fire"), "not permitted"),
+        ({"space": {"group": {"type": "int", "low": 8, "high": 64}}}, ("space", "group"), "8: "),
+    ],
+)
+def test_what_no_recipe_could_be_carried_out_with_is_named(config: Any, key: tuple[str, ...], said: str) -> None:
+    assert said in dict(CompressConfig.model_validate(config).problems())[key]
+
+
 def test_a_portfolio_outside_of_the_space_is_an_error() -> None:
     config = CompressConfig.model_validate(
         {

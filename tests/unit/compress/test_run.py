@@ -1,7 +1,9 @@
 """A whole compression with a workshop that measures by a formula: resume, budgets, the portfolio, the verdict."""
 
+import math
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,49 @@ def test_more_budget_goes_on_where_it_ended(place: Path) -> None:
     with new_run(place, "whole") as whole:
         expected, _ = scripted(place, budget={"trials": 10}).run(whole)
     assert [row.recipe for row in result.models[0].rows] == [row.recipe for row in expected.models[0].rows]
+
+
+def test_what_alone_reaches_the_goal_wins_and_stays_though_others_are_smaller_and_closer(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Formula.make
+
+    def careless_is_fast(self: Formula, recipe: Recipe, out: Path) -> Measures:
+        careful = recipe.importance or recipe.quantizer in ("gptq", "awq")
+        return replace(made(self, recipe, out), decode=20.0 if careful else 100.0)
+
+    monkeypatch.setattr(Formula, "make", careless_is_fast)
+    kquant: dict[str, Any] = {"quantizer": "kquant", "quantization_bits": 4}
+    portfolio = [kquant, {**kquant, "importance": True}]
+    with new_run(place) as run:
+        few = {"portfolio": portfolio, "first": 2, "budget": {"trials": 2}}
+        result, _ = scripted(place, goal="smallest with speed > 2x", **few).run(run)
+    fast, close = result.models[0].rows
+    assert (fast.front, close.front) == (False, True)
+    assert result.models[0].winner == fast.id
+    assert {each.name for each in (run.path / "exports").iterdir()} == {fast.file, close.file}
+
+
+def test_numbers_that_are_not_finite_fail_the_recipe(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Formula.make
+    monkeypatch.setattr(Formula, "make", lambda *asked: replace(made(*asked), kl=math.nan, loss=math.nan))
+    with new_run(place) as run, pytest.raises(GateError):
+        scripted(place, goal="smallest", budget={"trials": 1}, first=1).run(run)
+    with Run.resume(run.path, Edge()) as again, pytest.raises(GateError):
+        scripted(place, goal="smallest", budget={"trials": 1}, first=1).run(again)
+    assert "not finite" in (run.path / "events.jsonl").read_text()
+
+
+def test_a_point_of_an_own_space_that_means_nothing_fails_alone(place: Path) -> None:
+    space = {
+        "quantizer": {"type": "categorical", "choices": ["kquant"]},
+        "quantization_bits": {"type": "categorical", "choices": [7, 8]},
+    }
+    eight = [{"quantizer": "kquant", "quantization_bits": 8}]
+    with new_run(place) as run:
+        own = scripted(place, space=space, constraints=[], portfolio=eight, first=1, budget={"trials": 2})
+        result, _ = own.run(run)
+    assert ["llama.cpp has" in row.failed for row in result.models[0].rows] == [False, True]
 
 
 def test_what_is_not_there_is_named_before_work(place: Path) -> None:

@@ -44,6 +44,8 @@ def test_a_file_has_paragraphs(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("one\n\ntwo\nlines\n\n\n  \n\nthree")
     assert list(pieces(file)) == ["one", "two\nlines", "three"]
+    file.write_bytes(b"one\r\n\r\ntwo\r\nlines")
+    assert list(pieces(file)) == ["one", "two\nlines"]
     file.write_text(" \n\n ")
     with pytest.raises(DataError, match="empty"):
         pieces(file)
