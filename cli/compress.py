@@ -86,7 +86,7 @@ def run(
         raise UsageError("--fit is an objective of its own.", hint=f'Say --objective "least kl with size < {fit}".')
     flags: dict[str, tuple[str, Any]] = {
         "base": ("--base", None if base is None else from_here(base)),
-        "goal": ("--objective", objective if fit is None else f"minimise kl with size < {fit}"),
+        "goal": ("--objective", objective) if fit is None else ("--fit", f"minimise kl with size < {fit}"),
         "text.file": ("--text", None if text is None else str(Path.cwd() / text)),
         "budget.trials": ("--trials", trials),
         "budget.carbon": ("--carbon-budget", carbon_budget),

@@ -169,6 +169,7 @@ def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.C
     [
         (["--set", "base=absent"], 2, "absent"),
         (["--objective", "be nice"], 2, "names nothing to improve"),
+        (["--fit", "2G"], 2, "is not understood"),
         (["--carbon-budget", "lots"], 2, "no mass"),
         (["--text", "absent.txt"], 3, "absent.txt"),
         (["--set", "text.length=4000"], 2, "too little text"),
@@ -181,6 +182,14 @@ def test_what_is_wrong_is_named_before_work_starts(
     assert main(["compress", "./small.yaml", *change]) == code
     assert said in capsys.readouterr().err
     assert not (workspace / "runs").is_dir()
+
+
+def test_a_size_to_fit_is_the_goal_whatever_the_config_says(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = answer(capsys, "--fit", "2GB", "--dry-run")
+    assert code == 0
+    assert said["result"]["goal"] == "least kl, size at most 2000 MB"
 
 
 def test_want_of_room_and_of_packages_is_named_before_work_starts(
