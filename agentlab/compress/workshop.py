@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor  # noqa: TID253 - as above
 
@@ -34,7 +34,7 @@ from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.compress.vocabulary import cut_vocabulary
-from agentlab.errors import ModelFileError, RunMismatchError
+from agentlab.errors import AgentlabError, ModelFileError, RunMismatchError
 from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
@@ -132,7 +132,7 @@ class RealWorkshop:
     def _reference(self) -> Path:
         """Log-probabilities of the base on the held-out windows, float32; see `divergence_gguf`."""
         path = self._shared / _HELD_OUT_FILE
-        if not path.is_file():
+        if not _whole(path):
             self._stage("reference")
             logs, model = [], self._base.model
             with torch.inference_mode():
@@ -253,9 +253,10 @@ class RealWorkshop:
     def _plain_gguf(self, folder: Path) -> Path:
         """The checkpoint of a folder as a GGUF file in float32, which all k-quants are made of."""
         file = (self._shared if folder == self._base.path else folder) / "float32.gguf"
-        if not file.is_file():
+        if not _whole(file):
             self._stage("write gguf")
             make_folder(file.parent)
+            file.unlink(missing_ok=True)
             write_gguf(folder, file, "f32", self._check)
         return file
 
@@ -341,6 +342,19 @@ class RealWorkshop:
                 row = known.squares[each.key].diagonal().numpy()
                 found |= {str(name_of(f"{layer_name(index, reader)}.weight")): row for reader in each.readers}
         return found
+
+
+def _whole(file: Path) -> bool:
+    """Whether a file that earlier work has left can be used; a damaged one is made again."""
+    try:
+        if file.suffix == ".gguf":
+            metadata.read(file)
+        else:
+            with safe_open(file, framework="pt"):
+                pass
+    except (SafetensorError, OSError, AgentlabError):
+        return False
+    return True
 
 
 def _hash(*parts: object) -> str:

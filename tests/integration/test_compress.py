@@ -123,6 +123,18 @@ def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pyt
     assert kept(whole) == kept(again)
 
 
+def test_what_runs_share_is_made_again_where_it_is_damaged(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"portfolio": PORTFOLIO[:2], "first": 2, "budget": {"trials": 2}}
+    (workspace / "small.yaml").write_text(json.dumps(SMALL | few))
+    _, whole = answer(capsys)
+    for file in (workspace / ".agentlab" / "compress").glob("*/*.*"):
+        file.write_bytes(file.read_bytes()[:-50])
+    _, again = answer(capsys)
+    assert kept(again) == kept(whole)
+
+
 def test_several_bases_share_a_budget_and_a_report(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint(workspace / "models" / "other", "qwen2", hidden_size=256, num_attention_heads=8)
     few = {"portfolio": [{"quantizer": "rtn", "quantization_bits": 8}], "first": 1, "budget": {"trials": 1}}
