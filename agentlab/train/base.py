@@ -160,12 +160,14 @@ def _read(path: Path, precision: str, attention: Attention) -> Any:
     fast = precision == "bf16" or (precision != "fp32" and machine.describe().bf16)
     compute, device = torch.bfloat16 if fast else torch.float32, _device()
     how: dict[str, Any] = {**_LOCAL, "dtype": compute, "attn_implementation": attention, "use_safetensors": True}
-    if precision not in ("8bit", "4bit"):
-        plain: Any = AutoModelForCausalLM.from_pretrained(path, **how)
-        return plain.to(device)
-    return AutoModelForCausalLM.from_pretrained(
-        path, quantization_config=_quantisation(precision, compute), device_map={"": device}, **how
-    )
+    small = precision in ("8bit", "4bit")
+    if small:
+        how |= {"quantization_config": _quantisation(precision, compute), "device_map": {"": device}}
+    make: Any = AutoModelForCausalLM.from_pretrained
+    model, told = make(path, output_loading_info=True, **how)
+    if told["missing_keys"]:  # transformers makes them up
+        raise ValueError(f"its files lack {', '.join(sorted(told['missing_keys'])[:3])}")
+    return model if small else model.to(device)
 
 
 def _quantisation(precision: str, compute: torch.dtype) -> Any:

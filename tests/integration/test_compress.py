@@ -123,9 +123,7 @@ def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pyt
     assert kept(whole) == kept(again)
 
 
-def test_what_runs_share_is_made_again_where_it_is_damaged(
-    workspace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_runs_share_is_made_again_where_it_is_damaged(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = {"portfolio": PORTFOLIO[:2], "first": 2, "budget": {"trials": 2}}
     (workspace / "small.yaml").write_text(json.dumps(SMALL | few))
     _, whole = answer(capsys)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from agentlab import machine
 from agentlab.errors import MissingFileError, ModelFileError
@@ -120,6 +121,14 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "tiny")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(MissingFileError, match="safetensors"):
+        load_base(folder, "fp32", "sdpa")
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: each for name, each in weights.items() if name != "lm_head.weight"}, folder / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"lack lm_head\.weight"):
         load_base(folder, "fp32", "sdpa")
 
 
