@@ -10,6 +10,13 @@ from agentlab.errors import MissingFileError, UsageError
 from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
 
 app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
+memory = typer.Typer(help="What runs have measured, which later ones begin with.", no_args_is_help=True)
+app.add_typer(memory, name="memory")
+
+WorkspaceDir = Annotated[
+    Path | None, typer.Option("--workspace-dir", metavar="DIR", help="The folder; compress-memory unless told.")
+]
+BaseName = Annotated[str | None, typer.Option("--base", metavar="NAME", help="Only of this base.")]
 
 _EXAMPLES = """Examples:
 
@@ -72,6 +79,9 @@ def run(
         str | None,
         typer.Option(metavar="MASS", help="CO2 at most: 0.5g, 0.1kg; a bare number is kg.", rich_help_panel=CONFIG),
     ] = None,
+    workspace_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What earlier runs have measured.", rich_help_panel=CONFIG)
+    ] = None,
 ) -> None:
     """Quantize, prune, recover and distil a model, and measure every file that comes out.
 
@@ -90,6 +100,7 @@ def run(
         "text.file": ("--text", None if text is None else str(Path.cwd() / text)),
         "budget.trials": ("--trials", trials),
         "budget.carbon": ("--carbon-budget", carbon_budget),
+        "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
     }
     launch("compress", contract, contract.overrides(**flags), screen)
 
@@ -149,3 +160,52 @@ def evaluate(
             found[name] = lm_eval.in_process(loaded, folder, {}, limit, lambda _: None)[evaluation.BASE]
     files = evaluation.write(out, model.base, found)
     screen.answer("compress eval", evaluation.Evaluation.of(model.base, "lm-eval", found, files))
+
+
+@memory.command("list", epilog="Example: agentlab compress memory list --json")
+@with_output
+def list_(ctx: typer.Context, base: BaseName = None, workspace_dir: WorkspaceDir = None) -> None:
+    """List the experiments, each with the run that measured it and where its export lies."""
+    _answer(ctx, "list", workspace_dir, base, {}, None)
+
+
+@memory.command("query", epilog="Example: agentlab compress memory query quantizer=gptq quantization_bits=4")
+@with_output
+def query(
+    ctx: typer.Context,
+    settings: Annotated[list[str], typer.Argument(metavar="SETTING=VALUE...", help="What recipes must have.")],
+    base: BaseName = None,
+    workspace_dir: WorkspaceDir = None,
+) -> None:
+    """List the experiments whose recipes have these settings."""
+    if wrong := [each for each in settings if "=" not in each]:
+        raise UsageError(f"{wrong[0]!r} sets nothing.", hint="Say it like this: quantizer=gptq.")
+    _answer(ctx, "query", workspace_dir, base, dict(each.split("=", 1) for each in settings), None)
+
+
+@memory.command("best", epilog='Example: agentlab compress memory best --objective "smallest with < 2 % loss"')
+@with_output
+def best(
+    ctx: typer.Context,
+    objective: Annotated[str, typer.Option(metavar="TEXT", help="What for.")] = "smallest with < 5 % loss",
+    base: BaseName = None,
+    workspace_dir: WorkspaceDir = None,
+) -> None:
+    """Show the best experiment for an objective, on each base and text."""
+    _answer(ctx, "best", workspace_dir, base, {}, objective)
+
+
+def _answer(
+    ctx: typer.Context, name: str, folder: Path | None, base: str | None, settings: dict[str, str], goal: str | None
+) -> None:
+    from agentlab.compress.config import CompressConfig
+    from agentlab.compress.goal import read_goal
+    from agentlab.compress.memory import Memory, remembered
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    default = surroundings(screen).workspace.resolve(str(CompressConfig.model_fields["memory"].default))
+    there = Memory(default if folder is None else Path.cwd() / folder)
+    found = remembered(there, base, settings, None if goal is None else read_goal(goal))
+    screen.answer(f"compress memory {name}", found)

@@ -130,6 +130,8 @@ class CompressConfig(StrictModel):
     constraints: tuple[Constraint, ...] | None = Field(None, description="Rules of the space; null: ours.")
     sampler: Literal["tpe", "gp", "random"] = Field("tpe", description="Who proposes after the portfolio.")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
+    memory: EnvText = Field("compress-memory", description="The folder of what runs have measured.")
+    remember: bool = Field(True, description="Begin with what lies there, and add to it.")
     energy: EnergyConfig = Field(EnergyConfig(), description="Energy and CO2.")
     budget: BudgetConfig = Field(BudgetConfig(), description="What it may cost.")
     threads: int | None = machine_field(None, ge=1, le=1024, description="Of the models; null is one per core.")

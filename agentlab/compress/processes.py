@@ -26,6 +26,7 @@ from typing import Any
 
 from agentlab import machine
 from agentlab.compress.config import CompressConfig
+from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Spent, best_source
 from agentlab.compress.part import Late, Part, opened
 from agentlab.compress.result import SPENT, charges
@@ -181,7 +182,7 @@ class _Worker:
         run, name, threads = _RunOfParent(Path(given["run"]), self._pipes), given["name"], given["threads"]
         context = Context(Workspace(Path(given["root"]), Path(given["cache"])), {})
         base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
-        part = Part(run, base, name, config)
+        part = Part(run, base, name, config, memory_of(config, context.workspace))
 
         def record(stage: str, spent: Spent) -> None:
             self._pipes.reply({"event": "spent", "stage": stage, "cost": asdict(spent)})

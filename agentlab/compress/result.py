@@ -38,7 +38,7 @@ class RecipeRow(Plain):
     """A recipe and what came of it.
 
     `broken` are the bounds of the goal that it breaks, `arm` who proposed it, `held` bytes by the type that weights are
-    in; `research` says why it stays off the front.
+    in; `research` says why it stays off the front, `remembered` is the earlier run that measured it.
     """
 
     id: str
@@ -69,6 +69,7 @@ class RecipeRow(Plain):
     front: bool
     broken: list[str]
     failed: str
+    remembered: str = ""
     params: dict[str, Value]
 
 
@@ -99,9 +100,14 @@ class ModelResult(Plain):
     beyond: list[str]
 
     @property
+    def best(self) -> list[RecipeRow]:
+        """The front and the winner, which may lie behind what breaks a bound."""
+        return [row for row in self.rows if row.front or row.id == self.winner]
+
+    @property
     def kept(self) -> dict[str, str]:
-        """The files of the front and of the winner, which may lie behind what breaks a bound, by their recipe's id."""
-        return {row.id: str(row.file) for row in self.rows if row.front or row.id == self.winner}
+        """Their files by their recipe's id; of what is remembered there may be none."""
+        return {row.id: row.file for row in self.best if row.file}
 
 
 class CompressResult(Document):
@@ -124,7 +130,7 @@ class CompressResult(Document):
             if len(self.models) > 1:
                 found.append(Heading(model.base))
             found += [*map(Text, (model.sentence, *model.remarks))]
-            found.append(row_table([row for row in model.rows if row.id in model.kept], model, self.goal))
+            found.append(row_table(model.best, model, self.goal))
         return found
 
 
@@ -146,11 +152,16 @@ def row_table(rows: Iterable[RecipeRow], model: ModelResult, goal: str) -> Table
             "same token": lambda r: known(r.top1, ".1%"),
             "speed": lambda r: known(r.speed, ".2f") + ("" if r.speed is None else "x"),
             "seconds": lambda r: f"{r.seconds:.0f}",
-            "note": lambda r: r.failed or "; ".join([*filter(None, [r.research]), *(f"not {b}" for b in r.broken)]),
+            "note": lambda r: r.failed or "; ".join(_notes(r)),
         },
         f"Measured on the files, in the runtime that each is for. *: {goal}. Perplexity and speed beside the "
         "base and beside the source file",
     )
+
+
+def _notes(row: RecipeRow) -> list[str]:
+    measured = f"measured by {row.remembered}" if row.remembered else ""
+    return [*filter(None, [row.research, measured]), *(f"not {bound}" for bound in row.broken)]
 
 
 def _shares(held: Mapping[str, int]) -> str:

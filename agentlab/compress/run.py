@@ -11,6 +11,7 @@ from agentlab import machine
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.intensity import Intensity, asked, key_of, known
+from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Source, Spent, best_source
 from agentlab.compress.objective import Workshop
 from agentlab.compress.part import Late, Part, opened
@@ -62,7 +63,8 @@ class CompressExperiment:
             GateError: no recipe of any base reaches the goal; all is reported.
         """
         several = len(self.bases) > 1
-        parts = [Part(run, base, base.path.name if several else "", self.config) for base in self.bases]
+        memory = memory_of(self.config, self.context.workspace)
+        parts = [Part(run, base, base.path.name if several else "", self.config, memory) for base in self.bases]
         done, total = sum(len(part.searched) for part in parts), self.config.budget.trials * len(parts)
         run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
         source, over = best_source(self.config.energy.watts), None
@@ -73,8 +75,10 @@ class CompressExperiment:
                 self._here(parts[0], source)
         except BudgetExceededError as error:
             over = error.message
-        for part in parts:
-            part.tidy()
+        finally:
+            for part in parts:
+                part.tidy()
+                part.remember()
         if over is None:  # else more budget may go on with them
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from agentlab.compress.goal import Goal, Measure
@@ -46,7 +47,13 @@ class Base:
 
 
 def verdict(
-    base: Base, goal: Goal, searched: Sequence[TrialState], portfolio: Sequence[TrialState], run: Path, exports: str
+    base: Base,
+    goal: Goal,
+    searched: Sequence[TrialState],
+    portfolio: Sequence[TrialState],
+    made: Sequence[TrialState],
+    run: Path,
+    exports: str,
 ) -> ModelResult:
     """What came of a base.
 
@@ -55,10 +62,11 @@ def verdict(
         goal: what for.
         searched: trials of the search, in their order.
         portfolio: trials of the portfolio, in their order.
+        made: what was only remembered, and was made again to have its export.
         run: the run's folder.
         exports: the folder in it that exports lie in.
     """
-    rows = _rows(searched, portfolio, goal)
+    rows = _rows(searched, portfolio, made, goal)
     done = [row for row in rows if not row.failed]
     best = [row for row in done if not row.research and not row.broken]  # what beats it may break a bound
     winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
@@ -71,7 +79,7 @@ def verdict(
         sentence=_sentence(winner, goal, base, done),
         remarks=_remarks(base, rows, volume, beyond),
         winner=None if winner is None else winner.id,
-        loads=[] if winner is None else _loads(winner, f"{run / exports}/{winner.file}"),
+        loads=[] if winner is None or winner.file is None else _loads(winner, str(run / exports / winner.file)),
         rows=rows,
         volume=volume,
         beyond=beyond,
@@ -112,10 +120,12 @@ def _loads(row: RecipeRow, path: str) -> list[str]:
     return [command.format(path=shlex.quote(path), cache=cache) for command in _LOADS[row.format]]
 
 
-def _rows(searched: Sequence[TrialState], portfolio: Sequence[TrialState], goal: Goal) -> list[RecipeRow]:
-    """Each recipe once: the search's, then those of the portfolio that it has not tried."""
+def _rows(
+    searched: Sequence[TrialState], portfolio: Sequence[TrialState], made: Sequence[TrialState], goal: Goal
+) -> list[RecipeRow]:
+    """Each recipe once: as it was made again, as the search measured it, or else the portfolio."""
     trials: dict[str, tuple[str, TrialState]] = {}
-    for arm, some in (("search", searched), ("portfolio", portfolio)):
+    for arm, some in (("made", made), ("search", searched), ("portfolio", portfolio)):
         for trial in some:
             if trial.result is not None:
                 trials.setdefault(str(recipe_of(trial.proposal.params)), (arm, trial))
@@ -140,7 +150,7 @@ def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal:
     found = result.metrics
     shares = found.get("shares", {})
     return RecipeRow(
-        id=trial.id if arm == "search" else f"portfolio/{trial.id}",
+        id=trial.id if arm == "search" else f"{arm}/{trial.id}",
         recipe=str(recipe),
         family=recipe.family,
         format=recipe.format,
@@ -157,6 +167,7 @@ def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal:
         **{key: found.get(key) for key in ("prefill", "load", "peak", "says")},
         held=found.get("held", {}),
         **{key: found.get(key, 0.0) for key in ("seconds", "joules", "grams")},
+        remembered=found.get("run", ""),
     )
 
 
@@ -165,10 +176,14 @@ def _shares(row: RecipeRow) -> dict[Measure, float]:
 
 
 def _volume(searched: Sequence[TrialState], portfolio: Sequence[TrialState]) -> tuple[Volume | None, list[str]]:
-    """Both hypervolumes at the cost that both have reached, and the recipes that none of the portfolio dominates."""
+    """Both hypervolumes at the cost that both have reached, and the recipes that none of the portfolio dominates.
+
+    What was remembered costs the search nothing; the portfolio alone has no memory, and pays for it.
+    """
     if not portfolio or not searched:
         return None, []
-    cost = min(_cost(searched), _cost(portfolio))
+    costs = [_seconds(each) for each in searched], [_alone(each) for each in portfolio]
+    cost = min(map(sum, costs))
     theirs = [trial.objectives for trial in portfolio if _counts(trial)]
     known = {str(recipe_of(trial.proposal.params)) for trial in portfolio}
     beyond = [
@@ -178,22 +193,25 @@ def _volume(searched: Sequence[TrialState], portfolio: Sequence[TrialState]) -> 
         and str(recipe_of(trial.proposal.params)) not in known
         and not any(dominates(other, trial.objectives) for other in theirs)
     ]
-    sides = [hypervolume(_until(some, cost), REFERENCE) for some in (searched, portfolio)]
+    sides = [
+        hypervolume(_until(some, own, cost), REFERENCE) for some, own in zip((searched, portfolio), costs, strict=True)
+    ]
     return Volume(search=sides[0], portfolio=sides[1], seconds=cost), beyond
 
 
-def _cost(trials: Sequence[TrialState]) -> float:
-    return float(sum(trial.result.metrics.get("seconds", 0.0) for trial in trials if trial.result))
+def _seconds(trial: TrialState) -> float:
+    return float(trial.result.metrics.get("seconds", 0.0)) if trial.result else 0.0
 
 
-def _until(trials: Sequence[TrialState], seconds: float) -> list[tuple[float, ...]]:
+def _alone(trial: TrialState) -> float:
+    """What it cost whoever measured it."""
+    return float(trial.result.metrics.get("then", {}).get("seconds", _seconds(trial))) if trial.result else 0.0
+
+
+def _until(trials: Sequence[TrialState], costs: Sequence[float], seconds: float) -> list[tuple[float, ...]]:
     """Objectives of what had ended when so much was spent."""
-    found, spent = list[tuple[float, ...]](), 0.0
-    for trial in trials:
-        spent += trial.result.metrics.get("seconds", 0.0) if trial.result else 0.0
-        if spent <= seconds * (1 + 1e-9) and _counts(trial):
-            found.append(trial.objectives)
-    return found
+    within = zip(trials, accumulate(costs), strict=True)
+    return [trial.objectives for trial, spent in within if spent <= seconds * (1 + 1e-9) and _counts(trial)]
 
 
 def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[RecipeRow]) -> str:
@@ -231,6 +249,9 @@ def _remarks(base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyon
             f"{volume.portfolio:.4f}; {len(beyond)} found that no recipe of the portfolio dominates"
             f"{': ' + ', '.join(beyond) if beyond else ''}."
         )
+    if saved := [row for row in rows if row.remembered]:
+        runs = ", ".join(dict.fromkeys(row.remembered for row in saved))
+        found.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
     slow = [row.id for row in rows if row.speed is not None and row.speed < 1 and row.front]
     if slow:
         found.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")

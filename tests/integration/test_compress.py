@@ -29,6 +29,7 @@ SMALL = {
     "recovery": {"steps": 3, "batch": 2, "rank": 4},
     "budget": {"trials": 4},
     "threads": 1,
+    "remember": False,
 }
 
 
@@ -165,6 +166,44 @@ def test_a_budget_is_for_all_bases_together(workspace: Path, capsys: pytest.Capt
     joules = sum(event["data"]["joules"] for event in events_of(workspace, "r", "energy.spent"))
     assert 100 < joules < 200 + 2 * 2 * 2 * 20  # two processes, of two threads, an interval of two seconds, 20 W
     assert "The budget ended the work" in (workspace / "runs" / "r" / "report.md").read_text()
+
+
+def test_what_was_measured_is_remembered_and_can_be_asked_for(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [
+        "--workspace-dir",
+        "kept",
+        "--set",
+        "remember=true",
+        "--trials",
+        "2",
+        "--set",
+        "portfolio.2.recovery=none",
+        "--set",
+        "first=2",
+    ]
+    assert answer(capsys, "--run-name", "one", *few)[0] == 0
+    code, said = answer(capsys, "--run-name", "two", *few)
+    assert code == 0
+    (model,) = said["result"]["models"]
+    assert {row["remembered"] for row in model["rows"]} == {"", "one"}
+    assert any("were measured by earlier runs" in remark for remark in model["remarks"])
+
+    def memory(*args: str) -> list[dict[str, Any]]:
+        assert main(["compress", "memory", *args, "--workspace-dir", "kept", "--json"]) == 0
+        found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["result"]["experiments"]
+        return found
+
+    every = memory("list")
+    assert len(every) == len(model["rows"])
+    assert memory("list", "--base", "absent") == []
+    assert {each["recipe"]["quantizer"] for each in memory("query", "quantizer=gptq")} == {"gptq"}
+    (best,) = memory("best", "--objective", "minimise kl")
+    assert best["metrics"]["kl"] == min(each["metrics"]["kl"] for each in every)
+    assert main(["compress", "memory", "query", "bits=4", "--workspace-dir", "kept"]) == 2
+    assert "no setting named 'bits'" in capsys.readouterr().err
+    assert "n = " in (workspace / "kept" / "knowledge" / "tiny.md").read_text()
 
 
 def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

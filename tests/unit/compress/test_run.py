@@ -13,7 +13,7 @@ from agentlab.compress.config import CompressConfig
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Measures, Workshop
 from agentlab.compress.recipe import Recipe
-from agentlab.compress.result import BASE
+from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.run import CompressExperiment, Part, prepare
 from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError, MissingFileError, UsageError
@@ -30,6 +30,7 @@ class Formula:
 
     def __init__(self, part: Part, meter: Meter) -> None:
         self.meter = meter
+        part.run.emit_once(TEXTS, part.name, source="text", sha256="text", fingerprint="weights")
         part.run.emit_once(BASE, part.name, dense=DENSE, source=SOURCE)
 
     @property
@@ -92,7 +93,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def scripted(place: Path, **changes: Any) -> Scripted:
-    config = CompressConfig.model_validate({"base": "small", "budget": {"trials": 10}, **changes})
+    config = CompressConfig.model_validate({"base": "small", "budget": {"trials": 10}, "remember": False, **changes})
     found = prepare(config, Context(Workspace(place, place), {}))
     return Scripted(found.config, found.context, found.bases, found.goal)
 
@@ -234,3 +235,49 @@ def test_bases_of_one_name_are_refused(place: Path) -> None:
     shutil.copytree(place / "models" / "small", place / "elsewhere" / "small")
     with pytest.raises(UsageError, match="Two bases are called small"):
         scripted(place, models=["small", str(place / "elsewhere" / "small")])
+
+
+def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
+    few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 4}}
+    with new_run(place, "first") as run:
+        first, _ = scripted(place, **few).run(run)
+    shutil.rmtree(place / "runs" / "first" / "exports")
+    with new_run(place, "second") as run:
+        second, _ = scripted(place, **few).run(run)
+        kept, events = {each.name for each in (run.path / "exports").iterdir()}, run.events
+    (one,), (two,) = first.models, second.models
+    old = [row for row in two.rows if row.remembered]
+    assert {row.recipe for row in old} | {row.recipe for row in two.rows if row.arm == "made"} == {
+        row.recipe for row in one.rows
+    }
+    assert {row.remembered for row in old} == {"first"}
+    assert sum(row.seconds for row in old) == 0
+    assert len([row for row in two.rows if row.arm == "search" and not row.remembered]) == 4
+    assert f"{len(old)} of {len(two.rows)} recipes were measured by earlier runs, and not again: first." in two.remarks
+    winner = next(row for row in two.rows if row.id == two.winner)
+    assert winner.file in kept  # its export was gone, so that it was made again
+    assert two.volume is not None
+    assert two.volume.search >= two.volume.portfolio
+    before = len(list((place / "memory" / "experiments").iterdir()))
+    with new_run(place, "third") as run:  # meanwhile there is more to remember
+        scripted(place, **few).run(run)
+    assert len(list((place / "memory" / "experiments").iterdir())) == before + 4
+    lines = (place / "runs" / "second" / "events.jsonl").read_bytes().splitlines(keepends=True)
+    new_run(place, "cut").close()
+    (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    with Run.resume(place / "runs" / "cut", Edge()) as run:
+        scripted(place, **few).run(run)
+        assert told(run.events) == told(events)
+
+
+def test_an_export_that_still_lies_in_an_earlier_run_is_not_made_again(place: Path) -> None:
+    few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 3}}
+    few["goal"] = "smallest with kl < 0.1"
+    with new_run(place, "first") as run:
+        scripted(place, **few).run(run)
+    with new_run(place, "second") as run:
+        result, _ = scripted(place, **few | {"budget": {"trials": 1}}).run(run)
+    (model,) = result.models
+    winner = next(row for row in model.rows if row.id == model.winner)
+    assert winner.remembered == "first"
+    assert str(place / "runs" / "first" / "exports") in model.loads[0]

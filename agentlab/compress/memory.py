@@ -1,0 +1,214 @@
+"""What runs have measured, for later ones: a folder of files that a reader understands.
+
+experiments/KEY.json    a recipe on a base and a text, as the first run that measured it found it
+knowledge/BASE.md       statements made of them, each with its count and interval
+checkpoints/KEY.json    where the export of an experiment lies, as long as it does
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.goal import Goal
+from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.config.workspace import Workspace
+from agentlab.errors import ModelFileError, UnknownNameError
+from agentlab.runs.atomic import make_folder, write_json, write_text
+from agentlab.runs.document import Block, Document, Plain, Text, number, table
+from agentlab.search.types import TrialResult, Value
+from agentlab.stats.intervals import bootstrap_interval
+
+_LEAST, _ANY = 1e-9, Goal("kl")
+EXPERIMENTS, KNOWLEDGE, CHECKPOINTS = "experiments", "knowledge", "checkpoints"
+
+
+class Experiment(Plain):
+    """A recipe that was carried out and measured.
+
+    `texts` names weights and texts, `training` how it was recovered, if it was: with both, equal recipes are equal.
+    """
+
+    key: str
+    base: str
+    texts: str
+    training: str
+    recipe: dict[str, Value]
+    status: str
+    error: str
+    metrics: dict[str, Any]
+    objectives: list[float]
+    windows: list[float]
+    run: str
+
+    @property
+    def told(self) -> Recipe:
+        """The recipe."""
+        return recipe_of(self.recipe)
+
+    def worth(self, goal: Goal) -> float:
+        """What it is worth for a goal; lower is better."""
+        return goal.worth(self.metrics["shares"], self.metrics["size"])
+
+    def result(self, goal: Goal, file: str | None) -> TrialResult:
+        """As a trial of another run, which it costs nothing; `file` is where its export lies, if it still does."""
+        then = {unit: self.metrics.get(unit, 0.0) for unit in ("seconds", "joules", "grams")}
+        metrics = {**self.metrics, **dict.fromkeys(then, 0.0), "then": then, "run": self.run, "file": file}
+        if self.status == "failed":
+            return TrialResult("failed", metrics=metrics, error=self.error)
+        return TrialResult("finished", self.worth(goal), metrics, "", tuple(self.objectives), tuple(self.windows))
+
+
+def hashed(*parts: object) -> str:
+    """A name for plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Memory:
+    """The folder. Several runs may write there at a time: a file is whole, and never changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def experiments(self) -> Iterator[Experiment]:
+        """All, in the order of their keys.
+
+        Raises:
+            ModelFileError: a file is damaged.
+        """
+        for path in sorted((self._folder / EXPERIMENTS).glob("*.json")):
+            try:
+                found = Experiment.model_validate_json(path.read_bytes())
+                _ = found.told, found.worth(_ANY)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ModelFileError(f"{path} is no experiment.", hint="Remove it: it is only remembered.") from error
+            yield found
+
+    def keep(self, found: Iterable[Experiment], exports: Mapping[str, Path]) -> None:
+        """Write the experiments that are new, where the exports of some lie, and the statements anew.
+
+        Args:
+            found: of a run.
+            exports: by key.
+        """
+        for name in (EXPERIMENTS, KNOWLEDGE, CHECKPOINTS):
+            make_folder(self._folder / name)
+        for each in found:
+            path = self._folder / EXPERIMENTS / f"{each.key}.json"
+            if not path.is_file():
+                write_json(path, each.model_dump(mode="json"))
+        for key, path in exports.items():
+            write_json(self._folder / CHECKPOINTS / f"{key}.json", {"path": str(path)})
+        known = list(self.experiments())
+        for base in sorted({each.base for each in known}):
+            lines = "\n".join(f"- {line}" for line in statements([each for each in known if each.base == base]))
+            write_text(self._folder / KNOWLEDGE / f"{base}.md", f"# {base}\n\n{lines}\n")
+
+    def export(self, key: str) -> Path | None:
+        """Where the export of an experiment lies; None if it is gone."""
+        try:
+            path = Path(json.loads((self._folder / CHECKPOINTS / f"{key}.json").read_bytes())["path"])
+        except (OSError, ValueError, KeyError):
+            return None
+        return path if path.exists() else None
+
+
+def memory_of(config: CompressConfig, workspace: Workspace) -> Memory | None:
+    """The memory that a config names, if it wants one."""
+    return Memory(workspace.resolve(config.memory)) if config.remember else None
+
+
+class Remembered(Document):
+    """The answer of `compress memory`: experiments, and how many there are in all."""
+
+    experiments: list[Experiment]
+    exports: dict[str, str]
+    total: int
+
+    def blocks(self) -> list[Block]:
+        """What a reader sees."""
+        if not self.total:
+            return [Text("Nothing is remembered yet: agentlab compress begins it.")]
+        columns: dict[str, Callable[[Experiment], str | float | None]] = {
+            "key": lambda each: each.key,
+            "base": lambda each: each.base,
+            "recipe": lambda each: str(each.told),
+            "of bfloat16": lambda each: f"{each.metrics['shares']['size']:.0%}",
+            "KL": lambda each: each.metrics["kl"],
+            "perplexity": lambda each: f"{each.metrics['loss']:+.1%}",
+            "speed": lambda each: f"{each.metrics['shares']['speed']:.2f}x",
+            "run": lambda each: each.run,
+            "export": lambda each: self.exports.get(each.key, each.error or "–"),
+        }
+        return [table(self.experiments, columns, f"{len(self.experiments)} of {self.total} experiments")]
+
+
+def remembered(memory: Memory, base: str | None, settings: Mapping[str, str], goal: Goal | None = None) -> Remembered:
+    """What is remembered of a base and of recipes with these settings; with a goal, the best on each base and text.
+
+    Raises:
+        UnknownNameError: recipes have no such setting.
+    """
+    for name in settings:
+        if name not in Recipe.model_fields:
+            raise UnknownNameError("setting", name, list(Recipe.model_fields))
+    known = list(memory.experiments())
+    found = [
+        each
+        for each in known
+        if base in (None, each.base) and all(str(getattr(each.told, name)) == value for name, value in settings.items())
+    ]
+    if goal is not None:
+        found = [min(some, key=lambda each: each.worth(goal)) for some in _alike(found)]
+    exports = {each.key: str(path) for each in found if (path := memory.export(each.key))}
+    return Remembered(experiments=found, exports=exports, total=len(known))
+
+
+def _alike(found: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Finished experiments by base and what they were measured on; how a recovery trains does not part them."""
+    groups: dict[tuple[str, str], list[Experiment]] = {}
+    for each in found:
+        if each.status == "finished":
+            groups.setdefault((each.base, each.texts), []).append(each)
+    return list(groups.values())
+
+
+def statements(known: Sequence[Experiment]) -> list[str]:
+    """What changing one setting does to size and divergence, over all pairs of experiments that differ in it alone."""
+    pairs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    done = [each for each in known if each.status == "finished"]
+    for one, other in combinations(sorted(done, key=lambda each: str(each.told)), 2):
+        if (one.texts, one.training) == (other.texts, other.training) and (change := _only(one.told, other.told)):
+            size, kl = (
+                math.log(max(after, _LEAST) / max(before, _LEAST))
+                for before, after in zip(one.objectives, other.objectives, strict=True)
+            )
+            pairs.setdefault(change, []).append((size, kl))
+    return [_statement(change, gains) for change, gains in sorted(pairs.items())]
+
+
+def _only(one: Recipe, other: Recipe) -> tuple[str, str, str] | None:
+    """The only setting in which two recipes differ, and its two values."""
+    sides = one.model_dump(), other.model_dump()
+    differ = [name for name in sides[0] if sides[0][name] != sides[1][name]]
+    return (differ[0], str(sides[0][differ[0]]), str(sides[1][differ[0]])) if len(differ) == 1 else None
+
+
+def _statement(change: tuple[str, str, str], gains: Sequence[tuple[float, float]]) -> str:
+    name, before, after = change
+    told = [f"{what} x {_factor([gain[place] for gain in gains])}" for place, what in enumerate(("bytes", "KL"))]
+    return f"{name} {before} -> {after}: {', '.join(told)}, n = {len(gains)}"
+
+
+def _factor(logs: Sequence[float]) -> str:
+    middle = number(math.exp(sum(logs) / len(logs)))
+    if len(logs) < 3:
+        return f"{middle} (too few for an interval)"
+    found = bootstrap_interval(logs, np.random.default_rng(0), method="percentile")
+    return f"{middle} [{number(math.exp(found.low))}, {number(math.exp(found.high))}]"

@@ -1,0 +1,70 @@
+"""Experiments are files; what is said of them is counted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.compress.goal import read_goal
+from agentlab.compress.memory import Experiment, Memory, remembered, statements
+from agentlab.errors import ModelFileError, UnknownNameError
+
+
+def experiment(kl: float, size: float = 0.5, **recipe: Any) -> Experiment:
+    shares = {"size": size, "speed": 1.0, "loss": kl, "kl": kl}
+    metrics = {"shares": shares, "size": int(size * 100), "kl": kl, "loss": kl, "seconds": 2.0}
+    return Experiment(
+        key="-".join(map(str, recipe.values())),
+        base="small",
+        texts="t",
+        training="",
+        recipe=recipe,
+        status="finished",
+        error="",
+        metrics=metrics,
+        objectives=[size, kl],
+        windows=[],
+        run="r",
+    )
+
+
+def grid() -> list[Experiment]:
+    """GPTQ halves what RTN loses, whatever the group."""
+    return [
+        experiment(kl / divisor, quantizer=quantizer, quantization_bits=4, group=group)
+        for quantizer, divisor in (("rtn", 1), ("gptq", 2))
+        for group, kl in ((32, 0.2), (64, 0.3), (128, 0.4))
+    ]
+
+
+def test_a_statement_is_made_of_all_pairs_that_differ_in_one_setting() -> None:
+    (said,) = [line for line in statements(grid()) if line.startswith("quantizer")]
+    assert said == "quantizer gptq -> rtn: bytes x 1.0000 [1.0000, 1.0000], KL x 2.0000 [2.0000, 2.0000], n = 3"
+    assert all("too few for an interval" in line for line in statements(grid()) if line.startswith("group"))
+    assert statements(grid()[:1]) == []
+
+
+def test_an_experiment_is_kept_once_as_it_was_first_found(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.keep([experiment(0.2, quantizer="rtn", quantization_bits=8)], {})
+    memory.keep([experiment(0.9, quantizer="rtn", quantization_bits=8)], {"rtn-8": tmp_path / "absent"})
+    (kept,) = memory.experiments()
+    assert kept.metrics["kl"] == 0.2
+    assert memory.export("rtn-8") is None
+    (tmp_path / "absent").mkdir()
+    assert memory.export("rtn-8") == tmp_path / "absent"
+    assert kept.result(read_goal("minimise kl"), None).metrics["then"]["seconds"] == 2.0
+
+
+def test_questions_are_of_settings_and_goals(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.keep(grid(), {})
+    assert len(remembered(memory, "small", {"quantizer": "gptq"}).experiments) == 3
+    assert remembered(memory, "other", {}).experiments == []
+    (best,) = remembered(memory, None, {}, read_goal("minimise kl")).experiments
+    assert best.metrics["kl"] == 0.1
+    with pytest.raises(UnknownNameError):
+        remembered(memory, None, {"bits": "4"})
+    (tmp_path / "experiments" / "zzz.json").write_text("{")
+    with pytest.raises(ModelFileError, match="is no experiment"):
+        remembered(memory, None, {})
