@@ -27,9 +27,12 @@ def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
     blocks: list[Block] = []
     if model.loads:
         tried, *others = model.loads
-        blocks += [Text("The winner loads with:"), Code(tried)]
+        blocks += [Text("The winner loads with:"), Code(tried, command=True)]
         if others:
-            blocks += [Text("These read its format as well, and were not tried here:"), Code("\n".join(others))]
+            blocks += [
+                Text("These read its format as well, and were not tried here:"),
+                Code("\n".join(others), command=True),
+            ]
     if any(row.kl is not None for row in model.rows):
         run.write_bytes(plot, front_plot(model))
         blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line"))

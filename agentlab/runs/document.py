@@ -42,9 +42,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Text in its own lines: a config, a traceback."""
+    """Text in its own lines: a config, a traceback. A `command` is to be copied, and its lines stay whole."""
 
     text: str
+    command: bool = False
 
 
 Block = Heading | Text | Table | Figure | Code

@@ -33,9 +33,9 @@ def markdown(title: str, blocks: Sequence[Block]) -> str:
                 parts.append(f"## {_line(text)}")
             case Text(text):
                 parts.append(_escape(text))
-            case Code(text):
+            case Code(text, command):
                 fence = "`" * max(3, _longest_fence(text) + 1)
-                parts.append(f"{fence}\n{_folded(text.rstrip())}\n{fence}")
+                parts.append(f"{fence}\n{text if command else _folded(text.rstrip())}\n{fence}")
             case Figure(file, alt):
                 parts.append(f"![{_line(alt)}]({file})")
             case Table():

@@ -93,7 +93,9 @@ def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: 
     assert {each.name for each in exports.iterdir()} == kept
     assert sum((exports / name).stat().st_size for name in kept if name.endswith(".gguf")) > 0
     assert result["winner"] in {row["id"] for row in result["rows"] if row["front"]}
-    assert "hypervolume" in (workspace / "runs" / "r" / "report.md").read_text().lower()
+    report = (workspace / "runs" / "r" / "report.md").read_text()
+    assert "hypervolume" in report.lower()
+    assert f"\n{result['loads'][0]}\n" in report
 
 
 def test_masks_are_measured_but_stay_off_the_front(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

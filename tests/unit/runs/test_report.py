@@ -96,6 +96,7 @@ def test_code_keeps_its_indent_and_short_lines_are_left_alone() -> None:
     code = "def f():\n\treturn 1\n    " + "call(argument, " * 12
     first, second, third, *others = markdown("T", [Code(code)]).split("```")[1].strip("\n").split("\n")
     assert (first, second) == ("def f():", "\treturn 1")
+    assert f"\n{'ask ' * 50}\n" in markdown("T", [Code("ask " * 50, command=True)])
     assert all(line.startswith("    call(") for line in (third, *others))
 
 
