@@ -126,25 +126,29 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
     where: dict[str, Any] = {} if device == "cpu" else {"device_map": {"": device}}
     make: Any = partial(AutoModelForCausalLM.from_pretrained, local_files_only=True, **where)
     reference, path = Path(request["reference"]), request["path"]
-    weights = divergences(plain_weights(make(path, dtype=torch.float32)).eval(), reference)
     before, began = memory.of(os.getpid()), time.perf_counter()
     model = make(path, dtype=torch.bfloat16).eval()
     with torch.inference_mode():
         model(torch.tensor([[1]], device=model.device))  # some formats are unpacked at first use
     load, after = time.perf_counter() - began, memory.of(os.getpid())
+    peak = after.peak - before.resident if before and after else 0  # nothing else was loaded yet
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
     base = make(request["base"], dtype=torch.bfloat16).eval()
     prefill, decode, source = _speeds(model, base)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     prompt = tokenizer(PROMPT, return_tensors="pt").to(model.device)
     said = model.generate(**prompt, max_new_tokens=_ANSWER, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+    runtime = divergences(model, reference)
+    del model, base
     return {
-        "weights": weights,
-        "runtime": divergences(model, reference),
+        "weights": divergences(plain_weights(make(path, dtype=torch.float32)).eval(), reference),
+        "runtime": runtime,
         "load": load,
         "prefill": prefill,
         "decode": decode,
         "source_decode": source,
-        "peak": max(0, after.resident - before.resident) if before and after else 0,
+        "peak": peak,
         "says": str(tokenizer.decode(said, skip_special_tokens=True)).strip(),
     }
 

@@ -1,10 +1,10 @@
 """The report of a compression: the winner, the front, every recipe, what it cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentlab.compress.result import CompressResult, ModelResult, row_table
-from agentlab.runs.document import Block, Code, Figure, Heading, Text, table
+from agentlab.compress.result import CompressResult, ModelResult, RecipeRow, row_table
+from agentlab.runs.document import Block, Code, Figure, Heading, Text, known, mebibytes, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -36,7 +36,19 @@ def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
     if any(row.kl is not None for row in model.rows):
         run.write_bytes(plot, front_plot(model))
         blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line"))
-    return [*blocks, Heading("All recipes"), row_table(model.rows, model, goal)]
+    return [*blocks, _runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
+
+
+def _runtime(model: ModelResult) -> Block:
+    columns: dict[str, Callable[[RecipeRow], str | float | None]] = {
+        "": lambda row: row.id,
+        "recipe": lambda row: row.recipe,
+        "load, s": lambda row: known(row.load, ".2f"),
+        "reading, tokens/s": lambda row: known(row.prefill, ".0f"),
+        "writing, tokens/s": lambda row: known(row.decode, ".1f"),
+        "peak, MiB": lambda row: mebibytes(row.peak),
+    }
+    return table(model.best, columns, "The best in their runtimes, each in a process of its own")
 
 
 def _energy(result: CompressResult) -> list[Block]:

@@ -142,16 +142,14 @@ def row_table(rows: Iterable[RecipeRow], model: ModelResult, goal: str) -> Table
         {
             "": lambda r: r.id + (" *" if r.id == model.winner else ""),
             "recipe": lambda r: r.recipe,
-            "format": lambda r: r.format,
+            "format, mostly in": lambda r: f"{r.format}, {_largest(r.held)}" if r.held else r.format,
             "MiB": lambda r: mebibytes(r.size),
             "of bfloat16": lambda r: known(r.share, ".0%"),
             "bits a weight": lambda r: known(r.bits, ".2f"),
-            "held in": lambda r: _shares(r.held),
             "KL": lambda r: number(r.kl),
             "perplexity": lambda r: known(r.loss, "+.1%"),
             "same token": lambda r: known(r.top1, ".1%"),
             "speed": lambda r: known(r.speed, ".2f") + ("" if r.speed is None else "x"),
-            "seconds": lambda r: f"{r.seconds:.0f}",
             "note": lambda r: r.failed or "; ".join(_notes(r)),
         },
         f"Measured on the files, in the runtime that each is for. *: {goal}. Perplexity and speed beside the "
@@ -164,11 +162,10 @@ def _notes(row: RecipeRow) -> list[str]:
     return [*filter(None, [row.research, measured]), *(f"not {bound}" for bound in row.broken)]
 
 
-def _shares(held: Mapping[str, int]) -> str:
-    """Types by their share of the bytes; what has less than a hundredth is left out."""
-    total = sum(held.values())
-    largest = sorted(held.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {size / total:.0%}" for name, size in largest if size >= total / 100)
+def _largest(held: Mapping[str, int]) -> str:
+    """The type that most bytes are in, and their share."""
+    name = max(held, key=lambda each: held[each])
+    return f"{name} {held[name] / sum(held.values()):.0%}"
 
 
 # -- before it runs -----------------------------------------------------------------------------------------------

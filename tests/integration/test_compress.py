@@ -88,6 +88,7 @@ def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: 
     for row in rows.values():
         assert row["speed"] > 0
         assert row["bits"] > 0
+        assert row["peak"] > 0
     exports = workspace / "runs" / "r" / "exports"
     kept = {row["file"] for row in result["rows"] if row["front"]}
     assert {each.name for each in exports.iterdir()} == kept
