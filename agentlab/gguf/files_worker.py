@@ -21,6 +21,7 @@ from agentlab.workers.job import serve_job
 _api: Any = llama_cpp
 _ROUNDS, _READ, _WRITTEN = 5, 128, 24  # of a speed: rounds, tokens of a prompt, tokens of an answer
 _ANSWER = 16
+_ERROR = 4  # ggml_log_level, which the package has no name for
 
 
 def _work(request: dict[str, Any]) -> Mapping[str, Any]:
@@ -45,7 +46,7 @@ def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
 
     @_api.llama_log_callback  # type: ignore[untyped-decorator] # ctypes
     def heard(level: int, text: bytes, _: object) -> None:
-        if level >= _api.GGML_LOG_LEVEL_ERROR and level != _api.GGML_LOG_LEVEL_CONT:
+        if level == _ERROR:
             said.append(text.decode(errors="replace").strip())
 
     _api.llama_log_set(heard, ctypes.c_void_p(0))

@@ -124,6 +124,13 @@ def test_what_a_k_quant_cannot_hold_is_known_before() -> None:
     assert falls_back(shapes, "Q8_0") == []
 
 
+def test_what_llama_cpp_cannot_quantize_is_said_in_its_words(tmp_path: Path) -> None:
+    folder, _ = checkpoint(tmp_path / "odd", "llama", intermediate_size=52)
+    write_gguf(folder, tmp_path / "odd.gguf", "f32")
+    with pytest.raises(ModelFileError, match="no tensor type fallback"):
+        quantize_gguf(tmp_path / "odd.gguf", tmp_path / "out.gguf", "Q8_0")
+
+
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     folder, _ = checkpoint(tmp_path / "model", "llama")
     out = tmp_path / "model.gguf"
