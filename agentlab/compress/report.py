@@ -35,7 +35,7 @@ def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
             ]
     if any(row.kl is not None for row in model.rows):
         run.write_bytes(plot, front_plot(model))
-        blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line"))
+        blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line, with speeds"))
     return [*blocks, _runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
 
 
@@ -75,7 +75,7 @@ def _costs(what: str, costs: Sequence[tuple[str, Mapping[str, Any]]], caption: s
 
 
 def front_plot(model: ModelResult) -> bytes:
-    """Bytes against KL in the runtime, by family; PNG."""
+    """Bytes against KL in the runtime, by family, with the speed of what is on the front; PNG."""
     figure, axes = new_figure(width=8.5, height=4.8)
     places = {
         row.id: (row.share, max(row.kl, _LEAST)) for row in model.rows if row.share is not None and row.kl is not None
@@ -86,6 +86,9 @@ def front_plot(model: ModelResult) -> bytes:
         axes.plot(sizes, kls, color=COLOURS[number], marker=MARKERS[number], ls="", label=family)
     if line := sorted(places[row.id] for row in rows if row.front):
         axes.step(*zip(*line, strict=True), where="post", color="0.6", lw=1, zorder=0)
+    for row in rows:
+        if row.front and row.speed is not None:
+            axes.annotate(f"{row.speed:.2f}x", places[row.id], (5, 5), textcoords="offset points", fontsize=8)
     if model.winner is not None:
         axes.plot(*places[model.winner], "o", ms=13, mfc="none", mec="black", ls="", label="winner")
     axes.axvline(model.source / model.dense, color="0.8", lw=1, ls="--", label="the source file")
