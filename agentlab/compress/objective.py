@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,7 @@ class Measures:
         peak: bytes of memory, there.
         windows: KL of each held-out window, there.
         says: what it answers to a prompt.
+        gpu: on one, the share of time that it is `busy` meanwhile, and its `watts`.
     """
 
     file: str
@@ -53,6 +54,7 @@ class Measures:
     peak: int
     windows: tuple[float, ...]
     says: str
+    gpu: Mapping[str, float] = field(default_factory=dict)
 
     def shares(self, dense: int) -> dict[Measure, float]:
         """What goals speak of; `dense` is the size of the bfloat16 base."""

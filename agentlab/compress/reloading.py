@@ -30,6 +30,7 @@ class Reloaded:
     decode: float
     source_decode: float
     peak: int
+    gpu: dict[str, float]
     says: str
 
 
@@ -136,6 +137,7 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
         peak = torch.cuda.max_memory_allocated()
     base = make(request["base"], dtype=torch.bfloat16).eval()
     prefill, decode, source = _speeds(model, base)
+    gpu = _gpu() if device == "cuda" else {}
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     prompt = tokenizer(PROMPT, return_tensors="pt").to(model.device)
     said = model.generate(**prompt, max_new_tokens=_ANSWER, do_sample=False)[0, prompt["input_ids"].shape[1] :]
@@ -149,8 +151,19 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
         "decode": decode,
         "source_decode": source,
         "peak": peak,
+        "gpu": gpu,
         "says": str(tokenizer.decode(said, skip_special_tokens=True)).strip(),
     }
+
+
+def _gpu() -> dict[str, float]:
+    """Share of its time that it was busy lately, and watts; empty without the counter."""
+    import torch
+
+    try:
+        return {"busy": torch.cuda.utilization() / 100, "watts": torch.cuda.power_draw() / 1e3}
+    except (ImportError, RuntimeError):
+        return {}
 
 
 def _speeds(model: Any, base: Any) -> tuple[float, float, float]:

@@ -48,6 +48,9 @@ def _runtime(model: ModelResult) -> Block:
         "writing, tokens/s": lambda row: known(row.decode, ".1f"),
         "peak, MiB": lambda row: mebibytes(row.peak),
     }
+    if any(row.gpu for row in model.best):
+        columns["GPU busy"] = lambda row: known(row.gpu.get("busy"), ".0%")
+        columns["watts"] = lambda row: known(row.gpu.get("watts"), ".0f")
     return table(model.best, columns, "The best in their runtimes, each in a process of its own")
 
 

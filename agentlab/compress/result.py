@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from pydantic import Field
+
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import WORDS as MEASURES
 from agentlab.compress.goal import Goal
@@ -62,6 +64,7 @@ class RecipeRow(Plain):
     prefill: float | None
     load: float | None
     peak: int | None
+    gpu: dict[str, float] = Field(default_factory=dict)
     says: str | None
     seconds: float
     joules: float

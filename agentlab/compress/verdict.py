@@ -166,6 +166,7 @@ def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal:
         **{key: found.get(key) for key in ("file", "size", "bits", "kl", "kl_weights", "loss", "top1", "decode")},
         **{key: found.get(key) for key in ("prefill", "load", "peak", "says")},
         held=found.get("held", {}),
+        gpu=found.get("gpu", {}),
         **{key: found.get(key, 0.0) for key in ("seconds", "joules", "grams")},
         remembered=found.get("run", ""),
     )

@@ -298,7 +298,8 @@ class RealWorkshop:
         computed = Divergence.of(divergences(model, reference))
         del model
         found = reload_transformers(out, self._base.path, reference, self._threads, self._check)
-        speeds = {name: getattr(found, name) for name in ("load", "prefill", "decode", "source_decode", "peak", "says")}
+        names = ("load", "prefill", "decode", "source_decode", "peak", "gpu", "says")
+        speeds = {name: getattr(found, name) for name in names}
         weights = {"kl_computed": computed.kl, "kl_weights": found.weights.kl}
         return self._measures(out, size, found.runtime, held=held, **weights, **speeds)
 
