@@ -158,43 +158,38 @@ class _RunOfParent(Run):
         self._pipes.reply({"event": "stream", "type": type, "id": id, "data": data})
 
 
-class _Worker:
-    """Listens on the main thread, and searches on another."""
+def _serve(pipes: child.Pipes) -> None:
+    """The worker's side: the search runs on a thread, behind the one that listens."""
+    said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
-    def __init__(self, pipes: child.Pipes) -> None:
-        self._pipes = pipes
-        self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-
-    def run(self) -> None:
-        """Serve until the input ends, or the work does."""
-        self._pipes.serve(self._said.put, self._work)
-
-    def _work(self) -> None:
+    def work() -> None:
         try:
-            self._search(self._said.get())
+            _search(said.get(), pipes, said)
         except AgentlabError as error:
-            self._pipes.reply({"event": "error", **faults.as_message(error)})
+            pipes.reply({"event": "error", **faults.as_message(error)})
         else:
-            self._pipes.reply({"event": "done"})
+            pipes.reply({"event": "done"})
 
-    def _search(self, given: Mapping[str, Any]) -> None:
-        config = CompressConfig.model_validate_json(json.dumps(given["config"]))
-        run, name, threads = _RunOfParent(Path(given["run"]), self._pipes), given["name"], given["threads"]
-        context = Context(Workspace(Path(given["root"]), Path(given["cache"])), {})
-        base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
-        part = Part(run, base, name, config, memory_of(config, context.workspace))
+    pipes.serve(said.put, work)
 
-        def record(stage: str, spent: Spent) -> None:
-            self._pipes.reply({"event": "spent", "stage": stage, "cost": asdict(spent)})
-            meter.others = Spent(**self._said.get())
 
-        source = best_source(config.energy.watts)
-        before = [(stage, spent) for base, stage, spent in charges(run.events) if base == name]
-        meter = Meter(source.joules, given["grams"], config.budget.limits, before, record)
-        meter.others = Spent(**given["others"])
-        with machine.torch_threads(threads):
-            part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check)
+def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQueue[dict[str, Any]]") -> None:
+    config = CompressConfig.model_validate_json(json.dumps(given["config"]))
+    run, name, threads = _RunOfParent(Path(given["run"]), pipes), given["name"], given["threads"]
+    context = Context(Workspace(Path(given["root"]), Path(given["cache"])), {})
+    base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
+    part = Part(run, base, name, config, memory_of(config, context.workspace))
+
+    def record(stage: str, spent: Spent) -> None:
+        pipes.reply({"event": "spent", "stage": stage, "cost": asdict(spent)})
+        meter.others = Spent(**said.get())
+
+    before = [(stage, spent) for of, stage, spent in charges(run.events) if of == name]
+    meter = Meter(best_source(config.energy.watts).joules, given["grams"], config.budget.limits, before, record)
+    meter.others = Spent(**given["others"])
+    with machine.torch_threads(threads):
+        part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check)
 
 
 if __name__ == "__main__":
-    _Worker(child.attach(int(sys.argv[1]))).run()
+    _serve(child.attach(int(sys.argv[1])))
