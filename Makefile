@@ -14,7 +14,7 @@ export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run personas test test-crewai test-langchain test-lm-eval check check-types check-rest format docs wheel-check clean nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init
+.PHONY: help setup run personas test test-crewai test-langchain test-lm-eval test-mlflow check check-types check-rest format docs wheel-check clean nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-langchain: setup ## LangChain's own suite against ours, in an environment o
 
 test-lm-eval: setup ## `debate eval` and `compress eval` with lm-evaluation-harness, in an environment of its own
 	bash .ci/test-lm-eval
+
+test-mlflow: setup ## `runs mlflow` with MLflow, in an environment of its own
+	bash .ci/test-mlflow
 
 check: $(STAMP) ## ruff, mypy, import-linter, compileall, generated docs
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 check-types check-rest

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from .options import Approve, RunsDir, Set, screen_of, with_output
+from .runs_mlflow import app as mlflow_app
 
 app = typer.Typer(help="List, show, compare, resume, export and remove runs.", no_args_is_help=True)
+app.add_typer(mlflow_app, name="mlflow")
 
 Ref = Annotated[
     str, typer.Argument(metavar="RUN", help="Its name, a unique prefix, its last six digits, or last[:COMMAND].")

@@ -79,7 +79,7 @@ def compare(first: RunRecord, second: RunRecord, basis: Basis) -> Comparison:
     Raises:
         ConfigError, RunUnreadableError: the config of one of them is damaged or absent.
     """
-    one, other = _measured(first), _measured(second)
+    one, other = measured(first), measured(second)
     reasons, others = differences(one, other, basis), other_figures(one.metrics, other.metrics)
     return Comparison(
         first=first.id,
@@ -93,12 +93,14 @@ def compare(first: RunRecord, second: RunRecord, basis: Basis) -> Comparison:
     )
 
 
-def _measured(record: RunRecord) -> Measured:
-    return Measured(record.manifest.command, _config(record), record.known_events(), record.manifest.metrics)
+def measured(record: RunRecord) -> Measured:
+    """What a run was told and what it found.
 
-
-def _config(record: RunRecord) -> dict[str, Any]:
-    return read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
+    Raises:
+        ConfigError, RunUnreadableError: its config is damaged or absent.
+    """
+    config = read_yaml(record.text("config.yaml"), str(record.path / "config.yaml")).data
+    return Measured(record.manifest.command, config, record.known_events(), record.manifest.metrics)
 
 
 def config_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[ConfigDifference]:

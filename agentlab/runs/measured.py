@@ -1,5 +1,7 @@
 """What the headline figures of a run were measured on: two runs can be compared only where that is the same."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +54,13 @@ def differences(first: Measured, second: Measured, basis: Basis) -> list[str]:
     return found
 
 
+def digest(run: Measured, basis: Basis) -> str:
+    """A name for what a run measured on: `differences` finds none between runs with the same name. Pure."""
+    data = _data(run.events, basis)
+    kept = _chosen(basis.keys if data else basis.keys + basis.data_keys, flatten(run.config))
+    return hashlib.sha256(json.dumps([run.command, data, kept], sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
 def other_figures(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str, str]:
     """The figures that bear one name and are not the same thing, and why. Pure."""
 
@@ -77,13 +86,18 @@ def _data(events: Sequence[Event], basis: Basis) -> dict[str, str]:
 
 
 def _differing(keys: Sequence[str], first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    below = tuple(f"{key}." for key in keys)
-    names = sorted(name for name in first.keys() | second.keys() if name in keys or name.startswith(below))
+    one, other = _chosen(keys, first), _chosen(keys, second)
     return [
-        f"{name}: {_shown(first.get(name))} and {_shown(second.get(name))}"
-        for name in names
-        if first.get(name) != second.get(name)
+        f"{name}: {_shown(one.get(name))} and {_shown(other.get(name))}"
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
     ]
+
+
+def _chosen(keys: Sequence[str], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a flat config these keys and those below them."""
+    below = tuple(f"{key}." for key in keys)
+    return {name: value for name, value in flat.items() if name in keys or name.startswith(below)}
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 from agentlab.commands import COMMANDS
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric
-from agentlab.runs.measured import Measured, differences, other_figures
+from agentlab.runs.measured import Measured, differences, digest, other_figures
 
 WEATHER: dict[str, Any] = {"path": "weather.csv", "horizon": 24, "target": "temp", "input_length": 96}
 
@@ -42,6 +42,15 @@ def test_what_it_is_tried_on_may_not(changes: dict[str, Any], reason: str) -> No
 def test_the_same_data_in_another_file_is_the_same_data() -> None:
     assert reasons(nas(sha="aa"), nas(sha="aa", path="copy.csv")) == []
     assert reasons(nas(sha="aa"), nas(path="copy.csv")) == ["data.path: weather.csv and copy.csv"]  # who knows
+
+
+def test_what_was_measured_on_has_a_name() -> None:
+    def name(run: Measured) -> str:
+        return digest(run, COMMANDS["nas"].basis())
+
+    assert name(nas(sha="aa")) == name(nas(sha="aa", path="copy.csv", input_length=48))
+    others = [nas(sha="bb"), nas(sha="aa", horizon=12), nas(), nas(path="copy.csv")]
+    assert len({name(run) for run in [nas(sha="aa"), *others]}) == 5
 
 
 def test_runs_of_two_commands_measured_two_things() -> None:
