@@ -9,11 +9,13 @@ from pydantic import AfterValidator, Field, ValidationError
 from agentlab.compress.goal import read_goal
 from agentlab.compress.intensity import KEY, known
 from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
-from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field
+from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError
+from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import check_base_url
 from agentlab.runs.measured import Basis
+from agentlab.search.arms import ArmName
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SearchSpace, SpaceConfig
 from agentlab.search.types import Value
@@ -128,7 +130,14 @@ class CompressConfig(StrictModel):
     first: int = Field(4, ge=1, le=64, description="Recipes of the portfolio that the search begins with.")
     space: SpaceConfig | None = Field(None, description="What is searched; null: all that is shipped.")
     constraints: tuple[Constraint, ...] | None = Field(None, description="Rules of the space; null: ours.")
-    sampler: Literal["tpe", "gp", "random"] = Field("tpe", description="Who proposes after the portfolio.")
+    planner: Literal["portfolio", "tpe", "random", "agent"] = Field(
+        "agent", description="Who proposes after the first recipes: nobody else, an optimiser, or a model of `llm` too."
+    )
+    llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models of the agent; without one it is `tpe`.")
+    options: int = Field(4, ge=2, le=8, description="Candidates that a small model of `llm` chooses from.")
+    beside: tuple[Literal["portfolio", "random", "tpe"], ...] = Field(
+        ("portfolio",), description="What the search is held against, each at the cost of the search."
+    )
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
     memory: EnvText = Field("compress-memory", description="The folder of what runs have measured.")
     remember: bool = Field(True, description="Begin with what lies there, and add to it.")
@@ -141,6 +150,8 @@ class CompressConfig(StrictModel):
         for place, recipe in enumerate(self.recipes):
             for key, said in recipe.problems():
                 yield ("portfolio", str(place), *key), said
+        if len(set(self.beside)) < len(self.beside):
+            yield ("beside",), "one is named twice"
         if len(set(self.bases)) < len(self.bases):
             yield ("models",), "one is named twice"
         if self.first > len(self.recipes):
@@ -175,6 +186,11 @@ class CompressConfig(StrictModel):
     def recipes(self) -> tuple[Recipe, ...]:
         """The portfolio."""
         return self.portfolio or tuple(Recipe.model_validate(dict(params)) for params in PORTFOLIO)
+
+    @property
+    def arm(self) -> ArmName:
+        """The optimiser: alone, or that of the agent."""
+        return "random" if self.planner == "random" else "tpe"
 
     @property
     def searched(self) -> SpaceConfig:

@@ -18,6 +18,7 @@ import numpy as np
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal
 from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.compress.transfer import Measured
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ModelFileError, UnknownNameError
 from agentlab.runs.atomic import make_folder, write_json, write_text
@@ -51,6 +52,12 @@ class Experiment(Plain):
     def told(self) -> Recipe:
         """The recipe."""
         return recipe_of(self.recipe)
+
+    @property
+    def elsewhere(self) -> Measured:
+        """As forecasts on other bases use it."""
+        size, kl = self.objectives
+        return Measured(self.texts, self.recipe, size, kl, self.metrics["joules"])
 
     def worth(self, goal: Goal) -> float:
         """What it is worth for a goal; lower is better."""

@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from agentlab.compress.goal import Goal, Measure
 from agentlab.compress.meter import Meter, Spent
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.search.types import Params, TrialResult
-from agentlab.study.state import Candidate
+from agentlab.study.state import Candidate, TrialState
 
+REFERENCE = (1.0, 1.0)  # of hypervolumes: as many bytes as the bfloat16 base, and a KL of one nat a token
 _KL_RUNTIME, _KL_MORE = 1.25, 0.01  # the runtime may be so much worse than the weights that it is given
 _KL_RELOADED, _KL_ROUNDING = 0.02, 1e-4  # and what is read back so much other than what was computed
 
@@ -92,7 +93,7 @@ class Workshop(Protocol):
 
 @dataclass
 class Recipes:
-    """The objective: recipes by their number, each made once."""
+    """The objective: recipes by their number, each made once. What was spent since the one before belongs to it."""
 
     workshop: Workshop
     goal: Goal
@@ -100,6 +101,10 @@ class Recipes:
     place: Callable[[Candidate], Path]
     known: Callable[[Params], TrialResult | None]  # what the search has measured already
     tidy: Callable[[], None]
+    before: Spent = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = self.meter.total
 
     def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
         """One after the other."""
@@ -107,12 +112,16 @@ class Recipes:
 
     def _tried(self, candidate: Candidate) -> TrialResult:
         self.tidy()
-        recipe, before, out = recipe_of(candidate.params), self.meter.total, self.place(candidate)
+        recipe, out = recipe_of(candidate.params), self.place(candidate)
         if wrong := [said for _, said in recipe.problems()]:
             return TrialResult("failed", error="; ".join(wrong))
-        measures = self.workshop.make(recipe, out)
-        self.meter.flush()
-        shares, cost = measures.shares(self.workshop.dense), asdict(_less(self.meter.total, before))
+        before = self.before
+        try:
+            measures = self.workshop.make(recipe, out)
+        finally:
+            self.meter.flush()
+            self.before = self.meter.total
+        shares, cost = measures.shares(self.workshop.dense), asdict(_less(self.before, before))
         if not math.isfinite(measures.kl + measures.loss + measures.kl_weights + (measures.kl_computed or 0)):
             return TrialResult("failed", metrics=cost, error="it answers with numbers that are not finite")
         metrics = {
@@ -125,6 +134,16 @@ class Recipes:
         worth = self.goal.worth(shares, measures.size)
         size = max(1.0, shares["size"]) if recipe.research else shares["size"]  # it saves nothing that can be used
         return TrialResult("finished", worth, metrics, objectives=(size, measures.kl), items=measures.windows)
+
+
+def counts(trial: TrialState) -> bool:
+    """Whether it can be on a front: it was measured, and its export is of use."""
+    return trial.value is not None and not recipe_of(trial.proposal.params).research
+
+
+def alone(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics of a trial with what it cost whoever measured it: what is remembered is free, but it was not."""
+    return {**metrics, **metrics.get("then", {})}
 
 
 def _less(now: Spent, before: Spent) -> Spent:

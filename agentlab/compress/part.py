@@ -1,37 +1,47 @@
 """The compression of one base: its search, the whole portfolio beside it, and what came of both."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
+from itertools import chain, takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from agentlab.compress.agent import Agent, AgentProposer
 from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.control import agent_control, share
 from agentlab.compress.goal import read_goal
 from agentlab.compress.memory import Experiment, Memory, hashed
 from agentlab.compress.meter import Meter
-from agentlab.compress.objective import Measures, Recipes, Workshop
+from agentlab.compress.objective import Measures, Recipes, Workshop, alone
 from agentlab.compress.recipe import Recipe, recipe_of
-from agentlab.compress.result import BASE, TEXTS, WORDS, ModelResult
+from agentlab.compress.result import BASE, TEXTS, WORDS, Advice, ModelResult
+from agentlab.compress.tools import Situation
+from agentlab.compress.transfer import Recalling
 from agentlab.compress.verdict import Base, verdict
 from agentlab.models.base_model import BaseFile, imported
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
 from agentlab.runs.events import noted
 from agentlab.runs.run import Run
+from agentlab.search.arms import ARMS, ArmName
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
-from agentlab.search.types import Params, Proposal, TrialResult
+from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
 from agentlab.study.evaluator import Fronts
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import Candidate, TrialState, rebuild
 from agentlab.study.steps import search
 
-PORTFOLIO = "portfolio"  # the branch in which what the search left out of it is carried out
+if TYPE_CHECKING:
+    from agentlab.llm.router import Router
+
+PORTFOLIO = "portfolio"  # known recipes alone; a branch carries out what the search left out of them
 MADE = "made"  # the branch in which a winner is made of which nothing but the measures is left
-MEMORY = "memory.read"
+MEMORY, PLANNED, REFLECTED = "memory.read", "agent.planned", "agent.reflected"
 
 
 class Part:
@@ -41,7 +51,9 @@ class Part:
         self.run, self.base, self.name, self._config, self._memory = run, base, name, config, memory
         self._goal = read_goal(config.goal)
         self._study: Run | Branch = Branch(run, name) if name else run
-        self._beside, self._made = (Branch(run, f"{name}/{each}" if name else each) for each in (PORTFOLIO, MADE))
+        names = (*config.beside, MADE)
+        self._branches = {each: Branch(run, f"{name}/{each}" if name else each) for each in names}
+        self._made, self._beside = self._branches[MADE], {str(each): self._branches[each] for each in config.beside}
         self._place = f"exports/{name}" if name else "exports"
         self._exports = run.folder.folder(self._place).path
 
@@ -50,8 +62,16 @@ class Part:
         """The trials of the search."""
         return list(rebuild(self._study.events).trials)
 
-    def search(self, workshop: Workshop, meter: Meter, stop: Callable[[], None]) -> None:
-        """The search to its end, then what is left of the portfolio; what is remembered costs nothing.
+    def search(
+        self, workshop: Workshop, meter: Meter, stop: Callable[[], None], router: "Router | None" = None
+    ) -> None:
+        """The search to its end, then what it is held against; what is remembered costs nothing.
+
+        Args:
+            workshop: carries recipes out.
+            meter: of all of it.
+            stop: raises where a signal asked to stop.
+            router: the way to the agent's models; None is a search without.
 
         Raises:
             OverBudgetError: see `Meter`.
@@ -60,66 +80,146 @@ class Part:
         config = self._config
         space = SearchSpace.of(config.searched, config.rules)
         portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in config.recipes]
-        if len(rebuild(self._beside.events).judged) < len(portfolio):
+        if any(len(rebuild(each.events).judged) < len(portfolio) for each in self._beside.values()):
             dense = f"{workshop.dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
             self.run.stream("base.loading", dense)
-        remembered = self._remembered(space)
-        starts = [Proposal(each.recipe, "memory") for each in remembered.values()]
-        starts += [each for each in portfolio[: config.first] if space.key(each.params) not in remembered]
+        remembered, elsewhere = self._recalled(space)
+        there = [each.elsewhere for each in elsewhere]
+
+        def situation(history: Sequence[Trial]) -> Situation:
+            return Situation(self._goal, Rules(space), history, list(remembered.values()), elsewhere)
+
+        planned = self._advice(PLANNED, meter, router, situation) if router else None
+        known = [Proposal(each.recipe, "memory") for each in remembered.values()]
+        first = portfolio if config.planner == PORTFOLIO else portfolio[: config.first]
+        starts = [*known, *(each for each in first if space.key(each.params) not in remembered)]
+        trials = len(starts) if config.planner == PORTFOLIO else len(remembered) + config.budget.trials
 
         def check() -> None:
             stop()
-            meter.check()
+            meter.stage("propose")
+
+        def arm(name: ArmName, space: SearchSpace, seed: int) -> Proposer:
+            return Recalling(ARMS.load(name)(name, space, seed), space, there)
 
         def executor(branch: Run | Branch) -> TrialExecutor:
-            def place(candidate: Candidate) -> Path:
-                name = "" if branch is self._study else f"{PORTFOLIO if branch is self._beside else MADE}-"
-                return self._exports / f"{name}{candidate.name}"
-
-            def known(params: Params) -> TrialResult | None:
-                if branch is self._made:
-                    return None
-                key, ended = space.key(params), self.searched if branch is self._beside else []
-                if result := next((t.result for t in ended if space.key(t.proposal.params) == key), None):
-                    return result
-                before = remembered.get(key)
-                return before.result(self._goal, self._left(before)) if before else None
-
-            return LocalExecutor(Recipes(workshop, self._goal, meter, place, known, self.tidy))
+            before = partial(self._known, branch, space, remembered)
+            return LocalExecutor(Recipes(workshop, self._goal, meter, partial(self._out, branch), before, self.tidy))
 
         setup = Setup(
             words=WORDS,
             rules=Rules(space),
             starts=starts,
-            base=config.sampler,
-            budget={"trials": len(remembered) + config.budget.trials},
+            base=config.arm,
+            budget={"trials": trials},
             evaluator=lambda *_: Fronts(WORDS),
             executor=executor,
             check=check,
+            router=router,
+            options=config.options,
+            share=share,
+            arm=arm,
+            asks=lambda plain: (
+                AgentProposer.of(plain, [each["params"] for each in planned.recipes], situation) if planned else plain
+            ),
         )
-        search(setup.study(self._study, config.seed), check)
-        beside = replace(setup, starts=portfolio, budget={"trials": len(portfolio)})
-        search(beside.study(self._beside, config.seed), check)
-        winner = next((row for row in self.result().rows if row.id == self.result().winner and not row.file), None)
+        search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts))
+        self._compare(replace(setup, router=None), portfolio)
+        self._make_winner(replace(setup, router=None))
+        if router:
+            self._advice(REFLECTED, meter, router, situation)
+        self._tick(starts, ended=True)
+
+    def _advice(
+        self, event: str, meter: Meter, router: "Router", situation: Callable[[Sequence[Trial]], Situation]
+    ) -> Advice:
+        """What the agent says before and after the search, once."""
+        if not noted(self._study.events, event):
+            meter.stage("propose")
+            now = situation([each.as_trial() for each in self.searched])
+            now = replace(now, here=[*now.here, *filter(None, map(self._experiment, self.searched))])
+            agent = Agent(router, now, f"{self.name}/")
+            advice = agent.plan() if event == PLANNED else agent.reflect()
+            self._study.emit(event, **advice.model_dump())
+        return Advice.model_validate(noted(self._study.events, event))
+
+    def _tick(self, starts: Sequence[Proposal], *, ended: bool = False) -> None:
+        """Write the list of what is to do, with what is done."""
+        config, done = self._config, {str(recipe_of(each.proposal.params)) for each in self.searched if each.result}
+        steps = [(f"measure {each}", each in done) for each in (str(recipe_of(start.params)) for start in starts)]
+        if told := noted(self._study.events, PLANNED):
+            planned = Advice.model_validate(told)
+            steps += [(f"{step} (said by {planned.by})", ended) for step in planned.todos]
+            steps += [
+                (f"measure {each}", each in done) for each in (str(recipe_of(r["params"])) for r in planned.recipes)
+            ]
+        steps.append((f"search, {config.budget.trials} recipes in all", ended))
+        steps += [(f"hold it against {name}", ended) for name in config.beside]
+        lines = "".join(f"- [{'x' if done else ' '}] {text}\n" for text, done in steps)
+        self.run.write_text(f"todo-{self.name}.md" if self.name else "todo.md", lines)
+
+    def _compare(self, setup: Setup, portfolio: Sequence[Proposal]) -> None:
+        """Carry out what the search is held against: the whole portfolio, or an arm without memory at equal cost."""
+        config, ended = self._config, [each.result for each in self.searched if each.result]
+        cost = sum(alone(result.metrics).get("joules", 0.0) for result in ended)
+        for name, branch in self._beside.items():
+            if name == PORTFOLIO:
+                other = replace(setup, starts=portfolio, budget={"trials": len(portfolio)})
+            else:
+                other = replace(setup, starts=portfolio[: config.first], budget={"joules": cost}, base=name, arm=None)
+            search(other.study(branch, config.seed), setup.check)
+
+    def _make_winner(self, setup: Setup) -> None:
+        """Make the winner, if nothing but its measures is left."""
+        found = self.result()
+        winner = next((row for row in found.rows if row.id == found.winner and not row.file), None)
         if winner is not None or self._made.events:
             lacking = [] if winner is None else [Proposal(winner.params, "memory")]
             made = replace(setup, starts=lacking, budget={"trials": 1})
-            search(made.study(self._made, config.seed), check)
+            search(made.study(self._made, self._config.seed), setup.check)
 
-    def _remembered(self, space: SearchSpace) -> dict[str, Experiment]:
-        """What earlier runs have measured of this base on this text, by its point of the space.
+    def _out(self, branch: Run | Branch, candidate: Candidate) -> Path:
+        """Where an export is written."""
+        name = next((f"{name}-" for name, other in self._branches.items() if other is branch), "")
+        return self._exports / f"{name}{candidate.name}"
+
+    def _known(
+        self, branch: Run | Branch, space: SearchSpace, remembered: Mapping[str, Experiment], params: Params
+    ) -> TrialResult | None:
+        """What need not be measured in a branch: it counts there with what it cost whoever measured it."""
+        key = space.key(params)
+        ended = [trial for trial in self._measured(branch) if space.key(trial.proposal.params) == key]
+        if ended and (result := ended[0].result):
+            return replace(result, metrics=alone(result.metrics))
+        there = None if branch is self._made else remembered.get(key)
+        if there is None:
+            return None
+        result = there.result(self._goal, self._left(there))
+        return result if branch is self._study else replace(result, metrics=alone(result.metrics))
+
+    def _measured(self, branch: Run | Branch) -> list[TrialState]:
+        """What is not measured again in a branch: what those before it have measured."""
+        if branch is self._study or branch is self._made:
+            return []
+        before = takewhile(lambda other: other is not branch, self._beside.values())
+        return [*self.searched, *(trial for other in before for trial in rebuild(other.events).trials)]
+
+    def _recalled(self, space: SearchSpace) -> tuple[dict[str, Experiment], list[Experiment]]:
+        """What earlier runs have measured: of this base on this text, by its point of the space, and of others.
 
         What was known when the run began is known when it goes on, and nothing else.
         """
         if self._memory is None:
-            return {}
+            return {}, []
         if not noted(self._study.events, MEMORY):
-            known = [] if self.searched else self._memory.experiments()  # a run that has begun without goes on without
+            known = [] if self.searched else list(self._memory.experiments())  # begun without, it goes on without
             usable = [each.key for each in known if each.key == self._key(each.recipe)]
-            self._study.emit(MEMORY, keys=usable)
-        keys = set(noted(self._study.events, MEMORY)["keys"])
-        known = [each for each in self._memory.experiments() if each.key in keys and not space.problems(each.recipe)]
-        return {space.key(each.recipe): each for each in known}
+            others = [each.key for each in known if each.status == "finished" and each.texts != self._texts()]
+            self._study.emit(MEMORY, keys=usable, elsewhere=others)
+        told = noted(self._study.events, MEMORY)
+        known = [each for each in self._memory.experiments() if not space.problems(each.recipe)]
+        here = {space.key(each.recipe): each for each in known if each.key in set(told["keys"])}
+        return here, [each for each in known if each.key in set(told["elsewhere"])]
 
     def _texts(self) -> str:
         texts, text = noted(self.run.events, TEXTS, self.name), self._config.text.model_dump(exclude={"file"})
@@ -142,31 +242,35 @@ class Part:
         if self._memory is None or not noted(self.run.events, TEXTS, self.name):
             return
         found, exports = list[Experiment](), dict[str, Path]()
-        studies = self._study, self._beside, self._made
-        for trial in chain.from_iterable(rebuild(each.events).trials for each in studies):
-            params, result = trial.proposal.params, trial.result
-            if result is None or "shares" not in result.metrics or "then" in result.metrics:
-                continue  # a crash may have been bad luck, and what was remembered is there
-            key = self._key(params)
-            found.append(
-                Experiment(
-                    key=key,
-                    base=self.base.path.name,
-                    texts=self._texts(),
-                    training=self._training(recipe_of(params)),
-                    recipe=dict(params),
-                    status=result.status,
-                    error=result.error,
-                    metrics={name: value for name, value in result.metrics.items() if name != "file"},
-                    objectives=list(result.objectives),
-                    windows=list(result.items),
-                    run=self.run.id,
-                )
-            )
-            file = self._exports / str(result.metrics.get("file"))
+        for trial in chain.from_iterable(
+            rebuild(each.events).trials for each in (self._study, *self._branches.values())
+        ):
+            if (each := self._experiment(trial)) is None or trial.result is None:
+                continue
+            found.append(each)
+            file = self._exports / str(trial.result.metrics.get("file"))
             if file.exists():
-                exports[key] = file
+                exports[each.key] = file
         self._memory.keep(found, exports)
+
+    def _experiment(self, trial: TrialState) -> Experiment | None:
+        """A trial as it is remembered; None if it is remembered already, or a crash, which may have been bad luck."""
+        params, result = trial.proposal.params, trial.result
+        if result is None or "shares" not in result.metrics or "then" in result.metrics:
+            return None
+        return Experiment(
+            key=self._key(params),
+            base=self.base.path.name,
+            texts=self._texts(),
+            training=self._training(recipe_of(params)),
+            recipe=dict(params),
+            status=result.status,
+            error=result.error,
+            metrics={name: value for name, value in result.metrics.items() if name != "file"},
+            objectives=list(result.objectives),
+            windows=list(result.items),
+            run=self.run.id,
+        )
 
     def result(self) -> ModelResult:
         """What came of it so far."""
@@ -174,8 +278,14 @@ class Part:
         odd = measured.get("odd", (0, 0))
         sizes = measured.get("dense", 0), measured.get("source", 0)
         base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
-        beside, made = rebuild(self._beside.events).trials, rebuild(self._made.events).trials
-        return verdict(base, self._goal, self.searched, beside, made, self.run.path, self._place)
+        beside = {name: rebuild(branch.events).trials for name, branch in self._beside.items()}
+        made, config = rebuild(self._made.events).trials, self._config
+        agent = agent_control(self.searched, config.arm, config.seed)
+        found = verdict(base, self._goal, self.searched, beside, made, agent, self.run.path, self._place)
+        told = {
+            name: noted(self._study.events, event) for name, event in (("plan", PLANNED), ("reflection", REFLECTED))
+        }
+        return found.model_copy(update={name: Advice.model_validate(said) for name, said in told.items() if said})
 
     def tidy(self) -> None:
         """Remove all exports but the front and the winner: they are large, never come back, and have a recipe."""
@@ -203,6 +313,22 @@ class Late:
     def make(self, recipe: Recipe, out: Path) -> Measures:
         """See `Workshop`."""
         return self._there.make(recipe, out)
+
+
+@contextmanager
+def advised(run: Run, config: CompressConfig, context: Context) -> Iterator["Router | None"]:
+    """The way to the agent's models; None where there is no agent."""
+    if config.planner != "agent" or not config.llm.candidates(WORDS.propose):
+        yield None
+        return
+    from agentlab.llm.recorder import RunRecorder
+    from agentlab.llm.router import Router
+
+    recorder = RunRecorder(run)
+    with Router(
+        config.llm, env=context.env, workspace=context.workspace, recorder=recorder, stop=context.stop
+    ) as router:
+        yield router
 
 
 def opened(part: Part, config: CompressConfig, context: Context, threads: int, meter: Meter) -> Workshop:

@@ -14,6 +14,7 @@ The parent writes the events of all, and knows what all have spent. Both speak J
 """
 
 import json
+import os
 import queue
 import sys
 import time
@@ -28,8 +29,9 @@ from agentlab import machine
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Spent, best_source
-from agentlab.compress.part import Late, Part, opened
+from agentlab.compress.part import Late, Part, advised, opened
 from agentlab.compress.result import SPENT, charges
+from agentlab.config.environment import read_environment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, WorkerDiedError
 from agentlab.models.base_model import BaseFile
@@ -176,7 +178,8 @@ def _serve(pipes: child.Pipes) -> None:
 def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQueue[dict[str, Any]]") -> None:
     config = CompressConfig.model_validate_json(json.dumps(given["config"]))
     run, name, threads = _RunOfParent(Path(given["run"]), pipes), given["name"], given["threads"]
-    context = Context(Workspace(Path(given["root"]), Path(given["cache"])), {})
+    root = Path(given["root"])
+    context = Context(Workspace(root, Path(given["cache"])), read_environment(root, os.environ))
     base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
     part = Part(run, base, name, config, memory_of(config, context.workspace))
 
@@ -187,8 +190,8 @@ def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQue
     before = [(stage, spent) for of, stage, spent in charges(run.events) if of == name]
     meter = Meter(best_source(config.energy.watts).joules, given["grams"], config.budget.limits, before, record)
     meter.others = Spent(**given["others"])
-    with machine.torch_threads(threads):
-        part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check)
+    with machine.torch_threads(threads), advised(run, config, context) as router:
+        part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check, router)
 
 
 if __name__ == "__main__":

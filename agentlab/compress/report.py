@@ -36,7 +36,11 @@ def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
     if any(row.kl is not None for row in model.rows):
         run.write_bytes(plot, front_plot(model))
         blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line, with speeds"))
-    return [*blocks, _runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
+    blocks += [_runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
+    for title, advice in (("The agent's plan", model.plan), ("What the agent makes of it", model.reflection)):
+        if advice is not None:
+            blocks += [Heading(title), *advice.blocks()]
+    return blocks
 
 
 def _runtime(model: ModelResult) -> Block:

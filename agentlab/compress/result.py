@@ -1,6 +1,7 @@
 """What `agentlab compress` is going to do, what it says while it runs, and what it answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -8,10 +9,13 @@ from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import WORDS as MEASURES
 from agentlab.compress.goal import Goal
 from agentlab.compress.meter import Spent
+from agentlab.compress.recipe import recipe_of
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.document import Block, Document, Heading, Plain, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Value
+from agentlab.stats.control import Control
+from agentlab.study.calls import ModelRow, Planner
 from agentlab.study.narrate import narrate as narrate_study
 from agentlab.study.words import Words
 
@@ -76,18 +80,48 @@ class RecipeRow(Plain):
     params: dict[str, Value]
 
 
+class Advice(Document):
+    """What an agent said: in words, as steps, and as recipes with what is expected of them.
+
+    `by` are the models, empty where rules alone spoke.
+    """
+
+    output: str
+    todos: list[str] = Field(default_factory=list)
+    recipes: list[dict[str, Any]] = Field(default_factory=list)
+    by: str = ""
+
+    def blocks(self) -> list[Block]:
+        """What a reader sees."""
+        found: list[Block] = [Text(self.output), *(Text(f"- {todo}") for todo in self.todos)]
+        if self.recipes:
+            columns: dict[str, Callable[[dict[str, Any]], str | float | None]] = {
+                "recipe": lambda each: str(recipe_of(each["params"])),
+                "bytes, estimated": lambda each: known(each.get("estimate", {}).get("size"), ".0%"),
+                "KL, estimated": lambda each: number(each.get("estimate", {}).get("kl")),
+            }
+            found.append(
+                table(self.recipes, columns, "Recipes to try; estimates come from what was measured of others")
+            )
+        return found
+
+
 class Volume(Plain):
-    """Hypervolume over (bytes / bfloat16 bytes, KL in the runtime), reference (1, 1), at a cost."""
+    """Hypervolume over (bytes / bfloat16 bytes, KL in the runtime), reference (1, 1), at a cost.
+
+    `beside` are those that the search is held against, by name.
+    """
 
     search: float
-    portfolio: float
-    seconds: float
+    beside: dict[str, float]
+    joules: float
 
 
 class ModelResult(Plain):
     """What came of a base. `exports` is a folder of the run, which its rows' files lie in.
 
-    `volume` compares the search with the portfolio at equal cost; None is not comparable.
+    `volume` compares the search with others at equal cost; None is not comparable. `control` says what the agent was
+    worth; None is a search without one.
     """
 
     base: str
@@ -101,6 +135,9 @@ class ModelResult(Plain):
     rows: list[RecipeRow]
     volume: Volume | None
     beyond: list[str]
+    control: Control | None = None
+    plan: Advice | None = None
+    reflection: Advice | None = None
 
     @property
     def best(self) -> list[RecipeRow]:
@@ -114,7 +151,10 @@ class ModelResult(Plain):
 
 
 class CompressResult(Document):
-    """A finished compression of one base or several. `stages` says what each stage has cost, of all of them."""
+    """A finished compression of one base or several. `stages` says what each stage has cost, of all of them.
+
+    `calls` are those of language models, and `asked` the same by model.
+    """
 
     sentence: str
     remarks: list[str]
@@ -125,6 +165,8 @@ class CompressResult(Document):
     joules: float
     grams: float
     energy: str
+    calls: Planner
+    asked: list[ModelRow]
 
     def blocks(self) -> list[Block]:
         """What the terminal shows: the verdict and the front of each base."""
@@ -185,7 +227,8 @@ class CompressPlan(Document):
     portfolio: list[str]
     first: int
     trials: int
-    sampler: str
+    planner: str
+    beside: list[str]
     limits: dict[str, float]
 
     @property
@@ -203,7 +246,10 @@ class CompressPlan(Document):
             ("goal", f"{self.goal} ({self.measure})"),
             ("text", self.text),
             ("begins with", f"the first {self.first} of {len(self.portfolio)} known recipes"),
-            ("then", f"{self.sampler}, up to {self.trials} recipes; the rest of the portfolio beside it"),
+            (
+                "then",
+                f"{self.planner}, up to {self.trials} recipes; held against {', '.join(self.beside) or 'nothing'}",
+            ),
             ("at most", limits or "no bound on time, energy or CO2"),
         ]
         return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
@@ -222,9 +268,17 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> Co
         portfolio=[str(recipe) for recipe in config.recipes],
         first=config.first,
         trials=config.budget.trials,
-        sampler=config.sampler,
+        planner=_planner(config),
+        beside=list(config.beside),
         limits=dict(config.budget.limits),
     )
+
+
+def _planner(config: CompressConfig) -> str:
+    models = config.llm.candidates(WORDS.propose)
+    if config.planner != "agent":
+        return config.planner
+    return f"agent ({', '.join(models)}) beside {config.arm}" if models else f"{config.arm} (no language model)"
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from agentlab.compress.intensity import Intensity, asked, key_of, known
 from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Source, Spent, best_source
 from agentlab.compress.objective import Workshop
-from agentlab.compress.part import Late, Part, opened
+from agentlab.compress.part import Late, Part, advised, opened
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
-from agentlab.compress.result import SPENT, CompressPlan, CompressResult, charges, plan_of
+from agentlab.compress.result import SPENT, WORDS, CompressPlan, CompressResult, charges, plan_of
 from agentlab.compress.texts import SHIPPED, pieces, windows
 from agentlab.compress.verdict import answer
 from agentlab.errors import (
@@ -29,11 +29,14 @@ from agentlab.errors import (
     StorageError,
     UsageError,
 )
+from agentlab.llm.load import check_optional
+from agentlab.llm.recorder import RunRecorder
 from agentlab.models.base_model import BaseFile, find_base, imported
 from agentlab.runs.context import Context
 from agentlab.runs.events import noted
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.space import SearchSpace
+from agentlab.study.calls import model_rows, totals
 from agentlab.train.base import load_tokenizer, outline
 
 THREADS, INTENSITY = "threads.chosen", "intensity.chosen"
@@ -82,7 +85,9 @@ class CompressExperiment:
         if over is None:  # else more budget may go on with them
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
-        result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over)
+        calls = totals(run.events, RunRecorder(run).spent())
+        asked = model_rows(run.events, WORDS)
+        result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over, calls, asked)
         write_compress_report(run, result)
         if not any(model.winner for model in models):
             raise GateError(result.sentence, hint="The report shows what was tried. Ask for less, or raise the budget.")
@@ -116,8 +121,8 @@ class CompressExperiment:
         part.run.emit_once(THREADS, count=threads)
         meter = self._meter(part.run, source)
         try:
-            with machine.torch_threads(threads):
-                part.search(Late(partial(self._opened, part, threads, meter)), meter, self.context.stop.check)
+            with machine.torch_threads(threads), advised(part.run, self.config, self.context) as router:
+                part.search(Late(partial(self._opened, part, threads, meter)), meter, self.context.stop.check, router)
         finally:
             meter.flush()
 
@@ -176,6 +181,8 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
             _room_for(base.path, config, context.workspace.root)
             counts = (text.calibration, text.held_out)
             windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
+    if config.planner == "agent":
+        check_optional(config.llm, context)
     return CompressExperiment(config, context, bases, read_goal(config.goal))
 
 

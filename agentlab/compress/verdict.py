@@ -5,18 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from agentlab.compress.goal import Goal, Measure
 from agentlab.compress.meter import Spent
+from agentlab.compress.objective import REFERENCE, alone, counts
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.result import CompressResult, ModelResult, RecipeRow, Volume
-from agentlab.runs.manifest import Metric
+from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.types import TrialResult
+from agentlab.stats.control import Control
 from agentlab.stats.fronts import dominates, front, hypervolume
+from agentlab.study.calls import ModelRow, Planner, silent
 from agentlab.study.state import TrialState
 
-REFERENCE = (1.0, 1.0)  # as many bytes as the bfloat16 base, and a KL of one nat a token
 _PYTHON = (
     'python -c "import sys; from transformers import pipeline; '
     "print(pipeline('text-generation', sys.argv[1])('Hello'))\" {path}"
@@ -50,8 +53,9 @@ def verdict(
     base: Base,
     goal: Goal,
     searched: Sequence[TrialState],
-    portfolio: Sequence[TrialState],
+    beside: Mapping[str, Sequence[TrialState]],
     made: Sequence[TrialState],
+    agent: tuple[Control | None, str],
     run: Path,
     exports: str,
 ) -> ModelResult:
@@ -61,33 +65,42 @@ def verdict(
         base: what was compressed.
         goal: what for.
         searched: trials of the search, in their order.
-        portfolio: trials of the portfolio, in their order.
+        beside: trials of what it is held against, by name: `portfolio`, `random`, `tpe`.
         made: what was only remembered, and was made again to have its export.
+        agent: what the agent was worth, and the sentence that says it.
         run: the run's folder.
         exports: the folder in it that exports lie in.
     """
-    rows = _rows(searched, portfolio, made, goal)
+    rows = _rows({"made": made, "search": searched, **beside}, goal)
     done = [row for row in rows if not row.failed]
     best = [row for row in done if not row.research and not row.broken]  # what beats it may break a bound
     winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
-    volume, beyond = _volume(searched, portfolio)
+    volume, beyond = _volume(searched, beside)
+    control, said = agent
     return ModelResult(
         base=base.name,
         exports=exports,
         dense=base.dense,
         source=base.source,
         sentence=_sentence(winner, goal, base, done),
-        remarks=_remarks(base, rows, volume, beyond),
+        remarks=[*_remarks(base, rows, volume, beyond), *filter(None, [said])],
         winner=None if winner is None else winner.id,
         loads=[] if winner is None or winner.file is None else _loads(winner, str(run / exports / winner.file)),
         rows=rows,
         volume=volume,
         beyond=beyond,
+        control=control,
     )
 
 
 def answer(
-    models: Sequence[ModelResult], goal: Goal, spent: Mapping[str, Spent], energy: str, over: str | None
+    models: Sequence[ModelResult],
+    goal: Goal,
+    spent: Mapping[str, Spent],
+    energy: str,
+    over: str | None,
+    calls: Planner,
+    asked: Sequence[ModelRow],
 ) -> tuple[CompressResult, Outcome]:
     """The answer of a run.
 
@@ -97,21 +110,27 @@ def answer(
         spent: by each stage of all of the run.
         energy: where joules and grams are from.
         over: why the work ended early, if a budget did that.
+        calls: of language models, all together.
+        asked: the same, by model.
     """
     several = len(models) > 1
     result = CompressResult(
         sentence="\n".join(f"{each.base}: {each.sentence}" if several else each.sentence for each in models),
-        remarks=[] if over is None else [f"The budget ended the work: {over}"],
+        remarks=[*([] if over is None else [f"The budget ended the work: {over}"]), *silent(asked)],
         goal=str(goal),
         models=list(models),
         stages={stage or "begin": asdict(cost) for stage, cost in spent.items()},
         **asdict(sum(spent.values(), Spent())),
         energy=energy,
+        calls=calls,
+        asked=list(asked),
     )
     metrics = {
         f"{each.base}.{name}" if several else name: metric for each in models for name, metric in _metrics(each).items()
     }
-    return result, Outcome(metrics=metrics)
+    control = None if several else models[0].control  # else each base has its own, in the report
+    tokens = Tokens(input=calls.input_tokens, output=calls.output_tokens)
+    return result, Outcome(metrics, control, tokens, calls.cost_usd)
 
 
 def _loads(row: RecipeRow, path: str) -> list[str]:
@@ -120,16 +139,14 @@ def _loads(row: RecipeRow, path: str) -> list[str]:
     return [command.format(path=shlex.quote(path), cache=cache) for command in _LOADS[row.format]]
 
 
-def _rows(
-    searched: Sequence[TrialState], portfolio: Sequence[TrialState], made: Sequence[TrialState], goal: Goal
-) -> list[RecipeRow]:
-    """Each recipe once: as it was made again, as the search measured it, or else the portfolio."""
+def _rows(arms: Mapping[str, Sequence[TrialState]], goal: Goal) -> list[RecipeRow]:
+    """Each recipe once, as the first of the arms measured it that has it."""
     trials: dict[str, tuple[str, TrialState]] = {}
-    for arm, some in (("made", made), ("search", searched), ("portfolio", portfolio)):
+    for arm, some in arms.items():
         for trial in some:
             if trial.result is not None:
                 trials.setdefault(str(recipe_of(trial.proposal.params)), (arm, trial))
-    finished = [trial for _, trial in trials.values() if _counts(trial)]
+    finished = [trial for _, trial in trials.values() if counts(trial)]
     best = {
         finished[place].id + str(finished[place].proposal.params) for place in front([t.objectives for t in finished])
     }
@@ -139,11 +156,6 @@ def _rows(
         on_front = trial.id + str(trial.proposal.params) in best
         rows.append(_row(arm, trial, trial.result, recipe_of(trial.proposal.params), goal, on_front))
     return rows
-
-
-def _counts(trial: TrialState) -> bool:
-    """Whether it can be on a front: it was measured, and its export is of use."""
-    return trial.value is not None and not recipe_of(trial.proposal.params).research
 
 
 def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal: Goal, on_front: bool) -> RecipeRow:
@@ -176,43 +188,43 @@ def _shares(row: RecipeRow) -> dict[Measure, float]:
     return {"size": row.share or 0.0, "speed": row.speed or 0.0, "loss": row.loss or 0.0, "kl": row.kl or 0.0}
 
 
-def _volume(searched: Sequence[TrialState], portfolio: Sequence[TrialState]) -> tuple[Volume | None, list[str]]:
-    """Both hypervolumes at the cost that both have reached, and the recipes that none of the portfolio dominates.
+def _volume(
+    searched: Sequence[TrialState], beside: Mapping[str, Sequence[TrialState]]
+) -> tuple[Volume | None, list[str]]:
+    """All hypervolumes at the cost that all have reached, and the recipes that none of the others dominates.
 
-    What was remembered costs the search nothing; the portfolio alone has no memory, and pays for it.
+    What was remembered costs the search nothing; the others have no memory, and pay for it.
     """
-    if not portfolio or not searched:
+    others = {name: trials for name, trials in beside.items() if trials}
+    if not others or not searched:
         return None, []
-    costs = [_seconds(each) for each in searched], [_alone(each) for each in portfolio]
-    cost = min(map(sum, costs))
-    theirs = [trial.objectives for trial in portfolio if _counts(trial)]
-    known = {str(recipe_of(trial.proposal.params)) for trial in portfolio}
+    ours = [_joules(trial.result.metrics) if trial.result else 0.0 for trial in searched]
+    theirs = {
+        name: [_joules(alone(trial.result.metrics)) if trial.result else 0.0 for trial in trials]
+        for name, trials in others.items()
+    }
+    cost = min(map(sum, (ours, *theirs.values())))
+    measured = [trial for trials in others.values() for trial in trials if counts(trial)]
+    known = {str(recipe_of(trial.proposal.params)) for trial in measured}
     beyond = [
         trial.id
         for trial in searched
-        if _counts(trial)
+        if counts(trial)
         and str(recipe_of(trial.proposal.params)) not in known
-        and not any(dominates(other, trial.objectives) for other in theirs)
+        and not any(dominates(other.objectives, trial.objectives) for other in measured)
     ]
-    sides = [
-        hypervolume(_until(some, own, cost), REFERENCE) for some, own in zip((searched, portfolio), costs, strict=True)
-    ]
-    return Volume(search=sides[0], portfolio=sides[1], seconds=cost), beyond
+    volumes = {name: hypervolume(_until(trials, theirs[name], cost), REFERENCE) for name, trials in others.items()}
+    return Volume(search=hypervolume(_until(searched, ours, cost), REFERENCE), beside=volumes, joules=cost), beyond
 
 
-def _seconds(trial: TrialState) -> float:
-    return float(trial.result.metrics.get("seconds", 0.0)) if trial.result else 0.0
+def _joules(metrics: Mapping[str, Any]) -> float:
+    return float(metrics.get("joules", 0.0))
 
 
-def _alone(trial: TrialState) -> float:
-    """What it cost whoever measured it."""
-    return float(trial.result.metrics.get("then", {}).get("seconds", _seconds(trial))) if trial.result else 0.0
-
-
-def _until(trials: Sequence[TrialState], costs: Sequence[float], seconds: float) -> list[tuple[float, ...]]:
+def _until(trials: Sequence[TrialState], costs: Sequence[float], most: float) -> list[tuple[float, ...]]:
     """Objectives of what had ended when so much was spent."""
     within = zip(trials, accumulate(costs), strict=True)
-    return [trial.objectives for trial, spent in within if spent <= seconds * (1 + 1e-9) and _counts(trial)]
+    return [trial.objectives for trial, spent in within if spent <= most * (1 + 1e-9) and counts(trial)]
 
 
 def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[RecipeRow]) -> str:
@@ -245,10 +257,10 @@ def _remarks(base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyon
             "does not divide their rows; the bits a weight are those of the file."
         )
     if volume is not None:
+        others = ", ".join(f"{name} alone {value:.4f}" for name, value in volume.beside.items())
         found.append(
-            f"Hypervolume at {volume.seconds:.0f} s of work each: search {volume.search:.4f}, portfolio alone "
-            f"{volume.portfolio:.4f}; {len(beyond)} found that no recipe of the portfolio dominates"
-            f"{': ' + ', '.join(beyond) if beyond else ''}."
+            f"Hypervolume at {volume.joules / 1e3:.2f} kJ each: search {volume.search:.4f}, {others}; {len(beyond)} "
+            f"found that no recipe of these dominates{': ' + ', '.join(beyond) if beyond else ''}."
         )
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))

@@ -206,7 +206,11 @@ class ScriptedProvider(StrictModel):
         description="replies: those listed, in turn; first, random, adversarial: the schema's first, any or last "
         "choice; garbage: no JSON; stuck: never answers; refuse: connection refused.",
     )
-    replies: tuple[str, ...] = Field((), description="The answers of mode `replies`, starting over at the end.")
+    replies: tuple[str, ...] = Field(
+        (),
+        description="The answers of mode `replies`, starting over at the end. Where tools are offered, one that is "
+        '{"tool": name, "arguments": {...}} calls it.',
+    )
     seed: int = Field(0, ge=0, description="Seed of mode `random`.")
 
     @model_validator(mode="after")

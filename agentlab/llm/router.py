@@ -26,7 +26,7 @@ from agentlab.llm.ledger import Ledger
 from agentlab.llm.ledger.arm import Arm, Sample
 from agentlab.llm.loop import CallersLoop, Live, LoopThread
 from agentlab.llm.options import PLAIN, Options
-from agentlab.llm.provider_config import Limits
+from agentlab.llm.provider_config import Cap, Limits
 from agentlab.llm.question import Means, Observer, Outcome, Question, ResponseCache, Sink
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.strategies import HedgeBudget, Strategist
@@ -139,6 +139,11 @@ class Router:
         """How much can be asked of every model that may answer the task; None when there is none."""
         names = self.config.candidates(task)
         return min((self.config.models[name].tier for name in names), key=_TIERS.index, default=None)
+
+    def can(self, task: str, cap: Cap) -> bool:
+        """Whether there are models for a task, and all of them can do this."""
+        names = self.config.candidates(task)
+        return bool(names) and all(cap in self.config.caps(name) for name in names)
 
     def check(self) -> None:
         """See that everything a call needs is there, before work starts.

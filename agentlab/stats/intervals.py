@@ -18,9 +18,18 @@ _BLOCK = 1_000  # assignments or resamples held in memory at once
 
 
 def randomisation_interval(
-    outcomes: ArrayLike, treated: ArrayLike, rng: np.random.Generator, *, probability: float = 0.5, level: float = 0.95
+    outcomes: ArrayLike,
+    treated: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    probability: ArrayLike = 0.5,
+    level: float = 0.95,
 ) -> Interval:
     """Difference in means, treated less control, when each unit was treated by a coin of known probability.
+
+    Coins may differ; then each unit counts by the inverse of the probability of its arm (Hájek 1971). Where a coin
+    depends on earlier outcomes, the draws keep the probabilities that were: the terms of the sum are martingale
+    differences whose variance these draws have, so the level holds with many units, not exactly with few.
 
     Inverts Fisher's randomisation test under a constant effect: an effect belongs to the interval if neither
     one-sided test rejects it at (1 - level) / 2. For an assignment z' the test statistic is linear in the effect,
@@ -32,24 +41,25 @@ def randomisation_interval(
         outcomes: (n,) outcomes.
         treated: (n,) truth values.
         rng: used beyond 14 units only.
-        probability: of treatment.
+        probability: of treatment, of all units or of each.
         level: of the interval.
 
     Raises:
-        ValueError: an arm is empty, the shapes differ, or the probability is not in [0.01, 0.99].
+        ValueError: an arm is empty, the shapes differ, or a probability is not in [0.01, 0.99].
     """
-    if not 0.01 <= probability <= 0.99:
-        raise ValueError(f"a probability of {probability} leaves an arm (almost) empty")
     y, z = np.asarray(outcomes, dtype=np.float64), np.asarray(treated, dtype=bool)
     if y.ndim != 1 or y.shape != z.shape or z.all() or not z.any():
         raise ValueError("each outcome needs an assignment, and each arm a unit")
+    p = np.broadcast_to(np.asarray(probability, dtype=np.float64), y.shape)
+    if not ((p >= 0.01) & (p <= 0.99)).all():
+        raise ValueError(f"a probability of {p.min():g} to {p.max():g} leaves an arm (almost) empty")
     y = y - y.mean()  # the difference does not change, its rounding error does
-    observed = float(y[z].mean() - y[~z].mean())
+    observed = float(np.average(y[z], weights=1 / p[z]) - np.average(y[~z], weights=1 / (1 - p[~z])))
     if y.size <= _EXACT:
-        effects, weights = _exact(y, z, observed, probability)
+        effects, weights = _exact(y, z, observed, p)
         method = "randomisation (exact)"
     else:
-        effects, weights = _drawn(y, z, observed, probability, rng)
+        effects, weights = _drawn(y, z, observed, p, rng)
         method = f"randomisation ({_DRAWS:,} draws)"
     low, high = _ends(effects, weights, level)
     return Interval(observed, low, high, level, method)
@@ -149,40 +159,37 @@ def _bits(n: int) -> NDArray[np.int64]:
     return (np.arange(2**n)[:, None] >> np.arange(n)) & 1
 
 
-def _exact(y: Floats, z: NDArray[np.bool_], observed: float, probability: float) -> tuple[Floats, Floats]:
+def _exact(y: Floats, z: NDArray[np.bool_], observed: float, p: Floats) -> tuple[Floats, Floats]:
     """Crossing effects and weights of all assignments with two non-empty arms."""
-    n = y.size
-    assignments = _bits(n)[1:-1]
-    sizes = assignments.sum(axis=1)
-    weights = probability**sizes * (1 - probability) ** (n - sizes)
-    return _crossings(assignments.astype(np.float64), y, z, observed), weights / weights.sum()
+    assignments = _bits(y.size)[1:-1]
+    weights = np.where(assignments, p, 1 - p).prod(axis=1)
+    return _crossings(assignments.astype(np.float64), y, z, observed, p), weights / weights.sum()
 
 
 def _drawn(
-    y: Floats, z: NDArray[np.bool_], observed: float, probability: float, rng: np.random.Generator
+    y: Floats, z: NDArray[np.bool_], observed: float, p: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Crossing effects of drawn assignments and of the observed one, equally weighted."""
     effects: list[Floats] = [np.full(1, np.nan)]
     missing = _DRAWS
     while missing:
-        rows = rng.random((min(missing, _BLOCK), y.size)) < probability
+        rows = rng.random((min(missing, _BLOCK), y.size)) < p
         rows = rows[rows.any(axis=1) & ~rows.all(axis=1)]
-        effects.append(_crossings(rows.astype(np.float64), y, z, observed))
+        effects.append(_crossings(rows.astype(np.float64), y, z, observed, p))
         missing -= len(rows)
     return np.concatenate(effects), np.full(_DRAWS + 1, 1 / (_DRAWS + 1))
 
 
-def _crossings(assignments: Floats, y: Floats, z: NDArray[np.bool_], observed: float) -> Floats:
+def _crossings(assignments: Floats, y: Floats, z: NDArray[np.bool_], observed: float, p: Floats) -> Floats:
     """(m,) effect at which each assignment becomes as extreme as the observed one; NaN where it is the observed one.
 
     With untreated outcomes y - effect * z, an assignment's difference is a - effect * b, the observed one is
     observed - effect, and b <= 1 with equality for the observed assignment alone.
     """
-    ones = assignments.sum(axis=1)
-    zeros = y.size - ones
-    zf = z.astype(np.float64)
-    a = assignments @ y / ones - (y.sum() - assignments @ y) / zeros
-    b = assignments @ zf / ones - (zf.sum() - assignments @ zf) / zeros
+    treated, control, zf = assignments / p, (1 - assignments) / (1 - p), z.astype(np.float64)
+    ones, zeros = treated.sum(axis=1), control.sum(axis=1)
+    a = treated @ y / ones - control @ y / zeros
+    b = treated @ zf / ones - control @ zf / zeros
     gap = 1 - b
     own = gap < 1e-12
     return np.where(own, np.nan, (observed - a) / np.where(own, 1.0, gap))

@@ -13,7 +13,7 @@ LOWEST_LEVEL = 0.90  # of a full study whose pairs cannot carry 95 %; below this
 
 
 def light_study(
-    what: Comparison, values: ArrayLike, by_agent: ArrayLike, rng: np.random.Generator, *, probability: float = 0.5
+    what: Comparison, values: ArrayLike, by_agent: ArrayLike, rng: np.random.Generator, *, probability: ArrayLike = 0.5
 ) -> Control:
     """Units of one run that a coin gave to the agent or to its control.
 
@@ -22,7 +22,7 @@ def light_study(
         values: (n,) metric of each unit.
         by_agent: (n,) whether the agent got the unit.
         rng: draws assignments.
-        probability: of the agent.
+        probability: of the agent, for all units or for each.
     """
     y, z = np.asarray(values, dtype=np.float64), np.asarray(by_agent, dtype=bool)
     smaller = int(min(z.sum(), (~z).sum()))

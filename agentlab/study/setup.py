@@ -9,10 +9,11 @@ from agentlab.runs.run import Run
 from agentlab.search.arms import ARMS, Arm
 from agentlab.search.llm_proposer import LLMProposer
 from agentlab.search.screen import Rules, ScreenedProposer
-from agentlab.search.types import Proposal, Trial
+from agentlab.search.types import Proposal, Proposer, Trial
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.executor import TrialExecutor
-from agentlab.study.steps import Reviewer, Study
+from agentlab.study.state import TrialState
+from agentlab.study.steps import FAIR, Reviewer, Study
 from agentlab.study.words import Words
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Setup:
     """What a capability brings. `base` is the classical arm, and `options` how many of its offers a small model sees.
 
     `evaluator` is told the language model that may be asked, None in a study without the agent, and a scope for its
-    calls. `check` raises where a signal asked to stop. `starts` and `seen`: see `Study`. `arm` makes the
-    classical one, where that of the table is not what is wanted.
+    calls. `check` raises where a signal asked to stop. `starts`, `seen` and `share`: see `Study`. `arm` makes the
+    classical one, where that of the table is not what is wanted, and `asks` may change how a language model is asked.
     """
 
     words: Words
@@ -40,7 +41,9 @@ class Setup:
     options: int = 2
     reviewer: Reviewer | None = None
     seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
+    share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
     arm: Arm | None = None
+    asks: Callable[[LLMProposer], Proposer] = lambda proposer: proposer
 
     def study(
         self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
@@ -50,10 +53,12 @@ class Setup:
         arm = self.arm or ARMS.load(self.base)
         base = ScreenedProposer(arm(self.base, self.rules.space, seed), self.rules)
         router = self.router if agent else None
-        asking = None
+        asking: Proposer | None = None
         if router is not None and router.available(words.propose):
-            asking = LLMProposer(
-                base, router, self.rules, words.briefing, task=words.propose, options=self.options, scope=scope
+            asking = self.asks(
+                LLMProposer(
+                    base, router, self.rules, words.briefing, task=words.propose, options=self.options, scope=scope
+                )
             )
         return Study(
             run=run,
@@ -68,4 +73,5 @@ class Setup:
             rules=self.rules,
             reviewer=None if isinstance(run, Branch) else self.reviewer,
             seen=self.seen,
+            share=self.share,
         )

@@ -19,7 +19,7 @@ from agentlab.search.types import Proposal, Proposer, Trial, TrialResult, Value
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.events import Arm, Batch, Decision, Proposed, Reason, emit
 from agentlab.study.executor import TrialExecutor
-from agentlab.study.state import Candidate, StudyState, agent_state, rebuild, run_id
+from agentlab.study.state import Candidate, StudyState, TrialState, agent_state, rebuild, run_id
 from agentlab.study.words import Words
 
 _ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
@@ -52,6 +52,7 @@ class Study:
     `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, or any metric of
     the trials such as `seconds`. It decides when to stop, never what a trial contains. `starts` are the first trials,
     which all studies of a run share, and `seen` is what proposers are shown of the history: a pure function of it.
+    `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure function of the trials before.
     """
 
     run: Run | Branch
@@ -66,6 +67,7 @@ class Study:
     rules: Rules | None = None
     reviewer: Reviewer | None = None
     seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
+    share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
     running: set[str] = field(default_factory=set)
 
     @property
@@ -124,7 +126,7 @@ def _propose(study: Study, state: StudyState) -> None:
     if number < len(study.starts):
         _proposed(study, number, study.starts[number], "shared", 0.0)
         return
-    proposer, arm, probability = assigned(study, len(history))
+    proposer, arm, probability = assigned(study, len(history), study.share(state.trials))
     offers = proposer.ask(study.seen(history), 1, np.random.default_rng([study.seed, len(history), _ASK]))
     if not offers:
         emit(study.run, "search.exhausted", "", Reason("no untried point passes the rules"))
@@ -136,16 +138,16 @@ def _propose(study: Study, state: StudyState) -> None:
     _proposed(study, number, proposal, arm, probability)
 
 
-def assigned(study: Study, place: int) -> tuple[Proposer, Arm, float]:
-    """The light control: a coin gives a proposal to the agent or to its control.
+def assigned(study: Study, place: int, share: float) -> tuple[Proposer, Arm, float]:
+    """The light control: a coin of probability `share` gives a proposal to the agent, else to its control.
 
-    It looks at nothing but the seed and the place, so a randomisation interval is valid.
+    The coin looks at nothing but the seed and the place, so a randomisation interval is valid.
     """
     if study.agent is None:
         return study.control, "control", 0.0
-    if np.random.default_rng([study.seed, place, _ASSIGN]).random() < FAIR:
-        return study.agent, "agent", FAIR
-    return study.control, "control", FAIR
+    if np.random.default_rng([study.seed, place, _ASSIGN]).random() < share:
+        return study.agent, "agent", share
+    return study.control, "control", share
 
 
 def _reviewed(study: Study, state: StudyState, proposal: Proposal) -> Proposal | None:

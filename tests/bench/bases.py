@@ -59,3 +59,36 @@ def write(model: Any, tokenizer: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def trained(folder: Path, *, seed: int, steps: int, vocabulary: int, **sizes: Any) -> Path:
+    """A small Llama with a tokenizer of its own, trained on `pydoc_data.topics` from random weights."""
+    from pydoc_data.topics import topics
+
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    text = [topics[name] for name in sorted(topics)]
+    words = ByteLevelBPETokenizer()
+    words.train_from_iterator(text, vocabulary, special_tokens=["<|end|>"], show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, eos_token="<|end|>")  # noqa: S106 - a token
+    ids = torch.tensor(tokenizer("\n\n".join(text))["input_ids"])
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=512, eos_token_id=0, **sizes)
+        model = LlamaForCausalLM(config).float().train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+    for step in range(steps):
+        starts = torch.randint(len(ids) - 129, (16,), generator=generator)
+        batch = torch.stack([ids[at : at + 128] for at in starts.tolist()])
+        loss = model(batch, labels=batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        if step % 50 == 49:
+            print(f"step {step + 1} of {steps}: loss {loss.item():.2f}", flush=True)
+    return write(model.eval(), tokenizer, folder)

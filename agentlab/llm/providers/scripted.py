@@ -55,7 +55,12 @@ class ScriptedModel:
             yield Delta(tools=(ToolPiece(0, "call_0", tool.name, self._json(tool.parameters, request)),))
             yield Delta(finish="tool_calls", usage=Usage(asked, 1))
             return
-        words = re.findall(r"\S+\s*|\s+", self._text(request))
+        text = self._text(request)
+        if request.tools and (call := _scripted_call(text)) is not None:
+            yield Delta(tools=(ToolPiece(0, f"call_{len(self.requests)}", *call),))
+            yield Delta(finish="tool_calls", usage=Usage(asked, 1))
+            return
+        words = re.findall(r"\S+\s*|\s+", text)
         for word in words:
             yield Delta(text=word)
         yield Delta(finish="stop", usage=Usage(asked, len(words)))
@@ -87,6 +92,15 @@ class ScriptedModel:
         # from the request, not from a running generator: a resumed run gets the answers of an uninterrupted one
         asked = repr((self._script.seed, request.seed, request.messages)).encode("utf-8", "surrogatepass")
         return random.Random(hashlib.sha256(asked).digest()).choice  # noqa: S311 - a script, not a secret
+
+
+def _scripted_call(text: str) -> tuple[str, str] | None:
+    """The name and the arguments of the tool that a scripted reply calls, if it does."""
+    try:
+        call = json.loads(text)
+        return call["tool"], json.dumps(call["arguments"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _demanded(request: Request) -> Tool | None:

@@ -123,7 +123,7 @@ def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place:
     assert len(searched) == 10
     assert len({row.recipe for row in result.models[0].rows}) == len(result.models[0].rows)
     assert result.models[0].volume is not None
-    assert result.models[0].volume.seconds == 80  # eight recipes of the portfolio, ten seconds each
+    assert result.models[0].volume.joules == 20 * 80  # eight recipes of the portfolio, ten seconds each
     assert result.models[0].winner is not None
     best = next(row for row in result.models[0].rows if row.id == result.models[0].winner)
     assert best.front
@@ -257,7 +257,7 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
     winner = next(row for row in two.rows if row.id == two.winner)
     assert winner.file in kept  # its export was gone, so that it was made again
     assert two.volume is not None
-    assert two.volume.search >= two.volume.portfolio
+    assert two.volume.search >= two.volume.beside["portfolio"]
     before = len(list((place / "memory" / "experiments").iterdir()))
     with new_run(place, "third") as run:  # meanwhile there is more to remember
         scripted(place, **few).run(run)

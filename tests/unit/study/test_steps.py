@@ -253,9 +253,10 @@ def test_a_coin_of_the_seed_gives_each_trial_to_an_arm(run: Run, tmp_path: Path)
 
 def test_the_coin_is_fair(run: Run) -> None:
     study = study_in(run, agent=Listed(NEAR_TIE, "llm"))
-    drawn = [steps.assigned(study, place)[1:] for place in range(4_000)]
-    assert sum(arm == "agent" for arm, _ in drawn) / len(drawn) == pytest.approx(0.5, abs=0.03)
-    assert drawn == [steps.assigned(study, place)[1:] for place in range(4_000)]
+    for share in (0.5, 0.1):
+        drawn = [steps.assigned(study, place, share)[1:] for place in range(4_000)]
+        assert sum(arm == "agent" for arm, _ in drawn) / len(drawn) == pytest.approx(share, abs=0.03)
+        assert drawn == [steps.assigned(study, place, share)[1:] for place in range(4_000)]
 
 
 def test_the_snapshot_is_what_the_events_tell(run: Run) -> None:

@@ -1,0 +1,87 @@
+"""What the agent of a compression is worth: hypervolume a joule, by arm. It decides the agent's share, and is reported.
+
+A trial's joules begin where the one before ended, so thinking is paid for by whoever thought.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agentlab.compress.objective import REFERENCE, counts
+from agentlab.search.types import meaning
+from agentlab.stats.control import Comparison, Control
+from agentlab.stats.fronts import hypervolume
+from agentlab.stats.studies import light_study
+from agentlab.study.state import TrialState
+
+_KJ = 1e3
+_EVEN = 2.0  # trials of the mean that each arm is taken to have had before: few trials move the share little
+_LEAST_SHARE, _MOST_SHARE = 0.1, 0.75  # of the agent: it can always recover, and there is always a control
+_STREAM = 5  # of the generator
+
+
+def gains(trials: Sequence[TrialState]) -> list[tuple[float, float]]:
+    """By how much each trial enlarged the hypervolume of all before it, and the kilojoules that it took. Pure."""
+    found: list[tuple[float, float]] = []
+    there, volume = list[tuple[float, ...]](), 0.0
+    for trial in trials:
+        if counts(trial):
+            there.append(trial.objectives)
+        now = hypervolume(there, REFERENCE)
+        found.append((now - volume, (trial.result.metrics.get("joules", 0.0) if trial.result else 0.0) / _KJ))
+        volume = now
+    return found
+
+
+def share(trials: Sequence[TrialState]) -> float:
+    """The agent's share of what comes next: its hypervolume a joule, beside that of both arms. Pure."""
+    ended = [
+        (*gain, trial.arm)
+        for gain, trial in zip(gains(trials), trials, strict=True)
+        if trial.arm != "shared" and trial.result is not None
+    ]
+    volume, energy = sum(row[0] for row in ended), sum(row[1] for row in ended)
+    if not volume or not energy:
+        return 0.5
+    rates = []
+    for arm in ("agent", "control"):
+        own = [row for row in ended if row[2] == arm]
+        even = _EVEN / len(ended)
+        rates.append((sum(row[0] for row in own) + even * volume) / (sum(row[1] for row in own) + even * energy))
+    return min(max(rates[0] / sum(rates), _LEAST_SHARE), _MOST_SHARE)
+
+
+def agent_control(trials: Sequence[TrialState], base: str, seed: int) -> tuple[Control | None, str]:
+    """The record of a search and what it means in a sentence; no record without an agent."""
+    drawn = [(trial, gain) for trial, gain in zip(trials, gains(trials), strict=True) if trial.probability]
+    if not drawn:
+        return None, ""
+    what = Comparison(
+        agent="language model as proposer",
+        control=f"{meaning(base)} ({base}) alone",
+        metric="hypervolume gained a kilojoule, by trial",
+        unit="hypervolume a kJ",
+        direction="higher",
+        budget=f"{len(drawn)} trials, assigned by a coin that favours whoever gains more a joule",
+    )
+    values = [volume / energy if energy else 0.0 for _, (volume, energy) in drawn]
+    by_agent, odds = [trial.arm == "agent" for trial, _ in drawn], [trial.probability for trial, _ in drawn]
+    rng = np.random.default_rng([seed, _STREAM, len(trials)])
+    control = light_study(what, values, by_agent, rng, probability=odds)
+    return control, _sentence(control, sum(by_agent), odds[-1])
+
+
+def _sentence(control: Control, agent_trials: int, last: float) -> str:
+    if control.estimate is None or control.low is None or control.high is None:
+        return (
+            f"What the agent was worth was not measured: {control.note}. It had {agent_trials} of {control.n} trials."
+        )
+    words = {"hurt": "The agent hurt", "helped": "The agent helped"}.get(
+        control.verdict, "No measurable help of the agent"
+    )
+    return (
+        f"{words}: its {agent_trials} trials gained {control.estimate:+.4f} of hypervolume a kJ beside the "
+        f"{control.n - agent_trials} of {control.control}, {control.level:.0%} interval [{control.low:+.4f}, "
+        f"{control.high:+.4f}], {control.method}; its share of the trials ended at {last:.0%}."
+        f"{f' {control.note}' if control.note else ''}"
+    )

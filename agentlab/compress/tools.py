@@ -1,0 +1,251 @@
+"""What an agent of a compression can do, as plain typed functions: settings that are checked, and what was measured.
+
+An estimate says that it is one: it comes from what was measured of other recipes and bases, see `transfer`.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pydantic import create_model
+
+from agentlab.compress.config import RecoveryConfig, point
+from agentlab.compress.goal import Goal, read_goal
+from agentlab.compress.memory import Experiment
+from agentlab.compress.objective import alone
+from agentlab.compress.recipe import Pruner, Quantizer, Recipe, Recovery, Structure, recipe_of
+from agentlab.compress.transfer import HERE, Forecast, Measured
+from agentlab.config.base import StrictModel
+from agentlab.errors import UnknownNameError, UsageError
+from agentlab.llm.tool_loop import Action
+from agentlab.search.screen import Rules
+from agentlab.search.types import Params, Trial, TrialResult, Value
+from agentlab.stats.fronts import front
+from agentlab.stats.intervals import paired_interval
+from agentlab.study.state import run_id
+
+_SHOWN = 12  # rows of a table
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is known when an agent is asked.
+
+    Attributes:
+        goal: what for.
+        rules: the space, and what a recipe is held against.
+        trials: of the run so far.
+        here: what is remembered of this base on this text.
+        elsewhere: what is remembered of others.
+    """
+
+    goal: Goal
+    rules: Rules
+    trials: Sequence[Trial] = ()
+    here: Sequence[Experiment] = ()
+    elsewhere: Sequence[Experiment] = ()
+
+    def forecast(self) -> Forecast:
+        """Of recipes, from all that was measured."""
+        found = [Measured(HERE, row["params"], row["size"], row["kl"], row["joules"]) for row in self.rows()]
+        return Forecast(self.rules.space, [*found, *(each.elsewhere for each in self.elsewhere)])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What was measured of this base, by the run or before it, each recipe once. What is research only is not."""
+        done = [(run_id(each.number), each.proposal.params, each.result) for each in self.trials]
+        done += [(each.key, each.recipe, each.result(self.goal, None)) for each in self.here]
+        rows: dict[str, dict[str, Any]] = {}
+        for name, params, result in done:
+            if result.objectives and not recipe_of(params).research:
+                rows.setdefault(str(recipe_of(params)), _row(name, params, result))
+        return list(rows.values())
+
+
+def _row(name: str, params: Params, result: TrialResult) -> dict[str, Any]:
+    (size, kl), shares = result.objectives, result.metrics["shares"]
+    return {
+        "id": name,
+        "recipe": str(recipe_of(params)),
+        "params": dict(params),
+        "size": size,
+        "kl": kl,
+        "loss": shares["loss"],
+        "speed": shares["speed"],
+        "joules": alone(result.metrics)["joules"],
+        "bytes": result.metrics["size"],
+        "shares": shares,
+        "windows": list(result.items),
+    }
+
+
+def told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a model is shown it."""
+    shown = {name: row[name] for name in ("id", "recipe", "size", "kl", "loss", "speed", "joules")}
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in shown.items()}
+
+
+# -- settings ---------------------------------------------------------------------------------------------------
+
+
+def configure_quantization(
+    quantizer: Quantizer, quantization_bits: int, group: int = 64, importance: bool = False
+) -> dict[str, Any]:
+    """Settings of a quantization, checked: rtn, gptq and awq take 4 or 8 bits, kquant 2 to 6 or 8."""
+    recipe = Recipe(quantizer=quantizer, quantization_bits=quantization_bits, group=group, importance=importance)
+    return {"recipe": _checked(recipe).model_dump(exclude_defaults=True)}
+
+
+def configure_pruning(
+    structure: Structure = "none",
+    kept: float = 1.0,
+    pruner: Pruner = "none",
+    pruning_sparsity: float | str | None = None,
+) -> dict[str, Any]:
+    """Settings of a cut, checked: width or layers of which a share is kept; or zeros, which save nothing today."""
+    cut = {"structure": structure, "kept": kept, "pruner": pruner, "pruning_sparsity": pruning_sparsity}
+    return {"recipe": _checked(Recipe.model_validate(cut)).model_dump(exclude_defaults=True)}
+
+
+def configure_lora(rank: int = 16, steps: int = 40, learning_rate: float = 2e-4) -> dict[str, Any]:
+    """Settings of a recovery by LoRA on text, checked: part of a recipe with a cut, and of the run's config."""
+    return _recovery("lora", rank, steps, learning_rate)
+
+
+def setup_distillation(rank: int = 16, steps: int = 40, learning_rate: float = 2e-4) -> dict[str, Any]:
+    """Settings of a recovery from the base's own logits, checked: part of a recipe with a cut, and of the config."""
+    return _recovery("distil", rank, steps, learning_rate)
+
+
+def _recovery(kind: str, rank: int, steps: int, learning_rate: float) -> dict[str, Any]:
+    config = RecoveryConfig(rank=rank, steps=steps, learning_rate=learning_rate)
+    return {"recipe": {"recovery": kind}, "config": {"recovery": config.model_dump()}}
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    if wrong := [said for _, said in recipe.problems()]:
+        raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
+    return recipe
+
+
+# -- what is known ----------------------------------------------------------------------------------------------
+
+
+def estimate(situation: Situation, recipe: Recipe) -> dict[str, Any]:
+    """An estimate, no measurement: bytes as a share of the bfloat16 base, KL, joules; the report scores it."""
+    forecast = situation.forecast()
+    if not forecast.known:
+        raise UsageError("Nothing was measured yet that an estimate could come from.")
+    place = point(_checked(recipe), situation.rules.space)
+    if wrong := situation.rules.space.problems(place):
+        raise UsageError(f"That is no point of the space: {'; '.join(wrong)}.")
+    found = forecast.of([place])[0]
+    figures = {"size": found.size, "kl": found.kl, "joules": found.joules}
+    return {"estimate": True, "measurements": len(forecast.known), **{k: float(f"{v:.3g}") for k, v in figures.items()}}
+
+
+def estimate_lora_impact(situation: Situation, recipe: Recipe) -> dict[str, Any]:
+    """Estimates of a recipe with a cut, without recovery and with LoRA."""
+    return _impact(situation, recipe, "lora")
+
+
+def estimate_distillation(situation: Situation, recipe: Recipe) -> dict[str, Any]:
+    """Estimates of a recipe with a cut, without recovery and with distillation."""
+    return _impact(situation, recipe, "distil")
+
+
+def _impact(situation: Situation, recipe: Recipe, kind: Recovery) -> dict[str, Any]:
+    names: tuple[Recovery, ...] = ("none", kind)
+    return {name: estimate(situation, recipe.model_copy(update={"recovery": name})) for name in names}
+
+
+def compare_models(situation: Situation, one: str, other: str) -> dict[str, Any]:
+    """The difference in KL between two measured recipes, by their ids, window by window, with an interval."""
+    rows = {row["id"]: row for row in situation.rows()}
+    for name in (one, other):
+        if name not in rows:
+            raise UnknownNameError("measured recipe", name, list(rows))
+    first, second = rows[one], rows[other]
+    found = paired_interval(first["windows"], second["windows"], np.random.default_rng(0))
+    difference = {"kl": found.estimate, "low": found.low, "high": found.high, "windows": len(first["windows"])}
+    return {"one": told(first), "other": told(second), "one less other": difference}
+
+
+def query_experiments(situation: Situation, settings: dict[str, Value] | None = None) -> dict[str, Any]:
+    """What was measured of this base, of recipes with these settings, best first for the goal."""
+    wanted = settings or {}
+    for name in wanted:
+        if name not in Recipe.model_fields:
+            raise UnknownNameError("setting", name, list(Recipe.model_fields))
+    rows = [
+        row
+        for row in situation.rows()
+        if all(str(getattr(recipe_of(row["params"]), name)) == str(value) for name, value in wanted.items())
+    ]
+    ranked = sorted(rows, key=lambda row: situation.goal.worth(row["shares"], row["bytes"]))
+    return {"found": len(ranked), "best": [told(row) for row in ranked[:_SHOWN]]}
+
+
+def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]:
+    """The recipe that serves an objective best of all that were measured; without one, the run's."""
+    goal = read_goal(objective) if objective else situation.goal
+    best = query_experiments(replace(situation, goal=goal))["best"]
+    if not best:
+        raise UsageError("Nothing was measured yet.")
+    row = next(each for each in situation.rows() if each["id"] == best[0]["id"])
+    return {"goal": str(goal), "broken": goal.broken(row["shares"], row["bytes"]), **best[0], "params": row["params"]}
+
+
+def show_front(situation: Situation) -> dict[str, Any]:
+    """The recipes that no other one beats in both size and KL."""
+    rows = situation.rows()
+    best = [rows[place] for place in front([(row["size"], row["kl"]) for row in rows])]
+    return {"measured": len(rows), "front": [told(row) for row in sorted(best, key=lambda row: row["size"])]}
+
+
+# -- as tools of a language model -------------------------------------------------------------------------------
+
+Function = Callable[..., dict[str, Any]]
+SPECIALISTS: Mapping[str, tuple[str, tuple[Function, ...]]] = {
+    "quantization": (
+        "You know how weights are rounded. k-quants are llama.cpp's own and the fastest to make; GPTQ beats AWQ and "
+        "RTN at 4 bits; importance helps k-quants below 6 bits.",
+        (configure_quantization, estimate, query_experiments),
+    ),
+    "pruning": (
+        "You know what can be left out. Cuts of width or layers save bytes and time and need recovery; zeros save "
+        "neither in today's formats.",
+        (configure_pruning, estimate, query_experiments),
+    ),
+    "lora": (
+        "You know recovery by low-rank changes, trained on text after a cut.",
+        (configure_lora, estimate_lora_impact, query_experiments),
+    ),
+    "distillation": (
+        "You know recovery from the original's distributions, which regains more than text does, for more energy.",
+        (setup_distillation, estimate_distillation, compare_models),
+    ),
+    "evaluation": (
+        "You know what was measured, and how sure it is.",
+        (show_front, compare_models, query_experiments, get_best_config),
+    ),
+}
+
+
+def action(function: Function, situation: Situation) -> Action:
+    """A function as a tool; its parameters are what the model fills in."""
+    parameters = dict(inspect.signature(function).parameters)
+    given = (situation,) if "situation" in parameters else ()
+    parameters.pop("situation", None)
+    fields: dict[str, Any] = {
+        name: (each.annotation, ... if each.default is each.empty else each.default)
+        for name, each in parameters.items()
+    }
+    takes = create_model(function.__name__, __base__=StrictModel, **fields)
+
+    def run(asked: Any) -> str:
+        return json.dumps(function(*given, **{name: getattr(asked, name) for name in parameters}))
+
+    return Action(function.__name__, (function.__doc__ or "").partition("\n")[0], takes, run)
