@@ -158,6 +158,57 @@ def surroundings(environ: Mapping[str, str], cwd: Path) -> Context:
     return Context(workspace=Workspace.locate({**env, "AGENTLAB_HOME": str(root)}, root), env=env)
 
 
+def run_to_its_end(
+    name: str,
+    resume: str | None,
+    config: "str | Path | Mapping[str, Any] | None",
+    overrides: Mapping[str, Any],
+    runs_dir: "str | Path | None",
+    caller: str,
+    *,
+    verbose: bool,
+) -> "FinishedRun[Any]":
+    """What the Python faces of commands do: a run, or the rest of one, in this process.
+
+    Args:
+        name: the command.
+        resume: a run's name, or `last` for the last of this command; None starts a new one.
+        config: as of `begin`.
+        overrides: dotted config key -> value, as with `--set`.
+        runs_dir: the folder that holds run folders; None is `runs` in the workspace.
+        caller: the function, for the manifest.
+        verbose: tell on stderr how it goes, line by line.
+
+    Raises:
+        UsageError: a config beside `resume`; and what `begin`, `go_on` and the run raise.
+    """
+    import os
+
+    from agentlab.config.overrides import Override
+    from agentlab.runs.store import find_to_resume
+
+    if resume and config is not None:
+        raise UsageError(
+            "A resumed run has its own config; another cannot be given with it.",
+            hint="Drop `config`; a larger budget is given by what the run may cost.",
+        )
+    context = surroundings(os.environ, Path.cwd())
+    folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
+    given = [Override(str(key), value, "overrides") for key, value in overrides.items()]
+    if resume:
+        record = find_to_resume(folder, f"last:{name}" if resume == "last" else resume)
+        session = go_on(command(name), record, given, context=context)
+    else:
+        session = begin(name, config, given, context=context, runs_dir=folder, argv=[caller])
+    if isinstance(session, FinishedRun):
+        return session
+    redactor = Redactor.of(context.env)
+    if not verbose:
+        return session.carry_out(Watch(redactor))
+    line = stderr_line(redactor)
+    return session.carry_out(Watch(redactor, sinks=[Lines(session.command.narrate_function(), line)], line=line))
+
+
 def begin(
     name: str,
     config: "str | Path | Mapping[str, Any] | BaseModel | None",

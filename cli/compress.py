@@ -56,7 +56,7 @@ _EVAL = """Examples:
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract()
+@with_contract("max_cost")
 def run(
     ctx: typer.Context,
     contract: Contract,
@@ -209,3 +209,115 @@ def _answer(
     there = Memory(default if folder is None else Path.cwd() / folder)
     found = remembered(there, base, settings, None if goal is None else read_goal(goal))
     screen.answer(f"compress memory {name}", found)
+
+
+@app.command("plan", epilog='Example: agentlab compress plan --objective "smallest with < 2 % loss" --set llm=prod')
+@with_output
+def plan(
+    ctx: typer.Context,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A preset's name, or a YAML file.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="A model's name, or a checkpoint folder.")] = None,
+    objective: Annotated[str | None, typer.Option(metavar="TEXT", help="What for.")] = None,
+    workspace_dir: WorkspaceDir = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
+) -> None:
+    """Ask the agent for its plan alone: steps, and recipes with estimates from what is remembered."""
+    from agentlab.compress.agent import alone
+    from agentlab.config.overrides import Override, parse
+    from agentlab.session import begin
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    flags = {
+        "base": ("--base", None if base is None else from_here(base)),
+        "goal": ("--objective", objective),
+        "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
+    }
+    given = [*map(parse, set_ or ()), *(Override(key, value, flag) for key, (flag, value) in flags.items() if value)]
+    with screen.progress() as bar:
+        bar.update("planning")
+        session = begin("compress", config, given, context=context, runs_dir=context.workspace.runs, planning=True)
+        experiment: Any = session.experiment
+        advice = alone(experiment.config, context, experiment.bases[0].path.name, (), ended=False)
+    screen.answer("compress plan", advice)
+
+
+@app.command("reflect", epilog="Example: agentlab compress reflect last --set llm=prod")
+@with_output
+def reflect(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a config key.")] = None,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Ask the agent what was learnt in a run, and what a further one should try."""
+    from agentlab.compress.agent import alone
+    from agentlab.compress.config import CompressConfig
+    from agentlab.compress.watching import trials_of
+    from agentlab.config.load import load
+    from agentlab.config.overrides import parse
+    from agentlab.models.base_model import find_base
+
+    from .launch import run_of, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    record = run_of("compress", runs_folder(context, runs_dir), run)
+    where: dict[str, Any] = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
+    config = load(
+        CompressConfig, "compress", str(record.path / "config.yaml"), [*map(parse, set_ or ())], **where
+    ).config
+    names = [find_base(each, context.workspace).path.name for each in config.bases]
+    if (len(names) > 1 and base is None) or (base is not None and base not in names):
+        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {name}' for name in names)}.")
+    chosen = base or names[0]
+    with screen.progress() as bar:
+        bar.update("reflecting")
+        trials = trials_of(record.events(), chosen if len(names) > 1 else "")
+        advice = alone(config, context, chosen, trials, ended=True)
+    screen.answer("compress reflect", advice)
+
+
+@app.command("watch", epilog="Example: agentlab compress watch last")
+@with_output
+def watch(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")] = "last",
+    runs_dir: RunsDir = None,
+) -> None:
+    """Show the front, the budget and the list of what is to do, while a run goes on.
+
+    In a terminal it is drawn anew until the run ends, or Ctrl-C; else it is shown once.
+    """
+    import sys
+    import time
+
+    from rich.console import Console
+
+    from agentlab.compress.config import CompressConfig
+    from agentlab.compress.watching import watched
+    from agentlab.config.load import load
+
+    from .launch import run_of, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    context = surroundings(screen)
+    folder, shown = runs_folder(context, runs_dir), None
+    live = sys.stdout.isatty() and not screen.json_mode
+    while True:
+        record = run_of("compress", folder, run)
+        run = record.id  # `last` may become another one
+        where: dict[str, Any] = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
+        config = load(CompressConfig, "compress", str(record.path / "config.yaml"), [], **where).config
+        now = watched(record.path, record.status, config.budget)
+        if now != shown:
+            if live:
+                Console().clear()
+            screen.answer("compress watch", now)
+            shown = now
+        if not live or record.status not in ("running", "created"):
+            return
+        time.sleep(1.0)

@@ -4,14 +4,16 @@ How it is asked follows the model. One that can call tools talks with specialist
 tools answers in one piece; a small one picks a letter, and the rest is written by rule. Without a model all of it is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
-from agentlab.compress.config import point
-from agentlab.compress.memory import statements
+from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.goal import read_goal
+from agentlab.compress.memory import memory_of, statements
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.result import WORDS, Advice
 from agentlab.compress.tools import (
@@ -29,13 +31,17 @@ from agentlab.config.base import StrictModel
 from agentlab.errors import UsageError
 from agentlab.llm.tool_loop import Action, converse
 from agentlab.llm.types import Message
+from agentlab.runs.context import Context
 from agentlab.search.llm_proposer import LLM_FAILURES, LLMProposer, one_line, pick_schema
 from agentlab.search.prompts import LETTERS
+from agentlab.search.screen import Rules
+from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from agentlab.llm.recorder import RunRecorder
     from agentlab.llm.router import Router
 
 PLAN, REFLECT = f"{WORDS.command}.plan", f"{WORDS.command}.reflect"
@@ -303,8 +309,43 @@ def _first(families: Mapping[str, list[Params]]) -> list[Params]:
 
 
 def statements_of(situation: Situation) -> list[str]:
-    """What the experiments of this base say, each with its count and interval."""
-    return statements(situation.here)
+    """What was measured of this base, as statements with count and interval."""
+    return statements([(recipe_of(row["params"]), (row["size"], row["kl"]), "") for row in situation.rows()])
+
+
+@contextmanager
+def advised(
+    config: CompressConfig, context: Context, recorder: "RunRecorder | None" = None
+) -> Iterator["Router | None"]:
+    """The way to the agent's models; None where there is no agent."""
+    if config.planner != "agent" or not config.llm.candidates(WORDS.propose):
+        yield None
+        return
+    from agentlab.llm.router import Router
+
+    place = context.workspace
+    with Router(config.llm, env=context.env, workspace=place, recorder=recorder, stop=context.stop) as router:
+        yield router
+
+
+def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[Trial], *, ended: bool) -> Advice:
+    """The plan, or the reflection, outside a run: from these trials and what is remembered.
+
+    Args:
+        config: of a run that could follow, or of the one that has ended.
+        context: workspace and environment.
+        base: the name of its folder, as the memory has it.
+        trials: of the run that has ended.
+        ended: whether it reflects.
+    """
+    memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched, config.rules)
+    known = [each for each in (memory.experiments() if memory else ()) if not space.problems(each.recipe)]
+    done = [each for each in known if each.status == "finished"]
+    here, elsewhere = ([each for each in done if (each.base == base) == own] for own in (True, False))
+    situation = Situation(read_goal(config.goal), Rules(space), trials, here, elsewhere)
+    with advised(config, context) as router:
+        agent = Agent(router, situation)
+        return agent.reflect() if ended else agent.plan()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 from agentlab.compress.objective import REFERENCE, counts
 from agentlab.search.types import meaning
 from agentlab.stats.control import Comparison, Control
-from agentlab.stats.fronts import hypervolume
+from agentlab.stats.fronts import front, hypervolume
 from agentlab.stats.studies import light_study
 from agentlab.study.state import TrialState
 
@@ -26,7 +26,8 @@ def gains(trials: Sequence[TrialState]) -> list[tuple[float, float]]:
     there, volume = list[tuple[float, ...]](), 0.0
     for trial in trials:
         if counts(trial):
-            there.append(trial.objectives)
+            there = [*there, trial.objectives]
+            there = [there[place] for place in front(there)]
         now = hypervolume(there, REFERENCE)
         found.append((now - volume, (trial.result.metrics.get("joules", 0.0) if trial.result else 0.0) / _KJ))
         volume = now

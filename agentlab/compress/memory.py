@@ -114,7 +114,9 @@ class Memory:
             write_json(self._folder / CHECKPOINTS / f"{key}.json", {"path": str(path)})
         known = list(self.experiments())
         for base in sorted({each.base for each in known}):
-            lines = "\n".join(f"- {line}" for line in statements([each for each in known if each.base == base]))
+            done = [each for each in known if each.base == base and each.status == "finished"]
+            told = statements([(each.told, each.objectives, (each.texts, each.training)) for each in done])
+            lines = "\n".join(f"- {line}" for line in told)
             write_text(self._folder / KNOWLEDGE / f"{base}.md", f"# {base}\n\n{lines}\n")
 
     def export(self, key: str) -> Path | None:
@@ -186,15 +188,17 @@ def _alike(found: Sequence[Experiment]) -> list[list[Experiment]]:
     return list(groups.values())
 
 
-def statements(known: Sequence[Experiment]) -> list[str]:
-    """What changing one setting does to size and divergence, over all pairs of experiments that differ in it alone."""
+def statements(done: Sequence[tuple[Recipe, Sequence[float], object]]) -> list[str]:
+    """What changing one setting does to size and divergence, over all pairs of recipes that differ in it alone.
+
+    Args:
+        done: recipes, their size and KL, and what they have to have in common to be comparable.
+    """
     pairs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
-    done = [each for each in known if each.status == "finished"]
-    for one, other in combinations(sorted(done, key=lambda each: str(each.told)), 2):
-        if (one.texts, one.training) == (other.texts, other.training) and (change := _only(one.told, other.told)):
+    for (one, first, of_one), (other, second, of_other) in combinations(sorted(done, key=lambda each: str(each[0])), 2):
+        if of_one == of_other and (change := _only(one, other)):
             size, kl = (
-                math.log(max(after, _LEAST) / max(before, _LEAST))
-                for before, after in zip(one.objectives, other.objectives, strict=True)
+                math.log(max(after, _LEAST) / max(before, _LEAST)) for before, after in zip(first, second, strict=True)
             )
             pairs.setdefault(change, []).append((size, kl))
     return [_statement(change, gains) for change, gains in sorted(pairs.items())]

@@ -1,8 +1,7 @@
 """The compression of one base: its search, the whole portfolio beside it, and what came of both."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, takewhile
@@ -89,7 +88,8 @@ class Part:
         def situation(history: Sequence[Trial]) -> Situation:
             return Situation(self._goal, Rules(space), history, list(remembered.values()), elsewhere)
 
-        planned = self._advice(PLANNED, meter, router, situation) if router else None
+        advice = self._advice(PLANNED, meter, router, situation) if router else None
+        planned = [each["params"] for each in advice.recipes] if advice and advice.by else []
         known = [Proposal(each.recipe, "memory") for each in remembered.values()]
         first = portfolio if config.planner == PORTFOLIO else portfolio[: config.first]
         starts = [*known, *(each for each in first if space.key(each.params) not in remembered)]
@@ -119,9 +119,7 @@ class Part:
             options=config.options,
             share=share,
             arm=arm,
-            asks=lambda plain: (
-                AgentProposer.of(plain, [each["params"] for each in planned.recipes], situation) if planned else plain
-            ),
+            asks=lambda plain: AgentProposer.of(plain, planned, situation),
         )
         search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts))
         self._compare(replace(setup, router=None), portfolio)
@@ -136,9 +134,7 @@ class Part:
         """What the agent says before and after the search, once."""
         if not noted(self._study.events, event):
             meter.stage("propose")
-            now = situation([each.as_trial() for each in self.searched])
-            now = replace(now, here=[*now.here, *filter(None, map(self._experiment, self.searched))])
-            agent = Agent(router, now, f"{self.name}/")
+            agent = Agent(router, situation([each.as_trial() for each in self.searched]), f"{self.name}/")
             advice = agent.plan() if event == PLANNED else agent.reflect()
             self._study.emit(event, **advice.model_dump())
         return Advice.model_validate(noted(self._study.events, event))
@@ -245,32 +241,29 @@ class Part:
         for trial in chain.from_iterable(
             rebuild(each.events).trials for each in (self._study, *self._branches.values())
         ):
-            if (each := self._experiment(trial)) is None or trial.result is None:
-                continue
-            found.append(each)
-            file = self._exports / str(trial.result.metrics.get("file"))
+            params, result = trial.proposal.params, trial.result
+            if result is None or "shares" not in result.metrics or "then" in result.metrics:
+                continue  # a crash may have been bad luck, and what was remembered is there
+            key = self._key(params)
+            found.append(
+                Experiment(
+                    key=key,
+                    base=self.base.path.name,
+                    texts=self._texts(),
+                    training=self._training(recipe_of(params)),
+                    recipe=dict(params),
+                    status=result.status,
+                    error=result.error,
+                    metrics={name: value for name, value in result.metrics.items() if name != "file"},
+                    objectives=list(result.objectives),
+                    windows=list(result.items),
+                    run=self.run.id,
+                )
+            )
+            file = self._exports / str(result.metrics.get("file"))
             if file.exists():
-                exports[each.key] = file
+                exports[key] = file
         self._memory.keep(found, exports)
-
-    def _experiment(self, trial: TrialState) -> Experiment | None:
-        """A trial as it is remembered; None if it is remembered already, or a crash, which may have been bad luck."""
-        params, result = trial.proposal.params, trial.result
-        if result is None or "shares" not in result.metrics or "then" in result.metrics:
-            return None
-        return Experiment(
-            key=self._key(params),
-            base=self.base.path.name,
-            texts=self._texts(),
-            training=self._training(recipe_of(params)),
-            recipe=dict(params),
-            status=result.status,
-            error=result.error,
-            metrics={name: value for name, value in result.metrics.items() if name != "file"},
-            objectives=list(result.objectives),
-            windows=list(result.items),
-            run=self.run.id,
-        )
 
     def result(self) -> ModelResult:
         """What came of it so far."""
@@ -313,22 +306,6 @@ class Late:
     def make(self, recipe: Recipe, out: Path) -> Measures:
         """See `Workshop`."""
         return self._there.make(recipe, out)
-
-
-@contextmanager
-def advised(run: Run, config: CompressConfig, context: Context) -> Iterator["Router | None"]:
-    """The way to the agent's models; None where there is no agent."""
-    if config.planner != "agent" or not config.llm.candidates(WORDS.propose):
-        yield None
-        return
-    from agentlab.llm.recorder import RunRecorder
-    from agentlab.llm.router import Router
-
-    recorder = RunRecorder(run)
-    with Router(
-        config.llm, env=context.env, workspace=context.workspace, recorder=recorder, stop=context.stop
-    ) as router:
-        yield router
 
 
 def opened(part: Part, config: CompressConfig, context: Context, threads: int, meter: Meter) -> Workshop:

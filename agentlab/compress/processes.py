@@ -26,14 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from agentlab import machine
+from agentlab.compress.agent import advised
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Spent, best_source
-from agentlab.compress.part import Late, Part, advised, opened
+from agentlab.compress.part import Late, Part, opened
 from agentlab.compress.result import SPENT, charges
 from agentlab.config.environment import read_environment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, WorkerDiedError
+from agentlab.llm.recorder import RunRecorder
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
@@ -190,7 +192,7 @@ def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQue
     before = [(stage, spent) for of, stage, spent in charges(run.events) if of == name]
     meter = Meter(best_source(config.energy.watts).joules, given["grams"], config.budget.limits, before, record)
     meter.others = Spent(**given["others"])
-    with machine.torch_threads(threads), advised(run, config, context) as router:
+    with machine.torch_threads(threads), advised(config, context, RunRecorder(run)) as router:
         part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check, router)
 
 

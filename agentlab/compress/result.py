@@ -107,20 +107,21 @@ class Advice(Document):
 
 
 class Volume(Plain):
-    """Hypervolume over (bytes / bfloat16 bytes, KL in the runtime), reference (1, 1), at a cost.
+    """Hypervolume over (bytes / bfloat16 bytes, KL in the runtime), reference (1, 1), of the search and of another.
 
-    `beside` are those that the search is held against, by name.
+    Both at `joules`: what the one has cost in all that cost less.
     """
 
+    name: str
     search: float
-    beside: dict[str, float]
+    other: float
     joules: float
 
 
 class ModelResult(Plain):
     """What came of a base. `exports` is a folder of the run, which its rows' files lie in.
 
-    `volume` compares the search with others at equal cost; None is not comparable. `control` says what the agent was
+    `volumes` compare the search with others, each at equal cost. `control` says what the agent was
     worth; None is a search without one.
     """
 
@@ -133,7 +134,7 @@ class ModelResult(Plain):
     winner: str | None
     loads: list[str]
     rows: list[RecipeRow]
-    volume: Volume | None
+    volumes: list[Volume]
     beyond: list[str]
     control: Control | None = None
     plan: Advice | None = None

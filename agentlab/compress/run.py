@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from agentlab import machine
+from agentlab.compress.agent import advised
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.intensity import Intensity, asked, key_of, known
 from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Source, Spent, best_source
 from agentlab.compress.objective import Workshop
-from agentlab.compress.part import Late, Part, advised, opened
+from agentlab.compress.part import Late, Part, opened
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
@@ -121,7 +122,7 @@ class CompressExperiment:
         part.run.emit_once(THREADS, count=threads)
         meter = self._meter(part.run, source)
         try:
-            with machine.torch_threads(threads), advised(part.run, self.config, self.context) as router:
+            with machine.torch_threads(threads), advised(self.config, self.context, RunRecorder(part.run)) as router:
                 part.search(Late(partial(self._opened, part, threads, meter)), meter, self.context.stop.check, router)
         finally:
             meter.flush()

@@ -15,7 +15,7 @@ from agentlab.compress.objective import REFERENCE, alone
 from agentlab.search.history import finished
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial
-from agentlab.stats.fronts import hypervolume
+from agentlab.stats.fronts import front, hypervolume
 
 _COMMON, _OWN, _LEVEL, _NOISE = 1.0, 0.3, 10.0, 0.02  # variances, in those of the logarithms
 _LEAST = 1e-6  # of what a logarithm is taken
@@ -23,6 +23,7 @@ _ENOUGH = 3  # trials here that a forecast is held against before it is believed
 _BELIEVED = 0.5  # of the squared error of their mean: a forecast has to be better than that
 _DRAWN = 500  # points of a space that is not finite
 _ALL = 4096  # points of one that is
+_MOST = 500  # measurements elsewhere that are used: a forecast costs the cube of them
 _KL = 1  # the column
 HERE = ""  # the base that is compressed
 
@@ -137,7 +138,7 @@ class Recalling:
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
         """Up to `n` points, those of memory first."""
         here = [each for trial in finished(history) if (each := measured(HERE, trial))]
-        forecast = Forecast(self.space, [*here, *self.elsewhere])
+        forecast = Forecast(self.space, [*here, *self.elsewhere[:_MOST]])
         if not forecast.holds():
             return self.base.ask(history, n, rng)
         tried = {self.space.key(trial.proposal.params) for trial in history}
@@ -152,8 +153,9 @@ def best_first(
     points: Sequence[Params], estimates: Sequence[Estimate], there: Sequence[tuple[float, float]]
 ) -> list[Params]:
     """The points that would add to a front, those first that add most hypervolume a joule. Pure."""
-    before = hypervolume(there, REFERENCE)
-    worth = [(hypervolume([*there, each.objectives], REFERENCE) - before) / each.joules for each in estimates]
+    best = [there[place] for place in front(there)]
+    before = hypervolume(best, REFERENCE)
+    worth = [(hypervolume([*best, each.objectives], REFERENCE) - before) / each.joules for each in estimates]
     order = sorted(range(len(points)), key=lambda place: -worth[place])
     return [points[place] for place in order if worth[place] > 0]
 

@@ -75,7 +75,7 @@ def verdict(
     done = [row for row in rows if not row.failed]
     best = [row for row in done if not row.research and not row.broken]  # what beats it may break a bound
     winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
-    volume, beyond = _volume(searched, beside)
+    volumes, beyond = _volumes(searched, beside)
     control, said = agent
     return ModelResult(
         base=base.name,
@@ -83,11 +83,11 @@ def verdict(
         dense=base.dense,
         source=base.source,
         sentence=_sentence(winner, goal, base, done),
-        remarks=[*_remarks(base, rows, volume, beyond), *filter(None, [said])],
+        remarks=[*_remarks(base, rows, volumes, beyond), *filter(None, [said])],
         winner=None if winner is None else winner.id,
         loads=[] if winner is None or winner.file is None else _loads(winner, str(run / exports / winner.file)),
         rows=rows,
-        volume=volume,
+        volumes=volumes,
         beyond=beyond,
         control=control,
     )
@@ -188,33 +188,33 @@ def _shares(row: RecipeRow) -> dict[Measure, float]:
     return {"size": row.share or 0.0, "speed": row.speed or 0.0, "loss": row.loss or 0.0, "kl": row.kl or 0.0}
 
 
-def _volume(
+def _volumes(
     searched: Sequence[TrialState], beside: Mapping[str, Sequence[TrialState]]
-) -> tuple[Volume | None, list[str]]:
-    """All hypervolumes at the cost that all have reached, and the recipes that none of the others dominates.
+) -> tuple[list[Volume], list[str]]:
+    """The search beside each other one at equal cost, and the recipes that none of the others dominates.
 
     What was remembered costs the search nothing; the others have no memory, and pay for it.
     """
-    others = {name: trials for name, trials in beside.items() if trials}
-    if not others or not searched:
-        return None, []
     ours = [_joules(trial.result.metrics) if trial.result else 0.0 for trial in searched]
-    theirs = {
-        name: [_joules(alone(trial.result.metrics)) if trial.result else 0.0 for trial in trials]
-        for name, trials in others.items()
-    }
-    cost = min(map(sum, (ours, *theirs.values())))
-    measured = [trial for trials in others.values() for trial in trials if counts(trial)]
+    found, measured = list[Volume](), list[TrialState]()
+    for name, trials in beside.items():
+        theirs = [_joules(alone(trial.result.metrics)) if trial.result else 0.0 for trial in trials]
+        cost = min(sum(ours), sum(theirs))
+        sides = (_until(searched, ours, cost), _until(trials, theirs, cost))
+        if searched and trials:
+            search, other = (hypervolume(side, REFERENCE) for side in sides)
+            found.append(Volume(name=name, search=search, other=other, joules=cost))
+            measured += [trial for trial in trials if counts(trial)]
     known = {str(recipe_of(trial.proposal.params)) for trial in measured}
     beyond = [
         trial.id
         for trial in searched
-        if counts(trial)
+        if found
+        and counts(trial)
         and str(recipe_of(trial.proposal.params)) not in known
         and not any(dominates(other.objectives, trial.objectives) for other in measured)
     ]
-    volumes = {name: hypervolume(_until(trials, theirs[name], cost), REFERENCE) for name, trials in others.items()}
-    return Volume(search=hypervolume(_until(searched, ours, cost), REFERENCE), beside=volumes, joules=cost), beyond
+    return found, beyond
 
 
 def _joules(metrics: Mapping[str, Any]) -> float:
@@ -242,7 +242,7 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[R
     )
 
 
-def _remarks(base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyond: Sequence[str]) -> list[str]:
+def _remarks(base: Base, rows: Sequence[RecipeRow], volumes: Sequence[Volume], beyond: Sequence[str]) -> list[str]:
     found = []
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
@@ -256,12 +256,13 @@ def _remarks(base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyon
             f"llama.cpp holds {base.odd[0]} of {base.odd[1]} matrices in another type than a k-quant names, for 256 "
             "does not divide their rows; the bits a weight are those of the file."
         )
-    if volume is not None:
-        others = ", ".join(f"{name} alone {value:.4f}" for name, value in volume.beside.items())
-        found.append(
-            f"Hypervolume at {volume.joules / 1e3:.2f} kJ each: search {volume.search:.4f}, {others}; {len(beyond)} "
-            f"found that no recipe of these dominates{': ' + ', '.join(beyond) if beyond else ''}."
+    if volumes:
+        sides = "; ".join(
+            f"at {each.joules / 1e3:.2f} kJ each: search {each.search:.4f}, {each.name} alone {each.other:.4f}"
+            for each in volumes
         )
+        named = f": {', '.join(beyond)}" if beyond else ""
+        found.append(f"Hypervolume {sides}. {len(beyond)} found that no recipe of these dominates{named}.")
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))
         found.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
@@ -272,13 +273,14 @@ def _remarks(base: Base, rows: Sequence[RecipeRow], volume: Volume | None, beyon
 
 
 def _metrics(model: ModelResult) -> dict[str, Metric]:
-    found, volume = {}, model.volume
+    found = {}
     winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is not None:
         found["size"] = Metric(value=float(winner.size or 0), unit="bytes", direction="lower")
         found["kl"] = Metric(value=winner.kl or 0.0, unit="nats a token", direction="lower")
         found["loss"] = Metric(value=winner.loss or 0.0, unit="rise of perplexity", direction="lower")
         found["speed"] = Metric(value=winner.speed or 0.0, unit="of the source", direction="higher")
-    if volume is not None:
-        found["hypervolume"] = Metric(value=volume.search, direction="higher")
+    if model.volumes:
+        most = max(model.volumes, key=lambda each: each.joules)
+        found["hypervolume"] = Metric(value=most.search, direction="higher")
     return found

@@ -49,35 +49,7 @@ def run_nas_optimization(
         AgentlabError: every trial failed; the message says why the last one did.
         KeyboardInterrupt: stopped; the run is kept.
     """
-    import os
-    from pathlib import Path
+    from agentlab.session import run_to_its_end
 
-    from agentlab.commands import command
-    from agentlab.config.overrides import Override
-    from agentlab.errors import UsageError
-    from agentlab.runs.redact import Redactor
-    from agentlab.runs.store import find_to_resume
-    from agentlab.session import FinishedRun, Lines, Watch, begin, go_on, stderr_line, surroundings
-
-    if resume and config is not None:
-        raise UsageError(
-            "A resumed run has its own config; another cannot be given with it.",
-            hint="Drop `config`; a larger budget is given by `max_iterations`.",
-        )
-    context = surroundings(os.environ, Path.cwd())
-    folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
-    given = [Override(str(key), value, "overrides") for key, value in (overrides or {}).items()]
-    if max_iterations is not None:
-        given.append(Override("max_iterations", max_iterations, "max_iterations"))
-    if resume:
-        record = find_to_resume(folder, "last:nas" if resume == "last" else resume)
-        session = go_on(command("nas"), record, given, context=context)
-    else:
-        session = begin("nas", config, given, context=context, runs_dir=folder, argv=["run_nas_optimization"])
-    if isinstance(session, FinishedRun):
-        return session
-    redactor = Redactor.of(context.env)
-    if not verbose:
-        return session.carry_out(Watch(redactor))
-    line = stderr_line(redactor)
-    return session.carry_out(Watch(redactor, sinks=[Lines(session.command.narrate_function(), line)], line=line))
+    changes = dict(overrides or {}) | ({} if max_iterations is None else {"max_iterations": max_iterations})
+    return run_to_its_end("nas", resume, config, changes, runs_dir, "run_nas_optimization", verbose=verbose)

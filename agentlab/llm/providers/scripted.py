@@ -57,7 +57,7 @@ class ScriptedModel:
             return
         text = self._text(request)
         if request.tools and (call := _scripted_call(text)) is not None:
-            yield Delta(tools=(ToolPiece(0, f"call_{len(self.requests)}", *call),))
+            yield Delta(tools=(ToolPiece(0, f"call_{len(request.messages)}", *call),))
             yield Delta(finish="tool_calls", usage=Usage(asked, 1))
             return
         words = re.findall(r"\S+\s*|\s+", text)

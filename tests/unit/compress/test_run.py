@@ -1,5 +1,6 @@
 """A whole compression with a workshop that measures by a formula: resume, budgets, the portfolio, the verdict."""
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -122,8 +123,8 @@ def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place:
     assert {row.source for row in searched[4:]} <= {"tpe", "lhs"}
     assert len(searched) == 10
     assert len({row.recipe for row in result.models[0].rows}) == len(result.models[0].rows)
-    assert result.models[0].volume is not None
-    assert result.models[0].volume.joules == 20 * 80  # eight recipes of the portfolio, ten seconds each
+    assert [each.name for each in result.models[0].volumes] == ["portfolio"]
+    assert result.models[0].volumes[0].joules == 20 * 80  # eight recipes of the portfolio, ten seconds each
     assert result.models[0].winner is not None
     best = next(row for row in result.models[0].rows if row.id == result.models[0].winner)
     assert best.front
@@ -135,14 +136,41 @@ def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place:
     }
 
 
-def test_a_kill_between_any_two_events_changes_no_trial(place: Path) -> None:
-    few = {"budget": {"trials": 5}, "first": 2}
+def llm(tier: str = "full", **script: Any) -> dict[str, Any]:
+    """`llm:` with a scripted model."""
+    return {
+        "providers": {"script": {"kind": "scripted", **script}},
+        "models": {"m": {"provider": "script", "id": "m", "tier": tier}},
+        "roles": {"primary": ["m"]},
+        "ledger": {"enabled": False},
+        "defaults": {"retries": 0, "timeout": {"first_token": 0.1}},
+    }
+
+
+def calls(*said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"mode": "replies", "replies": [json.dumps({"tool": tool, "arguments": given}) for tool, given in said]}
+
+
+Q6 = {"structure": "none", "quantizer": "kquant", "quantization_bits": 6, "importance": True}
+ADVICE = {"output": "Six bits are enough.", "todos": ["look at six bits"], "recipes": [Q6]}
+
+
+@pytest.mark.parametrize(
+    "few",
+    [
+        {"budget": {"trials": 5}, "first": 2},
+        {"budget": {"trials": 7}, "first": 2, "llm": llm(mode="random"), "beside": ["portfolio", "random"]},
+        {"budget": {"trials": 7}, "first": 2, "llm": llm(**calls(("finish", ADVICE)))},
+    ],
+    ids=["optimiser", "random answers", "tools"],
+)
+def test_a_kill_between_any_two_events_changes_no_trial(place: Path, few: dict[str, Any]) -> None:
     with new_run(place, "whole") as run:
         Clock.now = 0.0
         whole, _ = scripted(place, **few).run(run)
         events = run.events
         lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
-    for kept in range(1, len(lines), 3):
+    for kept in range(1, len(lines), 1 + len(lines) // 16):
         new_run(place, "cut").close()
         (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
         with Run.resume(place / "runs" / "cut", Edge()) as cut:
@@ -153,6 +181,36 @@ def test_a_kill_between_any_two_events_changes_no_trial(place: Path) -> None:
         ]
         assert again.seconds >= whole.seconds - 1e-6  # what was lost is charged
         shutil.rmtree(place / "runs" / "cut")
+
+
+def test_an_agent_plans_proposes_and_reflects_and_the_report_says_what_it_was_worth(place: Path) -> None:
+    script = calls(("show_front", {}), ("finish", ADVICE))
+    with new_run(place) as run:
+        result, outcome = scripted(place, budget={"trials": 12}, llm=llm(**script)).run(run)
+    model = result.models[0]
+    assert model.plan is not None
+    assert (model.plan.output, model.plan.by) == ("Six bits are enough.", "m")
+    assert [row.source for row in model.rows if row.params == Q6] == ["llm"]
+    assert model.reflection is not None
+    assert model.control is not None
+    assert outcome.control == model.control
+    assert any("share of the trials" in each or "was not measured" in each for each in model.remarks)
+    assert result.calls.answered == result.calls.calls > 0
+    todo = (run.path / "todo.md").read_text().splitlines()
+    assert "- [x] look at six bits (said by m)" in todo
+    assert all(line.startswith("- [x]") for line in todo)
+
+
+@pytest.mark.parametrize("mode", ["garbage", "stuck", "refuse"])
+@pytest.mark.parametrize("tier", ["pick", "full"])
+def test_a_model_that_fails_costs_no_trial(place: Path, tier: str, mode: str) -> None:
+    with new_run(place) as run:
+        result, _ = scripted(place, budget={"trials": 8}, llm=llm(tier, mode=mode)).run(run)
+    searched = [row for row in result.models[0].rows if row.arm == "search"]
+    assert len(searched) == 8
+    assert not [row for row in searched if row.failed]
+    assert "llm" not in {row.source for row in searched}  # what the rules propose is not credited to the model
+    assert {row.source.partition("->")[0] for row in searched} >= {"portfolio", "llm"}
 
 
 @pytest.mark.parametrize("budget", [{"seconds": 35}, {"joules": 700}, {"carbon": "0.08g"}])
@@ -256,8 +314,7 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
     assert f"{len(old)} of {len(two.rows)} recipes were measured by earlier runs, and not again: first." in two.remarks
     winner = next(row for row in two.rows if row.id == two.winner)
     assert winner.file in kept  # its export was gone, so that it was made again
-    assert two.volume is not None
-    assert two.volume.search >= two.volume.beside["portfolio"]
+    assert two.volumes[0].search >= two.volumes[0].other
     before = len(list((place / "memory" / "experiments").iterdir()))
     with new_run(place, "third") as run:  # meanwhile there is more to remember
         scripted(place, **few).run(run)

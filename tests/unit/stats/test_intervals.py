@@ -200,3 +200,21 @@ def test_samples_too_small_for_a_bootstrap_are_refused():
         bootstrap_interval([1.0], rng())
     with pytest.raises(ValueError, match="both members"):
         paired_interval([1.0, 2.0], [1.0], rng())
+
+
+def test_the_interval_keeps_its_level_where_the_coin_follows_earlier_outcomes() -> None:
+    """A rule that favours the better arm biases plain means; weights by the inverse of the odds do not."""
+    source, missed, estimates = np.random.default_rng(5), 0, []
+    for _ in range(200):
+        y, z, p = np.zeros(24), np.zeros(24, dtype=bool), np.full(24, 0.5)
+        for n in range(24):
+            if n >= 4 and z[:n].any() and not z[:n].all():
+                p[n] = 0.75 if y[:n][z[:n]].mean() > y[:n][~z[:n]].mean() else 0.25
+            z[n] = source.random() < p[n]
+            y[n] = source.normal() / (1 + n)  # gains grow smaller, as those of a search
+        if z.any() and not z.all():
+            found = randomisation_interval(y, z, source, probability=p)
+            missed += not found.low <= 0 <= found.high
+            estimates.append(found.estimate)
+    assert missed / 200 <= 0.10
+    assert abs(np.mean(estimates)) < 0.05

@@ -1,0 +1,251 @@
+"""The steps of an agent in Python: plan, carry out one recipe, reflect; and its tools alone.
+
+    agent = create_compression_deep_agent("embedded", workspace_dir="compress-memory")
+    plan = agent.plan_compression("smollm2-135m", "smallest with < 5 % loss", carbon_budget="1g")
+    print(plan["output"])
+    found = agent.execute_experiment(CompressionConfig(quantization_bits=4))
+    agent.reflect_and_improve([found], "smallest with < 5 % loss")
+
+An experiment is a run folder like any other, and is remembered in the workspace: the same recipe is not made twice.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+
+from agentlab import compress
+from agentlab.compress import tools
+from agentlab.compress.agent import alone
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.goal import read_goal
+from agentlab.compress.memory import Memory
+from agentlab.compress.recipe import Recipe
+from agentlab.compress.tools import configure_lora, setup_distillation
+from agentlab.errors import UsageError
+from agentlab.models.base_model import find_base, imported
+from agentlab.runs.context import Context
+from agentlab.search.screen import Rules
+from agentlab.search.space import SearchSpace
+from agentlab.session import begin, surroundings
+
+__all__ = [
+    "CompressionConfig",
+    "CompressionDeepAgent",
+    "compare_models",
+    "configure_lora",
+    "create_compression_deep_agent",
+    "enable_deep_agent_workflow",
+    "estimate_distillation",
+    "estimate_lora_impact",
+    "get_best_config",
+    "load_peft_model",
+    "log_experiment",
+    "query_experiments",
+    "setup_distillation",
+]
+
+_BASE, _OBJECTIVE, _WORKSPACE = "smollm2-135m", "smallest with < 5 % loss", "compress-memory"
+
+
+class CompressionConfig(Recipe):
+    """A recipe that may say less: bits alone are a k-quant, a share of zeros alone is SparseGPT's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        said = {name: value for name, value in given.items() if not (name == "pruning_sparsity" and value == 0)}
+        if said.get("quantization_bits", 16) != 16:
+            said.setdefault("quantizer", "kquant")
+        if said.get("pruning_sparsity") is not None:
+            said.setdefault("pruner", "sparsegpt")
+        return said
+
+
+@dataclass
+class CompressionDeepAgent:
+    """An agent with a language model and a workspace. What it is told of model and objective holds until told again.
+
+    Attributes:
+        llm: a name in configs/llm, the path of a YAML file, or such a mapping.
+        workspace_dir: the memory, see `memory`.
+        overrides: dotted config key -> value, for all that it runs.
+    """
+
+    llm: str | Mapping[str, Any]
+    workspace_dir: Path
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    model_name: str = _BASE
+    objective: str = _OBJECTIVE
+
+    def plan_compression(
+        self, model_name: str, objective: str = _OBJECTIVE, carbon_budget: float | str | None = None
+    ) -> dict[str, Any]:
+        """What to look at: `output` in words, `todos`, `recipes` with estimates, and `by` whom.
+
+        Errors: those of `run_compression_optimization`, before work starts.
+        """
+        self.model_name, self.objective = model_name, objective
+        config, context = self._checked(carbon_budget)
+        base = find_base(config.base, context.workspace).path.name
+        return alone(config, context, base, (), ended=False).model_dump()
+
+    def execute_experiment(self, config: Recipe | Mapping[str, Any]) -> dict[str, Any]:
+        """Carry one recipe out and measure its file: the row of the report, with `run`, the folder of the export.
+
+        Errors: those of `run_compression_optimization`; a recipe that misses the objective's bounds is a result.
+        """
+        recipe = config if isinstance(config, Recipe) else CompressionConfig.model_validate(config)
+        if wrong := [said for _, said in recipe.problems()]:
+            raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
+        one = {
+            "portfolio": [recipe.model_dump(exclude_defaults=True)],
+            "first": 1,
+            "planner": "portfolio",
+            "beside": [],
+        }
+        goal = {"goal": f"least {read_goal(self.objective).measure}"}  # its bounds decide between recipes, later
+        done = compress.run_compression_optimization(overrides={**self._changes(None), **one, **goal})
+        row = next(each for each in done.result.models[0].rows if each.recipe == str(recipe))
+        return {**row.model_dump(), "run": str(done.path)}
+
+    def reflect_and_improve(
+        self, solutions: Sequence[Mapping[str, Any]], objective: str | None = None
+    ) -> dict[str, Any]:
+        """What was learnt from these and all remembered experiments, and recipes to try next; keys: see `plan`.
+
+        Args:
+            solutions: what `execute_experiment` has returned; all of it is remembered already.
+            objective: None is the one of before.
+        """
+        self.objective = objective or self.objective
+        config, context = self._checked(None)
+        if lacking := [each for each in solutions if "params" not in each]:
+            raise UsageError(f"{len(lacking)} of the solutions are no results of execute_experiment.")
+        base = find_base(config.base, context.workspace).path.name
+        return alone(config, context, base, (), ended=True).model_dump()
+
+    def _changes(self, carbon_budget: float | str | None) -> dict[str, Any]:
+        told = {"base": self.model_name, "goal": self.objective, "budget.carbon": carbon_budget}
+        own = {"llm": self.llm, "planner": "agent", "memory": str(self.workspace_dir.resolve()), "remember": True}
+        return {**own, **self.overrides, **{key: value for key, value in told.items() if value is not None}}
+
+    def _checked(self, carbon_budget: float | str | None) -> tuple[CompressConfig, Context]:
+        from agentlab.config.overrides import Override
+
+        context = surroundings(os.environ, Path.cwd())
+        given = [Override(key, value, "plan") for key, value in self._changes(carbon_budget).items()]
+        session = begin("compress", None, given, context=context, runs_dir=context.workspace.runs, planning=True)
+        return session.experiment.config, context  # type: ignore[attr-defined] # a CompressExperiment
+
+
+def create_compression_deep_agent(
+    model_name: str | Mapping[str, Any] = "embedded",
+    workspace_dir: str | Path = _WORKSPACE,
+    overrides: Mapping[str, Any] | None = None,
+) -> CompressionDeepAgent:
+    """An agent.
+
+    Args:
+        model_name: its language model: a name in configs/llm, a YAML file, such a mapping; or a Claude model by its
+            name, with the key in ANTHROPIC_API_KEY.
+        workspace_dir: what is remembered.
+        overrides: dotted config key -> value, for all that it runs.
+    """
+    return CompressionDeepAgent(_llm(model_name), Path(workspace_dir), overrides or {})
+
+
+def _llm(name: str | Mapping[str, Any]) -> str | Mapping[str, Any]:
+    if not isinstance(name, str) or not name.startswith("claude-"):
+        return name
+    return {
+        "providers": {"anthropic": {"kind": "anthropic", "api_key": "${ANTHROPIC_API_KEY}"}},
+        "models": {"planner": {"provider": "anthropic", "id": name, "tier": "full"}},
+        "roles": {"primary": ["planner"]},
+    }
+
+
+def enable_deep_agent_workflow(model_name: str | Mapping[str, Any] = "embedded") -> None:
+    """From now on `run_compression_optimization` plans with an agent of this language model, in this process."""
+    compress._ALWAYS.update(planner="agent", llm=_llm(model_name))
+
+
+# -- tools alone ----------------------------------------------------------------------------------------------------
+
+
+def _situation(model_name: str, workspace_dir: str | Path, objective: str) -> tools.Situation:
+    """What a workspace remembers of a model, and of others."""
+    config, context = CompressConfig(), surroundings(os.environ, Path.cwd())
+    base = find_base(model_name, context.workspace).path.name
+    done = [each for each in Memory(Path(workspace_dir)).experiments() if each.status == "finished"]
+    here, elsewhere = ([each for each in done if (each.base == base) == own] for own in (True, False))
+    return tools.Situation(
+        read_goal(objective), Rules(SearchSpace.of(config.searched, config.rules)), (), here, elsewhere
+    )
+
+
+def estimate_lora_impact(
+    recipe: Recipe, model_name: str = _BASE, workspace_dir: str | Path = _WORKSPACE
+) -> dict[str, Any]:
+    """Estimates of a recipe with a cut, without recovery and with LoRA, from what the workspace remembers."""
+    return tools.estimate_lora_impact(_situation(model_name, workspace_dir, _OBJECTIVE), recipe)
+
+
+def estimate_distillation(
+    recipe: Recipe, model_name: str = _BASE, workspace_dir: str | Path = _WORKSPACE
+) -> dict[str, Any]:
+    """Estimates of a recipe with a cut, without recovery and with distillation, from what is remembered."""
+    return tools.estimate_distillation(_situation(model_name, workspace_dir, _OBJECTIVE), recipe)
+
+
+def compare_models(
+    one: str, other: str, model_name: str = _BASE, workspace_dir: str | Path = _WORKSPACE
+) -> dict[str, Any]:
+    """The difference in KL of two remembered experiments, by their keys, with an interval."""
+    return tools.compare_models(_situation(model_name, workspace_dir, _OBJECTIVE), one, other)
+
+
+def query_experiments(
+    settings: dict[str, Any] | None = None, model_name: str = _BASE, workspace_dir: str | Path = _WORKSPACE
+) -> dict[str, Any]:
+    """What is remembered of recipes with these settings, best first."""
+    return tools.query_experiments(_situation(model_name, workspace_dir, _OBJECTIVE), settings)
+
+
+def get_best_config(
+    objective: str = _OBJECTIVE, model_name: str = _BASE, workspace_dir: str | Path = _WORKSPACE
+) -> dict[str, Any]:
+    """The remembered recipe that serves an objective best."""
+    return tools.get_best_config(_situation(model_name, workspace_dir, objective))
+
+
+def load_peft_model(model_name: str, adapter: str | Path) -> Any:
+    """A base in float32 with a LoRA adapter on it, as a `peft.PeftModel`.
+
+    Raises:
+        MissingError: base or adapter is not there.
+        ModelFileError: one of them is damaged, or comes as code.
+    """
+    from agentlab.lora.reading import Adapter
+    from agentlab.train.base import load_base, quietly
+
+    folder = imported(find_base(model_name, surroundings(os.environ, Path.cwd()).workspace))
+    Adapter(Path(adapter)).close()  # what is damaged is named before a model is loaded
+    with quietly():
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(load_base(folder, "fp32", "sdpa").model, str(adapter))
+
+
+def log_experiment(run: str, store: str | Path | None = None) -> Any:
+    """Log a finished run and its trials to MLflow, once; see `agentlab runs mlflow log`. Needs the extra `mlflow`."""
+    from agentlab.integrations.mlflow import log_run
+    from agentlab.runs.store import find
+
+    workspace = surroundings(os.environ, Path.cwd()).workspace
+    return log_run(find(workspace.runs, run), str(store or workspace.state / "mlflow.db"))

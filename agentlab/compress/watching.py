@@ -1,0 +1,143 @@
+"""A run as it is now, read from its folder: what is to do, what was spent, and the front of each base."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentlab.compress.config import BudgetConfig
+from agentlab.compress.meter import Spent
+from agentlab.compress.recipe import recipe_of
+from agentlab.compress.result import TEXTS, charges
+from agentlab.runs.document import Block, Document, Heading, Plain, Text, known, mebibytes, number, table
+from agentlab.runs.events import Event
+from agentlab.runs.journal import read_events
+from agentlab.search.types import Trial, TrialResult
+from agentlab.stats.fronts import front
+from agentlab.study.events import Proposed, read, results
+from agentlab.study.state import rebuild
+
+
+class FrontRow(Plain):
+    """A recipe on the front."""
+
+    id: str
+    recipe: str
+    source: str
+    size: int
+    share: float
+    kl: float
+    speed: float
+
+
+class BaseNow(Plain):
+    """A base: how many recipes were measured, what lies on the front, and the list of what is to do."""
+
+    name: str
+    measured: int
+    failed: int
+    front: list[FrontRow]
+    todo: list[str]
+
+
+class Watched(Document):
+    """The answer of `compress watch`. `limits` are what `spent` may come to; `stage` is the last that was charged."""
+
+    run: str
+    status: str
+    stage: str
+    spent: dict[str, float]
+    limits: dict[str, float]
+    bases: list[BaseNow]
+
+    def blocks(self) -> list[Block]:
+        """What a reader sees."""
+        parts = [
+            f"{value:.3g}{f' of {self.limits[unit]:g}' if unit in self.limits else ''} {unit}"
+            for unit, value in self.spent.items()
+        ]
+        stage = f", {self.stage}" if self.stage else ""
+        found: list[Block] = [Text(f"{self.run}: {self.status}{stage}; {', '.join(parts)}")]
+        for base in self.bases:
+            if len(self.bases) > 1:
+                found.append(Heading(base.name))
+            found += [Text(line) for line in base.todo]
+            columns: dict[str, Callable[[FrontRow], str | float | None]] = {
+                "": lambda row: row.id,
+                "recipe": lambda row: row.recipe,
+                "proposed by": lambda row: row.source,
+                "MiB": lambda row: mebibytes(row.size),
+                "of bfloat16": lambda row: known(row.share, ".0%"),
+                "KL": lambda row: number(row.kl),
+                "speed": lambda row: f"{row.speed:.2f}x",
+            }
+            failed = f", {base.failed} failed" if base.failed else ""
+            found.append(table(base.front, columns, f"The front of {base.measured} measured recipes{failed}"))
+        return found
+
+
+def watched(path: Path, status: str, budget: BudgetConfig) -> Watched:
+    """A run as it is now.
+
+    Args:
+        path: its folder.
+        status: of its manifest.
+        budget: what it may cost.
+
+    Raises:
+        RunUnreadableError: its events are damaged.
+    """
+    events = read_events(path / "events.jsonl")
+    costs = charges(events)
+    names = list(dict.fromkeys(event.id for event in events if event.type == TEXTS)) or [""]
+    total = sum((spent for _, _, spent in costs), Spent())
+    return Watched(
+        run=path.name,
+        status=status,
+        stage=costs[-1][1] if costs else "",
+        spent={"seconds": total.seconds, "joules": total.joules, "grams": total.grams},
+        limits=dict(budget.limits),
+        bases=[_base(path, name, [event for event in events if _of(name, event)]) for name in names],
+    )
+
+
+def trials_of(events: Sequence[Event], name: str) -> list[Trial]:
+    """The trials of a search; `name` is that of its base in a run of several."""
+    own = [replace(each, id=each.id.removeprefix(f"{name}/")) for each in events if _of(name, each)]
+    return [each.as_trial() for each in rebuild(own).trials]
+
+
+def _of(name: str, event: Event) -> bool:
+    return event.id.startswith(f"{name}/") if name else True
+
+
+def _base(path: Path, name: str, events: Sequence[Event]) -> BaseNow:
+    """The trials of a base, also those beside its search; their names as the run has them."""
+    proposed: dict[str, Proposed] = {}
+    ended: dict[str, TrialResult] = {}
+    for event in events:
+        if isinstance(told := read(event), Proposed):
+            proposed[event.id] = told
+        ended |= results(event)
+    done = {key: result for key, result in ended.items() if result.objectives and key in proposed}
+    best = front([result.objectives for result in done.values()])
+    rows: dict[str, FrontRow] = {}
+    for key, result in (list(done.items())[place] for place in best):
+        recipe, shares = recipe_of(proposed[key].params), result.metrics["shares"]
+        row = FrontRow(
+            id=key.removeprefix(f"{name}/"),
+            recipe=str(recipe),
+            source=proposed[key].source,
+            size=result.metrics["size"],
+            share=shares["size"],
+            kl=result.metrics["kl"],
+            speed=shares["speed"],
+        )
+        rows.setdefault(row.recipe, row)
+    file = path / (f"todo-{name}.md" if name else "todo.md")
+    return BaseNow(
+        name=name,
+        measured=len({str(recipe_of(proposed[key].params)) for key in done}),
+        failed=sum(result.status == "failed" for result in ended.values()),
+        front=sorted(rows.values(), key=lambda row: row.size),
+        todo=file.read_text(encoding="utf-8").splitlines() if file.is_file() else [],
+    )

@@ -1,0 +1,124 @@
+"""The agent of a compression: asked by what its model can do, and never worse than the rules where it fails."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.compress.agent import Agent
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.goal import read_goal
+from agentlab.compress.recipe import recipe_of
+from agentlab.compress.tools import Situation
+from agentlab.config.workspace import Workspace
+from agentlab.llm.config import LLMConfig
+from agentlab.llm.router import Router
+from agentlab.search.screen import Rules
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Params, Proposal, Trial, TrialResult
+
+CONFIG = CompressConfig()
+SPACE = SearchSpace.of(CONFIG.searched, CONFIG.rules)
+
+
+def trial(number: int, params: Params, size: float, kl: float) -> Trial:
+    metrics = {
+        "size": int(size * 1e6),
+        "kl": kl,
+        "joules": 200.0,
+        "shares": {"size": size, "kl": kl, "loss": kl / 2, "speed": 1.0},
+    }
+    result = TrialResult("finished", size, metrics, objectives=(size, kl), items=(kl, kl * 1.1, kl * 0.9))
+    return Trial(number, Proposal(params, "portfolio"), result)
+
+
+def kquant(bits: int, *, importance: bool = False) -> dict[str, Any]:
+    return {"structure": "none", "quantizer": "kquant", "quantization_bits": bits, "importance": importance}
+
+
+TRIALS = [trial(0, kquant(8), 0.53, 0.001), trial(1, kquant(4), 0.35, 0.05), trial(2, kquant(2), 0.25, 0.9)]
+SITUATION = Situation(read_goal("smallest with < 5 % loss"), Rules(SPACE), TRIALS)
+
+
+def llm(tier: str, **script: Any) -> LLMConfig:
+    return LLMConfig.model_validate(
+        {
+            "providers": {"script": {"kind": "scripted", **script}},
+            "models": {"m": {"provider": "script", "id": "m", "tier": tier}},
+            "roles": {"primary": ["m"]},
+            "ledger": {"enabled": False},
+            "defaults": {"retries": 0, "timeout": {"first_token": 0.1}},
+        }
+    )
+
+
+def calls(*said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"mode": "replies", "replies": [json.dumps({"tool": tool, "arguments": given}) for tool, given in said]}
+
+
+def asked(tmp_path: Path, config: LLMConfig, what: str, situation: Situation = SITUATION) -> Any:
+    with Router(config, env={}, workspace=Workspace(tmp_path, tmp_path)) as router:
+        agent = Agent(router, situation)
+        return agent.propose(situation.rules.against(situation.trials)) if what == "propose" else getattr(agent, what)()
+
+
+def test_without_a_model_the_plan_is_that_of_the_rules() -> None:
+    advice = Agent(None, SITUATION).plan()
+    assert advice.by == ""
+    assert advice.recipes
+    tried = {SPACE.key(each.proposal.params) for each in TRIALS}
+    assert not tried & {SPACE.key(each["params"]) for each in advice.recipes}
+    assert all(each["estimate"]["kl"] > 0 for each in advice.recipes)
+
+
+def test_a_small_model_picks_a_kind_of_recipe_and_the_rest_is_written_by_rule(tmp_path: Path) -> None:
+    first, last = (asked(tmp_path, llm("pick", mode=mode), "plan") for mode in ("first", "adversarial"))
+    assert first.by == last.by == "m"
+    kinds = [{recipe_of(each["params"]).family for each in advice.recipes} for advice in (first, last)]
+    assert kinds[0] != kinds[1]
+    assert all(len(each) == 1 for each in kinds)
+
+
+def test_a_model_with_tools_asks_specialists_and_writes_the_plan(tmp_path: Path) -> None:
+    recipe = kquant(4, importance=True)
+    script = calls(
+        ("show_front", {}),
+        ("ask_specialist", {"specialist": "quantization", "question": "What at 4 bits?"}),
+        ("configure_quantization", {"quantizer": "kquant", "quantization_bits": 4, "importance": True}),
+        ("estimate", {"recipe": recipe}),
+        ("answer", {"answer": "Q4_K_M with importance."}),
+        ("finish", {"output": "Try importance.", "todos": ["look at 4 bits"], "recipes": [recipe, kquant(8)]}),
+    )
+    advice = asked(tmp_path, llm("full", **script), "plan")
+    assert advice.output == "Try importance. 1 of its recipes cannot be tried."  # 8 bits were measured
+    assert advice.todos == ["look at 4 bits"]
+    assert [each["params"] for each in advice.recipes] == [recipe]
+    assert advice.recipes[0]["estimate"]["size"] > 0
+
+
+def test_a_proposal_has_to_be_new_and_possible_and_may_be_corrected(tmp_path: Path) -> None:
+    script = calls(
+        ("execute_experiment", {"recipe": kquant(8)}),  # was measured
+        ("execute_experiment", {"recipe": {"quantizer": "gptq", "quantization_bits": 3}}),  # has no format
+        ("execute_experiment", {"recipe": {"quantizer": "nonsense"}}),
+        ("execute_experiment", {"recipe": kquant(6), "reason": "a step less\nthan eight"}),
+    )
+    assert asked(tmp_path, llm("full", **script), "propose") == (kquant(6), "a step less than eight")
+
+
+@pytest.mark.parametrize("mode", ["garbage", "stuck", "refuse"])
+@pytest.mark.parametrize("tier", ["pick", "full"])
+def test_a_model_that_fails_leaves_the_plan_to_the_rules(tmp_path: Path, tier: str, mode: str) -> None:
+    advice = asked(tmp_path, llm(tier, mode=mode), "plan")
+    assert [each["params"] for each in advice.recipes] == [
+        each["params"] for each in Agent(None, SITUATION).plan().recipes
+    ]
+
+
+def test_a_reflection_says_what_was_learnt(tmp_path: Path) -> None:
+    more = [*TRIALS, trial(3, kquant(4, importance=True), 0.35, 0.03)]
+    situation = Situation(SITUATION.goal, SITUATION.rules, more)
+    advice = asked(tmp_path, llm("pick", mode="first"), "reflect", situation)
+    assert "Learnt from 4 measured recipes" in advice.output
+    assert "importance False -> True" in advice.output

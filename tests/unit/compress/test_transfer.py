@@ -1,0 +1,99 @@
+"""Forecasts from other bases: believed as far as they hold of what was measured here, and a search arm made of them."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.recipe import recipe_of
+from agentlab.compress.transfer import HERE, Estimate, Forecast, Measured, Recalling, best_first, distances
+from agentlab.search.arms import RandomProposer
+from agentlab.search.space import SearchSpace
+from agentlab.search.types import Params, Proposal, Trial, TrialResult
+
+CONFIG = CompressConfig()
+SPACE = SearchSpace.of(CONFIG.searched, CONFIG.rules)
+POINTS = SPACE.points(4096) or []
+
+
+def law(params: Params) -> tuple[float, float]:
+    """Size and KL of a recipe, alike on all bases."""
+    recipe = recipe_of(params)
+    bits = recipe.quantization_bits
+    kl = 0.4 * 2.0**-bits * (0.4 if recipe.importance or recipe.quantizer in ("gptq", "awq") else 1.0)
+    kl += (1 - recipe.kept) * {"none": 0.6, "lora": 0.3, "distil": 0.2}[recipe.recovery]
+    return recipe.kept * (bits + 0.3) / 16, kl
+
+
+def measured(where: str, points: Sequence[Params], level: float = 1.0) -> list[Measured]:
+    return [Measured(where, each, law(each)[0], level * law(each)[1] + 1e-5, 200.0) for each in points]
+
+
+def shuffled(known: Sequence[Measured], seed: int) -> list[Measured]:
+    order = np.random.default_rng(seed).permutation(len(known))
+    return [
+        Measured(one.where, one.params, known[place].size, known[place].kl, known[place].joules)
+        for one, place in zip(known, order, strict=True)
+    ]
+
+
+def trials(points: Sequence[Params]) -> list[Trial]:
+    return [
+        Trial(n, Proposal(each, "x"), TrialResult("finished", 1.0, {"joules": 200.0}, objectives=law(each)))
+        for n, each in enumerate(points)
+    ]
+
+
+def some(count: int, seed: int = 0) -> list[Params]:
+    return [POINTS[place] for place in np.random.default_rng(seed).choice(len(POINTS), count, replace=False)]
+
+
+@given(
+    st.lists(st.sampled_from(POINTS), min_size=1, max_size=5), st.lists(st.sampled_from(POINTS), min_size=1, max_size=5)
+)
+def test_distances_are_those_of_the_space(one: list[Params], other: list[Params]) -> None:
+    expected = [[SPACE.distance(a, b) for b in other] for a in one]
+    assert np.allclose(distances(SPACE, one, other), expected)
+
+
+def test_a_forecast_takes_the_shape_from_other_bases_and_the_level_from_this_one() -> None:
+    known = [*measured("other", some(150)), *measured(HERE, some(5, seed=1), level=3.0)]
+    unseen = some(60, seed=2)
+    ratios = [e.kl / (3.0 * law(p)[1] + 1e-5) for e, p in zip(Forecast(SPACE, known).of(unseen), unseen, strict=True)]
+    assert 0.5 < math.exp(float(np.median(np.log(ratios)))) < 2
+    assert np.corrcoef(np.log(ratios), np.log([law(p)[1] for p in unseen]))[0, 1] < 0.6
+
+
+def test_a_forecast_is_believed_where_it_holds_here_and_not_before() -> None:
+    here = measured(HERE, some(12, seed=1), level=2.0)
+    other = measured("other", some(150))
+    assert Forecast(SPACE, [*here, *other]).holds()
+    assert not Forecast(SPACE, here).holds()
+    assert not Forecast(SPACE, [*here[:2], *other]).holds()
+    assert sum(Forecast(SPACE, [*here, *shuffled(other, seed)]).holds() for seed in range(20)) <= 4
+
+
+def test_the_arm_proposes_what_memory_promises_most_a_joule() -> None:
+    arm = Recalling(RandomProposer(SPACE), SPACE, measured("other", POINTS))
+    history = trials(some(5, seed=1))
+    found = arm.ask(history, 3, np.random.default_rng(0))
+    assert [each.source for each in found] == ["memory"] * 3
+    assert len({SPACE.key(each.params) for each in found}) == 3
+    tried = {SPACE.key(trial.proposal.params) for trial in history}
+    assert not tried & {SPACE.key(each.params) for each in found}
+
+
+def test_without_memory_or_with_a_false_one_the_optimiser_proposes() -> None:
+    history = trials(some(6, seed=1))
+    for elsewhere in ([], shuffled(measured("other", some(150)), 3)):
+        found = Recalling(RandomProposer(SPACE), SPACE, elsewhere).ask(history, 2, np.random.default_rng(0))
+        assert [each.source for each in found] == ["random"] * 2
+
+
+def test_what_adds_nothing_to_the_front_is_left_out() -> None:
+    points = some(3)
+    estimates = [Estimate(0.5, 0.5, 100.0), Estimate(0.2, 0.1, 400.0), Estimate(0.2, 0.1, 100.0)]
+    assert best_first(points, estimates, [(0.4, 0.2)]) == [points[2], points[1]]
