@@ -71,6 +71,7 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
         shares: of `together`.
         dtype: the model's.
     """
+    product = _products if dtype is torch.float32 else scaled_dot_product_attention  # which rounds no score
     widest, parts = max(lengths), list[tuple[slice, slice, torch.Tensor | None]]()
     for rows in shares:
         own = lengths[rows]
@@ -85,15 +86,24 @@ def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype)
     ) -> torch.Tensor:
         count, heads, _one, size = query.shape
         query = query.reshape(count, key.shape[1], -1, size)  # heads that share a key, as tokens that see the same
-        scale = keys.get("scaling")
+        scale = keys.get("scaling") or size**-0.5
         found = [
-            scaled_dot_product_attention(query[rows], key[rows, :, own], value[rows, :, own], mask, scale=scale)
-            for rows, own, mask in parts
+            product(query[rows], key[rows, :, own], value[rows, :, own], mask, scale=scale) for rows, own, mask in parts
         ]
         whole = found[0] if len(found) == 1 else torch.cat(found)
         return whole.reshape(count, 1, heads, -1)
 
     return attend
+
+
+def _products(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, *, scale: float
+) -> torch.Tensor:
+    """`scaled_dot_product_attention` of few queries, in less time: MKL is quicker with the longer factor in front."""
+    scores = (key @ (query * scale).mT).mT
+    if mask is not None:
+        scores = scores + mask
+    return scores.softmax(-1) @ value
 
 
 def together(lengths: Sequence[int]) -> list[slice]:
