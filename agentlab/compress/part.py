@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, takewhile
 from pathlib import Path
@@ -32,8 +32,8 @@ from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
 from agentlab.study.evaluator import Fronts
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
-from agentlab.study.state import Candidate, TrialState, rebuild
-from agentlab.study.steps import search
+from agentlab.study.state import Candidate, StudyState, TrialState, rebuild
+from agentlab.study.steps import Study, search
 
 if TYPE_CHECKING:
     from agentlab.llm.router import Router
@@ -41,6 +41,33 @@ if TYPE_CHECKING:
 PORTFOLIO = "portfolio"  # known recipes alone; a branch carries out what the search left out of them
 MADE = "made"  # the branch in which a winner is made of which nothing but the measures is left
 MEMORY, PLANNED, REFLECTED = "memory.read", "agent.planned", "agent.reflected"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search at work.
+
+    Attributes:
+        study: what the steps work with.
+        check: raises where a signal asked to stop, or the budget is spent.
+        update: after each iteration.
+        conclude: what comes after the last: what the search is held against, the winner's export, the reflection.
+    """
+
+    study: Study
+    check: Callable[[], None]
+    update: Callable[[StudyState], None]
+    conclude: Callable[[], None]
+
+    def run(self) -> None:
+        """All of it.
+
+        Raises:
+            OverBudgetError: see `Meter`.
+            Interrupted: a signal asked to stop.
+        """
+        search(self.study, self.check, self.update)
+        self.conclude()
 
 
 class Part:
@@ -61,10 +88,10 @@ class Part:
         """The trials of the search."""
         return list(rebuild(self._study.events).trials)
 
-    def search(
+    def opened(
         self, workshop: Workshop, meter: Meter, stop: Callable[[], None], router: "Router | None" = None
-    ) -> None:
-        """The search to its end, then what it is held against; what is remembered costs nothing.
+    ) -> "Search":
+        """The search, planned by the agent if there is one; what is remembered costs nothing.
 
         Args:
             workshop: carries recipes out.
@@ -121,12 +148,15 @@ class Part:
             arm=arm,
             asks=lambda plain: AgentProposer.of(plain, planned, situation),
         )
-        search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts))
-        self._compare(replace(setup, router=None), portfolio)
-        self._make_winner(replace(setup, router=None))
-        if router:
-            self._advice(REFLECTED, meter, router, situation)
-        self._tick(starts, ended=True)
+
+        def conclude() -> None:
+            self._compare(replace(setup, router=None), portfolio)
+            self._make_winner(replace(setup, router=None))
+            if router:
+                self._advice(REFLECTED, meter, router, situation)
+            self._tick(starts, ended=True)
+
+        return Search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts), conclude)
 
     def _advice(
         self, event: str, meter: Meter, router: "Router", situation: Callable[[Sequence[Trial]], Situation]

@@ -193,7 +193,8 @@ def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQue
     meter = Meter(best_source(config.energy.watts).joules, given["grams"], config.budget.limits, before, record)
     meter.others = Spent(**given["others"])
     with machine.torch_threads(threads), advised(config, context, RunRecorder(run)) as router:
-        part.search(Late(partial(opened, part, config, context, threads, meter)), meter, context.stop.check, router)
+        workshop = Late(partial(opened, part, config, context, threads, meter))
+        part.opened(workshop, meter, context.stop.check, router).run()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import importlib.util
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from agentlab.compress.intensity import Intensity, asked, key_of, known
 from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Source, Spent, best_source
 from agentlab.compress.objective import Workshop
-from agentlab.compress.part import Late, Part, opened
+from agentlab.compress.part import Late, Part, Search, opened
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
@@ -38,6 +39,7 @@ from agentlab.runs.events import noted
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.space import SearchSpace
 from agentlab.study.calls import model_rows, totals
+from agentlab.study.steps import search
 from agentlab.train.base import load_tokenizer, outline
 
 THREADS, INTENSITY = "threads.chosen", "intensity.chosen"
@@ -66,28 +68,58 @@ class CompressExperiment:
             RunMismatchError: base or texts are not those that the run began with.
             GateError: no recipe of any base reaches the goal; all is reported.
         """
-        several = len(self.bases) > 1
-        memory = memory_of(self.config, self.context.workspace)
-        parts = [Part(run, base, base.path.name if several else "", self.config, memory) for base in self.bases]
-        done, total = sum(len(part.searched) for part in parts), self.config.budget.trials * len(parts)
-        run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
-        source, over = best_source(self.config.energy.watts), None
+        if len(self.bases) == 1:
+            with self.opened(run) as work:
+                work.advance(lambda opened: search(opened.study, opened.check, opened.update))
+                return work.conclude()
+        parts, source, over = self._parts(run), best_source(self.config.energy.watts), None
         try:
-            if several:
-                self._side_by_side(parts, source)
-            else:
-                self._here(parts[0], source)
+            self._side_by_side(parts, source)
         except BudgetExceededError as error:
             over = error.message
         finally:
-            for part in parts:
-                part.tidy()
-                part.remember()
+            _settle(parts)
+        return self.reported(run, parts, source, over)
+
+    @contextmanager
+    def opened(self, run: Run) -> Iterator["OpenCompression"]:
+        """The search of the only base in its run folder, ready for the steps.
+
+        Raises:
+            UsageError: there are several bases, which are searched in processes.
+        """
+        if len(self.bases) > 1:
+            raise UsageError("Several bases are no single search.", hint="Name one with `base`, and leave `models`.")
+        parts, source, config = self._parts(run), best_source(self.config.energy.watts), self.config
+        threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
+        run.emit_once(THREADS, count=threads)
+        meter = self._meter(run, source)
+        workshop = Late(partial(self._opened, parts[0], threads, meter))
+        try:
+            with machine.torch_threads(threads), advised(config, self.context, RunRecorder(run)) as router:
+                work = OpenCompression(self, run, parts, source)
+                with work.within_budget():
+                    work.search = parts[0].opened(workshop, meter, self.context.stop.check, router)
+                yield work
+        finally:
+            meter.flush()
+            _settle(parts)
+
+    def _parts(self, run: Run) -> list[Part]:
+        several, memory = len(self.bases) > 1, memory_of(self.config, self.context.workspace)
+        parts = [Part(run, base, base.path.name if several else "", self.config, memory) for base in self.bases]
+        done, total = sum(len(part.searched) for part in parts), self.config.budget.trials * len(parts)
+        run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
+        return parts
+
+    def reported(
+        self, run: Run, parts: Sequence[Part], source: Source, over: str | None
+    ) -> tuple[CompressResult, Outcome]:
+        """The result, with its report; `over` says why the work ended early, if a budget did that."""
         if over is None:  # else more budget may go on with them
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
-        calls = totals(run.events, RunRecorder(run).spent())
-        asked = model_rows(run.events, WORDS)
+        calls, asked = totals(run.events, RunRecorder(run).spent()), model_rows(run.events, WORDS)
         result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over, calls, asked)
         write_compress_report(run, result)
         if not any(model.winner for model in models):
@@ -116,17 +148,6 @@ class CompressExperiment:
         intensity, kind = self._intensity(run), "measured" if source.measured else "estimated"
         return f"{kind}: {source.label}; {intensity.grams:g} g a kWh, {intensity.source}"
 
-    def _here(self, part: Part, source: Source) -> None:
-        """The search of the only base, in this process."""
-        threads = machine.threads(self.config.threads or noted(part.run.events, THREADS).get("count"))
-        part.run.emit_once(THREADS, count=threads)
-        meter = self._meter(part.run, source)
-        try:
-            with machine.torch_threads(threads), advised(self.config, self.context, RunRecorder(part.run)) as router:
-                part.search(Late(partial(self._opened, part, threads, meter)), meter, self.context.stop.check, router)
-        finally:
-            meter.flush()
-
     def _opened(self, part: Part, threads: int, meter: Meter) -> Workshop:
         meter.stage("open")
         _room_for(imported(part.base), self.config, self.context.workspace.root)
@@ -146,6 +167,49 @@ class CompressExperiment:
         together = min(together, max(1, cores // threads))
         grams = self._intensity(run).grams
         search_side_by_side(parts, self.config, self.context, grams, together=together, threads=threads)
+
+
+@dataclass
+class OpenCompression:
+    """The search of one base at work in its run folder. Without `search`, the budget was spent before it began."""
+
+    experiment: CompressExperiment
+    run: Run
+    parts: Sequence[Part]
+    source: Source
+    search: Search | None = None
+    over: str | None = None
+
+    @contextmanager
+    def within_budget(self) -> Iterator[None]:
+        """What passes the budget in here ends the work, and is no error: there is a report."""
+        try:
+            yield
+        except BudgetExceededError as error:
+            self.over = error.message
+
+    def advance(self, step: Callable[[Search], object]) -> None:
+        """Do a step of the search, unless its budget is spent."""
+        if self.search is not None and self.over is None:
+            with self.within_budget():
+                step(self.search)
+
+    def conclude(self) -> tuple[CompressResult, Outcome]:
+        """After the search: what it is held against, and the report.
+
+        Raises:
+            GateError: no recipe reaches the goal; all is reported.
+        """
+        self.advance(lambda search: search.conclude())
+        _settle(self.parts)
+        return self.experiment.reported(self.run, self.parts, self.source, self.over)
+
+
+def _settle(parts: Sequence[Part]) -> None:
+    """Leave no export that nobody needs, and remember what was measured."""
+    for part in parts:
+        part.tidy()
+        part.remember()
 
 
 def _spent(run: Run) -> dict[str, Spent]:

@@ -1,9 +1,9 @@
 """Capabilities as LangGraph graphs. Needs the extra `langgraph`.
 
-    nas     planner -> executor -> evaluator -> update, until the budget is spent
-    debate  agent -> metrics, until a wave of questions is settled; then judge, until no wave is left
+    nas, compress    planner -> executor -> evaluator -> update, until the budget is spent
+    debate           agent -> metrics, until a wave of questions is settled; then judge, until no wave is left
 
-    from agentlab.integrations.langgraph import debate_graph, nas_graph
+    from agentlab.integrations.langgraph import compress_graph, debate_graph, nas_graph
 
     state = nas_graph("demo", overrides={"llm": "none"}).invoke({})
     state["result"]["winner"]["test_mse"]
@@ -18,12 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.part import Search
+from agentlab.compress.run import OpenCompression
 from agentlab.debate.config import DebateConfig
 from agentlab.debate.protocol import agreed
 from agentlab.debate.run import Debates
 from agentlab.errors import MissingExtraError
 from agentlab.nas.config import NasConfig
 from agentlab.nas.run import OpenStudy
+from agentlab.stats.fronts import front
 from agentlab.study import steps
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 _RECURSION = 1_000_000  # LangGraph counts every node; what bounds a search is its own budget
 
 Step = Callable[[steps.Study], object]
-Opened = TypeVar("Opened", bound=OpenStudy | Debates)
+Opened = TypeVar("Opened", bound=OpenStudy | Debates | OpenCompression)
 
 _STEPS: dict[str, Step] = {
     "planner": lambda study: steps.plan(study, study.state),
@@ -82,7 +86,7 @@ def _of_study(step: Step) -> "Callable[[_Work[OpenStudy]], object]":
     return lambda work: step(work.opened.study)
 
 
-def _next_trial(state: NasState) -> str:
+def _next_trial(state: "NasState | CompressState") -> str:
     return "conclude" if state["done"] else "planner"
 
 
@@ -95,6 +99,58 @@ def _nas_state(search: OpenStudy) -> dict[str, Any]:
         "best_val_mse": best.value if best else None,
         "done": steps.over(search.study, state),
     }
+
+
+class CompressState(TypedDict, total=False):
+    """What travels through the graph: the run folder, how far the search is, what ended it, and its result."""
+
+    run: str
+    trials: int
+    front: list[str]
+    over: str | None
+    done: bool
+    result: dict[str, Any]
+
+
+def compress_graph(
+    config: "CompressConfig | str | Path | None" = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    runs_dir: Path | None = None,
+) -> "CompiledStateGraph[CompressState, None, CompressState, CompressState]":
+    """As `nas_graph`, for the compression of one base; the state is a `CompressState`.
+
+    What the search is held against, and the agent's reflection, come in the last node.
+    """
+
+    def begin() -> "_Work[OpenCompression]":
+        return _Work.begin("compress", config, overrides or {}, runs_dir, _compress_state)
+
+    steps_ = {name: _of_compression(name) for name in _STEPS}
+    route = dict.fromkeys(("begin", "update"), (_next_trial, ["planner", "conclude"]))
+    return _graph(CompressState, "agentlab-compress", begin, steps_, route)  # type: ignore[no-any-return] # of LangGraph, which is an extra
+
+
+def _of_compression(name: str) -> "Callable[[_Work[OpenCompression]], object]":
+    def step(search: Search) -> None:
+        if name == "planner":
+            search.check()
+        _STEPS[name](search.study)
+        if name == "update":
+            search.update(search.study.state)
+
+    return lambda work: work.opened.advance(step)
+
+
+def _compress_state(work: OpenCompression) -> dict[str, Any]:
+    if work.search is None:
+        return {"over": work.over, "done": True}
+    study = work.search.study
+    ended = study.state.ranked
+    best = front([trial.objectives for trial in ended])
+    done = work.over is not None or steps.over(study, study.state)
+    ids = [ended[place].id for place in best]
+    return {"trials": len(study.state.judged), "front": ids, "over": work.over, "done": done}
 
 
 class DebateState(TypedDict, total=False):

@@ -20,6 +20,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError, MissingFileError, UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
+from agentlab.runs.journal import read_events
 from agentlab.runs.run import Edge, Run, RunSpec
 from tests.unit.train.tiny_base import tiny_checkpoint
 
@@ -80,10 +81,14 @@ class Scripted(CompressExperiment):
         return Formula(part, meter)
 
     def _meter(self, run: Run, source: Any) -> Meter:
-        meter = super()._meter(run, source)
-        meter._clock, meter._seconds = (lambda: Clock.now), Clock.now
-        meter._joules, meter._energy = (lambda: 20 * Clock.now), 20 * Clock.now
-        return meter
+        return by_formula(super()._meter(run, source))
+
+
+def by_formula(meter: Meter) -> Meter:
+    """On the clock of the formula."""
+    meter._clock, meter._seconds = (lambda: Clock.now), Clock.now
+    meter._joules, meter._energy = (lambda: 20 * Clock.now), 20 * Clock.now
+    return meter
 
 
 @pytest.fixture
@@ -338,3 +343,39 @@ def test_an_export_that_still_lies_in_an_earlier_run_is_not_made_again(place: Pa
     winner = next(row for row in model.rows if row.id == model.winner)
     assert winner.remembered == "first"
     assert str(place / "runs" / "first" / "exports") in model.loads[0]
+
+
+def test_the_graph_makes_the_same_trials_as_the_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("langgraph", reason="needs the extra langgraph")
+    from agentlab.integrations.langgraph import compress_graph
+
+    tools = llm(**calls(("finish", ADVICE)))
+    config = {"base": "small", "budget": {"trials": 6}, "remember": False, "first": 2, "llm": tools}
+    with new_run(place, "command") as run:
+        expected, _ = scripted(place, **config).run(run)
+    monkeypatch.setenv("AGENTLAB_HOME", str(place))
+    monkeypatch.setattr(CompressExperiment, "_opened", Scripted._opened)
+    metered = CompressExperiment._meter
+    monkeypatch.setattr(CompressExperiment, "_meter", lambda self, run, source: by_formula(metered(self, run, source)))
+    graph = compress_graph(CompressConfig.model_validate(config))
+    drawn = {(edge.source, edge.target) for edge in graph.get_graph().edges}
+    assert {("planner", "executor"), ("executor", "evaluator"), ("evaluator", "update")} <= drawn
+    state = graph.invoke({})
+    rows = [without_cost(row) for row in state["result"]["models"][0]["rows"]]
+    assert rows == [without_cost(row.model_dump(mode="json")) for row in expected.models[0].rows]
+    assert state["trials"] == 6
+    assert told(read_events(Path(state["run"]) / "events.jsonl")) == told(run.events)
+
+
+def test_a_graph_whose_budget_is_spent_reports_all_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("langgraph", reason="needs the extra langgraph")
+    from agentlab.integrations.langgraph import compress_graph
+
+    monkeypatch.setenv("AGENTLAB_HOME", str(place))
+    monkeypatch.setattr(CompressExperiment, "_opened", Scripted._opened)
+    metered = CompressExperiment._meter
+    monkeypatch.setattr(CompressExperiment, "_meter", lambda self, run, source: by_formula(metered(self, run, source)))
+    config = {"base": "small", "budget": {"trials": 6, "seconds": 25}, "remember": False}
+    state = compress_graph(CompressConfig.model_validate(config)).invoke({})
+    assert "has passed the budget of 25 seconds" in state["over"] or "is expected to pass" in state["over"]
+    assert state["trials"] == 2
