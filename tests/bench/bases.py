@@ -71,7 +71,7 @@ def trained(folder: Path, *, seed: int, steps: int, vocabulary: int, **sizes: An
     text = [topics[name] for name in sorted(topics)]
     words = ByteLevelBPETokenizer()
     words.train_from_iterator(text, vocabulary, special_tokens=["<|end|>"], show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, eos_token="<|end|>")  # noqa: S106 - a token
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer, eos_token="<|end|>")
     ids = torch.tensor(tokenizer("\n\n".join(text))["input_ids"])
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():

@@ -269,9 +269,9 @@ def main(seeds: int) -> int:
             cost = median(cost_of(path, VOLUME) for path in found)
             print(f"{arm:<12}{at}{fmean(map(area, found)):>9.1%}{cost:>16.1%}")
         missed += judge(name, by_arm)
-    print(f"means over {seeds} seeds of the share of the hypervolume at a share of the energy; mean: over all of it up")
+    print(f"means over {seeds} seeds of the share of the hypervolume at a share of the energy; mean: over all of it")
     print(
-        f"to {ENERGY:.0%}; energy: median share until {VOLUME:.0%} of the hypervolume. The first four recipes are known ones."
+        f"to {ENERGY:.0%}; energy: median share until {VOLUME:.0%} of the hypervolume. The first four are known ones."
     )
     return int(missed > 0)
 
@@ -296,7 +296,7 @@ def judge(name: str, by_arm: Mapping[str, Sequence[Sequence[tuple[float, float]]
     lines = {
         f"memory reaches {VOLUME:.0%} within {ENERGY:.0%} of the energy: in every seed by {late:.1%}": late <= ENERGY,
         f"memory beats random by {against.estimate:+.3f} [{against.low:+.3f}, {against.high:+.3f}]": against.low > 0,
-        f"memory comes to what a cold run of {dearest:.0%} of the energy reaches with {cheaper[dearest]:.0%} of its cost": (
+        f"memory takes {cheaper[dearest]:.0%} of the cost of a cold run of {dearest:.0%} of the energy to get there": (
             cheaper[dearest] <= CHEAPER
         ),
     }

@@ -38,10 +38,12 @@ def grid() -> list[Experiment]:
 
 
 def test_a_statement_is_made_of_all_pairs_that_differ_in_one_setting() -> None:
-    (said,) = [line for line in statements(grid()) if line.startswith("quantizer")]
+    known = [(each.told, each.objectives, each.texts) for each in grid()]
+    (said,) = [line for line in statements(known) if line.startswith("quantizer")]
     assert said == "quantizer gptq -> rtn: bytes x 1.0000 [1.0000, 1.0000], KL x 2.0000 [2.0000, 2.0000], n = 3"
-    assert all("too few for an interval" in line for line in statements(grid()) if line.startswith("group"))
-    assert statements(grid()[:1]) == []
+    assert all("too few for an interval" in line for line in statements(known) if line.startswith("group"))
+    assert statements(known[:1]) == []
+    assert statements([(recipe, objectives, place) for place, (recipe, objectives, _) in enumerate(known)]) == []
 
 
 def test_an_experiment_is_kept_once_as_it_was_first_found(tmp_path: Path) -> None:
