@@ -5,7 +5,7 @@
     found = run_compression_optimization("smollm2-135m", "smallest with < 5 % loss", carbon_budget="1g")
     found.result.models[0].winner
 
-What an agent does of it step by step, and its tools alone, is in `deep_agent`; these names are here, too.
+What an agent does of it step by step, and its tools alone, is in `integrations.deep_agent`; these names are here, too.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ _ALWAYS: dict[str, Any] = {}  # what `enable_deep_agent_workflow` asks for
 
 def __getattr__(name: str) -> Any:
     if name in _STEPS:
-        return getattr(import_module("agentlab.compress.deep_agent"), name)
+        return getattr(import_module("agentlab.integrations.deep_agent"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
