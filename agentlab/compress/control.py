@@ -17,6 +17,7 @@ from agentlab.study.state import TrialState
 _KJ = 1e3
 _EVEN = 2.0  # trials of the mean that each arm is taken to have had before: few trials move the share little
 _LEAST_SHARE, _MOST_SHARE = 0.1, 0.75  # of the agent: it can always recover, and there is always a control
+_STEP = 0.05  # of the share: joules are never measured alike twice, and a resumed run should go on as the other
 _STREAM = 5  # of the generator
 
 
@@ -49,7 +50,8 @@ def share(trials: Sequence[TrialState]) -> float:
         own = [row for row in ended if row[2] == arm]
         even = _EVEN / len(ended)
         rates.append((sum(row[0] for row in own) + even * volume) / (sum(row[1] for row in own) + even * energy))
-    return min(max(rates[0] / sum(rates), _LEAST_SHARE), _MOST_SHARE)
+    step = round(rates[0] / sum(rates) / _STEP) * _STEP
+    return min(max(step, _LEAST_SHARE), _MOST_SHARE)
 
 
 def agent_control(trials: Sequence[TrialState], base: str, seed: int) -> tuple[Control | None, str]:

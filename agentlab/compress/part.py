@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentlab.compress.agent import Agent, AgentProposer
 from agentlab.compress.config import CompressConfig, point
@@ -18,8 +18,8 @@ from agentlab.compress.objective import Measures, Recipes, Workshop, alone
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.result import BASE, TEXTS, WORDS, Advice, ModelResult
 from agentlab.compress.tools import Situation
-from agentlab.compress.transfer import Recalling
-from agentlab.compress.verdict import Base, verdict
+from agentlab.compress.transfer import Recalling, scored
+from agentlab.compress.verdict import Base, forecast_remark, verdict
 from agentlab.models.base_model import BaseFile, imported
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 PORTFOLIO = "portfolio"  # known recipes alone; a branch carries out what the search left out of them
 MADE = "made"  # the branch in which a winner is made of which nothing but the measures is left
-MEMORY, PLANNED, REFLECTED = "memory.read", "agent.planned", "agent.reflected"
+MEMORY, PLANNED, REFLECTED, CONCLUDED = "memory.read", "agent.planned", "agent.reflected", "search.concluded"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Part:
         config = self._config
         space = SearchSpace.of(config.searched, config.rules)
         portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in config.recipes]
-        if any(len(rebuild(each.events).judged) < len(portfolio) for each in self._beside.values()):
+        if str(config.budget.trials) not in self._told(CONCLUDED):
             dense = f"{workshop.dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
             self.run.stream("base.loading", dense)
         remembered, elsewhere = self._recalled(space)
@@ -115,7 +115,7 @@ class Part:
         def situation(history: Sequence[Trial]) -> Situation:
             return Situation(self._goal, Rules(space), history, list(remembered.values()), elsewhere)
 
-        advice = self._advice(PLANNED, meter, router, situation) if router else None
+        advice = self._advice(PLANNED, "", meter, router, situation) if router else None
         planned = [each["params"] for each in advice.recipes] if advice and advice.by else []
         known = [Proposal(each.recipe, "memory") for each in remembered.values()]
         first = portfolio if config.planner == PORTFOLIO else portfolio[: config.first]
@@ -153,28 +153,40 @@ class Part:
             self._compare(replace(setup, router=None), portfolio)
             self._make_winner(replace(setup, router=None))
             if router:
-                self._advice(REFLECTED, meter, router, situation)
+                self._advice(REFLECTED, str(config.budget.trials), meter, router, situation)
             self._tick(starts, ended=True)
+            if str(config.budget.trials) not in self._told(CONCLUDED):
+                trials = [each.as_trial() for each in self.searched]
+                self._study.emit(CONCLUDED, str(config.budget.trials), **scored(space, trials, there))
 
         return Search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts), conclude)
 
+    def _told(self, kind: str) -> dict[str, Mapping[str, Any]]:
+        """What the events of a kind say, by their ids: what ends a search is told once for each number of trials."""
+        return {event.id: event.data for event in self._study.events if event.type == kind}
+
     def _advice(
-        self, event: str, meter: Meter, router: "Router", situation: Callable[[Sequence[Trial]], Situation]
+        self,
+        kind: str,
+        name: str,
+        meter: Meter,
+        router: "Router",
+        situation: Callable[[Sequence[Trial]], Situation],
     ) -> Advice:
-        """What the agent says before and after the search, once."""
-        if not noted(self._study.events, event):
+        """What the agent says before and after the search, once under each name."""
+        if name not in self._told(kind):
             meter.stage("propose")
-            agent = Agent(router, situation([each.as_trial() for each in self.searched]), f"{self.name}/")
-            advice = agent.plan() if event == PLANNED else agent.reflect()
-            self._study.emit(event, **advice.model_dump())
-        return Advice.model_validate(noted(self._study.events, event))
+            agent = Agent(router, situation([each.as_trial() for each in self.searched]), f"{self.name}/{name}")
+            advice = agent.plan() if kind == PLANNED else agent.reflect()
+            self._study.emit(kind, name, **advice.model_dump())
+        return Advice.model_validate(self._told(kind)[name])
 
     def _tick(self, starts: Sequence[Proposal], *, ended: bool = False) -> None:
         """Write the list of what is to do, with what is done."""
         config, done = self._config, {str(recipe_of(each.proposal.params)) for each in self.searched if each.result}
         steps = [(f"measure {each}", each in done) for each in (str(recipe_of(start.params)) for start in starts)]
-        if told := noted(self._study.events, PLANNED):
-            planned = Advice.model_validate(told)
+        if told := self._told(PLANNED):
+            planned = Advice.model_validate(told[""])
             steps += [(f"{step} (said by {planned.by})", ended) for step in planned.todos]
             steps += [
                 (f"measure {each}", each in done) for each in (str(recipe_of(r["params"])) for r in planned.recipes)
@@ -305,10 +317,12 @@ class Part:
         made, config = rebuild(self._made.events).trials, self._config
         agent = agent_control(self.searched, config.arm, config.seed)
         found = verdict(base, self._goal, self.searched, beside, made, agent, self.run.path, self._place)
-        told = {
-            name: noted(self._study.events, event) for name, event in (("plan", PLANNED), ("reflection", REFLECTED))
-        }
-        return found.model_copy(update={name: Advice.model_validate(said) for name, said in told.items() if said})
+        told = {"plan": self._told(PLANNED), "reflection": self._told(REFLECTED)}
+        last = {name: list(said.values())[-1] for name, said in told.items() if said}
+        update: dict[str, Any] = {name: Advice.model_validate(said) for name, said in last.items()}
+        if said := next(reversed(self._told(CONCLUDED).values()), None):
+            update["remarks"] = [*found.remarks, *forecast_remark(said)]
+        return found.model_copy(update=update)
 
     def tidy(self) -> None:
         """Remove all exports but the front and the winner: they are large, never come back, and have a recipe."""

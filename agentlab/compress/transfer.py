@@ -155,9 +155,35 @@ def best_first(
     """The points that would add to a front, those first that add most hypervolume a joule. Pure."""
     best = [there[place] for place in front(there)]
     before = hypervolume(best, REFERENCE)
-    worth = [(hypervolume([*best, each.objectives], REFERENCE) - before) / each.joules for each in estimates]
+    worth = [(hypervolume([*best, each.objectives], REFERENCE) - before) / _roughly(each.joules) for each in estimates]
     order = sorted(range(len(points)), key=lambda place: -worth[place])
     return [points[place] for place in order if worth[place] > 0]
+
+
+def _roughly(joules: float) -> float:
+    """To two digits: joules are never measured alike twice, and what is proposed should not hang on the last ones."""
+    return float(f"{max(joules, _LEAST):.1e}")
+
+
+def scored(space: SearchSpace, trials: Sequence[Trial], elsewhere: Sequence[Measured]) -> dict[str, float]:
+    """How far off a forecast of each trial would have been, made of all before it: median factors, 1 is exact.
+
+    Returns:
+        `size`, `kl`, `joules`, and how many trials: `count`. Empty where nothing could be forecast.
+    """
+    off: list[np.ndarray] = []
+    for place, trial in enumerate(trials):
+        before = [each for other in trials[:place] if (each := measured(HERE, other))]
+        forecast = Forecast(space, [*before, *elsewhere[:_MOST]])
+        found = measured(HERE, trial)
+        if found is not None and forecast.known and found.joules > 0:
+            said = forecast.of([trial.proposal.params])[0]
+            pairs = ((said.size, found.size), (said.kl, found.kl), (said.joules, found.joules))
+            off.append(np.abs([np.log(max(a, _LEAST) / max(b, _LEAST)) for a, b in pairs]))
+    if not off:
+        return {}
+    size, kl, joules = np.exp(np.median(off, axis=0)).tolist()
+    return {"size": size, "kl": kl, "joules": joules, "count": len(off)}
 
 
 def measured(where: str, trial: Trial) -> Measured | None:

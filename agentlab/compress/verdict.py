@@ -272,6 +272,17 @@ def _remarks(base: Base, rows: Sequence[RecipeRow], volumes: Sequence[Volume], b
     return found
 
 
+def forecast_remark(scores: Mapping[str, float]) -> list[str]:
+    """How good forecasts were, see `transfer.scored`; nothing where there was none."""
+    if not scores:
+        return []
+    return [
+        f"A forecast of each recipe, made of what was known before it, would have been off by a factor of "
+        f"{scores['kl']:.2f} in KL, {scores['size']:.2f} in bytes and {scores['joules']:.2f} in joules (medians of "
+        f"{scores['count']:.0f}): so much are the estimates of this base worth."
+    ]
+
+
 def _metrics(model: ModelResult) -> dict[str, Metric]:
     found = {}
     winner = next((row for row in model.rows if row.id == model.winner), None)

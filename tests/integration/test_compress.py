@@ -76,6 +76,42 @@ def kept(said: dict[str, Any]) -> list[list[dict[str, Any]]]:
     ]
 
 
+def scripted(*calls: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """`llm:` with a scripted model that calls tools."""
+    replies = [json.dumps({"tool": tool, "arguments": given}) for tool, given in calls]
+    return {
+        "providers": {"script": {"kind": "scripted", "mode": "replies", "replies": replies}},
+        "models": {"planner": {"provider": "script", "id": "x", "tier": "full"}},
+        "roles": {"primary": ["planner"]},
+    }
+
+
+def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sixth = {"structure": "none", "quantizer": "kquant", "quantization_bits": 6, "importance": False}
+    advice = {"output": "Six bits next.", "todos": ["weigh six bits"], "recipes": [sixth]}
+    few = {"portfolio": [PORTFOLIO[0]], "first": 1, "budget": {"trials": 3}, "beside": []}
+    config = SMALL | few | {"llm": scripted(("show_front", {}), ("finish", advice)), "seed": 1}
+    (workspace / "small.yaml").write_text(json.dumps(config))
+    code, said = answer(capsys, "--run-name", "r")
+    assert code == 0, said
+    (result,) = said["result"]["models"]
+    assert result["plan"]["output"] == "Six bits next."
+    assert [row["params"] for row in result["rows"] if row["source"] == "llm"] == [sixth]
+    assert result["reflection"]["output"].startswith("Six bits next.")
+    assert "What the agent was worth" in (workspace / "runs" / "r" / "report.md").read_text()
+
+    assert main(["compress", "watch", "r"]) == 0
+    shown = capsys.readouterr().out
+    assert "r: completed" in shown
+    assert "- [x] weigh six bits (said by planner)" in shown
+    assert main(["compress", "reflect", "r", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["output"].startswith("Six bits next.")
+    assert main(["compress", "plan", "./small.yaml", "--set", "llm=none", "--json"]) == 0
+    rules = json.loads(capsys.readouterr().out)["result"]
+    assert rules["by"] == ""
+    assert rules["recipes"]
+
+
 def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = answer(capsys, "--run-name", "r")
     assert code == 0, said
