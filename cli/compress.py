@@ -1,13 +1,16 @@
 """`agentlab compress`: make a language model smaller and faster, measured on the files that come out."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from agentlab.errors import MissingFileError, UsageError
 
 from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
+
+if TYPE_CHECKING:
+    from agentlab.compress.result import ModelResult
 
 app = typer.Typer(cls=DefaultsToRun, help="Compress a model for real, within a budget of energy.")
 memory = typer.Typer(help="What runs have measured, which later ones begin with.", no_args_is_help=True)
@@ -138,10 +141,7 @@ def evaluate(
     screen = screen_of(ctx)
     context = surroundings(screen)
     record = run_of("compress", runs_folder(context, runs_dir), run)
-    models = read_result(record, CompressResult).models
-    model = next((each for each in models if base in (None, each.base)), None)
-    if model is None or (base is None and len(models) > 1):
-        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {each.base}' for each in models)}.")
+    model = _one_of(read_result(record, CompressResult).models, base)
     exports = {name: record.path / model.exports / file for name, file in model.kept.items()}
     if gone := [str(path) for path in exports.values() if not path.exists()]:
         raise MissingFileError(f"The run has lost {', '.join(gone)}.", hint="Compress again, or put it back.")
@@ -321,3 +321,48 @@ def watch(
         if not live or record.status not in ("running", "created"):
             return
         time.sleep(1.0)
+
+
+@app.command(
+    "deploy", epilog="Example: agentlab compress deploy last --format k8s --image registry/compressed:1 --out deploy"
+)
+@with_output
+def deploy(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A compression: its name, a unique prefix, last.")],
+    format_: Annotated[
+        Literal["docker", "k8s"], typer.Option("--format", help="A Dockerfile with all it needs; k8s: manifests, too.")
+    ] = "docker",
+    base: Annotated[str | None, typer.Option(metavar="NAME", help="Which one, of a run with several.")] = None,
+    image: Annotated[str, typer.Option(metavar="NAME", help="The name that the image gets.")] = "compressed",
+    wheel: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The wheel of agentlab; made of the checkout unless told.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files are written.")] = Path("deploy"),
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write the files that serve the winner: an OpenAI-compatible endpoint with a health check.
+
+    Nothing is built or sent. The token that clients have to send comes from the environment when the container starts.
+    """
+    from agentlab.compress.deploy import deploy as write
+    from agentlab.compress.result import CompressResult
+    from agentlab.runs.store import read_result
+
+    from .launch import run_of, runs_folder, surroundings
+
+    screen = screen_of(ctx)
+    record = run_of("compress", runs_folder(surroundings(screen), runs_dir), run)
+    model = _one_of(read_result(record, CompressResult).models, base)
+    with screen.progress() as bar:
+        bar.update("writing the files")
+        made = write(model, record.path / model.exports, format_, Path.cwd() / out, image, wheel)
+    screen.answer("compress deploy", made)
+
+
+def _one_of(models: "list[ModelResult]", base: str | None) -> "ModelResult":
+    """The base that is meant, of a run with one or several."""
+    model = next((each for each in models if base in (None, each.base)), None)
+    if model is None or (base is None and len(models) > 1):
+        raise UsageError("Which base?", hint=f"Say one: {', '.join(f'--base {each.base}' for each in models)}.")
+    return model

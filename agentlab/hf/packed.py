@@ -53,12 +53,12 @@ def _layers(model: torch.nn.Module) -> list[tuple[Any, bool]]:
     return [
         (module, users[id(module.weight)] > 1)
         for module in model.modules()
-        if type(module) is torch.nn.Linear and _fits(module.weight)  # a subclass has weights of another kind
+        if type(module) is torch.nn.Linear and _fits(module._parameters.get("weight"))  # a subclass has another kind
     ]
 
 
-def _fits(weight: torch.Tensor) -> bool:
-    if weight.device.type != "cpu" or weight.dtype not in _TYPES or not weight.numel():
+def _fits(weight: torch.Tensor | None) -> bool:
+    if weight is None or weight.device.type != "cpu" or weight.dtype not in _TYPES or not weight.numel():
         return False
     return weight.dtype is torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

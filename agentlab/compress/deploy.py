@@ -1,0 +1,210 @@
+"""Files that serve the winner of a compression: for Docker, or for Kubernetes. Nothing is built or sent here.
+
+The container runs `agentlab serve`, an OpenAI-compatible endpoint, as a user without rights. Its token comes from the
+environment when it starts, so that no file holds a secret.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+from agentlab.compress.result import ModelResult
+from agentlab.errors import MissingFileError, StorageError, UsageError
+from agentlab.llm.serve.gate import HEALTH
+from agentlab.runs.atomic import make_folder, write_text
+from agentlab.runs.document import Block, Code, Document, Text
+
+Format = Literal["docker", "k8s"]
+PORT, TOKEN, NAME = 8484, "AGENTLAB_SERVE_TOKEN", "compressed"
+_PACKAGE = "agentlab-toolkit"
+_SPARE = 768  # MiB of a server beside the model: Python, the gateway, keys and values
+_CHECK = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}{HEALTH}', timeout=3)"
+
+
+class Deployed(Document):
+    """The answer of `compress deploy`."""
+
+    folder: str
+    files: list[str]
+    recipe: str
+    size: int
+    next: list[str]
+
+    def blocks(self) -> list[Block]:
+        """What a reader sees."""
+        return [
+            Text(f"{self.folder}: {', '.join(self.files)}; serves {self.recipe}, {self.size / 2**20:.1f} MiB."),
+            Text("Next:"),
+            Code("\n".join(self.next), command=True),
+        ]
+
+
+def server_config(file: str) -> str:
+    """The config of `agentlab serve`, for an export at `file`."""
+    kind = "gguf" if file.endswith(".gguf") else "hf"
+    provider = {"kind": kind, "model_path": file}
+    model = {"provider": "here", "id": NAME, "tier": "pick", "price": {"input": 0, "output": 0}}
+    tree = {"providers": {"here": provider}, "models": {NAME: model}, "roles": {"primary": [NAME]}}
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def dockerfile(wheel: str) -> str:
+    """The image; its last line starts the server."""
+    everywhere = "0.0.0.0"  # noqa: S104 - a container is reached from outside; the server wants a token then
+    command = json.dumps(["agentlab", "serve", "/srv/serve.yaml", "--host", everywhere, "--port", str(PORT)])
+    check = json.dumps(["python", "-c", _CHECK])
+    return f"""\
+FROM python:3.11-slim
+# llama-cpp-python is built from source
+RUN apt-get update && apt-get install -y --no-install-recommends build-essential cmake && rm -rf /var/lib/apt/lists/*
+COPY {wheel} constraints.txt /package/
+RUN pip install --no-cache-dir --constraint /package/constraints.txt /package/{wheel}
+RUN useradd --uid 1000 --create-home serve
+WORKDIR /srv
+COPY serve.yaml ./
+COPY model ./model
+USER 1000
+ENV AGENTLAB_HOME=/home/serve OMP_WAIT_POLICY=passive
+EXPOSE {PORT}
+HEALTHCHECK --start-period=60s --interval=15s --timeout=5s CMD {check}
+CMD {command}
+"""
+
+
+def manifests(image: str, peak: int) -> list[dict[str, Any]]:
+    """A deployment and a service. `peak` is the bytes that the export was measured to take."""
+    asked = peak // 2**20 + _SPARE
+    labels = {"app.kubernetes.io/name": NAME}
+    probe = {"httpGet": {"path": HEALTH, "port": PORT}, "periodSeconds": 10}
+    container = {
+        "name": "serve",
+        "image": image,
+        "ports": [{"containerPort": PORT}],
+        "env": [{"name": TOKEN, "valueFrom": {"secretKeyRef": {"name": NAME, "key": "token"}}}],
+        "resources": {"requests": {"memory": f"{asked}Mi", "cpu": "1"}, "limits": {"memory": f"{2 * asked}Mi"}},
+        "startupProbe": {**probe, "failureThreshold": 30},
+        "readinessProbe": probe,
+        "livenessProbe": {**probe, "failureThreshold": 6},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    pod = {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": NAME, "labels": labels},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": NAME, "labels": labels},
+        "spec": {"selector": labels, "ports": [{"port": 80, "targetPort": PORT}]},
+    }
+    return [deployment, service]
+
+
+def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: str, wheel: Path | None) -> Deployed:
+    """Write the files.
+
+    Args:
+        model: the result of a base.
+        exports: the folder of its exports.
+        kind: `k8s` writes what `docker` does, and the manifests.
+        out: a folder that is not there yet, or empty.
+        image: the name that the image gets.
+        wheel: of agentlab; None makes it of the checkout that is installed.
+
+    Raises:
+        UsageError: there is no winner, `out` is in use, or there is no checkout to make the wheel of.
+        MissingFileError: the winner's export, or the wheel, is gone.
+        StorageError: the wheel cannot be made.
+    """
+    winner = next((row for row in model.rows if row.id == model.winner), None)
+    if winner is None or winner.file is None:
+        raise UsageError("The run has no winner to serve.", hint="Compress again with a goal that can be reached.")
+    export = exports / winner.file
+    if not export.exists():
+        raise MissingFileError(f"The run has lost {export}.", hint="Compress again, or put it back.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is in use.", hint="Name a folder that is not there yet: --out DIR.")
+    _see_template(export)
+    make_folder(out / "model")
+    package = _wheel(wheel, out)
+    if export.is_dir():
+        shutil.copytree(export, out / "model" / export.name)
+    else:
+        shutil.copy2(export, out / "model" / export.name)
+    write_text(out / "serve.yaml", server_config(f"/srv/model/{export.name}"))
+    write_text(out / "constraints.txt", pins())
+    write_text(out / "Dockerfile", dockerfile(package))
+    if kind == "k8s":
+        write_text(out / "k8s.yaml", yaml.safe_dump_all(manifests(image, winner.peak or 0), sort_keys=False))
+    return Deployed(
+        folder=str(out),
+        files=sorted(each.name for each in out.iterdir()),
+        recipe=winner.recipe,
+        size=winner.size or 0,
+        next=_next(kind, out, image),
+    )
+
+
+def _next(kind: Format, out: Path, image: str) -> list[str]:
+    build = f"docker build -t {image} {out}"
+    if kind == "docker":
+        return [build, f"docker run --rm -e {TOKEN} -p {PORT}:{PORT} {image}"]
+    secret = f"kubectl create secret generic {NAME} --from-literal=token=${TOKEN}"
+    return [build, f"docker push {image}", secret, f"kubectl apply -f {out / 'k8s.yaml'}"]
+
+
+def _see_template(export: Path) -> None:
+    """See that the export can be talked to, which is what a chat endpoint does."""
+    if export.is_dir():
+        own = (export / "chat_template.jinja").is_file()
+        there = own or "chat_template" in json.loads((export / "tokenizer_config.json").read_bytes())
+    else:
+        from agentlab.gguf import metadata
+
+        there = metadata.read(export).chat_template
+    if not there:
+        raise UsageError(
+            f"{export.name} holds no chat template: it cannot be talked to.", hint="Use an instruct model."
+        )
+
+
+def pins() -> str:
+    """What is installed here, so that the image computes with the same versions."""
+    found = {each.metadata["Name"]: each.version.partition("+")[0] for each in importlib.metadata.distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()) if name and name != _PACKAGE)
+
+
+def _wheel(given: Path | None, out: Path) -> str:
+    """Put the wheel into the folder; its name."""
+    if given is not None:
+        if not given.is_file():
+            raise MissingFileError(f"There is no wheel {given}.")
+        return shutil.copy2(given, out / given.name).name
+    told = json.loads(importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")
+    source = urlsplit(told.get("url", ""))
+    if source.scheme != "file" or not told.get("dir_info", {}).get("editable"):
+        raise UsageError("agentlab was not installed from a checkout.", hint="Name its wheel: --wheel FILE.")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out)]
+    made = subprocess.run([*command, unquote(source.path)], capture_output=True, text=True, check=False)
+    wheels = sorted(out.glob("*.whl"))
+    if made.returncode or not wheels:
+        raise StorageError(f"The wheel cannot be made: {made.stderr[-300:].strip()}", hint="Name one: --wheel FILE.")
+    return wheels[0].name
