@@ -197,7 +197,8 @@ def _wheel(given: Path | None, out: Path) -> str:
     if given is not None:
         if not given.is_file():
             raise MissingFileError(f"There is no wheel {given}.")
-        return shutil.copy2(given, out / given.name).name
+        shutil.copy2(given, out / given.name)
+        return given.name
     told = json.loads(importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")
     source = urlsplit(told.get("url", ""))
     if source.scheme != "file" or not told.get("dir_info", {}).get("editable"):
