@@ -8,6 +8,7 @@ from agentlab.runs.document import Block, Code, Figure, Heading, Text, known, me
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
+from agentlab.search.types import legend
 
 _LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
 
@@ -37,10 +38,22 @@ def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
         run.write_bytes(plot, front_plot(model))
         blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line, with speeds"))
     blocks += [_runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
+    if any(row.source not in ("portfolio", "memory") for row in model.rows):
+        blocks.append(_proposals(model))
     for title, advice in (("The agent's plan", model.plan), ("What the agent makes of it", model.reflection)):
         if advice is not None:
             blocks += [Heading(title), *advice.blocks()]
     return blocks
+
+
+def _proposals(model: ModelResult) -> Block:
+    columns: dict[str, Callable[[RecipeRow], str | float | None]] = {
+        "": lambda row: row.id,
+        "recipe": lambda row: row.recipe,
+        "proposed by": lambda row: row.source,
+        "since": lambda row: row.why,
+    }
+    return table(model.rows, columns, f"Who proposed what; {legend(row.source for row in model.rows)}")
 
 
 def _runtime(model: ModelResult) -> Block:

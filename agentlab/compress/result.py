@@ -44,7 +44,8 @@ class RecipeRow(Plain):
     """A recipe and what came of it.
 
     `broken` are the bounds of the goal that it breaks, `arm` who proposed it, `held` bytes by the type that weights are
-    in; `research` says why it stays off the front, `remembered` is the earlier run that measured it.
+    in; `research` says why it stays off the front, `remembered` is the earlier run that measured it, `why` is what its
+    proposer said of it.
     """
 
     id: str
@@ -77,6 +78,7 @@ class RecipeRow(Plain):
     broken: list[str]
     failed: str
     remembered: str = ""
+    why: str = ""
     params: dict[str, Value]
 
 

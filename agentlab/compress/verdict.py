@@ -181,6 +181,7 @@ def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal:
         gpu=found.get("gpu", {}),
         **{key: found.get(key, 0.0) for key in ("seconds", "joules", "grams")},
         remembered=found.get("run", ""),
+        why=trial.proposal.note,
     )
 
 

@@ -25,6 +25,8 @@ _SOURCES = {
     "parent": "a parent as it is",
     "blend": "the uniform blend of all parents",
     "base": "the base alone",
+    "portfolio": "a recipe that is known to be good",
+    "memory": "what earlier runs have measured, here or elsewhere",
 }
 
 
