@@ -209,7 +209,7 @@ class Agent:
         wanted = {chosen: families[chosen], **families}
         return Advice(
             output=f"{by} chose {chosen} of {', '.join(names)}. {self._by_rule(wanted, learnt)}",
-            recipes=self._expected(families[chosen][:_MOST]),
+            recipes=self._expected(families[chosen]),
             by=by,
         )
 
@@ -290,16 +290,17 @@ def _lost(recipe: Recipe, place: Params) -> list[str]:
 
 
 def _families(situation: Situation) -> dict[str, list[Params]]:
-    """The recipes that are left, by family; the likeliest to add to the front first, where something was measured."""
+    """A few recipes that are left of each family: those that promise most, or where nothing was measured, a spread."""
     space, measured = situation.rules.space, {situation.rules.space.key(row["params"]) for row in situation.rows()}
-    left: list[Params] = [each for each in space.points(_WALKED) or [] if space.key(each) not in measured]
-    forecast = situation.forecast()
-    if forecast.known and left:
-        there = [(row["size"], row["kl"]) for row in situation.rows()]
-        left = best_first(left, forecast.of(left), there) or left
+    left: dict[str, list[Params]] = {}
+    for params in space.points(_WALKED) or []:
+        if space.key(params) not in measured:
+            left.setdefault(recipe_of(params).family, []).append(params)
+    forecast, there = situation.forecast(), [(row["size"], row["kl"]) for row in situation.rows()]
     found: dict[str, list[Params]] = {}
-    for params in left:
-        found.setdefault(recipe_of(params).family, []).append(params)
+    for family, points in left.items():
+        promising = best_first(points, forecast.of(points), there, _MOST) if forecast.known else []
+        found[family] = promising or points[:: -(-len(points) // _MOST)]
     return found
 
 

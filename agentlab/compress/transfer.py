@@ -144,20 +144,30 @@ class Recalling:
         tried = {self.space.key(trial.proposal.params) for trial in history}
         points = self.space.points(_ALL) or [self.space.sample(rng) for _ in range(_DRAWN)]
         free = [point for point in points if self.space.key(point) not in tried]
-        found = best_first(free, forecast.of(free) if free else [], [(each.size, each.kl) for each in here])[:n]
+        found = best_first(free, forecast.of(free) if free else [], [(each.size, each.kl) for each in here], n)
         recalled = [Proposal(point, "memory") for point in found]
         return recalled + (self.base.ask(history, n - len(recalled), rng) if len(recalled) < n else [])
 
 
 def best_first(
-    points: Sequence[Params], estimates: Sequence[Estimate], there: Sequence[tuple[float, float]]
+    points: Sequence[Params], estimates: Sequence[Estimate], there: Sequence[tuple[float, float]], n: int
 ) -> list[Params]:
-    """The points that would add to a front, those first that add most hypervolume a joule. Pure."""
-    best = [there[place] for place in front(there)]
-    before = hypervolume(best, REFERENCE)
-    worth = [(hypervolume([*best, each.objectives], REFERENCE) - before) / _roughly(each.joules) for each in estimates]
-    order = sorted(range(len(points)), key=lambda place: -worth[place])
-    return [points[place] for place in order if worth[place] > 0]
+    """Up to `n` points that would add to a front: each adds most hypervolume a joule to those before. Pure."""
+    best, left, found = [there[place] for place in front(there)], list(range(len(points))), list[Params]()
+    while left and len(found) < n:
+        before = hypervolume(best, REFERENCE)
+        worth = {
+            place: (hypervolume([*best, estimates[place].objectives], REFERENCE) - before)
+            / _roughly(estimates[place].joules)
+            for place in left
+        }
+        left = [place for place in left if worth[place] > 0]  # what adds nothing now adds nothing later
+        if left:
+            first = max(left, key=lambda place: (worth[place], -place))
+            best = [*best, estimates[first].objectives]
+            found.append(points[first])
+            left.remove(first)
+    return found
 
 
 def _roughly(joules: float) -> float:

@@ -96,4 +96,4 @@ def test_without_memory_or_with_a_false_one_the_optimiser_proposes() -> None:
 def test_what_adds_nothing_to_the_front_is_left_out() -> None:
     points = some(3)
     estimates = [Estimate(0.5, 0.5, 100.0), Estimate(0.2, 0.1, 400.0), Estimate(0.2, 0.1, 100.0)]
-    assert best_first(points, estimates, [(0.4, 0.2)]) == [points[2], points[1]]
+    assert best_first(points, estimates, [(0.4, 0.2)], 3) == [points[2]]  # and what equals it adds nothing any more
