@@ -18,28 +18,15 @@ if TYPE_CHECKING:
     from agentlab.compress.result import CompressResult
     from agentlab.session import FinishedRun
 
-_STEPS = (
-    "CompressionConfig",
-    "CompressionDeepAgent",
-    "compare_models",
-    "configure_lora",
-    "create_compression_deep_agent",
-    "enable_deep_agent_workflow",
-    "estimate_distillation",
-    "estimate_lora_impact",
-    "get_best_config",
-    "load_peft_model",
-    "log_experiment",
-    "query_experiments",
-    "setup_distillation",
-)
-__all__ = ["run_compression_optimization", *_STEPS]
+__all__ = ["run_compression_optimization"]
 _ALWAYS: dict[str, Any] = {}  # what `enable_deep_agent_workflow` asks for
 
 
 def __getattr__(name: str) -> Any:
-    if name in _STEPS:
-        return getattr(import_module("agentlab.integrations.deep_agent"), name)
+    if not name.startswith("_"):
+        steps = import_module("agentlab.integrations.deep_agent")
+        if name in steps.__all__:
+            return getattr(steps, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

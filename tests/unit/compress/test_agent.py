@@ -1,6 +1,5 @@
 """The agent of a compression: asked by what its model can do, and never worse than the rules where it fails."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from agentlab.llm.router import Router
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Trial, TrialResult
+from tests.unit.compress.scripted import calls, llm
 
 CONFIG = CompressConfig()
 SPACE = SearchSpace.of(CONFIG.searched, CONFIG.rules)
@@ -41,23 +41,8 @@ TRIALS = [trial(0, kquant(8), 0.53, 0.001), trial(1, kquant(4), 0.35, 0.05), tri
 SITUATION = Situation(read_goal("smallest with < 5 % loss"), Rules(SPACE), TRIALS)
 
 
-def llm(tier: str, **script: Any) -> LLMConfig:
-    return LLMConfig.model_validate(
-        {
-            "providers": {"script": {"kind": "scripted", **script}},
-            "models": {"m": {"provider": "script", "id": "m", "tier": tier}},
-            "roles": {"primary": ["m"]},
-            "ledger": {"enabled": False},
-            "defaults": {"retries": 0, "timeout": {"first_token": 0.1}},
-        }
-    )
-
-
-def calls(*said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    return {"mode": "replies", "replies": [json.dumps({"tool": tool, "arguments": given}) for tool, given in said]}
-
-
-def asked(tmp_path: Path, config: LLMConfig, what: str, situation: Situation = SITUATION) -> Any:
+def asked(tmp_path: Path, llm: dict[str, Any], what: str, situation: Situation = SITUATION) -> Any:
+    config = LLMConfig.model_validate(llm)
     with Router(config, env={}, workspace=Workspace(tmp_path, tmp_path)) as router:
         agent = Agent(router, situation)
         return agent.propose(situation.rules.against(situation.trials)) if what == "propose" else getattr(agent, what)()

@@ -1,6 +1,5 @@
 """A whole compression with a workshop that measures by a formula: resume, budgets, the portfolio, the verdict."""
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.runs.run import Edge, Run, RunSpec
+from tests.unit.compress.scripted import calls, llm
 from tests.unit.train.tiny_base import tiny_checkpoint
 
 DENSE, SOURCE = 2_000_000, 900_000
@@ -139,21 +139,6 @@ def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place:
     assert {each.name for each in (run.path / "exports").iterdir()} == {
         row.file for row in result.models[0].rows if row.front
     }
-
-
-def llm(tier: str = "full", **script: Any) -> dict[str, Any]:
-    """`llm:` with a scripted model."""
-    return {
-        "providers": {"script": {"kind": "scripted", **script}},
-        "models": {"m": {"provider": "script", "id": "m", "tier": tier}},
-        "roles": {"primary": ["m"]},
-        "ledger": {"enabled": False},
-        "defaults": {"retries": 0, "timeout": {"first_token": 0.1}},
-    }
-
-
-def calls(*said: tuple[str, dict[str, Any]]) -> dict[str, Any]:
-    return {"mode": "replies", "replies": [json.dumps({"tool": tool, "arguments": given}) for tool, given in said]}
 
 
 Q6 = {"structure": "none", "quantizer": "kquant", "quantization_bits": 6, "importance": True}
