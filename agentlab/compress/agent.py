@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
 PLAN, REFLECT = f"{WORDS.command}.plan", f"{WORDS.command}.reflect"
-_MOST = 4  # recipes of a plan
+_MOST = 4  # recipes of a plan, and questions to specialists in a conversation
 _WALKED = 4096  # points of the space that are looked at
 _LONG = 2_000  # characters of a text that are kept
 SYSTEM = """You compress language models. Every recipe that you ask for is really carried out and measured on the file
@@ -164,9 +164,9 @@ class Agent:
                 why = f" The model gave no usable answer ({one_line(error.message)})."
         if answer is None:
             return Advice(output=f"{self._by_rule(families, learnt)}{why}", recipes=self._expected(_first(families)))
-        recipes = [point(each, self.situation.rules.space) for each in answer.recipes]
-        good = [params for params in recipes if not self._refused(params)]
-        dropped = len(recipes) - len(good)
+        places = [(each, point(each, self.situation.rules.space)) for each in answer.recipes]
+        good = [place for recipe, place in places if not (_lost(recipe, place) or self._refused(place))]
+        dropped = len(places) - len(good)
         note = f" {dropped} of its recipes cannot be tried." if dropped else ""
         return Advice(
             output=answer.output.strip()[:_LONG] + note,
@@ -226,6 +226,8 @@ class Agent:
         router, situation = self.router, self.situation
 
         def ask(question: Question) -> str:
+            if len(asked) >= _MOST:
+                raise UsageError(f"{_MOST} questions were asked: decide.")
             prompt, functions = SPECIALISTS[question.specialist]
             said: list[str] = []
 

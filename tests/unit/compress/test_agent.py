@@ -37,6 +37,7 @@ def kquant(bits: int, *, importance: bool = False) -> dict[str, Any]:
     return {"structure": "none", "quantizer": "kquant", "quantization_bits": bits, "importance": importance}
 
 
+MASKS = {"pruner": "wanda", "pruning_sparsity": 0.5, "quantizer": "kquant", "quantization_bits": 4}
 TRIALS = [trial(0, kquant(8), 0.53, 0.001), trial(1, kquant(4), 0.35, 0.05), trial(2, kquant(2), 0.25, 0.9)]
 SITUATION = Situation(read_goal("smallest with < 5 % loss"), Rules(SPACE), TRIALS)
 
@@ -73,10 +74,10 @@ def test_a_model_with_tools_asks_specialists_and_writes_the_plan(tmp_path: Path)
         ("configure_quantization", {"quantizer": "kquant", "quantization_bits": 4, "importance": True}),
         ("estimate", {"recipe": recipe}),
         ("answer", {"answer": "Q4_K_M with importance."}),
-        ("finish", {"output": "Try importance.", "todos": ["look at 4 bits"], "recipes": [recipe, kquant(8)]}),
+        ("finish", {"output": "Try importance.", "todos": ["look at 4 bits"], "recipes": [recipe, kquant(8), MASKS]}),
     )
     advice = asked(tmp_path, llm("full", **script), "plan")
-    assert advice.output == "Try importance. 1 of its recipes cannot be tried."  # 8 bits were measured
+    assert advice.output == "Try importance. 2 of its recipes cannot be tried."  # measured, and outside the space
     assert advice.todos == ["look at 4 bits"]
     assert [each["params"] for each in advice.recipes] == [recipe]
     assert advice.recipes[0]["estimate"]["size"] > 0
@@ -107,3 +108,14 @@ def test_a_reflection_says_what_was_learnt(tmp_path: Path) -> None:
     advice = asked(tmp_path, llm("pick", mode="first"), "reflect", situation)
     assert "Learnt from 4 measured recipes" in advice.output
     assert "importance False -> True" in advice.output
+
+
+def test_a_model_that_only_asks_specialists_is_told_to_decide(tmp_path: Path) -> None:
+    question = ("ask_specialist", {"specialist": "lora", "question": "And now?"})
+    script = calls(*[step for _ in range(9) for step in (question, ("answer", {"answer": "It depends."}))])
+    with Router(
+        LLMConfig.model_validate(llm("full", **script)), env={}, workspace=Workspace(tmp_path, tmp_path)
+    ) as router:
+        advice = Agent(router, SITUATION).plan()
+        assert router.usage.output_tokens == 4 * 2 + 4  # four questions with their answers, and four that were refused
+    assert advice.by == ""
