@@ -271,7 +271,7 @@ def test_a_worker_that_is_killed_in_mid_answer_is_replaced(run: Run) -> None:
     thread.join()
     failed = events(done.path, "call.failed")
     assert [event["data"]["kind"] for event in failed] == ["WorkerDiedError"]
-    assert failed[0]["t"] - killed[0] < 2
+    assert failed[0]["t"] - killed[0] < 2, "too slow"
     fresh = run(config(stage("a", max_tokens=120), cache="off"))
     assert done.result.items == fresh.result.items
 
@@ -301,7 +301,7 @@ def test_a_timeout_inside_the_prompt_falls_back_at_once(run: Run) -> None:
     path = Path(caught.value.run["path"])
     loads, failures = events(path, "model.loaded"), events(path, "call.failed")
     assert [event["data"]["model"] for event in failures] == ["m", "n"]
-    assert all(failed["t"] - loaded["t"] - 0.3 < 2 for loaded, failed in zip(loads, failures, strict=True))
+    assert max(failed["t"] - loaded["t"] for loaded, failed in zip(loads, failures, strict=True)) < 2.3, "too slow"
 
 
 def test_on_error_hands_on_a_default(run: Run) -> None:
@@ -323,7 +323,8 @@ def test_want_of_memory_climbs_down_the_ladder(shell: Shell, workspace: Path) ->
     assert [event["data"]["rung"] for event in failed] == ["batches of 32", "an attention cache of 8 bits"]
     assert all("memory" in event["data"]["message"] or "allocate" in event["data"]["message"] for event in failed)
     asked = [event["t"] for event in (*events(first, "inputs.taken"), *failed)]
-    assert all(failed - asked < 2 for asked, failed in itertools.pairwise(asked))  # the worker's start included
+    steps = [failed - asked for asked, failed in itertools.pairwise(asked)]
+    assert max(steps) < 2, "too slow"  # the worker's start included
     assert (events(again, "model.loaded"), events(again, "call.failed")) == ([], [])
     assert (again / "final.txt").read_text() == (first / "final.txt").read_text()
 
@@ -345,7 +346,7 @@ def test_a_schema_without_a_grammar_falls_back_at_once(run: Run) -> None:
     done = run(config(stage("a", response_schema=schema, on_error="default", default="nothing")))
     (failed,), (loaded,) = events(done.path, "call.failed"), events(done.path, "model.loaded")
     assert failed["data"]["kind"] == "BadRequestError"
-    assert failed["t"] - loaded["t"] < 2
+    assert failed["t"] - loaded["t"] < 2, "too slow"
     assert done.result.items[0].answer == "nothing"
 
 

@@ -20,6 +20,9 @@ from agentlab.llm.options import Options
 from agentlab.llm.router import Router
 from agentlab.llm.types import Attempt, Message
 
+# Clocks of tenths of a second are the subject here, and a machine that stops for as long is no fault of the router's.
+pytestmark = pytest.mark.flaky(reruns=2, only_rerun=".")
+
 ASK = (Message("user", "Which city?"),)
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab import errors
-from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import AnthropicProvider
 from agentlab.llm.providers import Surroundings, build
 from agentlab.llm.providers.anthropic import compilable, request_body
 from agentlab.llm.providers.anthropic_protocol import MessageReader
 from agentlab.llm.types import Delta, Message, Request, Tool, ToolCall, ToolPiece, Usage
+from tests.unit.llm.providers.clocks import IMPATIENT, PATIENT
 
 LOOK = Tool("look", "Looks up a word.", {"type": "object", "properties": {"word": {"type": "string"}}})
 HI = (Message("user", "Hi"),)
@@ -316,12 +316,11 @@ def test_whatever_comes_is_a_piece_or_a_typed_error(document, kind):
 def ask(home, key):
     """Read one answer: its text and its deltas."""
 
-    def run(server, request=None, *, times=1):
+    def run(server, request=None, *, times=1, clocks=PATIENT):
         url = server.url.removesuffix("/v1")
         provider = AnthropicProvider.model_validate(
             {"kind": "anthropic", "base_url": url, "api_key": "${TEST_API_KEY}"}
         )
-        clocks = Timeout(connect=0.5, first_token=0.4, idle=0.3, total=3)
         model = build("there", provider, Surroundings({"TEST_API_KEY": key}, home, clocks))
 
         async def read_all():
@@ -421,7 +420,7 @@ def test_a_broken_stream(serve, ask, behave, kind, words):
     server = serve()
     server(behave(server))
     with pytest.raises(kind, match=words):
-        ask(server)
+        ask(server, clocks=IMPATIENT.get(words, PATIENT))
 
 
 def test_a_missing_key_names_the_page_where_there_is_one(home):

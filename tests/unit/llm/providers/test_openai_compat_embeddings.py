@@ -6,10 +6,10 @@ import json
 import pytest
 
 from agentlab import errors
-from agentlab.llm.config import Timeout
 from agentlab.llm.provider_config import OpenAICompatProvider
 from agentlab.llm.providers import Surroundings, build, openai_compat
 from agentlab.llm.types import Embeddings, Usage
+from tests.unit.llm.providers.clocks import PATIENT
 
 
 def row(index, *numbers):
@@ -20,7 +20,7 @@ def row(index, *numbers):
 def embed(home):
     def run(url, *texts):
         provider = OpenAICompatProvider.model_validate({"kind": "openai_compat", "base_url": url})
-        model = build("there", provider, Surroundings({}, home, Timeout(connect=0.5, first_token=1, idle=1, total=3)))
+        model = build("there", provider, Surroundings({}, home, PATIENT))
 
         async def ask():
             try:

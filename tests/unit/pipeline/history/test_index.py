@@ -233,7 +233,7 @@ def test_a_thousand_indexed_runs_are_listed_and_drawn_within_a_second(workshop: 
             assert len(history.search("scattering")) == 20
         seconds.append(time.perf_counter() - start)
     assert len(runs) == 1000
-    assert min(seconds) < 1.0
+    assert min(seconds) < 1.0, "too slow"
 
 
 def test_two_processes_may_make_the_index_at_once(workshop: Workshop) -> None:
