@@ -29,6 +29,7 @@ from agentlab.compress.tools import (
 from agentlab.compress.transfer import best_first
 from agentlab.config.base import StrictModel
 from agentlab.errors import UsageError
+from agentlab.llm.load import check_optional
 from agentlab.llm.tool_loop import Action, converse
 from agentlab.llm.types import Message
 from agentlab.runs.context import Context
@@ -340,7 +341,12 @@ def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[
         base: the name of its folder, as the memory has it.
         trials: of the run that has ended.
         ended: whether it reflects.
+
+    Raises:
+        MissingKeyError: the model's key is not set.
     """
+    if config.planner == "agent":
+        check_optional(config.llm, context)
     memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched, config.rules)
     known = [each for each in (memory.experiments() if memory else ()) if not space.problems(each.recipe)]
     done = [each for each in known if each.status == "finished"]

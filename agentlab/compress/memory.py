@@ -8,25 +8,28 @@ checkpoints/KEY.json    where the export of an experiment lies, as long as it do
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field, FiniteFloat
 
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import Goal
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.transfer import Measured
 from agentlab.config.workspace import Workspace
-from agentlab.errors import ModelFileError, UnknownNameError
+from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 from agentlab.runs.atomic import make_folder, write_json, write_text
 from agentlab.runs.document import Block, Document, Plain, Text, number, table
 from agentlab.search.types import TrialResult, Value
 from agentlab.stats.intervals import bootstrap_interval
 
 _LEAST, _ANY = 1e-9, Goal("kl")
+_NAME = r"^[^/\\\x00-\x1f]+$"
 EXPERIMENTS, KNOWLEDGE, CHECKPOINTS = "experiments", "knowledge", "checkpoints"
 
 
@@ -34,18 +37,19 @@ class Experiment(Plain):
     """A recipe that was carried out and measured.
 
     `texts` names weights and texts, `training` how it was recovered, if it was: with both, equal recipes are equal.
+    Files are named after `key` and `base`, and the folder may be anybody's: neither leads out of it.
     """
 
-    key: str
-    base: str
+    key: str = Field(pattern=_NAME)
+    base: str = Field(pattern=_NAME)
     texts: str
     training: str
     recipe: dict[str, Value]
     status: str
     error: str
     metrics: dict[str, Any]
-    objectives: list[float]
-    windows: list[float]
+    objectives: list[FiniteFloat]
+    windows: list[FiniteFloat]
     run: str
 
     @property
@@ -83,6 +87,22 @@ class Memory:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def check(self) -> None:
+        """See that it can be read, and written when a run is over.
+
+        Raises:
+            ModelFileError: a file is damaged.
+            StorageError: it is no folder, or not ours to write.
+        """
+        there = next(each for each in (self._folder, *self._folder.parents) if os.path.lexists(each))
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise StorageError(
+                f"Nothing can be remembered in {self._folder}: {there} is no folder that can be written.",
+                hint="Name another with --workspace-dir, or --set remember=false.",
+            )
+        for _ in self.experiments():
+            pass
+
     def experiments(self) -> Iterator[Experiment]:
         """All, in the order of their keys.
 
@@ -91,8 +111,12 @@ class Memory:
         """
         for path in sorted((self._folder / EXPERIMENTS).glob("*.json")):
             try:
-                found = Experiment.model_validate_json(path.read_bytes())
-                _ = found.told, found.worth(_ANY)
+                found = Experiment.model_validate_json(path.read_bytes() if path.is_file() else b"")
+                figures = [*found.metrics["shares"].values(), found.metrics["size"], found.worth(_ANY)]
+                if found.status == "finished":
+                    figures += [found.elsewhere.size, found.elsewhere.joules]
+                if not (found.told and path.stem == found.key and all(map(math.isfinite, figures))):
+                    raise ValueError
             except (ValueError, KeyError, TypeError) as error:
                 raise ModelFileError(f"{path} is no experiment.", hint="Remove it: it is only remembered.") from error
             yield found

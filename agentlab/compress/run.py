@@ -225,7 +225,8 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
 
     Raises:
         MissingFileError: there is no such base or text.
-        ModelFileError: the base is of an architecture that cannot be compressed, or too large for the memory.
+        ModelFileError: the base is of an architecture that cannot be compressed, or too large for the memory; or a file
+            of what is remembered is damaged.
         UsageError, DataError: the goal says nothing; there is too little text.
         StorageError: the disk is too full.
         MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
@@ -248,6 +249,8 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
             windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     if config.planner == "agent":
         check_optional(config.llm, context)
+    if memory := memory_of(config, context.workspace):
+        memory.check()
     return CompressExperiment(config, context, bases, read_goal(config.goal))
 
 

@@ -7,10 +7,10 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import create_model
+from pydantic import BaseModel, ValidationError, create_model
 
 from agentlab.compress.config import RecoveryConfig, point
 from agentlab.compress.goal import Goal, read_goal
@@ -19,6 +19,7 @@ from agentlab.compress.objective import alone
 from agentlab.compress.recipe import Pruner, Quantizer, Recipe, Recovery, Structure, recipe_of
 from agentlab.compress.transfer import HERE, Forecast, Measured
 from agentlab.config.base import StrictModel
+from agentlab.config.sentences import complaint
 from agentlab.errors import UnknownNameError, UsageError
 from agentlab.llm.tool_loop import Action
 from agentlab.search.screen import Rules
@@ -28,6 +29,7 @@ from agentlab.stats.intervals import paired_interval
 from agentlab.study.state import run_id
 
 _SHOWN = 12  # rows of a table
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def configure_quantization(
     quantizer: Quantizer, quantization_bits: int, group: int = 64, importance: bool = False
 ) -> dict[str, Any]:
     """Settings of a quantization, checked: rtn, gptq and awq take 4 or 8 bits, kquant 2 to 6 or 8."""
-    recipe = Recipe(quantizer=quantizer, quantization_bits=quantization_bits, group=group, importance=importance)
-    return {"recipe": _checked(recipe).model_dump(exclude_defaults=True)}
+    given = {"quantizer": quantizer, "quantization_bits": quantization_bits, "group": group, "importance": importance}
+    return {"recipe": _checked(read(Recipe, given)).model_dump(exclude_defaults=True)}
 
 
 def configure_pruning(
@@ -106,7 +108,7 @@ def configure_pruning(
 ) -> dict[str, Any]:
     """Settings of a cut, checked: width or layers of which a share is kept; or zeros, which save nothing today."""
     cut = {"structure": structure, "kept": kept, "pruner": pruner, "pruning_sparsity": pruning_sparsity}
-    return {"recipe": _checked(Recipe.model_validate(cut)).model_dump(exclude_defaults=True)}
+    return {"recipe": _checked(read(Recipe, cut)).model_dump(exclude_defaults=True)}
 
 
 def configure_lora(rank: int = 16, steps: int = 40, learning_rate: float = 2e-4) -> dict[str, Any]:
@@ -120,8 +122,20 @@ def setup_distillation(rank: int = 16, steps: int = 40, learning_rate: float = 2
 
 
 def _recovery(kind: str, rank: int, steps: int, learning_rate: float) -> dict[str, Any]:
-    config = RecoveryConfig(rank=rank, steps=steps, learning_rate=learning_rate)
+    config = read(RecoveryConfig, {"rank": rank, "steps": steps, "learning_rate": learning_rate})
     return {"recipe": {"recovery": kind}, "config": {"recovery": config.model_dump()}}
+
+
+def read(model: type[M], given: Any) -> M:
+    """What a caller has written, as a model.
+
+    Raises:
+        UsageError: what is wrong, in sentences.
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise UsageError(f"This cannot be used: {'; '.join(map(complaint, error.errors()))}.") from error
 
 
 def _checked(recipe: Recipe) -> Recipe:

@@ -70,6 +70,12 @@ def problems(error: ValidationError, model: type[BaseModel], layer: Layer, label
     return list(dict.fromkeys(lines))
 
 
+def complaint(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's complaints about what is no config, with the place that it is about."""
+    where = ".".join(map(str, problem["loc"])) or "all of it"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
 def shown(value: Any, path: Key = ()) -> str:
     """A value in a message: short, and never one that may be a key."""
     if path and _SECRET_NAME.search(path[-1]):

@@ -100,7 +100,7 @@ class CompressionDeepAgent:
 
         Errors: those of `run_compression_optimization`; a recipe that misses the objective's bounds is a result.
         """
-        recipe = config if isinstance(config, Recipe) else CompressionConfig.model_validate(config)
+        recipe = config if isinstance(config, Recipe) else tools.read(CompressionConfig, config)
         if wrong := [said for _, said in recipe.problems()]:
             raise UsageError(f"This is no recipe: {'; '.join(wrong)}.")
         one = {
@@ -125,7 +125,7 @@ class CompressionDeepAgent:
         """
         self.objective = objective or self.objective
         config, context = self._checked(None)
-        if lacking := [each for each in solutions if "params" not in each]:
+        if lacking := [each for each in solutions if not (isinstance(each, Mapping) and "params" in each)]:
             raise UsageError(f"{len(lacking)} of the solutions are no results of execute_experiment.")
         base = find_base(config.base, context.workspace).path.name
         return alone(config, context, base, (), ended=True).model_dump()

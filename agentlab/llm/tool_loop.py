@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from agentlab.config.sentences import complaint
 from agentlab.errors import AgentlabError
 from agentlab.llm.options import Options
 from agentlab.llm.types import Message, Tool, ToolCall
@@ -71,7 +72,6 @@ def _carry_out(action: Action | None, call: ToolCall) -> tuple[str, bool]:
     try:
         return action.run(action.takes.model_validate_json(call.arguments or "{}")), True
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:_CALLS])
-        return f"error: {wrong}", False
+        return f"error: {'; '.join(map(complaint, error.errors()[:_CALLS]))}", False
     except AgentlabError as error:
         return f"error: {error.message} {error.hint or ''}".strip(), False

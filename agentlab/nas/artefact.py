@@ -23,9 +23,10 @@ from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab import __version__
 from agentlab.config.base import StrictModel
+from agentlab.config.sentences import complaint
 from agentlab.config.yaml_tree import read_yaml, write_yaml
 from agentlab.errors import ConfigError, MissingFileError, ModelFileError
-from agentlab.nas.config import TrialConfig, sentence
+from agentlab.nas.config import TrialConfig
 from agentlab.nas.informer.model import Informer, Shape
 from agentlab.nas.series import Scaler, Series
 from agentlab.nas.time_features import Frequency, time_features
@@ -245,7 +246,7 @@ def _checked(name: str) -> Iterator[None]:
         yield
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False)[:_MAX_SHOWN]
-        raise ValueError(f"{name}: {'; '.join(map(sentence, found))}") from error
+        raise ValueError(f"{name}: {'; '.join(map(complaint, found))}") from error
 
 
 def _card(text: str) -> dict[str, Any]:

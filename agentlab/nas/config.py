@@ -11,6 +11,7 @@ from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_valid
 
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.overrides import replaced
+from agentlab.config.sentences import complaint
 from agentlab.errors import ConfigError
 from agentlab.llm.config import LLMConfig
 from agentlab.runs.measured import Basis
@@ -319,7 +320,7 @@ def with_params(trial: TrialConfig, params: Params) -> TrialConfig:
     try:
         return TrialConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(map(sentence, error.errors()))) from error
+        raise ConfigError("\n".join(map(complaint, error.errors()))) from error
 
 
 def at_rung(trial: TrialConfig, candidate: "Candidate", full: Params) -> TrialConfig:
@@ -336,12 +337,6 @@ def params_of(trial: TrialConfig, names: Mapping[str, Any] | tuple[str, ...]) ->
             value = getattr(value, part)
         found[name] = value
     return found
-
-
-def sentence(problem: Any) -> str:
-    """One of pydantic's complaints, with the place it is about."""
-    where = ".".join(map(str, problem["loc"])) or "all of it"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 MEASURED = Basis(

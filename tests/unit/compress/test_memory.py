@@ -1,5 +1,7 @@
 """Experiments are files; what is said of them is counted."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,12 @@ import pytest
 
 from agentlab.compress.goal import read_goal
 from agentlab.compress.memory import Experiment, Memory, remembered, statements
-from agentlab.errors import ModelFileError, UnknownNameError
+from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 
 
 def experiment(kl: float, size: float = 0.5, **recipe: Any) -> Experiment:
     shares = {"size": size, "speed": 1.0, "loss": kl, "kl": kl}
-    metrics = {"shares": shares, "size": int(size * 100), "kl": kl, "loss": kl, "seconds": 2.0}
+    metrics = {"shares": shares, "size": int(size * 100), "kl": kl, "loss": kl, "seconds": 2.0, "joules": 4.0}
     return Experiment(
         key="-".join(map(str, recipe.values())),
         base="small",
@@ -67,6 +69,40 @@ def test_questions_are_of_settings_and_goals(tmp_path: Path) -> None:
     assert best.metrics["kl"] == 0.1
     with pytest.raises(UnknownNameError):
         remembered(memory, None, {"bits": "4"})
-    (tmp_path / "experiments" / "zzz.json").write_text("{")
-    with pytest.raises(ModelFileError, match="is no experiment"):
-        remembered(memory, None, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": "../../elsewhere"},
+        {"key": "another"},
+        {"recipe": {"quantizer": "none of them"}},
+        {"recipe": {"bits": 4}},
+        {"metrics": {}},
+        {"objectives": [0.5]},
+        {"objectives": [float("nan"), 0.1]},
+        {"metrics": {"shares": {"size": 1, "speed": 1, "loss": 0, "kl": float("inf")}, "size": 1, "joules": 1}},
+        {"windows": None},
+    ],
+    ids=str,
+)
+def test_what_is_no_experiment_is_named_before_a_run_begins(tmp_path: Path, change: dict[str, Any]) -> None:
+    memory, good = Memory(tmp_path / "memory"), experiment(0.2, quantizer="rtn", quantization_bits=8)
+    memory.check()
+    memory.keep([good], {})
+    memory.check()
+    path = tmp_path / "memory" / "experiments" / "rtn-8.json"
+    path.write_text(json.dumps({**good.model_dump(), **change}))
+    with pytest.raises(ModelFileError, match=r"rtn-8.json is no experiment"):
+        memory.check()
+    path.unlink()
+    os.mkfifo(path)  # which would be read for ever
+    with pytest.raises(ModelFileError, match=r"rtn-8.json is no experiment"):
+        memory.check()
+
+
+def test_a_memory_that_cannot_be_written_is_named_before_a_run_begins(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "file/below"):
+        with pytest.raises(StorageError, match="is no folder"):
+            Memory(tmp_path / name).check()
