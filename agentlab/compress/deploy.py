@@ -6,6 +6,7 @@ environment when it starts, so that no file holds a secret.
 
 import importlib.metadata
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from agentlab.runs.document import Block, Code, Document, Text
 Format = Literal["docker", "k8s"]
 PORT, TOKEN, NAME = 8484, "AGENTLAB_SERVE_TOKEN", "compressed"
 _PACKAGE = "agentlab-toolkit"
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")  # it stands in lines for a shell
 _SPARE = 768  # MiB of a server beside the model: Python, the gateway, keys and values
 _CHECK = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}{HEALTH}', timeout=3)"
 
@@ -130,10 +132,13 @@ def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: st
         wheel: of agentlab; None makes it of the checkout that is installed.
 
     Raises:
-        UsageError: there is no winner, `out` is in use, or there is no checkout to make the wheel of.
+        UsageError: there is no winner, `out` is there already, `image` is no name, or there is no checkout to make the
+            wheel of.
         MissingFileError: the winner's export, or the wheel, is gone.
         StorageError: the wheel cannot be made.
     """
+    if not _IMAGE.fullmatch(image):
+        raise UsageError(f"{image!r} is no name of an image.", hint="Say it like this: --image registry/compressed:1.")
     winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is None or winner.file is None:
         raise UsageError("The run has no winner to serve.", hint="Compress again with a goal that can be reached.")
@@ -141,7 +146,7 @@ def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: st
     if not export.exists():
         raise MissingFileError(f"The run has lost {export}.", hint="Compress again, or put it back.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is in use.", hint="Name a folder that is not there yet: --out DIR.")
+        raise UsageError(f"{out} is there already.", hint="Name a folder that is not there yet: --out DIR.")
     _see_template(export)
     make_folder(out / "model")
     package = _wheel(wheel, out)

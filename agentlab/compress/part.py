@@ -312,7 +312,8 @@ class Part:
         measured = noted(self.run.events, BASE, self.name)
         odd = measured.get("odd", (0, 0))
         sizes = measured.get("dense", 0), measured.get("source", 0)
-        base = Base(self.base.name, *sizes, measured.get("stored"), bool(measured.get("grid")), (odd[0], odd[1]))
+        stored, grid, chat = measured.get("stored"), bool(measured.get("grid")), bool(measured.get("chat", True))
+        base = Base(self.base.name, *sizes, stored, grid, (odd[0], odd[1]), chat)
         beside = {name: rebuild(branch.events).trials for name, branch in self._beside.items()}
         made, config = rebuild(self._made.events).trials, self._config
         agent = agent_control(self.searched, config.arm, config.seed)

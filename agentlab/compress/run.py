@@ -123,7 +123,9 @@ class CompressExperiment:
         result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over, calls, asked)
         write_compress_report(run, result)
         if not any(model.winner for model in models):
-            raise GateError(result.sentence, hint="The report shows what was tried. Ask for less, or raise the budget.")
+            ended = "" if over is None else f" The budget ended the work: {over}"
+            hint = "The report shows what was tried. Ask for less, or raise the budget."
+            raise GateError(f"{result.sentence}{ended}", hint=hint)
         return result, outcome
 
     def _meter(self, run: Run, source: Source) -> Meter:

@@ -24,6 +24,10 @@ _PYTHON = (
     'python -c "import sys; from transformers import pipeline; '
     "print(pipeline('text-generation', sys.argv[1])('Hello'))\" {path}"
 )
+_UNTALKED = (  # for a GGUF file without a chat template
+    'python -c "import sys; from llama_cpp import Llama; '
+    "print(Llama(sys.argv[1], verbose=False)('Hello')['choices'][0]['text'])\" {path}"
+)
 # The commands that load an export. The runtime of the first has loaded and measured it; the others read the format.
 _LOADS: Mapping[str, tuple[str, ...]] = {
     "gguf": ("agentlab llm ask --model {path} Hello", "llama-server -m {path}{cache}"),
@@ -38,7 +42,7 @@ class Base:
     """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type.
 
     `grid`: its weights lie on a 4-bit grid already. `odd`: how many matrices have rows that 256 does not divide, and
-    of how many.
+    of how many. `chat`: it has a chat template.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Base:
     stored: str | None = None
     grid: bool = False
     odd: tuple[int, int] = (0, 0)
+    chat: bool = True
 
 
 def verdict(
@@ -85,7 +90,7 @@ def verdict(
         sentence=_sentence(winner, goal, base, done),
         remarks=[*_remarks(base, rows, volumes, beyond), *filter(None, [said])],
         winner=None if winner is None else winner.id,
-        loads=[] if winner is None or winner.file is None else _loads(winner, str(run / exports / winner.file)),
+        loads=[] if winner is None or winner.file is None else _loads(winner, base, str(run / exports / winner.file)),
         rows=rows,
         volumes=volumes,
         beyond=beyond,
@@ -133,10 +138,12 @@ def answer(
     return result, Outcome(metrics, control, tokens, calls.cost_usd)
 
 
-def _loads(row: RecipeRow, path: str) -> list[str]:
+def _loads(row: RecipeRow, base: Base, path: str) -> list[str]:
     kind = row.params.get("cache", "f16")
     cache = "" if kind == "f16" else f" -fa on --cache-type-k {kind} --cache-type-v {kind}"
-    return [command.format(path=shlex.quote(path), cache=cache) for command in _LOADS[row.format]]
+    first, *others = _LOADS[row.format]
+    commands = [first if base.chat or row.format != "gguf" else _UNTALKED, *others]
+    return [command.format(path=shlex.quote(path), cache=cache) for command in commands]
 
 
 def _rows(arms: Mapping[str, Sequence[TrialState]], goal: Goal) -> list[RecipeRow]:
@@ -230,10 +237,11 @@ def _until(trials: Sequence[TrialState], costs: Sequence[float], most: float) ->
 
 def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[RecipeRow]) -> str:
     if winner is None or winner.size is None:
-        nearest = min(done, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
-        broken = "" if nearest is None else "; ".join(nearest.broken)
-        near = "" if nearest is None else f" The nearest is {nearest.id} ({nearest.recipe}): not {broken}."
-        return f"No recipe reaches the goal ({goal}).{near}"
+        if not done:
+            return "No recipe was measured."
+        nearest = min(done, key=lambda row: goal.worth(_shares(row), row.size or 0))
+        near = f"The nearest is {nearest.id} ({nearest.recipe}): not {'; '.join(nearest.broken)}."
+        return f"No recipe reaches the goal ({goal}). {near}"
     larger = winner.size >= base.source
     begins = "The winner is no smaller than the source file: " if larger else ""
     return (

@@ -104,7 +104,7 @@ class RealWorkshop:
         shapes = {name: each.weight.shape for name, each in linears(self._base.model).items()}
         odd = [len(falls_back(shapes, "Q4_K_M")), len(shapes)]
         found = {"weights": weights, "dense": 2 * weights, "source": size, "stored": stored, "grid": grid, "odd": odd}
-        self._run.emit_once(BASE, self._name, **found)
+        self._run.emit_once(BASE, self._name, **found, chat=bool(self._base.tokenizer.chat_template))
 
     @property
     def dense(self) -> int:
