@@ -35,7 +35,7 @@ from agentlab.compress.result import SPENT, charges
 from agentlab.config.environment import read_environment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, WorkerDiedError
-from agentlab.llm.recorder import RunRecorder
+from agentlab.llm.recorder import CALLED, RunRecorder
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
@@ -67,8 +67,10 @@ def search_side_by_side(
         AgentlabError: what the work on a base raised, under its own class.
     """
     run, place = parts[0].run, {"root": str(context.workspace.root), "cache": str(context.workspace.cache)}
+    shared = config.model_dump(mode="json")
+    shared["llm"]["budget"]["per_run_usd"] /= len(parts)  # each process has its own way to the models
     given = {
-        "config": config.model_dump(mode="json"),
+        "config": shared,
         "run": str(run.path),
         "threads": threads,
         "grams": grams,
@@ -145,9 +147,10 @@ def _listen(run: Run, name: str, working: dict[str, Channel]) -> None:
 class _RunOfParent(Run):
     """The run as a worker sees it: events go to the process that holds the folder."""
 
-    def __init__(self, path: Path, pipes: child.Pipes) -> None:  # no super: the folder is open already
-        self.path, self._edge = path, Edge()
-        self._told, self._pipes = read_events(path / "events.jsonl"), pipes
+    def __init__(self, path: Path, name: str, pipes: child.Pipes) -> None:  # no super: the folder is open already
+        self.path, self._edge, self._pipes = path, Edge(), pipes
+        told = read_events(path / "events.jsonl")  # what others asked models is not paid from this one's share
+        self._told = [each for each in told if each.type != CALLED or each.id.startswith(f"{name}/")]
 
     @property
     def events(self) -> list[Event]:
@@ -179,7 +182,8 @@ def _serve(pipes: child.Pipes) -> None:
 
 def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQueue[dict[str, Any]]") -> None:
     config = CompressConfig.model_validate_json(json.dumps(given["config"]))
-    run, name, threads = _RunOfParent(Path(given["run"]), pipes), given["name"], given["threads"]
+    name, threads = given["name"], given["threads"]
+    run = _RunOfParent(Path(given["run"]), name, pipes)
     root = Path(given["root"])
     context = Context(Workspace(root, Path(given["cache"])), read_environment(root, os.environ))
     base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
