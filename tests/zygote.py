@@ -41,7 +41,7 @@ IMPORTED = (
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: we become the parent of those whose parent ends
 ROOM = 4000  # bytes of the helper's command line, in which that of a new process has its place
-_FROM_NOTHING = subprocess.Popen
+FROM_NOTHING = subprocess.Popen
 _ONE_AT_A_TIME = threading.Lock()
 _inherited: list[socket.socket] = []  # the way to the helper of a `ForkedWithAll`
 
@@ -90,7 +90,7 @@ def _helper() -> socket.socket:
         return _inherited[-1]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     env = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(REPOSITORY)}
-    process = _FROM_NOTHING(
+    process = FROM_NOTHING(
         [sys.executable, "-m", __spec__.name, " " * ROOM], stdin=theirs, stdout=subprocess.PIPE, env=env, cwd=REPOSITORY
     )
     theirs.close()
@@ -113,7 +113,7 @@ def main() -> None:
         if os.fork():
             theirs.close()
             _inherited.append(ours)
-            for module in [each for each in sys.modules.values() if vars(each).get("Popen") is _FROM_NOTHING]:
+            for module in [each for each in sys.modules.values() if vars(each).get("Popen") is FROM_NOTHING]:
                 module.Popen = Forked  # type: ignore[attr-defined]
             break
         for end in (*ends, ours.detach()):

@@ -13,7 +13,9 @@ import pytest
 from agentlab import machine
 from cli.main import main
 from tests.unit.gguf.test_files import checkpoint
+from tests.zygote import FROM_NOTHING, ForkedWithAll
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 TEXT = "".join(f"Line {n} of a text about the weather: it rains {n % 7} days a week.\n\n" for n in range(400))
 PORTFOLIO = [
     {"quantizer": "kquant", "quantization_bits": 8},
@@ -53,7 +55,7 @@ def answer(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, dict[st
 def killed(workspace: Path, seen: str, *args: str) -> None:
     """A run called `cut`, killed when its events show something."""
     command = [sys.executable, "-m", "agentlab", "compress", "./small.yaml", "-q", "--run-name", "cut", *args]
-    process = subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE)
+    process = ForkedWithAll(command, cwd=workspace, stderr=subprocess.PIPE, text=True)
     events = workspace / "runs" / "cut" / "events.jsonl"
     while not (events.is_file() and seen in events.read_text()):
         assert process.poll() is None
@@ -112,7 +114,10 @@ def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys
     assert rules["recipes"]
 
 
-def test_every_family_is_written_read_back_and_answers(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_family_is_written_read_back_and_answers(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", FROM_NOTHING)  # here alone: the others start seconds sooner
     code, said = answer(capsys, "--run-name", "r")
     assert code == 0, said
     (result,) = said["result"]["models"]
