@@ -235,7 +235,10 @@ def plan(
         "goal": ("--objective", objective),
         "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
     }
-    given = [*map(parse, set_ or ()), *(Override(key, value, flag) for key, (flag, value) in flags.items() if value)]
+    given = [
+        *map(parse, set_ or ()),
+        *(Override(key, value, flag) for key, (flag, value) in flags.items() if value is not None),
+    ]
     with screen.progress() as bar:
         bar.update("planning")
         session = begin("compress", config, given, context=context, runs_dir=context.workspace.runs, planning=True)

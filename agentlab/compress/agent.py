@@ -4,7 +4,7 @@ How it is asked follows the model. One that can call tools talks with specialist
 tools answers in one piece; a small one picks a letter, and the rest is written by rule. Without a model all of it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -161,17 +161,18 @@ class Agent:
                 if tier == "pick" or (tier == "edit" and len(families) > 1):
                     return self._picked(task, asked, families, by, learnt)
                 answer = self._answered(task, request)
+                why = "" if answer else " The model was asked, and said nothing that can be used."
             except LLM_FAILURES as error:
                 why = f" The model gave no usable answer ({one_line(error.message)})."
         if answer is None:
             return Advice(output=f"{self._by_rule(families, learnt)}{why}", recipes=self._expected(_first(families)))
         places = [(each, point(each, self.situation.rules.space)) for each in answer.recipes]
-        good = [place for recipe, place in places if not (_lost(recipe, place) or self._refused(place))]
-        dropped = len(places) - len(good)
+        fit = [place for recipe, place in places if not (_lost(recipe, place) or self._refused(place))]
+        dropped, good = len(places) - len(fit), [each for at, each in enumerate(fit) if each not in fit[:at]]
         note = f" {dropped} of its recipes cannot be tried." if dropped else ""
         return Advice(
-            output=answer.output.strip()[:_LONG] + note,
-            todos=[one_line(each) for each in answer.todos],
+            output=" ".join(answer.output.split())[:_LONG].lstrip("#>-+*= ") + note,
+            todos=[line for each in answer.todos if (line := one_line(each))],
             recipes=self._expected(good),
             by=by,
         )
@@ -267,8 +268,7 @@ class Agent:
         )
 
     def _refused(self, params: Params) -> list[str]:
-        measured = {self.situation.rules.space.key(row["params"]) for row in self.situation.rows()}
-        known = ["it was measured"] if self.situation.rules.space.key(params) in measured else []
+        known = ["it was tried"] if self.situation.rules.space.key(params) in _tried(self.situation) else []
         return known or self.situation.rules.space.problems(params)
 
     def _expected(self, recipes: Sequence[Params]) -> list[dict[str, Any]]:
@@ -294,10 +294,10 @@ def _lost(recipe: Recipe, place: Params) -> list[str]:
 
 def _families(situation: Situation) -> dict[str, list[Params]]:
     """A few recipes that are left of each family: those that promise most, or where nothing was measured, a spread."""
-    space, measured = situation.rules.space, {situation.rules.space.key(row["params"]) for row in situation.rows()}
+    space, tried = situation.rules.space, _tried(situation)
     left: dict[str, list[Params]] = {}
     for params in space.points(_WALKED) or []:
-        if space.key(params) not in measured:
+        if space.key(params) not in tried:
             left.setdefault(recipe_of(params).family, []).append(params)
     forecast, there = situation.forecast(), [(row["size"], row["kl"]) for row in situation.rows()]
     found: dict[str, list[Params]] = {}
@@ -305,6 +305,14 @@ def _families(situation: Situation) -> dict[str, list[Params]]:
         promising = best_first(points, forecast.of(points), there, _MOST) if forecast.known else []
         found[family] = promising or points[:: -(-len(points) // _MOST)]
     return found
+
+
+def _tried(situation: Situation) -> set[Hashable]:
+    """The points that were measured, by the run or before it, or that have failed in it."""
+    space = situation.rules.space
+    return {space.key(row["params"]) for row in situation.rows()} | {
+        space.key(each.proposal.params) for each in situation.trials
+    }
 
 
 def _first(families: Mapping[str, list[Params]]) -> list[Params]:
@@ -336,7 +344,7 @@ def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[
     """The plan, or the reflection, outside a run: from these trials and what is remembered.
 
     Args:
-        config: of a run that could follow, or of the one that has ended.
+        config: of a run that could follow, or of the one that has ended, whoever plans there.
         context: workspace and environment.
         base: the name of its folder, as the memory has it.
         trials: of the run that has ended.
@@ -345,11 +353,10 @@ def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[
     Raises:
         MissingKeyError: the model's key is not set.
     """
-    if config.planner == "agent":
-        check_optional(config.llm, context)
+    config = config.model_copy(update={"planner": "agent"})
+    check_optional(config.llm, context)
     memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched, config.rules)
-    known = [each for each in (memory.experiments() if memory else ()) if not space.problems(each.recipe)]
-    done = [each for each in known if each.status == "finished"]
+    done = [each for each in (memory.within(space) if memory else ()) if each.status == "finished"]
     here, elsewhere = ([each for each in done if (each.base == base) == own] for own in (True, False))
     situation = Situation(read_goal(config.goal), Rules(space), trials, here, elsewhere)
     with advised(config, context) as router:

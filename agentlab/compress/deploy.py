@@ -7,6 +7,7 @@ environment when it starts, so that no file holds a secret.
 import importlib.metadata
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from agentlab.runs.document import Block, Code, Document, Text
 Format = Literal["docker", "k8s"]
 PORT, TOKEN, NAME = 8484, "AGENTLAB_SERVE_TOKEN", "compressed"
 _PACKAGE = "agentlab-toolkit"
+_WHEEL = re.compile(r"[\w.+-]+\.whl", re.ASCII)  # it stands in the Dockerfile
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}")  # it stands in lines for a shell
 _SPARE = 768  # MiB of a server beside the model: Python, the gateway, keys and values
 _CHECK = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}{HEALTH}', timeout=3)"
@@ -148,6 +150,10 @@ def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: st
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already.", hint="Name a folder that is not there yet: --out DIR.")
     _see_template(export)
+    if wheel is not None and not wheel.is_file():
+        raise MissingFileError(f"There is no wheel {wheel}.")
+    if wheel is not None and not _WHEEL.fullmatch(wheel.name):
+        raise UsageError(f"{wheel.name!r} is no name of a wheel.", hint="Name one that `pip wheel` has made.")
     make_folder(out / "model")
     package = _wheel(wheel, out)
     if export.is_dir():
@@ -169,11 +175,11 @@ def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: st
 
 
 def _next(kind: Format, out: Path, image: str) -> list[str]:
-    build = f"docker build -t {image} {out}"
+    build = f"docker build -t {image} {shlex.quote(str(out))}"
     if kind == "docker":
         return [build, f"docker run --rm -e {TOKEN} -p {PORT}:{PORT} {image}"]
     secret = f"kubectl create secret generic {NAME} --from-literal=token=${TOKEN}"
-    return [build, f"docker push {image}", secret, f"kubectl apply -f {out / 'k8s.yaml'}"]
+    return [build, f"docker push {image}", secret, f"kubectl apply -f {shlex.quote(str(out / 'k8s.yaml'))}"]
 
 
 def _see_template(export: Path) -> None:
@@ -200,8 +206,6 @@ def pins() -> str:
 def _wheel(given: Path | None, out: Path) -> str:
     """Put the wheel into the folder; its name."""
     if given is not None:
-        if not given.is_file():
-            raise MissingFileError(f"There is no wheel {given}.")
         shutil.copy2(given, out / given.name)
         return given.name
     told = json.loads(importlib.metadata.distribution(_PACKAGE).read_text("direct_url.json") or "{}")

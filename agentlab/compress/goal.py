@@ -15,6 +15,7 @@ WORDS: Mapping[Measure, str] = {
     "kl": "divergence from the base on held-out text, in the runtime, in nats a token",
 }
 _HIGHER = ("speed",)
+_LONGEST = 300  # characters; the search for bounds takes the square of them
 _BEYOND = 10.0  # what a recipe outside the bounds is worth at least: nothing inside them is worse
 _ALIKE: Mapping[str, Measure] = {
     "size": "size", "bytes": "size", "smallest": "size", "small": "size", "edge": "size",
@@ -85,6 +86,8 @@ def read_goal(text: str) -> Goal:
     Raises:
         UsageError: no measure, or one that nobody knows.
     """
+    if len(text) > _LONGEST:
+        raise UsageError(f"A goal of {len(text)} characters is too long.", hint=f"Say it like this: {_EXAMPLES}.")
     lower = " ".join(text.lower().replace("maximize", "maximise").replace("minimize", "minimise").split())
     bounds = list(_bounds(lower, text))
     rest = _BOUND.sub(lambda bound: f" {bound['name'] or ''} " if bound["unit"] in _MASSES else " ", lower)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, FiniteFloat
 
-from agentlab.compress.config import CompressConfig
+from agentlab.compress.config import CompressConfig, point
 from agentlab.compress.goal import Goal
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.transfer import Measured
@@ -25,6 +25,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 from agentlab.runs.atomic import make_folder, write_json, write_text
 from agentlab.runs.document import Block, Document, Plain, Text, number, table
+from agentlab.search.space import SearchSpace
 from agentlab.search.types import TrialResult, Value
 from agentlab.stats.intervals import bootstrap_interval
 
@@ -120,6 +121,13 @@ class Memory:
             except (ValueError, KeyError, TypeError) as error:
                 raise ModelFileError(f"{path} is no experiment.", hint="Remove it: it is only remembered.") from error
             yield found
+
+    def within(self, space: SearchSpace) -> Iterator[Experiment]:
+        """Those whose recipes are points of a space, as such: a run may have searched fewer settings, or more."""
+        for each in self.experiments():
+            place = point(each.told, space)
+            if recipe_of(place) == each.told and not space.problems(place):
+                yield each.model_copy(update={"recipe": place})
 
     def keep(self, found: Iterable[Experiment], exports: Mapping[str, Path]) -> None:
         """Write the experiments that are new, where the exports of some lie, and the statements anew.

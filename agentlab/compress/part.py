@@ -20,6 +20,7 @@ from agentlab.compress.result import BASE, TEXTS, WORDS, Advice, ModelResult
 from agentlab.compress.tools import Situation
 from agentlab.compress.transfer import Recalling, scored
 from agentlab.compress.verdict import Base, forecast_remark, verdict
+from agentlab.errors import ModelFileError, RunMismatchError, StorageError
 from agentlab.models.base_model import BaseFile, imported
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
@@ -82,6 +83,7 @@ class Part:
         self._made, self._beside = self._branches[MADE], {str(each): self._branches[each] for each in config.beside}
         self._place = f"exports/{name}" if name else "exports"
         self._exports = run.folder.folder(self._place).path
+        self._forgotten = ""
 
     @property
     def searched(self) -> list[TrialState]:
@@ -185,15 +187,15 @@ class Part:
         """Write the list of what is to do, with what is done."""
         config, done = self._config, {str(recipe_of(each.proposal.params)) for each in self.searched if each.result}
         steps = [(f"measure {each}", each in done) for each in (str(recipe_of(start.params)) for start in starts)]
-        if told := self._told(PLANNED):
-            planned = Advice.model_validate(told[""])
+        told = self._told(PLANNED)
+        if told and (planned := Advice.model_validate(told[""])).by:  # what rules name is not done before all else
             steps += [(f"{step} (said by {planned.by})", ended) for step in planned.todos]
             steps += [
                 (f"measure {each}", each in done) for each in (str(recipe_of(r["params"])) for r in planned.recipes)
             ]
         steps.append((f"search, {config.budget.trials} recipes in all", ended))
         steps += [(f"hold it against {name}", ended) for name in config.beside]
-        lines = "".join(f"- [{'x' if done else ' '}] {text}\n" for text, done in steps)
+        lines = "".join(f"- [{'x' if done else ' '}] {text}\n" for text, done in dict(steps).items())
         self.run.write_text(f"todo-{self.name}.md" if self.name else "todo.md", lines)
 
     def _compare(self, setup: Setup, portfolio: Sequence[Proposal]) -> None:
@@ -254,8 +256,13 @@ class Part:
             usable = [each.key for each in known if each.key == self._key(each.recipe)]
             others = [each.key for each in known if each.status == "finished" and each.texts != self._texts()]
             self._study.emit(MEMORY, keys=usable, elsewhere=others)
-        told = noted(self._study.events, MEMORY)
-        known = [each for each in self._memory.experiments() if not space.problems(each.recipe)]
+        told, there = noted(self._study.events, MEMORY), {each.key for each in self._memory.experiments()}
+        if gone := {*told["keys"], *told["elsewhere"]} - there:
+            raise RunMismatchError(
+                f"{len(gone)} of the experiments that the run began with are gone from its memory.",
+                hint="Put them back, or begin a new run.",
+            )
+        known = list(self._memory.within(space))
         here = {space.key(each.recipe): each for each in known if each.key in set(told["keys"])}
         return here, [each for each in known if each.key in set(told["elsewhere"])]
 
@@ -305,7 +312,10 @@ class Part:
             file = self._exports / str(result.metrics.get("file"))
             if file.exists():
                 exports[key] = file
-        self._memory.keep(found, exports)
+        try:
+            self._memory.keep(found, exports)
+        except (ModelFileError, StorageError) as error:  # no reason to lose the report
+            self._forgotten = f"Nothing was remembered: {error.message} {error.hint or ''}".strip()
 
     def result(self) -> ModelResult:
         """What came of it so far."""
@@ -323,6 +333,8 @@ class Part:
         update: dict[str, Any] = {name: Advice.model_validate(said) for name, said in last.items()}
         if said := next(reversed(self._told(CONCLUDED).values()), None):
             update["remarks"] = [*found.remarks, *forecast_remark(said)]
+        if self._forgotten:
+            update["remarks"] = [*update.get("remarks", found.remarks), self._forgotten]
         return found.model_copy(update=update)
 
     def tidy(self) -> None:

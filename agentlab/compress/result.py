@@ -239,7 +239,8 @@ class CompressPlan(Document):
         """One line."""
         limits = "".join(f", at most {limit:g} {unit}" for unit, limit in self.limits.items())
         recipes = f"{self.trials} recipes{' each' if len(self.bases) > 1 else ''}"
-        return f"{', '.join(self.bases)}: {self.goal}; {recipes}, beside a portfolio of {len(self.portfolio)}{limits}"
+        beside = f", beside {', '.join(self.beside)}" if self.beside else ""
+        return f"{', '.join(self.bases)}: {self.goal}; {recipes}{beside}{limits}"
 
     def blocks(self) -> list[Block]:
         """One fact a row."""

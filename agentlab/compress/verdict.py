@@ -76,7 +76,7 @@ def verdict(
         run: the run's folder.
         exports: the folder in it that exports lie in.
     """
-    rows = _rows({"made": made, "search": searched, **beside}, goal)
+    rows = rows_of({"made": made, "search": searched, **beside}, goal)
     done = [row for row in rows if not row.failed]
     best = [row for row in done if not row.research and not row.broken]  # what beats it may break a bound
     winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
@@ -87,7 +87,7 @@ def verdict(
         exports=exports,
         dense=base.dense,
         source=base.source,
-        sentence=_sentence(winner, goal, base, done),
+        sentence=_sentence(winner, goal, base, rows),
         remarks=[*_remarks(base, rows, volumes, beyond), *filter(None, [said])],
         winner=None if winner is None else winner.id,
         loads=[] if winner is None or winner.file is None else _loads(winner, base, str(run / exports / winner.file)),
@@ -146,7 +146,7 @@ def _loads(row: RecipeRow, base: Base, path: str) -> list[str]:
     return [command.format(path=shlex.quote(path), cache=cache) for command in commands]
 
 
-def _rows(arms: Mapping[str, Sequence[TrialState]], goal: Goal) -> list[RecipeRow]:
+def rows_of(arms: Mapping[str, Sequence[TrialState]], goal: Goal) -> list[RecipeRow]:
     """Each recipe once, as the first of the arms measured it that has it."""
     trials: dict[str, tuple[str, TrialState]] = {}
     for arm, some in arms.items():
@@ -235,12 +235,15 @@ def _until(trials: Sequence[TrialState], costs: Sequence[float], most: float) ->
     return [trial.objectives for trial, spent in within if spent <= most * (1 + 1e-9) and counts(trial)]
 
 
-def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, done: Sequence[RecipeRow]) -> str:
+def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, rows: Sequence[RecipeRow]) -> str:
     if winner is None or winner.size is None:
+        done = [row for row in rows if not row.failed]
         if not done:
-            return "No recipe was measured."
+            why = next((f": {row.id} ({row.recipe}): {row.failed}" for row in rows if row.failed), "")
+            return f"No recipe was measured{why}."
         nearest = min(done, key=lambda row: goal.worth(_shares(row), row.size or 0))
-        near = f"The nearest is {nearest.id} ({nearest.recipe}): not {'; '.join(nearest.broken)}."
+        why = "; ".join([*(f"not {bound}" for bound in nearest.broken), *filter(None, [nearest.research])])
+        near = f"The nearest is {nearest.id} ({nearest.recipe}): {why}."
         return f"No recipe reaches the goal ({goal}). {near}"
     larger = winner.size >= base.source
     begins = "The winner is no smaller than the source file: " if larger else ""

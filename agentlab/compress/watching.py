@@ -118,7 +118,11 @@ def _base(path: Path, name: str, events: Sequence[Event]) -> BaseNow:
         if isinstance(told := read(event), Proposed):
             proposed[event.id] = told
         ended |= results(event)
-    done = {key: result for key, result in ended.items() if result.objectives and key in proposed}
+    done = {
+        key: result
+        for key, result in ended.items()
+        if "shares" in result.metrics and result.objectives and key in proposed
+    }
     best = front([result.objectives for result in done.values()])
     rows: dict[str, FrontRow] = {}
     for key, result in (list(done.items())[place] for place in best):
@@ -139,5 +143,5 @@ def _base(path: Path, name: str, events: Sequence[Event]) -> BaseNow:
         measured=len({str(recipe_of(proposed[key].params)) for key in done}),
         failed=sum(result.status == "failed" for result in ended.values()),
         front=sorted(rows.values(), key=lambda row: row.size),
-        todo=file.read_text(encoding="utf-8").splitlines() if file.is_file() else [],
+        todo=file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else [],
     )

@@ -11,7 +11,7 @@ An experiment is a run folder like any other, and is remembered in the workspace
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ from agentlab.compress.goal import read_goal
 from agentlab.compress.memory import Memory
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.tools import configure_lora, setup_distillation
-from agentlab.errors import UsageError
+from agentlab.compress.verdict import rows_of
+from agentlab.errors import GateError, UsageError
 from agentlab.models.base_model import find_base, imported
 from agentlab.runs.context import Context
+from agentlab.runs.journal import read_events
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
 from agentlab.session import begin, surroundings
+from agentlab.study.state import rebuild
 
 __all__ = [
     "CompressionConfig",
@@ -90,8 +93,9 @@ class CompressionDeepAgent:
 
         Errors: those of `run_compression_optimization`, before work starts.
         """
+        told = replace(self, model_name=model_name, objective=objective)
+        config, context = told._checked(carbon_budget)
         self.model_name, self.objective = model_name, objective
-        config, context = self._checked(carbon_budget)
         base = find_base(config.base, context.workspace).path.name
         return alone(config, context, base, (), ended=False).model_dump()
 
@@ -109,10 +113,19 @@ class CompressionDeepAgent:
             "planner": "portfolio",
             "beside": [],
         }
-        goal = {"goal": f"least {read_goal(self.objective).measure}"}  # its bounds decide between recipes, later
-        done = compress.run_compression_optimization(overrides={**self._changes(None), **one, **goal})
-        row = next(each for each in done.result.models[0].rows if each.recipe == str(recipe))
-        return {**row.model_dump(), "run": str(done.path)}
+        goal = f"least {read_goal(self.objective).measure}"  # its bounds decide between recipes, later
+        try:
+            done = compress.run_compression_optimization(overrides={**self._changes(None), **one, "goal": goal})
+            path, rows = done.path, done.result.models[0].rows
+        except GateError as error:  # it has failed, or it serves research alone and wins nothing
+            if error.run is None:
+                raise
+            path = Path(error.run["path"])
+            found = rows_of({"search": rebuild(read_events(path / "events.jsonl")).trials}, read_goal(goal))
+            if not (rows := [each for each in found if not each.failed]):
+                raise
+        row = next(each for each in rows if each.recipe == str(recipe))
+        return {**row.model_dump(), "run": str(path)}
 
     def reflect_and_improve(
         self, solutions: Sequence[Mapping[str, Any]], objective: str | None = None
@@ -123,8 +136,9 @@ class CompressionDeepAgent:
             solutions: what `execute_experiment` has returned; all of it is remembered already.
             objective: None is the one of before.
         """
-        self.objective = objective or self.objective
-        config, context = self._checked(None)
+        told = replace(self, objective=self.objective if objective is None else objective)
+        config, context = told._checked(None)
+        self.objective = told.objective
         if lacking := [each for each in solutions if not (isinstance(each, Mapping) and "params" in each)]:
             raise UsageError(f"{len(lacking)} of the solutions are no results of execute_experiment.")
         base = find_base(config.base, context.workspace).path.name

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentlab.llm.router import Router
 
 _CALLS = 8  # of one answer that are carried out
+_LONGEST = 20_000  # characters of a call's arguments
 _ROOM = 4_000  # characters of a tool's answer
 _TOKENS = 1_024
 
@@ -69,6 +70,8 @@ def _carry_out(action: Action | None, call: ToolCall) -> tuple[str, bool]:
     """What a call answers, and whether it worked."""
     if action is None:
         return f"error: there is no tool {call.name[:80]!r}", False
+    if len(call.arguments) > _LONGEST:
+        return f"error: arguments of over {_LONGEST} characters", False
     try:
         return action.run(action.takes.model_validate_json(call.arguments or "{}")), True
     except ValidationError as error:

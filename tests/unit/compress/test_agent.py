@@ -119,3 +119,4 @@ def test_a_model_that_only_asks_specialists_is_told_to_decide(tmp_path: Path) ->
         advice = Agent(router, SITUATION).plan()
         assert router.usage.output_tokens == 4 * 2 + 4  # four questions with their answers, and four that were refused
     assert advice.by == ""
+    assert "said nothing that can be used" in advice.output

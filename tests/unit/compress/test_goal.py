@@ -26,7 +26,10 @@ def test_sentences(text: str, goal: Goal) -> None:
     assert read_goal(text) == goal
 
 
-FIT = [f"minimise kl with size < {size}" for size in ("2G", "1,5GB", "-5MB", "half", "1e3 MB", "100", "120 %")]
+FIT = [
+    "x" * 100_000,
+    *(f"minimise kl with size < {size}" for size in ("2G", "1,5GB", "-5MB", "half", "1e3 MB", "100", "120 %")),
+]
 
 
 @pytest.mark.parametrize("text", ["", "make it nice", "speed < 2", "smallest with < 3 %", "please < 3", *FIT])

@@ -16,7 +16,7 @@ from agentlab.compress.recipe import Recipe
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.run import CompressExperiment, Part, prepare
 from agentlab.config.workspace import Workspace
-from agentlab.errors import GateError, MissingFileError, UsageError
+from agentlab.errors import GateError, MissingFileError, RunMismatchError, UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
@@ -315,6 +315,36 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
     with Run.resume(place / "runs" / "cut", Edge()) as run:
         scripted(place, **few).run(run)
         assert told(run.events) == told(events)
+    new_run(place, "lost").close()
+    (place / "runs" / "lost" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    shutil.rmtree(place / "memory")
+    with (
+        Run.resume(place / "runs" / "lost", Edge()) as run,
+        pytest.raises(RunMismatchError, match="are gone from its memory"),
+    ):
+        scripted(place, **few).run(run)
+
+
+def test_what_cannot_be_remembered_costs_no_result(place: Path) -> None:
+    few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 2}}
+    with new_run(place) as run:
+        work = scripted(place, **few)
+        (place / "memory").mkdir()
+        (place / "memory" / "knowledge").touch()  # no folder
+        result, _ = work.run(run)
+    assert result.models[0].remarks[-1].startswith("Nothing was remembered")
+
+
+def test_a_mask_in_the_portfolio_hides_nothing_of_the_memory(place: Path) -> None:
+    few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 2}, "first": 1}
+    with new_run(place, "first") as run:
+        scripted(place, **few).run(run)
+    mask = {"pruner": "wanda", "pruning_sparsity": 0.5, "quantizer": "kquant", "quantization_bits": 8}
+    with new_run(place, "second") as run:
+        known = scripted(place, **few).config.recipes
+        portfolio = [*(each.model_dump(exclude_defaults=True) for each in known), mask]
+        result, _ = scripted(place, **few | {"portfolio": portfolio}).run(run)
+    assert [row.remembered for row in result.models[0].rows].count("first") >= 2
 
 
 def test_an_export_that_still_lies_in_an_earlier_run_is_not_made_again(place: Path) -> None:

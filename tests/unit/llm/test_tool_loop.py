@@ -56,6 +56,11 @@ def said(tmp_path: Path, replies: Sequence[str], turns: int = 8, **script: objec
         return converse(router, "test", ASK, [END, ADD], "c", turns)
 
 
+def test_arguments_without_end_are_not_read(tmp_path: Path) -> None:
+    found = said(tmp_path, [call("add", a="9" * 30_000), call("end")])
+    assert "arguments of over 20000 characters" in found[1].content
+
+
 def test_tools_answer_until_one_of_them_ends_it(tmp_path: Path) -> None:
     found = said(tmp_path, [call("add", a=2, b=3), call("end"), call("add", a=1)])
     assert [message.role for message in found] == ["assistant", "tool", "assistant", "tool"]
