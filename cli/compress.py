@@ -280,7 +280,7 @@ def reflect(
     with screen.progress() as bar:
         bar.update("reflecting")
         trials = trials_of(record.events(), chosen if len(names) > 1 else "")
-        advice = alone(config, context, chosen, trials, ended=True)
+        advice = alone(config, context, chosen, trials, ended=True, run=record.id)
     screen.answer("compress reflect", advice)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from agentlab.compress.config import CompressConfig, point
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import memory_of, statements
+from agentlab.compress.memory import memory_of, on_one_text, statements
 from agentlab.compress.recipe import Recipe, recipe_of
 from agentlab.compress.result import WORDS, Advice
 from agentlab.compress.tools import (
@@ -340,7 +340,15 @@ def advised(
         yield router
 
 
-def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[Trial], *, ended: bool) -> Advice:
+def alone(
+    config: CompressConfig,
+    context: Context,
+    base: str,
+    trials: Sequence[Trial],
+    *,
+    ended: bool,
+    run: str | None = None,
+) -> Advice:
     """The plan, or the reflection, outside a run: from these trials and what is remembered.
 
     Args:
@@ -349,6 +357,7 @@ def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[
         base: the name of its folder, as the memory has it.
         trials: of the run that has ended.
         ended: whether it reflects.
+        run: the id of that run; see `on_one_text`.
 
     Raises:
         MissingKeyError: the model's key is not set.
@@ -357,7 +366,7 @@ def alone(config: CompressConfig, context: Context, base: str, trials: Sequence[
     check_optional(config.llm, context)
     memory, space = memory_of(config, context.workspace), SearchSpace.of(config.searched, config.rules)
     done = [each for each in (memory.within(space) if memory else ()) if each.status == "finished"]
-    here, elsewhere = ([each for each in done if (each.base == base) == own] for own in (True, False))
+    here, elsewhere = on_one_text(done, base, run)
     situation = Situation(read_goal(config.goal), Rules(space), trials, here, elsewhere)
     with advised(config, context) as router:
         agent = Agent(router, situation)

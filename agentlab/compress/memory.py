@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -77,6 +78,23 @@ class Experiment(Plain):
         return TrialResult("finished", self.worth(goal), metrics, "", tuple(self.objectives), tuple(self.windows))
 
 
+def on_one_text(
+    done: Iterable[Experiment], base: str, run: str | None = None
+) -> tuple[list[Experiment], list[Experiment]]:
+    """What was measured of a base on one text, and all the rest: figures of two texts do not compare.
+
+    Args:
+        done: finished experiments.
+        base: the name of its folder.
+        run: the text is that of its experiments; None takes the one that most experiments of the base are of.
+    """
+    known = list(done)
+    counts = Counter(each.texts for each in known if each.base == base and run in (None, each.run))
+    texts = max(counts, key=lambda each: counts[each], default=None)
+    here = [each for each in known if each.base == base and each.texts == texts]
+    return here, [each for each in known if each not in here]
+
+
 def hashed(*parts: object) -> str:
     """A name for plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -115,7 +133,11 @@ class Memory:
                 found = Experiment.model_validate_json(path.read_bytes() if path.is_file() else b"")
                 figures = [*found.metrics["shares"].values(), found.metrics["size"], found.worth(_ANY)]
                 if found.status == "finished":
-                    figures += [found.elsewhere.size, found.elsewhere.joules]
+                    figures += [
+                        found.elsewhere.size,
+                        found.elsewhere.joules,
+                        *(found.metrics[n] for n in ("kl", "loss")),
+                    ]
                 if not (found.told and path.stem == found.key and all(map(math.isfinite, figures))):
                     raise ValueError
             except (ValueError, KeyError, TypeError) as error:
@@ -155,7 +177,7 @@ class Memory:
         """Where the export of an experiment lies; None if it is gone."""
         try:
             path = Path(json.loads((self._folder / CHECKPOINTS / f"{key}.json").read_bytes())["path"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return path if path.exists() else None
 

@@ -153,6 +153,8 @@ def estimate(situation: Situation, recipe: Recipe) -> dict[str, Any]:
     if not forecast.known:
         raise UsageError("Nothing was measured yet that an estimate could come from.")
     place = point(_checked(recipe), situation.rules.space)
+    if recipe_of(place) != recipe:
+        raise UsageError("A setting of it was not searched, so nothing is known of it.")
     if wrong := situation.rules.space.problems(place):
         raise UsageError(f"That is no point of the space: {'; '.join(wrong)}.")
     found = forecast.of([place])[0]

@@ -22,7 +22,7 @@ from agentlab.compress import tools
 from agentlab.compress.agent import alone
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import Memory
+from agentlab.compress.memory import Memory, on_one_text
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.tools import configure_lora, setup_distillation
 from agentlab.compress.verdict import rows_of
@@ -196,11 +196,9 @@ def _situation(model_name: str, workspace_dir: str | Path, objective: str) -> to
     """What a workspace remembers of a model, and of others."""
     config, context = CompressConfig(), surroundings(os.environ, Path.cwd())
     base = find_base(model_name, context.workspace).path.name
+    space = SearchSpace.of(config.searched, config.rules)
     done = [each for each in Memory(Path(workspace_dir)).experiments() if each.status == "finished"]
-    here, elsewhere = ([each for each in done if (each.base == base) == own] for own in (True, False))
-    return tools.Situation(
-        read_goal(objective), Rules(SearchSpace.of(config.searched, config.rules)), (), here, elsewhere
-    )
+    return tools.Situation(read_goal(objective), Rules(space), (), *on_one_text(done, base))
 
 
 def estimate_lora_impact(

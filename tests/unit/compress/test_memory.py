@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentlab.compress.goal import read_goal
-from agentlab.compress.memory import Experiment, Memory, remembered, statements
+from agentlab.compress.memory import Experiment, Memory, on_one_text, remembered, statements
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError
 
 
@@ -106,3 +106,11 @@ def test_a_memory_that_cannot_be_written_is_named_before_a_run_begins(tmp_path: 
     for name in ("file", "file/below"):
         with pytest.raises(StorageError, match="is no folder"):
             Memory(tmp_path / name).check()
+
+
+def test_figures_of_two_texts_are_not_put_side_by_side() -> None:
+    one, two = grid(), [each.model_copy(update={"texts": "u", "run": "s"}) for each in grid()[:2]]
+    assert on_one_text([*two, *one], "small") == (one, two)
+    assert on_one_text([*two, *one], "small", "s") == (two, one)
+    assert on_one_text([*two, *one], "small", "x") == ([], [*two, *one])
+    assert on_one_text(one, "other") == ([], one)
