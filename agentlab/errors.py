@@ -11,6 +11,7 @@
     ├── MissingError                 3   something has to be there first
     │   ├── MissingFileError         3   a data or model file
     │   ├── MissingKeyError          3   an API key
+    │   ├── UntrustedHostError       3   the user's word that a key may go to a host
     │   ├── MissingExtraError        3   an optional dependency
     │   └── StorageError             3   the disk is full, read-only or not ours
     ├── ModelFileError               1   a model file is broken or not what was promised
@@ -122,6 +123,19 @@ class MissingFileError(MissingError):
 
 class MissingKeyError(MissingError):
     """An API key is absent."""
+
+
+class UntrustedHostError(MissingError):
+    """A key would be sent to a host that nobody has confirmed for it."""
+
+    def __init__(self, variable: str, host: str, homes: Sequence[str] = ()) -> None:
+        """`homes` are the hosts that the key is known to belong to."""
+        self.variable, self.host = variable, host
+        belongs = f", which belongs to {' or '.join(homes)}," if homes else ""
+        super().__init__(
+            f"The config sends {variable}{belongs} to {host}, and you have not said that it may go there.",
+            hint=f"If you trust {host} with it: agentlab llm trust {variable} {host}",
+        )
 
 
 class MissingExtraError(MissingError):

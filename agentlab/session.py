@@ -4,7 +4,7 @@ The command line and Python programs share it:
 
     context = surroundings(os.environ, Path.cwd())
     session = begin("nas", "demo", [], context=context, runs_dir=context.workspace.runs)
-    finished = session.carry_out(Watch(Redactor.of(context.env)))
+    finished = session.carry_out(Watch())
 """
 
 import errno
@@ -49,7 +49,6 @@ def _nobody(_: Any) -> None:
 class Watch:
     """Who watches a run: events go to `sinks`, other lines to `line`."""
 
-    redactor: Redactor
     sinks: Sequence[EventSink] = ()
     line: Callable[[str], None] = _nobody
     crashed: Callable[[Mapping[str, str]], None] = _nobody  # told which run a bug is about to end
@@ -100,6 +99,7 @@ class Session:
     experiment: Experiment
     context: Context
     open: Callable[[Edge], Run]
+    redactor: Redactor  # knows the keys that the config names
     changed: "Sequence[Difference] | None" = None  # what a resume changes; None for a new run
     config_yaml: str = ""  # the config with these changes
     approve: bool = False  # a person is asked before each trial
@@ -125,7 +125,7 @@ class Session:
         from agentlab import machine
 
         debug = DebugLog(watch.line, self.command.details_function()) if watch.debug else None
-        edge = Edge(redactor=watch.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
+        edge = Edge(redactor=self.redactor, sinks=(*watch.sinks, *([debug] if debug else [])))
         with self.open(edge) as run, debug.listening(run) if debug else nullcontext():
             if self.changed:
                 run.budget(self.config_yaml)
@@ -202,11 +202,10 @@ def run_to_its_end(
         session = begin(name, config, given, context=context, runs_dir=folder, argv=[caller])
     if isinstance(session, FinishedRun):
         return session
-    redactor = Redactor.of(context.env)
     if not verbose:
-        return session.carry_out(Watch(redactor))
-    line = stderr_line(redactor)
-    return session.carry_out(Watch(redactor, sinks=[Lines(session.command.narrate_function(), line)], line=line))
+        return session.carry_out(Watch())
+    line = stderr_line(session.redactor)
+    return session.carry_out(Watch(sinks=[Lines(session.command.narrate_function(), line)], line=line))
 
 
 def begin(
@@ -238,18 +237,15 @@ def begin(
         UsageError, MissingError: what is wrong with the input, before anything is written.
     """
     from agentlab.config.base import config_hash
-    from agentlab.config.load import dump_yaml, resolved, unkept
+    from agentlab.config.load import dump_yaml, resolved
+    from agentlab.runs.admission import refuse_secrets
 
     the_command = command(name)
     if run_name is not None:
         check_name(runs_dir, run_name)
     loaded = _loaded(the_command, config, overrides, context)
-    masked = Redactor.of(context.env).scrub_tree(resolved(loaded.config))
-    if keys := unkept(loaded.config, masked, context.env):
-        raise ConfigError(
-            f"{', '.join(keys)}: holds a secret of the environment, which no run folder keeps.",
-            hint="Write something else there, or rename the variable if its value is none.",
-        )
+    redactor = _redactor(loaded.config, context)
+    refuse_secrets(resolved(loaded.config), context.workspace, redactor)
     experiment = the_command.prepare_function(planning=planning)(loaded.config, context)
     spec = RunSpec(
         command=name,
@@ -261,7 +257,7 @@ def begin(
         name=run_name,
         label=label,
     )
-    return Session(the_command, experiment, context, lambda edge: Run.create(runs_dir, spec, edge))
+    return Session(the_command, experiment, context, lambda edge: Run.create(runs_dir, spec, edge), redactor)
 
 
 def go_on(
@@ -304,9 +300,15 @@ def go_on(
         return FinishedRun(read_result(record, the_command.result_model()), record.path)
     context = replace(context, resumes=record.path)
     experiment = the_command.prepare_function(planning=planning)(new, context)
-    return Session(
-        the_command, experiment, context, lambda edge: Run.resume(record.path, edge), changed, dump_yaml(new)
-    )
+    opened, redactor = (lambda edge: Run.resume(record.path, edge)), _redactor(new, context)
+    return Session(the_command, experiment, context, opened, redactor, changed, dump_yaml(new))
+
+
+def _redactor(config: "BaseModel", context: Context) -> Redactor:
+    from agentlab.config.load import resolved
+    from agentlab.config.secrets import key_names
+
+    return Redactor.of(context.env, set(key_names(resolved(config))))
 
 
 def where(run: Run | RunRecord | FinishedRun[Any], context: Context) -> str:

@@ -170,7 +170,6 @@ def _carry_out(session: Session, screen: Screen, reviewer: "TerminalReviewer | N
     with screen.progress(session.command.narrate_function()) as progress, _signals(context, progress):
         done = session.carry_out(
             Watch(
-                redactor=screen.redactor,
                 sinks=(progress,),
                 line=progress.line,
                 crashed=screen.crashed,

@@ -152,6 +152,25 @@ def chat(
         screen.answer("llm chat", Transcript(turns=turns))
 
 
+@app.command(epilog="Example: agentlab llm trust MY_SERVER_API_KEY llm.example.org")
+@with_output
+def trust(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The variable that holds the key.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The host that it may be sent to.")],
+) -> None:
+    """Let a key go to a host that agentlab does not know as its own; kept for you, outside of workspaces."""
+    from agentlab.config.trust import confirm
+    from agentlab.runs.views import Line
+
+    from .launch import surroundings
+
+    screen = screen_of(ctx)
+    path = confirm(key, host, surroundings(screen).env)
+    screen.say(f"{key} may be sent to {host}")
+    screen.answer("llm trust", Line(path=str(path)))
+
+
 def _talk(
     screen: "Screen",
     adapters: Sequence[str],

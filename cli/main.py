@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from agentlab import __version__
-from agentlab.errors import AgentlabError, DataError, Interrupted, MissingError, StorageError, UsageError
+from agentlab.errors import (
+    AgentlabError,
+    DataError,
+    Interrupted,
+    MissingError,
+    StorageError,
+    UntrustedHostError,
+    UsageError,
+)
 from agentlab.runs.redact import Redactor
 
 from . import (
@@ -144,6 +152,10 @@ def _run(argv: Sequence[str], screen: Screen) -> int:
         code = int(app(args=list(argv), prog_name="agentlab", standalone_mode=False, obj=screen) or 0)
         if code == INTERRUPTED:  # Typer's answer to a Ctrl-C that no run has caught
             raise Interrupted("Stopped on request.")
+    except UntrustedHostError as error:
+        if not _trusts(error, screen):
+            return _failed(screen, error, name)
+        return _run(argv, screen)  # nothing has begun: keys are looked at first
     except AgentlabError as error:
         if isinstance(error, DataError) and error.settings and error.hint:
             from agentlab.config.overrides import typed
@@ -164,6 +176,23 @@ def _run(argv: Sequence[str], screen: Screen) -> int:
     except Exception as bug:  # noqa: BLE001 - the boundary: whatever gets here is a bug, and is shown as one
         return _failed(screen, _surroundings(bug) or _bug(bug), name)
     return code
+
+
+def _trusts(error: UntrustedHostError, screen: Screen) -> bool:
+    """Ask whether a key may go to a host, where somebody is there to answer; remember a yes."""
+    if screen.json_mode or sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    screen.prompt(f"{error.message}\nSend {error.variable} to {error.host}, now and later? [y/N] ")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        return False
+    from agentlab.config.trust import confirm
+
+    try:
+        confirm(error.variable, error.host, os.environ)
+    except StorageError as failure:
+        screen.warn(failure.message)
+        return False
+    return True
 
 
 def _failed(screen: Screen, error: AgentlabError, name: str) -> int:

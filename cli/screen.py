@@ -107,7 +107,7 @@ class Screen:
         return [self.cleaned(block.text)]
 
     def _document(self, fields: dict[str, Any]) -> None:
-        document = self.redactor.scrub_tree({"schema": SCHEMA, **fields})
+        document = self.redactor.mask_tree({"schema": SCHEMA, **fields})
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
         try:
             text.encode(sys.stdout.encoding or "utf-8")

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from agentlab.compress.goal import read_goal
 from agentlab.compress.intensity import KEY, known
 from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
-from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field, preset_field
+from agentlab.config.base import EnvPath, EnvText, StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError
 from agentlab.llm.config import LLMConfig
@@ -55,7 +55,7 @@ def _goal(text: str) -> str:
 class TextConfig(StrictModel):
     """Text for statistics, and other text for measuring."""
 
-    file: EnvText | None = Field(None, description="A text file with paragraphs; null is Python's own help.")
+    file: EnvPath | None = Field(None, description="A text file with paragraphs; null is Python's own help.")
     length: int = Field(256, ge=16, le=4096, description="Tokens of a window.")
     calibration: int = Field(16, ge=1, le=4096, description="Windows that statistics are taken on.")
     held_out: int = Field(8, ge=1, le=1024, description="Windows that all recipes are measured on.")
@@ -115,8 +115,8 @@ class CompressConfig(StrictModel):
     """One `agentlab compress` run."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of trainings.")
-    base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
-    models: tuple[EnvText, ...] | None = Field(
+    base: EnvPath = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    models: tuple[EnvPath, ...] | None = Field(
         None,
         min_length=1,
         max_length=16,
@@ -139,7 +139,7 @@ class CompressConfig(StrictModel):
         ("portfolio",), description="What the search is held against, each at the cost of the search."
     )
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
-    memory: EnvText = Field("compress-memory", description="The folder of what runs have measured.")
+    memory: EnvPath = Field("compress-memory", description="The folder of what runs have measured.")
     remember: bool = Field(True, description="Begin with what lies there, and add to it.")
     energy: EnergyConfig = Field(EnergyConfig(), description="Energy and CO2.")
     budget: BudgetConfig = Field(BudgetConfig(), description="What it may cost.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentlab.errors import MissingKeyError, RemoteError, UnknownNameError
+from agentlab.llm.provider_config import require_trust
 from agentlab.runs.atomic import make_folder, read_text, write_json
 
 KEY = "ELECTRICITYMAPS_TOKEN"
@@ -41,12 +42,14 @@ def known(value: float | str) -> Intensity:
     return Intensity(float(row["grams"]), f"mean of {row['country']}, {row['year']}")
 
 
-def key_of(env: Mapping[str, str]) -> str:
-    """The key of the service.
+def key_of(service: str, env: Mapping[str, str]) -> str:
+    """The key of the service at this address.
 
     Raises:
+        UntrustedHostError: the key may not go there.
         MissingKeyError: it is not set.
     """
+    require_trust(KEY, service, env)
     if not env.get(KEY):
         raise MissingKeyError(
             f"{KEY} is not set.", hint="Set it in the environment or in .env, or leave out energy.zone."

@@ -142,7 +142,7 @@ class CompressExperiment:
             found = known(energy.intensity)
             if energy.zone is not None:
                 cache = context.workspace.root / ".agentlab" / "compress" / "intensity.json"
-                found = asked(energy.service, energy.zone, key_of(context.env), cache, found)
+                found = asked(energy.service, energy.zone, key_of(energy.service, context.env), cache, found)
             run.emit(INTENSITY, **asdict(found))
         return Intensity(**noted(run.events, INTENSITY))
 
@@ -238,7 +238,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     if alike := {name for name in folders if folders.count(name) > 1}:
         raise UsageError(f"Two bases are called {', '.join(sorted(alike))}.", hint="Rename the folder of one of them.")
     if config.energy.zone is not None:
-        key_of(context.env)
+        key_of(config.energy.service, context.env)
     text = config.text
     parts = pieces(None if text.file is None else context.workspace.resolve(text.file))
     SearchSpace.of(config.searched, config.rules)

@@ -25,8 +25,12 @@ from pydantic_core import CoreSchema
 
 from agentlab.config.keys import Key, join
 from agentlab.config.secrets import holds_secret
+from agentlab.config.trust import EXPAND
 
 Role = Literal["budget", "machine"]
+
+SENT = ("_MODEL", "_BASE_URL", "_HOST", "_PORT", "_REGION")  # how variables end whose values a server may see
+LOCAL = (*SENT, "_DIR", "_PATH", "_FILE", "HOME")  # and those that a path may hold
 
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _SECRET = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
@@ -88,27 +92,32 @@ def preset_field(folder: str, default: Any = ..., **kwargs: Any) -> Any:
     return Field(default, json_schema_extra={"presets": folder}, **kwargs)
 
 
-def expand(text: str, env: Mapping[str, str]) -> str:
+def expand(text: str, env: Mapping[str, str], endings: tuple[str, ...] = SENT) -> str:
     """Replace `${NAME}`, `${NAME:-default}` and `$$` in a value that was already parsed, so a value cannot add YAML.
 
+    Only variables with one of these endings, and those that the user lists in AGENTLAB_EXPAND: a config that
+    somebody else wrote could send any other to any server.
+
     Raises:
-        ValueError: a variable without default is not set, or it holds a secret: a config that somebody else wrote
-            could send it to any server.
+        ValueError: a variable may not stand here, holds a secret all the same, or is not set and has no default.
     """
+    listed = {name.strip() for name in env.get(EXPAND, "").split(",")}
 
     def value(match: re.Match[str]) -> str:
         name = match["name"]
         if name is None:
             return "$"
-        if holds_secret(name, env.get(name, ""), env):
+        if not name.endswith(endings) and name not in listed:
             raise ValueError(
-                f"${{{name}}} holds a secret, which may stand in `api_key` alone; put what is meant here into a "
-                "variable of another name, such as MY_SERVER_URL"
+                f"${{{name}}} is not expanded here, but only variables whose names end in {', '.join(endings)}; "
+                f"to allow it, export {EXPAND}={name}"
             )
-        found = env.get(name) or match["default"]
-        if found is None:
+        if holds_secret(env.get(name, ""), env):
+            raise ValueError(f"${{{name}}} holds a secret, which may stand in `api_key` alone")
+        content = env.get(name) or match["default"]
+        if content is None:
             raise ValueError(f"the environment variable {name} is not set")
-        return found
+        return content
 
     return _VARIABLE.sub(value, text)
 
@@ -118,9 +127,12 @@ def escape(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _expand_field(value: Any, info: ValidationInfo) -> Any:
-    env = (info.context or {}).get("env", {})
-    return expand(value, env) if isinstance(value, str) else value
+def _expand_sent(value: Any, info: ValidationInfo) -> Any:
+    return expand(value, (info.context or {}).get("env", {})) if isinstance(value, str) else value
+
+
+def _expand_local(value: Any, info: ValidationInfo) -> Any:
+    return expand(value, (info.context or {}).get("env", {}), LOCAL) if isinstance(value, str) else value
 
 
 def _only_reference(value: str) -> str:
@@ -129,8 +141,10 @@ def _only_reference(value: str) -> str:
     return value
 
 
-# A machine value: endpoint, model name or path; variables are resolved once, into the run's config.yaml.
-EnvText = Annotated[str, BeforeValidator(_expand_field), PlainSerializer(escape)]
+# A machine value that a server may see, such as an address or a model's name, and one that stays on this machine, such
+# as a path; variables are resolved once, into the run's config.yaml.
+EnvText = Annotated[str, BeforeValidator(_expand_sent), PlainSerializer(escape)]
+EnvPath = Annotated[str, BeforeValidator(_expand_local), PlainSerializer(escape)]
 # A key by name. It stays a name in every file; agentlab.llm reads the variable when it sends the request.
 SecretRef = Annotated[str, AfterValidator(_only_reference)]
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from agentlab.config.trust import EXPAND, TRUST, with_confirmed
 from agentlab.errors import ConfigError
 from agentlab.files import open_file
 
@@ -20,11 +21,12 @@ def read_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of this process, and below them those of `root/.env` if there is such a file.
 
     Raises:
-        ConfigError: `.env` is too large, not text, or has a line that is no assignment.
+        ConfigError: `.env` is too large, not text, has a line that is no assignment, or says what is to be trusted:
+            a workspace may be somebody else's.
     """
-    path = root / ".env"
+    environ, path = with_confirmed(environ), root / ".env"
     if not path.is_file():  # a folder of that name is somebody's virtual environment
-        return dict(environ)
+        return environ
     try:
         with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
@@ -35,7 +37,14 @@ def read_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
         raise ConfigError(f"{path} is not UTF-8 text.") from error
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES // 1024} KiB.")
-    return {**parse_env(text, str(path)), **environ}
+    variables = parse_env(text, str(path))
+    for name in (TRUST, EXPAND):
+        if name in variables:
+            raise ConfigError(
+                f"{path} may not set {name}: a workspace does not decide what is trusted.",
+                hint=f"Remove the line; if you want it, export {name} in your shell.",
+            )
+    return {**variables, **environ}
 
 
 def parse_env(text: str, label: str) -> dict[str, str]:

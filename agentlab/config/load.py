@@ -109,25 +109,6 @@ def resolved(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json")
 
 
-def unkept(config: BaseModel, kept: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
-    """The keys that differ in what is kept of a config, if that is a config no more; none if it is one.
-
-    Args:
-        config: as checked.
-        kept: its `resolved`, with secrets masked.
-        env: the environment.
-    """
-    tree = resolved(config)
-    if kept == tree:
-        return []
-    try:
-        _validate(type(config), Layer(dict(kept)).pruned(), env, "", (), hint=None)
-    except ConfigError:
-        was = flatten(kept)
-        return [key for key, value in flatten(tree).items() if key not in was or was[key] != value]
-    return []
-
-
 def dump_yaml(config: BaseModel) -> str:
     """The text of a run's `config.yaml`; loading it gives an equal config."""
     return write_yaml(resolved(config))

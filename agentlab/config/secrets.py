@@ -1,41 +1,162 @@
-"""Which variables of an environment hold secrets, and what of their values can be told from ordinary text. Pure but
+"""Which variables of an environment hold secrets, and which of their values can be told from ordinary text. Pure but
 for one look into agentlab's own files.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
-# Variables whose values are secrets, by name; a tokenizer and a number of tokens are none.
-_NAME = re.compile(
-    r"(?i)(api_?key|(^|_)(key|pass|auth|jwt|cookie)$|_(pwd|pat)$|token(?!iz)|secret|passw(or)?d|passphrase|credential"
-    r"|authorization|connection_?string)"
+_WORDS = frozenset(
+    [
+        "apikey",
+        "auth",
+        "authorization",
+        "bearer",
+        "cert",
+        "certificate",
+        "conn",
+        "cookie",
+        "cookies",
+        "credential",
+        "credentials",
+        "cred",
+        "creds",
+        "dsn",
+        "jwt",
+        "key",
+        "keys",
+        "license",
+        "mnemonic",
+        "otp",
+        "pass",
+        "passcode",
+        "passphrase",
+        "passwd",
+        "password",
+        "passwords",
+        "passw",
+        "pat",
+        "pin",
+        "private",
+        "privkey",
+        "pw",
+        "pwd",
+        "salt",
+        "sas",
+        "secret",
+        "secrets",
+        "signature",
+        "token",
+        "tokens",
+        "webhook",
+    ]
 )
+_ENDINGS = ("key", "secret", "token", "password", "passwd", "passphrase", "credentials")  # of words run together
+_PHRASES = re.compile(r"(?i)connection_?string|conn_?str|(seed|recovery)_?(phrase|words)")
+_NAMED_OTHERWISE = frozenset(("PWD", "OLDPWD", "SSH_AUTH_SOCK", "MONKEY", "TURKEY"))
 _COUNT_NAME = re.compile(
     r"(?i)((^|_)(max|min|num|n|new|total|input|output|prompt|completion|context)_(\w+_)?tokens$|tokens_(per|limit|max))"
 )
+# Values that are random and public: of a commit, a container, a device, a job.
+_PUBLIC_NAME = re.compile(
+    r"(?i)_(id|sha|sha\d+|commit|digest|hash|revision|version|tag|model|base_url|host|port|region)$|^(hostname|cuda_|nvidia_)"
+)
 _NUMBER = re.compile(r"[+-]?\d[\d.,_]*")
 # a key or token is never a plain number
-_NUMERIC = re.compile(r"(?i)(secret|passw(or)?d|(^|_)pass$|_pwd$|passphrase|credential)")
-# Shapes of common keys, for values that never were in the environment (a key pasted into the command line).
-SHAPE = re.compile(
-    r"""(?x)
-    \b(?: sk-[A-Za-z0-9_-]{16,} | hf_[A-Za-z0-9]{16,} | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,}
-        | AKIA[0-9A-Z]{16} | xox[abpr]-[A-Za-z0-9-]{10,} )
-    | (?<=Bearer\ )[A-Za-z0-9._~+/=-]{12,}
-    | (?<=://)[^\s:/@"]*:[^\s/"]+(?=@)
-    """
+_NUMERIC = re.compile(r"(?i)(secret|passw(or)?d|(^|_)pass(_|$)|_pwd$|passphrase|credential|(^|_)(pin|otp)(_|$))")
+
+# Keys that tell by their shape, wherever they come from: how one begins, its other characters, how many at least.
+_SHAPES = (
+    ("sk-", "A-Za-z0-9_-", 16),
+    ("hf_", "A-Za-z0-9", 16),
+    *((f"gh{kind}_", "A-Za-z0-9", 20) for kind in "pousr"),
+    ("github_pat_", "A-Za-z0-9_", 20),
+    ("AKIA", "0-9A-Z", 16),
+    *((f"xox{kind}-", "A-Za-z0-9-", 10) for kind in "abpr"),
 )
+_BEARER = r"(?<=Bearer )[A-Za-z0-9._~+/=-]"
+_LONGEST = 4096  # characters of a key that is told by its shape
+_DIGIT = r"(?=[A-Za-z_.~+/=-]*\d)"  # what has none is a name: sk-learn, Bearer authentication
+
+SHAPE = re.compile(
+    "|".join(
+        (
+            *(
+                rf"\b{start}{_DIGIT if start == 'sk-' else ''}[{rest}]{{{least},{_LONGEST}}}"
+                for start, rest, least in _SHAPES
+            ),
+            rf"(?<=Bearer ){_DIGIT}[A-Za-z0-9._~+/=-]{{12,{_LONGEST}}}",
+        )
+    )
+)
+# The end of a text that may become one of these shapes when more comes.
+OPEN_SHAPE = re.compile(
+    "(?:{})\\Z".format(
+        "|".join(
+            (
+                *(rf"\b{start}[{rest}]{{0,{_LONGEST}}}" for start, rest, _ in _SHAPES),
+                *sorted({rf"\b{start[:n]}" for start, _, _ in _SHAPES for n in range(1, len(start))}),
+                rf"{_BEARER}{{1,{_LONGEST}}}",
+            )
+        )
+    )
+)
+URL_PASSWORD = re.compile(r"(?<=://)[^\s:/@\"]*:[^\s/\"]+(?=@)")
 SHORTEST = 6  # a shorter value would mask ordinary words
 # One or two words; more are a passphrase, and a longer one is a key that happens to have no digit.
 _WORD = re.compile(r"[A-Za-z]{1,15}(?:[._-][A-Za-z]{1,15})?[._-]?\d{0,4}")
 _TOKEN = re.compile(r"[\w.-]{1,32}")  # what a key, a name or a word of a config may look like; longer ones are keys
+_PATH = re.compile(r"(?:file:|unix:)?[~.]{0,2}/")
+_RUN = re.compile(r"[A-Za-z0-9+]{24,}")  # a piece of a value that may be random
+_HEX = re.compile(r"[0-9a-f]{32,}|[0-9A-F]{32,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What must not get out of an environment: value -> the variable that holds it."""
+
+    certain: Mapping[str, str]  # cannot stand anywhere by chance: keys that are used, and what looks random
+    suspect: Mapping[str, str]  # may as well be ordinary words
+
+
+def secrets_of(env: Mapping[str, str], keys: Collection[str] = ()) -> Secrets:
+    """The secret values of an environment that are worth hiding. `keys` are variables that a config sends as keys.
+
+    Left out are short ones, numbers that no password is made of, paths, and what agentlab itself says: with
+    DB_PASSWORD=default, to mask each "default" would hide nothing and make every report unreadable.
+    """
+    certain: dict[str, str] = {}
+    suspect: dict[str, str] = {}
+    for name, raw in env.items():
+        value = raw.strip()
+        if len(value) < SHORTEST or not any(map(str.isalnum, value)):
+            continue
+        if looks_random(name, value):
+            certain[value] = name
+        elif (name in keys or has_secret_name(name)) and _may_hide(name, value):
+            plain = is_word(value) or (name not in keys and any(map(str.isspace, value)))
+            (suspect if plain else certain)[value] = name
+    return Secrets(certain, suspect)
 
 
 def has_secret_name(name: str) -> bool:
     """Whether a variable of this name holds a secret."""
-    return bool(_NAME.search(name)) and not _COUNT_NAME.search(name)
+    if name in _NAMED_OTHERWISE or _COUNT_NAME.search(name):
+        return False
+    words = re.findall("[a-z]+", name.lower())
+    return any(word in _WORDS or word.endswith(_ENDINGS) for word in words) or _PHRASES.search(name) is not None
+
+
+def looks_random(name: str, value: str) -> bool:
+    """Whether a value has the shape of a key, or a long piece that nobody would write by hand."""
+    if SHAPE.search(value):
+        return True
+    if _PATH.match(value) or (_PUBLIC_NAME.search(name) and not has_secret_name(name)):
+        return False
+    return any(_HEX.search(run) or _is_mixed(run) for run in _RUN.findall(value))
 
 
 def is_word(value: str) -> bool:
@@ -43,27 +164,24 @@ def is_word(value: str) -> bool:
     return _WORD.fullmatch(value) is not None
 
 
-def secrets_of(env: Mapping[str, str]) -> Iterator[str]:
-    """The secret values of an environment that are worth hiding.
-
-    Left out are short ones, numbers that no password is made of, and what agentlab itself says: with
-    DB_PASSWORD=default, to mask each "default" would hide nothing and ruin every config.
-    """
-    for name, raw in env.items():
-        value = raw.strip()
-        if len(value) < SHORTEST or not has_secret_name(name) or not any(map(str.isalnum, value)):
-            continue
-        if _NUMBER.fullmatch(value) and not _NUMERIC.search(name):
-            continue
-        if not (_TOKEN.fullmatch(value) and _is_ours(value)):
-            yield value
-
-
-def holds_secret(name: str, value: str, env: Mapping[str, str]) -> bool:
-    """Whether a variable is secret: by its name, by the shape of its value, or because a secret one says the same."""
-    if has_secret_name(name) or SHAPE.search(value):
+def holds_secret(value: str, env: Mapping[str, str]) -> bool:
+    """Whether a value has the shape of a secret, or another variable says that it is one."""
+    if SHAPE.search(value) or URL_PASSWORD.search(value):
         return True
-    return any(value.strip() == secret if is_word(secret) else secret in value for secret in secrets_of(env))
+    return any(secret in value for secret in secrets_of(env).certain)
+
+
+def _may_hide(name: str, value: str) -> bool:
+    if _NUMBER.fullmatch(value) and not _NUMERIC.search(name):
+        return False
+    return not _PATH.match(value) and not (_TOKEN.fullmatch(value) and _is_ours(value))
+
+
+def _is_mixed(run: str) -> bool:
+    """Whether capitals, small letters and digits take turns as they do in random text, a third of the time."""
+    kinds = [(char.isupper(), char.isdigit()) for char in run if char.isalnum()]
+    changes = sum(one != other for one, other in pairwise(kinds))
+    return len(set(kinds)) == 3 and changes >= len(kinds) / 3
 
 
 @cache
@@ -78,3 +196,17 @@ def _own_text() -> str:
     roots = (package, package.parent / "cli", package.parent / "configs")
     files = (path for root in roots for ending in ("py", "yaml") for path in sorted(root.rglob(f"*.{ending}")))
     return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
+
+
+def key_names(tree: object) -> Iterator[str]:
+    """The variables that a resolved config names as keys: whatever else it said in `${...}` has been filled in."""
+    if isinstance(tree, str):
+        reference = re.fullmatch(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", tree)
+        if reference:
+            yield reference[1]
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from key_names(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from key_names(value)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from agentlab.answers.compare import normal
-from agentlab.config.base import EnvText, StrictModel, machine_field, preset_field
+from agentlab.config.base import EnvPath, StrictModel, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.llm.config import LLMConfig
 from agentlab.runs.measured import Basis
@@ -28,14 +28,14 @@ class AgentConfig(StrictModel):
     system: str | None = Field(
         None, max_length=20_000, description="System message, a persona in words; null is what the adapter learnt with."
     )
-    adapter: EnvText | None = Field(None, description="A LoRA adapter of `base`, in `adapters/` or by its path.")
+    adapter: EnvPath | None = Field(None, description="A LoRA adapter of `base`, in `adapters/` or by its path.")
     model: str | None = Field(None, description="A model of `llm` that answers instead of `base`.")
 
 
 class QuestionsConfig(StrictModel):
     """Labelled questions, where there is no topic: a file, or else a set that is generated."""
 
-    file: EnvText | None = Field(None, description="JSONL with question, answer and perhaps choices in each line.")
+    file: EnvPath | None = Field(None, description="JSONL with question, answer and perhaps choices in each line.")
     generate: str = Field("capitals", description="A set that agentlab makes, where there is no file.")
     count: int = Field(120, ge=1, le=100_000, description="Questions, the first of the file or of the set.")
     dev: float = Field(
@@ -97,7 +97,7 @@ class DebateConfig(StrictModel):
     )
     questions: QuestionsConfig = Field(QuestionsConfig(), description="What is debated otherwise.")
     agents: tuple[AgentConfig, ...] = Field((), max_length=64, description="Who debates.")
-    base: EnvText = Field("smollm2-135m", description="Model of agents without one: a name or checkpoint folder.")
+    base: EnvPath = Field("smollm2-135m", description="Model of agents without one: a name or checkpoint folder.")
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models of agents that name one.")
     protocol: ProtocolConfig = Field(ProtocolConfig(), description="Who hears whom.")
     turn: TurnConfig = Field(TurnConfig(), description="How an agent answers.")

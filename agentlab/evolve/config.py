@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from agentlab.config.base import EnvText, StrictModel, budget_field, machine_field, preset_field
+from agentlab.config.base import EnvPath, StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.llm.config import LLMConfig
 from agentlab.lora.operators import OPERATORS
@@ -26,7 +26,7 @@ class TasksConfig(StrictModel):
         max_length=16,
         description="Sets that agentlab makes, in equal shares, where there is no file.",
     )
-    file: EnvText | None = Field(None, description="JSONL with question, choices and answer in each line.")
+    file: EnvPath | None = Field(None, description="JSONL with question, choices and answer in each line.")
     train: int = Field(60, ge=8, le=10_000, description="Questions that the search sees.")
     test: int = Field(240, ge=8, le=10_000, description="Questions of the sealed split.")
 
@@ -67,8 +67,8 @@ class EvolveConfig(StrictModel):
     """One `agentlab evolve` run."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the questions and of the search.")
-    base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
-    parents: tuple[EnvText, ...] = Field(
+    base: EnvPath = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    parents: tuple[EnvPath, ...] = Field(
         ("capitals", "sentiment", "times_table"), max_length=16, description="Adapters of `base`: names, or paths."
     )
     tasks: TasksConfig = Field(TasksConfig(), description="What a child has to be good at.")

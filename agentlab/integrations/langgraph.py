@@ -280,7 +280,6 @@ class _Work(Generic[Opened]):
         import os
 
         from agentlab.config.overrides import Override
-        from agentlab.runs.redact import Redactor
         from agentlab.session import Watch, begin, surroundings
 
         context = surroundings(os.environ, Path.cwd())
@@ -289,7 +288,7 @@ class _Work(Generic[Opened]):
         session = begin(name, config, given, context=context, runs_dir=folder, argv=[f"{name}_graph"])
         experiment: Any = session.experiment
         with ExitStack() as stack:
-            run = stack.enter_context(session.opened(Watch(Redactor.of(context.env))))
+            run = stack.enter_context(session.opened(Watch()))
             return cls(stack.enter_context(experiment.opened(run)), stack.pop_all(), tell)
 
     def state(self) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class AttemptLoop:
                 continue
             if question.request.schema:
                 means.rungs[candidate.name] = step
-            text, calls = self._shown(rung, reply)
+            text, calls = structured.answer_of(rung, reply.text, reply.tool_calls)
             value = self._value(text, reply.finish, calls)
             if not isinstance(value, Rejected):
                 finish = "stop" if rung == "tool" and not calls else reply.finish or "stop"
@@ -149,11 +149,6 @@ class AttemptLoop:
             if asked_again or self._committed:
                 raise rejection
             messages, asked_again = question.request.messages + structured.ask_again(text, value), True
-
-    def _shown(self, rung: Rung, reply: Reply) -> tuple[str, tuple[ToolCall, ...]]:
-        scrub = self._means.redactor.scrub
-        calls = tuple(replace(call, arguments=scrub(call.arguments)) for call in reply.tool_calls)
-        return structured.answer_of(rung, scrub(reply.text), calls)
 
     def _answered(self, candidate: Candidate, reply: Reply, said: Said, value: object) -> Outcome:
         question, means = self._question, self._means

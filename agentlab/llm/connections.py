@@ -4,18 +4,57 @@ import asyncio
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import BadRequestError
 from agentlab.llm import providers
 from agentlab.llm.config import LLMConfig
-from agentlab.llm.types import ChatModel, Delta, EmbeddingModel, Request
-from agentlab.runs.redact import Redactor
+from agentlab.llm.types import ChatModel, Delta, EmbeddingModel, Request, ToolPiece
+from agentlab.runs.redact import Redactor, StreamMask
 
 LOG = logging.getLogger("agentlab.llm")
+
+
+class MaskedModel:
+    """Implements `ChatModel` around another: a key that its answer holds, whole or in pieces, goes no further."""
+
+    def __init__(self, model: ChatModel, redactor: Redactor) -> None:
+        self._model = model
+        self._redactor = redactor
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Pass the answer on, piece by piece; what may be the beginning of a key waits for the next one."""
+        text, reasoning = self._redactor.stream(), self._redactor.stream()
+        arguments: defaultdict[int, StreamMask] = defaultdict(self._redactor.stream)
+        stream = self._model.stream(request)
+        try:
+            async for delta in stream:
+                yield replace(
+                    delta,
+                    text=text.piece(delta.text),
+                    reasoning=reasoning.piece(delta.reasoning),
+                    tools=tuple(self._masked_tool(piece, arguments[piece.index]) for piece in delta.tools),
+                )
+            ends = ((index, mask.end()) for index, mask in arguments.items())
+            tools = tuple(ToolPiece(index, arguments=end) for index, end in ends if end)
+            rest = Delta(text.end(), reasoning=reasoning.end(), tools=tools)
+            if rest.text or rest.reasoning or rest.tools:
+                yield rest
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
+
+    def _masked_tool(self, piece: ToolPiece, mask: StreamMask) -> ToolPiece:
+        id_, name = self._redactor.mask(piece.id), self._redactor.mask(piece.name)
+        return ToolPiece(piece.index, id_, name, mask.piece(piece.arguments))
+
+    async def close(self) -> None:
+        """Close the other."""
+        await self._model.close()
 
 
 class Logged:
@@ -74,7 +113,7 @@ class Connections:
         Raises:
             MissingKeyError, MissingFileError, UnknownNameError: what it needs is not there.
         """
-        model = self._model(name)
+        model = MaskedModel(self._model(name), self.redactor)
         return Logged(name, model, self.redactor) if LOG.isEnabledFor(logging.DEBUG) else model
 
     def embedder(self, name: str) -> EmbeddingModel:

@@ -6,15 +6,16 @@ A key travels over TLS, or never leaves the machine.
 import ipaddress
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
-from agentlab.config.base import EnvText, SecretRef, StrictModel
+from agentlab.config.base import EnvPath, EnvText, SecretRef, StrictModel
+from agentlab.config.trust import is_trusted
+from agentlab.errors import UntrustedHostError
 
-# Where well-known keys belong: these hosts and those below them. A config that somebody else wrote cannot send
-# them anywhere else.
+# Where well-known keys belong: these hosts and those below them.
 _HOMES: Mapping[str, tuple[str, ...]] = {
     "ANTHROPIC_API_KEY": ("api.anthropic.com",),
     "AZURE_OPENAI_API_KEY": ("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
@@ -22,6 +23,7 @@ _HOMES: Mapping[str, tuple[str, ...]] = {
     "COHERE_API_KEY": ("api.cohere.com", "api.cohere.ai"),
     "DASHSCOPE_API_KEY": ("dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com"),
     "DEEPSEEK_API_KEY": ("api.deepseek.com",),
+    "ELECTRICITYMAPS_TOKEN": ("api.electricitymaps.com",),
     "FIREWORKS_API_KEY": ("api.fireworks.ai",),
     "GEMINI_API_KEY": ("generativelanguage.googleapis.com",),
     "GOOGLE_API_KEY": ("generativelanguage.googleapis.com",),
@@ -78,37 +80,23 @@ def check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def check_key(variable: str, url: str) -> None:
-    """Refuse to send the value of an environment variable to a place where it does not belong.
+def require_trust(variable: str, url: str, env: Mapping[str, str]) -> None:
+    """Refuse to send the value of an environment variable to a host that it does not belong to.
 
-    A well-known key goes to its own provider. Any other variable has to bear the name of a key, so that no config can
-    ask for GITHUB_TOKEN or AWS_SECRET_ACCESS_KEY. On this machine well-known keys may go anywhere.
+    A well-known key goes to its own provider, and a variable that is named a key to this machine. The user confirms
+    every other pair once, so that no config can send a key, or GITHUB_TOKEN, to whoever wrote it.
 
     Raises:
-        ValueError: it says which variable, which host, and what to do.
+        UntrustedHostError: the pair is unknown; its hint is the command that confirms it.
     """
-    name = variable.upper()  # some systems do not tell the cases apart
-    homes = _HOMES.get(name)
-    if homes is None and not name.endswith(_KEY_NAME):
-        near = get_close_matches(name, _HOMES, n=1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(
-            f"${{{variable}}} is not the name of a key for a language model{meant}; put the key into a variable whose "
-            f"name ends in {_KEY_NAME}"
-        )
-    host = host_of(url)
-    if homes is None or is_loopback(url) or any(host == home or host.endswith(f".{home}") for home in homes):
+    name, host = variable.upper(), host_of(url)  # some systems do not tell the cases apart
+    homes = _HOMES.get(name, ())
+    if any(host == home or host.endswith(f".{home}") for home in homes):
         return
-    raise ValueError(
-        f"${{{variable}}} belongs to {' or '.join(homes)} and is not sent to {host}; put the key of {host} into a "
-        f"variable of its own, such as ${{{_suggested(host)}}}"
-    )
-
-
-def _suggested(host: str) -> str:
-    words = [word for word in host.replace("-", "_").split(".") if word not in ("api", "www")]
-    name = max(words[:-1] or words, key=len).upper()
-    return f"{name if name[:1].isalpha() else 'MY'}{_KEY_NAME}"
+    if is_loopback(url) and (homes or name.endswith(_KEY_NAME)):
+        return
+    if not is_trusted(variable, host, env):
+        raise UntrustedHostError(variable, host, homes)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -121,7 +109,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 BaseUrl = Annotated[EnvText, AfterValidator(check_base_url)]
 Name = Annotated[EnvText, Field(min_length=1, max_length=200)]
-Place = Annotated[EnvText, Field(min_length=1, max_length=4096)]  # a name or a path
+Place = Annotated[EnvPath, Field(min_length=1, max_length=4096)]  # a name or a path
 
 
 class Limits(StrictModel):
@@ -144,12 +132,6 @@ class _Endpoint(StrictModel):
     def key_name(self) -> str | None:
         """The variable that holds the key."""
         return None if self.api_key is None else self.api_key[2:-1]
-
-    @model_validator(mode="after")
-    def _key_belongs_there(self) -> Self:
-        if self.key_name is not None:
-            check_key(self.key_name, self.base_url)
-        return self
 
 
 class OpenAICompatProvider(_Endpoint):

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Self, TypeVar, overload
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import LLMCancelledError
+from agentlab.errors import DataError, LLMCancelledError
 from agentlab.llm import asking
 from agentlab.llm.asking import Asked
 from agentlab.llm.budget import Budget, RetryBudget
@@ -78,7 +78,8 @@ class Router:
                 default there is a thread with a loop, and callers from anywhere.
         """
         self.config = config
-        self._redactor = Redactor.of(env)
+        keys = [key for provider in config.providers.values() if (key := getattr(provider, "key_name", None))]
+        self._redactor = Redactor.of(env, keys)
         self._connections = Connections(config, env, workspace, self._redactor, models or {})
         self._recorder = recorder
         self._stop = stop
@@ -207,7 +208,7 @@ class Router:
             BudgetExceededError: the next attempt would cost too much.
             LLMCancelledError: the router was closed.
         """
-        asked = asking.asked(self.config, messages, task, schema, options, call_id)
+        asked = self._asked(messages, task, schema, options, call_id)
         known = asking.replayed(self._recorder, asked)
         return (
             asking.settled(self._recorder, asked, await self._at_home(self._answer(asked))) if known is None else known
@@ -229,7 +230,7 @@ class Router:
         """
 
         async def ask(sink: Sink) -> Completion[str]:
-            asked = asking.asked(self.config, messages, task, None, options, "")
+            asked = self._asked(messages, task, None, options, "")
             return asking.settled(None, asked, await self._at_home(self._answer(asked, sink)))
 
         return Live(ask)
@@ -273,11 +274,22 @@ class Router:
         Raises:
             Interrupted: a stop was requested; the call is given up and will be asked again on resume.
         """
-        asked = asking.asked(self.config, messages, task, schema, options, call_id)
+        asked = self._asked(messages, task, schema, options, call_id)
         known = asking.replayed(self._recorder, asked)
         if known is not None:
             return known
         return asking.settled(self._recorder, asked, self._wait(self._home.submit(self._answer(asked))))
+
+    def _asked(
+        self, messages: Sequence[Message], task: str, schema: type[Any] | None, options: Options, call_id: str
+    ) -> Asked:
+        for message in messages:
+            if variable := self._redactor.variable_in(message.content):
+                raise DataError(
+                    f"The prompt holds the value of {variable}, which is sent to nobody.",
+                    hint="Leave it out of the prompt; or unset the variable if its value is no secret.",
+                )
+        return asking.asked(self.config, messages, task, schema, options, call_id)
 
     async def _answer(self, asked: Asked, sink: Sink | None = None) -> Outcome:
         question: Question = replace(asked.question, start=asyncio.get_running_loop().time())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from agentlab.config.base import EnvText, StrictModel, machine_field
+from agentlab.config.base import EnvPath, StrictModel, machine_field
 from agentlab.config.keys import Key
 from agentlab.runs.measured import Basis
 from agentlab.train.config import Figures, LoraConfig, TrainingConfig
@@ -19,8 +19,8 @@ class Persona(StrictModel):
     """One adapter: `adapters/NAME`, trained from a JSONL file with one conversation (`messages`) per line."""
 
     name: PersonaName = Field(description="Of the adapter's folder.")
-    data: EnvText = Field(description="Conversations to learn from.")
-    eval_data: EnvText | None = Field(None, description="Held-out conversations; null takes a share of `data`.")
+    data: EnvPath = Field(description="Conversations to learn from.")
+    eval_data: EnvPath | None = Field(None, description="Held-out conversations; null takes a share of `data`.")
 
 
 class ReportConfig(StrictModel):
@@ -45,9 +45,9 @@ class PersonaConfig(StrictModel):
     """One `agentlab train-persona` run."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, order and split.")
-    base: EnvText = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
+    base: EnvPath = Field("smollm2-135m", description="A model's name or the path of a checkpoint folder.")
     personas: tuple[Persona, ...] = Field((), max_length=64, description="What is trained, on one load of the base.")
-    out: EnvText | None = machine_field(
+    out: EnvPath | None = machine_field(
         None, description="The adapter's folder, for one persona; null is adapters/NAME."
     )
     threads: int | None = machine_field(

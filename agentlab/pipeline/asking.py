@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Asking:
     """Answers calls. `answer` may be called from several threads for models of the router, from one for local ones.
 
-    `scrub` masks the secrets of a text: an answer may repeat what it was shown, and it is kept for long.
+    `mask` hides the secrets of a text: an answer may repeat what it was shown, and it is kept for long.
     """
 
     config: PipelineConfig
@@ -40,7 +40,7 @@ class Asking:
     memo: Memo
     run: Run
     stop: StopFlag
-    scrub: Callable[[str], str]
+    mask: Callable[[str], str]
     engines: dict[str, Engine] = field(default_factory=dict)  # settings that a failure has changed
 
     def answer(self, call: Call, upcoming: Sequence[str] = ()) -> Answer:
@@ -201,7 +201,7 @@ class Asking:
         return self._noted(call, wanted, asked, replace(known.answer, model=asked.model), known.source, "")
 
     def _answered(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, change: str) -> Answer:
-        answer = replace(answer, text=self.scrub(answer.text))
+        answer = replace(answer, text=self.mask(answer.text))
         if self.config.cache != "off":
             self.store.remember(key_of(asked), asked, answer)
             if asked != wanted:  # an identical run asks nothing, whatever has led to the change
@@ -217,7 +217,7 @@ class Asking:
 
     def _noted(self, call: Call, wanted: Asked, asked: Asked, answer: Answer, source: str, change: str) -> Answer:
         """The answer as it is kept: masked once more, since the store may be older than a secret."""
-        answer = replace(answer, text=self.scrub(answer.text))
+        answer = replace(answer, text=self.mask(answer.text))
         data = {"key": key_of(wanted), "sha": self.texts.put(answer.text), "from": source, "asked": asked.summary()}
         self.run.emit(ANSWERED, call.id, **data, answer=answer.figures(), rung=change)
         return answer

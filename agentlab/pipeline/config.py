@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from agentlab.config.base import EnvText, StrictModel, machine_field, preset_field
+from agentlab.config.base import EnvPath, StrictModel, machine_field, preset_field
 from agentlab.config.keys import Key
 from agentlab.errors import AgentlabError, ConfigError, UnknownNameError
 from agentlab.gguf.engine import KvType
@@ -38,7 +38,7 @@ class ModelEntry(StrictModel):
     """One model: a GGUF file, or a model of `llm`."""
 
     provider: Literal["gguf", "router"] = Field("gguf", description="gguf: `file`; router: `model` of `llm`.")
-    file: EnvText | None = Field(None, description="A file in models_directory, or a path.")
+    file: EnvPath | None = Field(None, description="A file in models_directory, or a path.")
     quantization: str | None = Field(None, max_length=40, description="Such as Q4_K_M; checked against the file.")
     required_for_base: bool = Field(
         True,
@@ -90,10 +90,10 @@ class PipelineConfig(StrictModel):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of all sampling.")
     mode: Literal["base", "manual"] = Field("base", description="Which list of stages runs.")
     input: str | None = Field(None, max_length=32_768, description="What the first stage reads.")
-    input_file: EnvText | None = Field(None, description="A text file with it, for longer ones.")
-    inputs: EnvText | None = Field(None, description="A JSONL file: one input per line, each run through all stages.")
+    input_file: EnvPath | None = Field(None, description="A text file with it, for longer ones.")
+    inputs: EnvPath | None = Field(None, description="A JSONL file: one input per line, each run through all stages.")
     params: dict[str, bool | int | float | str] = Field({}, description="Values for templates, as params.NAME.")
-    models_directory: EnvText = Field("models", description="Where `file` names are looked up.")
+    models_directory: EnvPath = Field("models", description="Where `file` names are looked up.")
     defaults: EngineOptions = Field(EngineOptions(), description="For every model.")
     models: dict[ModelName, ModelEntry] = Field({}, max_length=64, description="Models by name.")
     base_pipeline: StageList | None = Field(None, description="The stages of base mode.")

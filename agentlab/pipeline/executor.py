@@ -41,7 +41,7 @@ class Executor:
     ends: Ends
     run: Run
     stop: StopFlag
-    scrub: Callable[[str], str]
+    mask: Callable[[str], str]
 
     def __post_init__(self) -> None:
         self._plan = list(self.schedule.steps)
@@ -191,7 +191,7 @@ class Executor:
                 for call in calls(step, item, model, self.config)
             }
             end = completed(step, item, found, self.config, lambda call: self.asking.answer(call, upcoming))
-        item.finished(step, replace(end, answer=self.scrub(end.answer), output=self.scrub(end.output)))
+        item.finished(step, replace(end, answer=self.mask(end.answer), output=self.mask(end.output)))
         name = item.id(step.id)
         self._spent(name, time.monotonic() - began)
         self.ends.note(name, item.ended[step.id], self._seconds.pop(name))

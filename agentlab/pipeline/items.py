@@ -12,7 +12,6 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError, MissingFileError, UsageError
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.runs.atomic import read_text
-from agentlab.runs.redact import Redactor
 
 COPY = "inputs.jsonl"
 _MOST_BYTES, _MOST_ITEMS, _LONGEST_LINE = 64 << 20, 100_000, 4 << 20
@@ -28,10 +27,6 @@ class Input:
     name: str
     text: str
     fields: dict[str, Any] = field(default_factory=dict)
-
-    def scrubbed(self, redactor: Redactor) -> "Input":
-        """The same without secrets: it is kept in the run, and what is resumed has to be what was begun."""
-        return Input(self.name, redactor.scrub(self.text), redactor.scrub_tree(self.fields))
 
     def line(self) -> str:
         """Its line in the copy."""

@@ -43,7 +43,6 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import noted
 from agentlab.runs.journal import read_events
 from agentlab.runs.manifest import Metric, Tokens
-from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Outcome, Run
 from agentlab.session import where
 
@@ -168,8 +167,8 @@ class PipelineExperiment:
                 run.emit("parent.gone", self.parent.run)
 
     def _work(self, run: Run, items: list[Item]) -> None:
-        store, scrub = self._store, Redactor.of(self.context.env).scrub
-        texts, parent = Texts(run.path, store), self.parent
+        store, parent = self._store, self.parent
+        texts = Texts(run.path, store)
         memo = Memo(
             texts,
             run.events,
@@ -195,7 +194,7 @@ class PipelineExperiment:
                 memo=memo,
                 run=run,
                 stop=self.context.stop,
-                scrub=scrub,
+                mask=run.mask,
             )
             Executor(
                 self.config,
@@ -207,7 +206,7 @@ class PipelineExperiment:
                 ends=Ends(run, texts),
                 run=run,
                 stop=self.context.stop,
-                scrub=scrub,
+                mask=run.mask,
             ).work()
         finally:
             residents.close()
@@ -308,11 +307,10 @@ def prepare(config: PipelineConfig, context: Context, *, planning: bool = False)
         if name in needed and found.path is not None and found.metadata is not None and found.error is None
     }
     inputs = read_inputs(config, context.workspace, kept, needed=not planning)
-    redactor = Redactor.of(context.env)
     experiment = PipelineExperiment(
         config=config,
         context=context,
-        inputs=tuple(each.scrubbed(redactor) for each in inputs),
+        inputs=inputs,
         models=models,
         sizes=Sizes(models, config.resources, budget, context.workspace.state / "gguf"),
         parent=parent,

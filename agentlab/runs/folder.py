@@ -61,13 +61,13 @@ class Folder:
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file."""
         path = self.file(name)
-        write_text(path, self._redactor.scrub_file(name, text))
+        write_text(path, self._redactor.mask_file(name, text))
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write a JSON file."""
         path = self.file(name)
-        write_json(path, self._redactor.scrub_tree(value))
+        write_json(path, self._redactor.mask_tree(value))
         return path
 
     def write_bytes(self, name: str, data: bytes) -> Path:

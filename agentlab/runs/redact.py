@@ -1,93 +1,149 @@
-"""Secrets never leave the process: every text that is written or shown passes through a `Redactor`.
+"""The one gate for what leaves: every text that is written, shown or sent passes through a `Redactor`.
 
-Only text is masked, never the structure around it: a config, an event or a result can be read back whatever the
-environment holds.
+It masks at two strengths. What cannot stand anywhere by chance (the keys that a config sends, values that look random,
+common shapes of keys) is masked everywhere. What may as well be ordinary words is masked for readers alone, never in
+what a run reads back: a password "blue whale" must not change a question about blue whales.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from agentlab.config.secrets import SHAPE, SHORTEST, is_word, secrets_of
+from agentlab.config.secrets import OPEN_SHAPE, SHAPE, SHORTEST, URL_PASSWORD, secrets_of
 
 if TYPE_CHECKING:
     from agentlab.runs.document import Block
 
 MASK = "[redacted]"
 
+_CONTEXT = 16  # characters that decide, from before a piece, whether a secret begins with it
+# Text that is all punctuation and literals of JSON is structure: to mask it would make a file unreadable.
+_STRUCTURE = re.compile(r"true|false|null|[\d\W_]")
+
 
 class Redactor:
     """Knows the secret values of an environment and the shapes of common keys."""
 
-    def __init__(self, secrets: Iterable[str] = (), words: Iterable[str] = ()) -> None:
-        """`secrets` are masked wherever they stand; `words` may as well be names, and are masked in sentences alone."""
-        self._known = _either(secrets, "{}")
-        self._words = _either(words, r"(?<![\w./-])(?:{})(?![\w/-]|\.\w)")
+    def __init__(self, secrets: Iterable[str] = (), suspects: Iterable[str] = ()) -> None:
+        """`secrets` are masked wherever they stand; `suspects` may be ordinary words, and are masked for readers."""
+        values = {value: "" for value in secrets if len(value) >= SHORTEST}
+        self._variables: Mapping[str, str] = values
+        self._literals = sorted(values, key=len, reverse=True)
+        self._certain = _any_of(self._literals)
+        coded = (json.dumps(value, ensure_ascii=False)[1:-1] for value in self._literals if _STRUCTURE.sub("", value))
+        self._coded = _any_of(coded)
+        words = sorted({word for word in suspects if len(word) >= SHORTEST}, key=len, reverse=True)
+        known = "|".join(map(re.escape, words))
+        self._suspect = re.compile(rf"(?<![\w./-])(?:{known})(?![\w/-]|\.\w)") if words else None
 
     @classmethod
-    def of(cls, env: Mapping[str, str]) -> "Redactor":
-        """All variables whose name says that they are secret."""
-        found = list(secrets_of(env))
-        return cls((value for value in found if not is_word(value)), filter(is_word, found))
+    def of(cls, env: Mapping[str, str], keys: Collection[str] = ()) -> "Redactor":
+        """What an environment holds. `keys` are the variables that a config sends as keys, whatever their names."""
+        known = secrets_of(env, keys)
+        redactor = cls(known.certain, known.suspect)
+        redactor._variables = known.certain
+        return redactor
+
+    def variable_in(self, text: str) -> str | None:
+        """The variable whose secret a text holds, if there is one."""
+        return next((name for value, name in self._variables.items() if value in text), None)
+
+    # -- for what is read back ------------------------------------------------------------------------------------
+
+    def mask(self, text: str) -> str:
+        """A text with what cannot be but a secret masked."""
+        return self._certain.sub(MASK, text)
+
+    def mask_tree(self, value: Any) -> Any:
+        """Plain data with the secrets in its texts and keys masked."""
+        return _mapped(value, self.mask)
+
+    def mask_file(self, name: str, text: str) -> str:
+        """A file's text with its secrets masked; what reads JSON and YAML still can."""
+        if not name.endswith((".json", ".jsonl", ".yaml", ".yml")):
+            return self.mask(text)
+        return self._coded.sub(MASK, text)
+
+    # -- for readers ----------------------------------------------------------------------------------------------
 
     def scrub(self, text: str) -> str:
-        """A text for a reader, with every secret masked."""
-        if self._words is not None:
-            text = self._words.sub(MASK, text)
-        return self._strict(text)
-
-    def scrub_tree(self, value: Any) -> Any:
-        """Plain data with the secrets in its texts masked. A text without a blank may be a name, and so is a key."""
-        if isinstance(value, str):
-            return self.scrub(value) if any(map(str.isspace, value)) else self._strict(value)
-        if isinstance(value, Mapping):
-            return {
-                self._strict(key) if isinstance(key, str) else key: self.scrub_tree(item) for key, item in value.items()
-            }
-        if isinstance(value, list | tuple):
-            return [self.scrub_tree(item) for item in value]
-        return value
+        """A text for a reader, with everything masked that may be a secret."""
+        if self._suspect is not None:
+            text = self._suspect.sub(MASK, text)
+        return URL_PASSWORD.sub(MASK, self.mask(text))
 
     def scrub_blocks(self, blocks: "Sequence[Block]") -> "list[Block]":
         """What a reader sees with its secrets masked, before markup is put around it."""
         return [
-            replace(block, **{part.name: self.scrub_tree(getattr(block, part.name)) for part in fields(block)})
+            replace(block, **{part.name: _mapped(getattr(block, part.name), self.scrub) for part in fields(block)})
             for block in blocks
         ]
 
-    def scrub_file(self, name: str, text: str) -> str:
-        """A file's text with every secret masked, so that what reads such files still can.
-
-        A YAML file that holds one loses its comments.
-        """
-        if name.endswith(".jsonl"):
-            return "\n".join(self._line(line) for line in text.split("\n"))
-        if not name.endswith((".yaml", ".yml")):
-            return self.scrub(text)
-        from agentlab.config.yaml_tree import read_yaml, write_yaml
-
-        tree = read_yaml(text, name).data
-        masked = self.scrub_tree(tree)
-        return text if masked == tree and self._strict(text) == text else write_yaml(masked)
-
-    def _line(self, line: str) -> str:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            return self.scrub(line)
-        masked = self.scrub_tree(value)
-        return line if masked == value else json.dumps(masked, ensure_ascii=False)
-
-    def _strict(self, text: str) -> str:
-        """A text with what cannot be but a secret masked."""
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
-        return SHAPE.sub(MASK, text)
+    def stream(self) -> "StreamMask":
+        """`mask` for one text that comes in pieces."""
+        return StreamMask(self._certain, self._literals)
 
 
-def _either(values: Iterable[str], form: str) -> re.Pattern[str] | None:
-    """What finds any of these, the longest first."""
-    known = sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
-    return re.compile(form.format("|".join(map(re.escape, known)))) if known else None
+class StreamMask:
+    """Masks one text that comes in pieces: joined, they are what `Redactor.mask` makes of the whole.
+
+    The end of a piece is held back while it may be the beginning of a secret, and no longer.
+    """
+
+    def __init__(self, certain: re.Pattern[str], literals: Sequence[str]) -> None:
+        """`certain` finds secrets, `literals` are those of them that are no shapes."""
+        self._certain, self._literals = certain, literals
+        self._before = ""  # the end of what is out, as it was
+        self._pending = ""
+
+    def piece(self, text: str) -> str:
+        """What can be shown once this piece is there; it may be nothing."""
+        if not text:
+            return ""
+        return self._advance(text, self._first_open)
+
+    def end(self) -> str:
+        """What is still held back: no more comes."""
+        return self._advance("", lambda text, _: len(text))
+
+    def _advance(self, piece: str, first_open: Callable[[str, int], int]) -> str:
+        text, position = self._before + self._pending + piece, len(self._before)
+        parts: list[str] = []
+        while True:
+            match, held = self._certain.search(text, position), first_open(text, position)
+            if match is None or match.start() >= held:
+                break
+            parts += (text[position : match.start()], MASK)
+            position = match.end()
+        parts.append(text[position:held])
+        self._before, self._pending = text[max(0, held - _CONTEXT) : held], text[held:]
+        return "".join(parts)
+
+    def _first_open(self, text: str, position: int) -> int:
+        """Where the end of the text begins that may be the beginning of a secret."""
+        shape = OPEN_SHAPE.search(text, position)
+        first = shape.start() if shape else len(text)
+        for literal in self._literals:
+            for length in range(min(len(literal) - 1, len(text) - position), len(text) - first, -1):
+                if literal[length - 1] == text[-1] and text.endswith(literal[:length]):
+                    first = len(text) - length
+                    break
+        return first
+
+
+def _any_of(values: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of these, which come longest first, and the shapes of keys."""
+    return re.compile("|".join((*map(re.escape, values), SHAPE.pattern)))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain data with its texts and the keys of its mappings changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key) if isinstance(key, str) else key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(item, change) for item in value]
+    return value

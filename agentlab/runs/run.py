@@ -116,8 +116,8 @@ class Run:
             with storage_errors(building):
                 building.mkdir()
             write_json(building / "manifest.json", manifest.to_json())
-            write_text(building / "config.yaml", edge.redactor.scrub_file("config.yaml", spec.config_yaml))
-            write_text(building / "source.yaml", edge.redactor.scrub_file("source.yaml", spec.source_yaml))
+            write_text(building / "config.yaml", spec.config_yaml)
+            write_text(building / "source.yaml", edge.redactor.mask_file("source.yaml", spec.source_yaml))
             write_bytes(building / "events.jsonl", b"")
             with storage_errors(target):
                 try:
@@ -152,7 +152,7 @@ class Run:
 
     def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
         """Append one event, durably, and show it to the sinks."""
-        scrubbed = self._edge.redactor.scrub_tree(data)
+        scrubbed = self._edge.redactor.mask_tree(data)
         with self._telling:
             event = Event(seq=len(self._journal.events), t=self._edge.clock(), type=type, id=id, data=scrubbed)
             self._journal.append(event)
@@ -170,7 +170,7 @@ class Run:
 
     def stream(self, type: str, id: str = "", **data: Any) -> None:  # noqa: A002 - the field's name in the file
         """Append a passing detail (a token, a step) to `stream.jsonl`; may be lost, is never resumed from."""
-        event = Event(seq=-1, t=self._edge.clock(), type=type, id=id, data=self._edge.redactor.scrub_tree(data))
+        event = Event(seq=-1, t=self._edge.clock(), type=type, id=id, data=self._edge.redactor.mask_tree(data))
         with self._telling:
             with storage_errors(self.path), open_to_write(self.path / "stream.jsonl", "a") as file:
                 file.write(event.to_json() + "\n")
@@ -202,6 +202,10 @@ class Run:
     def write_bytes(self, name: str, data: bytes) -> Path:
         """Write a binary file of this run, whole or not at all."""
         return self.folder.write_bytes(name, data)
+
+    def mask(self, text: str) -> str:
+        """A text that a run reads back, secrets masked."""
+        return self._edge.redactor.mask(text)
 
     def masked(self, blocks: Sequence[Block]) -> list[Block]:
         """What a report shows, secrets masked."""

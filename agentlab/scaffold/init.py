@@ -31,8 +31,8 @@ ENV_EXAMPLE = """\
 # DEV_MODEL=
 # PROD_MODEL=
 # PROD_FALLBACK_MODEL=
-# CRITICAL_MODEL_A=
-# CRITICAL_MODEL_B=
+# CRITICAL_A_MODEL=
+# CRITICAL_B_MODEL=
 # JUDGE_MODEL=
 
 # What clients of `agentlab serve` have to know; needed for any address but this machine's own

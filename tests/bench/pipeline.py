@@ -36,7 +36,6 @@ from agentlab.models import store
 from agentlab.pipeline.schedule.plan import least_recently_used
 from agentlab.runs.atomic import write_json
 from agentlab.runs.context import Context
-from agentlab.runs.redact import Redactor
 from agentlab.session import FinishedRun, Watch, begin
 
 OUT = Path(".agentlab/bench/pipeline.json")
@@ -143,7 +142,7 @@ class Home:
 
     def run(self, config: dict[str, Any]) -> FinishedRun[Any]:
         session = begin("pipeline", config, [], context=self.context, runs_dir=self.context.workspace.runs)
-        return session.carry_out(Watch(Redactor()))
+        return session.carry_out(Watch())
 
     def shell(self, *words: str) -> tuple[float, dict[str, Any]]:
         """Seconds and document of `agentlab pipeline ... --json`."""
@@ -263,7 +262,7 @@ def swaps(home: Home) -> Row:
     other = least_recently_used([unit.job() for unit in experiment.units], best.room)
     if 2 * size > best.room.budget or best.room.budget > 3 * min(best.room.sizes.values()):
         raise SystemExit("the budget is not one for two models")
-    done = session.carry_out(Watch(Redactor()))
+    done = session.carry_out(Watch())
     loads = done.result.loads
     held = best.method == "exact" and loads == best.loads and loads <= 0.6 * other.loads
     return Row(

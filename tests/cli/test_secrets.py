@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agentlab.config.load import load_resolved, resolved, unkept
+from agentlab.config.load import load_resolved
 from agentlab.nas.config import NasConfig
 from agentlab.nas.result import NasResult
 from agentlab.runs.redact import Redactor
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     changes = [parse(word.removeprefix("--set=")) for word in (*TINY, "max_iterations=2")]
     session = begin("nas", "demo", changes, context=context, runs_dir=root / "runs", run_name="mine", argv=["agentlab"])
-    return session.carry_out(Watch(Redactor())).path
+    return session.carry_out(Watch()).path
 
 
 def _words(run: Path) -> list[str]:
@@ -62,13 +62,13 @@ def test_a_run_is_read_back_whatever_the_environment_holds(run: Path, tmp_path: 
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy)
     for file in ("config.yaml", "source.yaml", "events.jsonl"):
-        (copy / file).write_text(redactor.scrub_file(file, (run / file).read_text()))
-    (copy / "result.json").write_text(json.dumps(redactor.scrub_tree(json.loads((run / "result.json").read_text()))))
+        (copy / file).write_text(redactor.mask_file(file, (run / file).read_text()))
+    (copy / "result.json").write_text(json.dumps(redactor.mask_tree(json.loads((run / "result.json").read_text()))))
     record, before = find(tmp_path, "mine"), find(run.parent, "mine")
     assert [event.type for event in record.events()] == [event.type for event in before.events()]
     assert type(read_result(record, NasResult)) is NasResult
-    config = load_resolved(NasConfig, run / "config.yaml", (), env={})
-    if not unkept(config, redactor.scrub_tree(resolved(config)), {}):  # else the run would not have begun
+    config = (run / "config.yaml").read_text()
+    if redactor.mask(config) == config:  # else the run would not have begun
         load_resolved(NasConfig, copy / "config.yaml", (), env={})
 
 
@@ -83,7 +83,7 @@ def test_a_real_key_appears_in_no_kind_of_file(secret: str, name: str) -> None:
     text = {"a.jsonl": f"{json.dumps(tree)}\n", "b.yaml": json.dumps(tree), "c.txt": str(secret), "d.json": secret}[
         name
     ]
-    masked = redactor.scrub_file(name, text)
+    masked = redactor.mask_file(name, text)
     assert secret not in masked
     assert json.dumps(secret)[1:-1] not in masked
 
@@ -104,6 +104,6 @@ def test_a_secret_where_only_a_name_may_stand_is_refused_before_anything_is_writ
 ) -> None:
     monkeypatch.setenv("DB_PASSWORD", "x9y8z7-Secret")
     answer = agentlab("train-persona", "--set", "personas=[{name: x9y8z7-Secret, data: a.jsonl}]")
-    assert (answer.code, "personas: holds a secret of the environment" in answer.err) == (2, True)
+    assert (answer.code, "personas.name: holds the value of DB_PASSWORD" in answer.err) == (2, True)
     assert "x9y8z7" not in answer.err
     assert not (workspace / "runs").exists()

@@ -19,7 +19,6 @@ from agentlab.errors import AgentlabError
 from agentlab.pipeline.store import Store
 from agentlab.pipeline.texts import Texts
 from agentlab.runs.context import Context
-from agentlab.runs.redact import Redactor
 from agentlab.session import FinishedRun, Watch, begin
 from tests.unit.bench.mock.running import in_thread
 from tests.zygote import Forked
@@ -52,7 +51,7 @@ def run(workspace: Path) -> Callable[..., FinishedRun[Any]]:
     def carry_out(given: dict[str, Any], **more: Any) -> FinishedRun[Any]:
         context = Context(workspace=Workspace.locate(os.environ, workspace), env=dict(os.environ))
         session = begin("pipeline", given, [], context=context, runs_dir=context.workspace.runs, **more)
-        return session.carry_out(Watch(Redactor()))
+        return session.carry_out(Watch())
 
     return carry_out
 

@@ -66,7 +66,8 @@ class Experiment:
 
 def session(context: Context, work: Callable[[Run], None]) -> Session:
     spec = RunSpec("nas", "seed: 0\n", "{}\n", "hash", 0, name="mine")
-    return Session(NAS, Experiment(work), context, lambda edge: Run.create(context.workspace.runs, spec, edge))
+    runs = context.workspace.runs
+    return Session(NAS, Experiment(work), context, lambda edge: Run.create(runs, spec, edge), Redactor())
 
 
 def raising(error: BaseException) -> Callable[[Run], None]:
@@ -81,7 +82,7 @@ def raising(error: BaseException) -> Callable[[Run], None]:
 
 def test_a_run_that_ends_well_leaves_its_result(context: Context) -> None:
     seen: list[str] = []
-    done = session(context, lambda run: None).carry_out(Watch(Redactor(), line=seen.append))
+    done = session(context, lambda run: None).carry_out(Watch(line=seen.append))
     assert (done.id, done.result, seen) == ("mine", Line(path="found"), ["run mine"])
     record = find(context.workspace.runs, "mine")
     assert (record.status, record.manifest.metrics["val_mse"].value) == ("completed", 0.5)
@@ -108,7 +109,7 @@ def not_ours() -> StorageError:
 )
 def test_an_error_is_recorded_and_names_its_run(context: Context, error: AgentlabError, status: str, hint: str) -> None:
     with pytest.raises(type(error)) as caught:
-        session(context, raising(error)).carry_out(Watch(Redactor()))
+        session(context, raising(error)).carry_out(Watch())
     path = context.workspace.runs / "mine"
     assert (caught.value.hint, caught.value.run) == (hint, {"id": "mine", "path": str(path), "status": status})
     assert json.loads((path / "manifest.json").read_text())["status"] == status
@@ -117,7 +118,7 @@ def test_an_error_is_recorded_and_names_its_run(context: Context, error: Agentla
 def test_a_bug_leaves_its_traceback_in_the_log_and_says_which_run_it_ended(context: Context) -> None:
     crashed: list[Any] = []
     with pytest.raises(ZeroDivisionError):
-        session(context, lambda run: print(1 / 0)).carry_out(Watch(Redactor(), crashed=crashed.append))
+        session(context, lambda run: print(1 / 0)).carry_out(Watch(crashed=crashed.append))
     record = find(context.workspace.runs, "mine")
     assert crashed == [{"id": "mine", "path": str(record.path), "status": "failed"}]
     assert "ZeroDivisionError: division by zero" in record.text("log.txt")
@@ -135,7 +136,7 @@ def test_ctrl_c_between_two_writes_leaves_a_run_to_go_on_with(context: Context) 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
-        session(context, work).carry_out(Watch(Redactor()))
+        session(context, work).carry_out(Watch())
     record = find(context.workspace.runs, "mine")
     assert [event.type for event in record.events()] == ["run.started", "trial.proposed", "run.interrupted"]
     assert (record.manifest.status, record.active) == ("interrupted", False)
@@ -188,7 +189,7 @@ def test_a_checked_experiment_has_written_nothing(context: Context, workspace: P
 
 def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
     runs = context.workspace.runs
-    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch(Redactor()))
+    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch())
     same = go_on(NAS, find(runs, first.id), [Override("max_iterations", 1)], context=context)
     assert isinstance(same, FinishedRun)
     assert same.result == first.result
@@ -197,7 +198,7 @@ def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
     more = go_on(NAS, find(runs, first.id), [Override("max_iterations", 2)], context=context)
     assert isinstance(more, Session)
     seen: list[str] = []
-    done = more.carry_out(Watch(Redactor(), sinks=[Lines(narrate, seen.append)]))
+    done = more.carry_out(Watch(sinks=[Lines(narrate, seen.append)]))
     assert (done.path, len(done.result.trials)) == (first.path, 2)
     assert [line for line in seen if "run_0001" in line]
     assert not [line for line in seen if "run_0000 " in line and "winner" not in line]
@@ -206,7 +207,7 @@ def test_a_run_goes_on_only_with_more_budget(context: Context) -> None:
 def test_where_a_run_works_may_change_when_it_goes_on(context: Context) -> None:
     """How many work at a time belongs to the machine; a complete run needs no more for it."""
     runs = context.workspace.runs
-    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch(Redactor()))
+    first = begin("nas", "demo", overrides(), context=context, runs_dir=runs).carry_out(Watch())
     same = go_on(NAS, find(runs, first.id), [Override("workers", 2)], context=context)
     assert isinstance(same, FinishedRun)
     more = go_on(NAS, find(runs, first.id), [Override("workers", 2), Override("max_iterations", 2)], context=context)

@@ -16,7 +16,7 @@ from agentlab.errors import (
     MissingKeyError,
     RemoteError,
 )
-from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of
+from agentlab.llm.provider_config import AnthropicProvider, OpenAICompatProvider, host_of, require_trust
 from agentlab.llm.providers import Surroundings
 from agentlab.llm.providers.faults import error_from
 from agentlab.llm.transport import Reply, Transport
@@ -69,11 +69,13 @@ def key_of(name: str, provider: OpenAICompatProvider | AnthropicProvider, surrou
     """The key of a provider of the config; None when it needs none.
 
     Raises:
+        UntrustedHostError: the key may not go there.
         MissingKeyError: its variable is not set, or holds what cannot be a key.
     """
     variable = provider.key_name
     if variable is None:
         return None
+    require_trust(variable, provider.base_url, surroundings.env)
     key = surroundings.env.get(variable, "").strip()
     page = _KEY_PAGES.get(host_of(provider.base_url))
     remedy = (

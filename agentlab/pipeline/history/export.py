@@ -151,7 +151,7 @@ def export(record: RunRecord, store: Store, form: str, redactor: Redactor) -> st
         raise UsageError(f"A run cannot be exported as {form!r}.", hint=f"Choose {', '.join(get_args(Format))}.")
     view = show(record, store, None)
     if form == "json":
-        data = redactor.scrub_tree({"schema": SCHEMA, **view.model_dump(mode="json")})
+        data = redactor.mask_tree({"schema": SCHEMA, **view.model_dump(mode="json")})
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     blocks = [*view.blocks(), Heading("Configuration"), Code(json.dumps(view.config, indent=2, ensure_ascii=False))]
     shown = redactor.scrub_blocks(blocks)

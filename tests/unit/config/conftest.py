@@ -80,7 +80,8 @@ PRESETS = {
     "lab/default.yaml": "# Small and quick.\nseed: 1\ntraining:\n  epochs: 2\n  optimizer: {lr: 0.01}\n",
     "lab/long.yaml": "# Longer.\nextends: default\ntraining:\n  epochs: 20\n",
     "llm/embedded.yaml": "# Here.\nproviders:\n  here: {kind: file, path: a.gguf}\n",
-    "llm/remote.yaml": "providers:\n  far:\n    kind: remote\n    url: ${URL:-https://a.org}\n    api_key: ${KEY}\n",
+    "llm/remote.yaml": "providers:\n  far:\n    kind: remote\n    url: ${FAR_BASE_URL:-https://a.org}\n"
+    "    api_key: ${KEY}\n",
     "llm/none.yaml": "# Nobody.\nproviders: {}\n",
 }
 

@@ -240,15 +240,15 @@ def test_the_hint_names_the_next_command(lay: Lay) -> None:
 
 
 def test_variables_are_resolved_once_and_keys_stay_names(lay: Lay) -> None:
-    config = lay(None, "llm=remote", env={"URL": "https://a.org", "KEY": KEY}).config
+    config = lay(None, "llm=remote", env={"FAR_BASE_URL": "https://a.org", "KEY": KEY}).config
     assert config.llm.providers["far"].url == "https://a.org"
     assert "${KEY}" in dump_yaml(config)
     assert KEY not in dump_yaml(config)
 
 
 def test_a_variable_that_is_not_set_is_an_error_at_its_key(lay: Lay) -> None:
-    change = "llm.providers.p={kind: remote, url: '${NOWHERE}'}"
-    assert lines(lay, None, change) == ["--set: llm.providers.p.url: the environment variable NOWHERE is not set"]
+    change = "llm.providers.p={kind: remote, url: '${NO_HOST}'}"
+    assert lines(lay, None, change) == ["--set: llm.providers.p.url: the environment variable NO_HOST is not set"]
 
 
 @given(st.text("${}:-aA", max_size=12))
@@ -260,17 +260,19 @@ class _Endpoint(StrictModel):
     url: EnvText = "x"
 
 
-@given(st.text("${}A:- x", max_size=12))
+@given(st.text("${}A_HOST:- x", max_size=12))
 def test_a_resolved_value_is_not_resolved_again(value: str) -> None:
-    config = _Endpoint.model_validate({"url": "${A}"}, context={"env": {"A": value or "-"}})
-    assert _Endpoint.model_validate(resolved(config), context={"env": {"A": "other"}}) == config
+    config = _Endpoint.model_validate({"url": "${A_HOST}"}, context={"env": {"A_HOST": value or "-"}})
+    assert _Endpoint.model_validate(resolved(config), context={"env": {"A_HOST": "other"}}) == config
 
 
 # -- a run's own config -------------------------------------------------------------------------------------------
 
 
 def test_a_resolved_file_gives_the_same_config_and_hash(lay: Lay, place: Workspace) -> None:
-    config = lay("long", "llm=remote", "stages=[{id: a}]", 'space."a.b"={low: 1, high: 2}', env={"URL": "a$$b"}).config
+    config = lay(
+        "long", "llm=remote", "stages=[{id: a}]", 'space."a.b"={low: 1, high: 2}', env={"FAR_BASE_URL": "a$$b"}
+    ).config
     path = write(place.root / "config.yaml", dump_yaml(config))
     again = load_resolved(type(config), path, (), env={})
     assert again == config == lay("./config.yaml").config

@@ -8,9 +8,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from agentlab.bench.config import BenchConfig
-from agentlab.config.base import StrictModel, expand
+from agentlab.config.base import LOCAL, SENT, StrictModel, expand
 from agentlab.config.fields import fitting_models
-from agentlab.config.secrets import has_secret_name, holds_secret, is_word, secrets_of
+from agentlab.config.secrets import has_secret_name, holds_secret, is_word, key_names, looks_random, secrets_of
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import GgufProvider, HfProvider, OpenAICompatProvider
 from agentlab.nas.config import NasConfig
@@ -47,27 +47,91 @@ def test_names_that_tell_nothing(name: str) -> None:
 
 
 def test_a_variable_that_repeats_a_secret_is_one() -> None:
-    assert holds_secret("DATABASE", ENV["DATABASE"], ENV)
-    assert holds_secret("LINK", "postgres://me:pa55word@db.example/x", {})
-    assert holds_secret("PASTED", "ghp_abcdefghijklmnopqrstuvwx", {})
-    assert holds_secret("CACHE", "redis://:pa55word@cache.example/0", {})
-    assert not holds_secret("SERVER", "https://127.0.0.1:8484/v1", {})
-    assert not holds_secret("PLAIN", "plain", ENV)
+    assert holds_secret(ENV["DATABASE"], ENV)
+    assert holds_secret("postgres://me:pa55word@db.example/x", {})
+    assert holds_secret("ghp_abcdefghijklmnopqrstuvwx", {})
+    assert holds_secret("redis://:pa55word@cache.example/0", {})
+    assert not holds_secret("https://127.0.0.1:8484/v1", {})
+    assert not holds_secret("plain", ENV)
 
 
 @pytest.mark.parametrize(
     "value", ["default", "d_model", "completed", "run.started", "smollm2-135m", "------", "123456"]
 )
 def test_what_agentlab_says_itself_is_no_secret(value: str) -> None:
-    assert list(secrets_of({"SOME_TOKEN": value})) == []
+    known = secrets_of({"SOME_TOKEN": value})
+    assert (known.certain, known.suspect) == ({}, {})
 
 
 @pytest.mark.parametrize("text", ["${GITHUB_TOKEN}", "a${DATABASE}b", "${GITHUB_TOKEN:-x}", "${UNSET_API_KEY:-x}"])
 def test_a_secret_does_not_expand(text: str) -> None:
-    with pytest.raises(ValueError, match="may stand in `api_key` alone") as caught:
-        expand(text, ENV)
-    assert SECRET not in str(caught.value)
-    assert expand("${PLAIN} ${UNSET:-x} $${GITHUB_TOKEN}", ENV) == "plain x ${GITHUB_TOKEN}"
+    for endings in (SENT, LOCAL):
+        with pytest.raises(ValueError, match="is not expanded here") as caught:
+            expand(text, ENV, endings)
+        assert SECRET not in str(caught.value)
+
+
+def test_what_is_allowed_expands_unless_it_holds_a_secret_all_the_same() -> None:
+    env = {"MY_MODEL": "small", "DATA_DIR": "/data", "HOME": "/home/me", "BAD_MODEL": f"x-{SECRET}-y", **ENV}
+    assert expand("${MY_MODEL} ${UNSET_HOST:-x} $${GITHUB_TOKEN}", env) == "small x ${GITHUB_TOKEN}"
+    assert expand("${DATA_DIR} ${HOME}", env, LOCAL) == "/data /home/me"
+    assert expand("${PLAIN}", {**env, "AGENTLAB_EXPAND": "OTHER, PLAIN"}) == "plain"
+    with pytest.raises(ValueError, match="holds a secret, which may stand in `api_key` alone"):
+        expand("${BAD_MODEL}", env)
+
+
+def _invented_names() -> list[str]:
+    """200 names as variables have them, none of which says that its value is meant to be told."""
+    services = "AWS SLACK SENTRY DB SMTP STRIPE VAULT CI GITLAB NPM PG REDIS TWILIO CLOUD CORP MY ACME K8S LDAP HOME2"
+    things = "TOKEN_2 WEBHOOK_URL DSN ACCESS_KEY_ID PASS_PROD PW MNEMONIC PRIVKEY BEARER ADDRESS"
+    return [f"{service}_{thing}" for service in services.split() for thing in things.split()]
+
+
+def test_no_invented_variable_is_sent() -> None:
+    names = [*_invented_names(), "HOME", "MNEMONIC", "BEARER", "PRIVKEY", "USER", "PATH", "PWD", "MODEL_KEY"]
+    assert len(names) > 200
+    for name in names:
+        for tree in ({"id": f"${{{name}}}"}, {"id": f"x-${{{name}:-y}}"}):
+            with pytest.raises(ValidationError, match="is not expanded here"):
+                LLMConfig.model_validate(
+                    {"providers": {"p": PROVIDER}, "models": {"m": {"provider": "p", **tree}}},
+                    context={"env": {name: "plain"}},
+                )
+
+
+WIDE = "SLACK_WEBHOOK_URL SENTRY_DSN AWS_ACCESS_KEY_ID DB_PASS_PROD SMTP_PW MNEMONIC PRIVKEY BEARER OPENAI_KEY_2"
+
+
+@pytest.mark.parametrize("name", WIDE.split())
+def test_wide_names(name: str) -> None:
+    assert has_secret_name(name)
+
+
+def test_what_looks_random() -> None:
+    for value in (
+        "https://hooks.slack.com/services/T0AB/B0CD/x8Kq2mZp9xVt4LwB7Rk2mZpQ",
+        "9f86d081884c7d659a2feaa0c55ad015",
+        "wJalrXUtnFEMI7K7MDENGbPxRfiCYEXAMPLEKEY9a",
+        "sk-or-v1-0123456789abcdef",
+    ):
+        assert looks_random("ANYTHING", value), value
+    for name, value in {
+        "CHECKPOINT": "meta-llama/Llama-3.1-8B-Instruct-FP8-dynamic-2025",
+        "OTHER": "DeepSeek-R1-Distill-Qwen-1.5B-GGUF",
+        "GITHUB_SHA": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
+        "HOSTNAME": "trainer-7d9f8b6c5-x2x4zAB12cD34eF56gH78",
+        "DATA": "/tmp/x8Kq2mZp9xVt4LwB7Rk2mZpQ/data.csv",
+        "CUDA_VISIBLE_DEVICES": "GPU-8f3bAa12-90Cc-4dEe-b1B2-0123456789ab",
+        "LS_COLORS": "rs=0:di=01;34:ln=01;36:mh=00:pi=40;33:so=01;35",
+    }.items():
+        assert not looks_random(name, value), name
+
+
+def test_a_key_of_the_config_is_certain_unless_it_is_a_word() -> None:
+    env = {"VAULT_PASSPHRASE": "blue whale", "OLLAMA_API_KEY": "ollama", "LOCK": "blue-whale-and-friends"}
+    assert secrets_of(env).certain == {}
+    assert secrets_of(env, ["LOCK", "OLLAMA_API_KEY"]).certain == {"blue-whale-and-friends": "LOCK"}
+    assert set(key_names({"a": [{"api_key": "${A_KEY}"}], "b": "x${C}", "d": "$${E}"})) == {"A_KEY"}
 
 
 PROVIDER = {"kind": "openai_compat", "base_url": "https://example.org/v1"}
@@ -90,7 +154,7 @@ LEAKS: list[tuple[type[BaseModel], Callable[[str], dict[str, Any]]]] = [
 @pytest.mark.parametrize(("model", "tree"), LEAKS)
 def test_no_key_that_expands_takes_a_secret(model: type[BaseModel], tree: Callable[[str], dict[str, Any]]) -> None:
     for name in ("GITHUB_TOKEN", "DATABASE"):
-        with pytest.raises(ValidationError, match="holds a secret"):
+        with pytest.raises(ValidationError, match="is not expanded here"):
             model.model_validate(tree(f"${{{name}}}"), context={"env": ENV})
 
 

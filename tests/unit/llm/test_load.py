@@ -9,7 +9,7 @@ from agentlab.llm.load import load_llm
 from agentlab.runs.context import Context
 
 MINE = """
-providers: {there: {kind: openai_compat, base_url: "${THERE_URL}"}}
+providers: {there: {kind: openai_compat, base_url: "${THERE_BASE_URL}"}}
 models: {big: {provider: there, id: big-1}}
 roles: {primary: [big]}
 """
@@ -17,7 +17,7 @@ roles: {primary: [big]}
 
 @pytest.fixture
 def context(workspace: Path) -> Context:
-    return Context(Workspace(workspace, workspace), {"THERE_URL": "http://127.0.0.1:9/v1"})
+    return Context(Workspace(workspace, workspace), {"THERE_BASE_URL": "http://127.0.0.1:9/v1"})
 
 
 def test_without_a_name_it_is_the_embedded_model(context):

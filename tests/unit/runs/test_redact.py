@@ -17,7 +17,7 @@ def test_any_variable_named_a_key_is_secret_and_a_path_of_one_is_not() -> None:
 
 
 def test_a_secret_is_masked_as_a_key_of_a_mapping_too() -> None:
-    assert Redactor(["abcdef123"]).scrub_tree({"abcdef123": [{"x": "abcdef123"}]}) == {MASK: [{"x": MASK}]}
+    assert Redactor(["abcdef123"]).mask_tree({"abcdef123": [{"x": "abcdef123"}]}) == {MASK: [{"x": MASK}]}
 
 
 def test_shape_of_a_key_that_never_was_in_the_environment() -> None:
@@ -34,9 +34,70 @@ def test_a_known_secret_never_survives(secret: str, before: str, after: str) -> 
     assert secret not in Redactor([secret]).scrub(before + secret + after).replace(MASK, "\0")
 
 
+def test_what_may_be_words_is_masked_for_readers_alone() -> None:
+    redactor = Redactor.of({"VAULT_PASSPHRASE": "blue whale", "KEY": "q7Rk2mZp9xVt4LwB"})
+    assert redactor.scrub("a blue whale q7Rk2mZp9xVt4LwB") == f"a {MASK} {MASK}"
+    assert redactor.mask("a blue whale q7Rk2mZp9xVt4LwB") == f"a blue whale {MASK}"
+    assert redactor.mask_tree(["blue whale", {"q7Rk2mZp9xVt4LwB": 1}]) == ["blue whale", {MASK: 1}]
+    assert redactor.variable_in("x q7Rk2mZp9xVt4LwB.") == "KEY"
+    assert redactor.variable_in("a blue whale") is None
+
+
+_PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "q7Rk2mZp9xVt4LwB",
+                "q7Rk2mZp9xVt4LwBlong",
+                "blue whale",
+                "sk-",
+                "abcdefgh1jklmnopq",
+                "Bearer ",
+                "hf_",
+                "ghp_",
+                "gh",
+                "github_pat_",
+                "AKIA",
+                "A1B2C3D4E5F6G7H8",
+                "xoxb-",
+                " ",
+                "task-",
+                "é",
+                "://a:b@",
+            ]
+        ),
+        st.text("q7Rk2mZp9xVt4LwBsk-hf_ Bearer.", max_size=8),
+    ),
+    max_size=12,
+)
+
+
+@given(_PIECES, st.data())
+def test_a_stream_is_masked_as_the_whole_is_wherever_it_is_cut(pieces: list[str], data: st.DataObject) -> None:
+    redactor = Redactor(["q7Rk2mZp9xVt4LwB", "q7Rk2mZp9xVt4LwBlong", "blue whale"])
+    whole = "".join(pieces)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=10)))
+    stream = redactor.stream()
+    parts = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    assert "".join([*(stream.piece(part) for part in parts), stream.end()]) == redactor.mask(whole)
+
+
+def test_a_stream_holds_nothing_back_that_cannot_become_a_secret() -> None:
+    stream = Redactor(["q7Rk2mZp9xVt4LwB"]).stream()
+    assert [stream.piece(part) for part in ("The ", "answer ", "is ta", "sk", "-", "x q7", "R.")] == [
+        "The ",
+        "answer ",
+        "is ta",
+        "sk",
+        "-",
+        "x ",
+        "q7R.",
+    ]
+
+
 @given(st.recursive(st.text(), lambda c: st.lists(c) | st.dictionaries(st.text(), c), max_leaves=10))
 def test_scrubbing_a_tree_keeps_its_shape(tree: object) -> None:
-    assert Redactor().scrub_tree(tree) == tree or "Bearer " in str(tree) or "sk-" in str(tree)
+    assert Redactor().mask_tree(tree) == tree or "Bearer " in str(tree) or "sk-" in str(tree)
 
 
 def test_a_number_of_tokens_is_no_secret() -> None:

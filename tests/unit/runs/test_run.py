@@ -128,9 +128,9 @@ def test_secrets_reach_no_file(tmp_path: Path) -> None:
     edge = Edge(redactor=Redactor.of({"OPENROUTER_API_KEY": key, "PASSWORD": "correct horse"}))
     spec = RunSpec("nas", "a: 1\n", f"api_key: {key}\n", "h", 0, argv=["agentlab", f"--set=k={key}"])
     with Run.create(tmp_path, spec, edge) as run:
-        run.emit("llm.called", answer=f"your key is {key}", nested=[{"a": "correct horse"}])
+        run.emit("llm.called", answer=f"your key is {key}", nested=[{"a": key}])
         run.stream("token", text=key)
-        run.log(key)
+        run.log(f"{key}, correct horse")
         run.write_text("report.md", key)
         run.write_json("x/y.json", {"k": key})
         run.fail("AuthError", key)
