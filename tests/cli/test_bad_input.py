@@ -2,7 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -196,17 +199,46 @@ def test_json_errors_are_one_document(agentlab: Call) -> None:
         assert document["error"]["exit_code"] == answer.code == 2
 
 
+@contextmanager
+def echoing(text: str) -> Iterator[str]:
+    """A provider that answers every question with this text."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            message = {"role": "assistant", "content": text}
+            content = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+        server.shutdown()
+
+
 def test_a_planted_key_reaches_neither_screen_nor_run_folder(
     agentlab: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "sk-or-v1-feedfacefeedfacefeedface"
     monkeypatch.setenv("OPENROUTER_API_KEY", key)
     (workspace / ".env").write_text("MY_SECRET=hunter2hunter2\n")
-    script = f"llm={{providers: {{p: {{kind: scripted, mode: replies, replies: ['{key}', 'hunter2hunter2']}}}}, "
-    script += "models: {m: {provider: p, id: m, tier: full}}, roles: {primary: [m]}}"
+    script = "llm={{providers: {{p: {{kind: openai_compat, base_url: {}, api_key: '${{OPENROUTER_API_KEY}}'}}}}, "
+    script += "models: {{m: {{provider: p, id: m, tier: full}}}}, roles: {{primary: [m]}}}}"
+    with echoing(f"{key} hunter2hunter2") as url:
+        ran = agentlab("nas", "demo", "--max-iterations", "6", *TINY, "--set", script.format(url), "-v", "--debug")
     answers = [
-        agentlab("nas", "demo", "--max-iterations", "6", *TINY, "--set", script, "-v"),
+        ran,
         agentlab("runs", "show", "last", "--json"),
+        agentlab(
+            "nas", "demo", "--set", f"llm={{providers: {{p: {{kind: scripted, mode: replies, replies: ['{key}']}}}}}}"
+        ),
         agentlab("nas", "demo", "--set", f"llm.providers.x.api_key={key}"),
         agentlab("nas", "demo", "--set", f"data.path={key}"),
         agentlab("nas", key),

@@ -11,7 +11,7 @@ import pytest
 
 from agentlab.compress.config import CompressConfig
 from agentlab.compress.intensity import KEY, Intensity, asked, key_of, known
-from agentlab.errors import ConfigError, MissingKeyError, UnknownNameError
+from agentlab.errors import ConfigError, MissingKeyError, UnknownNameError, UntrustedHostError
 
 GERMANY = known("Germany")
 
@@ -121,4 +121,6 @@ def test_config_and_environment_are_checked_before_work() -> None:
         with pytest.raises((ValueError, ConfigError)):
             CompressConfig.model_validate({"energy": energy})
     with pytest.raises(MissingKeyError, match=KEY):
-        key_of({})
+        key_of("https://api.electricitymaps.com/v3", {})
+    with pytest.raises(UntrustedHostError, match=KEY):
+        key_of("https://example.org/v3", {KEY: "k"})

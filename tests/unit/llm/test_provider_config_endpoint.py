@@ -2,7 +2,8 @@
 
 import pytest
 
-from agentlab.llm.provider_config import check_base_url, check_key, host_of, is_loopback
+from agentlab.errors import UntrustedHostError
+from agentlab.llm.provider_config import check_base_url, host_of, is_loopback, require_trust
 
 
 @pytest.mark.parametrize(
@@ -52,11 +53,11 @@ def test_a_name_that_only_looks_like_this_machine_is_not_it():
         ("HF_TOKEN", "https://router.huggingface.co/v1"),
         ("AZURE_OPENAI_API_KEY", "https://mine.openai.azure.com/openai/v1"),
         ("OPENAI_API_KEY", "http://127.0.0.1:8080/v1"),
-        ("TEAM_API_KEY", "https://models.example.org/v1"),
+        ("TEAM_API_KEY", "http://localhost:8080/v1"),
     ],
 )
 def test_a_key_goes_where_it_belongs(variable, url):
-    check_key(variable, url)
+    require_trust(variable, url, {})
 
 
 @pytest.mark.parametrize(
@@ -71,19 +72,20 @@ def test_a_key_goes_where_it_belongs(variable, url):
     ],
 )
 def test_a_well_known_key_goes_nowhere_else(url):
-    with pytest.raises(ValueError, match=r"OPENROUTER_API_KEY.* belongs to openrouter\.ai"):
-        check_key("OPENROUTER_API_KEY", url)
-    with pytest.raises(ValueError, match="belongs to"):
-        check_key("openrouter_api_key", url)
+    with pytest.raises(UntrustedHostError, match=r"OPENROUTER_API_KEY.* belongs to openrouter\.ai"):
+        require_trust("OPENROUTER_API_KEY", url, {})
+    with pytest.raises(UntrustedHostError, match="belongs to"):
+        require_trust("openrouter_api_key", url, {})
 
 
-def test_the_remedy_names_a_variable_for_that_host():
-    with pytest.raises(ValueError, match=r"such as \$\{EXAMPLE_API_KEY\}"):
-        check_key("OPENAI_API_KEY", "https://api.example.com/v1")
+def test_the_remedy_is_the_command_that_confirms_the_pair():
+    with pytest.raises(UntrustedHostError) as caught:
+        require_trust("OPENAI_API_KEY", "https://api.example.com/v1", {})
+    assert "agentlab llm trust OPENAI_API_KEY api.example.com" in caught.value.hint
 
 
 @pytest.mark.parametrize("variable", ["GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "HOME", "DATABASE_URL", "API_KEY_FILE"])
 @pytest.mark.parametrize("url", ["https://example.org/v1", "http://127.0.0.1:1/v1"])
 def test_what_is_no_key_of_a_model_is_never_sent(variable, url):
-    with pytest.raises(ValueError, match="ends in _API_KEY"):
-        check_key(variable, url)
+    with pytest.raises(UntrustedHostError):
+        require_trust(variable, url, {})

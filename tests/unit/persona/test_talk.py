@@ -84,16 +84,16 @@ def said(messages: Sequence[Message]) -> list[str]:
 def test_answers_come_in_order_and_histories_are_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
 ) -> None:
-    a, b = Voice("A", "a"), Voice("B")
+    a, b = Voice("E", "e"), Voice("B")
     with talk_of(tmp_path, monkeypatch, {"a": a, "b": b}, together=together) as one:
-        assert heard(one, "Who?") == [("a", "A"), ("a", "a"), ("a", "[Aa]"), ("b", "B"), ("b", "[B]")]
+        assert heard(one, "Who?") == [("a", "E"), ("a", "e"), ("a", "[Ee]"), ("b", "B"), ("b", "[B]")]
         heard(one, "And then?")
         one.reset()
         one.system = "Be short."
         heard(one, "Again?")
     assert [said(each) for each in a.heard] == [
         ["Be a.", "Who?"],
-        ["Be a.", "Who?", "Aa", "And then?"],
+        ["Be a.", "Who?", "Ee", "And then?"],
         ["Be short.", "Again?"],
     ]
     assert said(b.heard[1]) == ["Be b.", "Who?", "B", "And then?"]

@@ -9,7 +9,14 @@ import pytest
 
 from agentlab.config.load import load
 from agentlab.config.workspace import Workspace
-from agentlab.errors import AgentlabError, MissingError, MissingFileError, MissingKeyError, ModelFileError
+from agentlab.errors import (
+    AgentlabError,
+    MissingError,
+    MissingFileError,
+    MissingKeyError,
+    ModelFileError,
+    UntrustedHostError,
+)
 from agentlab.models import catalogue
 from agentlab.pipeline.config import PipelineConfig
 from agentlab.pipeline.registry import Availability, RegistryView, asked, available, require
@@ -177,10 +184,12 @@ def test_the_declared_quantization_is_compared_with_the_weights(error: Callable[
 
 def test_a_model_of_llm_needs_its_key_and_nobody_is_asked(config: Config, place: Workspace) -> None:
     models = ("m: {provider: router, model: big}", "n: {provider: router, model: toy}")
-    found = registry(config(*models, more=LLM), place, {})
+    trust = {"AGENTLAB_TRUST": "FAR_API_KEY@example.org"}
+    found = registry(config(*models, more=LLM), place, trust)
     assert isinstance(found["m"].error, MissingKeyError)
+    assert isinstance(registry(config(*models, more=LLM), place, {})["m"].error, UntrustedHostError)
     assert (found["m"].path, found["n"].error) == (None, None)
-    assert registry(config(*models, more=LLM), place, {"FAR_API_KEY": "k"})["m"].error is None
+    assert registry(config(*models, more=LLM), place, {"FAR_API_KEY": "k", **trust})["m"].error is None
 
 
 # -- who is needed ------------------------------------------------------------------------------------------------

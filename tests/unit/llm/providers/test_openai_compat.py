@@ -311,10 +311,10 @@ def test_a_missing_key_names_its_variable_its_file_and_the_page(home):
 
 def test_a_key_with_a_line_break_is_refused_without_showing_it(home):
     provider = OpenAICompatProvider.model_validate(
-        {"kind": "openai_compat", "base_url": "https://openrouter.ai/api/v1", "api_key": "${TEST_API_KEY}"}
+        {"kind": "openai_compat", "base_url": "https://openrouter.ai/api/v1", "api_key": "${OPENROUTER_API_KEY}"}
     )
     with pytest.raises(errors.MissingKeyError, match="line break") as caught:
-        build("openrouter", provider, Surroundings({"TEST_API_KEY": "sk-first\nsecond"}, home))
+        build("openrouter", provider, Surroundings({"OPENROUTER_API_KEY": "sk-first\nsecond"}, home))
     assert "sk-first" not in str(caught.value)
 
 
