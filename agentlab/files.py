@@ -71,11 +71,11 @@ def written_path(text: str | Path) -> Path:
         ConfigError: there is no such home.
     """
     try:
-        return Path(text).expanduser()
-    except (RuntimeError, ValueError) as error:  # ValueError: a NUL in the name
+        return Path(text).expanduser() if str(text).startswith("~") else Path(text)
+    except (RuntimeError, ValueError) as error:  # ValueError: a NUL in the name of the user
         raise ConfigError(
             f"{str(text)[:200]!r} names a home folder that is not known here.",
-            hint="Write the whole path, or ./~... for a name that begins with ~.",
+            hint="Write the whole path; a name that begins with ~ needs it, too.",
         ) from error
 
 

@@ -187,7 +187,7 @@ def run_to_its_end(
     from agentlab.config.overrides import Override
     from agentlab.runs.store import find_to_resume
 
-    if resume and config is not None:
+    if resume is not None and config is not None:
         raise UsageError(
             "A resumed run has its own config; another cannot be given with it.",
             hint="Drop `config`; a larger budget is given by what the run may cost.",
@@ -195,8 +195,8 @@ def run_to_its_end(
     context = surroundings(os.environ, Path.cwd())
     folder = Path.cwd() / runs_dir if runs_dir else context.workspace.runs
     given = [Override(str(key), value, "overrides") for key, value in overrides.items()]
-    if resume:
-        record = find_to_resume(folder, f"last:{name}" if resume == "last" else resume)
+    if resume is not None:
+        record = find_to_resume(folder, resume, name)
         session = go_on(command(name), record, given, context=context)
     else:
         session = begin(name, config, given, context=context, runs_dir=folder, argv=[caller])

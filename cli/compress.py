@@ -134,13 +134,13 @@ def evaluate(
     from agentlab.integrations import evaluation, lm_eval
     from agentlab.models.base_model import find_base, imported
     from agentlab.models.importer import import_gguf
-    from agentlab.runs.store import read_result
+    from agentlab.runs.store import find, read_result
 
-    from .launch import run_of, runs_folder, surroundings
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    record = run_of("compress", runs_folder(context, runs_dir), run)
+    record = find(runs_folder(context, runs_dir), run, "compress")
     model = _one_of(read_result(record, CompressResult).models, base)
     exports = {name: record.path / model.exports / file for name, file in model.kept.items()}
     if gone := [str(path) for path in exports.values() if not path.exists()]:
@@ -263,12 +263,13 @@ def reflect(
     from agentlab.config.load import load
     from agentlab.config.overrides import parse
     from agentlab.models.base_model import find_base
+    from agentlab.runs.store import find
 
-    from .launch import run_of, runs_folder, surroundings
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    record = run_of("compress", runs_folder(context, runs_dir), run)
+    record = find(runs_folder(context, runs_dir), run, "compress")
     where: dict[str, Any] = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
     config = load(
         CompressConfig, "compress", str(record.path / "config.yaml"), [*map(parse, set_ or ())], **where
@@ -303,15 +304,16 @@ def watch(
     from agentlab.compress.config import CompressConfig
     from agentlab.compress.watching import watched
     from agentlab.config.load import load
+    from agentlab.runs.store import find
 
-    from .launch import run_of, runs_folder, surroundings
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
     folder, shown = runs_folder(context, runs_dir), None
     live = sys.stdout.isatty() and not screen.json_mode
     while True:
-        record = run_of("compress", folder, run)
+        record = find(folder, run, "compress")
         run = record.id  # `last` may become another one
         where: dict[str, Any] = {"workspace": context.workspace, "env": context.env, "cwd": Path.cwd()}
         config = load(CompressConfig, "compress", str(record.path / "config.yaml"), [], **where).config
@@ -350,12 +352,12 @@ def deploy(
     """
     from agentlab.compress.deploy import deploy as write
     from agentlab.compress.result import CompressResult
-    from agentlab.runs.store import read_result
+    from agentlab.runs.store import find, read_result
 
-    from .launch import run_of, runs_folder, surroundings
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
-    record = run_of("compress", runs_folder(surroundings(screen), runs_dir), run)
+    record = find(runs_folder(surroundings(screen), runs_dir), run, "compress")
     model = _one_of(read_result(record, CompressResult).models, base)
     with screen.progress() as bar:
         bar.update("writing the files")

@@ -103,12 +103,13 @@ def replay(
     from agentlab.debate.config import DebateConfig
     from agentlab.debate.run import replay as again
     from agentlab.runs.journal import read_events
+    from agentlab.runs.store import find
 
-    from .launch import reference, run_of, runs_folder, surroundings
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    record = run_of("debate", runs_folder(context, runs_dir), run)
+    record = find(runs_folder(context, runs_dir), run, "debate")
     given = {"vote.rule": ("--vote", vote), "vote.round": ("--round", round_)}
     overrides = [Override(key, value, flag) for key, (flag, value) in given.items() if value is not None]
     own, config = (

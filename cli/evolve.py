@@ -61,7 +61,8 @@ def run(
         str | None, typer.Option(metavar="MODEL", help="A model's name or checkpoint folder.", rich_help_panel=CONFIG)
     ] = None,
     questions: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Labelled questions with choices, JSONL.", rich_help_panel=CONFIG)
+        Path | None,
+        typer.Option(metavar="FILE", help="Questions with choices and answers.", rich_help_panel=CONFIG),
     ] = None,
     algorithm: Annotated[str | None, typer.Option(metavar="NAME", help="Who breeds.", rich_help_panel=CONFIG)] = None,
     max_items: Annotated[
@@ -164,12 +165,13 @@ def export(
     from agentlab.evolve.config import EvolveConfig
     from agentlab.evolve.run import exported
     from agentlab.runs.journal import read_events
+    from agentlab.runs.store import find
 
-    from .launch import reference, run_of, runs_folder, surroundings
+    from .launch import reference, runs_folder, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
-    record = run_of("evolve", runs_folder(context, runs_dir), run)
+    record = find(runs_folder(context, runs_dir), run, "evolve")
     config = load_resolved(EvolveConfig, record.path / "config.yaml", [], env=context.env)
     events = read_events(record.path / "events.jsonl")
     with screen.progress() as bar:

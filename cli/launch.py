@@ -13,7 +13,7 @@ from agentlab.commands import Command, command
 from agentlab.errors import UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.redact import Redactor
-from agentlab.runs.store import RunRecord, find, find_to_resume
+from agentlab.runs.store import RunRecord, find_to_resume
 from agentlab.session import FinishedRun, Session, Watch, begin, go_on, reference, way_on, where
 from agentlab.session import surroundings as _surroundings
 from agentlab.train.ranks import follow, leading, place, stop_with_launcher
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .approve import TerminalReviewer
 
-__all__ = ["approving", "launch", "reference", "resume", "run_of", "runs_folder", "surroundings", "way_on"]
+__all__ = ["approving", "launch", "reference", "resume", "runs_folder", "surroundings", "way_on"]
 
 
 def surroundings(screen: Screen) -> Context:
@@ -39,21 +39,6 @@ def surroundings(screen: Screen) -> Context:
 def runs_folder(context: Context, given: Path | None) -> Path:
     """`--runs-dir`, or the workspace's `runs/`."""
     return Path.cwd() / given if given else context.workspace.runs
-
-
-def run_of(name: str, folder: Path, ref: str) -> RunRecord:
-    """The run of a command that is meant by a name, a unique prefix or `last`.
-
-    Raises:
-        UsageError: it belongs to another command, or there is none.
-    """
-    record = find(folder, ref)
-    if record.manifest.command != name:
-        raise UsageError(
-            f"The run {record.id} belongs to `{record.manifest.command}`, not to `{name}`.",
-            hint=f"`last:{name}` is the last one of {name}.",
-        )
-    return record
 
 
 def approving(context: Context, screen: Screen) -> "TerminalReviewer":
@@ -93,18 +78,18 @@ def _launch(
 ) -> None:
     reviewer = approving(context, screen) if approve else None
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
-    if contract.resume:
-        if contract.preset:
+    if contract.resume is not None:
+        if contract.preset is not None:
             raise UsageError(
                 "--resume reads the run's own config; a CONFIG cannot be given with it.",
                 hint=f"Drop {contract.preset!r}; a larger budget is given by its flag.",
             )
-        if contract.run_name:
+        if contract.run_name is not None:
             raise UsageError(
                 "--resume goes on in the run's own folder; --run-name cannot be given with it.",
                 hint="Drop --run-name, or drop --resume to start a new run.",
             )
-        record = find_to_resume(folder, contract.resume)
+        record = find_to_resume(folder, contract.resume, name)
         _resume(the_command, record, overrides, screen, context, reviewer, dry_run=contract.dry_run)
         return
     with screen.progress():  # reading the data, or a large model's file, may take a while

@@ -151,7 +151,8 @@ def compare(
     if target and len(target) != 2:
         raise UsageError("--target names what is compared with what.", hint="Give it twice, once for each run.")
     pair = (target[0], target[1]) if target else None
-    answer = compare_runs(find(folder, first).path, find(folder, second).path, targets=pair)
+    runs = (find(folder, name, "llm-bench").path for name in (first, second))
+    answer = compare_runs(*runs, targets=pair)
     screen.answer("llm-bench compare", answer)
     if gate:
         screen.gate(answer.gate())

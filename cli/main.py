@@ -74,6 +74,7 @@ _ORDER = (
     "doctor",
     "models",
 )
+_MAY_BE_EMPTY = ("--system",)  # no system message, where a persona was trained with one
 _GROUPS = ("llm", "runs", "configs", "models", "adapters")  # their subcommands are part of a command's name
 
 
@@ -149,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str], screen: Screen) -> int:
     name = _command_name(argv)
     try:
+        _refuse_empty(argv)
         code = int(app(args=list(argv), prog_name="agentlab", standalone_mode=False, obj=screen) or 0)
         if code == INTERRUPTED:  # Typer's answer to a Ctrl-C that no run has caught
             raise Interrupted("Stopped on request.")
@@ -193,6 +195,22 @@ def _trusts(error: UntrustedHostError, screen: Screen) -> bool:
         screen.warn(failure.message)
         return False
     return True
+
+
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """An empty argument is most often a variable of the shell that is not set: the default must not run for it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for before, word in zip(["", *argv], argv, strict=False):
+        flag, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and not value.strip() and flag not in _MAY_BE_EMPTY:
+            where = flag if flag.startswith("-") and flag != "--" else "the command" if not flag else repr(flag)
+            raise UsageError(
+                f"The argument behind {where} is empty.",
+                hint="Is a variable of the shell not set? Give a value, or leave the argument out.",
+            )
 
 
 def _failed(screen: Screen, error: AgentlabError, name: str) -> int:

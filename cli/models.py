@@ -8,18 +8,13 @@ import typer
 
 from agentlab.errors import AgentlabError, UsageError
 
-from .options import screen_of, with_output
+from .options import from_here, screen_of, with_output
 
 app = typer.Typer(help="List, fetch, import, locate and remove model files.", no_args_is_help=True)
 
 _LOCAL = {"workspace": "is there already", "cache": "was copied from the cache"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `agentlab models list` shows.")]
-
-
-def _from_here(model: str) -> str:
-    """A path on the command line starts at the current folder; a name stays one."""
-    return str(Path.cwd() / model) if "/" in model else model
 
 
 @app.command("list", epilog="Example: agentlab models list --json")
@@ -85,7 +80,7 @@ def import_(
 
     screen = screen_of(ctx)
     workspace, kind = surroundings(screen).workspace, as_dtype(dtype)
-    source = find(_from_here(model), workspace)
+    source = find(from_here(model), workspace)
     target = Path.cwd() / out if out else workspace.models / f"{stem_of(model)}-{kind}"
     screen.say(f"to answer, in a pipeline or as a language model, {source.name} only has to lie in models/, as it is")
     screen.say(f"importing it as {kind}, a checkpoint that can be trained; this takes half a minute")
@@ -103,7 +98,7 @@ def path(ctx: typer.Context, name: Name) -> None:
     from .launch import surroundings
 
     screen = screen_of(ctx)
-    found = find(_from_here(name), surroundings(screen).workspace)
+    found = find(from_here(name), surroundings(screen).workspace)
     screen.answer("models path", ModelPath(name=name, path=str(found)))
 
 

@@ -146,7 +146,7 @@ def train(
     from .launch import launch
 
     overrides = contract.overrides(**_series(data, date_column, target, horizon))
-    if not contract.resume:  # a run's own config says it already
+    if contract.resume is None:  # a run's own config says it already
         overrides += [Override(key, value, "nas train") for key, value in _ALONE.items()]
     launch("nas", contract, overrides, screen_of(ctx), label=f"nas-{tag}" if tag else None)
 

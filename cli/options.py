@@ -152,6 +152,15 @@ def _contract(
     return {"contract": given}
 
 
+def _from_home(value: Any) -> Any:
+    """A path as it is meant: the shell leaves `~` as it stands in quotes and behind `--out=`."""
+    from agentlab.files import written_path
+
+    if isinstance(value, list):
+        return [_from_home(item) for item in value]
+    return written_path(value) if isinstance(value, Path) else value
+
+
 def with_output(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command `--json`, `-q` and `-v`, which speak to the screen."""
     return _extended(function, _output)
@@ -181,7 +190,8 @@ def _extended(
     produced = {"contract"} if shared is _contract else set()
 
     @wraps(function)
-    def command(ctx: typer.Context, **given: Any) -> None:
+    def command(ctx: typer.Context, **typed: Any) -> None:
+        given = {name: _from_home(value) for name, value in typed.items()}
         values = {name: given.pop(name) for name in taken}
         extra = shared(ctx, **values) if "ctx" in theirs else shared(**values)
         function(ctx=ctx, **given, **extra)

@@ -123,6 +123,7 @@ def _launch(
     cache: str | None,
 ) -> None:
     from agentlab.config.overrides import Override
+    from agentlab.files import written_path
 
     from .launch import launch
 
@@ -133,7 +134,7 @@ def _launch(
     flags = {
         "mode": ("--mode", mode),
         "input": ("--input", None if text is None else _short(text)),
-        "input_file": ("--input-file", None if file is None else str(Path.cwd() / file)),
+        "input_file": ("--input-file", None if file is None else str(Path.cwd() / written_path(file))),
         "inputs": ("--inputs", None if inputs is None else str(Path.cwd() / inputs)),
         "cache": ("--cache", cache),
     }
@@ -263,11 +264,12 @@ def rerun(
 ) -> None:
     """Run again from one stage on, as a child of the run: what lies before is taken over."""
     from agentlab.config.overrides import Override
+    from agentlab.runs.store import find
 
-    from .launch import launch, run_of, runs_folder, surroundings
+    from .launch import launch, runs_folder, surroundings
 
     screen = screen_of(ctx)
-    parent = run_of("pipeline", runs_folder(surroundings(screen), runs_dir), run)
+    parent = find(runs_folder(surroundings(screen), runs_dir), run, "pipeline")
     contract = Contract(
         preset=str(parent.path / "config.yaml"),
         sets=set_ or (),
@@ -306,14 +308,15 @@ def diff(
 ) -> None:
     """Compare two runs: what was configured differently, and which stages answered differently."""
     from agentlab.pipeline.branches.diff import diff as compared
+    from agentlab.runs.store import find
 
-    from .launch import run_of, runs_folder
+    from .launch import runs_folder
     from .pipeline_history import surrounded
 
     context, store = surrounded(ctx)
     folder = runs_folder(context, runs_dir)
     screen_of(ctx).answer(
-        "pipeline diff", compared(run_of("pipeline", folder, first), run_of("pipeline", folder, second), store)
+        "pipeline diff", compared(find(folder, first, "pipeline"), find(folder, second, "pipeline"), store)
     )
 
 
@@ -327,12 +330,13 @@ def why(
 ) -> None:
     """Say where each answer of a stage came from, and what made it a new question."""
     from agentlab.pipeline.branches.why import why as explained
+    from agentlab.runs.store import find
 
-    from .launch import run_of, runs_folder, surroundings
+    from .launch import runs_folder, surroundings
 
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
-    screen.answer("pipeline why", explained(run_of("pipeline", folder, run), stage, _pipelines(folder)))
+    screen.answer("pipeline why", explained(find(folder, run, "pipeline"), stage, _pipelines(folder)))
 
 
 @app.command(epilog="Example: agentlab pipeline gc --days 30")

@@ -80,13 +80,12 @@ def search(
 def show(ctx: typer.Context, run: RunName, runs_dir: RunsDir = None) -> None:
     """Show a run with everything that was asked and answered."""
     from agentlab.pipeline.history.export import show as shown
+    from agentlab.runs.store import find
 
-    from .launch import run_of, runs_folder
+    from .launch import runs_folder
 
     context, store = surrounded(ctx)
-    screen_of(ctx).answer(
-        "pipeline history show", shown(run_of("pipeline", runs_folder(context, runs_dir), run), store)
-    )
+    screen_of(ctx).answer("pipeline history show", shown(find(runs_folder(context, runs_dir), run, "pipeline"), store))
 
 
 @app.command(epilog="Example: agentlab pipeline history export last --format html --out answer.html")
@@ -102,12 +101,13 @@ def export(
     from agentlab.pipeline.history.export import Exported
     from agentlab.pipeline.history.export import export as exported
     from agentlab.runs.atomic import storage_errors, write_text
+    from agentlab.runs.store import find
 
-    from .launch import run_of, runs_folder
+    from .launch import runs_folder
 
     screen = screen_of(ctx)
     context, store = surrounded(ctx)
-    text = exported(run_of("pipeline", runs_folder(context, runs_dir), run), store, form, screen.redactor)
+    text = exported(find(runs_folder(context, runs_dir), run, "pipeline"), store, form, screen.redactor)
     if out is None:
         screen.answer("pipeline history export", Exported(form=form, text=text, path=None))
         return

@@ -160,6 +160,7 @@ def rm(
     screen = screen_of(ctx)
     folder = runs_folder(surroundings(screen), runs_dir)
     names = list(dict.fromkeys(store.whole(folder, name) for name in runs))
+    store.check_removable(folder, *names)
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError("Removing runs needs a confirmation.", hint="Add --yes.")

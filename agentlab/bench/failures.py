@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agentlab.errors import AgentlabError, AllModelsFailedError
+from agentlab.errors import AgentlabError, AllModelsFailedError, MissingError
 from agentlab.llm import policy
 
 Group = Literal["Timeout", "Rate Limit", "Model Unavailable", "API Error"]
@@ -61,8 +61,11 @@ class Failed:
     remedy: str = ""
 
 
-def unanswered(failures: Sequence[Failed], report: str) -> AllModelsFailedError:
-    """The error of a finished run in which every request failed; it says what to do, and where the `report` is."""
+def unanswered(failures: Sequence[Failed], report: str) -> AgentlabError:
+    """The error of a finished run in which every request failed; it says what to do, and where the `report` is.
+
+    Where all of them lack a key, a file or a package, nobody was asked: it is what is missing.
+    """
     counts = Counter[str]()
     for failed in failures:
         counts[failed.kind] += failed.count
@@ -70,8 +73,10 @@ def unanswered(failures: Sequence[Failed], report: str) -> AllModelsFailedError:
     worst = max((failed for failed in failures if failed.kind == kind), key=lambda failed: failed.count)
     told = f" {worst.message}" if worst.message else ""
     remedy = worst.remedy or policy.rule_of(policy.kind_of(kind)).remedy
-    return AllModelsFailedError(
-        f"No request was answered. {most} of {counts.total()} failed with {kind}, such as {worst.target}:{told}",
-        failures=tuple(f"{failed.target}: {failed.kind}: {failed.message}" for failed in failures),
-        hint=f"{remedy} The report is {report}; then start a new run.",
-    )
+    message = f"No request was answered. {most} of {counts.total()} failed with {kind}, such as {worst.target}:{told}"
+    hint = f"{remedy} The report is {report}; then start a new run."
+    causes = {policy.kind_of(failed.kind) for failed in failures}
+    if all(cause is not None and issubclass(cause, MissingError) for cause in causes):
+        return MissingError(message, hint=hint)
+    lines = tuple(f"{failed.target}: {failed.kind}: {failed.message}" for failed in failures)
+    return AllModelsFailedError(message, failures=lines, hint=hint)

@@ -1,6 +1,5 @@
 """The compression of one base: its search, the whole portfolio beside it, and what came of both."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from agentlab.compress.transfer import Recalling, scored
 from agentlab.compress.verdict import Base, forecast_remark, verdict
 from agentlab.errors import ModelFileError, RunMismatchError, StorageError
 from agentlab.models.base_model import BaseFile, imported
+from agentlab.runs.atomic import delete
 from agentlab.runs.branch import Branch
 from agentlab.runs.context import Context
 from agentlab.runs.events import noted
@@ -342,7 +342,7 @@ class Part:
         kept = self.result().kept.values()
         for each in sorted(self._exports.iterdir()) if self._exports.is_dir() else []:
             if each.name not in kept:
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+                delete(each)
 
 
 class Late:

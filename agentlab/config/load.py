@@ -51,7 +51,8 @@ def load(
         ConfigError: every problem of the files and overrides, one per line.
         UnknownNameError: there is no such preset.
     """
-    source = ref if isinstance(ref, ConfigFile) else source_file(command, ref or "default", workspace, cwd)
+    name = "default" if ref is None else ref
+    source = name if isinstance(name, ConfigFile) else source_file(command, name, workspace, cwd)
     text = read_text(source.path, source.label)
     includes = _includes(model)
     replaced = frozenset(override.key for override in overrides) & frozenset(includes)

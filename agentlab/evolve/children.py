@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from agentlab.lora.card import content_hash
 from agentlab.lora.operators import MUTATIONS, OPERATORS
 from agentlab.lora.reading import Adapter
 from agentlab.lora.recipe import blend, plan
+from agentlab.runs.atomic import delete
 from agentlab.runs.events import Event, noted
 from agentlab.search.types import Params
 from agentlab.study.state import run_id
@@ -86,6 +86,7 @@ class Children:
     def keep(self, names: Collection[str]) -> None:
         """Remove all folders but those of these children, as events name them; what was removed can be made again."""
         kept = {self._root / (name if "/" in name else f"main/{name}") for name in names}
-        for place in self._root.glob("*/*"):
-            if place not in kept:
-                shutil.rmtree(place)
+        searches = [place for place in self._root.iterdir() if place.is_dir() and not place.is_symlink()]
+        for child in (child for search in searches for child in search.iterdir()):
+            if child not in kept:
+                delete(child)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from agentlab.errors import MissingExtraError, MissingFileError, RemoteError, StorageError, UsageError
+from agentlab.files import written_path
 from agentlab.integrations.tracking import Entry, Logged, Tracked, TrackedTrials, best_of, entries, having
 from agentlab.runs.atomic import make_folder
 from agentlab.runs.store import RunRecord
@@ -102,7 +103,7 @@ def _opened(store: str, *, new: bool) -> Iterator[Any]:
             "The address holds a password.", hint="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
     if "://" not in store or store.startswith("sqlite:///"):
-        file = Path.cwd() / store.removeprefix("sqlite:///")
+        file = Path.cwd() / written_path(store.removeprefix("sqlite:///"))
         _check(file, new=new)
     try:
         yield MlflowClient(tracking_uri=store if file is None else f"sqlite:///{file}")

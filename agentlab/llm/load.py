@@ -32,7 +32,7 @@ def load_llm(name_or_path: str | None, overrides: Sequence[Override], context: C
     return load(
         LLMConfig,
         FOLDER,
-        name_or_path or DEFAULT,
+        DEFAULT if name_or_path is None else name_or_path,
         [_inside(override) for override in overrides],
         workspace=context.workspace,
         env=context.env,

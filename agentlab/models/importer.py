@@ -50,9 +50,7 @@ def import_gguf(path: Path, target: Path, dtype: Dtype) -> Path:
         StorageError: too little space, or the folder cannot be written.
     """
     if target.exists():
-        raise UsageError(
-            f"{target} exists already.", hint=f"Remove it with `agentlab models rm {target.name}`, or use --out."
-        )
+        raise UsageError(f"{target} exists already.", hint="Choose another folder with --out, or move this one away.")
     shape = metadata.read(path)
     needed = shape.parameters * (4 if dtype == "float32" else 2) + _TOKENIZER_BYTES
     with stage(target.parent, needed, f"importing {path.name}") as place, _without_bars():

@@ -4,20 +4,21 @@ The workspace's `models/` comes first, then the user cache. A model is a GGUF fi
 `config.json`). Its name is the catalogue's, or else the file's or folder's own.
 """
 
-import shutil
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import MissingFileError, StorageError, UnknownNameError
+from agentlab.errors import MissingFileError, StorageError, UnknownNameError, UsageError
 from agentlab.models import catalogue
 from agentlab.models.catalogue import CATALOGUE, CatalogueRow
-from agentlab.runs.atomic import storage_errors
+from agentlab.runs.atomic import delete, read_text, storage_errors
 from agentlab.runs.document import Block, Code, Document, Table
 
 Kind = Literal["gguf", "checkpoint"]
+_MAX_CONFIG = 4 << 20
 _PULL = f"`agentlab models pull {catalogue.EMBEDDED}` brings the embedded model; `agentlab models list` shows all."
 
 
@@ -86,6 +87,7 @@ def remove(name: str, workspace: Workspace) -> ModelEntry:
 
     Raises:
         UnknownNameError: the workspace has no model of that name.
+        UsageError: a folder bears the name that does not prove to be a checkpoint.
         StorageError: it cannot be deleted.
     """
     entries = {entry.name: entry for entry in list_models(workspace) if entry.place == "workspace"}
@@ -93,16 +95,27 @@ def remove(name: str, workspace: Workspace) -> ModelEntry:
     entry = entries.get(name) or by_file.get(name)
     if entry is None:  # also for `../x`: only names that were found inside the folder can be removed
         raise UnknownNameError("model in the workspace", name, sorted(entries))
+    if entry.kind == "checkpoint" and not entry.path.is_symlink() and not _names_a_model(entry.path / "config.json"):
+        raise UsageError(
+            f"{entry.path} is not deleted: its config.json names no model.",
+            hint="If you know what the folder is, delete it yourself.",
+        )
     try:
         with storage_errors(entry.path):
-            if entry.path.is_dir() and not entry.path.is_symlink():
-                shutil.rmtree(entry.path)
-            else:
-                entry.path.unlink()
+            delete(entry.path)
     except StorageError as error:
         message = error.message.replace("Cannot write", "Cannot delete", 1)
         raise StorageError(message, hint="Check the permissions of the models folder.") from error
     return entry
+
+
+def _names_a_model(config: Path) -> bool:
+    """Whether this is the `config.json` of a checkpoint; many a program calls its settings like that."""
+    try:
+        settings = json.loads(read_text(config, _MAX_CONFIG))
+        return isinstance(settings["model_type"], str)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def stem_of(model: str) -> str:

@@ -53,16 +53,11 @@ def find_artefact(ref: str, runs_dir: Path, cwd: Path) -> tuple[Path, RunRecord 
     if "/" in ref or os.sep in ref:
         return (folder / WINNER if (folder / WINNER).is_dir() else folder), None
     try:
-        record = find(runs_dir, ref)
+        record = find(runs_dir, ref, "nas")
     except UnknownNameError:
         if (folder / WEIGHTS).is_file():
             return folder, None
         raise
-    if record.manifest.command != "nas":
-        raise UsageError(
-            f"The run {record.id} belongs to `{record.manifest.command}`; only `nas` has a forecaster.",
-            hint="See `agentlab runs list --command nas`.",
-        )
     if not (record.path / WINNER / WEIGHTS).is_file():
         again = record.id if runs_dir == cwd / "runs" else f"{record.id} --runs-dir {quote(str(runs_dir))}"
         longer = f"Search on: agentlab nas --resume {again} --max-iterations N"

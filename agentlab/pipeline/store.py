@@ -82,8 +82,9 @@ def gc(store: Store, older_than_seconds: float, now: float) -> Freed:
         StorageError: something cannot be removed.
     """
     before, abandoned = now - older_than_seconds, now - _ABANDONED_SECONDS
-    files = list(store.answers.glob("??/*"))
-    sizes = _removed([path for path in files if not is_temporary(path)], before)
+    folders = [path for path in store.answers.glob("[0-9a-f][0-9a-f]") if not path.is_symlink()]
+    files = [path for folder in folders for path in folder.iterdir()]
+    sizes = _removed([path for path in files if path.suffix == ".json" and _SHA.fullmatch(path.stem)], before)
     torn = _removed([path for path in files if is_temporary(path)], abandoned)
     return Freed(answers=len(sizes), bytes=sum(sizes) + sum(torn))
 

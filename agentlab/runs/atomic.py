@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from typing import Any
 from agentlab.errors import StorageError
 from agentlab.files import open_file
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_OWNED = re.compile(r"(?P<pid>[0-9]+)-[0-9a-f]{8}")
 _REASONS = {
     errno.ENOSPC: ("the disk is full", "Free some space or choose another folder with --runs-dir."),
     errno.EDQUOT: ("the disk quota is used up", "Free some space or choose another folder with --runs-dir."),
@@ -67,8 +70,8 @@ def hidden_folder(folder: Path, prefix: str) -> Iterator[Path]:
     import psutil  # here alone: the help of a command does without
 
     for left in folder.glob(f"{prefix}*-*"):
-        owner = left.name.removeprefix(prefix).partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+        owner = _OWNED.fullmatch(left.name.removeprefix(prefix))
+        if owner and not psutil.pid_exists(int(owner["pid"])):
             shutil.rmtree(left, ignore_errors=True)
     place = folder / f"{prefix}{os.getpid()}-{secrets.token_hex(4)}"
     place.mkdir()
@@ -78,9 +81,17 @@ def hidden_folder(folder: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def delete(path: Path) -> None:
+    """Remove a file or a folder; of a link only the link, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def is_temporary(path: Path) -> bool:
     """Whether this is what a kill in the middle of `write_bytes` leaves behind."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def read_text(path: Path, limit: int) -> str:

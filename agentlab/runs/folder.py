@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,13 +13,18 @@ from agentlab.runs.redact import Redactor
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
+def is_run_name(name: str) -> bool:
+    """Whether a run can be called this."""
+    return _NAME.fullmatch(name) is not None and name != "last"
+
+
 def check_name(runs_dir: Path, name: str) -> None:
     """See that a run of this name can be made in this folder. Nothing is written.
 
     Raises:
         UsageError: it is no file name, or taken.
     """
-    if not _NAME.fullmatch(name) or name == "last":
+    if not is_run_name(name):
         raise UsageError(
             f"{name!r} cannot name a run.",
             hint="Use up to 80 letters, digits, dots, dashes and underscores, not starting with a dot; not `last`.",
@@ -77,7 +81,8 @@ class Folder:
         return path
 
 
-CREATING = ".creating-"  # how the folder of a run is called until it is whole
+CREATING = ".creating-"  # how the folder of a run is called until it is whole, with eight hex digits
+BEGINNING = ("manifest.json", "config.yaml", "source.yaml", "events.jsonl")  # what it is made with
 _ABANDONED_SECONDS = 3600.0  # creating one takes milliseconds
 
 
@@ -89,8 +94,16 @@ def sweep_run(folder: Path) -> None:
 
 
 def sweep_creations(runs_dir: Path, now: float) -> None:
-    """Remove folders of runs whose creation was killed long ago. `now` is in UNIX seconds."""
-    for left in runs_dir.glob(f"{CREATING}*"):
+    """Remove folders of runs whose creation was killed long ago. `now` is in UNIX seconds.
+
+    One that holds anything but the first files of a run is somebody else's, whatever it is called.
+    """
+    for left in runs_dir.glob(f"{CREATING}{'[0-9a-f]' * 8}"):
         with contextlib.suppress(OSError):  # another process was faster
-            if now - left.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(left)
+            if left.is_symlink() or now - left.stat().st_mtime <= _ABANDONED_SECONDS:
+                continue
+            files = list(left.iterdir())
+            if all(file.name in BEGINNING or is_temporary(file) for file in files):
+                for file in files:
+                    file.unlink()
+                left.rmdir()

@@ -34,7 +34,7 @@ _TRIES, _PAUSE_SECONDS = 5, 0.02
 
 
 class Lock:
-    """Held from construction to `release`. The file names the owner's pid and start time for the other's message."""
+    """Held from construction to `release`. The file names the run, and the owner's pid and start time."""
 
     def __init__(self, path: Path, *, run_id: str, now: float) -> None:
         with storage_errors(path):
@@ -51,7 +51,7 @@ class Lock:
             ) from error
         with storage_errors(path):
             self._file.truncate(0)
-            self._file.write(json.dumps({"pid": os.getpid(), "started": now}))
+            self._file.write(json.dumps({"run": run_id, "pid": os.getpid(), "started": now}))
             self._file.flush()
 
     def release(self) -> None:

@@ -10,15 +10,18 @@ from shlex import quote
 from typing import TypeVar
 
 from agentlab.errors import RunLockedError, RunUnreadableError, UnknownNameError, UsageError
+from agentlab.files import open_file
 from agentlab.runs.atomic import is_temporary, read_text, storage_errors
 from agentlab.runs.document import Document
 from agentlab.runs.events import Event
+from agentlab.runs.folder import is_run_name
 from agentlab.runs.journal import read_events
 from agentlab.runs.lock import is_held
 from agentlab.runs.manifest import Manifest, Status, elapsed, read_manifest
 from agentlab.runs.run import LOCK
 
-_MAX_TEXT = 64 << 20
+_MAX_TEXT, _MAX_PROOF = 64 << 20, 4 << 10
+_NOT_OURS = "It is a link, was renamed, or is no run at all. If you know what it is, delete it yourself."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +107,45 @@ def _birth(path: Path) -> int:
     return (path / "source.yaml").stat().st_mtime_ns if (path / "source.yaml").exists() else 0
 
 
-def find(runs_dir: Path, name: str) -> RunRecord:
+def find(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
     """The run with this folder name, unique prefix, hex suffix, or `last`, or `last:COMMAND`.
+
+    Args:
+        runs_dir: the folder that holds run folders.
+        name: of the run.
+        command: whose run it has to be; `last` then means the last one of this command.
 
     Raises:
         UnknownNameError: none fits.
-        UsageError: several fit.
+        UsageError: several fit, or it is another command's.
         RunUnreadableError: the folder that fits is damaged.
     """
     listing = list_runs(runs_dir)
-    if _is_last(name):
-        command = name.partition(":")[2]
-        fitting = [run for run in listing.runs if not command or run.manifest.command == command]
-        if not fitting:
-            raise UnknownNameError(
-                "run",
-                name,
-                [run.id for run in listing.runs],
-                hint=f"No {command + ' ' if command else ''}run lies in {runs_dir}.",
-            )
-        return fitting[-1]
+    record = _last(runs_dir, listing, name, command) if _is_last(name) else _named(runs_dir, listing, name)
+    if command and record.manifest.command != command:
+        raise UsageError(
+            f"The run {record.id} belongs to `{record.manifest.command}`, not to `{command}`.",
+            hint=f"`last:{command}` is the last one of {command}.",
+        )
+    return record
+
+
+def _last(runs_dir: Path, listing: Listing, name: str, command: str | None) -> RunRecord:
+    wanted = name.partition(":")[2] or command
+    fitting = [run for run in listing.runs if not wanted or run.manifest.command == wanted]
+    if not fitting:
+        hint = f"No {wanted + ' ' if wanted else ''}run lies in {runs_dir}."
+        raise UnknownNameError("run", name, [run.id for run in listing.runs], hint=hint)
+    return fitting[-1]
+
+
+def _named(runs_dir: Path, listing: Listing, name: str) -> RunRecord:
     broken = dict(listing.unreadable)
     chosen = match(name, [*(run.id for run in listing.runs), *broken])
     if chosen in broken:
-        raise RunUnreadableError(
-            broken[chosen], hint=f"Remove it with `agentlab runs rm {quote(chosen)} --runs-dir {quote(str(runs_dir))}`."
-        )
+        line = f"agentlab runs rm {quote(chosen)} --runs-dir {quote(str(runs_dir))}"
+        hint = f"Remove it with `{line}`." if is_run(runs_dir / chosen) else "Is this a run folder?"
+        raise RunUnreadableError(broken[chosen], hint=hint)
     return next(run for run in listing.runs if run.id == chosen)
 
 
@@ -166,25 +182,66 @@ def whole(runs_dir: Path, name: str) -> str:
     raise UsageError(f"{name!r} is short for {meant}; a run is changed by its whole name.", hint=f"Write {meant}.")
 
 
-def find_to_resume(runs_dir: Path, name: str) -> RunRecord:
-    """The run to go on with: by its whole name, or `last`, or `last:COMMAND`.
+def find_to_resume(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
+    """The run to go on with: by its whole name, or `last` (of `command`, if one is given), or `last:COMMAND`.
 
     Raises:
         UnknownNameError, UsageError, RunUnreadableError: see `whole` and `find`.
     """
-    return find(runs_dir, name if _is_last(name) else whole(runs_dir, name))
+    return find(runs_dir, name, command) if _is_last(name) else find(runs_dir, whole(runs_dir, name))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder proves that it is the run whose name it bears: nothing else is ever deleted.
+
+    The proof is its manifest; where that cannot be read, its lock, which names the run, with its first event. A link
+    is no run, nor is a folder that was renamed.
+    """
+    if not is_run_name(folder.name) or folder.is_symlink() or folder.parent.is_symlink() or not folder.is_dir():
+        return False
+    try:
+        return read_manifest(folder).id == folder.name
+    except RunUnreadableError:
+        pass
+    try:
+        owner = json.loads(read_text(folder / LOCK, _MAX_PROOF))
+        with open_file(folder / "events.jsonl") as events:
+            first = Event.from_json(events.readline(_MAX_PROOF).decode())
+        return bool(owner["run"] == folder.name and first.type.startswith("run."))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def check_removable(runs_dir: Path, *run_ids: str) -> None:
+    """See that these folders may be deleted; nothing is written.
+
+    Raises:
+        RunUnreadableError: one of them is not proven to be a run of that name; see `is_run`.
+        RunLockedError: a process works on one of them.
+    """
+    for run_id in run_ids:
+        folder = runs_dir / run_id
+        if runs_dir.is_symlink():
+            raise RunUnreadableError(
+                f"{runs_dir} is a link, and nothing is deleted through one.",
+                hint=f"Name the folder itself: --runs-dir {quote(str(runs_dir.resolve()))}",
+            )
+        if not is_run(folder):
+            raise RunUnreadableError(
+                f"{folder} is not deleted: nothing in it proves that it is the run {run_id}.", hint=_NOT_OURS
+            )
+        if is_held(folder / LOCK):
+            raise RunLockedError(f"The run {run_id} is being worked on.", hint="Stop it first.")
 
 
 def remove(runs_dir: Path, *run_ids: str) -> None:
-    """Delete run folders, also damaged ones: all of them, or none when one is in use. The ids come from `whole`.
+    """Delete run folders, also damaged ones: all of them, or none when one must stay.
 
     Raises:
-        RunLockedError: a process works on one of them.
+        RunUnreadableError, RunLockedError: see `check_removable`.
         StorageError: it cannot be deleted.
     """
-    for run_id in run_ids:
-        if is_held(runs_dir / run_id / LOCK):
-            raise RunLockedError(f"The run {run_id} is being worked on.", hint="Stop it first.")
+    check_removable(runs_dir, *run_ids)
     for run_id in run_ids:
         with storage_errors(runs_dir / run_id):
             shutil.rmtree(runs_dir / run_id)

@@ -12,7 +12,7 @@ from agentlab.config.base import StrictModel
 from agentlab.config.keys import join
 from agentlab.config.load import Loaded, load, resolved
 from agentlab.config.overrides import Override
-from agentlab.config.presets import is_path, presets
+from agentlab.config.presets import is_path, path_file, presets
 from agentlab.config.yaml_tree import read_yaml, write_yaml
 from agentlab.errors import ConfigError, UnknownNameError, UsageError
 from agentlab.runs.context import Context
@@ -176,7 +176,7 @@ def _model(kind: str) -> type[BaseModel]:
 
 
 def _kind_of(ref: str, cwd: Path) -> str:
-    folder = (cwd / ref).absolute().parent.name
+    folder = path_file(ref, cwd).path.absolute().parent.name
     if folder not in kinds():
         raise UsageError(
             f"It is not clear which command {ref} is for.", hint=f"Add --command, one of {', '.join(kinds())}."

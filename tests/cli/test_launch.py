@@ -7,6 +7,7 @@ from shlex import split
 
 import pytest
 
+from agentlab.runs.run import Edge, Run, RunSpec
 from tests.cli.conftest import TINY, Answer
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -113,7 +114,7 @@ def test_a_model_path_starts_at_the_current_folder(
 def test_removing_needs_a_yes(agentlab: Call, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (workspace / "models").mkdir()
     (workspace / "models" / "own.gguf").write_bytes(b"")
-    (workspace / "runs" / "mine").mkdir(parents=True)
+    Run.create(workspace / "runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()).close()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     for words in (("runs", "rm", "mine"), ("models", "rm", "own")):

@@ -84,6 +84,12 @@ def test_a_comparison_that_fails_its_gate_is_one_document_and_exit_code_5(agentl
     assert "b is worse than a" in told.err
 
 
+def test_a_check_of_models_whose_key_is_missing_exits_3(agentlab: Call) -> None:
+    answer = agentlab("llm-bench", "check", "--set", "llm=openrouter", "--json")
+    assert answer.code == answer.json["error"]["exit_code"] == 3
+    assert "OPENROUTER_API_KEY" in answer.json["error"]["hint"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

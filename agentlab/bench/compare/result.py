@@ -95,7 +95,12 @@ class CompareResult(Document):
         return [row for row in self.rows if row.verdict == "worse"]
 
     def gate(self) -> GateError | None:
-        """The error that a check of every change should end with; None if nothing got worse."""
+        """The error that a check of every change should end with; None if figures were judged and none got worse."""
+        if all(row.low is None for row in self.rows):
+            return GateError(
+                f"{self.second} cannot be judged against {self.first}: no figure has an interval.",
+                hint="Measure both again with more requests; the column `note` says what is missing.",
+            )
         if not self.worse:
             return None
         named = ", ".join(

@@ -20,3 +20,11 @@ def test_it_names_what_failed_most_and_its_remedy():
 def test_a_remedy_of_its_own_goes_before_the_rule():
     error = unanswered([Failed("a", "AuthError", "HTTP 401.", 1, "Check A_KEY.")], "r")
     assert error.hint.startswith("Check A_KEY.")
+
+
+def test_where_keys_are_all_that_is_missing_it_exits_like_any_missing_key():
+    keys = [Failed("a", "MissingKeyError", "A_KEY is not set."), Failed("b", "MissingFileError", "There is no b.gguf.")]
+    error = unanswered(keys, "runs/x/report.md")
+    assert error.exit_code == 3
+    assert "A_KEY is not set." in error.message
+    assert unanswered([*keys, Failed("c", "AuthError", "HTTP 401.")], "r").exit_code == 4

@@ -92,9 +92,9 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_is_not_touched(
     gone = subprocess.Popen(["true"])
     gone.wait()
     for owner in (gone.pid, os.getpid()):
-        (tmp_path / f".making-adapter-{owner}-1234").mkdir()
+        (tmp_path / f".making-adapter-{owner}-0badcafe").mkdir()
     derive(parents, tmp_path / "child", 7, blend)
-    assert names_in(tmp_path) == [f".making-adapter-{os.getpid()}-1234", "a", "b", "child"]
+    assert names_in(tmp_path) == [f".making-adapter-{os.getpid()}-0badcafe", "a", "b", "child"]
 
 
 def test_a_full_disk_is_noticed_before_the_work(

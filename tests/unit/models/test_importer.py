@@ -12,7 +12,7 @@ def test_an_existing_folder_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(UsageError, match="exists already") as caught:
         import_gguf(tmp_path / "any.gguf", tmp_path / "there", "float32")
-    assert "models rm there" in (caught.value.hint or "")
+    assert "--out" in (caught.value.hint or "")
 
 
 def test_a_missing_or_damaged_file_leaves_nothing(tmp_path: Path) -> None:

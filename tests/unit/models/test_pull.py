@@ -215,7 +215,7 @@ def test_what_a_killed_pull_left_is_swept_and_a_living_one_is_not(
     write_wheel(tmp_path / "wheels")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, living = (place.models / f".making-{pid}-abc" for pid in (dead.pid, os.getppid()))
+    left, living = (place.models / f".making-{pid}-0badcafe" for pid in (dead.pid, os.getppid()))
     left.mkdir(parents=True)
     living.mkdir()
     (left / "half.gguf").write_bytes(b"half")

@@ -58,14 +58,48 @@ def test_last_is_the_newest_and_can_be_limited_to_a_command(tmp_path: Path) -> N
         store.find(tmp_path, "last:evolve")
 
 
-def test_unreadable_run_can_still_be_removed(tmp_path: Path) -> None:
-    (tmp_path / "broken (copy)").mkdir()
+def test_a_run_whose_manifest_is_lost_can_still_be_removed(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "my runs", RunSpec("nas", "", "", "h", 0, name="mine"), Edge()) as run:
+        run.start({})
+    (run.path / "manifest.json").write_text("{")
     with pytest.raises(RunUnreadableError) as caught:
-        store.find(tmp_path, "broken")
+        store.find(tmp_path / "my runs", "mi")
     (line,) = re.findall("`agentlab runs rm (.*)`", caught.value.hint or "")
     name, _, folder = shlex.split(line)
-    store.remove(Path(folder), store.whole(tmp_path, name))
-    assert not (tmp_path / "broken (copy)").exists()
+    store.remove(Path(folder), store.whole(tmp_path / "my runs", name))
+    assert not run.path.exists()
+
+
+def test_removal_is_not_offered_where_it_would_be_refused(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    with pytest.raises(RunUnreadableError) as caught:
+        store.find(tmp_path, "broken")
+    assert "rm" not in (caught.value.hint or "")
+    with pytest.raises(RunUnreadableError, match="not deleted"):
+        store.remove(tmp_path, "broken")
+
+
+@pytest.mark.parametrize("lost", ["lock", "events.jsonl"])
+def test_without_manifest_lock_and_events_are_the_proof(tmp_path: Path, lost: str) -> None:
+    with Run.create(tmp_path, RunSpec("nas", "", "", "h", 0, name="mine"), Edge()) as run:
+        run.start({})
+    (run.path / "manifest.json").unlink()
+    assert store.is_run(run.path)
+    run.path.rename(tmp_path / "other")
+    assert not store.is_run(tmp_path / "other")
+    (tmp_path / "other").rename(run.path)
+    (run.path / lost).unlink()
+    assert not store.is_run(run.path)
+
+
+def test_of_a_command_last_is_its_own(tmp_path: Path) -> None:
+    _create(tmp_path, "nas", "mine", 1.0)
+    _create(tmp_path, "debate", "newer", 2.0)
+    assert store.find(tmp_path, "last", "nas").id == "mine"
+    assert store.find_to_resume(tmp_path, "last", "nas").id == "mine"
+    for name in ("newer", "last:debate"):
+        with pytest.raises(UsageError, match="belongs to `debate`"):
+            store.find(tmp_path, name, "nas")
 
 
 def test_no_runs_folder_is_an_empty_list(tmp_path: Path) -> None:

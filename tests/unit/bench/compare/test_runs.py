@@ -128,6 +128,15 @@ def test_a_faster_system_is_better_and_passes(tmp_path):
     assert result.gate() is None
 
 
+def test_a_gate_that_could_judge_nothing_is_not_passed(tmp_path):
+    result = compare_runs(loaded(tmp_path, "a", n=1), loaded(tmp_path, "b", 9.0, seed=1, n=1))
+    unjudged = result.model_copy(update={"rows": [row for row in result.rows if row.low is None]})
+    for empty in (unjudged, result.model_copy(update={"rows": []})):
+        error = empty.gate()
+        assert isinstance(error, GateError)
+        assert "cannot be judged" in error.message
+
+
 def test_the_same_system_measured_again_seldom_fails(tmp_path):
     """Of 20 pairs with seven figures each hardly one is called worse, though the tolerance is zero."""
     runs = [loaded(tmp_path, f"r{i}", seed=i, n=60) for i in range(21)]
