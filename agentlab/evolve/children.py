@@ -86,7 +86,7 @@ class Children:
     def keep(self, names: Collection[str]) -> None:
         """Remove all folders but those of these children, as events name them; what was removed can be made again."""
         kept = {self._root / (name if "/" in name else f"main/{name}") for name in names}
-        searches = [place for place in self._root.iterdir() if place.is_dir() and not place.is_symlink()]
+        searches = [place for place in self._root.glob("*") if place.is_dir() and not place.is_symlink()]
         for child in (child for search in searches for child in search.iterdir()):
             if child not in kept:
                 delete(child)

@@ -1,6 +1,7 @@
 """Finding run folders: list, look up by name, remove."""
 
 import json
+import secrets
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -277,7 +278,7 @@ def export(record: RunRecord, target: Path) -> Path:
     """
     if target.exists():
         raise UsageError(f"{target} already exists.", hint="Choose another --out.")
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{target.name[:64]}.{secrets.token_hex(4)}.tmp")
     files = sorted(path for path in record.path.rglob("*") if _belongs(path))
     with storage_errors(target):
         try:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agentlab.bench.compare.result import Figure, Side, figure
+from agentlab.bench.compare.result import SHARE_ANSWERED, Figure, Side, figure
 from agentlab.bench.load.records import Record, from_lines
 from agentlab.bench.load.result import StageRow
 from agentlab.config.base import flatten
@@ -102,7 +102,7 @@ def _figures(
             yield times_ratio((target, stage, f"{metric} p{quantile * 100:g}"), "ms", quantile, a, b, marks)
     counts = (len(first), len(records[0])), (len(second), len(records[1]))
     yield figure(
-        (target, stage, "share answered"),
+        (target, stage, SHARE_ANSWERED),
         "difference",
         [whole / sent if sent else None for whole, sent in counts],
         (counts[0][1], counts[1][1]),

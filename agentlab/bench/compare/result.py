@@ -13,6 +13,8 @@ from agentlab.runs.store import RunRecord
 from agentlab.stats.control import Interval
 
 Verdict = Literal["better", "worse", "no evidence"]
+SHARE_ANSWERED = "share answered"
+_LEAST_PAIRS = 6  # five pairs cannot reject at 5 %
 # At a level, with a generator.
 Estimate = Callable[[float, np.random.Generator], Interval]
 
@@ -48,6 +50,11 @@ class CompareRow(Document):
     method: str = "none"
     verdict: Verdict = "no evidence"
     note: str = ""
+
+    @property
+    def judged(self) -> bool:
+        """Whether this says something of speed or quality: a few requests that were answered do not."""
+        return self.metric != SHARE_ANSWERED and self.low is not None and min(self.n) >= _LEAST_PAIRS
 
 
 # A row before it is judged, and how its interval is found: None where there is too little to judge by.
@@ -96,13 +103,13 @@ class CompareResult(Document):
 
     def gate(self) -> GateError | None:
         """The error that a check of every change should end with; None if figures were judged and none got worse."""
-        if all(row.low is None for row in self.rows):
-            return GateError(
-                f"{self.second} cannot be judged against {self.first}: no figure has an interval.",
-                hint="Measure both again with more requests; the column `note` says what is missing.",
-            )
         if not self.worse:
-            return None
+            if any(row.judged for row in self.rows):
+                return None
+            return GateError(
+                f"{self.second} cannot be judged against {self.first}: there are too few answers.",
+                hint="Measure both again with more requests; the column `note` says how many it takes.",
+            )
         named = ", ".join(
             f"{row.metric} of {row.target}{f' at {row.stage}' if row.stage else ''}" for row in self.worse
         )

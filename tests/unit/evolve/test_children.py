@@ -146,3 +146,18 @@ def test_one_crossover_at_once_says_what_it_kept(place: Path, tmp_path: Path) ->
     assert read_card(tmp_path / "plain").parents[0].weight == 0.6
     with pytest.raises(UsageError, match="are shares of 1"):
         cross(parents, tmp_path / "odd", 1.2, 0.0, 0.01, 0, lambda *_: None)
+
+
+def test_what_a_link_leads_to_is_not_tidied_away(tmp_path: Path) -> None:
+    """A run folder may have come from anybody, with a link in the place of a search or of a child."""
+    kept, root = tmp_path / "kept", tmp_path / "children"
+    (kept / "thesis").mkdir(parents=True)
+    for child in ("0004", "0005"):
+        (root / "main" / child).mkdir(parents=True)
+    (root / "agent").symlink_to(kept)
+    (root / "main" / "0006").symlink_to(kept)
+    (root / "main" / "0007").write_text("half")
+    children = Children(root, [], Recipes(("one", "two"), 1, GenomeConfig(kind="deltas")), 0, list)
+    children.keep(["0004"])
+    assert [path.name for path in (root / "main").iterdir()] == ["0004"]
+    assert (kept / "thesis").is_dir()

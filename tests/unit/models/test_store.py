@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agentlab.config.workspace import Workspace
-from agentlab.errors import MissingFileError, UnknownNameError
+from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.models.catalogue import EMBEDDED, lookup
 from agentlab.models.store import find, list_models, remove
 
@@ -88,6 +88,18 @@ def test_removing_a_link_keeps_what_it_points_to(place: Workspace) -> None:
     remove("linked", place)
     assert not (place.models / "linked").is_symlink()
     assert (outside / "config.json").exists()
+
+
+@pytest.mark.parametrize("config", [b"", b"[]", b"{", b'{"model_type": 3}', b'{"name": "a web page"}', b"\xff"])
+def test_a_folder_that_does_not_prove_to_be_a_checkpoint_is_not_removed(place: Workspace, config: bytes) -> None:
+    source = put(place.models / "site" / "main.py")
+    put(place.models / "site" / "config.json", config)
+    with pytest.raises(UsageError, match="names no model"):
+        remove("site", place)
+    assert source.exists()
+    put(place.models / "site" / "config.json", b'{"model_type": "llama"}')
+    assert remove("site", place).path == source.parent
+    assert not source.parent.exists()
 
 
 def test_the_cache_is_never_removed_from(place: Workspace) -> None:

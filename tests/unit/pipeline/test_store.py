@@ -218,3 +218,23 @@ def test_gc_removes_torn_files_and_what_a_kill_left(tmp_path: Path) -> None:
     _age(tmp_path, 2 * DAY, now)
     assert gc(store, DAY, now) == Freed(answers=1, bytes=8)
     assert not left.exists()
+
+
+def test_gc_removes_answers_alone(tmp_path: Path) -> None:
+    """What lies there under another name is not ours, nor what a link leads to."""
+    store, kept = Store(tmp_path / "store"), tmp_path / "kept"
+    store.remember(KEY, ASKED, ANSWER)
+    kept.mkdir()
+    folder = store.answers / KEY[:2]
+    foreign = [
+        folder / "notes.txt",
+        folder / "notes.json",
+        folder / f"{KEY}.md",
+        folder / ".notes.tmp",
+        kept / f"{KEY}.json",
+    ]
+    for path in foreign:
+        path.write_text("mine")
+    (store.answers / ("00" if KEY[:2] != "00" else "11")).symlink_to(kept)
+    assert gc(store, 0.0, now=1e12).answers == 1
+    assert all(path.exists() for path in foreign)

@@ -129,10 +129,11 @@ def test_a_faster_system_is_better_and_passes(tmp_path):
 
 
 def test_a_gate_that_could_judge_nothing_is_not_passed(tmp_path):
-    result = compare_runs(loaded(tmp_path, "a", n=1), loaded(tmp_path, "b", 9.0, seed=1, n=1))
-    unjudged = result.model_copy(update={"rows": [row for row in result.rows if row.low is None]})
-    for empty in (unjudged, result.model_copy(update={"rows": []})):
-        error = empty.gate()
+    few = compare_runs(loaded(tmp_path, "a", n=9), loaded(tmp_path, "b", 9.0, seed=1, n=9))
+    assert set(verdicts(few).values()) == {"no evidence"}
+    answers = (scored(tmp_path, name, {"m": [1.0, 1.0]}) for name in ("c", "d"))
+    for result in (few, compare_runs(*answers), few.model_copy(update={"rows": []})):
+        error = result.gate()
         assert isinstance(error, GateError)
         assert "cannot be judged" in error.message
 
