@@ -68,8 +68,10 @@ def written_path(text: str | Path) -> Path:
     """The path that somebody has written; `~` and `~name` are home folders.
 
     Raises:
-        ConfigError: there is no such home.
+        ConfigError: there is no such home, or it is empty, which would be the current folder.
     """
+    if not str(text).strip():
+        raise ConfigError("A path is empty.", hint="Write one, or leave its key out.")
     try:
         return Path(text).expanduser() if str(text).startswith("~") else Path(text)
     except (RuntimeError, ValueError) as error:  # ValueError: a NUL in the name of the user

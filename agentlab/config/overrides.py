@@ -26,7 +26,7 @@ def parse(text: str) -> Override:
     """`key=value` as typed after `--set`; the value is YAML.
 
     Raises:
-        ConfigError: no equals sign, a broken key, or a value that is not YAML.
+        ConfigError: no equals sign, a broken key, no value, or one that is not YAML.
     """
     try:
         parts, rest = split_prefix(text)
@@ -35,6 +35,10 @@ def parse(text: str) -> Override:
     if not rest:
         raise ConfigError(f"--set {text!r} has no equals sign.", hint=f"Write --set {text}=VALUE.")
     key = join(parts)
+    if not rest[1:].strip():
+        raise ConfigError(
+            f"--set {key}= has no value.", hint=f"Is a variable of the shell not set? --set {key}=null resets the key."
+        )
     if len(parts) > MAX_DEPTH:
         raise ConfigError(f"--set {key[:40]}... is nested deeper than {MAX_DEPTH} levels.")
     return Override(key=key, value=_value(rest[1:], f"--set {key}"))

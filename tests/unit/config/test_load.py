@@ -64,7 +64,7 @@ def test_without_a_name_the_default_preset_is_loaded_and_its_text_kept(lay: Lay)
 
 def test_null_resets_to_the_model(lay: Lay, place: Workspace) -> None:
     assert lay(None, "training.epochs=null").config.training.epochs == 3
-    assert lay(None, "training.epochs=").origins["training.epochs"] == "default"
+    assert lay(None, "training.epochs=~").origins["training.epochs"] == "default"
     write(place.root / "reset.yaml", "extends: default\ntraining: null\n")
     assert lay("./reset.yaml").config.training.epochs == 3
 

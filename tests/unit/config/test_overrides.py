@@ -29,7 +29,8 @@ def apply(tree: dict[str, Any], override: Override) -> dict[str, Any]:
     [
         ("seed=3", "seed", 3),
         ("training.lr=1e-3", "training.lr", 0.001),
-        ("a=", "a", None),
+        ("a=~", "a", None),
+        ('a=""', "a", ""),
         ("a=null", "a", None),
         ("a=x=y", "a", "x=y"),
         ("a={b: [1, 2]}", "a", {"b": [1, 2]}),
