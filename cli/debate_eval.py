@@ -202,7 +202,7 @@ def ping(
         names = [from_here(each) for each in persona]
         cast = cast_of(load_llm(None, [], context), names, given, context.workspace, importing(screen))
     options = Options(temperature=0, max_tokens=max_tokens, cache=False)
-    with screen.progress() as bar, Talk(cast, context, options, None) as talk:
+    with screen.progress() as bar, Talk(cast, context, options, None, live=False) as talk:
         bar.update(f"asking {len(talk.speakers)} personas twice")
         found = asyncio.run(personas.ping(talk, text))
     screen.answer("debate ping", found)

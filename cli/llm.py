@@ -211,4 +211,4 @@ def _talk(
     )
     if not cast.together:
         screen.say("they do not fit into the memory together: each is loaded for its turn")
-    return Talk(cast, context, options, None if system is None else typed(system))
+    return Talk(cast, context, options, None if system is None else typed(system), live=not screen.json_mode)

@@ -90,6 +90,7 @@ def asked(
         candidates=_within(options.seconds, _candidates(config, task, options.model, request)),
         start=0.0,
         cached=cached if options.cache is None else options.cache,
+        thoughts=options.thoughts,
     )
     return Asked(question, options.strategy or strategy, call_id)
 

@@ -7,7 +7,6 @@ that breaks starts again elsewhere unseen; after that, an error is the caller's 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,10 +28,11 @@ from agentlab.llm import policy, structured
 from agentlab.llm.budget import estimate, priced
 from agentlab.llm.guard import Ticket
 from agentlab.llm.ledger.arm import CachedAnswer
+from agentlab.llm.listener import Listener
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
 from agentlab.llm.reply import Reply
 from agentlab.llm.structured import Rejected, Rung
-from agentlab.llm.turns import Turns
+from agentlab.llm.turns import Turns, after_overflow
 from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
 
 LOG = logging.getLogger("agentlab.llm")
@@ -59,15 +59,18 @@ class AttemptLoop:
         """
         self._question = question
         self._means = means
-        self._sink = sink
+        self._listener = None if sink is None else Listener(sink, question)
         self._attempts = list(before)
         self._tries: dict[str, int] = {}
         self._crowded = 0  # how often a host had no place
         self._hint: str | None = None  # the remedy of the first error
-        self._committed = False
         self._now = asyncio.get_running_loop().time
         self._turns = Turns(question, means, lambda candidate, error: self._note(candidate, Usage(), error))
         self.begun = asyncio.Event()  # some answer has begun
+
+    @property
+    def _committed(self) -> bool:
+        return self._listener is not None and self._listener.shown
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -113,8 +116,8 @@ class AttemptLoop:
         outcome = Outcome(
             self.attempts, candidate.name, answer.text, value, None, answer.tool_calls, answer.finish, None, cached=True
         )
-        if self._sink is not None:
-            self._sink(candidate.name, outcome.delta)
+        if self._listener is not None:
+            self._listener.hear(candidate.name, outcome.delta)
         return outcome
 
     async def _ask(self, candidate: Candidate) -> Outcome:
@@ -141,7 +144,8 @@ class AttemptLoop:
             text, calls = structured.answer_of(rung, reply.text, reply.tool_calls)
             value = self._value(text, reply.finish, calls)
             if not isinstance(value, Rejected):
-                finish = "stop" if rung == "tool" and not calls else reply.finish or "stop"
+                called = rung == "tool" or reply.finish == "tool_calls"
+                finish = "stop" if called and not calls else reply.finish or "stop"
                 return self._answered(candidate, reply, Said(text, calls, finish), value)
             rejection = SchemaError(f"The answer was rejected: {'; '.join(value.problems)}.")
             self._note(candidate, reply.usage, rejection, reply.assumed_usd)
@@ -179,7 +183,7 @@ class AttemptLoop:
         if not 0 < tries <= (policy.BUSY_TRIES if busy else means.retries):
             return False
         wait = policy.backoff(tries, means.random.random())
-        if (self._turns.patience_with(candidate) if busy else self._turns.left(candidate)) <= wait:
+        if (self._turns.patience_for_place if busy else self._turns.left) <= wait:
             return False
         if not (busy or means.retry_budget.allows()):
             return False
@@ -192,6 +196,8 @@ class AttemptLoop:
         request = structured.shaped(replace(asked, model=candidate.id, messages=messages), rung)
         cost = estimate(candidate.price, messages, request.max_tokens)
         reply = Reply()
+        if self._listener is not None:
+            self._listener.begin()
         error: AgentlabError | None = None
         means.budget.reserve(cost)
         try:
@@ -199,11 +205,12 @@ class AttemptLoop:
                 start = self._now()
                 self._tries[candidate.name] = self._tries.get(candidate.name, 0) + 1
                 try:
-                    async with asyncio.timeout_at(self._question.start + candidate.total):
-                        heard = partial(self._heard, candidate.name, rung, set())
+                    async with asyncio.timeout_at(self._turns.end) as clock:
+                        heard = partial(self._heard, candidate, rung, set(), clock)
                         await reply.receive(means.connect(candidate.name), request, self._now, heard)
                 except TimeoutError:
-                    error = LLMTimeoutError(f"There was no whole answer within {candidate.total:g} seconds.")
+                    seconds = (clock.when() or 0.0) - self._question.start
+                    error = LLMTimeoutError(f"There was no whole answer within {seconds:.3g} seconds.")
                 except AgentlabError as failure:
                     error = failure
                 except asyncio.CancelledError:
@@ -230,12 +237,15 @@ class AttemptLoop:
         hint = error.hint or policy.rule_for(error).remedy
         return LLMTruncatedError(f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=hint)
 
-    def _heard(self, model: str, rung: Rung, own: set[int], delta: Delta) -> None:
+    def _heard(self, candidate: Candidate, rung: Rung, own: set[int], clock: asyncio.Timeout, delta: Delta) -> None:
         if not self.begun.is_set():
             self.begun.set()
-        if self._sink is not None:
-            self._committed = True
-            self._sink(model, structured.heard(rung, delta, own))
+        if self._listener is None:
+            return
+        before = self._listener.shown
+        self._listener.hear(candidate.name, structured.heard(rung, delta, own))
+        if self._listener.shown and not before:  # nobody else can answer any more
+            clock.reschedule(self._question.start + candidate.total)
 
     def _learn(
         self, candidate: Candidate, ticket: Ticket, reply: Reply, start: float, error: AgentlabError | None
@@ -273,17 +283,6 @@ class AttemptLoop:
 
 def _timing(reply: Reply, start: float, now: float) -> Timing:
     return Timing(None if reply.begun is None else reply.begun - start, now - start)
-
-
-def after_overflow(pending: Sequence[Candidate], window: int | None, tokens: int) -> list[Candidate]:
-    """Who may hold what overflowed a window, larger and unknown windows first; None is unknown. Pure.
-
-    A server's window may be smaller than the config says, so whoever should hold `tokens`, the estimate, is tried, too.
-    """
-    if window is None:
-        return list(pending)
-    larger = [each for each in pending if each.context is None or each.context > window]
-    return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]
 
 
 async def given_up(*tasks: "asyncio.Future[Any]") -> None:

@@ -28,7 +28,8 @@ class BestOf:
 
     async def answer(self, question: Question, several: tuple[Candidate, ...]) -> Outcome:
         """The best answer of several models; the other candidates are asked if none of them has one."""
-        loops = [AttemptLoop(replace(question, candidates=(one,)), self.means) for one in several]
+        rest = tuple(each for each in question.candidates if each not in several)
+        loops = [AttemptLoop(replace(question, candidates=(one,), later=rest), self.means) for one in several]
         outcomes = await self._all(question, loops)
         attempts = tuple(attempt for loop in loops for attempt in loop.attempts)
         good = [outcome for outcome in outcomes if outcome.error is None]
@@ -36,8 +37,7 @@ class BestOf:
             final = next((o for o in outcomes if o.error and not policy.rule_for(o.error).move_on), None)
             if final is not None:  # what one refuses for good is not shopped around
                 return replace(final, attempts=attempts)
-            rest = replace(question, candidates=tuple(each for each in question.candidates if each not in several))
-            return await AttemptLoop(rest, self.means, before=attempts).run()
+            return await AttemptLoop(replace(question, candidates=rest), self.means, before=attempts).run()
         if len(good) == 1 or same_texts([_shown(outcome) for outcome in good]):
             return replace(good[0], attempts=attempts)
         best, judging = await self._judged(question, good)

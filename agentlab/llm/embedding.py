@@ -46,9 +46,9 @@ async def embed(
     asking = _Asking(question, means)
     failed: list[Attempt] = []
     hint: str | None = None
-    for candidate in able:
+    for place, candidate in enumerate(able):
         try:
-            return candidate.name, await asking.ask(candidate, texts)
+            return candidate.name, await asking.ask(candidate, able[place + 1 :], texts)
         except AgentlabError as error:
             if not policy.rule_for(error).move_on:
                 raise
@@ -65,8 +65,9 @@ class _Asking:
         self._turns = Turns(question, means, lambda *_: None)
         self._now = asyncio.get_running_loop().time
 
-    async def ask(self, candidate: Candidate, texts: Sequence[str]) -> Embeddings:
-        """The vectors of one model. A host that has no place is asked again after a moment."""
+    async def ask(self, candidate: Candidate, behind: Sequence[Candidate], texts: Sequence[str]) -> Embeddings:
+        """The vectors of one model, in time for those behind it. A host that has no place is asked again."""
+        self._turns.begin(candidate, behind)
         tries = 0
         while True:
             try:
@@ -74,14 +75,14 @@ class _Asking:
             except HostBusyError:
                 tries += 1
                 wait = policy.backoff(tries, self._means.random.random())
-                if tries > policy.BUSY_TRIES or self._turns.patience_with(candidate) <= wait:
+                if tries > policy.BUSY_TRIES or self._turns.patience_for_place <= wait:
                     raise
             await asyncio.sleep(wait)
 
     async def _once(self, candidate: Candidate, texts: Sequence[str]) -> Embeddings:
         """One request. Its cost is reserved before and settled after; unreported, it stays an estimate."""
         means = self._means
-        if self._turns.left(candidate) <= 0:
+        if self._turns.left <= 0:
             raise LLMTimeoutError("Not asked: the time of the call is over.")
         model = means.embedder(candidate.name)
         cost = estimate(candidate.price, self._question.request.messages, 0)
@@ -93,14 +94,14 @@ class _Asking:
             async with self._turns.of(candidate) as ticket:
                 began = self._now()
                 try:
-                    async with asyncio.timeout_at(self._question.start + candidate.total):
+                    async with asyncio.timeout_at(self._turns.end):
                         answer = await model.embed(candidate.id, texts)
                     usage = priced(Usage(answer.usage.input_tokens, 0, answer.usage.cost_usd), candidate.price)
                 except asyncio.CancelledError:
                     error = LLMCancelledError("The caller gave up.")
                     raise
                 except Exception as failure:  # noqa: BLE001 - a plug-in's bug is the fault of one model
-                    error = _explained(failure, candidate)
+                    error = _explained(failure, self._turns.end - self._question.start)
                 finally:
                     means.guards[candidate.name].leave(self._now(), ticket, error, usage.input_tokens)
                     self._learn(candidate, error, usage, Timing(None, self._now() - began))
@@ -119,9 +120,9 @@ class _Asking:
             means.out_of_use[candidate.name] = error
 
 
-def _explained(failure: Exception, candidate: Candidate) -> AgentlabError:
+def _explained(failure: Exception, seconds: float) -> AgentlabError:
     if isinstance(failure, AgentlabError):
         return failure
     if isinstance(failure, TimeoutError):
-        return LLMTimeoutError(f"There were no vectors within {candidate.total:g} seconds.")
+        return LLMTimeoutError(f"There were no vectors within {seconds:.3g} seconds.")
     return ServerFaultError(f"The provider failed: {type(failure).__name__}.")  # its words may hold anything

@@ -21,6 +21,8 @@ class Options:
         json_schema: a JSON schema for the answer, where there is no pydantic model; it is checked all the same.
         cache: whether an answer from the response cache will do.
         seconds: the whole call may take, if that is less than what the config allows.
+        thoughts: a listener is shown what a model thinks before it answers; a model whose thoughts were shown is not
+            replaced by another one.
     """
 
     strategy: Strategy | None = None
@@ -36,6 +38,7 @@ class Options:
     json_schema: Mapping[str, Any] | None = None
     cache: bool | None = None
     seconds: float | None = None
+    thoughts: bool = False
 
 
 PLAIN = Options()

@@ -49,6 +49,8 @@ class Question:
         value: None: the text itself is wanted.
         candidates: in the order in which they are tried.
         start: when the call began, in the loop's seconds; its clock runs on through retries, other models and judges.
+        later: who is asked if no candidate answers, in a question of its own: the clock leaves them a share.
+        thoughts: see `Options`.
         cached: whether an answer from the response cache will do.
     """
 
@@ -57,7 +59,9 @@ class Question:
     value: Value | None
     candidates: tuple[Candidate, ...]
     start: float
+    later: tuple[Candidate, ...] = ()
     cached: bool = False
+    thoughts: bool = False
 
 
 class ResponseCache:

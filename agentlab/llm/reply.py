@@ -33,18 +33,15 @@ class Reply:
         """The tool calls so far, in the order of their indexes."""
         return tuple(_joined(index, self._calls[index]) for index in sorted(self._calls))
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing came that could be used."""
-        return not self._calls and not any(part.strip() for part in self._parts)
-
     async def receive(
         self, model: ChatModel, request: Request, now: Callable[[], float], heard: Callable[[Delta], None] | None
     ) -> None:
         """Read an answer to its end. `now` is in seconds; `heard` is told each piece that holds something.
 
+        Calls of tools that were not offered are no part of it.
+
         Raises:
-            RemoteError: the stream broke, is too long, has no end, or holds nothing.
+            RemoteError: the stream broke, is too long, has no end, or holds nothing that can be used.
         """
         stream = model.stream(request)
         try:
@@ -64,8 +61,12 @@ class Reply:
                 await stream.aclose()
         if self.finish is None:
             raise LLMTruncatedError("The answer broke off before its end.")
-        if self.empty:
-            raise MalformedReplyError("The answer is empty.")
+        uncalled = bool(self._calls) and not request.offers_tools
+        if uncalled:
+            self._calls.clear()
+        if not self._calls and not any(part.strip() for part in self._parts):
+            what = "calls a tool, and none was offered" if uncalled else "is empty"
+            raise MalformedReplyError(f"The answer {what}.")
 
     def _take(self, delta: Delta) -> None:
         self._parts.append(delta.text)

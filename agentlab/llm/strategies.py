@@ -228,7 +228,9 @@ async def hedged(question: Question, means: Means, budget: HedgeBudget, patience
     budget.count()
     if patience is None:
         return await AttemptLoop(question, means).run()
-    first, rest = (replace(question, candidates=part) for part in (question.candidates[:1], question.candidates[1:]))
+    later = question.candidates[1:]
+    first = replace(question, candidates=question.candidates[:1], later=later)
+    rest = replace(question, candidates=later)
     loop = AttemptLoop(first, means)
     running, begun = asyncio.ensure_future(loop.run()), asyncio.ensure_future(loop.begun.wait())
     try:

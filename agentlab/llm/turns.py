@@ -1,8 +1,8 @@
-"""Who may be asked now, and the wait until it is a model's turn: cool-downs, limits, free places, the clock."""
+"""Who may be asked now, and for how long; the wait until it is a model's turn: cool-downs, limits, free places."""
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from agentlab.errors import AgentlabError, LLMTimeoutError, RateLimitedError
@@ -10,6 +10,35 @@ from agentlab.llm import policy
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.guard import ModelGuard, Ticket
 from agentlab.llm.question import Candidate, Means, Question
+
+_SHARE, _LEAST_SHARE = 0.1, 1.0  # of its clock, and seconds, that a model behind others is left
+
+
+def turn_end(elapsed: float, clocks: Sequence[float]) -> float:
+    """When the turn of the first model has to end, so that those behind it have theirs. Pure.
+
+    Each one behind is left a tenth of its clock, at least a second; where that is more than there is, all have as much.
+
+    Args:
+        elapsed: seconds since the call began.
+        clocks: seconds after the beginning at which a model's clock runs out, for the first one and those behind it.
+    """
+    latest = math.inf
+    for clock in reversed(clocks[1:]):
+        latest = min(latest, clock) - max(_SHARE * clock, _LEAST_SHARE)
+    even = min((clock - elapsed) / count for count, clock in enumerate(clocks, 1))
+    return max(min(latest, clocks[0]), elapsed + even)
+
+
+def after_overflow(pending: Sequence[Candidate], window: int | None, tokens: int) -> list[Candidate]:
+    """Who may hold what overflowed a window, larger and unknown windows first; None is unknown. Pure.
+
+    A server's window may be smaller than the config says, so whoever should hold `tokens`, the estimate, is tried, too.
+    """
+    if window is None:
+        return list(pending)
+    larger = [each for each in pending if each.context is None or each.context > window]
+    return larger + [each for each in pending if each not in larger and tokens <= (each.context or 0)]
 
 
 class Turns:
@@ -21,16 +50,31 @@ class Turns:
         self._means = means
         self._note = note
         self._now = asyncio.get_running_loop().time
+        self._end = self._place_end = 0.0
         self.tokens = tokens_of(question.request.messages) + question.request.max_tokens
 
-    def left(self, candidate: Candidate) -> float:
-        """Seconds until the call has to be over if this model is the one that answers."""
-        return self._question.start + candidate.total - self._now()
+    def begin(self, candidate: Candidate, pending: Sequence[Candidate]) -> None:
+        """Start the turn of a model. Its clock leaves a share to those of `pending` that can still be asked."""
+        now, start = self._now(), self._question.start
+        others = (each for each in (*pending, *self._question.later) if each is not candidate)
+        behind = [each.total for each in others if self._in_time(each)]
+        self._end = start + turn_end(now - start, [candidate.total, *behind])
+        self._place_end = (now + self._end) / 2 if behind else self._end
 
-    def patience_with(self, candidate: Candidate) -> float:
-        """Seconds for which a place at this model may be waited for: half of the call's, so that others can answer."""
-        last = candidate == self._question.candidates[-1]
-        return self.left(candidate) - (0.0 if last else candidate.total / 2)
+    @property
+    def end(self) -> float:
+        """When the turn that has begun has to be over, in the loop's time."""
+        return self._end
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return self._end - self._now()
+
+    @property
+    def patience_for_place(self) -> float:
+        """Seconds for which a place may be waited for: half of a turn, where others are behind it."""
+        return self._place_end - self._now()
 
     def next(self, pending: list[Candidate]) -> Candidate | None:
         """The first that may be asked now; else one whose breaker wants a probe; else the one due soonest, if in time.
@@ -40,7 +84,8 @@ class Turns:
         soonest, least = None, math.inf
         for candidate in tuple(pending):
             delay = self._delay(candidate)
-            if delay <= 0 < self.left(candidate):
+            if delay <= 0 < self._time(candidate):
+                self.begin(candidate, pending)
                 return candidate
             problem = self._never(candidate, delay)
             if problem is not None:
@@ -48,10 +93,13 @@ class Turns:
                 self._note(candidate, problem)
             elif (wait := 0.0 if self._guard(candidate).probing_helps else delay) < least:
                 soonest, least = candidate, wait
-        if soonest is not None and least > min(policy.LONGEST_WAIT, self.left(soonest)):
+        if soonest is None:
+            return None
+        if least > min(policy.LONGEST_WAIT, self._time(soonest)):
             for candidate in pending:
                 self._note(candidate, _patience(least))
             return None
+        self.begin(soonest, pending)
         return soonest
 
     def ready(self, candidate: Candidate) -> bool:
@@ -69,7 +117,7 @@ class Turns:
         while True:
             await self._until_ready(candidate)
             try:
-                async with asyncio.timeout(patience := max(0.0, self.patience_with(candidate))):
+                async with asyncio.timeout(patience := max(0.0, self.patience_for_place)):
                     await slots.take()
             except TimeoutError:
                 raise self._noted(
@@ -96,7 +144,7 @@ class Turns:
         guard = self._guard(candidate)
         while (wait := self._delay(candidate)) > 0 and not guard.probing_helps:
             problem = self._never(candidate, wait)
-            if problem is None and wait > min(policy.LONGEST_WAIT, self.left(candidate)):
+            if problem is None and wait > min(policy.LONGEST_WAIT, self.left):
                 problem = _patience(wait)
             if problem is not None:
                 raise self._noted(candidate, problem)
@@ -104,12 +152,21 @@ class Turns:
 
     def _never(self, candidate: Candidate, delay: float) -> AgentlabError | None:
         """Why it will not be asked in this call, however long that waits."""
-        if self.left(candidate) <= 0:
+        if self._time(candidate) <= 0:
             return LLMTimeoutError("Not asked: the time of the call is over.")
         if delay < math.inf:
             return None
         reason = self._means.out_of_use[candidate.name]
         return type(reason)(f"Not asked again: {reason.message}", hint=reason.hint)
+
+    def _in_time(self, candidate: Candidate) -> bool:
+        """Whether it may be asked before its clock runs out, as far as is known now."""
+        time = self._time(candidate)
+        return time > 0 and (self._delay(candidate) < time or self._guard(candidate).probing_helps)
+
+    def _time(self, candidate: Candidate) -> float:
+        """Seconds until its clock runs out."""
+        return self._question.start + candidate.total - self._now()
 
     def _noted(self, candidate: Candidate, error: AgentlabError) -> AgentlabError:
         self._note(candidate, error)

@@ -85,6 +85,11 @@ class Request:
     stop: tuple[str, ...] = ()
     top_p: float | None = None
 
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the model may call a tool."""
+        return bool(self.tools) and self.tool_choice != "none"
+
 
 @dataclass(frozen=True, slots=True)
 class ToolPiece:

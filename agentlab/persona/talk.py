@@ -212,13 +212,18 @@ class Transcript(Document):
 class Talk:
     """Use as a context manager: workers are started with the first question and end with the block."""
 
-    def __init__(self, cast: Cast, context: Context, options: Options, system: str | None) -> None:
+    def __init__(
+        self, cast: Cast, context: Context, options: Options, system: str | None, *, live: bool = True
+    ) -> None:
         """`system` goes to all; None leaves each speaker the message that it was trained with.
+
+        `live`: pieces of answers are shown while they come. Else only whole answers are, and until then another
+        model of the config may still give it.
 
         Raises:
             MissingError, UsageError: a key or a file that is needed is not there.
         """
-        self._cast, self._context, self._options = cast, context, options
+        self._cast, self._context, self._options, self._live = cast, context, options, live
         self.system = system
         self._said: list[list[Message]] = [[] for _ in cast.speakers]
         self._router = self._made()
@@ -277,8 +282,12 @@ class Talk:
         question, system = Message("user", text), self.system_of(speaker)
         messages = [*([Message("system", system)] if system else []), *history, question]
         options = replace(self._options, model=speaker.model, strategy="single" if speaker.model else None)
-        live = self._router.stream(messages, TASK, options=options)
         try:
+            if not self._live:
+                answer = await self._router.complete(messages, TASK, options=options)
+                said.append(answer.text)
+                return Answer.of(speaker, answer)
+            live = self._router.stream(messages, TASK, options=options)
             async for delta in live:
                 if delta.text:
                     said.append(delta.text)

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Answer
+from tests.unit.bench.mock.running import in_thread
 from tests.unit.gguf.test_metadata import write_model
 
 Call = Callable[..., Answer]
@@ -259,3 +260,37 @@ def test_at_a_terminal_a_failure_is_told_and_the_end_of_the_input_leaves(workspa
     chat.wait_for("> ")
     chat.type("\x04")
     assert chat.end() == 0
+
+
+@pytest.fixture
+def broken_first(workspace: Path) -> Iterator[str]:
+    """A config whose first model breaks off within its answer, or calls a tool that nobody offered."""
+    with in_thread() as server:
+        config = workspace / "configs" / "llm" / "broken.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        tree = {
+            "providers": {"mock": {"kind": "openai_compat", "base_url": server.url}},
+            "models": {name: {"provider": "mock", "id": name} for name in ("reset-3-of-8", "tool", "ok-n8")},
+            "roles": {"primary": ["reset-3-of-8"], "fallback": ["ok-n8"]},
+            "defaults": {"retries": 0},
+        }
+        config.write_text(json.dumps(tree))
+        yield "--set=llm=broken"
+
+
+def test_what_was_not_shown_yet_comes_from_another_model(agentlab: Call, broken_first: str) -> None:
+    (turn,) = agentlab("llm", "ask", "Count.", "--json", broken_first).json["result"]["turns"]
+    assert [(each["model"], each["text"]) for each in turn["answers"]] == [("ok-n8", "0 1 2 3 4 5 6 7")]
+    shown = agentlab("llm", "ask", "Count.", broken_first)
+    assert (shown.code, shown.out.startswith("0 1 2")) == (4, True)
+    assert "broke off" in shown.err
+
+
+@pytest.mark.parametrize("mode", [[], ["--json"]])
+def test_a_tool_call_that_nobody_asked_for_is_not_shown_as_an_answer(
+    agentlab: Call, broken_first: str, mode: list[str]
+) -> None:
+    answer = agentlab("llm", "ask", "Count.", broken_first, '--set=roles.primary=["tool"]', *mode)
+    assert answer.code == 0
+    text = answer.json["result"]["turns"][0]["answers"][0]["text"] if mode else answer.out.strip()
+    assert text == "0 1 2 3 4 5 6 7"

@@ -169,13 +169,35 @@ def test_a_live_caller_sees_it_only_after_the_first_piece_and_then_as_what_it_is
         assert (count(mock, row.fault), count(mock, HEALTHY)) == (1, 0)
 
 
-def test_a_slow_drip_ends_with_the_clock_of_the_whole_call(route):
+def test_a_slow_drip_ends_with_its_share_of_the_clock(route):
     router = route("drip-itl20-n60", HEALTHY, clocks={"total": 1.0})
     start = time.monotonic()
-    with pytest.raises(AgentlabError) as failed:
-        router.complete_sync(ASK, "t")
-    assert failed.value.kind == "AllModelsFailedError"
+    answer = router.complete_sync(ASK, "t")
+    assert (answer.text, answer.attempts[0].error) == (ANSWER, "LLMTimeoutError")
     assert time.monotonic() - start < 2.5
+
+
+@pytest.mark.parametrize("strategy", ["single", "fallback", "fastest", "adaptive", "best_of_two"])
+def test_one_timeout_for_a_silent_model_and_three_behind_it(mock, home, strategy):
+    """The layout with `llm.timeout`, whose clock of the first token is far longer than the whole call's."""
+    mock.reset()
+    behind = ["a/ok-n8", "b/ok-n8", "c/ok-n8"]
+    tree = {
+        "llm": {
+            "default_provider": "mock",
+            "timeout": 4,
+            "strategy": strategy,
+            "model_roles": {"primary": ["silence"], "duplicate": behind[:1], "fallback": behind[1:]},
+        },
+        "providers": {"mock": {"base_url": mock.url, "models": ["silence", *behind]}},
+    }
+    config = LLMConfig.model_validate(tree, context={"env": {}})
+    with Router(config, env={}, workspace=home) as router:
+        start = time.monotonic()
+        answer = router.complete_sync(ASK, "t")
+        assert (answer.text, time.monotonic() - start < 4) == (ANSWER, True)
+        heard, end = listened(router)
+    assert (heard, end.text) == (ANSWER, ANSWER)
 
 
 def test_nobody_listens(route, home):

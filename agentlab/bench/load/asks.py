@@ -73,7 +73,7 @@ class Asks:
 
         async def ask(index: int) -> AsyncIterator[Delta]:
             WIRE.set(None)  # several requests may be sent: the caller's time is what counts
-            options = target.options(max_tokens=limit, seed=prompts.seed(index))
+            options = target.options(max_tokens=limit, seed=prompts.seed(index), thoughts=True)
             live = router.stream(prompts.of(index), TASK, options=options)
             async for delta in live:
                 yield delta

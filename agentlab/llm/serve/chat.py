@@ -129,6 +129,7 @@ class ChatRequest(Sampled):
             tool_choice=self.tool_choice or "auto",
             json_only=format_ is not None and format_.type == "json_object",
             json_schema=format_.bounded("response_format") if format_ else None,
+            thoughts=True,
         )
 
 

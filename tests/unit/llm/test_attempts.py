@@ -24,14 +24,56 @@ CALL = (ToolPiece(0, "c1", "look_up", "{}"),)
 KEY = "sk-canary-0123456789abcdefghij"
 
 
-def test_when_the_clock_has_run_out_nobody_else_is_asked_or_blamed(among, speaker):
+SILENT = {"timeout": {"total": 0.4}, "retries": 0}
+
+
+@pytest.mark.parametrize("strategy", ["single", "fallback", "fastest", "adaptive", "best_of_two", "best_of_n"])
+def test_a_silent_model_leaves_those_behind_it_their_share_of_the_clock(among, speaker, strategy):
+    models = {"one": speaker("late", pause=9), "two": speaker("late", pause=9), "three": speaker("yes")}
+    roles = {"primary": ["one", "two"], "fallback": ["three"]}
+    if strategy.startswith("best"):
+        roles = {"primary": ["one", "two"], "duplicate": ["three"]}
+    options = Options(strategy=strategy)
+    answer = among(models, defaults=SILENT, roles=roles).complete_sync(ASK, "t", options=options)
+    assert (answer.text, answer.model) == ("yes", "three")
+    assert {attempt.error for attempt in answer.attempts[:-1]} <= {"LLMTimeoutError"}
+
+
+def test_who_is_heard_has_the_whole_clock_and_who_is_not_has_a_share(among, speaker):
+    class Slow(speaker):
+        async def stream(self, request):
+            async for delta in super().stream(request):
+                yield delta
+                await asyncio.sleep(0.25)
+
+    models = {"one": Slow("a b c d"), "two": speaker("yes")}
+    clocks = {"timeout": {"total": 2.0}, "retries": 0}  # a second for each
+    models["one"].pause = 0.5
+    assert heard(among(models, defaults=clocks), Options())[1].text == "a b c d"
+    assert among(models, defaults=clocks).complete_sync(ASK, "t").text == "yes"
+
+
+def test_a_model_that_is_out_of_use_keeps_no_share(among, speaker):
+    models = {"one": speaker("at last", pause=0.6), "two": speaker(AuthError("no"))}
+    router = among(models, defaults={"timeout": {"total": 1.0}, "retries": 0})
+    with pytest.raises(AllModelsFailedError):
+        router.complete_sync(ASK, "t", options=Options(model="two"))
+    assert router.complete_sync(ASK, "t").text == "at last"
+
+
+def test_nobody_is_asked_after_the_clock_has_run_out(among, speaker):
     ledger, second = MemoryLedger(), speaker("never asked")
-    clocks = {"timeout": {"total": 0.1}, "retries": 0}
-    router = among({"one": speaker("late", pause=5), "two": second}, defaults=clocks, ledger=ledger)
-    for index in range(3):
-        with pytest.raises(AllModelsFailedError) as failed:
-            router.complete_sync(ASK, "t", call_id=str(index))
-        assert failed.value.failures[-1] == "two: LLMTimeoutError: Not asked: the time of the call is over."
+
+    class Blocking(speaker):
+        async def stream(self, request):
+            time.sleep(0.2)
+            raise ServerFaultError("down")
+            yield
+
+    router = among({"one": Blocking(""), "two": second}, defaults=SILENT | {"timeout": {"total": 0.1}}, ledger=ledger)
+    with pytest.raises(AllModelsFailedError) as failed:
+        router.complete_sync(ASK, "t")
+    assert failed.value.failures[-1] == "two: LLMTimeoutError: Not asked: the time of the call is over."
     assert second.requests == []
     assert router.guards["two"].state(time.monotonic()) == "closed"
     assert ledger.arm("t", "two", time.time()).failures == 0
@@ -58,7 +100,24 @@ def test_a_tool_call_that_nobody_asked_for_is_no_answer_to_a_schema(among, speak
 
     answer = among({"one": Eager("", '{"x": 3}')}).complete_sync(ASK, "t", options=Options(json_schema=SCHEMA))
     assert answer.value == {"x": 3}
-    assert answer.attempts[0].error == "SchemaError"
+    assert answer.attempts[0].error == "MalformedReplyError"
+
+
+@pytest.mark.parametrize("tools", [Options(), Options(tools=(TOOL,), tool_choice="none")])
+def test_a_tool_call_that_nobody_asked_for_is_a_failure_and_the_next_model_answers(among, speaker, tools):
+    models = {"one": speaker("", tools=CALL), "two": speaker("yes")}
+    answer = among(models, defaults={"retries": 0}).complete_sync(ASK, "t", options=tools)
+    assert (answer.text, answer.tool_calls) == ("yes", ())
+    assert "calls a tool, and none was offered" in answer.attempts[0].message
+    pieces, answer = heard(among(models, defaults={"retries": 0}), tools)
+    assert ([piece.text for piece in pieces], answer.text) == (["yes"], "yes")
+
+
+def test_words_beside_a_tool_call_that_nobody_asked_for_are_an_answer(among, speaker):
+    router = among({"one": speaker("yes", tools=CALL)})
+    pieces, answer = heard(router, Options())
+    assert (answer.text, answer.tool_calls, answer.finish) == ("yes", (), "stop")
+    assert not any(piece.tools for piece in pieces)
 
 
 def test_a_model_that_calls_a_tool_it_was_given_has_not_answered_yet(among, speaker):

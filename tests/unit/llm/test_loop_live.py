@@ -8,7 +8,7 @@ import pytest
 from agentlab.errors import AllModelsFailedError, LLMCancelledError, LLMTruncatedError, ServerFaultError, UsageError
 from agentlab.llm.options import Options
 from agentlab.llm.router import Router
-from agentlab.llm.types import Message, ToolPiece
+from agentlab.llm.types import Message, Tool, ToolPiece
 
 ASK = (Message("user", "Say it."),)
 DOWN = ServerFaultError("down")
@@ -109,7 +109,8 @@ def test_tool_calls_are_put_together_from_their_pieces(among, speaker):
         ToolPiece(0, "a", "first", '{"x"'),
         ToolPiece(0, arguments=": 1}"),
     ]
-    pieces, completion = heard(among({"one": speaker("", tools=tools)}))
+    offered = tuple(Tool(name, "", {"type": "object"}) for name in ("first", "second"))
+    pieces, completion = heard(among({"one": speaker("", tools=tools)}), tools=offered)
     assert [(call.id, call.name, call.arguments) for call in completion.tool_calls] == [
         ("a", "first", '{"x": 1}'),
         ("b", "second", "{}"),

@@ -5,10 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab import errors
-from agentlab.llm.attempts import after_overflow
 from agentlab.llm.policy import backoff, rule_for, verdict
-from agentlab.llm.provider_config import Price
-from agentlab.llm.question import Candidate
 from agentlab.llm.types import Attempt
 
 AGAIN = {"LLMConnectionError", "ServerFaultError", "MalformedReplyError", "WorkerDiedError"}
@@ -44,15 +41,6 @@ def test_a_missing_file_leads_to_the_next_model_and_a_spent_budget_to_none():
 def test_backoff_doubles_to_a_ceiling_and_is_spread(tries, chance):
     whole = min(8.0, 0.5 * 2 ** (tries - 1))
     assert whole / 2 <= backoff(tries, chance) <= whole
-
-
-def windows(*contexts):
-    return [Candidate(str(context), "id", "p", context, Price(input=0, output=0), 9.0, ()) for context in contexts]
-
-
-def test_after_an_overflow_larger_and_unknown_windows_come_first_and_those_that_cannot_hold_it_are_left_out():
-    assert after_overflow(windows(2048, None, 1024, 8192), 2048, 1500) == windows(None, 8192, 2048)
-    assert after_overflow(windows(2048, None), None, 1500) == windows(2048, None)
 
 
 def said(*attempts):

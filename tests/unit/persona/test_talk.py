@@ -45,6 +45,8 @@ def talk_of(
     *,
     system: str | None = None,
     together: bool = True,
+    live: bool = True,
+    anybody: bool = False,
 ) -> Talk:
     config = LLMConfig.model_validate(
         {
@@ -57,7 +59,8 @@ def talk_of(
     )
     monkeypatch.setattr(talk, "Router", lambda *given, **rest: Router(*given, **rest, models=voices))
     speakers = tuple(Speaker(name, name, f"Be {name}.") for name in voices)
-    return Talk(Cast(config, speakers, together), Context(Workspace(place, place), {}), Options(), system)
+    cast = Cast(config, (Speaker(""),) if anybody else speakers, together)
+    return Talk(cast, Context(Workspace(place, place), {}), Options(), system, live=live)
 
 
 def heard(one: Talk, text: str) -> list[tuple[str, str]]:
@@ -125,3 +128,17 @@ def test_what_was_heard_of_an_answer_that_was_stopped_stays(tmp_path: Path, monk
     assert (question, more) == ("Who?", "Go on")
     assert answer.startswith("A")
     assert said(b.heard[1]) == ["Go on"]  # it had not said a word
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_what_nobody_has_seen_yet_may_come_from_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    voices = {"a": Voice("half", " an", fails=True), "b": Voice("B")}
+    with talk_of(tmp_path, monkeypatch, voices, live=live, anybody=True) as one:
+        if live:
+            assert heard(one, "Who?") == [("", "half"), ("", " an"), ("", "LLMTruncatedError")]
+        else:
+            assert heard(one, "Who?") == [("", "[B]")]
+            heard(one, "And then?")
+            assert said(voices["b"].heard[1]) == ["Who?", "B", "And then?"]
