@@ -48,6 +48,7 @@ class RoutedSpeakers:
             seed=asked.seed,
             json_schema=asked.schema,
             cache=False,
+            fail_fast=True,  # nothing can take over for the agent, and the others of its wave wait for it
         )
         try:
             found = await self._router.complete(asked.messages, "debate.turn", call_id=asked.id, options=options)

@@ -21,6 +21,7 @@ from agentlab.debate.result import (
 )
 from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.voting import RULES, Case, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
+from agentlab.llm.policy import BREAKER_OPEN
 from agentlab.runs.document import Difference, Share
 from agentlab.stats.control import Comparison, Control, Interval, judge, not_measured
 from agentlab.stats.proportions import paired_share_difference_interval, smallest_difference
@@ -248,7 +249,9 @@ def _failed(said: Held) -> Iterator[str]:
         own = [turn for turn in said.turns if turn.agent == agent]
         if errors := [turn.error for turn in own if turn.error]:
             why = errors[0].rpartition("the first said: ")[2]  # of the router, which asked one model alone
-            yield f"{agent} failed in {len(errors)} of {len(own)} turns, which count as wrong: {why[:200]}"
+            unasked = sum(BREAKER_OPEN in error for error in errors)
+            besides = f" ({unasked} of them without being asked, since it kept failing)" if unasked else ""
+            yield f"{agent} failed in {len(errors)} of {len(own)} turns, which count as wrong{besides}: {why[:200]}"
     if failed := [ballot for ballot in said.ballots if ballot.unread or ballot.error]:
         unread, asked = (sum(getattr(ballot, name) for ballot in said.ballots) for name in ("unread", "asked"))
         yield (

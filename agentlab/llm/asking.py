@@ -91,6 +91,7 @@ def asked(
         start=0.0,
         cached=cached if options.cache is None else options.cache,
         thoughts=options.thoughts,
+        fail_fast=options.fail_fast,
     )
     return Asked(question, options.strategy or strategy, call_id)
 

@@ -23,6 +23,7 @@ class Options:
         seconds: the whole call may take, if that is less than what the config allows.
         thoughts: a listener is shown what a model thinks before it answers; a model whose thoughts were shown is not
             replaced by another one.
+        fail_fast: a model whose breaker is open is neither waited for nor tried before its pause is over.
     """
 
     strategy: Strategy | None = None
@@ -39,6 +40,7 @@ class Options:
     cache: bool | None = None
     seconds: float | None = None
     thoughts: bool = False
+    fail_fast: bool = False
 
 
 PLAIN = Options()

@@ -10,6 +10,7 @@ from agentlab import errors
 from agentlab.errors import AgentlabError, AllModelsFailedError
 from agentlab.llm.types import Attempt
 
+BREAKER_OPEN = "Not asked: it keeps failing"  # begins the error of a call that fails fast
 LONGEST_WAIT = 120.0  # seconds; a provider that asks for more is left alone
 BUSY_TRIES = 6  # further tries at a host that has no place; in between the calls wait for one
 _FIRST_WAIT, _CEILING = 0.5, 8.0

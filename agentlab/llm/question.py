@@ -50,7 +50,7 @@ class Question:
         candidates: in the order in which they are tried.
         start: when the call began, in the loop's seconds; its clock runs on through retries, other models and judges.
         later: who is asked if no candidate answers, in a question of its own: the clock leaves them a share.
-        thoughts: see `Options`.
+        thoughts, fail_fast: see `Options`.
         cached: whether an answer from the response cache will do.
     """
 
@@ -62,6 +62,7 @@ class Question:
     later: tuple[Candidate, ...] = ()
     cached: bool = False
     thoughts: bool = False
+    fail_fast: bool = False
 
 
 class ResponseCache:

@@ -5,7 +5,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from agentlab.errors import AgentlabError, LLMTimeoutError, RateLimitedError
+from agentlab.errors import AgentlabError, LLMTimeoutError, RateLimitedError, ServerFaultError
 from agentlab.llm import policy
 from agentlab.llm.budget import tokens_of
 from agentlab.llm.guard import ModelGuard, Ticket
@@ -91,7 +91,7 @@ class Turns:
             if problem is not None:
                 pending.remove(candidate)
                 self._note(candidate, problem)
-            elif (wait := 0.0 if self._guard(candidate).probing_helps else delay) < least:
+            elif (wait := 0.0 if self._may_probe(candidate) else delay) < least:
                 soonest, least = candidate, wait
         if soonest is None:
             return None
@@ -113,7 +113,7 @@ class Turns:
         Raises:
             LLMTimeoutError, RateLimitedError, AuthError, UnknownModelError: it does not come in time.
         """
-        guard, slots = self._guard(candidate), self._means.slots[candidate.provider]
+        slots = self._means.slots[candidate.provider]
         while True:
             await self._until_ready(candidate)
             try:
@@ -124,8 +124,8 @@ class Turns:
                     candidate, LLMTimeoutError(f"No place became free within {patience:.3g} seconds.")
                 ) from None
             try:
-                if self._delay(candidate) <= 0 or guard.probing_helps:
-                    yield guard.enter(self._now(), self.tokens)
+                if self._delay(candidate) <= 0 or self._may_probe(candidate):
+                    yield self._guard(candidate).enter(self._now(), self.tokens)
                     return
             finally:
                 slots.free()
@@ -141,8 +141,7 @@ class Turns:
         return wait if wait < math.inf else None
 
     async def _until_ready(self, candidate: Candidate) -> None:
-        guard = self._guard(candidate)
-        while (wait := self._delay(candidate)) > 0 and not guard.probing_helps:
+        while (wait := self._delay(candidate)) > 0 and not self._may_probe(candidate):
             problem = self._never(candidate, wait)
             if problem is None and wait > min(policy.LONGEST_WAIT, self.left):
                 problem = _patience(wait)
@@ -154,6 +153,8 @@ class Turns:
         """Why it will not be asked in this call, however long that waits."""
         if self._time(candidate) <= 0:
             return LLMTimeoutError("Not asked: the time of the call is over.")
+        if self._question.fail_fast and self._guard(candidate).state(self._now()) == "open":
+            return ServerFaultError(f"{policy.BREAKER_OPEN}, and is left alone for another {delay:.0f} seconds.")
         if delay < math.inf:
             return None
         reason = self._means.out_of_use[candidate.name]
@@ -162,7 +163,11 @@ class Turns:
     def _in_time(self, candidate: Candidate) -> bool:
         """Whether it may be asked before its clock runs out, as far as is known now."""
         time = self._time(candidate)
-        return time > 0 and (self._delay(candidate) < time or self._guard(candidate).probing_helps)
+        return time > 0 and (self._delay(candidate) < time or self._may_probe(candidate))
+
+    def _may_probe(self, candidate: Candidate) -> bool:
+        """Whether a breaker alone is in the way, and this call may see if the model is back. Behind a `_delay`."""
+        return self._guard(candidate).probing_helps and not self._question.fail_fast
 
     def _time(self, candidate: Candidate) -> float:
         """Seconds until its clock runs out."""

@@ -147,6 +147,21 @@ def test_a_server_that_misbehaves_in_every_way_harms_its_own_turns_alone(
     assert len(report) < 100_000
 
 
+def test_an_agent_that_keeps_failing_does_not_hold_up_the_others(
+    workspace: Path, capsys: pytest.CaptureFixture[str], servers: Callable[[], str]
+) -> None:
+    """Its breaker pauses for 5, 10, 20 seconds: longer than all waves take together."""
+    told = [*words(servers, "fine", "fails", "other", questions=24), "--set=rows=12", "--run-name=d"]
+    began = time.monotonic()
+    assert main(told) == 0, capsys.readouterr().err
+    assert time.monotonic() - began < 20
+    errors = [turn["error"] for turn in transcript("d") if turn["agent"] == "fails" and turn["arm"] == "debate"]
+    assert len(errors) == 2 * 24
+    assert "I broke" in errors[0]
+    assert "keeps failing" in errors[-1]
+    assert "without being asked, since it kept failing" in (workspace / "runs/d/report.md").read_text()
+
+
 def test_what_a_judge_says_that_names_no_answer_is_counted_shown_and_voted_on_again(
     workspace: Path, capsys: pytest.CaptureFixture[str], servers: Callable[[], str]
 ) -> None:
