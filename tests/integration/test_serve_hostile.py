@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -63,11 +63,11 @@ class Gateway:
         return int(status.partition("VmHWM:")[2].split()[0]) >> 10
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+@contextmanager
+def started(home: Path, *words: str) -> Iterator[Gateway]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentlab", "serve", "scripted", "--port", "0"],
-        cwd=tmp_path_factory.mktemp("home"),
+        [sys.executable, "-m", "agentlab", "serve", *words, "--port", "0"],
+        cwd=home,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -83,6 +83,23 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with started(tmp_path_factory.mktemp("home"), "scripted") as one:
+        yield one
+
+
+def test_requests_that_never_end_do_not_hold_up_the_end(tmp_path):
+    with started(tmp_path, "scripted", "--set=providers.script.mode=stuck") as one, ExitStack() as stack:
+        for stream in (True, False) * 4:
+            stack.enter_context(one.connect()).sendall(posted(chat(stream=stream)))
+        one.health()
+        start = time.monotonic()
+        one.process.terminate()
+        one.process.wait(30)
+        assert time.monotonic() - start < 10  # which is promised
 
 
 def whole(reply: bytes) -> bool:

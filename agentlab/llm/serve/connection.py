@@ -4,6 +4,7 @@ uvicorn waits for ever for a request's head, for its body, and for a client to t
 """
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 import h11
@@ -16,6 +17,7 @@ KEEP_ALIVE = 65  # seconds; longer than clients keep a connection, so that it is
 # Seconds for a head (from its first byte, or from the connection's first moment), a body, a further request, and for
 # taking what is left of an answer.
 SECONDS = {"head": 10.0, "body": 60.0, "idle": KEEP_ALIVE, "take": 60.0}
+_STUCK = 2.0  # seconds without taking anything, after which a client makes room for another's request
 _HEAD_BYTES = 16 << 10
 _FREE_PIECES, _PIECE_BYTES = 512, 256  # a body may come in so many pieces, and one more for each so many bytes
 
@@ -47,24 +49,45 @@ class _Stream(h11.Connection):
         return event
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What the connections of a gateway share. Who has let us wait longest makes room for others.
+
+    Attributes:
+        most: connections that may be open.
+        waiting: those whose client owes something, the longest first.
+        stuck: those whose client does not take its answer, and since when in the loop's time, the longest first.
+    """
+
+    most: int
+    waiting: dict["Connection", None] = field(default_factory=dict)
+    stuck: dict["Connection", float] = field(default_factory=dict)
+
+    def end_stuck(self) -> bool:
+        """End the connection that has been stuck for longest, which frees the place of its request; whether one was."""
+        connection, since = next(iter(self.stuck.items()), (None, 0.0))
+        if connection is None or connection.loop.time() - since < _STUCK:
+            return False
+        del self.stuck[connection]
+        connection.transport.abort()
+        return True
+
+
 class Connection(H11Protocol):
     """One connection. What the client owes (a head, a body, room for an answer) it owes until a deadline."""
 
-    def __init__(self, *args: Any, most: int, waiting: dict["Connection", None], **more: Any) -> None:
-        """`most` connections may be open; beyond, the one that has let us wait longest makes room.
-
-        `waiting` is shared by all of them: those whose client owes something, the longest first.
-        """
+    def __init__(self, *args: Any, crowd: Crowd, **more: Any) -> None:
+        """Beyond the most that may be open, the one that has let us wait longest makes room."""
         super().__init__(*args, **more)
         self.conn: _Stream = _Stream()
-        self._most, self._waiting = most, waiting
+        self._crowd, self._waiting = crowd, crowd.waiting
         self._owed: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Make room if there are too many."""
-        if len(self.connections) >= self._most:
+        if len(self.connections) >= self._crowd.most:
             longest = next(iter(self._waiting), None)
             if longest is None:
                 transport.abort()
@@ -79,6 +102,7 @@ class Connection(H11Protocol):
         """Forget the deadlines."""
         super().connection_lost(exc)
         self._waiting.pop(self, None)
+        self._crowd.stuck.pop(self, None)
         for timer in (self._deadline, self._stuck):
             if timer is not None:
                 timer.cancel()
@@ -96,11 +120,13 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """The client does not take what waits for it."""
         super().pause_writing()
+        self._crowd.stuck[self] = self.loop.time()
         self._stuck = self.loop.call_later(SECONDS["take"], self.transport.abort)
 
     def resume_writing(self) -> None:
         """It does again."""
         super().resume_writing()
+        self._crowd.stuck.pop(self, None)
         if self._stuck is not None:
             self._stuck.cancel()
 

@@ -3,9 +3,10 @@
 import asyncio
 import hmac
 import logging
+import re
 import secrets
 import traceback
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,8 @@ LARGEST = 4 << 20  # bytes of a body: some million tokens
 MOST_PARTS = 50_000  # values, keys and strings of a body; each becomes an object of some 50 to 500 bytes
 _SMALL = 128 << 10  # bytes of a body that are always taken
 _ROOM = 8 << 20  # bytes of all other bodies together
+# A host, by name or address, and a port. RFC 9110 allows a Host header more, which no client sends.
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9._-]{0,252}[a-z0-9])?|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _CLOSE = {"Connection": "close"}  # the rest of a body that is refused is not read
 
 
@@ -123,12 +126,14 @@ class Rules:
         token: what `Authorization: Bearer` has to hold; None lets everybody in who reaches the socket.
         local: the socket listens on loopback only, so that only pages of this machine's own may name it.
         at_once: requests that may be answered at a time.
+        make_room: gives up a request whose client does not take the answer; whether there was one.
         mark: of this gateway, among those that lead to each other.
     """
 
     token: str | None
     local: bool
     at_once: int
+    make_room: Callable[[], bool] = lambda: False
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -197,7 +202,7 @@ class Gate:
                 del scope["state"]["tree"], tree  # the connection keeps the scope until its next request
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._metrics.in_flight >= self._rules.at_once:
+        if self._metrics.in_flight >= self._rules.at_once and not self._rules.make_room():
             raise RefusedError(
                 f"{self._rules.at_once} requests are being answered, which is the limit.",
                 status=503,
@@ -213,6 +218,8 @@ class Gate:
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         """A page of somebody else's in a browser on this machine must not ask: not even one that has bent its name."""
         host = headers.get("host", "").lower()
+        if host and not _HOST.fullmatch(host):
+            raise RefusedError("The Host header is no host and port.", status=403, code="foreign_host")
         if self._rules.local and not is_loopback(f"http://{host}"):
             raise RefusedError("The Host header does not name this machine.", status=403, code="foreign_host")
         origin = headers.get("origin")

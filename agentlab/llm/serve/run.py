@@ -19,14 +19,14 @@ from agentlab.llm.provider_config import is_loopback
 from agentlab.llm.router import Router
 from agentlab.llm.serve import names
 from agentlab.llm.serve.app import create_app
-from agentlab.llm.serve.connection import KEEP_ALIVE, Connection
+from agentlab.llm.serve.connection import KEEP_ALIVE, Connection, Crowd
 from agentlab.llm.serve.gate import Rules
 from agentlab.runs.context import Context
 from agentlab.runs.document import Block, Document, Text
 from agentlab.runs.redact import Redactor
 
 TOKEN = "AGENTLAB_SERVE_TOKEN"  # noqa: S105 - the name of a variable
-_GRACE_SECONDS = 10  # for requests in flight when the server is told to stop
+_GRACE_SECONDS = 8  # for requests in flight when the server is told to stop; what is behind takes another one
 _WAITING = 512  # connections that the system holds until they are accepted
 _AT_A_TIME = 32  # connections that are accepted before others are heard: fewer than would push one out unheard
 _IDLE = 256  # connections besides those of requests that are answered
@@ -104,12 +104,14 @@ def run(config: LLMConfig, place: Place, context: Context, ready: Callable[[str]
     """`serve` with another way to its end."""
     names.check(config)
     token = token_of(place, context)
-    most = most_connections(place.at_once, open_files(_OWN_FILES + _AT_A_TIME + _IDLE + 4 * place.at_once))
+    files = open_files(_OWN_FILES + _AT_A_TIME + _IDLE + 4 * place.at_once)
+    crowd = Crowd(most_connections(place.at_once, files))
     with listen(place) as listener:
         here = replace(place, port=listener.getsockname()[1])
         refuse_circles(config, here)
-        rules = Rules(token, is_loopback(f"http://{_bracketed(listener.getsockname()[0])}"), place.at_once)
-        asyncio.run(_serve(config, rules, context, listener, most, lambda: ready(here.url), guide))
+        local = is_loopback(f"http://{_bracketed(listener.getsockname()[0])}")
+        rules = Rules(token, local, place.at_once, crowd.end_stuck)
+        asyncio.run(_serve(config, rules, context, listener, crowd, lambda: ready(here.url), guide))
 
 
 async def _serve(
@@ -117,14 +119,14 @@ async def _serve(
     rules: Rules,
     context: Context,
     listener: socket.socket,
-    most: int,
+    crowd: Crowd,
     ready: Callable[[], None],
     guide: Guide,
 ) -> None:
     redactor = Redactor.of({**context.env, TOKEN: rules.token or ""})
     async with Router(config, env=context.env, workspace=context.workspace, in_callers_loop=True) as router:
         router.check()
-        server = _Server(create_app(config, router, rules, redactor), most, ready)
+        server = _Server(create_app(config, router, rules, redactor), crowd, ready)
         with guide(server):
             await server.serve(sockets=[listener])
 
@@ -132,11 +134,11 @@ async def _serve(
 class _Server(uvicorn.Server):
     """uvicorn, with signals that are ours, so that a clean end is one."""
 
-    def __init__(self, app: object, most: int, ready: Callable[[], None]) -> None:
+    def __init__(self, app: object, crowd: Crowd, ready: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type] # an ASGI application by another name
-                http=partial(Connection, most=most, waiting={}),  # type: ignore[arg-type] # makes them, as a class does
+                http=partial(Connection, crowd=crowd),  # type: ignore[arg-type] # makes them, as a class does
                 backlog=_AT_A_TIME,
                 ws="none",
                 lifespan="off",

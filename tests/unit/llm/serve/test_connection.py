@@ -3,12 +3,12 @@
 import json
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from agentlab.llm.serve import connection
-from agentlab.llm.serve.run import most_connections
+from agentlab.llm.serve import connection, run
+from agentlab.llm.serve.run import listen, most_connections
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -102,3 +102,47 @@ def test_how_many_connections_the_files_of_the_process_allow():
     assert 64 < most_connections(64, 512) < 384
     few = most_connections(64, 128)
     assert 0 < 3 * few <= 128  # each may be answered, which takes two more
+
+
+@pytest.fixture
+def deaf(gateway, monkeypatch, question):
+    """A gateway with two places, and clients that ask for a stream and never read. The system holds little for them."""
+
+    def small(place):
+        listener = listen(place)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # as for every connection that it accepts
+        return listener
+
+    monkeypatch.setattr(run, "listen", small)
+    client = gateway("ok-n2000", at_once=2)
+    body = json.dumps(question(stream=True, max_tokens=4000)).encode()
+    request = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    with ExitStack() as stack:
+        for _ in range(4):
+            peer = stack.enter_context(socket.socket())
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            peer.connect((client.base_url.host, client.base_url.port))
+            peer.sendall(request)
+        while metric(client, "in_flight") < 2:
+            time.sleep(0.02)
+        yield client
+
+
+def metric(client, name: str) -> float:
+    lines = client.get(client.base_url.join("/metrics")).text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if name in line and not line.startswith("#"))
+
+
+def test_clients_that_never_read_make_room_for_others(deaf, ask):
+    start = time.monotonic()
+    while (reply := ask(deaf)).status_code == 503:
+        assert time.monotonic() - start < 20  # far less than they have to take their answers
+        time.sleep(0.1)
+    assert reply.status_code == 200
+
+
+def test_a_client_that_is_slow_and_steady_keeps_its_place(deaf, ask, monkeypatch):
+    monkeypatch.setattr(connection, "_STUCK", 60.0)
+    time.sleep(0.5)
+    assert ask(deaf).status_code == 503
+    assert metric(deaf, "in_flight") == 2
