@@ -400,8 +400,8 @@ class TestProcess:
     def test_what_happens_is_said_without_secrets(self, start, mock, tmp_path):
         (tmp_path / "one.yaml").write_text(
             f"providers: {{mock: {{kind: openai_compat, base_url: '{mock.url}', api_key: '${{TEST_API_KEY}}'}}}}\n"
-            "models: {m: {provider: mock, id: '401'}}\n"
-            "roles: {primary: [m]}\n"
+            "models: {m: {provider: mock, id: '401'}, n: {provider: mock, id: '403'}}\n"
+            "roles: {primary: [m], fallback: [n]}\n"
         )
         process = start("one.yaml", "--port", "0", "--debug", env={"TEST_API_KEY": KEY, TOKEN: SECRET})
         with OpenAI(base_url=self.url(process), api_key=SECRET, max_retries=0) as client:

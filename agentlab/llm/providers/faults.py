@@ -22,6 +22,7 @@ _SIGNS: tuple[tuple[str, tuple[int, ...], type[RemoteError]], ...] = (
     ),
     # of this request, though it comes with the status of a model that is not there
     (r"that (can )?(support|handle)|requested parameters|data policy", (404,), errors.BadRequestError),
+    (r"not support embedding|n't support embedding", (404, 500, 501), errors.BadRequestError),
     (
         r"model_not_found|decommissioned|no such model|(unknown|invalid) model( name| id|:|$)|not a valid model|"
         r"\bmodel\b([: ]+[`'\"]?[^\s`'\"]{1,100}[`'\"]?)? +((is|was|has been) )?"
@@ -56,6 +57,7 @@ _BY_STATUS: dict[int, type[RemoteError]] = {
     408: errors.LLMTimeoutError,
     413: errors.ContextOverflowError,
     422: errors.BadRequestError,
+    501: errors.BadRequestError,  # nothing that passes: the server cannot do this at all
 }
 # The same in words, for errors that arrive within a reply.
 _BY_WORD: dict[str, int] = {

@@ -64,7 +64,7 @@ class OpenAICompatModel:
         """The vectors of all texts, asked for in batches.
 
         Raises:
-            BadRequestError: more texts than one call takes.
+            BadRequestError: more texts than one call takes; the model makes no vectors, though it may well chat.
             RemoteError: as of `stream`.
         """
         if len(texts) > MOST_TEXTS:
@@ -73,8 +73,11 @@ class OpenAICompatModel:
         usage = Usage()
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
-            async with self._endpoint.post("/embeddings", {"model": model, "input": list(batch)}) as reply:
-                part = parse_embeddings(await reply.document(), len(batch))
+            try:
+                async with self._endpoint.post("/embeddings", {"model": model, "input": list(batch)}) as reply:
+                    part = parse_embeddings(await reply.document(), len(batch))
+            except errors.UnknownModelError as error:
+                raise BadRequestError(f"It makes no embeddings: {error.message}") from None
             vectors += part.vectors
             usage += part.usage
         check_one_length(vectors)
@@ -146,14 +149,17 @@ def parse_embeddings(body: bytes, wanted: int) -> Embeddings:
     """The vectors of a reply, checked, in the order of the texts.
 
     Raises:
+        BadRequestError: no vectors at all.
         MalformedReplyError: not `wanted` vectors of finite numbers.
         RemoteError: the reply reports an error.
     """
     document = _document(body.decode(errors="replace"))
     rows = document.get("data")
+    if not rows:
+        raise BadRequestError("It makes no embeddings: the reply holds none.")
     if not isinstance(rows, list) or len(rows) != wanted:
-        found = len(rows) if isinstance(rows, list) else 0
-        raise MalformedReplyError(f"The reply holds {found} vectors for {wanted} texts.")
+        vectors_there = len(rows) if isinstance(rows, list) else 0
+        raise MalformedReplyError(f"The reply holds {vectors_there} vectors for {wanted} texts.")
     vectors: dict[int, Vector] = {}
     for place, row in enumerate(rows):
         index = mapping(row).get("index", place)

@@ -35,7 +35,7 @@ from agentlab.runs.redact import Redactor
 
 T = TypeVar("T")
 
-TASK = "serve"  # what `tasks` of a config, and the statistics, call the gateway's questions
+TASK = names.TASK
 SERVED_BY = "X-Agentlab-Model"
 _NO_MODEL = "none"  # what the metrics call the model of a request that names none
 

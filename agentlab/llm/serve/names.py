@@ -6,13 +6,17 @@ from agentlab.errors import ConfigError, UnknownNameError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import Strategy
 
+TASK = "serve"  # what `tasks` of a config, and the statistics, call the gateway's questions
 DEFAULT = "agentlab"  # whatever the config says
+_COMPARING = ("best_of_two", "best_of_n")  # of no use with a single model
 STRATEGIES: dict[str, Strategy] = {f"{DEFAULT}/{name.replace('_', '-')}": name for name in get_args(Strategy)}
 
 
 def known(config: LLMConfig) -> dict[str, str]:
     """Every name a client may use, and who owns it: the gateway, or a provider of the config."""
-    ours = dict.fromkeys((DEFAULT, *STRATEGIES), DEFAULT)
+    several = len(config.candidates(TASK)) > 1
+    strategies = (name for name, strategy in STRATEGIES.items() if several or strategy not in _COMPARING)
+    ours = dict.fromkeys((DEFAULT, *strategies), DEFAULT)
     return ours | {name: model.provider for name, model in config.models.items()}
 
 
@@ -22,13 +26,12 @@ def meaning(name: str, config: LLMConfig) -> tuple[Strategy | None, str | None]:
     Raises:
         UnknownNameError: it is no name of the gateway.
     """
-    if name == DEFAULT:
-        return None, None
-    if name in STRATEGIES:
-        return STRATEGIES[name], None
+    names = known(config)
+    if name not in names:
+        raise UnknownNameError("model", name[:200], list(names))
     if name in config.models:
         return "single", name
-    raise UnknownNameError("model", name[:200], list(known(config)))
+    return STRATEGIES.get(name), None
 
 
 def check(config: LLMConfig) -> None:

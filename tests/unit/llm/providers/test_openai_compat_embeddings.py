@@ -102,11 +102,26 @@ def test_numbers_that_are_none_are_refused(word):
         openai_compat.parse_embeddings(body.encode(), 1)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (404, "no such model"),
+        (404, "page not found"),
+        (405, ""),
+        (500, "this model does not support embeddings"),
+        (501, "This server does not support embeddings. Start it with `--embeddings`"),
+        (200, None),
+    ],
+)
+def test_a_model_without_vectors_refuses_and_may_chat_all_the_same(serve, embed, status, said):
+    server = serve()
+    server(server.status(status, {"object": "list", "data": []} if said is None else {"error": {"message": said}}))
+    with pytest.raises(errors.BadRequestError):
+        embed(server.url, "a")
+
+
 def test_an_error_has_its_own_kind(serve, embed):
     server = serve()
-    server(server.status(404, {"error": {"message": "no such model"}}))
-    with pytest.raises(errors.UnknownModelError):
-        embed(server.url, "a")
     server(server.status(200, {"error": {"code": 429, "message": "slow down"}}))
     with pytest.raises(errors.RateLimitedError):
         embed(server.url, "a")

@@ -155,6 +155,13 @@ class TestTheRest:
         refused = client.post("/embeddings", json={"model": "agentlab/adaptive", "input": "a"})
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
 
+    def test_a_model_without_vectors_refuses_and_goes_on_chatting(self, gateway, ask):
+        client = gateway("404")
+        reply = client.post("/embeddings", json={"model": "404", "input": "a"})
+        assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert "makes no embeddings" in reply.json()["error"]["message"]
+        assert "Not asked again" not in ask(client).text
+
     def test_metrics(self, gateway, ask):
         client = gateway("ok-cost0.25", "500")
         ask(client), ask(client, stream=True), ask(client, "500"), ask(client, "nobody"), ask(client, n=2)

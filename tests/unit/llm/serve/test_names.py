@@ -9,8 +9,8 @@ def config(*models: str) -> LLMConfig:
     return LLMConfig.model_validate(
         {
             "providers": {"p": {"kind": "scripted"}},
-            "models": {name: {"provider": "p", "id": "x"} for name in models},
-            "roles": {"primary": models[:1]},
+            "models": {name: {"provider": "p", "id": name} for name in models},
+            "roles": {"primary": models},
         }
     )
 
@@ -28,7 +28,7 @@ def test_every_strategy_has_a_name():
 
 def test_a_name_means_a_strategy_or_a_model():
     assert names.meaning("agentlab", config("a")) == (None, None)
-    assert names.meaning("agentlab/best-of-two", config("a")) == ("best_of_two", None)
+    assert names.meaning("agentlab/best-of-two", config("a", "b")) == ("best_of_two", None)
     assert names.meaning("a", config("a")) == ("single", "a")
 
 
@@ -39,8 +39,19 @@ def test_known_says_who_owns_a_name():
 
 def test_an_unknown_name_is_compared_with_the_known_ones():
     with pytest.raises(UnknownNameError) as caught:
-        names.meaning("agentlab/best_of_two", config("a"))
+        names.meaning("agentlab/best_of_two", config("a", "b"))
     assert "agentlab/best-of-two" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("name", ["agentlab/best-of-two", "agentlab/best-of-n"])
+def test_answers_are_compared_only_where_several_models_give_one(name):
+    assert name in names.known(config("a", "b"))
+    assert name not in names.known(config("a"))
+    with pytest.raises(UnknownNameError):
+        names.meaning(name, config("a"))
+    same = config("a", "b").model_dump()
+    same["models"]["b"]["id"] = "a"  # one model under two names
+    assert name not in names.known(LLMConfig.model_validate(same))
 
 
 def test_a_config_without_models_cannot_be_served():
