@@ -21,7 +21,7 @@ from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
 from agentlab.compress.result import SPENT, WORDS, CompressPlan, CompressResult, charges, plan_of
-from agentlab.compress.texts import SHIPPED, pieces, windows
+from agentlab.compress.texts import SHIPPED, check_enough, pieces
 from agentlab.compress.verdict import answer
 from agentlab.errors import (
     BudgetExceededError,
@@ -248,7 +248,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         if base.path.is_dir():  # else it is imported first, and this is found then
             _room_for(base.path, config, context.workspace.root)
             counts = (text.calibration, text.held_out)
-            windows(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
+            check_enough(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     if config.planner == "agent":
         check_optional(config.llm, context)
     if memory := memory_of(config, context.workspace):

@@ -12,6 +12,7 @@ from agentlab.runs.atomic import read_text
 SHIPPED = "pydoc_data.topics"  # prose about Python that every CPython has: no download
 _MOST = 64 << 20
 _SHARE = 3  # one in so many pieces is held out
+_CHARACTERS = 8  # of a token: prose has half as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,10 @@ def pieces(path: Path | None) -> dict[str, str]:
         raise MissingFileError(f"There is no text file {path}.", hint="Name one with --text, or leave it out.")
     try:
         text = read_text(path, _MOST).replace("\r\n", "\n")
-    except (UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be used: {error}.", hint="A part of it will do.") from error
     found = {part.strip(): part.strip() for part in text.split("\n\n") if part.strip()}
     if not found:
         raise DataError(
@@ -66,19 +69,41 @@ def windows(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple
     Raises:
         DataError: there is too little text.
     """
+    begin: list[int] = tokenizer("")["input_ids"]
+    ids: list[list[int]] = [tokenizer(side, add_special_tokens=False)["input_ids"] for side in _sides(parts)]
+    found = [_cut(begin, side, count, length) for side, count in zip(ids, counts, strict=True)]
+    _refuse_short(source, [len(some) for some in found], counts, length)
+    whole = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
+    return Texts(tuple(found[0]), tuple(found[1]), frozenset(begin + ids[0]), f"sha256:{whole}", source)
+
+
+def check_enough(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int) -> None:
+    """Refuse what `windows` would refuse, reading no more of a long text than it takes to know; arguments as there."""
+    width = length - len(tokenizer("")["input_ids"])
+    there = []
+    for side, count in zip(_sides(parts), counts, strict=True):
+        beginning = side[: count * width * _CHARACTERS]
+        tokens = len(tokenizer(beginning, add_special_tokens=False)["input_ids"])
+        if tokens < count * width and len(beginning) < len(side):
+            tokens = len(tokenizer(side, add_special_tokens=False)["input_ids"])
+        there.append(min(tokens // width, count))
+    _refuse_short(source, there, counts, length)
+
+
+def _sides(parts: Mapping[str, str]) -> tuple[str, str]:
+    """The texts to calibrate with, and those to measure on."""
     sides: tuple[list[str], list[str]] = ([], [])
     for name in sorted(parts, key=_hash):
         sides[_hash(name) % _SHARE == 0].append(parts[name])
-    begin: list[int] = tokenizer("")["input_ids"]
-    ids: list[list[int]] = [tokenizer("\n\n".join(side), add_special_tokens=False)["input_ids"] for side in sides]
-    found = [_cut(begin, side, count, length) for side, count in zip(ids, counts, strict=True)]
-    if short := [f"{len(some)} of {count}" for some, count in zip(found, counts, strict=True) if len(some) < count]:
+    return "\n\n".join(sides[0]), "\n\n".join(sides[1])
+
+
+def _refuse_short(source: str, there: Sequence[int], counts: Sequence[int], length: int) -> None:
+    if short := [f"{some} of {count}" for some, count in zip(there, counts, strict=True) if some < count]:
         raise DataError(
             f"{source} has too little text: {' and '.join(short)} windows of {length} tokens.",
-            hint="Give more text, or ask for less: --set text.length=128 or text.held_out=4.",
+            hint="Give more text, in paragraphs; or ask for less: --set text.length=128 or text.held_out=4.",
         )
-    whole = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
-    return Texts(tuple(found[0]), tuple(found[1]), frozenset(begin + ids[0]), f"sha256:{whole}", source)
 
 
 def _hash(name: str) -> int:

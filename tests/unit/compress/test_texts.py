@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.compress.texts import pieces, windows
+from agentlab.compress.texts import check_enough, pieces, windows
 from agentlab.errors import DataError, MissingFileError
 
 
@@ -36,8 +36,35 @@ def test_windows_are_spread_over_all_of_the_text() -> None:
 
 
 def test_too_little_text_is_named_with_what_would_do() -> None:
-    with pytest.raises(DataError, match=r"letters has too little text: .* of 100"):
-        windows(Letters(), {"a": "aaa", "b": "bbb"}, "letters", (100, 100), 10)
+    for refuse in (windows, check_enough):
+        with pytest.raises(DataError, match=r"letters has too little text: .* of 100"):
+            refuse(Letters(), {"a": "aaa", "b": "bbb"}, "letters", (100, 100), 10)
+
+
+def test_whether_there_is_enough_text_is_known_from_its_beginning() -> None:
+    read: list[int] = []
+
+    class Counting(Letters):
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            read.append(len(text))
+            return super().__call__(text, add_special_tokens)
+
+    parts = {str(n): f"{n:04d}" * 500 for n in range(60)}
+    check_enough(Counting(), parts, "numbers", (9, 3), 11)
+    assert max(read) <= 9 * 10 * 8
+    with pytest.raises(DataError, match="0 of 9 windows"):
+        check_enough(Counting(), {"0": "one line " * 10_000}, "line", (9, 3), 11)
+    assert max(read) <= 9 * 10 * 8
+
+
+def test_text_with_fewer_tokens_at_its_beginning_is_read_whole() -> None:
+    class Blanks(Letters):
+        def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+            return super().__call__(text.replace(" ", ""), add_special_tokens)
+
+    parts = {f"{n}": " " * 500 + "abc" * 20 for n in range(20)}
+    check_enough(Blanks(), parts, "blanks", (9, 3), 11)
+    windows(Blanks(), parts, "blanks", (9, 3), 11)
 
 
 def test_a_file_has_paragraphs(tmp_path: Path) -> None:
