@@ -6,8 +6,9 @@ Nothing here may decide what an experiment computes. It says where it runs; resu
 import contextlib
 import hashlib
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +51,34 @@ def _count(variable: str) -> int | None:
 def worker_environment(thread_count: int) -> dict[str, str]:
     """Variables for a worker process: fixed threads, and waiting threads that give their core away."""
     return {_VARIABLE: str(thread_count), "OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+
+
+# What a process of ours needs of this one's environment. Keys, tokens and passwords of whatever name are not among it:
+# workers parse strangers' files in native code.
+_INHERITED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TZ|TERM|LANG|LANGUAGE|LC_[A-Z]+|TMPDIR|TEMP|TMP|VIRTUAL_ENV|CONDA_PREFIX"
+    r"|SYSTEMROOT|COMSPEC|WINDIR|PATHEXT|APPDATA|LOCALAPPDATA|USERPROFILE|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_LIBRARY_PATH"
+    r"|XDG_(CACHE|CONFIG|DATA|RUNTIME)_(HOME|DIR)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
+    r"|PYTHON[A-Z0-9]*|COVERAGE_[A-Z_]+|MALLOC_[A-Z_]+|NVIDIA_(VISIBLE_DEVICES|DRIVER_CAPABILITIES|TF32_OVERRIDE)"
+    r"|(CUDA|CUDNN|CUBLAS|NCCL|HIP|HSA|ROCM|ROCR|OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|NUMEXPR|GGML|BNB|BITSANDBYTES)_[A-Z0-9_]+"
+    r"|(PYTORCH|TORCH|TORCHINDUCTOR|TRITON|ONEDNN|DNNL|TOKENIZERS|TRANSFORMERS)_(?!.*(KEY|TOKEN|SECRET))[A-Z0-9_]+"
+    r"|(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|HF_HOME|HF_ENDPOINT|HF_HUB_(CACHE|OFFLINE|(DISABLE|ENABLE)_[A-Z_]+)"
+    r"|AGENTLAB_(HOME|CACHE|TRUST|EXPAND)|NO_COLOR",
+    re.ASCII,
+)
+
+
+# pip reaches its index by these; an address among them may hold a password, which is for pip.
+_INHERITED_BY_PIP = re.compile(r"PIP_[A-Z_]+|NETRC|(https?|all|no)_proxy", re.ASCII | re.IGNORECASE)
+
+
+def inherited_environment(environment: Mapping[str, str] = os.environ, *, pip: bool = False) -> dict[str, str]:
+    """The variables that a process of ours may see, by a list of names; more of them where it is `pip`."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if _INHERITED.fullmatch(name) or (pip and _INHERITED_BY_PIP.fullmatch(name))
+    }
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from agentlab.errors import UsageError
+from agentlab.errors import AgentlabError, UsageError
 
 from .options import from_here, screen_of, with_output
 
@@ -178,7 +178,7 @@ def ping(
 ) -> None:
     """Ask personas the same, twice: their answers side by side, and who answers like another.
 
-    Exits with 5 if all of them give the same answer.
+    Exits with 5 if all of them give the same answer, and with 4 if one gives none; the table says why.
     """
     import asyncio
 
@@ -195,15 +195,16 @@ def ping(
     context, text = surroundings(screen), question(prompt)
     if base_url is not None and base is not None:
         raise UsageError("--base is of this process, --base-url of a server.", hint="Give one of them.")
+    refused: dict[str, AgentlabError] = {}
     if base_url is not None:
         cast = personas.served(base_url, persona, context.env)
     else:
         given = None if base is None else from_here(base)
         names = [from_here(each) for each in persona]
-        cast = cast_of(load_llm(None, [], context), names, given, context.workspace, importing(screen))
+        cast = cast_of(load_llm(None, [], context), names, given, context.workspace, importing(screen), refused)
     options = Options(temperature=0, max_tokens=max_tokens, cache=False)
     with screen.progress() as bar, Talk(cast, context, options, None, live=False) as talk:
         bar.update(f"asking {len(talk.speakers)} personas twice")
-        found = asyncio.run(personas.ping(talk, text))
+        found = asyncio.run(personas.ping(talk, text, refused))
     screen.answer("debate ping", found)
     screen.gate(found.gate())

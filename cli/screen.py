@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from agentlab.errors import AgentlabError, GateError
+from agentlab.errors import AgentlabError
 from agentlab.runs.redact import Redactor
 from agentlab.runs.visible import visible
 
@@ -56,7 +56,7 @@ class Screen:
         else:
             self.blocks(result.blocks())  # type: ignore[attr-defined] # every result is a Document
 
-    def gate(self, missed: GateError | None) -> None:
+    def gate(self, missed: AgentlabError | None) -> None:
         """End the command by what was missed, behind its answer; in JSON by the exit code alone: a document is out."""
         if missed is not None:
             if self.json_mode:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+from agentlab import machine
 from agentlab.compress.result import ModelResult
 from agentlab.errors import MissingFileError, StorageError, UsageError
 from agentlab.llm.serve.gate import HEALTH
@@ -213,7 +214,8 @@ def _wheel(given: Path | None, out: Path) -> str:
     if source.scheme != "file" or not told.get("dir_info", {}).get("editable"):
         raise UsageError("agentlab was not installed from a checkout.", hint="Name its wheel: --wheel FILE.")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out)]
-    made = subprocess.run([*command, unquote(source.path)], capture_output=True, text=True, check=False)
+    env = machine.inherited_environment(pip=True)
+    made = subprocess.run([*command, unquote(source.path)], capture_output=True, text=True, check=False, env=env)
     wheels = sorted(out.glob("*.whl"))
     if made.returncode or not wheels:
         raise StorageError(f"The wheel cannot be made: {made.stderr[-300:].strip()}", hint="Name one: --wheel FILE.")

@@ -3,7 +3,7 @@
 The parent writes the events of all, and knows what all have spent. Both speak JSON lines:
 
     {"config": {...}, "name": "...", "base": "...", "folder": "...", "file": null, "run": "...", "root": "...",
-     "cache": "...", "threads": 1, "grams": 400.0, "others": {...}}                        first, once
+     "cache": "...", "keys": {...}, "threads": 1, "grams": 400.0, "others": {...}}           first, once
     {"seconds": 0.0, "joules": 0.0, "grams": 0.0}                                         answers spent: by others
 
     {"event": "emit", "type": "trial.finished", "id": "name/run_0000", "data": {...}}     any number
@@ -14,8 +14,8 @@ The parent writes the events of all, and knows what all have spent. Both speak J
 """
 
 import json
-import os
 import queue
+import re
 import sys
 import time
 from collections import deque
@@ -32,7 +32,6 @@ from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Spent, best_source
 from agentlab.compress.part import Late, Part, opened
 from agentlab.compress.result import SPENT, charges
-from agentlab.config.environment import read_environment
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, WorkerDiedError
 from agentlab.llm.recorder import CALLED, RunRecorder
@@ -74,6 +73,7 @@ def search_side_by_side(
         "run": str(run.path),
         "threads": threads,
         "grams": grams,
+        "keys": _keys(config, context.env),
         **place,
     }
     waiting, working = deque(parts), dict[str, Channel]()
@@ -92,6 +92,12 @@ def search_side_by_side(
             channel.kill()
         for channel in working.values():
             channel.dispose()
+
+
+def _keys(config: CompressConfig, env: Mapping[str, str]) -> dict[str, str]:
+    """What the config names of the environment: a worker is told on its pipe, for its own environment can be read."""
+    names = re.findall(r"\$\{(\w+)", config.llm.model_dump_json())
+    return {name: env[name] for name in names if name in env}
 
 
 def _about(part: Part) -> dict[str, str | None]:
@@ -185,7 +191,7 @@ def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQue
     name, threads = given["name"], given["threads"]
     run = _RunOfParent(Path(given["run"]), name, pipes)
     root = Path(given["root"])
-    context = Context(Workspace(root, Path(given["cache"])), read_environment(root, os.environ))
+    context = Context(Workspace(root, Path(given["cache"])), given["keys"])
     base = BaseFile(given["base"], Path(given["folder"]), file=given["file"] and Path(given["file"]))
     part = Part(run, base, name, config, memory_of(config, context.workspace))
 

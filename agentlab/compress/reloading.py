@@ -125,7 +125,7 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
 
     device = machine.device()
     where: dict[str, Any] = {} if device == "cpu" else {"device_map": {"": device}}
-    make: Any = partial(AutoModelForCausalLM.from_pretrained, local_files_only=True, **where)
+    make: Any = partial(AutoModelForCausalLM.from_pretrained, local_files_only=True, trust_remote_code=False, **where)
     reference, path = Path(request["reference"]), request["path"]
     before, began = memory.of(os.getpid()), time.perf_counter()
     model = make(path, dtype=torch.bfloat16).eval()

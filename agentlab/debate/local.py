@@ -45,12 +45,12 @@ _LESS = "Use a smaller --set rows=N: fewer turns side by side."
 def check_agents(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
     """The adapters of the agents that have one, seen to be there, to go together, and to fit a base that is imported.
 
-    Headers are read, and to tell two bases apart, the latter's bytes.
+    Nothing is loaded; see `check_fit`.
 
     Raises:
         MissingFileError, UnknownNameError: there is no such base or adapter, or the base is no checkpoint.
         UsageError: an adapter was made for another base, or its layers are not the base's.
-        DataError, ModelFileError: an adapter is damaged.
+        DataError, ModelFileError: an adapter is damaged, or its numbers are none that a training makes.
     """
     named = {agent.name: find_adapter(agent.adapter, workspace) for agent in config.agents if agent.adapter is not None}
     base = find_base(config.base, workspace)
@@ -58,7 +58,7 @@ def check_agents(config: DebateConfig, workspace: Workspace) -> dict[str, Path]:
         metadata.read(base.source)
     else:
         check_files(base.path)
-    check_fit(named.values(), None if base.source else base.path)
+    check_fit(named.values(), base)
     return named
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import agentlab
+from agentlab import machine
 
 _SECONDS = 120.0
 
@@ -33,6 +34,7 @@ def ask(name: str) -> Found:
             stdin=subprocess.DEVNULL,
             timeout=_SECONDS,
             check=False,
+            env=machine.inherited_environment(),
             cwd=Path(agentlab.__file__).parent.parent,  # -m puts this folder first on the path
         )
     except subprocess.TimeoutExpired:
@@ -55,8 +57,6 @@ def understand(status: int, out: bytes, log: bytes) -> Found:
 
 
 def _hardware() -> dict[str, Any]:
-    from agentlab import machine
-
     return machine.describe().as_dict()
 
 

@@ -1,6 +1,6 @@
 """`agentlab evolve`: checks, searches beside its controls, names all winners, opens the sealed split, and reports."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -170,8 +170,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
     parents = _parents(config, context)
     learnt, unknown = lessons(parents, context.workspace)
     questions = split(config.tasks, config.seed, context.workspace, learnt)
-    modules = check_fit(parents.values(), None if base.source else base.path)
-    _see_numbers(parents.values())
+    modules = check_fit(parents.values(), base)
     genome = _genome(config, parents, modules)
     events = [] if context.resumes is None else read_events(context.resumes / "events.jsonl")
     _see_sealed(config, events, questions)
@@ -205,15 +204,6 @@ def _see_parents(parents: Mapping[str, Path], events: Sequence[Event]) -> dict[s
     for name, sha256 in found.items():
         require_unchanged(noted(events, PARENTS, name), changed, sha256=sha256)
     return found
-
-
-def _see_numbers(folders: Iterable[Path]) -> None:
-    from agentlab.lora.reading import Adapter
-
-    for folder in folders:
-        with Adapter(folder) as adapter:
-            for module in adapter.modules:
-                adapter.delta(module)  # refuses what is infinite or none
 
 
 def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:
@@ -266,7 +256,7 @@ def exported(
     if named not in trials:
         raise UnknownNameError("child", named, list(trials))
     trial, base = trials[named], find_base(config.base, context.workspace)
-    genome = _genome(config, parents, check_fit(parents.values(), None if base.source else base.path))
+    genome = _genome(config, parents, check_fit(parents.values(), base))
     place = out or context.workspace.adapters / f"gen_{trial.number // config.population:04d}" / named
     metrics = dict(trial.result.metrics) if trial.result else {}
     fitness = {**terms_of(events).get(named, {}), "sets": metrics.get("sets", {})}

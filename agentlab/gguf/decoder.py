@@ -4,7 +4,6 @@ import codecs
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from agentlab.errors import BadRequestError, MissingExtraError, ModelFileError
@@ -12,6 +11,7 @@ from agentlab.gguf.engine import EngineConfig
 from agentlab.gguf.schema import grammar_of
 from agentlab.workers import memory
 from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
+from agentlab.workers.templates import TemplateRefusesError, prepare, render
 
 _TOP_P = 0.95  # llama.cpp's own
 _MAX_GRAMMAR = 1 << 18  # characters; parsing takes time that grows faster than the text
@@ -32,27 +32,18 @@ class Decoder:
             from agentlab.gguf.native import Native
         except (ImportError, OSError, RuntimeError) as error:
             raise MissingExtraError(f"llama-cpp-python cannot be loaded: {error}.", hint=_REINSTALL) from error
+        prepare()
         memory.bound(config.memory_bytes)
         self._native = Native(config)
         self._capacity = config.context
         self._read: list[int] = []  # the tokens of the last prompt that are in the model's memory, from position 0 on
-        self._template = self._compiled(str(config.path))
-
-    def _compiled(self, path: str) -> Any:
-        source = self._native.template()
-        if not source:
+        self._template = self._native.template() or ""
+        if not self._template:
             raise ModelFileError(
-                f"{path} holds no chat template, so it cannot be talked to.",
+                f"{config.path} holds no chat template, so it cannot be talked to.",
                 hint="Use an instruct model, for example `agentlab models pull smollm2-135m`.",
             )
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        # Rendered in Jinja's immutable sandbox: a template is code that came with the file.
-        begin, end = self._native.ends()
-        template: Any = Jinja2ChatFormatter(template=source, bos_token=begin, eos_token=end)
-        # Some templates write today's date into the prompt; an answer must not depend on the day.
-        template.strftime_now = lambda form: datetime(2025, 1, 1).strftime(form)  # noqa: DTZ001 - a constant
-        return template
+        self._tokens = dict(zip(("bos_token", "eos_token"), self._native.ends(), strict=True))
 
     def chat(self, request: ChatRequest) -> Generator[Chunk, None, None]:
         """Decode an answer. Closing the iterator stops the decoding.
@@ -110,11 +101,9 @@ class Decoder:
         return reused
 
     def _tokenize(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        from jinja2 import TemplateError
-
         try:
-            prompt = self._template(messages=[dict(message) for message in messages]).prompt
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            prompt = render(self._template, messages, self._tokens)
+        except TemplateRefusesError as error:
             raise BadRequestError(f"The model's chat template refuses the messages: {error}.") from error
         tokens = self._native.tokenize(prompt)
         if not tokens:

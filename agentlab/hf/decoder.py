@@ -13,17 +13,15 @@ from agentlab import machine
 from agentlab.errors import BadRequestError, ModelFileError, UsageError, WorkerDiedError
 from agentlab.hf.batch import Batch, Row, Token
 from agentlab.hf.cache import HEADROOM
-from agentlab.hf.clock import stop_clock
+from agentlab.hf.checkpoint import loading, read_config
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.hf.packed import packed
 from agentlab.lora.card import read_card
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
-from agentlab.workers import memory
 from agentlab.workers.chat import ChatRequest, Chunk, StopFinder
+from agentlab.workers.templates import TemplateRefusesError, prepare, render_chat
 
-_NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
-_LESS = "Use a smaller model, or close other programs."
 _BROKEN = "\ufffd"  # stands for bytes that are no whole character yet
 _PATIENCE = 32  # tokens; a character has four bytes at most, but a token may end one and begin the next
 _PARTS = 3  # of the memory that loading left: one is for keys and values, one for moving them
@@ -38,18 +36,14 @@ class Decoder:
         Raises:
             ModelFileError: the checkpoint cannot be loaded, or there is no chat template.
         """
+        prepare()
         torch.set_num_threads(threads)
         self._path, self._device = Path(path), machine.device()
         self._open = ExitStack()  # never closed: the process ends with the decoder
-        try:
+        with loading(f"transformers cannot load {path}"):
             self._tokenizer, self._model = _load(path, dtype)
             self._model.to(self._device).eval()
             self._open.enter_context(packed(self._model))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, MemoryError) as error:
-            raise ModelFileError(
-                f"transformers cannot load {path}: {type(error).__name__}: {str(error)[:300]}",
-                hint=_LESS if memory.ran_out(error) else _NEEDED,
-            ) from error
         if not self._tokenizer.chat_template:
             raise ModelFileError(
                 f"{path} holds no chat template, so it cannot be talked to.",
@@ -120,7 +114,7 @@ class Decoder:
     def _check_base(self, adapter: Path) -> None:
         """Shapes do not tell two checkpoints of one architecture apart; the card of an adapter does, if it has one."""
         known = read_card(adapter).base
-        if known.fingerprint and known.path != str(self._path) and known.fingerprint != fingerprint_of(self._path):
+        if known.fingerprint and known.fingerprint != fingerprint_of(self._path):
             raise UsageError(
                 "it was trained on another base model, as its fingerprint says.",
                 hint=f"The base that it was trained on lay at {known.path or 'an unknown place'}; use that one.",
@@ -161,16 +155,9 @@ class Decoder:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _tokenize(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        from jinja2 import TemplateError
-
         try:
-            # rendered in Jinja's immutable sandbox: a template is code that came with the checkpoint
-            prompt = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            prompt = render_chat(self._tokenizer, messages, prompt=True)
+        except TemplateRefusesError as error:
             raise BadRequestError(f"The model's chat template refuses the messages: {error}.") from error
         try:
             tokens: list[int] = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -185,10 +172,14 @@ def _load(path: str, dtype: str) -> tuple[Any, Any]:
     """(tokenizer, model) of a checkpoint folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    stop_clock()
+    read_config(Path(path))
     only_here = {"local_files_only": True, "trust_remote_code": False}
     tokenizer: Any = AutoTokenizer.from_pretrained(path, **only_here)
-    return tokenizer, AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **only_here)
+    make: Any = AutoModelForCausalLM.from_pretrained
+    model, told = make(path, dtype=dtype, use_safetensors=True, output_loading_info=True, **only_here)
+    if told["missing_keys"]:  # transformers makes them up
+        raise ValueError(f"its files lack {', '.join(sorted(told['missing_keys'])[:3])}")
+    return tokenizer, model
 
 
 def _bytes_of_token(model: Any) -> int:

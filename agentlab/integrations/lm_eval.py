@@ -36,6 +36,7 @@ from agentlab.persona.ping import KEY
 from agentlab.tasks.questions import Question, checked
 from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.scoring import applied
+from agentlab.workers.templates import render_chat
 
 try:
     with quietly():
@@ -151,6 +152,11 @@ class Rows(HFLM):  # type: ignore[misc] # lm-eval is not there where types are c
         self.who = stacked.BASE
         self._stderr = sys.stderr  # of the progress; what lm-eval says is dropped
         self._known: dict[Hashable, dict[int, Any]] = {}
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """lm-eval renders in this process: only what has been rendered within its bounds elsewhere."""
+        render_chat(self.tokenizer, chat_history, prompt=add_generation_prompt)
+        return str(super().apply_chat_template(chat_history, add_generation_prompt))
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **_: object

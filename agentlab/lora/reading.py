@@ -1,5 +1,6 @@
 """Reading adapter folders in PEFT format, one module at a time from a memory-mapped file."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ PREFIX = "base_model.model."  # what PEFT puts before the names of the base mode
 _MOST_BYTES = 64 << 30
 _MOST_TENSORS = 65_536
 _MOST_SIDE = 1 << 22  # rows or columns of a weight matrix; vocabularies have some 10^5
+_MOST_CHANGE = 100.0  # of a weight, on average; trained adapters change less than 1
 _TENSOR = re.compile(re.escape(PREFIX) + r"(?P<module>\w+(?:\.\w+)*)\.lora_(?P<side>[AB])\.weight", re.ASCII)
 _DTYPES = ("F16", "BF16", "F32", "F64")
 
@@ -67,14 +69,22 @@ class Adapter:
 
         Raises:
             KeyError: the adapter does not change this module.
-            ModelFileError: a number is infinite or none, or too large for float32.
+            ModelFileError: a number is infinite or none, too large for float32, or the change beyond all weights.
         """
         found = self.modules[module]
         a, b = (self._file.get_tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
+        hint = "The training diverged; train the adapter again with a smaller learning rate."
         if not all(torch.isfinite(factor.float()).all() for factor in (a, b)):  # larger ones overflow when multiplied
             raise ModelFileError(
-                f"{self.path}: the factors of {module} hold numbers that are infinite or none.",
-                hint="The training diverged; train the adapter again with a smaller learning rate.",
+                f"{self.path}: the factors of {module} hold numbers that are infinite or none.", hint=hint
+            )
+        norms = float(torch.linalg.vector_norm(a.double()) * torch.linalg.vector_norm(b.double()))
+        change = abs(found.scale) * norms / math.sqrt(found.outputs * found.inputs)  # root mean square, at most
+        if not change <= _MOST_CHANGE:
+            raise ModelFileError(
+                f"{self.path}: its factors change each weight of {module} by up to {change:.2g}, and weights of "
+                "language models are around 1 at most.",
+                hint=hint,
             )
         return Delta(a, b, found.scale)
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from agentlab.errors import ModelFileError, UnknownNameError, UsageError
 from agentlab.gguf import metadata
-from agentlab.hf.clock import stopped_clock
+from agentlab.hf.checkpoint import loading
 from agentlab.models.staging import stage
 from agentlab.runs.atomic import sync_folder
+from agentlab.workers.templates import TemplateRefusesError, render_chat
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 _PROMPT = [{"role": "user", "content": "What is the capital of France?"}]
 _TOKENIZER_BYTES = 16 << 20
+_ANSWERS = "It can still answer, in a pipeline or as a language model: for that it only has to lie in models/."
 
 
 def as_dtype(name: str) -> Dtype:
@@ -69,17 +71,11 @@ def _read_gguf(path: Path, dtype: Dtype) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        with _read_once():
-            read = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ModelFileError(
-            f"transformers cannot import {path}: {str(error)[:300]}",
-            hint="It can still answer, in a pipeline or as a language model: for that it only has to lie in models/.",
-        ) from error
+    with loading(f"transformers cannot import {path}", hint=_ANSWERS), _read_once():
+        read = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     # Left in, `quantization_config` makes save_pretrained refuse: GGUF is a format it reads and does not write.
     settings = {k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
     with torch.random.fork_rng(devices=[]):  # from_config draws weights that are overwritten at once
@@ -105,8 +101,12 @@ def _compare(folder: Path, model: Any, tokenizer: Any) -> None:
 def _render(tokenizer: Any) -> str:
     if not tokenizer.chat_template:
         return _PROMPT[0]["content"]
-    with stopped_clock():
-        return str(tokenizer.apply_chat_template(_PROMPT, tokenize=False, add_generation_prompt=True))
+    try:
+        return render_chat(tokenizer, _PROMPT, prompt=True)
+    except TemplateRefusesError as error:
+        raise ModelFileError(
+            f"The chat template refuses a question: {error}.", hint="Use a model with another one."
+        ) from error
 
 
 def _logits(model: Any, tokenizer: Any, text: str) -> "torch.Tensor":

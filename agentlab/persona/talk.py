@@ -17,7 +17,7 @@ from agentlab.errors import AgentlabError, UsageError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.options import Options
 from agentlab.llm.provider_config import GgufProvider
-from agentlab.llm.providers.local import adapter_place
+from agentlab.llm.providers.local import adapter_place, hf_adapter
 from agentlab.llm.router import Router
 from agentlab.llm.types import Completion, Message
 from agentlab.lora.card import read_card
@@ -70,6 +70,7 @@ def cast_of(
     model: str | None,
     workspace: Workspace,
     importing: Callable[[str], object],
+    refused: dict[str, AgentlabError] | None = None,
 ) -> Cast:
     """The speakers that a command line means.
 
@@ -79,6 +80,7 @@ def cast_of(
         model: of the config, or of this machine; of adapters it is the base, which else their card or config tells.
         workspace: where names are looked up.
         importing: told the name of a GGUF base that has to be made a checkpoint first, which takes half a minute, once.
+        refused: filled with the adapters that cannot speak and why, as long as one can; None lets the first end it.
 
     Raises:
         UsageError: a name is unknown, or a base does not belong to an adapter.
@@ -91,10 +93,18 @@ def cast_of(
         return _cast(config, [_voice(store.stem_of(path.name) or str(path), path, None, None)])
     voices: dict[str, _Voice] = {}
     for name in dict.fromkeys(adapters):
-        voice = _with_adapter(name, model, config, workspace, importing)
+        try:
+            voice = _with_adapter(name, model, config, workspace, importing)
+        except AgentlabError as error:
+            if refused is None:
+                raise
+            refused[Path(name).name] = error
+            continue
         if voice.speaker.name in voices:
             raise UsageError(f"Two adapters are called {voice.speaker.name}.", hint="Give one folder another name.")
         voices[voice.speaker.name] = voice
+    if refused and not voices:
+        raise next(iter(refused.values()))
     return _cast(config, list(voices.values()))
 
 
@@ -105,7 +115,7 @@ def _with_adapter(
     file = place if place.suffix == _ENDING or place.is_dir() else place.with_name(f"{place.name}{_ENDING}")
     if file.is_file():
         return _voice(file.stem, store.find(model or _gguf_of(config, file), workspace), file, None)
-    folder = find_adapter(name, workspace)
+    folder = hf_adapter(f"adapter {name}", str(find_adapter(name, workspace)), workspace)
     path = checkpoint_of(folder, model, workspace, importing)
     return _voice(folder.name, path, folder, read_card(folder).data.system)
 
@@ -121,7 +131,7 @@ def checkpoint_of(folder: Path, given: str | None, workspace: Workspace, importi
     if not base.path.is_dir():
         importing(store.stem_of(base.name))
     path = imported(base)
-    if str(path) != read_card(folder).base.path and same_base(folder, path, any_base=True) is False:
+    if same_base(folder, path, any_base=True) is False:
         raise UsageError(
             f"{folder.name} was trained on another base model than {path}: the fingerprints differ.",
             hint="Name the right one with --model (`debate ping`: --base); `agentlab models list` shows all.",

@@ -8,8 +8,9 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import MissingFileError, UnknownNameError, UsageError
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import read_card
-from agentlab.lora.settings import read_settings
-from agentlab.models.store import find
+from agentlab.lora.settings import CONFIG_FILE, read_settings
+from agentlab.models.base_model import BaseFile
+from agentlab.models.store import find, stem_of
 
 _HINT = "Say with --base where the base model lies: a name of `agentlab models list`, or a path with a slash."
 
@@ -68,17 +69,18 @@ def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | No
     return same
 
 
-def check_fit(folders: Collection[Path], base: Path | None) -> list[str]:
-    """See that adapters can be applied together, and to a checkpoint folder, if it is there by now.
+def check_fit(folders: Collection[Path], base: BaseFile) -> list[str]:
+    """The gate for adapters: they are sound, go together, and belong to a base, as far as that is imported by now.
 
-    Headers are read, and to tell two bases apart, the latter's bytes.
+    Their numbers are read; of the base its config, and to tell it from another one its bytes.
 
     Returns:
         The modules that the adapters change.
 
     Raises:
         UsageError: an adapter was made for another base, or its layers are not the base's.
-        MissingFileError, DataError, ModelFileError: an adapter is damaged, or more than a low-rank matrix per module.
+        MissingFileError, DataError, ModelFileError: an adapter is damaged, is more than a low-rank matrix per module,
+            or holds numbers that no training makes.
     """
     from agentlab.lora.reading import Adapter, union
     from agentlab.lora.stacked import layer_of
@@ -89,15 +91,15 @@ def check_fit(folders: Collection[Path], base: Path | None) -> list[str]:
         if not adapters:
             return []
         modules = list(union(list(adapters.values()), any_base=True))
-        if base is None:
+        for adapter in adapters.values():
+            for name in adapter.modules:
+                adapter.delta(name)  # refuses what is infinite, none or absurd
+        for folder in folders:
+            _check_base(folder, base)
+        if base.source is not None:
             return modules
-        model = outline(base)
+        model = outline(base.path)
         for folder, adapter in adapters.items():
-            if str(base) != read_card(folder).base.path and same_base(folder, base, any_base=True) is False:
-                raise UsageError(
-                    f"{folder.name} was trained on another base model than {base}: the fingerprints differ.",
-                    hint="Name the right one with base; `agentlab adapters show` tells it.",
-                )
             for name, module in adapter.modules.items():
                 if sorted(layer_of(model, name).weight.shape) != sorted(module.shape):
                     raise UsageError(
@@ -105,3 +107,23 @@ def check_fit(folders: Collection[Path], base: Path | None) -> list[str]:
                         hint="Name the base that the adapter was trained on.",
                     )
         return modules
+
+
+def _check_base(folder: Path, base: BaseFile) -> None:
+    """The fingerprint of the card decides; without one, what the adapter calls its base has to be the base's name."""
+    known = None if base.source else same_base(folder, base.path, any_base=True)
+    if known is False:
+        raise UsageError(
+            f"{folder.name} was trained on another base model than {base.path}: the fingerprints differ.",
+            hint="Name the right one with base; `agentlab adapters show` tells it.",
+        )
+    given = read_settings(folder).base[0]
+    if known or not given or Path(given) == base.path:
+        return
+    theirs = stem_of(given).lower()
+    ours = {stem_of(name).lower() for name in (base.name, base.path.name, base.file.name if base.file else base.name)}
+    if not any(theirs.startswith(name) or name.startswith(theirs) for name in ours):
+        raise UsageError(
+            f"{folder.name} names {given} as its base model, and nothing shows that {base.name} is that one.",
+            hint=f"Name the right one with base. If this one is, say so: base_model_name_or_path in {CONFIG_FILE}.",
+        )

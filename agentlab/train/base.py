@@ -6,7 +6,6 @@ Only safetensors are read, code that comes with a checkpoint is never run, and n
 import contextlib
 import importlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,20 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when a base model is loaded
-from safetensors import SafetensorError
 
 from agentlab import machine
 from agentlab.errors import MissingError, MissingFileError, ModelFileError
+from agentlab.hf.checkpoint import NEEDED, loading, read_config
 from agentlab.hf.fingerprint import fingerprint_of as fingerprint_of
-from agentlab.runs.atomic import read_text
 from agentlab.train.config import Attention, Precision
-from agentlab.workers import memory
 
 _BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "8bit": 1.0, "4bit": 0.5}
 _STORED = {"float32": 4, "float16": 2, "bfloat16": 2}
-_MOST_CONFIG = 4 << 20
 _IMPORT = "`agentlab models import {name}` makes a checkpoint of it."
-_NEEDED = "It needs config.json, safetensors and a tokenizer, of an architecture that transformers brings itself."
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _LESS = "Use --set training.precision=4bit, or a smaller base model."
 
@@ -63,17 +58,12 @@ def load_base(path: Path, precision: Precision, attention: Attention) -> Base:
     chosen = resolve_precision(precision)
     tokenizer = load_tokenizer(path)
     _check_memory(path, chosen)
-    try:
-        with quietly():
+    with loading(f"transformers cannot load {path}", less=_LESS), quietly():
+        try:
             importlib.import_module("peft")  # bitsandbytes behind it says what it could do better elsewhere
             model = _read(path, chosen, attention)
-    except ImportError as error:
-        raise MissingError(f"A library is missing: {_short(error)}", hint=_library(attention)) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, SafetensorError) as error:
-        raise ModelFileError(
-            f"transformers cannot load {path}: {type(error).__name__}: {_short(error)}",
-            hint=_LESS if memory.ran_out(error) or isinstance(error, torch.OutOfMemoryError) else _NEEDED,
-        ) from error
+        except ImportError as error:
+            raise MissingError(f"A library is missing: {_short(error)}", hint=_library(attention)) from error
     model.requires_grad_(False)
     keep_weights_unpacked(model)
     return Base(model.eval(), tokenizer, path, chosen, fingerprint_of(path))
@@ -89,12 +79,9 @@ def outline(path: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     check_files(path)
-    try:
-        with quietly(), torch.device("meta"):
-            make: Any = AutoModelForCausalLM.from_config
-            return make(AutoConfig.from_pretrained(path, **_LOCAL))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise ModelFileError(f"{path} is of no architecture that can be used: {_short(error)}", hint=_NEEDED) from error
+    with loading(f"{path} is of no architecture that can be used"), quietly(), torch.device("meta"):
+        make: Any = AutoModelForCausalLM.from_config
+        return make(AutoConfig.from_pretrained(path, **_LOCAL))
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -107,11 +94,8 @@ def load_tokenizer(path: Path) -> Any:
     from transformers import AutoTokenizer
 
     check_files(path)
-    try:
-        with quietly():
-            return AutoTokenizer.from_pretrained(path, **_LOCAL)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
-        raise ModelFileError(f"{path} has no tokenizer that can be read: {_short(error)}", hint=_NEEDED) from error
+    with loading(f"{path} has no tokenizer that can be read"), quietly():
+        return AutoTokenizer.from_pretrained(path, **_LOCAL)
 
 
 def resolve_precision(precision: Precision) -> str:
@@ -192,11 +176,11 @@ def _device() -> str:
     return str(accelerate.PartialState().device)
 
 
-def check_files(path: Path) -> None:
-    """See that a folder could be a checkpoint.
+def check_files(path: Path) -> dict[str, Any]:
+    """See that a folder could be a checkpoint; its config.json.
 
     Raises:
-        MissingFileError, ModelFileError: it is none.
+        MissingFileError, ModelFileError: it is none; see `read_config`.
     """
     if path.is_file():
         raise ModelFileError(f"{path} is a file, not a checkpoint folder.", hint=_IMPORT.format(name=path.stem))
@@ -207,28 +191,22 @@ def check_files(path: Path) -> None:
             gguf = next(path.glob("*.gguf"), None)
             raise MissingFileError(
                 f"{path} is no checkpoint folder: it has no {pattern}.",
-                hint=_IMPORT.format(name=gguf.stem) if gguf else _NEEDED,
+                hint=_IMPORT.format(name=gguf.stem) if gguf else NEEDED,
             )
+    return read_config(path)
 
 
 def _check_memory(path: Path, precision: str) -> None:
     """Refuse what cannot fit, before minutes of loading."""
     stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    needed = int(stored / _stored_bytes(path) * _BYTES_PER_WEIGHT[precision])
+    config = read_config(path)
+    width = _STORED.get(config.get("dtype") or config.get("torch_dtype") or "", 4)
+    needed = int(stored / width * _BYTES_PER_WEIGHT[precision])
     there = machine.gpu_memory() or machine.memory().available
     if needed > there:
         raise ModelFileError(
             f"{path.name} takes {needed / 2**30:.1f} GiB in {precision}; there are {there / 2**30:.1f} GiB.", hint=_LESS
         )
-
-
-def _stored_bytes(path: Path) -> int:
-    """Bytes per weight in the files, as far as the config says."""
-    try:
-        found = json.loads(read_text(path / "config.json", _MOST_CONFIG))
-        return _STORED.get(str(found.get("dtype") or found.get("torch_dtype")), 4)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path / 'config.json'} is damaged: {_short(error)}", hint=_NEEDED) from error
 
 
 def _library(attention: Attention) -> str:

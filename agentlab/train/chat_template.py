@@ -1,7 +1,6 @@
 """A checkpoint's chat template: conversations as text, and the token that ends an answer.
 
-Templates are code that came with the checkpoint; transformers renders them in Jinja's immutable sandbox, which bounds
-neither time nor memory.
+Templates are code that came with the checkpoint, and are rendered in a process of their own: see `workers.templates`.
 """
 
 import re
@@ -9,18 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentlab.errors import ModelFileError
-from agentlab.hf.clock import stopped_clock
 from agentlab.train.conversations import Turn
-from agentlab.workers import cpu, memory
+from agentlab.workers.templates import TemplateRefusesError as TemplateRefusesError
+from agentlab.workers.templates import render_chat
 
-_SECONDS = 5.0  # of processor time for one conversation, which takes a millisecond
-_HEADROOM = 1 << 30  # bytes that one may take
 _PROBE = (Turn("user", "question"), Turn("assistant", "agentlabprobe"))
 _INSTRUCT = "Use an instruct model, for example `agentlab models import smollm2-135m`."
-
-
-class TemplateRefusesError(ValueError):
-    """The template cannot take these turns; the message is the template's."""
 
 
 class ChatTemplate:
@@ -65,13 +58,7 @@ class ChatTemplate:
             TemplateRefusesError: the template refuses them, fails, or takes too much time or memory.
         """
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        held = memory.held()
-        try:
-            with stopped_clock(), memory.at_most(held and held + _HEADROOM), cpu.at_most(_SECONDS):
-                text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-        except Exception as error:  # a stranger's code may raise anything
-            raise TemplateRefusesError((str(error).rstrip(".") or type(error).__name__)[:200]) from error
-        return str(text)
+        return render_chat(self._tokenizer, messages, prompt=prompt)
 
     def control_in(self, text: str) -> str | None:
         """A special token that the text spells out, and that would end or begin a turn in the middle of it."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agentlab.errors import ModelFileError
+from agentlab.hf.checkpoint import loading, read_config
 from agentlab.train.config import LoraConfig, TrainingConfig
 from agentlab.train.data_report import Tokens
 from agentlab.train.schedule import resolve_batching, side_by_side
@@ -111,10 +111,9 @@ def read_shape(path: Path) -> ModelShape:
     """
     from transformers import AutoConfig
 
-    try:
+    read_config(path)
+    with loading(f"{path / 'config.json'} does not tell the model's shape"):
         return ModelShape.of(AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False))
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise ModelFileError(f"{path / 'config.json'} does not tell the model's shape: {str(error)[:200]}.") from error
 
 
 def training_memory(

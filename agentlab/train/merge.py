@@ -1,6 +1,5 @@
 """An adapter added to its base model for good: a checkpoint of its own, read back and compared before it is named."""
 
-import json
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,18 +11,19 @@ import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 
 from agentlab import __version__, machine
 from agentlab.errors import DataError, MissingFileError, ModelFileError, UsageError
-from agentlab.hf.clock import stopped_clock
+from agentlab.hf.checkpoint import read_config
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
 from agentlab.lora.writing import staged
 from agentlab.models.importer import Dtype
-from agentlab.runs.atomic import read_text, write_json
+from agentlab.runs.atomic import write_json
 from agentlab.runs.document import Block, Code, Document, Table, Text, number
 from agentlab.train.adapter_base import same_base
 from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import Precision
 from agentlab.train.shards import INDEX, Tell, check_fit, open_checkpoint, write_merged
+from agentlab.workers.templates import render_chat
 
 QUANTISED = ("4bit", "8bit")  # precisions whose base is not the one that is merged into
 PROMPTS = (
@@ -112,7 +112,6 @@ def _row(name: str, each: Apart) -> tuple[str, ...]:
 
 
 _CONFIG = "config.json"
-_MOST_CONFIG = 4 << 20
 _BESIDE = (".json", ".txt", ".jinja", ".model", ".tiktoken")  # what lies beside weights and is small
 _MOST_BESIDE = 256 << 20
 _SLACK = 64 << 20
@@ -194,22 +193,16 @@ def _precision(weights: int) -> Precision | None:
 
 def _config(base: Path) -> dict[str, Any]:
     """The base's config.json, if the base can be merged into."""
-    path = base / _CONFIG
     if base.is_file():
         raise DataError(
             f"{base} is a file; a merge needs a checkpoint folder.",
             hint="`agentlab models import` makes one from a GGUF file.",
         )
-    if not path.is_file():
+    if not (base / _CONFIG).is_file():
         raise MissingFileError(f"{base} is no checkpoint folder: it has no {_CONFIG}.", hint="Name one with --base.")
     if not any((base / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise MissingFileError(f"{base} has no tokenizer.", hint="Put the base model's tokenizer files beside it.")
-    try:
-        config = json.loads(read_text(path, _MOST_CONFIG))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {str(error)[:200]}.") from error
-    if not isinstance(config, dict):
-        raise DataError(f"{path} is not a JSON object.")
+    config = read_config(base)
     if config.get("quantization_config"):
         raise DataError(
             f"{base} is a quantised checkpoint.", hint="Merge into the 16- or 32-bit one that it was made from."
@@ -277,8 +270,7 @@ def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
     text, plain = prompt, tokenizer.chat_template is None
     if not plain:
         turns = [{"role": "user", "content": prompt}]
-        with stopped_clock():
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = render_chat(tokenizer, turns, prompt=True)
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)
     with torch.inference_mode():
         found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]

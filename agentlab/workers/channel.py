@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import agentlab
+from agentlab import machine
 from agentlab.workers.wire import MAX_LINE, decode, encode
 
 _TAIL_BYTES = 8192
@@ -21,12 +22,13 @@ _KILL_SECONDS = 2.0
 class Channel:
     """A running worker. One thread at a time may read, and one write; `kill` is for any."""
 
-    def __init__(self, module: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, module: str, variables: Mapping[str, str], longest: int = MAX_LINE) -> None:
         """Start a worker in a session of its own, so that the terminal's Ctrl-C does not reach it.
 
         Args:
             module: run as `python -m MODULE PARENT_PID`; see `child.attach`.
-            variables: added to this process's environment.
+            variables: added to what a worker inherits; see `machine.inherited_environment`.
+            longest: bytes that a message of the worker may have.
 
         Raises:
             OSError: no memory or no process number left.
@@ -40,7 +42,7 @@ class Channel:
             start_new_session=True,
             # -m puts the working directory first on the path: make that the folder of agentlab, not the user's.
             cwd=Path(agentlab.__file__).parent.parent,
-            env={**os.environ, **variables},
+            env={**machine.inherited_environment(), **variables},
         )
         self._pipes = [pipe for pipe in (self._process.stdin, self._process.stdout, self._process.stderr) if pipe]
         self._stdin, self._stdout, self._stderr = (pipe.fileno() for pipe in self._pipes)
@@ -50,7 +52,7 @@ class Channel:
         for number in (self._stdout, self._stderr):
             self._selector.register(number, selectors.EVENT_READ)
         self._received, self._tail = bytearray(), bytearray()
-        self._open = True
+        self._open, self._longest = True, longest
 
     @property
     def pid(self) -> int:
@@ -88,7 +90,7 @@ class Channel:
         """
         deadline = time.monotonic() + seconds
         while b"\n" not in self._received:
-            if len(self._received) > MAX_LINE:
+            if len(self._received) > self._longest:
                 raise ValueError("a line without end")
             if not self._open:
                 raise EOFError("the worker is gone")

@@ -35,6 +35,11 @@ class Pipes:
             take(decode(line))
         os._exit(0)  # not sys.exit: the work may be deep in a library
 
+    def answer(self, work: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Answer one request after the other on this thread, until the input ends."""
+        for line in self._requests:
+            self.reply(work(decode(line)))
+
     def reply(self, message: Mapping[str, Any]) -> None:
         """Send a message; without a parent to read it the process ends.
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.integration.test_persona_talk import agentlab
 from tests.integration.test_serve_personas import adapter, serving
@@ -21,6 +23,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, float32_checkpoint: Path) -> 
     (home / "models" / "smollm2").symlink_to(float32_checkpoint)
     for name, seed, wide in (("one", 1, 576), ("two", 2, 576), ("twin", 1, 576), ("stranger", 3, 48)):
         adapter(home / "adapters" / name, seed, wide)
+    adapter(home / "adapters" / "diverged", 4)
+    weights = home / "adapters" / "diverged" / "adapter_model.safetensors"
+    save_file({name: factor.fill_(torch.nan) for name, factor in load_file(weights).items()}, weights)
     return home
 
 
@@ -60,9 +65,7 @@ def test_personas_that_all_answer_alike_fail_the_check(home: Path, url: str) -> 
     ("words", "code", "said"),
     [
         (("--persona", "nobody", "--base", "smollm2"), 2, "nobody"),
-        (("--persona", "stranger", "--base", "smollm2"), 4, "stranger"),
         (("--persona", "one"), 3, "is not on this machine"),
-        (("--persona", "one", "--base-url", "http://127.0.0.1:9/v1"), 4, "Cannot connect"),
         (("--persona", "one", "--base-url", "nonsense"), 2, "is not a URL"),
         (("--persona", "one", "--base-url", "http://127.0.0.1:9/v1", "--base", "x"), 2, "of this process"),
     ],
@@ -72,6 +75,26 @@ def test_what_cannot_be_asked_is_said_with_its_code(home: Path, words: tuple[str
     assert (found, said in document["error"]["message"]) == (code, True), err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--persona", "stranger", "--persona", "diverged", "--persona", "one", "--base", "smollm2"), "stranger"),
+        (("--persona", "diverged", "--persona", "nobody", "--persona", "one", "--base", "smollm2"), "infinite or none"),
+    ],
+)
+def test_a_bad_persona_has_a_row_with_its_name_and_reason(home: Path, words: tuple[str, ...], said: str) -> None:
+    code, found, err = ping(home, *words)
+    rows = {each["persona"]: each["error"] for each in found["result"]["personas"]}
+    assert (code, set(rows)) == (4, set(words[1:-2:2])), err
+    assert (rows["one"], said in rows[words[1]]) == (None, True), rows
+
+
 def test_a_model_that_the_server_does_not_know_is_named(home: Path, url: str) -> None:
     code, found, _ = ping(home, "--persona", "one", "--persona", "three", "--base-url", url)
-    assert (code, "three" in found["error"]["message"]) == (4, True), found
+    rows = {each["persona"]: each["error"] for each in found["result"]["personas"]}
+    assert (code, rows["one"], "persona-" in rows["three"]) == (4, None, False), found
+
+
+def test_a_server_that_is_not_there_is_said_in_each_row(home: Path) -> None:
+    code, found, _ = ping(home, "--persona", "one", "--base-url", "http://127.0.0.1:9/v1")
+    assert (code, "Cannot connect" in found["result"]["personas"][0]["error"]) == (4, True), found

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
+from agentlab import machine
 from agentlab.bench.mock import performance, protocols
 from agentlab.bench.mock.answer import Question, answer_to, dump, read
 from agentlab.bench.mock.connection import Connection, Play, Request
@@ -232,7 +233,8 @@ def in_process(*, seed: int = 0, core: int | None = None) -> Iterator[str]:
     """
     command = [sys.executable, "-m", "agentlab.bench.mock", f"--seed={seed}", "--until-eof"]
     command += [] if core is None else [f"--core={core}"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    env, pipe = machine.inherited_environment(), subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:

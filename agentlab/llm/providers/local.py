@@ -166,14 +166,19 @@ def hf(name: str, provider: HfProvider, surroundings: Surroundings) -> LocalMode
             hint="`agentlab models import smollm2-135m` makes one of the embedded model; a GGUF file needs "
             "`kind: gguf`.",
         )
-    adapter = None if provider.adapter is None else _hf_adapter(where, provider.adapter, surroundings.workspace)
+    adapter = None if provider.adapter is None else hf_adapter(where, provider.adapter, surroundings.workspace)
     threads = machine.threads(surroundings.threads, workers=2)  # half of the cores, as for a GGUF file
     config = HfConfig(path, provider.dtype, threads)
     engine = surroundings.engines.setdefault(config, HfEngine(config))
     return LocalModel(engine, seconds=provider.total, grammar=False, calls=CALLS, adapter=adapter)
 
 
-def _hf_adapter(where: str, name: str, workspace: Workspace) -> Path:
+def hf_adapter(where: str, name: str, workspace: Workspace) -> Path:
+    """The folder of an adapter, with settings and weights; `where` it was named.
+
+    Raises:
+        MissingFileError, ConfigError: it is none.
+    """
     path = adapter_place(name, workspace)
     if not (path / "adapter_config.json").is_file():
         raise MissingFileError(

@@ -18,7 +18,6 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import chat_template_utils
 
 from agentlab.errors import BadRequestError, ContextOverflowError, MissingFileError, ModelFileError
 from agentlab.hf import prefill
@@ -55,12 +54,6 @@ def folder(tmp_path_factory):
     fast.chat_template = TEMPLATE
     fast.save_pretrained(path)
     return tiny(path)
-
-
-@pytest.fixture(autouse=True)
-def own_clock(monkeypatch):
-    """A decoder stops the clock of templates, which is for its own process and not for other tests."""
-    monkeypatch.setattr(chat_template_utils, "datetime", chat_template_utils.datetime)
 
 
 @pytest.fixture

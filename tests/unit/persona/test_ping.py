@@ -7,34 +7,52 @@ from agentlab.persona.ping import Ping, served
 from agentlab.persona.talk import Answer
 
 
-def answers(**texts: str) -> list[Answer]:
-    return [
-        Answer(
+def answers(**texts: str) -> dict[str, Answer | str]:
+    return {
+        name: Answer(
             speaker=name, model=name, text=text, finish="stop", input_tokens=1, output_tokens=2, cost_usd=None,
             first_seconds=None, seconds=0.5,
         )
         for name, text in texts.items()
-    ]  # fmt: skip
+    }  # fmt: skip
 
 
 def test_all_alike_fail_and_some_alike_are_named() -> None:
-    alike = Ping.of("?", answers(a="Yes.", b="Yes. "), answers(a="Yes.", b="Yes. "))
+    alike = Ping.of("?", answers(a="Yes.", b="Yes. "), answers(a="Yes.", b="Yes. "), {})
     error = alike.gate()
     assert error is not None
     assert (error.exit_code, "a, b" in error.message) == (5, True)
-    some = Ping.of("?", answers(a="Yes.", b="No.", c="Yes."), answers(a="Yes.", b="No.", c="Yes."))
+    some = Ping.of("?", answers(a="Yes.", b="No.", c="Yes."), answers(a="Yes.", b="No.", c="Yes."), {})
     assert some.gate() is None
     assert some.warnings() == ["these answer alike: a, c"]
 
 
 def test_one_persona_alone_is_like_nobody() -> None:
-    assert Ping.of("?", answers(a="Yes."), answers(a="Yes.")).gate() is None
+    assert Ping.of("?", answers(a="Yes."), answers(a="Yes."), {}).gate() is None
 
 
 def test_who_answers_an_equal_request_otherwise_is_named() -> None:
-    found = Ping.of("?", answers(a="Yes.", b="No."), answers(a="Yes.", b="Never."))
+    found = Ping.of("?", answers(a="Yes.", b="No."), answers(a="Yes.", b="Never."), {})
     assert found.warnings() == ["two equal requests got different answers: b"]
     assert [each.repeats for each in found.personas] == [True, False]
+
+
+def test_who_does_not_answer_has_a_row_with_the_reason() -> None:
+    first = {**answers(a="Yes."), "b": "its factors hold numbers that are infinite or none."}
+    found = Ping.of("?", first, first, {"c": "it was trained on another base model."})
+    assert [(each.persona, each.error) for each in found.personas] == [
+        ("a", None),
+        ("b", "its factors hold numbers that are infinite or none."),
+        ("c", "it was trained on another base model."),
+    ]
+    error = found.gate()
+    assert error is not None
+    assert (error.exit_code, "2 of 3 personas do not answer: b, c" in error.message) == (4, True)
+    assert found.warnings() == []
+    rows = found.blocks()[0].rows  # type: ignore[union-attr] # it is a table
+    assert [("infinite" in str(row), "another base" in str(row)) for row in rows] == [
+        (False, False), (True, False), (False, True),
+    ]  # fmt: skip
 
 
 def test_a_server_is_asked_by_the_names_that_it_knows_its_models_under() -> None:
