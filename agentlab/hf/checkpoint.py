@@ -10,10 +10,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentlab.errors import AgentlabError, MissingFileError, ModelFileError
+from agentlab.errors import AgentlabError, ModelFileError
 from agentlab.runs.atomic import read_text
 from agentlab.workers import memory
 
@@ -61,16 +62,24 @@ _MOST_WHOLE = 1 << 31  # of a field that is not known
 _FREE = ("model_max_length",)  # tokenizers write 10**30 for "no limit"
 
 
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """What the files hold: layers, bits, and sides of tensors (none where there are no files)."""
+
+    layers: int
+    bits: int
+    sides: frozenset[int]
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder, once it and the JSON files beside it have passed.
 
     Raises:
-        MissingFileError: there is none.
-        ModelFileError: a file is damaged, or a field is none that a model can have; names file and field.
+        ModelFileError: a file is missing or damaged, or a field is none that a model can have; names file and field.
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise MissingFileError(f"{folder} is no checkpoint folder: it has no {CONFIG}.", hint=NEEDED)
+        raise ModelFileError(f"transformers cannot load {folder}: it has no {CONFIG}.", hint=NEEDED)
     if (folder / "adapter_config.json").exists():
         raise ModelFileError(
             f"{folder} holds adapter_config.json: transformers would load the model that is named there.",
@@ -78,9 +87,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     config = _read(path)
     weights = _weights(folder)
-    _check_shape(path, config, *weights)
+    _check_shape(str(path), config, weights)
     if isinstance(config.get("text_config"), dict):
-        _check_shape(path, config["text_config"], *weights)
+        _check_shape(f"{path}: text_config", config["text_config"], weights)
     for name in _BESIDE:
         if (folder / name).is_file():
             _check_template(folder / name, _read(folder / name).get("chat_template"))
@@ -150,7 +159,7 @@ def _check_value(path: Path, name: str, value: Any) -> None:
             raise _wrong(path, name, value, f"a number from {least:g} to {highest:g}")
 
 
-def _check_shape(path: Path, config: Mapping[str, Any], stored: int, bits: int) -> None:
+def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> None:
     """Types and ranges of a model's fields, and whether its weights can be of that shape."""
     for name, most in _SIZES.items():
         if name in config:
@@ -173,16 +182,18 @@ def _check_shape(path: Path, config: Mapping[str, Any], stored: int, bits: int) 
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (type(value) is not int or not -1 <= value < _MOST_WORDS):
                 raise _wrong(path, name, value, f"the number of a token, below {_MOST_WORDS:,}")
-    _check_together(path, config, stored, bits)
+    _check_together(path, config, weights)
 
 
-def _check_together(path: Path, config: Mapping[str, Any], stored: int, bits: int) -> None:
+def _check_together(path: str, config: Mapping[str, Any], weights: _Weights) -> None:
     layers, width, heads = (_first(config, names) for names in (_LAYERS, _WIDTHS, _HEADS))
-    if layers > stored:
-        raise _wrong(path, _LAYERS[0], layers, f"at most {stored:,}, the number of layers in the files")
+    if layers > weights.layers:
+        raise _wrong(path, _LAYERS[0], layers, f"at most {weights.layers:,}, the number of layers in the files")
+    if weights.sides and width and width not in weights.sides:
+        raise _wrong(path, _WIDTHS[0], width, "the side of any tensor in the files")
     inner = config.get("intermediate_size")
     for name, size in (("vocab_size", config.get("vocab_size")), ("intermediate_size", inner), ("hidden_size", width)):
-        if type(size) is int and size * width > bits:
+        if type(size) is int and size * width > weights.bits:
             raise _wrong(path, name, size, f"so few that {width:,} numbers for each fit into the files")
     own = config.get("head_dim") is None
     if heads and own and width % heads:
@@ -191,14 +202,14 @@ def _check_together(path: Path, config: Mapping[str, Any], stored: int, bits: in
         raise _wrong(path, _HEADS[0], heads, "such that each head has an even width, which rotary positions need")
     kept = config.get("num_key_value_heads")
     if heads and type(kept) is int and heads % kept:
-        raise _wrong(path, "num_key_value_heads", kept, f"a divisor of the {heads} heads")
+        raise _wrong(path, _HEADS[0], heads, f"a multiple of num_key_value_heads, {kept}")
 
 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
     return next((int(config[name]) for name in names if name in config), 0)
 
 
-def _check_size(path: Path, name: str, value: Any, most: int) -> None:
+def _check_size(path: str, name: str, value: Any, most: int) -> None:
     if type(value) is not int or not 1 <= value <= most:
         raise _wrong(path, name, value, f"a whole number from 1 to {most:,}")
 
@@ -212,24 +223,26 @@ def _check_template(path: Path, template: Any) -> None:
             raise _wrong(path, "chat_template", each, f"a text of at most {_MOST_TEMPLATE:,} characters")
 
 
-def _weights(folder: Path) -> tuple[int, int]:
-    """How many layers the files hold, and how many bits."""
+def _weights(folder: Path) -> _Weights:
     from safetensors import SafetensorError, safe_open
 
-    names, bits = set[str](), 0
+    names, sides, bits = set[str](), set[int](), 0
     for path in folder.glob("*.safetensors"):
         try:
             with safe_open(path, framework="np") as file:
                 names.update(file.keys())
+                for name in file.keys():  # noqa: SIM118 - no mapping
+                    sides.update(file.get_slice(name).get_shape())
         except (SafetensorError, OSError) as error:
-            raise ModelFileError(f"{path} is damaged: {str(error)[:200]}", hint=_AGAIN) from error
+            said = f"transformers cannot load {folder}: {path.name} is damaged: {str(error)[:200]}"
+            raise ModelFileError(said, hint=_AGAIN) from error
         bits += 8 * path.stat().st_size
-    if not names:
-        raise MissingFileError(f"{folder} is no checkpoint folder: it has no *.safetensors.", hint=NEEDED)
+    if not names:  # a config alone has a shape, too; whoever loads it finds that they are missing
+        return _Weights(_MOST_LAYERS, 1 << 50, frozenset())
     numbers = [int(number[1]) for name in names if (number := _LAYER.search(name))]
-    return max(numbers, default=len(names) - 1) + 1, bits
+    return _Weights(max(numbers, default=len(names) - 1) + 1, bits, frozenset(sides))
 
 
-def _wrong(path: Path, name: str, value: object, expected: str) -> ModelFileError:
+def _wrong(path: Path | str, name: str, value: object, expected: str) -> ModelFileError:
     shown = value if isinstance(value, str) and " " in value else json.dumps(value, default=str)[:80]
     return ModelFileError(f"{path}: {name[:120]} is {shown}, not {expected}.", hint=_AGAIN)

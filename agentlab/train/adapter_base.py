@@ -103,7 +103,7 @@ def check_fit(folders: Collection[Path], base: BaseFile) -> list[str]:
             for name, module in adapter.modules.items():
                 if sorted(layer_of(model, name).weight.shape) != sorted(module.shape):
                     raise UsageError(
-                        f"{folder.name} does not fit {base.name}: {name} has another shape.",
+                        f"{folder.name} does not fit {base.path.name}: {name} has another shape.",
                         hint="Name the base that the adapter was trained on.",
                     )
         return modules
@@ -124,6 +124,6 @@ def _check_base(folder: Path, base: BaseFile) -> None:
     ours = {stem_of(name).lower() for name in (base.name, base.path.name, base.file.name if base.file else base.name)}
     if not any(theirs.startswith(name) or name.startswith(theirs) for name in ours):
         raise UsageError(
-            f"{folder.name} names {given} as its base model, and nothing shows that {base.name} is that one.",
+            f"{folder.name} names {given} as its base model, and nothing shows that {base.path.name} is that one.",
             hint=f"Name the right one with base. If this one is, say so: base_model_name_or_path in {CONFIG_FILE}.",
         )

@@ -180,6 +180,8 @@ ODD: dict[str, tuple[str, Any]] = {  # what is wrong with a parent, in its confi
     "the fingerprints differ": ("card.json", {"base": {"fingerprint": "sha256:0"}}),
     "q_proj is .* in another adapter": (f"{QUERY}A.weight", lambda factor: factor[:, 1:].contiguous()),
     "has factors of rank . and .,": (f"{QUERY}A.weight", lambda factor: factor[1:].contiguous()),
+    "names another/model as its base model": ("adapter_config.json", {"base_model_name_or_path": "another/model"}),
+    "weights of language models are around 1": (f"{QUERY}B.weight", lambda factor: factor * 0 + 1e30),
     "numbers that are infinite or none": (f"{QUERY}B.weight", lambda factor: factor / 0),
 }
 
@@ -204,7 +206,9 @@ def test_parents_that_cannot_be_bred_are_refused(place: Path, said: str) -> None
 def test_parents_of_other_ranks_are_welcome(place: Path) -> None:
     with Adapter(place / "adapters" / "one") as adapter:
         changes = {name: concatenate([adapter.delta(name)] * 2, (0.5, 0.5)) for name in adapter.modules}
-    write_folder(place / "adapters" / "wide", changes, target_modules=list(changes))
+    write_folder(
+        place / "adapters" / "wide", changes, target_modules=list(changes), base_model_name_or_path="elsewhere/Llama"
+    )
     assert prepared(place, parents=["one", "wide"]).genome.parents == ("one", "wide")
 
 

@@ -150,7 +150,8 @@ def _quantised(base: Path) -> None:
 
 
 def _integers(base: Path) -> None:
-    save_file({"model.x": torch.zeros(3, dtype=torch.uint8)}, base / "model.safetensors")
+    whole = {name: tensor.to(torch.uint8) for name, tensor in load_file(base / "model.safetensors").items()}
+    save_file(whole, base / "model.safetensors")
 
 
 def _cut(base: Path) -> None:
@@ -170,7 +171,7 @@ def _infinite(base: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "kind", "words"),
     [
-        (_scrap_config, DataError, "cannot be read"),
+        (_scrap_config, ModelFileError, "config.json is damaged"),
         (_quantised, DataError, "quantised"),
         (_integers, DataError, "of type U8"),
         (_cut, ModelFileError, "damaged"),
