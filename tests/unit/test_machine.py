@@ -67,3 +67,11 @@ def test_torch_has_its_threads_again_afterwards() -> None:
     with pytest.raises(KeyError, match=str(before + 1)), machine.torch_threads(before + 1):
         fail()
     assert torch.get_num_threads() == before
+
+
+def test_a_worker_inherits_variables_by_a_list_of_names() -> None:
+    wanted = {"PATH": "/bin", "HOME": "/home/x", "LC_ALL": "C", "CUDA_VISIBLE_DEVICES": "0", "HF_HOME": "/hf"}
+    secret = {"OPENAI_API_KEY": "k", "HF_TOKEN": "k", "NVIDIA_API_KEY": "k", "TORCH_API_KEY": "k", "PGPASSWORD": "k"}
+    pip = {"PIP_INDEX_URL": "https://u:p@index", "https_proxy": "http://u:p@proxy"}
+    assert machine.inherited_environment({**wanted, **secret, **pip}) == wanted
+    assert machine.inherited_environment({**wanted, **secret, **pip}, pip=True) == {**wanted, **pip}
