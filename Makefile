@@ -14,7 +14,7 @@ export CFLAGS := $(strip $(CFLAGS) $(NO_AMX))
 export CXXFLAGS := $(strip $(CXXFLAGS) $(NO_AMX))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run personas test test-crewai test-langchain test-lm-eval test-mlflow check check-types check-rest format docs wheel-check clean nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init
+.PHONY: help setup run personas test fuzz test-crewai test-langchain test-lm-eval test-mlflow check check-types check-rest format docs wheel-check clean nas train-persona debate evolve compress pipeline llm-bench llm serve adapters runs configs models doctor init
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z%-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ personas: setup ## Three specialists of the embedded model: train, debate, evolv
 
 test: setup check ## Lint, types, layers, then all tests in two workers
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+SECONDS := 60
+fuzz: $(STAMP) ## Damaged inputs of every kind against every command, as in: make fuzz SECONDS=600 ARGS="--corpus csv"
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 test-crewai: ## The adapter for CrewAI, in an environment of its own
 	PYTHON=$(PYTHON) bash .ci/test-crewai
