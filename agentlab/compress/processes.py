@@ -15,7 +15,6 @@ The parent writes the events of all, and knows what all have spent. Both speak J
 
 import json
 import queue
-import re
 import sys
 import time
 from collections import deque
@@ -32,6 +31,8 @@ from agentlab.compress.memory import memory_of
 from agentlab.compress.meter import Meter, Spent, best_source
 from agentlab.compress.part import Late, Part, opened
 from agentlab.compress.result import SPENT, charges
+from agentlab.config.secrets import key_names
+from agentlab.config.trust import TRUST
 from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError, WorkerDiedError
 from agentlab.llm.recorder import CALLED, RunRecorder
@@ -96,7 +97,7 @@ def search_side_by_side(
 
 def _keys(config: CompressConfig, env: Mapping[str, str]) -> dict[str, str]:
     """What the config names of the environment: a worker is told on its pipe, for its own environment can be read."""
-    names = re.findall(r"\$\{(\w+)", config.llm.model_dump_json())
+    names = [*key_names(config.llm.model_dump(mode="json")), TRUST]
     return {name: env[name] for name in names if name in env}
 
 
