@@ -45,11 +45,11 @@ def share(trials: Sequence[TrialState]) -> float:
     volume, energy = sum(row[0] for row in ended), sum(row[1] for row in ended)
     if not volume or not energy:
         return 0.5
-    rates = []
+    rates, even = [], _EVEN / len(ended)
     for arm in ("agent", "control"):
         own = [row for row in ended if row[2] == arm]
-        even = _EVEN / len(ended)
-        rates.append((sum(row[0] for row in own) + even * volume) / (sum(row[1] for row in own) + even * energy))
+        # as shares of the whole: what both arms gained may be too small to divide by
+        rates.append((sum(row[0] / volume for row in own) + even) / (sum(row[1] / energy for row in own) + even))
     step = round(rates[0] / sum(rates) / _STEP) * _STEP
     return min(max(step, _LEAST_SHARE), _MOST_SHARE)
 
