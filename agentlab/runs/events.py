@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from agentlab.errors import AgentlabError
 
 VERSION = 1
+_KINDS = {"seq": (int,), "t": (int, float), "type": (str,), "id": (str,), "data": (dict,), "v": (int,)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,10 @@ class Event:
         """
         try:
             raw = json.loads(line)
-            event = cls(seq=raw["seq"], t=raw["t"], type=raw["type"], id=raw["id"], data=raw["data"], v=raw["v"])
-            if not math.isfinite(event.t) or not isinstance(event.data, dict):
+            fields = {name: raw[name] for name in _KINDS}
+            if any(type(value) not in _KINDS[name] for name, value in fields.items()) or not math.isfinite(raw["t"]):
                 raise ValueError("not an event: a field is of another kind")
-            return event
+            return cls(**fields)
         except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not an event: {error}") from error
 

@@ -94,3 +94,11 @@ def test_a_clock_that_was_put_back_takes_nothing_away(tmp_path: Path) -> None:
 def test_an_event_without_a_moment_is_none(moment: str) -> None:
     with pytest.raises(ValueError, match="not an event"):
         Event.from_json(f'{{"v":1,"seq":0,"t":{moment},"type":"a.b","id":"","data":{{}}}}')
+
+
+@pytest.mark.parametrize("wrong", [{"v": [1]}, {"seq": "0"}, {"seq": True}, {"type": None}, {"id": []}, {"data": []}])
+def test_an_event_with_a_field_of_another_kind_is_none(wrong: dict[str, object]) -> None:
+    fields = {"v": 1, "seq": 0, "t": 0, "type": "a.b", "id": "", "data": {}}
+    assert Event.from_json(json.dumps(fields)).seq == 0
+    with pytest.raises(ValueError, match="another kind"):
+        Event.from_json(json.dumps(fields | wrong))
