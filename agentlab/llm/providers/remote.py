@@ -126,7 +126,9 @@ class Endpoint:
         try:
             async with self.post(path, body) as reply:
                 if not reply.is_event_stream:
-                    yield reader.document(await reply.document())
+                    delta = reader.document(await reply.document())
+                    # half an answer that is known to be one is not shown: another model can still give a whole one
+                    yield delta if delta.finish else Delta(usage=delta.usage)
                     return
                 async for delta in _pieces(reply, reader):
                     yield delta

@@ -58,6 +58,15 @@ def test_after_it_the_truth_is_told_and_nobody_elses_words_are_mixed_in(among, s
     assert other.requests == []
 
 
+def test_half_an_answer_in_one_document_is_not_shown(serve, route):
+    half, whole = serve(), serve()
+    half(half.status(200, {"choices": [{"message": {"content": "half "}}], "usage": {"prompt_tokens": 3}}))
+    whole(whole.says("yes"))
+    pieces, completion = heard(route([half, whole]))
+    assert ("".join(piece.text for piece in pieces), completion.text) == ("yes", "yes")
+    assert completion.attempts[0].usage.input_tokens == 3  # it is paid for
+
+
 def test_all_failed(among, speaker):
     with pytest.raises(AllModelsFailedError):
         heard(among({"one": speaker(DOWN)}, defaults={"retries": 0}))
