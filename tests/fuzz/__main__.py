@@ -32,102 +32,75 @@ from tests.zygote import ForkedWithAll
 REPOSITORY = Path(__file__).resolve().parents[2]
 SEEDS = Path(__file__).parent / "corpus"
 FOUND = REPOSITORY / ".agentlab" / "fuzz"
-CASES_OF_A_WORKER = 1000  # then a new one: what a case leaves behind in the process does not add up
+CASES_OF_A_PROCESS = 1000  # then a new one: what a case leaves behind in it does not add up
 START_SECONDS = 300.0  # for all imports, on a busy machine
 SECRETS = ("OPENAI_API_KEY", "SLACK_WEBHOOK_URL", "SENTRY_DSN", "DB_PASS_PROD", "MNEMONIC", "BEARER", "HF_TOKEN")
 
+Finding = dict[str, str]
+
 
 class Worker:
-    """A forked process that meets cases."""
+    """Meets cases in a forked process, and has a new one whenever a case has ended the last."""
 
     def __init__(self, base: Path) -> None:
-        self.root = Path(tempfile.mkdtemp(dir=base))
+        self._base = base
+        self._start()
+
+    def _start(self) -> None:
+        self._cases = 0
+        self.root = Path(tempfile.mkdtemp(dir=self._base))
         canaries = {name: f"sk-{secrets.token_hex(20)}" for name in SECRETS}
+        arguments = [str(self.root), str(self._base / "shelf"), *canaries.values()]
         self._process = ForkedWithAll(
-            [sys.executable, "-m", "tests.fuzz.worker", str(self.root), str(base / "shelf"), *canaries.values()],
+            [sys.executable, "-m", "tests.fuzz.worker", *arguments],
             env={**_environment(self.root), **canaries}, cwd=REPOSITORY, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        self.met = 0
 
-    def ask(self, order: Any, seconds: float = STUCK_SECONDS) -> dict[str, Any]:
-        """What was wrong with a case. A worker that dies or is stuck is wrong, too."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.met += 1
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-        if ready and (line := self._process.stdout.readline()):
-            reply: dict[str, Any] = json.loads(line)
-            return reply
-        self.met = CASES_OF_A_WORKER
-        if ready:
-            status = self._process.wait()
-            return {
-                "findings": [{"kind": f"death {status}", "where": "", "trace": _tail(self.root / "log")}],
-                "seconds": 0,
-            }
-        trace = _tail(self.root / "case" / "stuck.txt")
-        where = next((line.strip() for line in trace.splitlines() if "/agentlab/" in line or "/cli/" in line), "")
-        return {"findings": [{"kind": "stuck", "where": where, "trace": trace}], "seconds": seconds}
+    def __enter__(self) -> "Worker":
+        return self
 
-    def close(self) -> None:
-        """End the process and whatever it has started."""
+    def __exit__(self, *_: object) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def meet(self, case: Case) -> list[Finding]:
+        """What is wrong with a case."""
+        if self._cases >= CASES_OF_A_PROCESS:
+            self.__exit__()
+            self._start()
+        return self.ask(case.as_json(), STUCK_SECONDS)
 
-class Crew:
-    """One worker at a time, replaced in time."""
-
-    def __init__(self, base: Path) -> None:
-        self._base = base
-
-    def __enter__(self) -> "Crew":
-        self._worker = Worker(self._base)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._worker.close()
-
-    def ask(self, case: Case) -> dict[str, Any]:
-        """What was wrong with a case, by a worker that is alive."""
-        if self._worker.met >= CASES_OF_A_WORKER:
-            self._worker.close()
-            self._worker = Worker(self._base)
-        return self._worker.ask(case.as_json())
-
-
-def meet_twice(base: Path, case: Case) -> list[dict[str, str]]:
-    """What is wrong with a case in a new worker the second time: the first time it imports."""
-    with Crew(base) as crew:
-        crew.ask(case)
-        found: list[dict[str, str]] = crew.ask(case)["findings"]
-        return found
+    def ask(self, order: Any, seconds: float) -> list[Finding]:
+        """The answer to an order. A process that dies or is stuck is a finding, too."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._cases += 1
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        if ready and (line := self._process.stdout.readline()):
+            findings: list[Finding] = json.loads(line)
+            return findings
+        self._cases = CASES_OF_A_PROCESS
+        if ready:
+            return [{"kind": f"death {self._process.wait()}", "where": "", "trace": _tail(self.root / "log")}]
+        trace = _tail(self.root / "case" / "stuck.txt")
+        where = next((line.strip() for line in trace.splitlines() if re.search("/(agentlab|cli)/", line)), "")
+        return [{"kind": "stuck", "where": where, "trace": trace}]
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Nothing of the caller's but where programs lie; home, caches and temporary files of the worker's own."""
-    own = {
-        "HOME": root / "home",
-        "AGENTLAB_CACHE": root / "cache",
-        "TMPDIR": root / "tmp",
-        "MPLCONFIGDIR": root / "mpl",
-    }
+    """Nothing of the caller's but where programs lie; home, caches and temporary files of the process's own."""
+    own = {name: root / name.lower() for name in ("HOME", "AGENTLAB_CACHE", "TMPDIR", "MPLCONFIGDIR")}
     for folder in own.values():
         folder.mkdir()
-    fixed = {
-        "HF_HUB_OFFLINE": "1",
-        "NO_COLOR": "1",
-        "OMP_NUM_THREADS": "1",
-        "LC_ALL": "C.UTF-8",
-        "PIP_INDEX_URL": "http://127.0.0.1:9",
-    }
-    return {"PATH": os.environ["PATH"], **{name: str(path) for name, path in own.items()}, **fixed}
+    fixed = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9", "PATH": os.environ["PATH"]}
+    return {**fixed, **nowhere, **{name: str(path) for name, path in own.items()}}
 
 
 def _tail(path: Path) -> str:
@@ -148,63 +121,50 @@ class Job:
     """Workers side by side, one table, and each kind of finding once."""
 
     def __init__(self, base: Path, seed: int, names: list[str]) -> None:
+        self.until = 0.0
         self._base, self._seed = base, seed
         self.tallies = {name: Tally() for name in names}
         self._known: set[str] = set()
         self._lock = threading.Lock()
         self._drawn = 0
 
-    def fill_shelf(self) -> None:
-        """Make what the cases are made of."""
-        worker = Worker(self._base)
-        reply = worker.ask("fill", START_SECONDS)
-        trace = _tail(worker.root / "log")
-        worker.close()
-        if reply["findings"]:
-            sys.exit(f"what the cases are made of could not be made: {reply['findings'][0]['kind']}\n{trace}")
-
     def replay(self, paths: list[Path]) -> None:
         """Meet cases that are kept."""
-        with Crew(self._base) as crew:
+        with Worker(self._base) as worker:
             for path in paths:
                 corpus, case = read_case(path)
-                self._count(corpus, case, crew.ask(case), str(path))
+                self._meet(worker, corpus, case, path.name)
 
-    def work(self, until: float) -> None:
+    def work(self) -> None:
         """Meet new cases until the time is up; one call per thread."""
-        with Crew(self._base) as crew:
-            while time.monotonic() < until:
+        with Worker(self._base) as worker:
+            while time.monotonic() < self.until:
                 with self._lock:  # the corpus that had the least time is next
                     name = min(self.tallies, key=lambda name: self.tallies[name].seconds)
                     number, self._drawn = self._drawn, self._drawn + 1
                     self.tallies[name].seconds += 0.01  # so that two threads take two corpora
                 case = CORPORA[name](Random(f"{self._seed} {name} {number}"), self._base / "shelf")
-                began = time.monotonic()
-                reply = crew.ask(case)
-                with self._lock:
-                    self.tallies[name].seconds += time.monotonic() - began
-                self._count(name, case, reply, f"{self._seed} {number}")
+                self._meet(worker, name, case, f"seed {self._seed}, case {number}")
 
-    def _count(self, name: str, case: Case, reply: dict[str, Any], origin: str) -> None:
+    def _meet(self, worker: Worker, name: str, case: Case, origin: str) -> None:
+        began = time.monotonic()
+        findings = worker.meet(case)
         tally = self.tallies.setdefault(name, Tally())
         with self._lock:
             tally.cases += 1
-            fresh = [each for each in reply["findings"] if _signature(name, each) not in self._known]
-            self._known |= {_signature(name, each) for each in fresh}
-        if fresh and (seen := self._seen_again(case, {each["kind"] for each in fresh})):
+            tally.seconds += time.monotonic() - began
+            kinds = {each["kind"] for each in findings if _signature(name, each) not in self._known}
+            self._known |= {_signature(name, each) for each in findings}
+        again = [each for each in meet_anew(self._base, case) if each["kind"] in kinds] if kinds else []
+        if again:
             path = FOUND / f"{name.replace(' ', '-')}-{time.time_ns() // 10**6}.json"
-            write_case(path, name, case, findings=seen, origin=origin)
+            write_case(path, name, case, findings=again, origin=origin)
             with self._lock:
                 tally.findings += 1
                 tally.last = time.monotonic()
             print(
-                f"{name}: {seen[0]['kind']}: {seen[0]['where']}\n  repeat: python -m tests.fuzz --repeat {path}",
-                flush=True,
+                f"{name}: {again[0]['kind']}: {again[0]['where']}\n  python -m tests.fuzz --repeat {path}", flush=True
             )
-
-    def _seen_again(self, case: Case, kinds: set[str]) -> list[dict[str, str]]:
-        """What is wrong in a new worker, too: at the second time, as the first one imports."""
-        return [each for each in meet_twice(self._base, case) if each["kind"] in kinds]
 
     def table(self) -> str:
         """A line for each corpus."""
@@ -216,10 +176,25 @@ class Job:
         return "\n".join(lines)
 
 
-def _signature(name: str, finding: dict[str, str]) -> str:
+def meet_anew(base: Path, case: Case) -> list[Finding]:
+    """What is wrong with a case in a new process the second time: the first time it imports."""
+    with Worker(base) as worker:
+        worker.meet(case)
+        return worker.meet(case)
+
+
+def _signature(name: str, finding: Finding) -> str:
     """Findings that are alike: the same line of ours and the same type of error, or else the same corpus."""
     place = re.match(r".*\.py\", line \d+: [\w.]+", finding["where"])
     return f"{finding['kind']} {place[0] if place else name}"
+
+
+def fill_shelf(base: Path) -> None:
+    """Make what the cases are made of."""
+    (base / "shelf").mkdir()
+    with Worker(base) as worker:
+        if worker.ask("fill", START_SECONDS):
+            sys.exit(f"What the cases are made of could not be made.\n{_tail(worker.root / 'log')}")
 
 
 def main() -> int:
@@ -229,28 +204,30 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="draws the cases; printed")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--corpus", choices=list(CORPORA), action="append", help="only this one; may be repeated")
-    parser.add_argument(
-        "--repeat", type=Path, metavar="FILE", help="meet a case that was kept, and print what is wrong"
-    )
+    parser.add_argument("--repeat", type=Path, metavar="FILE", help="meet a case that was kept; print what is wrong")
     options = parser.parse_args()
     sys.setrecursionlimit(20_000)  # trees are deep on purpose
     with tempfile.TemporaryDirectory(prefix="agentlab-fuzz-") as folder:
         base = Path(folder)
-        (base / "shelf").mkdir()
-        job = Job(base, options.seed, options.corpus or list(CORPORA))
-        job.fill_shelf()
+        fill_shelf(base)
         if options.repeat:
-            wrong = meet_twice(base, read_case(options.repeat)[1])
-            print(*(f"{each['kind']}: {each['where']}\n{each.get('trace', '')}" for each in wrong), sep="\n")
-            return int(bool(wrong))
+            findings = meet_anew(base, read_case(options.repeat)[1])
+            print(*(f"{each['kind']}: {each['where']}\n{each.get('trace', '')}" for each in findings), sep="\n")
+            return int(bool(findings))
         print(f"seed {options.seed}", flush=True)
+        job = Job(base, options.seed, options.corpus or list(CORPORA))
         job.replay(sorted(SEEDS.glob("*.json")))
-        until = time.monotonic() + options.seconds
-        threads = [threading.Thread(target=job.work, args=(until,)) for _ in range(options.jobs)]
+        job.until = time.monotonic() + options.seconds
+        threads = [threading.Thread(target=job.work) for _ in range(options.jobs)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:  # after a Ctrl-C the threads end, too
+            job.until = 0.0
+            for thread in threads:
+                thread.join()
         print(job.table())
     return int(any(tally.findings for tally in job.tallies.values()))
 

@@ -46,7 +46,7 @@ ODD_TEXTS = (
     *("../neighbour/kept.txt", "/dev/null", "/dev/zero", "/proc/self/environ", "~nosuchuser/x", "default"),
 )
 ODD_NUMBERS = (0, -1, 1, 2, 3, 7, 0.5, -0.0, 1e-300, 1e300, 2**31, 2**63, 2**64, 10**30, float("nan"), float("inf"))
-ODD_VALUES = (None, True, False, [], {}, [[]], [None], {"": None}, {"a": {"b": []}}, *ODD_NUMBERS)
+ODD_VALUES: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"": None}, {"a": {"b": []}}, *ODD_NUMBERS)
 ODD_BYTES = (
     b"\x00",
     b"\xff",

@@ -40,7 +40,8 @@ def fill(shelf: Path) -> None:
     (shelf / "runs").rename(shelf / "pipeline")
     (shelf / "whole").mkdir()
     for kind in KINDS:
-        tree = json.loads(_answer("configs", "show", kind, "--json"))["result"]["config"]
+        preset = [str(shelf / "far.yaml")] if kind == "pipeline" else []
+        tree = json.loads(_answer("configs", "show", kind, *preset, "--json"))["result"]["config"]
         (shelf / "whole" / f"{kind}.json").write_text(json.dumps(tree))
     _make_checkpoint(shelf / "checkpoint", shelf / "adapter")
     _make_gguf(shelf / "gguf" / "tiny.gguf")
@@ -65,7 +66,7 @@ def _make_checkpoint(folder: Path, adapter: Path) -> None:
     tiny_checkpoint(folder, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     settings = LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path="base")
-    get_peft_model(model, settings).save_pretrained(adapter)
+    get_peft_model(model, settings).save_pretrained(str(adapter))
 
 
 def _make_gguf(path: Path) -> None:

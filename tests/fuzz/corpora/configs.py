@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from tests.fuzz.case import Case
+from tests.fuzz.case import Case, agentlab
 from tests.fuzz.mutate import ODD_TEXTS, as_json, damaged_bytes, damaged_tree
 from tests.fuzz.shelf import KINDS, REPOSITORY
 
@@ -53,19 +52,19 @@ HOSTILE = (
         for name in ("my", "./my.yaml", "other.yaml", "[default, demo]", "../../x", "/dev/zero", "null", "5", "{}")
     ),
 )
+WITH_BASE = ("train-persona", "debate", "evolve", "compress")
 
 
 def config(rng: Random, shelf: Path) -> Case:
     """A whole config with one to three damages."""
     kind = rng.choice(KINDS)
     tree = json.loads((shelf / "whole" / f"{kind}.json").read_text())
-    other = json.loads((shelf / "whole" / f"{rng.choice(KINDS)}.json").read_text())
     if rng.random() < 0.1:
-        tree |= other
+        tree |= json.loads((shelf / "whole" / f"{rng.choice(KINDS)}.json").read_text())
     tree = damaged_tree(rng, tree)
     if isinstance(tree, dict) and rng.random() < 0.2:
         tree["extends"] = rng.choice(("demo", "default", "my", *ODD_TEXTS))
-    return Case([_line(rng, kind)], {"my.yaml": as_json(tree)})
+    return Case([_line(rng, kind)], {"my.yaml": as_json(tree)}, {"models/base": "checkpoint"})
 
 
 def yaml(rng: Random, _: Path) -> Case:
@@ -86,13 +85,11 @@ def yaml(rng: Random, _: Path) -> Case:
 
 
 def _line(rng: Random, kind: str) -> list[str]:
-    lines: list[Any] = [
-        ["configs", "validate", "./my.yaml", "--command", kind],
-        ["configs", "show", kind, "./my.yaml", *rng.choice(([], ["--json"]))],
-    ]
+    """A command that reads the config; mostly the dry run of its own."""
+    if rng.random() < 0.3:
+        return agentlab(rng.choice((f"configs validate ./my.yaml --command {kind}", f"configs show {kind} ./my.yaml")))
     if kind == "llm":
-        lines += [["llm", "show", "./my.yaml"], ["serve", "./my.yaml", "--token-env", "NOT_SET"]]
-        lines += [["nas", "demo", "--dry-run", "--set", "llm=./my.yaml"]]
-    else:
-        lines += [[kind, "./my.yaml", "--dry-run", *rng.choice(([], ["--set=llm=scripted"], ["--set=llm=none"]))]] * 2
-    return ["agentlab", *rng.choice(lines)]
+        lines = ("llm show ./my.yaml", "serve ./my.yaml --token-env NOT_SET", "nas demo --dry-run --set llm=./my.yaml")
+        return agentlab(rng.choice(lines))
+    base = "--base base" if kind in WITH_BASE and rng.random() < 0.8 else ""
+    return agentlab(f"{kind} ./my.yaml --dry-run {base} {rng.choice(('', '--set=llm=scripted', '--set=llm=none'))}")
