@@ -10,8 +10,8 @@ from typing import Any
 import torch  # noqa: TID253 - reached lazily, when an adapter is merged
 
 from agentlab import __version__, machine
-from agentlab.errors import DataError, MissingFileError, ModelFileError, UsageError
-from agentlab.hf.checkpoint import read_config
+from agentlab.errors import DataError, MissingFileError, UsageError
+from agentlab.hf.checkpoint import loading, read_config
 from agentlab.hf.fingerprint import fingerprint_of
 from agentlab.lora.card import CARD_FILE, content_hash, read_card
 from agentlab.lora.reading import Adapter
@@ -249,21 +249,18 @@ def logits(base: Base, adapter: Path | None = None) -> list[torch.Tensor]:
     Raises:
         ModelFileError: PEFT cannot load the adapter, or the model cannot answer.
     """
-    try:
-        with quietly(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PEFT has opinions on every folder
-            if adapter is None:
-                return [_on_prompt(base.model, base.tokenizer, prompt) for prompt in PROMPTS]
-            from peft import PeftModel
+    what = f"{base.path}{f' with {adapter}' if adapter else ''}"
+    with loading(f"{what} does not answer"), quietly(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT has opinions on every folder
+        if adapter is None:
+            return [_on_prompt(base.model, base.tokenizer, prompt) for prompt in PROMPTS]
+        from peft import PeftModel
 
-            wrapped: Any = PeftModel.from_pretrained(base.model, str(adapter))
-            try:
-                return [_on_prompt(wrapped.eval(), base.tokenizer, prompt) for prompt in PROMPTS]
-            finally:
-                wrapped.unload()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        what = f"{base.path}{f' with {adapter}' if adapter else ''}"
-        raise ModelFileError(f"{what} does not answer: {str(error)[:300]}") from error
+        wrapped: Any = PeftModel.from_pretrained(base.model, str(adapter))
+        try:
+            return [_on_prompt(wrapped.eval(), base.tokenizer, prompt) for prompt in PROMPTS]
+        finally:
+            wrapped.unload()
 
 
 def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:

@@ -226,3 +226,11 @@ def test_a_damaged_adapter_leaves_nothing(tmp_path: Path, base: Path, adapter: P
     with pytest.raises(ModelFileError, match="infinite or none"):
         merged(adapter, base, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
+
+
+def test_a_card_that_peft_cannot_read_leaves_nothing(tmp_path: Path, base: Path, adapter: Path) -> None:
+    card = adapter / "adapter_config.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"eva_config": 1.5}))
+    with pytest.raises(ModelFileError, match="does not answer"):
+        merged(adapter, base, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "base"]
