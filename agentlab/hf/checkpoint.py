@@ -53,13 +53,19 @@ _NUMBERS = {  # (least, most)
     **dict.fromkeys(("rope_theta", "rotary_emb_base"), (1e-3, 1e15)),
     "initializer_range": (0, 1e3),
     "partial_rotary_factor": (0, 1),
+    "model_max_length": (1, 1e300),  # tokenizers write 10**30 for "no limit"
 }
 _FLAGS = ("tie_word_embeddings", "use_cache", "attention_bias", "mlp_bias", "is_decoder", "is_encoder_decoder")
 _TEXTS = ("model_type", "hidden_act", "activation_function", "dtype", "torch_dtype", "tokenizer_class")
 _TABLES = ("rope_parameters", "rope_scaling", "quantization_config", "text_config", "added_tokens_decoder")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _MOST_WHOLE = 1 << 31  # of a field that is not known
-_FREE = ("model_max_length",)  # tokenizers write 10**30 for "no limit"
+_FREE = ("model_max_length",)
+_SWITCHES = (  # of tokenizers
+    "add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "legacy",
+    "spaces_between_special_tokens", "split_special_tokens",
+)  # fmt: skip
+_SIDES = ("padding_side", "truncation_side")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,10 @@ def _check_value(path: Path, name: str, value: Any) -> None:
         most = _MOST_LAYERS if re.search(r"layers?$", field) else _MOST_WHOLE
         if not -most <= value <= most:
             raise _wrong(path, name, value, f"a whole number of at most {most:,}")
+    if field in _SWITCHES and value is not None and not isinstance(value, bool):
+        raise _wrong(path, name, value, "true or false")
+    if field in _SIDES and value not in ("left", "right", None):
+        raise _wrong(path, name, value, "left or right")
     if field in _NUMBERS and value is not None:
         least, highest = _NUMBERS[field]
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= highest:
