@@ -195,9 +195,7 @@ def _talk(
         elif isinstance(override.value, str):
             name = override.value
         else:
-            raise UsageError(
-                "--set llm= takes the name of a preset here.", hint="`agentlab configs list llm` shows all."
-            )
+            raise UsageError("`llm` takes the name of a preset here.", hint="`agentlab configs list llm` shows all.")
     if max_cost is not None:
         overrides.append(Override("budget.per_run_usd", max_cost, "--max-cost"))
 

@@ -37,7 +37,8 @@ def parse(text: str) -> Override:
     key = join(parts)
     if not rest[1:].strip():
         raise ConfigError(
-            f"--set {key}= has no value.", hint=f"Is a variable of the shell not set? --set {key}=null resets the key."
+            f"{key}= behind --set has no value.",
+            hint=f"Is a variable of the shell not set? --set {key}=null resets the key.",
         )
     if len(parts) > MAX_DEPTH:
         raise ConfigError(f"--set {key[:40]}... is nested deeper than {MAX_DEPTH} levels.")

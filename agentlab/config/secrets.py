@@ -110,6 +110,7 @@ SHORTEST = 6  # a shorter value would mask ordinary words
 _WORD = re.compile(r"[A-Za-z]{1,15}(?:[._-][A-Za-z]{1,15})?[._-]?\d{0,4}")
 _TOKEN = re.compile(r"[\w.-]{1,32}")  # what a key, a name or a word of a config may look like; longer ones are keys
 _PATH = re.compile(r"(?:file:|unix:)?[~.]{0,2}/")
+_PATH_NAME = re.compile(r"(?i)(_|^)(path|file|dir|home|root|sock|credentials)$")  # other secrets may begin with a slash
 _RUN = re.compile(r"[A-Za-z0-9+]{24,}")  # a piece of a value that may be random
 _HEX = re.compile(r"[0-9a-f]{32,}|[0-9A-F]{32,}")
 
@@ -174,7 +175,9 @@ def holds_secret(value: str, env: Mapping[str, str]) -> bool:
 def _may_hide(name: str, value: str) -> bool:
     if _NUMBER.fullmatch(value) and not _NUMERIC.search(name):
         return False
-    return not _PATH.match(value) and not (_TOKEN.fullmatch(value) and _is_ours(value))
+    if _PATH_NAME.search(name) and _PATH.match(value):
+        return False
+    return not (_TOKEN.fullmatch(value) and _is_ours(value))
 
 
 def _is_mixed(run: str) -> bool:

@@ -21,6 +21,7 @@ _MOST_BYTES = 64 << 30
 _MOST_TENSORS = 65_536
 _MOST_SIDE = 1 << 22  # rows or columns of a weight matrix; vocabularies have some 10^5
 _MOST_CHANGE = 100.0  # of a weight, on average; trained adapters change less than 1
+_MOST_FACTOR = 1e8  # of a number in a factor; trained ones are below 100
 _TENSOR = re.compile(re.escape(PREFIX) + r"(?P<module>\w+(?:\.\w+)*)\.lora_(?P<side>[AB])\.weight", re.ASCII)
 _DTYPES = ("F16", "BF16", "F32", "F64")
 
@@ -78,6 +79,9 @@ class Adapter:
             raise ModelFileError(
                 f"{self.path}: the factors of {module} hold numbers that are infinite or none.", hint=hint
             )
+        largest = max(float(factor.abs().max()) for factor in (a, b))
+        if largest > _MOST_FACTOR:  # small in the product or not: beside others in a batch it would overflow for all
+            raise ModelFileError(f"{self.path}: the factors of {module} hold numbers up to {largest:.2g}.", hint=hint)
         norms = float(torch.linalg.vector_norm(a.double()) * torch.linalg.vector_norm(b.double()))
         change = abs(found.scale) * norms / math.sqrt(found.outputs * found.inputs)  # root mean square, at most
         if not change <= _MOST_CHANGE:

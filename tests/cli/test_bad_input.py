@@ -2,16 +2,13 @@
 
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agentlab.runs.run import Edge, Run
-from tests.cli.conftest import TINY, Answer
+from tests.cli.conftest import TINY, Answer, echoing
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -197,30 +194,6 @@ def test_json_errors_are_one_document(agentlab: Call) -> None:
         assert set(document) == {"schema", "command", "run", "error"}
         assert set(document["error"]) == {"kind", "message", "hint", "exit_code"}
         assert document["error"]["exit_code"] == answer.code == 2
-
-
-@contextmanager
-def echoing(text: str) -> Iterator[str]:
-    """A provider that answers every question with this text."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            message = {"role": "assistant", "content": text}
-            content = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
 
 
 def test_a_planted_key_reaches_neither_screen_nor_run_folder(

@@ -9,7 +9,7 @@ import pytest
 from cli.launch import launch
 from cli.options import Contract
 from cli.screen import Screen
-from tests.cli.conftest import TINY, Answer
+from tests.cli.conftest import TINY, Answer, echoing
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -25,7 +25,9 @@ def test_verbose_adds_epochs_and_calls(agentlab: Call, workspace: Path) -> None:
     plain = agentlab("nas", "demo", "--run-name", "plain", *TINY)
     told = agentlab("nas", "demo", "--run-name", "told", "-v", *TINY)
     assert plain.code == told.code == 0
-    lines = [line for line in told.err.splitlines() if not line.startswith("... ")]  # progress, as the clock has it
+    lines = [
+        line for line in told.err.splitlines() if not line.lstrip().startswith("... ")
+    ]  # progress, as the clock has it
     added = [line for line in lines if line.replace("told", "plain") not in plain.err.splitlines()]
     epochs = [line for line in added if " epoch 1: training loss " in line and ", validation MSE " in line]
     calls = [line for line in added if ": scripted answered, " in line]
@@ -39,13 +41,33 @@ def test_verbose_adds_epochs_and_calls(agentlab: Call, workspace: Path) -> None:
 def test_debug_shows_prompts_answers_and_differences_but_no_key(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model repeats a key that it cannot have; neither the log, nor the screen, nor the run keeps it."""
+    """The server repeats its key; neither the log, nor the screen, nor the run keeps it."""
     monkeypatch.setenv("OPENROUTER_API_KEY", KEY)
-    script = {
-        "llm.providers.script.mode": '"replies"',
-        "llm.providers.script.replies": json.dumps([f"your key: {KEY}"]),
+    with echoing(f"your key: {KEY}") as url:
+        _debugged(url)
+    shown = capsys.readouterr()
+    run = workspace / "runs" / "mine"
+    log = (run / "log.txt").read_text()
+    for text in (log, shown.err):
+        assert "asking far (far), temperature 0" in text
+        assert "[user]\n" in text
+        assert "your key: [redacted]" in text
+        assert "SchemaError" in text
+        assert "against the best so far:" in text
+        assert "proposed by default" in text
+    assert KEY not in shown.out + shown.err + files(run)
+    assert "[user]" not in (run / "events.jsonl").read_text()
+
+
+def _debugged(url: str) -> None:
+    """A search with --debug, whose language model is there."""
+    provider = {"kind": "openai_compat", "base_url": url, "api_key": "${OPENROUTER_API_KEY}"}
+    llm = {
+        "providers": {"server": provider},
+        "models": {"far": {"provider": "server", "id": "far", "tier": "full"}},
+        "roles": {"primary": ["far"]},
     }
-    sets = [*(word.removeprefix("--set=") for word in TINY), *(f"{key}={value}" for key, value in script.items())]
+    sets = [*(word.removeprefix("--set=") for word in TINY), f"llm={json.dumps(llm)}"]
     contract = Contract(
         preset="demo",
         sets=sets,
@@ -61,18 +83,6 @@ def test_debug_shows_prompts_answers_and_differences_but_no_key(
     screen = Screen()
     screen.debug = True
     launch("nas", contract, contract.overrides(), screen)
-    shown = capsys.readouterr()
-    run = workspace / "runs" / "mine"
-    log = (run / "log.txt").read_text()
-    for text in (log, shown.err):
-        assert "asking scripted (scripted), temperature 0" in text
-        assert "[user]\n" in text
-        assert "your key: [redacted]" in text
-        assert "SchemaError" in text
-        assert "against the best so far:" in text
-        assert "proposed by default" in text
-    assert KEY not in shown.out + shown.err + files(run)
-    assert "[user]" not in (run / "events.jsonl").read_text()
 
 
 def test_without_debug_no_prompt_is_kept(agentlab: Call, workspace: Path) -> None:

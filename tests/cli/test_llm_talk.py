@@ -96,7 +96,7 @@ def test_a_broken_or_closed_stream_and_half_a_character_are_no_questions(workspa
     [
         (["ask", "hi", "--adapter", "nobody"], 2, "no adapter named 'nobody'"),
         (["ask", "hi", "--adapter", "./nobody"], 3, "no adapter folder"),
-        (["ask", "hi", "--adapter", ""], 2, "no adapter named ''"),
+        (["ask", "hi", "--adapter", ""], 2, "behind --adapter is empty"),
         (["ask", "hi", "--adapter", ".."], 2, "no adapter named '..'"),
         (["ask", "hi", "--adapter", "/"], 3, "adapter_config.json"),
         (["ask", "hi", "--adapter", "./" + "x" * 300], 3, "Cannot use"),

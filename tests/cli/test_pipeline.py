@@ -380,8 +380,11 @@ def test_a_secret_is_in_no_text_that_is_kept(agentlab: Call, monkeypatch: pytest
     monkeypatch.setenv("SOME_API_KEY", "planted-secret-value")
     told = {"id": "a", "model": "far", "prompt": "{{ params.key }}", "output_mode": "input_plus_answer"}
     path = write("secret.yaml", {**REMOTE, "params": {"key": "planted-secret-value"}}, stages(told))
-    answer = agentlab("pipeline", path, "--input", "say planted-secret-value", "--json")
-    assert answer.code == 0, answer.err
+    plain = write("plain.yaml", {**REMOTE, "params": {"key": "x"}}, stages(told))
+    for words in ((path, "--input", "say it"), (plain, "--input", "say planted-secret-value")):
+        answer = agentlab("pipeline", *words, "--json")
+        assert (answer.code, "holds the value of SOME_API_KEY" in answer.err) == (2, True), answer.err
+        assert "planted-secret-value" not in answer.out + answer.err
     kept = [p for p in Path().rglob("*") if p.is_file() and p.name != "secret.yaml"]
     assert [p for p in kept if b"planted-secret-value" in p.read_bytes()] == []
 

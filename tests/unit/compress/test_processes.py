@@ -37,7 +37,7 @@ def test_what_models_may_cost_is_shared_out(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(processes, "wait_for_any", lambda *_: None)
     config = CompressConfig.model_validate({"llm": {"budget": {"per_run_usd": 0.5}}})
     run, place = SimpleNamespace(path=tmp_path, events=[]), SimpleNamespace(root=tmp_path, cache=tmp_path)
-    context = SimpleNamespace(workspace=place, stop=SimpleNamespace(check=lambda: None))
+    context = SimpleNamespace(workspace=place, env={}, stop=SimpleNamespace(check=lambda: None))
     parts: Any = [SimpleNamespace(run=run, name=name, base=BaseFile(name, tmp_path)) for name in "ab"]
     processes.search_side_by_side(parts, config, context, 400.0, together=2, threads=1)  # type: ignore[arg-type]
     told = [CompressConfig.model_validate(channel.heard[0]["config"]) for channel in channels]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from agentlab.errors import UsageError
 from agentlab.hf import prefill
 from agentlab.hf.batch import Batch, Row, Token
+from agentlab.lora import reading
 from agentlab.lora.rowwise import rowwise
 from agentlab.lora.stacked import BASE
 from tests.unit.lora.test_rowwise import convolutional
@@ -350,11 +351,13 @@ def test_an_admission_that_fails_midway_leaves_the_others(llama: tuple[Any, Any]
 
 
 def test_a_row_whose_numbers_overflow_spoils_neither_its_neighbours_nor_who_comes_in_its_place(
-    llama: tuple[Any, Any], tmp_path: Path
+    llama: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, adapters = llama
     wild = shutil.copytree(tmp_path / "two", tmp_path / "wild") / "adapter_model.safetensors"
     save_file({name: each * 1e25 for name, each in load_file(wild).items()}, wild)
+    monkeypatch.setattr(reading, "_MOST_FACTOR", float("inf"))  # such adapters are refused
+    monkeypatch.setattr(reading, "_MOST_CHANGE", float("inf"))
     place = adapters.put(wild.parent)
     drawn = Row(place, list(range(10, 30)), 2, temperature=1.0, generator=torch.Generator(), logprob=True)
     long, short = Row(0, list(range(20, 40)), 12), Row(1, [10], 6)

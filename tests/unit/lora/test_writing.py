@@ -143,7 +143,8 @@ def test_deltas_that_do_not_fit_are_refused(tmp_path: Path, parents: tuple[Adapt
 
 
 def test_too_large_numbers_for_a_small_type_are_refused(tmp_path: Path) -> None:
-    parent = Adapter(write_folder(tmp_path / "a", deltas(1), lora_alpha=1e6))
+    wide = {name: Delta(1e6 * delta.a, 1e-6 * delta.b) for name, delta in deltas(1).items()}
+    parent = Adapter(write_folder(tmp_path / "a", wide))
     with pytest.raises(DataError, match="infinite or none"):
         derive([parent], tmp_path / "child", 4, lambda _, each: each[0], dtype="float16")
 

@@ -41,7 +41,7 @@ def test_a_checkpoint_reads_back_to_the_bit(tmp_path: Path) -> None:
 
 def test_the_newest_two_are_kept_and_a_damaged_one_counts_as_absent(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "none", "here") is None
-    (tmp_path / ".step-00000009.safetensors.ab12.tmp").write_bytes(b"torn")
+    (tmp_path / ".step-00000009.safetensors.ab12cd34.tmp").write_bytes(b"torn")
     for step in (2, 4, 11):
         save_checkpoint(tmp_path, _checkpoint(step))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
