@@ -77,29 +77,34 @@ _SHAPES = (
     ("AKIA", "0-9A-Z", 16),
     *((f"xox{kind}-", "A-Za-z0-9-", 10) for kind in "abpr"),
 )
-_BEARER = r"(?<=Bearer )[A-Za-z0-9._~+/=-]"
 _LONGEST = 4096  # characters of a key that is told by its shape
-_DIGIT = r"(?=[A-Za-z_.~+/=-]*\d)"  # what has none is a name: sk-learn, Bearer authentication
+# What has no digit soon is a name: sk-learn, Bearer authentication. Bounded, or "sk-sk-sk-..." takes quadratic time.
+_LETTERS, _BEARER_LETTERS = "[A-Za-z_-]", "[A-Za-z_.~+/=-]"
+_HAS_DIGIT, _MAY_GET_DIGIT = r"(?={0}{{0,64}}\d)", r"(?!{0}{{65}})"
 
 SHAPE = re.compile(
     "|".join(
         (
             *(
-                rf"\b{start}{_DIGIT if start == 'sk-' else ''}[{rest}]{{{least},{_LONGEST}}}"
+                rf"\b{start}{_HAS_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{rest}]{{{least},{_LONGEST}}}"
                 for start, rest, least in _SHAPES
             ),
-            rf"(?<=Bearer ){_DIGIT}[A-Za-z0-9._~+/=-]{{12,{_LONGEST}}}",
+            rf"(?<=Bearer ){_HAS_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{12,{_LONGEST}}}",
         )
     )
 )
-# The end of a text that may become one of these shapes when more comes.
+# The end of a text that may become one of these shapes when more comes; it begins in the last OPEN_LENGTH characters.
+OPEN_LENGTH = _LONGEST + max(len(start) for start, _, _ in _SHAPES)
 OPEN_SHAPE = re.compile(
     "(?:{})\\Z".format(
         "|".join(
             (
-                *(rf"\b{start}[{rest}]{{0,{_LONGEST}}}" for start, rest, _ in _SHAPES),
+                *(
+                    rf"\b{start}{_MAY_GET_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{rest}]{{0,{_LONGEST}}}+"
+                    for start, rest, _ in _SHAPES
+                ),
                 *sorted({rf"\b{start[:n]}" for start, _, _ in _SHAPES for n in range(1, len(start))}),
-                rf"{_BEARER}{{1,{_LONGEST}}}",
+                rf"(?<=Bearer ){_MAY_GET_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{1,{_LONGEST}}}+",
             )
         )
     )

@@ -41,8 +41,7 @@ async def embed(
     able = [candidate_of(config, name) for name in names if "embeddings" in config.caps(name)]
     if not able:
         raise BadRequestError("None of the models makes embeddings.", hint="Name one that does, and its `caps`.")
-    request = Request("", tuple(Message("user", text) for text in texts), max_tokens=0)
-    question = Question(task, request, None, tuple(able), asyncio.get_running_loop().time())
+    question = Question(task, request_of(texts), None, tuple(able), asyncio.get_running_loop().time())
     asking = _Asking(question, means)
     failed: list[Attempt] = []
     hint: str | None = None
@@ -55,6 +54,11 @@ async def embed(
             hint = hint if failed else error.hint
             failed.append(Attempt(candidate.name, error.kind, means.redactor.scrub(error.message)))
     raise policy.verdict(task, failed, hint)
+
+
+def request_of(texts: Sequence[str]) -> Request:
+    """The texts as a request, for what looks at requests of every kind."""
+    return Request("", tuple(Message("user", text) for text in texts), max_tokens=0)
 
 
 class _Asking:

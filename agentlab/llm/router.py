@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, Self, TypeVar, overload
 
@@ -31,8 +31,8 @@ from agentlab.llm.question import Means, Observer, Outcome, Question, ResponseCa
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.strategies import HedgeBudget, Strategist
 from agentlab.llm.structured import M
-from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, Tier, Usage
-from agentlab.runs.redact import Redactor
+from agentlab.llm.types import ChatModel, Completion, Embeddings, Message, Request, Tier, Usage
+from agentlab.runs.redact import Redactor, texts_of
 from agentlab.runs.stop import StopFlag
 
 __all__ = ["Options", "Router"]
@@ -241,6 +241,7 @@ class Router:
         """The vectors of texts, and the name of the model that made them. Errors as of `complete`."""
         from agentlab.llm import embedding  # most programs need no vectors
 
+        self._refuse_secrets(embedding.request_of(texts))
         names = [options.model] if options.model else self.config.candidates(task)
         return await self._at_home(embedding.embed(self.config, self._strategist.means, names, task, texts))
 
@@ -283,13 +284,18 @@ class Router:
     def _asked(
         self, messages: Sequence[Message], task: str, schema: type[Any] | None, options: Options, call_id: str
     ) -> Asked:
-        for message in messages:
-            if variable := self._redactor.variable_in(message.content):
+        asked = asking.asked(self.config, messages, task, schema, options, call_id)
+        self._refuse_secrets(asked.question.request)
+        return asked
+
+    def _refuse_secrets(self, request: Request) -> None:
+        """See that no text of a request, its tools and their calls included, holds a secret."""
+        for _, text in texts_of(asdict(request)):
+            if variable := self._redactor.variable_in(text):
                 raise DataError(
                     f"The prompt holds the value of {variable}, which is sent to nobody.",
                     hint="Leave it out of the prompt; or unset the variable if its value is no secret.",
                 )
-        return asking.asked(self.config, messages, task, schema, options, call_id)
 
     async def _answer(self, asked: Asked, sink: Sink | None = None) -> Outcome:
         question: Question = replace(asked.question, start=asyncio.get_running_loop().time())

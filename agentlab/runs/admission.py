@@ -1,12 +1,12 @@
 """What a run may take in: no secret, because its folder keeps what it was asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ConfigError
 from agentlab.files import open_file
-from agentlab.runs.redact import Redactor
+from agentlab.runs.redact import Redactor, texts_of
 
 _LARGEST_FILE, _LONGEST_PATH = 64 << 20, 4096
 _HINT = "Write something else there; or unset the variable if its value is no secret."
@@ -20,26 +20,13 @@ def refuse_secrets(config: Mapping[str, Any], workspace: Workspace, redactor: Re
     Raises:
         ConfigError: one does; it says which variable's.
     """
-    for key, text in _texts(config):
+    for key, text in texts_of(config):
         if variable := redactor.variable_in(text):
             raise ConfigError(f"{key}: holds the value of {variable}, which no run folder keeps.", hint=_HINT)
         if redactor.mask(text) != text:
             raise ConfigError(f"{key}: holds what looks like a key, which no run folder keeps.", hint=_HINT)
         if variable := _variable_in_file(text, workspace, redactor):
             raise ConfigError(f"{key}: {text} holds the value of {variable}, which no run folder keeps.", hint=_HINT)
-
-
-def _texts(value: Any, key: str = "config") -> Iterator[tuple[str, str]]:
-    """The texts of plain data, names of keys included, each with its place."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            yield key, str(name)
-            yield from _texts(part, str(name) if key == "config" else f"{key}.{name}")
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _texts(part, key)
 
 
 def _variable_in_file(name: str, workspace: Workspace, redactor: Redactor) -> str | None:

@@ -7,11 +7,11 @@ what a run reads back: a password "blue whale" must not change a question about 
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from agentlab.config.secrets import OPEN_SHAPE, SHAPE, SHORTEST, URL_PASSWORD, secrets_of
+from agentlab.config.secrets import OPEN_LENGTH, OPEN_SHAPE, SHAPE, SHORTEST, URL_PASSWORD, secrets_of
 
 if TYPE_CHECKING:
     from agentlab.runs.document import Block
@@ -111,19 +111,19 @@ class StreamMask:
     def _advance(self, piece: str, first_open: Callable[[str, int], int]) -> str:
         text, position = self._before + self._pending + piece, len(self._before)
         parts: list[str] = []
-        while True:
-            match, held = self._certain.search(text, position), first_open(text, position)
-            if match is None or match.start() >= held:
-                break
+        held = first_open(text, position)
+        while (match := self._certain.search(text, position)) and match.start() < held:
             parts += (text[position : match.start()], MASK)
             position = match.end()
+            if held < position:
+                held = first_open(text, position)
         parts.append(text[position:held])
         self._before, self._pending = text[max(0, held - _CONTEXT) : held], text[held:]
         return "".join(parts)
 
     def _first_open(self, text: str, position: int) -> int:
         """Where the end of the text begins that may be the beginning of a secret."""
-        shape = OPEN_SHAPE.search(text, position)
+        shape = OPEN_SHAPE.search(text, max(position, len(text) - OPEN_LENGTH))
         first = shape.start() if shape else len(text)
         for literal in self._literals:
             for length in range(min(len(literal) - 1, len(text) - position), len(text) - first, -1):
@@ -147,3 +147,16 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_mapped(item, change) for item in value]
     return value
+
+
+def texts_of(value: Any, key: str = "config") -> Iterator[tuple[str, str]]:
+    """The texts of plain data, names of keys included, each with its place."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield key, str(name)
+            yield from texts_of(part, str(name) if key == "config" else f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from texts_of(part, key)

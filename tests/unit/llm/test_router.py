@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from agentlab import errors
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.recorder import RunRecorder
-from agentlab.llm.router import Router
-from agentlab.llm.types import Delta, Message, Usage
+from agentlab.llm.router import Options, Router
+from agentlab.llm.types import Delta, Message, Tool, ToolCall, Usage
 from agentlab.runs.redact import Redactor
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.stop import StopFlag
@@ -350,6 +350,29 @@ def test_no_error_of_a_plug_in_shows_a_key_of_the_environment(llm_config, home, 
     with router, pytest.raises(errors.BadRequestError, match="headers were") as caught:
         router.complete_sync(ASK, "general")
     assert key not in str(caught.value) + caught.value.message
+
+
+@pytest.mark.parametrize("part", ["content", "tool_calls", "tools", "stop", "json_schema"])
+def test_no_part_of_a_request_carries_a_secret_of_the_environment(llm_config, home, key, part):
+    call = ToolCall("1", "look", f'{{"at": "{key}"}}')
+    messages = {
+        "content": [Message("user", f"It is {key}")],
+        "tool_calls": [*ASK, Message("assistant", "", (call,)), Message("tool", "seen", tool_call_id="1")],
+    }
+    options = {
+        "tools": Options(tools=(Tool("look", f"Use {key}", {"type": "object"}),)),
+        "stop": Options(stop=(key,)),
+        "json_schema": Options(json_schema={"type": "object", "properties": {key: {}}}),
+    }
+    router = Router(llm_config(["https://example.org"]), env={"OTHER_API_KEY": key}, workspace=home)
+    with router, pytest.raises(errors.DataError, match="value of OTHER_API_KEY"):
+        router.complete_sync(messages.get(part, ASK), "general", options=options.get(part, Options()))
+
+
+def test_no_text_to_embed_carries_a_secret_of_the_environment(llm_config, home, key):
+    router = Router(llm_config(["https://example.org"]), env={"OTHER_API_KEY": key}, workspace=home)
+    with router, pytest.raises(errors.DataError, match="value of OTHER_API_KEY"):
+        asyncio.run(router.embed(["plain", f"with {key}"]))
 
 
 # -- money --------------------------------------------------------------------------------------------------------

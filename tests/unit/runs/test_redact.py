@@ -1,5 +1,7 @@
 """Masking: known values, common shapes, and nothing else."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,3 +111,15 @@ def test_a_number_of_tokens_is_no_secret() -> None:
 def test_a_password_of_digits_is_a_secret_and_so_are_tokens() -> None:
     redactor = Redactor.of({"DB_PASSWORD": "8392017", "AUTH_TOKENS": "abcdef,ghijkl", "SPACED_KEY": " abcdef123\n"})
     assert redactor.scrub("8392017 abcdef,ghijkl abcdef123") == f"{MASK} {MASK} {MASK}"
+
+
+def test_text_that_keeps_beginning_a_key_takes_time_in_proportion_to_its_length() -> None:
+    redactor, text = Redactor(["q7Rk2mZp9xVt4LwB"]), "sk-" * 30_000  # more than a minute where the time is quadratic
+    stream, begun = redactor.stream(), time.process_time()
+    assert redactor.mask(text) == stream.piece(text) + stream.end() == text
+    assert time.process_time() - begun < 20
+
+
+def test_a_digit_behind_the_key_makes_no_key_of_a_name() -> None:
+    text = "sk-learn-and-all-its-friends.1"
+    assert Redactor().mask(text) == text
