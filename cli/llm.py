@@ -160,13 +160,13 @@ def trust(
     host: Annotated[str, typer.Argument(metavar="HOST", help="The host that it may be sent to.")],
 ) -> None:
     """Let a key go to a host that agentlab does not know as its own; kept for you, outside of workspaces."""
+    import os
+
     from agentlab.config.trust import confirm
     from agentlab.runs.views import Line
 
-    from .launch import surroundings
-
     screen = screen_of(ctx)
-    path = confirm(key, host, surroundings(screen).env)
+    path = confirm(key, host, os.environ)  # not the workspace's `.env`, which could lead elsewhere
     screen.say(f"{key} may be sent to {host}")
     screen.answer("llm trust", Line(path=str(path)))
 

@@ -4,6 +4,7 @@ A key travels over TLS, or never leaves the machine.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Literal
@@ -28,7 +29,7 @@ _HOMES: Mapping[str, tuple[str, ...]] = {
     "GEMINI_API_KEY": ("generativelanguage.googleapis.com",),
     "GOOGLE_API_KEY": ("generativelanguage.googleapis.com",),
     "GROQ_API_KEY": ("api.groq.com",),
-    "HF_TOKEN": ("huggingface.co", "endpoints.huggingface.cloud"),
+    "HF_TOKEN": ("huggingface.co",),  # not its endpoints: whoever rents one decides what runs there
     "MISTRAL_API_KEY": ("api.mistral.ai",),
     "MOONSHOT_API_KEY": ("api.moonshot.ai", "api.moonshot.cn"),
     "NVIDIA_API_KEY": ("api.nvidia.com",),
@@ -39,6 +40,7 @@ _HOMES: Mapping[str, tuple[str, ...]] = {
     "XAI_API_KEY": ("api.x.ai",),
 }
 _KEY_NAME = "_API_KEY"
+_NETLOC = re.compile(r"(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(?::\d*)?", re.ASCII | re.IGNORECASE)
 
 
 def host_of(url: str) -> str:
@@ -75,6 +77,8 @@ def check_base_url(url: str) -> str:
         raise ValueError(f"{url!r} holds characters that no URL may hold")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("a base URL holds no user, query or fragment; a key belongs in `api_key`")
+    if not _NETLOC.fullmatch(parts.netloc):  # `[::1].example.org` is no name, and is read in more than one way
+        raise ValueError(f"{parts.netloc!r} is no name or address of a host")
     if parts.scheme == "http" and not is_loopback(url):
         raise ValueError(f"{url} would send prompts and keys unencrypted; use https, or a tunnel to 127.0.0.1")
     return url.rstrip("/")

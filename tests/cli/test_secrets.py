@@ -107,3 +107,17 @@ def test_a_secret_where_only_a_name_may_stand_is_refused_before_anything_is_writ
     assert (answer.code, "personas.name: holds the value of DB_PASSWORD" in answer.err) == (2, True)
     assert "x9y8z7" not in answer.err
     assert not (workspace / "runs").exists()
+
+
+def test_a_workspace_does_not_say_where_trust_is_kept(
+    agentlab: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    workspace, user = tmp_path / "theirs", tmp_path / "user"
+    workspace.mkdir()
+    (workspace / ".env").write_text(f"XDG_CONFIG_HOME={workspace}\n")
+    monkeypatch.setenv("AGENTLAB_HOME", str(workspace))
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert agentlab("llm", "trust", "MY_API_KEY", "llm.example.org").code == 0
+    assert (user / ".config/agentlab/trusted-keys").read_text() == "MY_API_KEY@llm.example.org\n"
+    assert surroundings({"HOME": str(user)}, workspace).env["AGENTLAB_TRUST"] == "MY_API_KEY@llm.example.org"

@@ -12,7 +12,7 @@ HOMES = {
     "OPENAI_API_KEY": "api.openai.com",
     "ANTHROPIC_API_KEY": "api.anthropic.com",
     "GROQ_API_KEY": "api.groq.com",
-    "HF_TOKEN": "x.endpoints.huggingface.cloud",
+    "HF_TOKEN": "router.huggingface.co",
     "ELECTRICITYMAPS_TOKEN": "api.electricitymaps.com",
 }
 STRANGERS = (
@@ -23,6 +23,7 @@ STRANGERS = (
     "10.0.0.7",
     "localhost.evil.org",
     "127.0.0.1.evil.org",
+    "x.us-east-1.aws.endpoints.huggingface.cloud",  # anybody's
 )
 OTHERS = ("STRIPE_API_KEY", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_API_KEY")
 

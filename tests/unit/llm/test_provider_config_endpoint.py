@@ -29,6 +29,12 @@ def test_allowed(url):
         ("openrouter.ai/api/v1", "not a URL"),
         ("file:///etc/passwd", "not a URL"),
         ("http://[broken", "not a URL"),
+        ("https://[::1].example.org/v1", "no name or address"),
+        ("http://[::1]x:80/v1", "no name or address"),
+        ("https://evil.example^.api.openai.com/v1", "no name or address"),
+        ("https://evil.example%2f.api.openai.com/v1", "no name or address"),
+        ("https://evil.example,.api.openai.com/v1", "no name or address"),
+        ("https://.api.openai.com/v1", "no name or address"),
         ("", "not a URL"),
     ],
 )
