@@ -75,6 +75,10 @@ _SHAPES = (
     *((f"gh{kind}_", "A-Za-z0-9", 20) for kind in "pousr"),
     ("github_pat_", "A-Za-z0-9_", 20),
     ("AKIA", "0-9A-Z", 16),
+    ("glpat-", "A-Za-z0-9_-", 20),
+    ("npm_", "A-Za-z0-9", 30),
+    ("rk_live_", "A-Za-z0-9", 16),
+    ("sk_live_", "A-Za-z0-9", 16),
     *((f"xox{kind}-", "A-Za-z0-9-", 10) for kind in "abpr"),
 )
 _LONGEST = 4096  # characters of a key that is told by its shape
@@ -116,6 +120,10 @@ _WORD = re.compile(r"[A-Za-z]{1,15}(?:[._-][A-Za-z]{1,15})?[._-]?\d{0,4}")
 _TOKEN = re.compile(r"[\w.-]{1,32}")  # what a key, a name or a word of a config may look like; longer ones are keys
 _PATH = re.compile(r"(?:file:|unix:)?[~.]{0,2}/")
 _PATH_NAME = re.compile(r"(?i)(_|^)(path|file|dir|home|root|sock|credentials)$")  # other secrets may begin with a slash
+# Of what tells about a secret and is none: AUTH_URL, KEY_TYPE, CERT_EMAIL.
+_DESCRIBING_NAME = re.compile(
+    r"(?i)_(type|path|file|email|mode|provider|backend|url|uri|name|host|user|alg|algorithm)$"
+)
 _RUN = re.compile(r"[A-Za-z0-9+]{24,}")  # a piece of a value that may be random
 _HEX = re.compile(r"[0-9a-f]{32,}|[0-9A-F]{32,}")
 
@@ -140,11 +148,11 @@ def secrets_of(env: Mapping[str, str], keys: Collection[str] = ()) -> Secrets:
         value = raw.strip()
         if len(value) < SHORTEST or not any(map(str.isalnum, value)):
             continue
-        if looks_random(name, value):
+        if looks_random(name, value) or URL_PASSWORD.search(value):
             certain[value] = name
         elif (name in keys or has_secret_name(name)) and _may_hide(name, value):
-            plain = is_word(value) or (name not in keys and any(map(str.isspace, value)))
-            (suspect if plain else certain)[value] = name
+            described = any(map(str.isspace, value)) or _DESCRIBING_NAME.search(name)
+            (suspect if is_word(value) or (name not in keys and described) else certain)[value] = name
     return Secrets(certain, suspect)
 
 

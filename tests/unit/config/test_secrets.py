@@ -127,6 +127,14 @@ def test_what_looks_random() -> None:
         assert not looks_random(name, value), name
 
 
+def test_what_tells_about_a_secret_is_none_and_a_password_in_an_address_is_one() -> None:
+    about = {"KEY_TYPE": "ed25519", "AUTH_URL": "https://auth.example.org/", "CERT_EMAIL": "jane@example.org"}
+    assert secrets_of(about).certain == {}
+    urls = {"DATABASE_URL": "postgres://app:hunter22@db/prod", "CACHE": "redis://:pw12345@h/0"}
+    assert set(secrets_of(urls).certain.values()) == set(urls)
+    assert looks_random("ANY", "glpat-abcdefghij0123456789")
+
+
 def test_a_key_of_the_config_is_certain_unless_it_is_a_word() -> None:
     env = {"VAULT_PASSPHRASE": "blue whale", "OLLAMA_API_KEY": "ollama", "LOCK": "blue-whale-and-friends"}
     assert secrets_of(env).certain == {}
