@@ -118,7 +118,7 @@ def test_nothing_is_written_or_asked_by_a_plan(workspace: Path, capsys: pytest.C
         (["--set=vote.round=3"], "there are 1 rounds"),
         (["--topology=mesh"], "topology"),
         (["--base=./"], "no checkpoint folder"),
-        (["--topic= "], "say what is to be debated"),
+        (["--topic= "], "behind --topic is empty"),
         (["--topic=Trees?", "--set=positions=[yes, '']"], "two different positions"),
         (["--topic=Trees?", "--set=positions=['1', '1.0']"], "two different positions"),
         (
