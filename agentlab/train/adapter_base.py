@@ -118,7 +118,7 @@ def _check_base(folder: Path, base: BaseFile) -> None:
             hint="Name the right one with base; `agentlab adapters show` tells it.",
         )
     given = read_settings(folder).base[0]
-    if known or not given or Path(given).is_absolute() or base.source is None:  # folders move; their shapes are seen
+    if known or not given or Path(given).is_absolute():  # a folder moves; its shapes are seen
         return
     theirs = stem_of(given).lower()
     ours = {stem_of(name).lower() for name in (base.name, base.path.name, base.file.name if base.file else base.name)}

@@ -37,9 +37,7 @@ def adapter(place: Path, seed: int, wide: int = 576) -> None:
         for layer in range(30)
         for name, out in (("q_proj", wide), ("v_proj", wide // 3))
     }
-    write_folder(
-        place, modules, target_modules=["q_proj", "v_proj"], base_model_name_or_path=f"smollm2-135m-of-{place.name}"
-    )
+    write_folder(place, modules, target_modules=["q_proj", "v_proj"], base_model_name_or_path=f"/base of {place.name}")
 
 
 class Served:
