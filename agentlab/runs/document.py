@@ -107,7 +107,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """A measured figure for a table; what was not measured is a dash."""
     if value is None:
         return "–"
-    return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{digits - 1}e}"
+    return f"{value:.{digits}f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.{max(digits - 1, 0)}e}"
 
 
 def known(value: object, form: str = "", otherwise: str = "–") -> str:
