@@ -55,7 +55,7 @@ def worker_environment(thread_count: int) -> dict[str, str]:
 
 # What a process of ours needs of this one's environment. Keys, tokens and passwords of whatever name are not among it:
 # workers parse strangers' files in native code.
-_INHERITED = re.compile(
+_INHERITED = (
     r"PATH|HOME|USER|LOGNAME|SHELL|PWD|TZ|TERM|LANG|LANGUAGE|LC_[A-Z]+|TMPDIR|TEMP|TMP|VIRTUAL_ENV|CONDA_PREFIX"
     r"|SYSTEMROOT|COMSPEC|WINDIR|PATHEXT|APPDATA|LOCALAPPDATA|USERPROFILE|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_LIBRARY_PATH"
     r"|XDG_(CACHE|CONFIG|DATA|RUNTIME)_(HOME|DIR)|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE"
@@ -63,22 +63,18 @@ _INHERITED = re.compile(
     r"|(CUDA|CUDNN|CUBLAS|NCCL|HIP|HSA|ROCM|ROCR|OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|NUMEXPR|GGML|BNB|BITSANDBYTES)_[A-Z0-9_]+"
     r"|(PYTORCH|TORCH|TORCHINDUCTOR|TRITON|ONEDNN|DNNL|TOKENIZERS|TRANSFORMERS)_(?!.*(KEY|TOKEN|SECRET))[A-Z0-9_]+"
     r"|(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|HF_HOME|HF_ENDPOINT|HF_HUB_(CACHE|OFFLINE|(DISABLE|ENABLE)_[A-Z_]+)"
-    r"|AGENTLAB_(HOME|CACHE|TRUST|EXPAND)|NO_COLOR",
-    re.ASCII,
+    r"|AGENTLAB_(HOME|CACHE|TRUST|EXPAND)|NO_COLOR"
 )
 
 
 # pip reaches its index by these; an address among them may hold a password, which is for pip.
-_INHERITED_BY_PIP = re.compile(r"PIP_[A-Z_]+|NETRC|(https?|all|no)_proxy", re.ASCII | re.IGNORECASE)
+_INHERITED_BY_PIP = r"(?i:PIP_[A-Z_]+|NETRC|(https?|all|no)_proxy)"
 
 
 def inherited_environment(environment: Mapping[str, str] = os.environ, *, pip: bool = False) -> dict[str, str]:
     """The variables that a process of ours may see, by a list of names; more of them where it is `pip`."""
-    return {
-        name: value
-        for name, value in environment.items()
-        if _INHERITED.fullmatch(name) or (pip and _INHERITED_BY_PIP.fullmatch(name))
-    }
+    allowed = re.compile(f"{_INHERITED}|{_INHERITED_BY_PIP}" if pip else _INHERITED, re.ASCII)
+    return {name: value for name, value in environment.items() if allowed.fullmatch(name)}
 
 
 @contextlib.contextmanager

@@ -9,50 +9,10 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-_WORDS = frozenset(
-    [
-        "apikey",
-        "auth",
-        "authorization",
-        "bearer",
-        "cert",
-        "certificate",
-        "conn",
-        "cookie",
-        "cookies",
-        "credential",
-        "credentials",
-        "cred",
-        "creds",
-        "dsn",
-        "jwt",
-        "key",
-        "keys",
-        "license",
-        "mnemonic",
-        "otp",
-        "pass",
-        "passcode",
-        "passphrase",
-        "passwd",
-        "password",
-        "passwords",
-        "passw",
-        "pat",
-        "pin",
-        "private",
-        "privkey",
-        "pw",
-        "pwd",
-        "salt",
-        "sas",
-        "secret",
-        "secrets",
-        "signature",
-        "token",
-        "tokens",
-        "webhook",
-    ]
+_WORDS = re.compile(
+    "apikey|auth|authorization|bearer|certificate|cert|conn|cookies?|credentials?|creds?|dsn|jwt|keys?|license|mnemonic"
+    "|otp|pass|passcode|passphrase|passwd|passwords?|passw|pat|pin|private|privkey|pwd?|salt|sas|secrets?|signature"
+    "|tokens?|webhook"
 )
 _ENDINGS = ("key", "secret", "token", "password", "passwd", "passphrase", "credentials")  # of words run together
 _PHRASES = re.compile(r"(?i)connection_?string|conn_?str|(seed|recovery)_?(phrase|words)")
@@ -97,22 +57,12 @@ SHAPE = re.compile(
         )
     )
 )
-# The end of a text that may become one of these shapes when more comes; it begins in the last OPEN_LENGTH characters.
 OPEN_LENGTH = _LONGEST + max(len(start) for start, _, _ in _SHAPES)
-OPEN_SHAPE = re.compile(
-    "(?:{})\\Z".format(
-        "|".join(
-            (
-                *(
-                    rf"\b{start}{_MAY_GET_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{rest}]{{0,{_LONGEST}}}+"
-                    for start, rest, _ in _SHAPES
-                ),
-                *sorted({rf"\b{start[:n]}" for start, _, _ in _SHAPES for n in range(1, len(start))}),
-                rf"(?<=Bearer ){_MAY_GET_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{1,{_LONGEST}}}+",
-            )
-        )
-    )
-)
+SHAPE_STARTS = (
+    *(start for start, _, _ in _SHAPES),
+    "Bearer ",
+)  # every shape holds one, which is quick to see
+SHAPE_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~+/=-"
 URL_PASSWORD = re.compile(r"(?<=://)[^\s:/@\"]*:[^\s/\"]+(?=@)")
 SHORTEST = 6  # a shorter value would mask ordinary words
 # One or two words; more are a passphrase, and a longer one is a key that happens to have no digit.
@@ -161,7 +111,7 @@ def has_secret_name(name: str) -> bool:
     if name in _NAMED_OTHERWISE or _COUNT_NAME.search(name):
         return False
     words = re.findall("[a-z]+", name.lower())
-    return any(word in _WORDS or word.endswith(_ENDINGS) for word in words) or _PHRASES.search(name) is not None
+    return any(_WORDS.fullmatch(word) or word.endswith(_ENDINGS) for word in words) or _PHRASES.search(name) is not None
 
 
 def looks_random(name: str, value: str) -> bool:
@@ -198,6 +148,21 @@ def _is_mixed(run: str) -> bool:
     kinds = [(char.isupper(), char.isdigit()) for char in run if char.isalnum()]
     changes = sum(one != other for one, other in pairwise(kinds))
     return len(set(kinds)) == 3 and changes >= len(kinds) / 3
+
+
+@cache
+def open_shape() -> re.Pattern[str]:
+    """Finds the end of a text that may become one of the shapes when more comes.
+
+    It holds no other characters than SHAPE_CHARACTERS, and begins in the last OPEN_LENGTH of them.
+    """
+    shapes = (
+        rf"\b{start}{_MAY_GET_DIGIT.format(_LETTERS) if start == 'sk-' else ''}[{rest}]{{0,{_LONGEST}}}+"
+        for start, rest, _ in _SHAPES
+    )
+    starts = sorted({rf"\b{start[:length]}" for start, _, _ in _SHAPES for length in range(1, len(start))})
+    bearer = rf"(?<=Bearer ){_MAY_GET_DIGIT.format(_BEARER_LETTERS)}[A-Za-z0-9._~+/=-]{{1,{_LONGEST}}}+"
+    return re.compile("(?:{})\\Z".format("|".join((*shapes, *starts, bearer))))
 
 
 @cache

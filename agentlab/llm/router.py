@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self, TypeVar, overload
 
@@ -290,7 +290,7 @@ class Router:
 
     def _refuse_secrets(self, request: Request) -> None:
         """See that no text of a request, its tools and their calls included, holds a secret."""
-        for _, text in texts_of(asdict(request)):
+        for _, text in texts_of(request):
             if variable := self._redactor.variable_in(text):
                 raise DataError(
                     f"The prompt holds the value of {variable}, which is sent to nobody.",

@@ -8,10 +8,19 @@ what a run reads back: a password "blue whale" must not change a question about 
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from agentlab.config.secrets import OPEN_LENGTH, OPEN_SHAPE, SHAPE, SHORTEST, URL_PASSWORD, secrets_of
+from agentlab.config.secrets import (
+    OPEN_LENGTH,
+    SHAPE,
+    SHAPE_CHARACTERS,
+    SHAPE_STARTS,
+    SHORTEST,
+    URL_PASSWORD,
+    open_shape,
+    secrets_of,
+)
 
 if TYPE_CHECKING:
     from agentlab.runs.document import Block
@@ -54,7 +63,7 @@ class Redactor:
 
     def mask(self, text: str) -> str:
         """A text with what cannot be but a secret masked."""
-        return self._certain.sub(MASK, text)
+        return self._certain.sub(MASK, text) if _may_hold(self._literals, text) else text
 
     def mask_tree(self, value: Any) -> Any:
         """Plain data with the secrets in its texts and keys masked."""
@@ -112,25 +121,36 @@ class StreamMask:
         text, position = self._before + self._pending + piece, len(self._before)
         parts: list[str] = []
         held = first_open(text, position)
-        while (match := self._certain.search(text, position)) and match.start() < held:
-            parts += (text[position : match.start()], MASK)
-            position = match.end()
-            if held < position:
-                held = first_open(text, position)
+        if _may_hold(self._literals, text):
+            while (match := self._certain.search(text, position)) and match.start() < held:
+                parts += (text[position : match.start()], MASK)
+                position = match.end()
+                if held < position:
+                    held = first_open(text, position)
         parts.append(text[position:held])
         self._before, self._pending = text[max(0, held - _CONTEXT) : held], text[held:]
         return "".join(parts)
 
     def _first_open(self, text: str, position: int) -> int:
         """Where the end of the text begins that may be the beginning of a secret."""
-        shape = OPEN_SHAPE.search(text, max(position, len(text) - OPEN_LENGTH))
-        first = shape.start() if shape else len(text)
+        first = len(text)
+        start = max(position, first - OPEN_LENGTH, len(text.rstrip(SHAPE_CHARACTERS)))
+        if start < first and (shape := open_shape().search(text, start)):
+            first = shape.start()
         for literal in self._literals:
-            for length in range(min(len(literal) - 1, len(text) - position), len(text) - first, -1):
-                if literal[length - 1] == text[-1] and text.endswith(literal[:length]):
+            # the lengths at which the literal's last character is the text's, longest first
+            length = literal.rfind(text[-1], 0, min(len(literal) - 1, len(text) - position)) + 1
+            while length > len(text) - first:
+                if text.endswith(literal[:length]):
                     first = len(text) - length
                     break
+                length = literal.rfind(text[-1], 0, length - 1) + 1
         return first
+
+
+def _may_hold(literals: Iterable[str], text: str) -> bool:
+    """Whether a text may hold one of these or a shape: quick, as nearly every text holds none."""
+    return any(start in text for start in SHAPE_STARTS) or any(literal in text for literal in literals)
 
 
 def _any_of(values: Iterable[str]) -> re.Pattern[str]:
@@ -150,7 +170,7 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def texts_of(value: Any, key: str = "config") -> Iterator[tuple[str, str]]:
-    """The texts of plain data, names of keys included, each with its place."""
+    """The texts of plain data and dataclasses, names of keys included, each with its key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -160,3 +180,6 @@ def texts_of(value: Any, key: str = "config") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from texts_of(part, key)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from texts_of(getattr(value, field.name), field.name)
