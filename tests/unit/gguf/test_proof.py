@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +100,22 @@ def test_a_library_that_always_dies_proves_nothing_and_names_a_build_that_helps(
     assert "-DGGML_NATIVE=off" in (caught.value.hint or "")
     assert "--no-cache-dir" in (caught.value.hint or "")
     assert proofs.verdicts(wish) == {}
+
+
+def test_what_cannot_be_tried_is_tried_once(
+    wish: EngineConfig, proofs: Proofs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_library(tmp_path / "broken", monkeypatch, "always dies")
+    started: list[str] = []
+
+    class Counted(module.Channel):
+        def __init__(self, name: str, variables: Mapping[str, str]) -> None:
+            started.append(name)
+            super().__init__(name, variables)
+
+    monkeypatch.setattr(module, "Channel", Counted)
+    assert proofs.settle(wish) == plain(wish)
+    assert len(started) == 1
 
 
 def test_a_cache_of_fewer_bits_keeps_flash_attention(wish: EngineConfig) -> None:
