@@ -35,6 +35,8 @@ def command_line(rng: Random, _: Path) -> Case:
     if "--set" in flags and rng.random() < 0.7:
         words.append(rng.choice(("--set=llm=none", "--set=llm=scripted")))
     words = [word.replace("\x00", "") for word in words]
+    if name == "init":  # a workspace is made where it is asked for, in the folder above, too
+        words = ["new" if word == ".." else word for word in words]
     return Case([["agentlab", *words]], copies=COPIES if rng.random() < 0.5 else {})
 
 
