@@ -141,12 +141,11 @@ def _read(path: Path) -> dict[str, Any]:
         count += 1
         if depth > _DEEPEST or count > _MOST_VALUES:
             raise _wrong(path, name, "too deep or too long", f"{_DEEPEST} levels and {_MOST_VALUES:,} values at most")
+        _check_value(path, name, value)
         if isinstance(value, Mapping):
             open_ += ((f"{name}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items())
         elif isinstance(value, list):
             open_ += ((name, inner, depth + 1) for inner in value)
-        else:
-            _check_value(path, name, value)
     return found
 
 

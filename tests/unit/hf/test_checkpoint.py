@@ -48,7 +48,7 @@ FIELDS: list[tuple[str, Any]] = [
     *(("vocab_size", value) for value in (-1, "x", None, HUGE)),
     *(("max_position_embeddings", value) for value in (-1, "x", 10**12, None)),
     *(("rope_parameters", value) for value in (5, "x", [1])),
-    *(("rms_norm_eps", value) for value in (math.inf, math.nan, "x", 7)),
+    *(("rms_norm_eps", value) for value in (math.inf, math.nan, "x", 7, [0.1], {})),
     *(("eos_token_id", value) for value in ("x", [1, "x"], HUGE)),
     *(("model_type", value) for value in (5, {"a": 1})),
     *(("unknown", value) for value in (math.inf, 10**18, nested(20), nested(500))),
