@@ -9,7 +9,7 @@ import numpy as np
 
 from agentlab.compress.objective import REFERENCE, counts
 from agentlab.search.types import meaning
-from agentlab.stats.control import Comparison, Control
+from agentlab.stats.control import Comparison, Control, verdict_sentence
 from agentlab.stats.fronts import front, hypervolume
 from agentlab.stats.studies import light_study
 from agentlab.study.state import TrialState
@@ -75,16 +75,5 @@ def agent_control(trials: Sequence[TrialState], base: str, seed: int) -> tuple[C
 
 
 def _sentence(control: Control, agent_trials: int, last: float) -> str:
-    if control.estimate is None or control.low is None or control.high is None:
-        return (
-            f"What the agent was worth was not measured: {control.note}. It had {agent_trials} of {control.n} trials."
-        )
-    words = {"hurt": "The agent hurt", "helped": "The agent helped"}.get(
-        control.verdict, "No measurable help of the agent"
-    )
-    return (
-        f"{words}: its {agent_trials} trials gained {control.estimate:+.4f} of hypervolume a kJ beside the "
-        f"{control.n - agent_trials} of {control.control}, {control.level:.0%} interval [{control.low:+.4f}, "
-        f"{control.high:+.4f}], {control.method}; its share of the trials ended at {last:.0%}."
-        f"{f' {control.note}' if control.note else ''}"
-    )
+    verdict = verdict_sentence(control, "the agent", f"trials, {agent_trials} of them its own")
+    return f"{verdict} Its share of the trials ended at {last:.0%}."

@@ -8,7 +8,7 @@ from agentlab.debate.config import Confidence, Rule
 from agentlab.debate.config import Control as Against
 from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
 from agentlab.runs.events import Event, Narration
-from agentlab.stats.control import Control
+from agentlab.stats.control import Control, verdict_sentence
 
 ArmName = Literal["debate", "vote", "single", "samples", "length"]
 NAMES: Mapping[ArmName, str] = {
@@ -132,7 +132,7 @@ class Telling(Plain):
 
 
 class DebateResult(Document):
-    """The answer of `agentlab debate`. `compared` differences are exploratory, and their intervals hold together.
+    """The answer of `agentlab debate`. `compared` differences are exploratory, and one family (Holm).
 
     `rereading` is how arm `length` ended after each round.
     """
@@ -190,7 +190,6 @@ class DebateResult(Document):
         )
 
     def _arms(self) -> Table:
-        level = next((arm.gain.level for arm in self.arms if arm.gain and arm.arm != self.against), 0.95)
         return table(
             self.arms,
             {
@@ -202,8 +201,8 @@ class DebateResult(Document):
                 "seconds": lambda a: number(a.seconds, 1),
             },
             f"{self.questions} questions, vote by {self.rule} after round {self.round}. Shares with 95 % intervals; "
-            f"differences in points, that of * at 95 %, which the verdict is about; the others are exploratory, at "
-            f"{level:.2%}, so that all {self.compared} of this report hold together at 95 %",
+            f"differences in points, by McNemar's exact test, that of * at 95 %, which the verdict is about; the other "
+            f"{self.compared} of this report are exploratory, one family corrected by Holm",
         )
 
 
@@ -211,12 +210,8 @@ def sentence(control: Control, accuracy: Share | None) -> str:
     """The verdict in one sentence."""
     if control.verdict == "not_measured" or accuracy is None:
         return f"Not measured: {control.note[:1].lower()}{control.note[1:]}"
-    begins = {"helped": "Debating helped", "hurt": "Debating hurt", "no_measurable_help": "No measurable help"}
-    low, value, high = (100 * (each or 0.0) for each in (control.low, control.estimate, control.high))
-    return (
-        f"{begins[control.verdict]}: {control.agent}, is right on {accuracy.value:.0%} of {control.n} questions, "
-        f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] against {control.control}, on {control.budget}."
-    )
+    verdict = verdict_sentence(control, "debating", "questions")
+    return f"{verdict} The {control.agent}, is right on {accuracy.value:.0%}, on {control.budget}."
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from agentlab.answers.votes import Tally
 from agentlab.debate import measures
 from agentlab.debate.config import DebateConfig, Rule, VoteConfig
@@ -23,12 +25,12 @@ from agentlab.debate.transcript import Arm, Ballot, Held, Turn
 from agentlab.debate.voting import RULES, Case, Fitted, Tallies, at_round, cases_of, primary, vote_by, votes
 from agentlab.llm.policy import BREAKER_OPEN
 from agentlab.runs.document import Difference, Share
-from agentlab.stats.control import Comparison, Control, Interval, judge, not_measured
-from agentlab.stats.proportions import paired_share_difference_interval, smallest_difference
+from agentlab.stats.control import LEVEL, Comparison, Control, Evidence, judge, not_measured
+from agentlab.stats.referee import compare, compare_family
 from agentlab.tasks.questions import Question
 
 LEAST_QUESTIONS = 100
-_LEVEL = 0.95
+Compared = str | tuple[int, Rule]  # an arm, or a round and rule
 _OF_SAMPLES: tuple[Rule, ...] = ("confidence", "softmax")  # rules that mean something to samples of one agent
 _SHOWN = 2  # questions of a kind
 
@@ -65,19 +67,20 @@ def verdict(
     arms = {} if topic else _arms(cases, held, fitted, config)
     rules = [] if topic else _rules(cases, held, config)
     against = arms.get(config.vote.against, [])
-    # The same comparison stands in both tables, and is one.
-    compared = len(arms.keys() - {"debate"}) + (len(rules) - 1 if against else 0) - (not after and bool(against))
-    corrected = 1 - (1 - _LEVEL) / max(1, compared)  # Bonferroni: all of them hold together at 95 %
-    level = corrected if after else _LEVEL
-    control = _control(arms, fitted, config, len(cases), after=after)
-    results = [_arm(n, arms, said, level if n == config.vote.against else corrected) for n in arms]
-    at = {(primary(config), config.vote.rule): level}
+    rivals: dict[Compared, tuple[list[bool], list[bool]]] = {
+        name: (_marks(arms["debate"]), _marks(arm)) for name, arm in arms.items() if name != "debate"
+    }
+    if against:
+        rivals |= {(number, rule): (right, _marks(against)) for number, rule, right in rules}
+    gains = _gains(rivals, config, after=after)
+    control = _control(arms, fitted, config, gains, len(cases), after=after)
+    results = [_arm(name, arms, said, gains.get(name)) for name in arms]
     voted = [
         RuleResult(
             round=number,
             rule=rule,
             accuracy=measures.share(right),
-            gain=Difference.of(_gain(right, against, at.get((number, rule), corrected))) if against else None,
+            gain=Difference.of(gains[number, rule]) if against else None,
         )
         for number, rule, right in rules
     ]
@@ -92,7 +95,7 @@ def verdict(
         round=primary(config),
         against=config.vote.against,
         control=control,
-        compared=compared,
+        compared=len({id(gain) for gain in gains.values()}) - (0 if after else config.vote.against in gains),
         arms=results,
         rules=voted,
         rereading=_rereading(cases, fitted, config) if "length" in arms else [],
@@ -107,6 +110,28 @@ def verdict(
 
 def _compared(config: DebateConfig) -> tuple[int, str, str]:
     return primary(config), config.vote.rule, config.vote.against
+
+
+def _gains(
+    rivals: Mapping[Compared, tuple[list[bool], list[bool]]], config: DebateConfig, *, after: bool
+) -> dict[Compared, Evidence]:
+    """How much better the debate is than each arm, and each vote than what is held against the debate.
+
+    The comparison that was named before the run stands alone, and in both tables; all others are one family.
+    """
+    family, rng = dict(rivals), np.random.default_rng(config.seed)
+    family.pop((primary(config), config.vote.rule), None)  # the vote of the debate, which is among the arms
+    named = family.pop(config.vote.against, None) if not after else None
+    gains = compare_family(family, rng)
+    if named is not None:
+        gains[config.vote.against] = compare(*named, rng)
+    if config.vote.against in gains:
+        gains[primary(config), config.vote.rule] = gains[config.vote.against]
+    return gains
+
+
+def _marks(arm: Sequence[_Ended]) -> list[bool]:
+    return [ended.right for ended in arm]
 
 
 def _arms(
@@ -161,7 +186,7 @@ def _as_many(samples: Sequence[Turn], tokens: int) -> list[Turn]:
     return taken
 
 
-def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, level: float) -> ArmResult:
+def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, gain: Evidence | None) -> ArmResult:
     """The figures of an arm; its seconds are those of its turns, shared out by tokens where it used a part of them."""
     own, debate = arms[name], arms["debate"]
     spent = Counter[Arm]()
@@ -177,18 +202,18 @@ def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, le
         tokens=sum(ended.tokens for ended in own),
         seconds=sum(said.seconds[turn.arm] * turn.tokens / spent[turn.arm] for turn in used) if known else None,
         short=sum(e.tokens < d.tokens for e, d in zip(own, debate, strict=True)) if name == "samples" else 0,
-        gain=None if name == "debate" else Difference.of(_gain([ended.right for ended in debate], own, level)),
+        gain=None if gain is None else Difference.of(gain),
     )
 
 
-def _gain(right: Sequence[bool], against: Sequence[_Ended], level: float) -> Interval:
-    """How much larger a share of the questions is right here than there, question by question."""
-    pair = [float(ended.right) for ended in against], [float(each) for each in right]
-    return paired_share_difference_interval(*pair, level=level)
-
-
 def _control(
-    arms: Mapping[ArmName, Sequence[_Ended]], fitted: Fitted, config: DebateConfig, n: int, *, after: bool
+    arms: Mapping[ArmName, Sequence[_Ended]],
+    fitted: Fitted,
+    config: DebateConfig,
+    gains: Mapping[Compared, Evidence],
+    n: int,
+    *,
+    after: bool,
 ) -> Control:
     """The one comparison that was named before the run."""
     against = config.vote.against
@@ -201,24 +226,22 @@ def _control(
         budget="the debate's tokens" if against == "samples" else "its own tokens",
     )
     if config.topic is not None:
-        return not_measured(what, 0, _LEVEL, "A topic has no right answer.")
+        return not_measured(what, 0, LEVEL, "A topic has no right answer.")
     if after:
-        return not_measured(what, n, _LEVEL, "This vote was named after the run, so all that it shows is exploratory.")
+        return not_measured(what, n, LEVEL, "This vote was named after the run, so all that it shows is exploratory.")
     if against not in arms:
-        return not_measured(what, n, _LEVEL, "Nothing was held against the debate.")
+        return not_measured(what, n, LEVEL, "Nothing was held against the debate.")
     said = [turn for name in ("debate", against) for ended in arms[name] for turn in ended.turns]
     if against == "samples" and any(turn.text and not turn.tokens for turn in said):
-        return not_measured(what, n, _LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
-    debate, other = ([ended.right for ended in arms[name]] for name in ("debate", against))
+        return not_measured(what, n, LEVEL, "A model does not tell its tokens, so equal ones cannot be counted.")
     if n < LEAST_QUESTIONS:
-        # one more that differs and one that does not: with few questions, none differing does not mean that none do
-        discordance = (1 + sum(a != b for a, b in zip(debate, other, strict=True))) / (n + 2)
-        least = smallest_difference(n, discordance, level=_LEVEL)
-        why = f"{n} of at least {LEAST_QUESTIONS} questions; less than {100 * least:.0f} points would hardly be seen."
-        return not_measured(what, n, _LEVEL, why)
+        smallest = gains[against].smallest
+        seen = "no difference" if smallest is None else f"less than {100 * smallest:.0f} points"
+        why = f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen."
+        return not_measured(what, n, LEVEL, why)
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
-    return judge(what, n, _gain(debate, arms[against], _LEVEL), "full")
+    return judge(what, n, gains[against], "full")
 
 
 def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:

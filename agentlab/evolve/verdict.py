@@ -9,7 +9,7 @@ import numpy as np
 
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
-from agentlab.evolve.genome import BLEND, PARENT, Coefficients
+from agentlab.evolve.genome import BASE, BLEND, PARENT, Coefficients
 from agentlab.evolve.lineage import parents_in
 from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.result import (
@@ -29,14 +29,15 @@ from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.types import meaning
-from agentlab.stats.control import Comparison, Control, Interval, judge
-from agentlab.stats.proportions import paired_share_difference_interval, wilson_interval
+from agentlab.stats.control import Comparison, Control, Evidence, judge, verdict_sentence
+from agentlab.stats.proportions import wilson_interval
+from agentlab.stats.referee import compare, compare_family
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
 from agentlab.study.control import Pair, light_control
 from agentlab.study.state import StudyState, TrialState, rebuild, run_id
 
-_FULL = 6  # stream of the generator
+_FULL, _GAINS = 6, 7  # streams of the generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ def verdict(
     state = rebuild(events)
     found = {each.name: each for each in contenders}
     evolved = found[EVOLVED]
-    standings = [_standing(found[name], evolved) for name in NAMES if name in found]
+    gains = _gains(config, found)
+    standings = [_standing(found[name], gains.get(name), evolved) for name in NAMES if name in found]
     pairs = _pairs(config, found)
-    control = _control(config, found, pairs, int(state.spent("items")))
+    control = _control(config, gains[RANDOM], pairs, int(state.spent("items")))
     agent, note = light_control(state.trials, config.seed, config.algorithm, WORDS)
     models = model_rows(events, WORDS)
     children = _children(config, genome, state, events)
@@ -88,7 +90,7 @@ def verdict(
     return result, Outcome({"test_accuracy": accuracy}, control, tokens, result.planner.cost_usd)
 
 
-def _standing(one: Contender, evolved: Contender) -> Standing:
+def _standing(one: Contender, gain: Evidence | None, evolved: Contender) -> Standing:
     assert one.trial.result is not None
     train, count = one.trial.result.metrics["accuracy"], len(one.marks)
     test = Share.of(wilson_interval(sum(one.marks), count), count=count)
@@ -98,13 +100,17 @@ def _standing(one: Contender, evolved: Contender) -> Standing:
         train=train,
         test=test,
         gap=train - test.value,
-        gain=None if one is evolved else Difference.of(_gain(evolved, one)),
+        gain=None if gain is None else Difference.of(gain),
         differ=sum(a != b for a, b in zip(one.marks, evolved.marks, strict=True)),
     )
 
 
-def _gain(evolved: Contender, other: Contender) -> Interval:
-    return paired_share_difference_interval(list(map(float, other.marks)), list(map(float, evolved.marks)))
+def _gains(config: EvolveConfig, contenders: Mapping[str, Contender]) -> dict[str, Evidence]:
+    """How much better the evolved one is than each other: than random search's alone, the others as one family."""
+    marks = contenders[EVOLVED].marks
+    rng = np.random.default_rng([config.seed, _GAINS])
+    family = {name: (marks, contenders[name].marks) for name in (PARENT, BLEND, BASE) if name in contenders}
+    return {RANDOM: compare(marks, contenders[RANDOM].marks, rng), **compare_family(family, rng)}
 
 
 def _pairs(config: EvolveConfig, found: Mapping[str, Contender]) -> list[Pair]:
@@ -117,7 +123,7 @@ def _pairs(config: EvolveConfig, found: Mapping[str, Contender]) -> list[Pair]:
     ]
 
 
-def _control(config: EvolveConfig, found: Mapping[str, Contender], pairs: Sequence[Pair], items: int) -> Control:
+def _control(config: EvolveConfig, gain: Evidence, pairs: Sequence[Pair], items: int) -> Control:
     """The one comparison that was named before the run: with random search at as many answers.
 
     One pair of searches tells nothing of what other seeds would have found, so it is a light study, and may not say
@@ -136,14 +142,13 @@ def _control(config: EvolveConfig, found: Mapping[str, Contender], pairs: Sequen
             [1 - (each or 0.0) for each in side] for side in zip(*((p.agent, p.control) for p in pairs), strict=True)
         )
         return full_study(what, ours, theirs, np.random.default_rng([config.seed, _FULL]))
-    evolved, random = found[EVOLVED], found[RANDOM]
-    return judge(what, len(evolved.marks), _gain(evolved, random), "light")
+    return judge(what, gain.n, gain, "light")
 
 
 def sentence(standings: Sequence[Standing], control: Control) -> str:
     """The verdict, in the order in which a reader asks: how good, and better than whom."""
     evolved, others = standings[0], [each for each in standings[1:] if each.name in (PARENT, BLEND, RANDOM)]
-    said = [f"{_beside(each.gain)} {_NAMES[each.name]} ({each.gain})" for each in others if each.gain is not None]
+    said = [each.gain.beside(_NAMES[each.name]) for each in others if each.gain is not None]
     return (
         f"The evolved adapter {evolved.what} is right on {evolved.test} of {evolved.test.count} sealed questions: "
         f"{'; '.join(said)}. {_overall(control)}"
@@ -153,21 +158,9 @@ def sentence(standings: Sequence[Standing], control: Control) -> str:
 _NAMES = {PARENT: "the best parent", BLEND: "the uniform blend", RANDOM: "random search"}
 
 
-def _beside(gain: Difference) -> str:
-    return "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not measurably different from"
-
-
 def _overall(control: Control) -> str:
-    if control.estimate is None or control.low is None or control.high is None:
-        return f"Whether evolution beats random search was not measured: {control.note}."
-    low, value, high = (100 * each for each in (control.low, control.estimate, control.high))
-    if control.method.startswith("sign flips"):
-        verdicts = {"helped": "Evolution helped", "hurt": "Evolution hurt"}
-        said = verdicts.get(control.verdict, "No measurable help from evolution")
-        return (
-            f"{said}: over {control.n} pairs of searches it is {value:+.1f} points [{low:+.1f}, {high:+.1f}] against "
-            "random search."
-        )
+    if control.method.startswith("sign flips") or control.verdict == "not_measured":
+        return verdict_sentence(control, "evolution", "pairs of searches")
     return "One search of each kind tells nothing of other seeds; --control full repeats both."
 
 

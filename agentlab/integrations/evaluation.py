@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
 
+import numpy as np
+
 from agentlab import __version__
 from agentlab.config.workspace import Workspace
 from agentlab.errors import UsageError
@@ -15,7 +17,8 @@ from agentlab.models.base_model import find_base, imported
 from agentlab.persona.talk import checkpoint_of
 from agentlab.runs.atomic import make_folder, write_json
 from agentlab.runs.document import Block, Document, Plain, Text, number, table
-from agentlab.stats.proportions import paired_share_difference_interval
+from agentlab.stats.control import Evidence
+from agentlab.stats.referee import compare_family
 
 BASE = "base"
 # Of lm-eval's results, what another program would look for.
@@ -103,16 +106,27 @@ class Evaluation(Document):
 
     @classmethod
     def of(cls, base: str, harness: str, found: Mapping[str, Evaluated], files: Iterable[Path]) -> Self:
-        """`found` holds BASE and the adapters by name."""
+        """`found` holds BASE and the adapters by name. All differences are one family."""
+        base_measures, adapters = found[BASE].measures, {name: each for name, each in found.items() if name != BASE}
+        rivals = {
+            (key, name): (own, measure.items)
+            for key, measure in base_measures.items()
+            for name, adapter in adapters.items()
+            if measure.items and (own := adapter.measures[key].items) and len(own) == len(measure.items)
+        }
+        evidence = compare_family(rivals, np.random.default_rng(0))
         lines = [
             Line(
                 task=key[0],
                 metric=key[1],
                 n=measure.n,
                 base=measure.value,
-                adapters={name: _score(measure, each.measures[key]) for name, each in found.items() if name != BASE},
+                adapters={
+                    name: _score(measure, adapter.measures[key], evidence.get((key, name)))
+                    for name, adapter in adapters.items()
+                },
             )
-            for key, measure in found[BASE].measures.items()
+            for key, measure in base_measures.items()
         ]
         return cls(base=base, harness=harness, lines=lines, files=[str(file) for file in files])
 
@@ -130,14 +144,13 @@ class Evaluation(Document):
             shown[f"{name} − {BASE}"] = lambda line, name=name: _told(line.adapters[name])
         caption = f"{self.harness}; the base is {self.base}."
         if names:
-            caption += " Differences are on the same items, with 95 % intervals, of which one in 20 misses by chance."
+            caption += " Differences are on the same items, tested exactly, as one family corrected by Holm."
         return [table(self.lines, shown, caption), Text(caption), Text(f"Written: {', '.join(self.files)}")]
 
 
-def _score(base: Measure, own: Measure) -> Score:
-    if base.items is not None and own.items is not None and len(base.items) == len(own.items):
-        found = paired_share_difference_interval(list(base.items), list(own.items))
-        return Score(value=own.value, difference=found.estimate, low=found.low, high=found.high)
+def _score(base: Measure, own: Measure, evidence: Evidence | None) -> Score:
+    if evidence is not None:
+        return Score(value=own.value, difference=evidence.estimate, low=evidence.low, high=evidence.high)
     known = own.value is not None and base.value is not None
     return Score(value=own.value, difference=own.value - base.value if known else None)  # type: ignore[operator] # known
 

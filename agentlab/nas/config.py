@@ -4,12 +4,13 @@ The dotted names of these fields (`model.d_model`, `training.optimizer_params.lr
 """
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
+from agentlab.config.keys import Key
 from agentlab.config.overrides import replaced
 from agentlab.config.sentences import complaint
 from agentlab.errors import ConfigError
@@ -19,6 +20,7 @@ from agentlab.search.arms import ArmName
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
+from agentlab.stats.control import least_pairs
 
 if TYPE_CHECKING:
     from agentlab.study.state import Candidate
@@ -276,7 +278,7 @@ class NasConfig(StrictModel):
         description="How the agent's help is measured: by a coin within the run, or also by paired studies with and "
         "without it.",
     )
-    control_seeds: int = Field(5, ge=5, le=100, description="Pairs of studies under full control.")
+    control_seeds: int = Field(8, ge=5, le=100, description="Pairs of studies under full control.")
     workers: int = machine_field(
         1, ge=1, le=256, description="Trials at a time, each in a process of its own beyond 1."
     )
@@ -289,6 +291,11 @@ class NasConfig(StrictModel):
         if unknown:
             raise ValueError(f"a trial cannot change {', '.join(unknown)}; it can change {', '.join(trial_keys())}")
         return space
+
+    def problems(self) -> Iterator[tuple[Key, str]]:
+        """What is wrong between the parts."""
+        if self.control == "full" and self.control_seeds < least_pairs():
+            yield ("control_seeds",), f"fewer than {least_pairs()} pairs cannot show anything"
 
     def trial(self) -> TrialConfig:
         """Trial 0: the config as it stands."""

@@ -24,9 +24,9 @@ from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.importance import importances
 from agentlab.search.types import Params
-from agentlab.stats.control import Control
+from agentlab.stats.control import Control, verdict_sentence
 from agentlab.study.calls import model_rows, totals
-from agentlab.study.control import Pair, full_control, full_sentence, light_control
+from agentlab.study.control import Pair, full_control, light_control
 from agentlab.study.evaluator import Seeds
 from agentlab.study.events import Scores
 from agentlab.study.finals import Finalist, LastRound, exported, finalists, winner
@@ -107,7 +107,7 @@ def _control(
     control, note = light_control(state.trials, config.seed, config.search.base, WORDS)
     if pairs:
         control = full_control(pairs, len(state.trials), config.search.base, config.seed, WORDS)
-        note = full_sentence(control)
+        note = verdict_sentence(control, "the agent", "pairs of studies")
     if reviewed and control is not None:
         note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."
     return control, note

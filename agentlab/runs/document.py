@@ -6,7 +6,7 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from agentlab.stats.control import Interval
+from agentlab.stats.control import Evidence, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,27 @@ class Share(Bounded):
 
 
 class Difference(Bounded):
-    """Of two shares of the same questions."""
+    """Of two shares of the same questions. `p` and `smallest`: see `Evidence`; None in runs of older versions."""
+
+    p: float | None = None
+    smallest: float | None = None
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self:  # type: ignore[override] # what the referee says, and nothing else
+        """As it is stored."""
+        ends = {"value": evidence.estimate, "low": evidence.low, "high": evidence.high, "level": evidence.level}
+        return cls(**ends, p=evidence.p, smallest=evidence.smallest)
 
     def __str__(self) -> str:
         """In points, for a table."""
         return f"{100 * self.value:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+    def beside(self, rival: str) -> str:
+        """Who is better, for a sentence."""
+        if self.low > 0 or self.high < 0:
+            return f"{'better' if self.low > 0 else 'worse'} than {rival} ({self}, p = {known(self.p, '.2g')})"
+        least = "" if self.smallest is None else f"; one of {100 * self.smallest:.1f} or more would have been"
+        return f"no difference from {rival} shown ({self}{least})"
 
 
 def silence(model: str, calls: int, reason: str) -> str:

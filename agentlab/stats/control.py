@@ -1,5 +1,6 @@
 """The control record: what an agent added over its control, and the verdict that may be drawn from it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ Verdict = Literal["helped", "no_measurable_help", "hurt", "not_measured"]
 Study = Literal["light", "full"]
 
 MIN_PER_ARM = 2
+LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,22 @@ class Interval:
     high: float
     level: float
     method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence(Interval):
+    """How much better one rival did than another on the same `n` items or pairs; positive is better.
+
+    Attributes:
+        p: of no difference, two-sided.
+        smallest: the least difference that as much data shows with power 0.8; None where it shows none.
+        supposing: what `smallest` supposes, in words.
+    """
+
+    n: int
+    p: float
+    smallest: float | None
+    supposing: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,7 @@ class Control(BaseModel):
     """`estimate` is how much better the agent did, in `unit`: positive is better, whatever the direction.
 
     `low` and `high` are None when nothing was measured; `n` counts the observations of both arms (or the pairs).
+    `p`, `smallest` and `supposing` are those of `Evidence`, where the referee compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -56,6 +75,14 @@ class Control(BaseModel):
     method: str
     verdict: Verdict
     note: str = ""
+    p: float | None = None
+    smallest: float | None = None
+    supposing: str = ""
+
+
+def least_pairs(comparisons: int = 1, level: float = LEVEL) -> int:
+    """How many pairs can reject at all: 6, or 7 as the first in a family of three. One of 2**n flips is the extreme."""
+    return 1 + math.ceil(math.log2(comparisons / (1 - level)) - 1e-9)
 
 
 def not_measured(what: Comparison, n: int, level: float, why: str) -> Control:
@@ -66,24 +93,46 @@ def not_measured(what: Comparison, n: int, level: float, why: str) -> Control:
 def judge(what: Comparison, n: int, interval: Interval, study: Study) -> Control:
     """The verdict on a measured benefit (positive: the agent did better).
 
-    Only a full study may say `helped`: the trials of a light control share one history, so what the agent finds
-    also helps its control. An interval with an infinite end is too little data to say anything.
+    Only a full study may say `helped` or `hurt`: the trials of a light control share one history, so what the agent
+    finds also helps its control. An interval with an infinite end is too little data to say anything.
     """
     if not (-float("inf") < interval.low and interval.high < float("inf")):
         return not_measured(what, n, interval.level, f"{n} observations cannot bound the effect")
-    if interval.high < 0:
-        return _record(what, n, interval, "hurt", "")
-    if interval.low <= 0:
+    if interval.low <= 0 <= interval.high:
         return _record(what, n, interval, "no_measurable_help", "")
     if study == "light":
-        return _record(
-            what,
-            n,
-            interval,
-            "no_measurable_help",
-            "It looks helpful; only paired studies with and without the agent could confirm it.",
-        )
-    return _record(what, n, interval, "helped", "")
+        looks = "helpful" if interval.low > 0 else "harmful"
+        note = f"It looks {looks}; only paired studies with and without the agent could confirm it."
+        return _record(what, n, interval, "no_measurable_help", note)
+    return _record(what, n, interval, "helped" if interval.low > 0 else "hurt", "")
+
+
+def verdict_sentence(control: Control, agent: str, observations: str) -> str:
+    """What a comparison came to, for a reader.
+
+    Args:
+        control: the record; shares are told in points of a hundred.
+        agent: whose help it is about, such as "the agent".
+        observations: what `n` counts, such as "questions".
+    """
+    if control.estimate is None or control.low is None or control.high is None:
+        return f"Whether {agent} helped was not measured: {control.note.rstrip('.')}."
+    verdicts = {"helped": f"{agent} helped", "hurt": f"{agent} hurt"}
+    verdict = verdicts.get(control.verdict, f"no measurable help from {agent}")
+    points = control.unit.startswith("share")
+    scale, form, unit = (100, "+.1f", " points") if points else (1, "+.4f", "")
+    estimate, low, high = (f"{scale * value:{form}}" for value in (control.estimate, control.low, control.high))
+    test = f"{100 * control.level:.4g} % interval, {control.method}"
+    if control.p is not None:
+        test += ", p < 0.0001" if control.p < 1e-4 else f", p = {control.p:.2g}"
+    sentence = (
+        f"{verdict[:1].upper()}{verdict[1:]}: a gain in {control.metric} of {estimate}{unit} [{low}, {high}] over "
+        f"{control.control}, on {control.n} {observations} ({test})."
+    )
+    if control.verdict == "no_measurable_help" and control.smallest is not None:
+        least = f"{scale * control.smallest:{form}}".lstrip("+")
+        sentence += f" One of {least}{unit} or more would have been shown in four of five cases ({control.supposing})."
+    return f"{sentence} {control.note}".rstrip()
 
 
 def _record(what: Comparison, n: int, interval: Interval, verdict: Verdict, note: str) -> Control:
@@ -103,4 +152,7 @@ def _record(what: Comparison, n: int, interval: Interval, verdict: Verdict, note
         method=interval.method,
         verdict=verdict,
         note=note,
+        p=getattr(interval, "p", None),
+        smallest=getattr(interval, "smallest", None),
+        supposing=getattr(interval, "supposing", ""),
     )

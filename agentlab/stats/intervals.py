@@ -65,45 +65,6 @@ def randomisation_interval(
     return Interval(observed, low, high, level, method)
 
 
-def sign_flip_interval(differences: ArrayLike, rng: np.random.Generator, *, level: float = 0.95) -> Interval:
-    """Mean difference of pairs, by inverting the sign-flip test (Fisher 1935) under a constant effect.
-
-    A flip of some signs changes sides at the mean of the flipped differences, so the ends are quantiles of subset
-    means (Hartigan's typical values, 1969). Unlike the bootstrap it keeps its level with few pairs; above
-    `sign_flip_level` they bound no effect at all.
-
-    Raises:
-        ValueError: no difference, or one that is not finite.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or d.size == 0 or not np.isfinite(d).all():
-        raise ValueError("a sign-flip test needs at least one difference, and finite ones")
-    if d.size <= _EXACT:
-        flips = _bits(d.size)[1:].astype(np.float64)
-        means, method = flips @ d / flips.sum(axis=1), "sign flips (exact)"
-    else:
-        flips = (rng.random((_DRAWS, d.size)) < 0.5).astype(np.float64)
-        means, method = flips @ d / np.maximum(flips.sum(axis=1), 1), f"sign flips ({_DRAWS:,} draws)"
-    effects = np.append(means, np.nan)
-    weights = np.full(effects.size, 1 / effects.size)
-    low, high = _ends(effects, weights, level)
-    return Interval(float(d.mean()), low, high, level, method)
-
-
-def sign_flip_level(pairs: int) -> float:
-    """The highest level at which this many pairs can bound an effect: 93.75 % with five, 96.875 % with six.
-
-    Of the 2**pairs flips, all equally likely without an effect, one is the most extreme on each side; no test can
-    reject more rarely than that.
-
-    Raises:
-        ValueError: no pair.
-    """
-    if pairs < 1:
-        raise ValueError("a sign-flip test needs at least one pair")
-    return 1 - 2.0 ** (1 - pairs)
-
-
 def bootstrap_interval(
     values: ArrayLike,
     rng: np.random.Generator,

@@ -65,31 +65,6 @@ def paired_share_difference_interval(a: list[float], b: list[float], *, level: f
     return Interval(found.estimate, found.low, found.high, level, "Newcombe, paired")
 
 
-def smallest_difference(n: int, discordance: float, *, level: float = 0.95, power: float = 0.8) -> float:
-    """The least difference of paired shares that a study of `n` items would most likely show.
-
-    Solves n d^2 = (z_level sqrt(q) + z_power sqrt(q - d^2))^2 for d (Connor 1987), where q is the share of items at
-    which the two differ, and at least d: none smaller makes such a difference.
-
-    Args:
-        n: items.
-        discordance: q, in [0, 1], observed or supposed.
-        level: two-sided, of the interval that is to exclude 0.
-        power: how often it would.
-
-    Returns:
-        In (0, 1]; 1 where so few items show nothing.
-    """
-    sure, often = NormalDist().inv_cdf((1 + level) / 2), NormalDist().inv_cdf(power)
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        q = max(discordance, middle)
-        seen = n * middle**2 > (sure * math.sqrt(q) + often * math.sqrt(q - middle**2)) ** 2
-        low, high = (low, middle) if seen else (middle, high)
-    return high
-
-
 def _hybrid(one: Interval, other: Interval, correlation: float) -> Interval:
     """The interval of one share less another from those of the shares."""
     difference = one.estimate - other.estimate

@@ -1,15 +1,11 @@
 """From measured values to a control record: the light study inside a run, and the full study of paired runs."""
 
-from itertools import count
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agentlab.stats.control import MIN_PER_ARM, Comparison, Control, judge, not_measured
-from agentlab.stats.intervals import randomisation_interval, sign_flip_interval, sign_flip_level
-
-LEVEL = 0.95
-LOWEST_LEVEL = 0.90  # of a full study whose pairs cannot carry 95 %; below this nobody would call it evidence
+from agentlab.stats.control import LEVEL, MIN_PER_ARM, Comparison, Control, judge, least_pairs, not_measured
+from agentlab.stats.intervals import randomisation_interval
+from agentlab.stats.referee import compare
 
 
 def light_study(
@@ -36,8 +32,7 @@ def light_study(
 def full_study(what: Comparison, agent: ArrayLike, control: ArrayLike, rng: np.random.Generator) -> Control:
     """Pairs of runs, with and without the agent, that share seed and budget.
 
-    The level is 95 %, or the highest that so few pairs can carry: 93.75 % with five, which then say `helped` only
-    if the agent wins all five. With fewer than five nothing is measured. A tie counts as a pair.
+    With fewer pairs than can reject at 5 % nothing is measured. A tie counts as a pair.
 
     Args:
         what: the comparison.
@@ -48,20 +43,8 @@ def full_study(what: Comparison, agent: ArrayLike, control: ArrayLike, rng: np.r
     Raises:
         ValueError: the arms differ in length, or a value is not finite.
     """
-    a, b = np.asarray(agent, dtype=np.float64), np.asarray(control, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError("pairs need both members")
-    if a.size < (least := _pairs_for(LOWEST_LEVEL)):
-        return not_measured(what, a.size, LEVEL, f"{a.size} of at least {least} pairs")
-    better = b - a if what.direction == "lower" else a - b
-    level = min(LEVEL, sign_flip_level(a.size))
-    record = judge(what, a.size, sign_flip_interval(better, rng, level=level), "full")
-    if level == LEVEL:
-        return record
-    why = f"{a.size} pairs cannot bound an effect at more than {level:.2%}; {LEVEL:.0%} takes {_pairs_for(LEVEL)}."
-    return record.model_copy(update={"note": why})
-
-
-def _pairs_for(level: float) -> int:
-    """How many pairs it takes to bound an effect at this level."""
-    return next(pairs for pairs in count(1) if sign_flip_level(pairs) >= level)
+    ours, theirs = np.asarray(agent, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if ours.size < (least := least_pairs()) and ours.shape == theirs.shape:
+        return not_measured(what, ours.size, LEVEL, f"{ours.size} of at least {least} pairs")
+    sides = (-ours, -theirs) if what.direction == "lower" else (ours, theirs)
+    return judge(what, ours.size, compare(*sides, rng), "full")

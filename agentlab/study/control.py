@@ -13,7 +13,7 @@ from agentlab.runs.branch import Branch
 from agentlab.runs.document import Document, Table, number
 from agentlab.runs.run import Run
 from agentlab.search.types import meaning
-from agentlab.stats.control import Comparison, Control
+from agentlab.stats.control import Comparison, Control, verdict_sentence
 from agentlab.stats.studies import full_study, light_study
 from agentlab.study.events import Branched, emit
 from agentlab.study.setup import Setup
@@ -64,41 +64,11 @@ def light_control(trials: Sequence[TrialState], seed: int, base: str, words: Wor
     return control, light_sentence(control, sum(by_agent))
 
 
-_VERDICTS = {
-    "helped": "The agent helped",
-    "no_measurable_help": "No measurable help from the agent",
-    "hurt": "The agent hurt",
-    "not_measured": "Not measured",
-}
-
-
 def light_sentence(control: Control, agent_trials: int) -> str:
     """What a light control says, for a reader."""
-    if control.estimate is None or control.low is None or control.high is None:
-        return f"Whether the agent helped was not measured: {control.note}. More trials, or --seed, change the draw."
-    points, low, high = (100 * value for value in (control.estimate, control.low, control.high))
-    return (
-        f"{_VERDICTS[control.verdict]}: its {agent_trials} trials lowered the best error by {abs(points):.2f} "
-        f"percentage points {'more' if points >= 0 else 'less'} each than the {control.n - agent_trials} of "
-        f"{control.control}; {control.level:.0%} interval of the difference [{low:+.2f}, {high:+.2f}], "
-        f"{control.method}.{_note(control)}"
-    )
-
-
-def full_sentence(control: Control) -> str:
-    """What a full control says, for a reader."""
-    if control.estimate is None or control.low is None or control.high is None:
-        return f"Whether the agent helped was not measured: {control.note}."
-    side, level = "lower" if control.estimate >= 0 else "higher", 100 * control.level
-    return (
-        f"{_VERDICTS[control.verdict]}: over {control.n} pairs of studies the {control.metric} with it was "
-        f"{abs(control.estimate):.4f} {side} than with {control.control}; {level:.4g} % interval of the gain "
-        f"[{control.low:+.4f}, {control.high:+.4f}], {control.method}.{_note(control)}"
-    )
-
-
-def _note(control: Control) -> str:
-    return f" {control.note}" if control.note else ""
+    if control.verdict == "not_measured":
+        return f"{verdict_sentence(control, 'the agent', '')} More trials, or --seed, change the draw."
+    return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them its own")
 
 
 class Pair(Document):

@@ -15,7 +15,7 @@ from agentlab.errors import RunUnreadableError, UnknownNameError, UsageError
 from agentlab.runs.manifest import read_manifest
 from agentlab.runs.store import RunRecord, read_result
 from agentlab.stats.control import Interval
-from agentlab.stats.proportions import paired_share_difference_interval
+from agentlab.stats.referee import compare
 from agentlab.tasks.items import TASK_TYPES
 
 COMMAND = "llm-bench"
@@ -184,7 +184,7 @@ def _score(target: str, metric: str, pairs: Sequence[tuple[Answer, Answer]], not
         "difference",
         [sum(scores) / len(scores) if scores else None for scores in (first, second)],
         (len(first), len(second)),
-        (lambda level, _: paired_share_difference_interval(first, second, level=level)) if known else None,
+        (lambda level, rng: compare(second, first, rng, level=level)) if known else None,
         note if known else "no item was scored in both",
     )
 

@@ -248,15 +248,15 @@ def test_full_control_repeats_both_searches_over_seeds(place: Path) -> None:
     tasks = {"file": "quiz.jsonl", "train": 10, "test": 8}
     few = {"population": 4, "tasks": tasks, "max_items": 60, "race": {"first": 99}}
     with new_run(place, "full") as run:
-        result, outcome = scripted(place, control="full", control_seeds=5, **few).run(run)
+        result, outcome = scripted(place, control="full", control_seeds=6, **few).run(run)
         studies = {event.id.partition("/")[0] for event in run.events if "/" in event.id}
-    assert studies == {"random-0", *(f"{kind}-{n}" for kind in ("evolve", "random") for n in range(1, 5))}
-    assert [pair.seed for pair in result.pairs] == list(range(5))
-    assert (result.control.n, result.control.level) == (5, 0.9375)
-    assert "over 5 pairs of searches" in result.sentence
+    assert studies == {"random-0", *(f"{kind}-{n}" for kind in ("evolve", "random") for n in range(1, 6))}
+    assert [pair.seed for pair in result.pairs] == list(range(6))
+    assert (result.control.n, result.control.level) == (6, 0.95)
+    assert "on 6 pairs of searches" in result.sentence
     assert outcome.control == result.control
     (opened,) = [event for event in run.events if event.type == "split.opened"]
-    assert len(opened.data["named"]) == 2 * 5 + 3
+    assert len(opened.data["named"]) == 2 * 6 + 3
 
 
 def test_a_language_model_proposes_half_and_is_held_against_the_algorithm(place: Path) -> None:

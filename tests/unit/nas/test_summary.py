@@ -184,11 +184,11 @@ def test_without_an_agent_there_is_no_record(summarised: Summarised) -> None:
 
 
 def test_with_pairs_the_record_is_that_of_the_full_study(summarised: Summarised) -> None:
-    pairs = [Pair(seed=seed, agent=0.3 + seed / 1000, control=0.4) for seed in range(5)]
+    pairs = [Pair(seed=seed, agent=0.3 + seed / 1000, control=0.4) for seed in range(6)]
     result = summarised(pairs)
     assert result.control is not None
-    assert (result.control.n, result.control.verdict) == (5, "helped")
-    assert "over 5 pairs of studies" in result.control_note
+    assert (result.control.n, result.control.verdict) == (6, "helped")
+    assert "on 6 pairs of studies" in result.control_note
     assert [(row.seed, row.agent) for row in result.pairs] == [(pair.seed, pair.agent) for pair in pairs]
 
 

@@ -11,8 +11,6 @@ from agentlab.stats.intervals import (
     bootstrap_interval,
     paired_interval,
     randomisation_interval,
-    sign_flip_interval,
-    sign_flip_level,
 )
 
 values = st.lists(st.floats(-100, 100).map(lambda x: round(x, 3)), min_size=7, max_size=10)
@@ -114,50 +112,6 @@ def test_an_empty_arm_is_refused(y, z):
 def test_a_hopeless_probability_is_refused():
     with pytest.raises(ValueError, match="almost"):
         randomisation_interval([1.0, 2.0], [True, False], rng(), probability=1e-9)
-
-
-def test_sign_flips_need_six_pairs_at_95_percent():
-    differences = [1.0, 1.1, 0.9, 1.2, 0.8, 1.05]
-    assert math.isinf(sign_flip_interval(differences[:5], rng()).low)
-    six = sign_flip_interval(differences, rng())
-    assert (six.low, six.high) == (0.8, 1.2)  # the extreme subset means
-
-
-@pytest.mark.parametrize("pairs", range(2, 12))
-def test_the_highest_level_of_so_many_pairs_bounds_an_effect_and_no_higher_one_does(pairs):
-    d, level = rng(pairs).normal(size=pairs), sign_flip_level(pairs)
-    found = sign_flip_interval(d, rng(), level=level)
-    assert (found.low, found.high) == (d.min(), d.max())
-    assert math.isinf(sign_flip_interval(d, rng(), level=level + 1e-6).low)
-
-
-@pytest.mark.parametrize("d", [[], [1.0, math.nan], [math.inf]])
-def test_sign_flips_refuse_what_is_no_difference(d):
-    with pytest.raises(ValueError, match="at least one difference"):
-        sign_flip_interval(d, rng())
-
-
-def test_no_pairs_have_no_level():
-    with pytest.raises(ValueError, match="at least one pair"):
-        sign_flip_level(0)
-
-
-def test_sign_flips_keep_their_level_with_few_pairs_where_the_bootstrap_does_not():
-    source, flips, bootstrap = rng(5), 0, 0
-    for _ in range(200):
-        d = source.normal(0.3, 1, size=6)
-        flip, boot = sign_flip_interval(d, source), bootstrap_interval(d, source, resamples=500)
-        flips += flip.low <= 0.3 <= flip.high
-        bootstrap += boot.low <= 0.3 <= boot.high
-    assert flips / 200 >= 0.91
-    assert flips > bootstrap
-
-
-def test_many_pairs_are_drawn_and_repeatable():
-    d = rng(2).normal(1, 1, size=40)
-    first, second = sign_flip_interval(d, rng(9)), sign_flip_interval(d, rng(9))
-    assert first == second
-    assert 0 < first.low < 1 < first.high + 0.5
 
 
 @pytest.mark.parametrize("method", ["percentile", "bca"])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from agentlab.stats.proportions import (
     paired_share_difference_interval,
     share_difference_interval,
-    smallest_difference,
     wilson_interval,
 )
 
@@ -104,25 +103,6 @@ def test_impossible_counts_are_refused(successes, n):
 def test_pairs_need_both_members():
     with pytest.raises(ValueError, match="both members"):
         paired_share_difference_interval([1.0], [])
-
-
-@pytest.mark.parametrize(("n", "discordance"), [(100, 0.3), (60, 0.2), (400, 0.1)])
-def test_the_smallest_difference_is_shown_by_four_of_five_studies(n, discordance):
-    least = smallest_difference(n, discordance)
-    rng = np.random.default_rng(1)
-    seen = 0
-    for _ in range(400):
-        better, worse, _ = rng.multinomial(n, [(discordance + least) / 2, (discordance - least) / 2, 1 - discordance])
-        a = [0.0] * better + [1.0] * worse + [1.0] * (n - better - worse)
-        b = [1.0] * better + [0.0] * worse + [1.0] * (n - better - worse)
-        seen += paired_share_difference_interval(a, b).low > 0
-    assert 0.7 < seen / 400 < 0.9
-
-
-def test_of_few_items_only_a_large_difference_or_none_is_seen():
-    assert smallest_difference(3, 0.5) == pytest.approx(1.0)
-    assert smallest_difference(20, 0.01) > 0.2  # as many have to differ
-    assert smallest_difference(1000, 0.2) < smallest_difference(100, 0.2) < smallest_difference(100, 0.4)
 
 
 @pytest.mark.parametrize("discordance", [0.05, 0.2, 0.5])

@@ -24,12 +24,13 @@ def test_positive_is_better_whatever_the_direction():
     assert full_study(HIGHER, agent, control, rng()).estimate == pytest.approx(-0.5)
 
 
-def test_a_light_study_sees_harm_but_only_hints_at_help():
+def test_a_light_study_only_hints():
     by_agent = np.arange(12) % 2 == 0
     good = np.where(by_agent, 0.5, 1.0) + np.arange(12) / 1000
     assert light_study(LOWER, good, by_agent, rng()).verdict == "no_measurable_help"
     assert light_study(LOWER, good, by_agent, rng()).note
-    assert light_study(HIGHER, good, by_agent, rng()).verdict == "hurt"
+    harm = light_study(HIGHER, good, by_agent, rng())
+    assert (harm.verdict, "looks harmful" in harm.note) == ("no_measurable_help", True)
 
 
 @pytest.mark.parametrize("by_agent", [[], [True], [True, True, True], [True, True, True, False]])
@@ -39,40 +40,35 @@ def test_an_arm_with_fewer_than_two_trials_is_not_measured(by_agent):
     assert record.n == len(by_agent)
 
 
-@pytest.mark.parametrize("pairs", [0, 1, 4])
+@pytest.mark.parametrize("pairs", [0, 1, 5])
 def test_a_few_pairs_are_not_a_study(pairs):
     record = full_study(LOWER, [0.1] * pairs, [0.2] * pairs, rng())
     assert record.verdict == "not_measured"
-    assert record.note == f"{pairs} of at least 5 pairs"
+    assert record.note == f"{pairs} of at least 6 pairs"
 
 
 def test_pairs_need_both_members_and_finite_values():
     with pytest.raises(ValueError, match="both members"):
         full_study(LOWER, [0.1, 0.2], [0.2], rng())
     with pytest.raises(ValueError, match="finite"):
-        full_study(LOWER, [0.1, 0.2, 0.3, 0.4, np.nan], np.ones(5), rng())
+        full_study(LOWER, [0.1, 0.2, 0.3, 0.4, 0.5, np.nan], np.ones(6), rng())
 
 
-GAINS = np.array([0.03, 0.01, 0.05, 0.02, 0.04])
+GAINS = np.array([0.03, 0.01, 0.05, 0.02, 0.04, 0.06])
 
 
-def test_five_pairs_that_all_agree_say_helped_at_the_level_they_can_carry():
-    record = full_study(LOWER, 1 - GAINS, np.ones(5), rng())
-    assert (record.verdict, record.level, record.n) == ("helped", 0.9375, 5)
-    assert (record.low, record.high) == pytest.approx((0.01, 0.05))
-    assert record.note == "5 pairs cannot bound an effect at more than 93.75%; 95% takes 6."
-    assert full_study(LOWER, 1 + GAINS, np.ones(5), rng()).verdict == "hurt"
+def test_six_pairs_that_all_agree_are_the_fewest_that_show_anything():
+    record = full_study(LOWER, 1 - GAINS, np.ones(6), rng())
+    assert (record.verdict, record.level, record.n, record.p) == ("helped", 0.95, 6, 2 / 64)
+    assert (record.low, record.high) == pytest.approx((0.01, 0.06))
+    assert full_study(LOWER, 1 + GAINS, np.ones(6), rng()).verdict == "hurt"
 
 
 @pytest.mark.parametrize("odd", [-1e-6, 0.0])
-def test_four_of_five_do_not_say_helped_even_if_the_fifth_is_a_tie(odd):
-    record = full_study(HIGHER, np.append(GAINS[:4] * 100, odd), np.zeros(5), rng())
+def test_five_of_six_do_not_say_helped_even_if_the_sixth_is_a_tie(odd):
+    record = full_study(HIGHER, np.append(GAINS[:5] * 100, odd), np.zeros(6), rng())
     assert record.verdict == "no_measurable_help"
-
-
-def test_five_ties_are_measured_and_show_nothing():
-    record = full_study(LOWER, np.ones(5), np.ones(5), rng())
-    assert (record.verdict, record.low, record.high) == ("no_measurable_help", 0, 0)
+    assert record.smallest > record.estimate
 
 
 @pytest.mark.parametrize("pairs", [6, 14, 20])
@@ -81,7 +77,7 @@ def test_six_pairs_carry_95_percent_without_a_note(pairs):
     assert (record.verdict, record.level, record.note) == ("helped", 0.95, "")
 
 
-@pytest.mark.parametrize("pairs", [5, 6, 8])
+@pytest.mark.parametrize("pairs", [6, 8])
 def test_without_an_effect_a_verdict_is_as_rare_as_the_level_says(pairs):
     """800 studies of skew-free noise with heavy tails; four standard errors above the nominal rate at most."""
     source = np.random.default_rng(pairs)

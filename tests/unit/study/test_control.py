@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agentlab.nas.study import WORDS
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.control import Pair, full_control, full_sentence, improvements, light_control
+from agentlab.study.control import Pair, improvements, light_control
 from agentlab.study.state import TrialState
 
 
@@ -81,29 +81,3 @@ def test_a_repeated_trial_counts_with_the_mean_of_its_errors() -> None:
         repeats={"run_0001-r1": TrialResult("finished", 0.7)},
     )
     assert improvements([trial(0, 1.0, "shared"), lucky]) == [pytest.approx(0.4)]
-
-
-@pytest.mark.parametrize(
-    ("gain", "words"),
-    [
-        (
-            0.1,
-            "The agent helped: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 lower",
-        ),
-        (
-            -0.1,
-            "The agent hurt: over 5 pairs of studies the lowest validation MSE of a study with it was 0.1000 higher",
-        ),
-        (0.0, "No measurable help from the agent: over 5 pairs"),
-    ],
-)
-def test_a_full_control_says_what_its_pairs_showed(gain: float, words: str) -> None:
-    said = full_sentence(full_control([pair(seed, 0.5 - gain, 0.5) for seed in range(5)], 20, "gp", 0, WORDS))
-    assert said.startswith(words)
-    assert "93.75 % interval of the gain" in said
-    assert "5 pairs cannot bound an effect at more than 93.75%" in said
-
-
-def test_too_few_pairs_say_why_nothing_was_measured() -> None:
-    said = full_sentence(full_control([pair(0, 0.4, 0.5)], 20, "gp", 0, WORDS))
-    assert said == "Whether the agent helped was not measured: 1 of at least 5 pairs."

@@ -21,7 +21,7 @@ from agentlab.study.state import Candidate, StudyState, rebuild
 from agentlab.study.steps import search
 
 SPEC = RunSpec("nas", "", "", "h", 7)
-SEED, TRIALS, PAIRS = 7, 3, 5
+SEED, TRIALS, PAIRS = 7, 3, 6
 
 
 def measure(batch: Sequence[Candidate]) -> list[TrialResult]:
@@ -110,10 +110,10 @@ def branch(run: Run, name: str) -> StudyState:
 def test_a_study_with_and_one_without_the_agent_for_every_seed_but_the_first_half(run: Run) -> None:
     setup = SmallSetup()
     pairs = setup.pairs(run)
-    assert [pair.seed for pair in pairs] == [7, 8, 9, 10, 11]
+    assert [pair.seed for pair in pairs] == [7, 8, 9, 10, 11, 12]
     assert setup.made == [
         ("control-0", 7, False),  # its partner is the main study
-        *[(f"{who}-{n}", 7 + n, who == "agent") for n in (1, 2, 3, 4) for who in ("agent", "control")],
+        *[(f"{who}-{n}", 7 + n, who == "agent") for n in (1, 2, 3, 4, 5) for who in ("agent", "control")],
     ]
     assert all(executor.closed for executor in setup.executors[1:])
 
@@ -134,7 +134,7 @@ def test_each_study_is_a_branch_of_its_own(run: Run) -> None:
     names = sorted(path.name for path in (run.path / "studies").iterdir())
     assert names == sorted([*(f"control-{n}" for n in range(PAIRS)), *(f"agent-{n}" for n in range(1, PAIRS))])
     opened = {e.id: e.data for e in run.events if e.type == "study.branched"}
-    assert opened["agent-2/agent-2"] == {"seed": 9, "agent": True, "trials": TRIALS, "place": 4, "of": 9}
+    assert opened["agent-2/agent-2"] == {"seed": 9, "agent": True, "trials": TRIALS, "place": 4, "of": 11}
     assert [data["place"] for data in opened.values()] == list(range(1, 2 * PAIRS))
 
 
@@ -178,18 +178,18 @@ def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: 
 
 def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: Run) -> None:
     pairs = SmallSetup(fails="control-2").pairs(run)
-    assert [pair.control is None for pair in pairs] == [False, False, True, False, False]
+    assert [pair.control is None for pair in pairs] == [False, False, True, False, False, False]
     control = full_control(pairs, TRIALS, "gp", 7, WORDS)
-    assert (control.n, control.verdict) == (4, "not_measured")
-    assert "4 of at least 5 pairs" in control.note
+    assert (control.n, control.verdict) == (5, "not_measured")
+    assert "5 of at least 6 pairs" in control.note
 
 
 def test_an_agent_that_wins_every_pair_has_helped() -> None:
-    pairs = [pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(5)]
+    pairs = [pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(6)]
     control = full_control(pairs, 20, "gp", 0, WORDS)
     assert control.verdict == "helped"
     assert control.estimate == pytest.approx(0.1, abs=0.01)
-    assert (control.direction, control.control, control.n) == ("lower", "Gaussian process (gp) alone", 5)
+    assert (control.direction, control.control, control.n) == ("lower", "Gaussian process (gp) alone", 6)
     assert "asked about near ties" in control.agent
     assert "20 trials in each study" in control.budget
 
@@ -198,8 +198,8 @@ def test_an_agent_that_loses_every_pair_has_hurt() -> None:
     assert full_control([pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp", 0, WORDS).verdict == "hurt"
 
 
-def test_one_lost_pair_of_five_is_not_evidence() -> None:
-    pairs = [pair(0, 0.5, 0.45), *[pair(seed, 0.3, 0.4) for seed in range(1, 5)]]
+def test_one_lost_pair_of_six_is_not_evidence() -> None:
+    pairs = [pair(0, 0.5, 0.45), *[pair(seed, 0.3, 0.4) for seed in range(1, 6)]]
     assert full_control(pairs, 20, "gp", 0, WORDS).verdict == "no_measurable_help"
 
 
