@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from agentlab.compress.objective import REFERENCE, counts
-from agentlab.search.types import meaning
 from agentlab.stats.control import Comparison, Control, verdict_sentence
 from agentlab.stats.fronts import front, hypervolume
 from agentlab.stats.studies import light_study
+from agentlab.study.control import describe_proposers
 from agentlab.study.state import TrialState
 
 _KJ = 1e3
@@ -54,14 +54,14 @@ def share(trials: Sequence[TrialState]) -> float:
     return min(max(step, _LEAST_SHARE), _MOST_SHARE)
 
 
-def agent_control(trials: Sequence[TrialState], base: str, seed: int) -> tuple[Control | None, str]:
+def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | None, str]:
     """The record of a search and what it means in a sentence; no record without an agent."""
     drawn = [(trial, gain) for trial, gain in zip(trials, gains(trials), strict=True) if trial.probability]
     if not drawn:
         return None, ""
     what = Comparison(
         agent="language model as proposer",
-        control=f"{meaning(base)} ({base}) alone",
+        control=describe_proposers(trial.proposal.source for trial, _ in drawn if trial.arm == "control"),
         metric="hypervolume gained a kilojoule, by trial",
         unit="hypervolume a kJ",
         direction="higher",

@@ -326,7 +326,7 @@ class Part:
         base = Base(self.base.name, *sizes, stored, grid, (odd[0], odd[1]), chat)
         beside = {name: rebuild(branch.events).trials for name, branch in self._beside.items()}
         made, config = rebuild(self._made.events).trials, self._config
-        agent = agent_control(self.searched, config.arm, config.seed)
+        agent = agent_control(self.searched, config.seed)
         found = verdict(base, self._goal, self.searched, beside, made, agent, self.run.path, self._place)
         told = {"plan": self._told(PLANNED), "reflection": self._told(REFLECTED)}
         last = {name: list(said.values())[-1] for name, said in told.items() if said}

@@ -65,7 +65,7 @@ def verdict(
     standings = [_standing(found[name], gains.get(name), evolved) for name in NAMES if name in found]
     pairs = _pairs(config, found)
     control = _control(config, gains[RANDOM], pairs, int(state.spent("items")))
-    agent, note = light_control(state.trials, config.seed, config.algorithm, WORDS)
+    agent, note = light_control(state.trials, config.seed, WORDS)
     models = model_rows(events, WORDS)
     children = _children(config, genome, state, events)
     result = EvolveResult(

@@ -26,7 +26,7 @@ from agentlab.search.importance import importances
 from agentlab.search.types import Params
 from agentlab.stats.control import Control, verdict_sentence
 from agentlab.study.calls import model_rows, totals
-from agentlab.study.control import Pair, full_control, light_control
+from agentlab.study.control import Pair, describe_proposers, full_control, light_control
 from agentlab.study.evaluator import Seeds
 from agentlab.study.events import Scores
 from agentlab.study.finals import Finalist, LastRound, exported, finalists, winner
@@ -49,7 +49,9 @@ def summarise(
     rows = [_trial_row(trial, default) for trial in state.trials]
     measured = [event for event in events if event.type == "reference.measured"]
     reviewed = [undamaged(e, lambda e: e.data["reviewed"]) for e in events if e.type == "study.opened"]
-    control, note = _control(config, state, pairs, reviewed=any(reviewed))
+    paired = [event for event in events if event.type == "trial.proposed" and event.id.startswith("control-")]
+    sources = [source for e in paired if (source := undamaged(e, lambda e: e.data["source"])) != study.starts[0].source]
+    control, note = _control(config, state, pairs, sources, reviewed=any(reviewed))
     result = NasResult(
         series=describe_series(series),
         winner=_winner(first, state.scores, default),
@@ -102,11 +104,11 @@ def source_rows(rows: Sequence[TrialRow]) -> list[SourceRow]:
 
 
 def _control(
-    config: NasConfig, state: StudyState, pairs: Sequence[Pair], *, reviewed: bool
+    config: NasConfig, state: StudyState, pairs: Sequence[Pair], sources: Sequence[str], *, reviewed: bool
 ) -> tuple[Control | None, str]:
-    control, note = light_control(state.trials, config.seed, config.search.base, WORDS)
+    control, note = light_control(state.trials, config.seed, WORDS)
     if pairs:
-        control = full_control(pairs, len(state.trials), config.search.base, config.seed, WORDS)
+        control = full_control(pairs, len(state.trials), describe_proposers(sources), config.seed, WORDS)
         note = verdict_sentence(control, "the agent", "pairs of studies")
     if reviewed and control is not None:
         note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."

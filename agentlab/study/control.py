@@ -5,7 +5,8 @@ between agent and optimiser, so each profits from the other. In the full one, ea
 trial and a number of trials in common, and nothing else.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -42,7 +43,15 @@ def improvements(trials: Sequence[TrialState]) -> list[float]:
     return found
 
 
-def light_control(trials: Sequence[TrialState], seed: int, base: str, words: Words) -> tuple[Control | None, str]:
+def describe_proposers(sources: Iterable[str]) -> str:
+    """Who proposed, by what really ran: a short search of an optimiser may end within its start points. Pure."""
+    counts = Counter(sources)
+    if len(counts) == 1:
+        return f"{meaning(next(iter(counts)))} alone"
+    return ", ".join(f"{meaning(source)} ({count})" for source, count in counts.most_common()) or "nobody"
+
+
+def light_control(trials: Sequence[TrialState], seed: int, words: Words) -> tuple[Control | None, str]:
     """The control record of a study and what it means in a sentence; no record without an agent.
 
     A trial stays in the arm that the coin gave it, even where the model failed and the optimiser stood in.
@@ -52,7 +61,7 @@ def light_control(trials: Sequence[TrialState], seed: int, base: str, words: Wor
         return None, "No language model took part, so there is no agent to compare."
     what = Comparison(
         agent="language model as proposer",
-        control=f"{meaning(base)} ({base}) alone",
+        control=describe_proposers(trial.proposal.source for trial in drawn if trial.arm == "control"),
         metric=f"improvement of the best {words.metric} per trial",
         unit="share of the best before",
         direction="higher",
@@ -105,12 +114,12 @@ def lowest(state: StudyState) -> float | None:
     return ranked[0].value if ranked else None
 
 
-def full_control(pairs: Sequence[Pair], trials: int, base: str, seed: int, words: Words) -> Control:
+def full_control(pairs: Sequence[Pair], trials: int, control: str, seed: int, words: Words) -> Control:
     """The control record of paired studies. A pair with a study in which every trial failed is left out."""
     whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     what = Comparison(
         agent="language model as proposer of about half of the trials, and asked about near ties",
-        control=f"{meaning(base)} ({base}) alone",
+        control=control,
         metric=f"lowest {words.metric} of a study",
         unit=words.unit,
         direction="lower",

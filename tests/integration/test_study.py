@@ -205,18 +205,18 @@ def test_an_empty_space_trains_trial_0_alone(study: Study, workspace: Path) -> N
 
 
 def test_full_control_fills_the_record_and_goes_on_where_a_kill_has_left_it(study: Study, workspace: Path) -> None:
-    control = ("--set=control=full", "--set=control_seeds=5")
+    control = ("--set=control=full", "--set=control_seeds=6")
     whole = study("--run-name=mine", "--max-iterations=2", TWO_POINTS, *PLAIN, *control)
     run = workspace / "runs" / "mine"
-    assert [pair["seed"] for pair in whole["pairs"]] == [0, 1, 2, 3, 4]
+    assert [pair["seed"] for pair in whole["pairs"]] == [0, 1, 2, 3, 4, 5]
     record = whole["control"]
-    assert (record["n"], record["metric"], record["direction"]) == (5, "lowest validation MSE of a study", "lower")
+    assert (record["n"], record["metric"], record["direction"]) == (6, "lowest validation MSE of a study", "lower")
     assert record["verdict"] in ("helped", "no_measurable_help", "hurt")
     assert record["low"] <= record["estimate"] <= record["high"]
-    assert "over 5 pairs of studies" in whole["control_note"]
+    assert "on 6 pairs of studies" in whole["control_note"]
     assert json.loads((run / "manifest.json").read_text())["control"] == record
     assert "plots/paired_studies.png" in (run / "report.md").read_text()
-    assert len(list((run / "studies").iterdir())) == 9
+    assert len(list((run / "studies").iterdir())) == 11
     state = json.loads((run / "agent_state.json").read_text())
     assert len(state["runs"]) == 2  # the main study's
 

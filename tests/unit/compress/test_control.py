@@ -50,7 +50,7 @@ def test_the_share_begins_even_and_follows_hypervolume_a_joule() -> None:
 
 
 def test_no_agent_no_record() -> None:
-    assert agent_control([trial(0, "shared", (0.5, 0.5))], "tpe", 0) == (None, "")
+    assert agent_control([trial(0, "shared", (0.5, 0.5))], 0) == (None, "")
 
 
 def test_the_record_says_what_the_agent_was_worth_with_an_interval() -> None:
@@ -58,7 +58,7 @@ def test_the_record_says_what_the_agent_was_worth_with_an_interval() -> None:
     for n in range(1, 25):
         agent = n % 2 == 1
         trials.append(trial(n, "agent" if agent else "control", (1.0, 1.0) if agent else (0.9 - n / 40, 0.9 - n / 40)))
-    record, said = agent_control(trials, "tpe", 0)
+    record, said = agent_control(trials, 0)
     assert record is not None
     assert record.verdict == "no_measurable_help"  # a light control only hints
     assert (record.high or 0) < 0

@@ -38,13 +38,18 @@ def test_improvements_multiply_to_the_final_best(values: list[float | None]) -> 
 
 def test_no_agent_no_record() -> None:
     trials = [trial(0, 1.0, "shared"), TrialState(1, Proposal({}, "gp"), "control", 0.0, TrialResult("finished", 0.5))]
-    control, note = light_control(trials, 0, "gp", WORDS)
+    control, note = light_control(trials, 0, WORDS)
     assert control is None
     assert "no agent" in note
 
 
+def test_a_control_is_named_by_who_proposed() -> None:
+    assert describe_proposers(["gp", "gp"]) == "Gaussian process alone"
+    assert describe_proposers(["lhs", "gp", "lhs"]) == "a start point of a Latin hypercube (2), Gaussian process (1)"
+
+
 def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
-    control, note = light_control(study([0.9, 0.8, 0.7], ["agent"] * 3), 0, "gp", WORDS)
+    control, note = light_control(study([0.9, 0.8, 0.7], ["agent"] * 3), 0, WORDS)
     assert control is not None
     assert control.verdict == "not_measured"
     assert "was not measured" in note
@@ -52,7 +57,7 @@ def test_an_arm_without_trials_is_not_measured_and_says_why() -> None:
 
 def test_a_light_control_never_says_helped() -> None:
     values = [0.9 ** (n + 1) if n % 2 else None for n in range(18)]
-    control, note = light_control(study(values, ["agent" if n % 2 else "control" for n in range(18)]), 0, "gp", WORDS)
+    control, note = light_control(study(values, ["agent" if n % 2 else "control" for n in range(18)]), 0, WORDS)
     assert control is not None
     assert control.estimate is not None
     assert control.estimate > 0
@@ -63,7 +68,7 @@ def test_a_light_control_never_says_helped() -> None:
 def test_same_study_and_seed_give_the_same_interval() -> None:
     values = [float(v) for v in np.linspace(0.99, 0.5, 18)]
     arms = ["agent" if n % 3 else "control" for n in range(18)]
-    assert light_control(study(values, arms), 3, "gp", WORDS) == light_control(study(values, arms), 3, "gp", WORDS)
+    assert light_control(study(values, arms), 3, WORDS) == light_control(study(values, arms), 3, WORDS)
 
 
 def test_nothing_is_an_improvement_on_an_error_of_zero() -> None:

@@ -179,34 +179,34 @@ def test_a_request_to_stop_is_heard_in_a_branch_and_its_workers_are_let_go(run: 
 def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(run: Run) -> None:
     pairs = SmallSetup(fails="control-2").pairs(run)
     assert [pair.control is None for pair in pairs] == [False, False, True, False, False, False]
-    control = full_control(pairs, TRIALS, "gp", 7, WORDS)
+    control = full_control(pairs, TRIALS, "gp alone", 7, WORDS)
     assert (control.n, control.verdict) == (5, "not_measured")
     assert "5 of at least 6 pairs" in control.note
 
 
 def test_an_agent_that_wins_every_pair_has_helped() -> None:
     pairs = [pair(seed, 0.30 + seed / 1000, 0.40 + seed / 900) for seed in range(6)]
-    control = full_control(pairs, 20, "gp", 0, WORDS)
+    control = full_control(pairs, 20, "gp alone", 0, WORDS)
     assert control.verdict == "helped"
     assert control.estimate == pytest.approx(0.1, abs=0.01)
-    assert (control.direction, control.control, control.n) == ("lower", "Gaussian process (gp) alone", 6)
+    assert (control.direction, control.control, control.n) == ("lower", "gp alone", 6)
     assert "asked about near ties" in control.agent
     assert "20 trials in each study" in control.budget
 
 
 def test_an_agent_that_loses_every_pair_has_hurt() -> None:
-    assert full_control([pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp", 0, WORDS).verdict == "hurt"
+    assert full_control([pair(s, 0.5 + s / 1000, 0.4) for s in range(6)], 20, "gp alone", 0, WORDS).verdict == "hurt"
 
 
 def test_one_lost_pair_of_six_is_not_evidence() -> None:
     pairs = [pair(0, 0.5, 0.45), *[pair(seed, 0.3, 0.4) for seed in range(1, 6)]]
-    assert full_control(pairs, 20, "gp", 0, WORDS).verdict == "no_measurable_help"
+    assert full_control(pairs, 20, "gp alone", 0, WORDS).verdict == "no_measurable_help"
 
 
 def test_the_record_is_the_same_for_the_same_pairs_and_seed() -> None:
     pairs = [pair(seed, 0.3 + (seed * 7 % 5) / 100, 0.32) for seed in range(20)]  # beyond what can be enumerated
-    assert full_control(pairs, 20, "gp", 3, WORDS) == full_control(pairs, 20, "gp", 3, WORDS)
+    assert full_control(pairs, 20, "gp alone", 3, WORDS) == full_control(pairs, 20, "gp alone", 3, WORDS)
 
 
 def test_no_pair_at_all_is_not_measured() -> None:
-    assert full_control([pair(0, None, 0.3)], 20, "gp", 0, WORDS).verdict == "not_measured"
+    assert full_control([pair(0, None, 0.3)], 20, "gp alone", 0, WORDS).verdict == "not_measured"
