@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agentlab.nas.study import WORDS
 from agentlab.search.types import Proposal, TrialResult
-from agentlab.study.control import Pair, improvements, light_control
+from agentlab.study.control import Pair, describe_proposers, improvements, light_control
 from agentlab.study.state import TrialState
 
 
