@@ -75,6 +75,7 @@ class Command:
     prepare: str
     narrate: str
     measured: str
+    settle: str | None = None  # a config of which a model or a person had to be asked something, answered; see `begin`
     foresee: str | None = None  # as `prepare`, for a dry run: without what takes long or holds anything
     take_part: str = "agentlab.commands:wait"
     reviewed: str | None = None  # of a run's events: whether its latest session asked a person before each trial
@@ -91,6 +92,10 @@ class Command:
     def prepare_function(self, *, planning: bool = False) -> Prepare:
         """What checks an experiment before it begins; with `planning` it will only be told."""
         return imported(self.foresee if planning and self.foresee else self.prepare)  # type: ignore[no-any-return] # as above
+
+    def settled(self, config: Any, context: "Context") -> Any:
+        """The config as it goes into a new run."""
+        return imported(self.settle)(config, context) if self.settle else config
 
     def narrate_function(self) -> Narrate:
         """What says on the screen what an event means."""
@@ -168,6 +173,7 @@ COMMANDS: dict[str, Command] = {
             config="agentlab.compress.config:CompressConfig",
             result="agentlab.compress.result:CompressResult",
             prepare="agentlab.compress.run:prepare",
+            settle="agentlab.compress.goal_reader:settle",
             narrate="agentlab.compress.result:narrate",
             measured="agentlab.compress.config:MEASURED",
             details="agentlab.study.narrate:Proposals",

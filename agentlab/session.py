@@ -246,6 +246,7 @@ def begin(
     loaded = _loaded(the_command, config, overrides, context)
     redactor = _redactor(loaded.config, context)
     refuse_secrets(resolved(loaded.config), context.workspace, redactor)
+    loaded = replace(loaded, config=the_command.settled(loaded.config, context))
     experiment = the_command.prepare_function(planning=planning)(loaded.config, context)
     spec = RunSpec(
         command=name,

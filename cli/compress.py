@@ -7,7 +7,18 @@ import typer
 
 from agentlab.errors import MissingFileError, UsageError
 
-from .options import CONFIG, Contract, DefaultsToRun, InOrder, RunsDir, from_here, screen_of, with_contract, with_output
+from .options import (
+    CONFIG,
+    RUN,
+    Contract,
+    DefaultsToRun,
+    InOrder,
+    RunsDir,
+    from_here,
+    screen_of,
+    with_contract,
+    with_output,
+)
 
 if TYPE_CHECKING:
     from agentlab.compress.result import ModelResult
@@ -85,6 +96,9 @@ def run(
     workspace_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="What earlier runs have measured.", rich_help_panel=CONFIG)
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Agree to how a language model reads the goal.", rich_help_panel=RUN)
+    ] = False,
 ) -> None:
     """Quantize, prune, recover and distil a model, and measure every file that comes out.
 
@@ -105,7 +119,7 @@ def run(
         "budget.carbon": ("--carbon-budget", carbon_budget),
         "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
     }
-    launch("compress", contract, contract.overrides(**flags), screen)
+    launch("compress", contract, contract.overrides(**flags), screen, yes=yes)
 
 
 @app.command("eval", epilog=_EVAL)
@@ -226,7 +240,7 @@ def plan(
     from agentlab.config.overrides import Override, parse
     from agentlab.session import begin
 
-    from .launch import surroundings
+    from .launch import agreeing, surroundings
 
     screen = screen_of(ctx)
     context = surroundings(screen)
@@ -241,7 +255,8 @@ def plan(
     ]
     with screen.progress() as bar:
         bar.update("planning")
-        session = begin("compress", config, given, context=context, runs_dir=context.workspace.runs, planning=True)
+        shown = agreeing(context, screen, bar, yes=True)  # the plan says what was understood, and nothing is done
+        session = begin("compress", config, given, context=shown, runs_dir=context.workspace.runs, planning=True)
         experiment: Any = session.experiment
         advice = alone(experiment.config, context, experiment.bases[0].path.name, (), ended=False)
     screen.answer("compress plan", advice)

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -51,6 +52,21 @@ def approving(context: Context, screen: Screen) -> "TerminalReviewer":
     return TerminalReviewer(screen, context.stop)
 
 
+def agreeing(context: Context, screen: Screen, progress: LiveProgress, *, yes: bool) -> Context:
+    """Somebody agrees to what a model made of the config: who said so before, or the person at the terminal."""
+
+    def ask(shown: str) -> bool:
+        progress.close()
+        if yes:
+            screen.say(shown)
+            return True
+        screen.prompt(f"{shown}\nGo on with that? [y/N] ")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    there = not screen.json_mode and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return replace(context, agrees=ask if yes or there else None)
+
+
 def launch(
     name: str,
     contract: Contract,
@@ -59,11 +75,15 @@ def launch(
     *,
     approve: bool = False,
     label: str | None = None,
+    yes: bool = False,
 ) -> None:
-    """Run a capability as typed. With `approve` a person is asked before each trial; `label` names the run folder."""
+    """Run a capability as typed. With `approve` a person is asked before each trial; `label` names the run folder.
+
+    `yes` agrees beforehand to what a model makes of the config.
+    """
     context = surroundings(screen)
     with _led(command(name), context, screen):
-        _launch(name, contract, overrides, screen, context, approve=approve, label=label)
+        _launch(name, contract, overrides, screen, context, approve=approve, label=label, yes=yes)
 
 
 def _launch(
@@ -75,6 +95,7 @@ def _launch(
     *,
     approve: bool,
     label: str | None,
+    yes: bool,
 ) -> None:
     reviewer = approving(context, screen) if approve else None
     the_command, folder = command(name), runs_folder(context, contract.runs_dir)
@@ -92,12 +113,12 @@ def _launch(
         record = find_to_resume(folder, contract.resume, name)
         _resume(the_command, record, overrides, screen, context, reviewer, dry_run=contract.dry_run)
         return
-    with screen.progress():  # reading the data, or a large model's file, may take a while
+    with screen.progress() as bar:  # reading the data, or a large model's file, may take a while
         session = begin(
             name,
             contract.preset,
             overrides,
-            context=context,
+            context=agreeing(context, screen, bar, yes=yes or contract.dry_run),
             runs_dir=folder,
             run_name=contract.run_name,
             label=label,

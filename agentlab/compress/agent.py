@@ -370,7 +370,8 @@ def alone(
     situation = Situation(read_goal(config.goal), Rules(space), trials, here, elsewhere)
     with advised(config, context) as router:
         agent = Agent(router, situation)
-        return agent.reflect() if ended else agent.plan()
+        advice = agent.reflect() if ended else agent.plan()
+        return advice.model_copy(update={"goal": str(situation.goal)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from agentlab.compress.goal import read_goal
+from agentlab.compress.goal import UnreadGoalError, read_goal
+from agentlab.compress.goal_reader import refusal
 from agentlab.compress.intensity import KEY, known
 from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
 from agentlab.config.base import EnvPath, EnvText, StrictModel, budget_field, machine_field, preset_field
@@ -46,10 +47,11 @@ def _mass(mass: str | float | None) -> str | float | None:
 
 def _goal(text: str) -> str:
     try:
-        read_goal(text)
+        return str(read_goal(text))
+    except UnreadGoalError:
+        return text  # a model of `llm` may read it, see `problems`
     except AgentlabError as error:
         raise ValueError(f"{error.message} {error.hint}") from error
-    return text
 
 
 class TextConfig(StrictModel):
@@ -124,7 +126,7 @@ class CompressConfig(StrictModel):
     )
     text: TextConfig = Field(TextConfig(), description="What it is calibrated and measured on.")
     goal: Annotated[str, AfterValidator(_goal)] = Field(
-        "smallest with < 5 % loss", description="One measure to improve, bounds on others; shown before work starts."
+        "smallest with < 5 % loss", description="One measure to improve, bounds on others, in a sentence."
     )
     portfolio: tuple[Recipe, ...] | None = Field(None, max_length=64, description="Recipes to begin with; null: ours.")
     first: int = Field(4, ge=1, le=64, description="Recipes of the portfolio that the search begins with.")
@@ -147,6 +149,8 @@ class CompressConfig(StrictModel):
 
     def problems(self) -> Iterator[tuple[Key, str]]:
         """What is wrong between the parts."""
+        if unread := refusal(self.goal, self.llm):
+            yield ("goal",), unread
         for place, recipe in enumerate(self.recipes):
             for key, said in recipe.problems():
                 yield ("portfolio", str(place), *key), said

@@ -1,64 +1,136 @@
-"""What a compression is for: one measure to improve, and bounds on others. Read from a sentence."""
+"""What a compression is for: one measure to improve, and bounds on others. Read from a sentence, and no word is lost.
+
+Each phrase ends in a slot (objective, bounds, data, device), is a filler, or is named in the refusal of the sentence.
+"""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from agentlab.errors import UsageError
 
 Measure = Literal["size", "speed", "loss", "kl"]
+Slot = Literal["objective", "bounds", "data", "device", "filler"]
 WORDS: Mapping[Measure, str] = {
     "size": "bytes of the file, as a share of the bfloat16 base",
     "speed": "tokens decoded a second, as a multiple of the source in the same runtime",
     "loss": "rise of perplexity on held-out text, in the runtime",
     "kl": "divergence from the base on held-out text, in the runtime, in nats a token",
 }
-_HIGHER = ("speed",)
-_LONGEST = 300  # characters; the search for bounds takes the square of them
+_HIGHER, _QUALITY = ("speed",), {"loss", "kl"}
+_LONGEST = 300  # characters
 _BEYOND = 10.0  # what a recipe outside the bounds is worth at least: nothing inside them is worse
-_ALIKE: Mapping[str, Measure] = {
-    "size": "size", "bytes": "size", "smallest": "size", "small": "size", "edge": "size",
-    "speed": "speed", "speedup": "speed", "fastest": "speed", "throughput": "speed", "latency": "speed",
-    "loss": "loss", "accuracy loss": "loss", "quality loss": "loss", "perplexity": "loss",
-    "kl": "kl", "divergence": "kl", "quality": "kl", "best": "kl", "accuracy": "kl",
-}  # fmt: skip
 _MASSES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_NUMBER = r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>%|x|[kmg]i?b)?(?!\w|[.,]\d)"
-_NAME = r"(?P<name>accuracy loss|quality loss|[a-z]+)"
-_LESS, _MORE = r"<=?|less than|under|below|at most|within", r">=?|more than|over|above|at least"
-_BOUND = re.compile(
-    rf"(?:{_NAME}\s*)?(?P<sign>{_LESS}|{_MORE})\s*{_NUMBER}(?:\s+(?:of\s+)?{_NAME.replace('name', 'after')})?"
+EXAMPLES = '"smallest with loss < 2 %", "maximise speed with < 2 % loss", "minimise kl with size < 100 MB"'
+_HINT = f"Say it like this: {EXAMPLES}."
+_UNWANTED = "nobody wants that of a compressed model: say smallest, fastest or best"
+_ELSEWHERE = "bounds are on held-out text of the run (`--text`), and `agentlab compress eval` scores tasks"
+
+_FILLERS = (
+    "a an as are base be been bfloat16 can checkpoint compress compressed compressing could deploy deployed deployment "
+    "device devices do file files find get give has have having hold i in inference is it its just like llm make makes "
+    "making me model models must my need needs of our please possible quantize quantized remain serving shall "
+    "should stay stays still that the this to use using very want wants we weights will would you your"
 )
-_SAYS_MORE = re.compile(rf"[\d<>=%]|\b(?:{_LESS}|{_MORE})\b")  # of a bound that was not understood
-_EXAMPLES = '"smallest with loss < 2 %", "maximise speed with < 2 % loss", "minimise kl with size < 100 MB"'
+# Phrases, their kind, the measure they name, and 1 where more of it is asked for or is better, -1 for less.
+_GRAMMAR: tuple[tuple[str, str, Measure | None, int], ...] = (
+    ("size|file size|model size|bytes|footprint", "noun", "size", -1),
+    ("speed|speedup|throughput|fastest|faster|fast|quickest", "noun", "speed", 1),
+    ("latency", "noun", "speed", -1),
+    ("loss|perplexity|accuracy loss|quality loss|perplexity loss|loss of quality", "noun", "loss", -1),
+    ("accuracy drop|quality drop|loss of accuracy|loss in quality|loss in accuracy", "noun", "loss", -1),
+    ("kl|divergence|kl divergence", "noun", "kl", -1),
+    ("quality|accuracy", "noun", "kl", 1),
+    ("maximise|maximize|most|highest|high|increase", "verb", None, 1),
+    ("minimise|minimize|least|lowest|low|reduce", "verb", None, -1),
+    ("optimise|optimize|improve", "verb", None, 0),
+    ("smallest|smaller|small|tiny|tiniest", "verb", "size", -1),
+    ("best", "verb", "kl", 0),
+    ("keep|keeping|keeps|maintain|preserve|preserving|retain|retaining", "keep", None, 0),
+    ("<|<=|≤|less than|lower than|smaller than|under|below|within|at most|up to|no more than|max", "limit", None, -1),
+    (">|>=|≥|more than|higher than|greater than|over|above|at least|no less than|min", "limit", None, 1),
+    ("by default", "default", None, 0),
+    ("compression|quantization", "compression", "size", 1),
+    ("aggressive|aggressively", "aggressive", "size", 0),
+    ("not noticeably dumber|not noticeably worse|no noticeable loss|without noticeable loss", "mild", None, 0),
+    ("at any loss|any loss", "open", None, 0),
+    ("edge|mobile|phone|phones|smartphone|embedded", "edge", None, 0),
+    ("text|held-out text|held out text", "text", None, 0),
+    ("and|at|but|for|on|then|while|with", "stop", None, 0),  # no noun behind one belongs to what is before it
+    (_FILLERS.replace(" ", "|"), "filler", None, 0),
+)
+_REFUSED = {
+    "largest|larger|biggest|bigger|slowest|slower|dumber|dumbest|worse|worst": _UNWANTED,
+    "mmlu|arc|hellaswag|gsm8k|humaneval|winogrande|truthfulqa|wikitext|benchmark|benchmarks": _ELSEWHERE,
+    "cpu|gpu|cuda|laptop|server": "speed is measured on the machine that the run is on; leave it out",
+    "carbon|co2|energy|joules": "that is a budget, as in `--carbon-budget 0.5g`",
+}
+_PHRASES: dict[str, list[Any]] = {phrase: rest for phrases, *rest in _GRAMMAR for phrase in phrases.split("|")}
+_PHRASES |= {word: ["refused", None, 0, reason] for words, reason in _REFUSED.items() for word in words.split("|")}
+_ANY = "|".join(re.escape(phrase) for phrase in sorted(_PHRASES, key=len, reverse=True))
+_TOKEN = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>%|x|[kmg]i?b)?(?![\w%]|[.,]\d)"
+    rf"|(?P<phrase>{_ANY})(?:(?<!\w)|(?!\w))"
+    r"|(?P<stop>[;:!?()\"'、。「」«»¿¡]|,(?!\d)|[.-](?= |$))"
+    r"""|[^\s;:!?()<>=≤≥"]+?(?=[.,'"]*(?:[\s;:!?()<>=≤≥"]|$)|,\D)|\S"""
+)
+_ALONE: Mapping[str, Slot] = {  # the slots of kinds that need no others
+    "filler": "filler", "keep": "filler", "stop": "filler", "compression": "objective", "aggressive": "objective",
+    "mild": "bounds", "open": "bounds", "edge": "device", "text": "data",
+}  # fmt: skip
+# In sentences of the first letters of kinds, which all differ.
+_BOUND = re.compile(r"(?:(?P<before>n)f*)?l(?P<number>q)(?:f*(?P<after>n)(?!f*l))?(?P<default>d)?")
+_AIM = re.compile(r"v(?:[fa]*[nc])?|(?P<keep>kf*)?n|a")
+_UNITS = {"size": ("", "%", *_MASSES), "speed": ("", "%", "x"), "loss": ("", "%"), "kl": ("",)}
+
+
+class UnreadGoalError(UsageError):
+    """Rules do not understand some words of a goal; nothing that they do understand is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A measure may be at most `limit`, or at least where more is better. That of size may be in bytes."""
+    """A measure may be at most `limit`, or at least where more is better. That of size may be in bytes.
+
+    `assumed`: the goal names no number for it.
+    """
 
     measure: Measure
     limit: float
     in_bytes: bool = False
+    assumed: bool = False
 
     def __str__(self) -> str:
-        shown = {"loss": f"{self.limit:.3g}", "kl": f"{self.limit:g}", "speed": f"{self.limit:g}x"}
-        size = f"{self.limit / 1e6:g} MB" if self.in_bytes else f"{self.limit:.3g} of the bfloat16 base"
-        value = f"{self.limit:.1%}" if self.measure == "loss" else shown.get(self.measure, size)
-        return f"{self.measure} {'at least' if self.measure in _HIGHER else 'at most'} {value}"
+        value = {"loss": f"{_exact(self.limit * 100)}%", "kl": _exact(self.limit), "speed": f"{_exact(self.limit)}x"}
+        size = f"{_exact(self.limit / 1e6)} MB" if self.in_bytes else f"{_exact(self.limit)} of the bfloat16 base"
+        side = "at least" if self.measure in _HIGHER else "at most"
+        return f"{self.measure} {side} {value.get(self.measure, size)}{' by default' if self.assumed else ''}"
+
+
+_DEFAULT = Bound("loss", 0.05, assumed=True)  # as the preset of that name
+_AGGRESSIVE = Bound("kl", 0.3, assumed=True)  # as the preset edge
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The measure to improve, and what must hold meanwhile."""
+    """The measure to improve, what must hold meanwhile, and where the result is used. `str` of it is read as it is."""
 
     measure: Measure
     bounds: tuple[Bound, ...] = ()
+    device: str = ""
 
     def __str__(self) -> str:
         verb = "most" if self.measure in _HIGHER else "least"
-        return ", ".join([f"{verb} {self.measure}", *map(str, self.bounds)])
+        where = f" for {self.device} devices" if self.device else ""
+        loss = "" if self.measures & _QUALITY else " at any loss"
+        return ", ".join([f"{verb} {self.measure}{where}{loss}", *map(str, self.bounds)])
+
+    @property
+    def measures(self) -> set[Measure]:
+        """All that it speaks of."""
+        return {self.measure, *(bound.measure for bound in self.bounds)}
 
     def broken(self, measured: Mapping[Measure, float], size: int) -> list[str]:
         """Which bounds do not hold of what was measured; `size` in bytes."""
@@ -80,37 +152,133 @@ def _excess(bound: Bound, measured: Mapping[Measure, float], size: int) -> float
     return -share if bound.measure in _HIGHER else share
 
 
-def read_goal(text: str) -> Goal:
-    """The goal that a sentence states.
+def _exact(value: float) -> str:
+    """A number that is read as it was, without an exponent."""
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
+def plain(text: str) -> str:
+    """A sentence as it is compared: lower case, narrow signs and digits, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split()).replace(" percent", " %")
+
+
+def _bound(noun: "_Token", sign: int, number: float, unit: str) -> Bound:
+    """What a noun is held to: at least (a sign of 1) or at most (-1) a number.
 
     Raises:
-        UsageError: no measure, or one that nobody knows.
+        UsageError: it limits the good side, or no recipe can meet it, or the unit does not fit.
+    """
+    measure, quality = noun.measure or "size", noun.measure == "kl" and noun.sign > 0
+    limit = number * {"%": 0.01, **_MASSES}.get(unit, 1.0)
+    limit = round(1 - limit if quality else limit, 12)  # of quality: what may be lost of it
+    units = ("%",) if quality else _UNITS[measure]
+    share = measure in ("size", "loss") and (not unit or (measure, unit) == ("size", "%"))
+    wrong = {
+        "limits what there can only be too little of: turn the sign": sign != noun.sign,
+        f"is not measured: {_ELSEWHERE}; bound the loss": noun.text == "accuracy",
+        "is in no unit that it is measured in": unit not in units or noun.text == "latency",
+        "can be met by no recipe": limit <= 0,
+        "is more than all of it: name a unit, as % or MB": share and limit > 1,
+    }
+    for reason in (reason for reason, holds in wrong.items() if holds):
+        side = "at least" if sign > 0 else "at most"
+        raise UsageError(f"'{noun.text} {side} {f'{number:g} {unit}'.strip()}' {reason}.", hint=_HINT)
+    return Bound("loss" if quality else measure, limit, unit in _MASSES)
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    kind: str  # of a phrase; or quantity, stop, unread
+    measure: Measure | None = None
+    sign: int = 0
+    reason: str = ""  # why it is refused
+
+
+def _tokens(line: str) -> Iterator[_Token]:
+    for match in _TOKEN.finditer(line):
+        kind = "quantity" if match["number"] else "stop" if match["stop"] else "unread"
+        yield _Token(match[0].strip(), *(_PHRASES[match[0]] if match["phrase"] else [kind]))
+
+
+def unknown(text: str) -> list[str]:
+    """Its phrases that are no fillers."""
+    return [token.text for token in _tokens(plain(text)) if _ALONE.get(token.kind) != "filler"]
+
+
+class _Sentence:
+    """Tokens, and the slot of each that has one by now."""
+
+    def __init__(self, line: str) -> None:
+        self.tokens = list(_tokens(line))
+        self.shape = "".join(token.kind[0] for token in self.tokens)  # nouns of bounds are struck out of it
+        self.slots = {place: _ALONE[token.kind] for place, token in enumerate(self.tokens) if token.kind in _ALONE}
+        self.wrong = [f"{t.text!r}: {t.reason}." for t in self.tokens if t.kind == "refused"]
+
+    def bounds(self) -> Iterator[Bound]:
+        """All that have a sign, a number and a name, which is behind the number or before the sign."""
+        for match in _BOUND.finditer(self.shape):
+            place = match.start("number")
+            limit, (number, unit) = self.tokens[place - 1], _TOKEN.findall(self.tokens[place].text)[0][:2]
+            nouns = [at for at in (match.start("after"), match.start("before")) if at >= 0]
+            if unit in _MASSES:
+                nouns = [at for at in nouns if self.tokens[at].measure == "size"]
+            elif not nouns:
+                continue  # nobody can say of what: it is named as not understood
+            noun = self.tokens[nouns[0]] if nouns else _Token("size", "noun", "size", -1)
+            self.slots |= dict.fromkeys([place - 1, place, *nouns[:1]], "bounds")
+            self.shape = "".join("_" if at in nouns[:1] else letter for at, letter in enumerate(self.shape))
+            self.slots |= {match.start("default"): "bounds"}  # of -1 if there is none, which is no place
+            try:
+                yield replace(_bound(noun, limit.sign, float(number), unit), assumed=match["default"] is not None)
+            except UsageError as error:
+                self.wrong.append(error.message)
+
+    def aims(self) -> Iterator[Measure]:
+        """The measures to improve: what is left of verbs and nouns."""
+        for match in _AIM.finditer(self.shape):
+            places = [match.start(), match.end() - 1]
+            verb, aim = (self.tokens[place] for place in places)
+            if match["keep"] is not None and aim.text in ("quality", "accuracy"):
+                self.slots[places[1]] = "bounds"
+            elif aim.measure is not None:
+                if verb.kind == "verb" and aim is not verb and verb.sign not in (0, aim.sign):
+                    self.wrong.append(f"'{verb.text} {aim.text}': {_UNWANTED}.")
+                self.slots |= dict.fromkeys(places if verb.kind == "verb" else places[1:], "objective")
+                yield aim.measure
+            elif aim.sign == 0:  # optimise, of nothing in particular
+                self.slots[places[0]] = "filler"
+
+
+def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
+    """The goal that a sentence states by rule, and each phrase of it with its slot.
+
+    Raises:
+        UsageError: it has no measure to improve or two, or asks for what cannot be met or is not measured.
+        UnreadGoalError: nothing is wrong, but there are words that the rules do not know. Both name such words.
     """
     if len(text) > _LONGEST:
-        raise UsageError(f"A goal of {len(text)} characters is too long.", hint=f"Say it like this: {_EXAMPLES}.")
-    lower = " ".join(text.lower().replace("maximize", "maximise").replace("minimize", "minimise").split())
-    bounds = list(_bounds(lower, text))
-    rest = _BOUND.sub(lambda bound: f" {bound['name'] or ''} " if bound["unit"] in _MASSES else " ", lower)
-    if _SAYS_MORE.search(rest):
-        raise UsageError(f"A bound in {text!r} is not understood.", hint=f"Say it like this: {_EXAMPLES}.")
-    named = [_ALIKE[word] for word in re.findall(r"[a-z]+", rest) if word in _ALIKE]
-    if not named:
-        raise UsageError(f"{text!r} names nothing to improve.", hint=f"Say it like this: {_EXAMPLES}.")
-    return Goal(named[0], tuple(bounds))
+        raise UsageError(f"A goal of {len(text)} characters is too long.", hint=_HINT)
+    line = _Sentence(plain(text))
+    bounds, kinds, wrong = tuple(line.bounds()), {token.kind for token in line.tokens}, line.wrong
+    aims = list(dict.fromkeys(line.aims()))
+    unread = [t.text for place, t in enumerate(line.tokens) if place not in line.slots and t.kind != "refused"]
+    if "open" in kinds and any(bound.measure in _QUALITY for bound in bounds):
+        wrong.append("'any loss' stands beside a bound on it.")
+    if len(aims) > 1 and not unread:
+        wrong.append(f"{text!r} names more than one measure to improve, {' and '.join(aims)}: bound all but one.")
+    if not (aims or unread or kinds & {"compression", "edge"}):
+        wrong.append(f"{text!r} names nothing to improve.")
+    if unread:
+        wrong.append(f"Not understood in the goal {text!r}: {', '.join(map(repr, unread))}.")
+    if wrong:
+        raise (UnreadGoalError if unread and len(wrong) == 1 else UsageError)(" ".join(wrong), hint=_HINT)
+    goal = Goal(aims[0] if aims else "size", bounds, "edge" if "edge" in kinds else "")
+    if not goal.measures & _QUALITY and "open" not in kinds:
+        goal = replace(goal, bounds=(*bounds, _AGGRESSIVE if "aggressive" in kinds else _DEFAULT))
+    return goal, [(token.text, line.slots[place]) for place, token in enumerate(line.tokens)]
 
 
-def _bounds(lower: str, text: str) -> Iterator[Bound]:
-    for match in _BOUND.finditer(lower):
-        unit, value = match["unit"] or "", float(match["number"])
-        names = ["size"] if unit in _MASSES else [match["after"], match["name"]]
-        measure: Measure | None = next((_ALIKE[name] for name in names if name in _ALIKE), None)
-        many = measure == "size" and unit not in _MASSES and value > (100 if unit == "%" else 1)  # of the bfloat16 base
-        if measure is None or many or (unit == "x" and measure != "speed"):
-            raise UsageError(f"{match.group(0)!r} in {text!r} is no bound.", hint=f"Say it like this: {_EXAMPLES}.")
-        higher = re.fullmatch(_MORE, match["sign"]) is not None
-        if higher != (measure in _HIGHER):
-            raise UsageError(
-                f"{match.group(0)!r} in {text!r} bounds {measure} on its good side.", hint="Turn the sign."
-            )
-        scale = 0.01 if unit == "%" else _MASSES.get(unit, 1.0)
-        yield Bound(measure, value * scale, unit in _MASSES)
+def read_goal(text: str) -> Goal:
+    """The goal that a sentence states by rule. Errors as of `parse`."""
+    return parse(text)[0]

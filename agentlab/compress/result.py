@@ -85,17 +85,19 @@ class RecipeRow(Plain):
 class Advice(Document):
     """What an agent said: in words, as steps, and as recipes with what is expected of them.
 
-    `by` are the models, empty where rules alone spoke.
+    `by` are the models, empty where rules alone spoke; `goal` as it was understood, of a plan outside a run.
     """
 
     output: str
+    goal: str = ""
     todos: list[str] = Field(default_factory=list)
     recipes: list[dict[str, Any]] = Field(default_factory=list)
     by: str = ""
 
     def blocks(self) -> list[Block]:
         """What a reader sees."""
-        found: list[Block] = [Text(self.output), *(Text(f"- {todo}") for todo in self.todos)]
+        lines = [f"Goal: {self.goal}."] if self.goal and self.goal not in self.output else []
+        found: list[Block] = [*map(Text, [*lines, self.output, *(f"- {todo}" for todo in self.todos)])]
         if self.recipes:
             columns: dict[str, Callable[[dict[str, Any]], str | float | None]] = {
                 "recipe": lambda each: str(recipe_of(each["params"])),
@@ -266,7 +268,7 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> Co
         bases=[base.path.name for base in bases],
         imports=[base.path.name for base in bases if not base.path.is_dir()],
         goal=str(goal),
-        measure=MEASURES[goal.measure],
+        measure="; ".join(f"{each}: {MEASURES[each]}" for each in MEASURES if each in goal.measures),
         text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
         f"out, of {text.length} tokens",
         portfolio=[str(recipe) for recipe in config.recipes],

@@ -21,7 +21,7 @@ from agentlab import compress
 from agentlab.compress import tools
 from agentlab.compress.agent import alone
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.goal import read_goal
+from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.memory import Memory, on_one_text
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.tools import configure_lora, setup_distillation
@@ -113,7 +113,7 @@ class CompressionDeepAgent:
             "planner": "portfolio",
             "beside": [],
         }
-        goal = f"least {read_goal(self.objective).measure}"  # its bounds decide between recipes, later
+        goal = str(Goal(read_goal(self.objective).measure))  # its bounds decide between recipes, later
         try:
             done = compress.run_compression_optimization(overrides={**self._changes(None), **one, "goal": goal})
             path, rows = done.path, done.result.models[0].rows

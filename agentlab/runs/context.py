@@ -1,6 +1,6 @@
 """What a capability gets from the edge besides its config."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +12,12 @@ from agentlab.runs.stop import StopFlag
 class Context:
     """The workspace, the environment (with the workspace's `.env` below it), and the request to stop.
 
-    `resumes` is the folder of the run that is gone on with; None for a new one.
+    `resumes` is the folder of the run that is gone on with; None for a new one. `agrees` tells a person what a model
+    made of the config, and whether they agree; None where nobody can be asked.
     """
 
     workspace: Workspace
     env: Mapping[str, str]
     stop: StopFlag = field(default_factory=StopFlag)
     resumes: Path | None = None
+    agrees: Callable[[str], bool] | None = None

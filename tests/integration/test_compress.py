@@ -12,6 +12,7 @@ import pytest
 
 from agentlab import machine
 from cli.main import main
+from tests.unit.compress.scripted import llm
 from tests.unit.gguf.test_files import checkpoint
 from tests.zygote import FROM_NOTHING, ForkedWithAll
 
@@ -145,7 +146,9 @@ def test_masks_are_measured_but_stay_off_the_front(workspace: Path, capsys: pyte
         {"quantizer": "bitsandbytes", "quantization_bits": 4},
         {"pruner": "wanda", "pruning_sparsity": "2:4", "quantizer": "gptq", "quantization_bits": 4, "group": 128},
     ]
-    (workspace / "small.yaml").write_text(json.dumps(SMALL | {"portfolio": asked, "first": 2, "goal": "smallest"}))
+    (workspace / "small.yaml").write_text(
+        json.dumps(SMALL | {"portfolio": asked, "first": 2, "goal": "smallest at any loss"})
+    )
     code, said = answer(capsys, "--run-name", "r", "--trials", "2")
     assert code == 0, said
     plain, masked = said["result"]["models"][0]["rows"]
@@ -261,8 +264,8 @@ def test_a_tiny_budget_ends_with_a_missed_gate(workspace: Path, capsys: pytest.C
     ("change", "code", "said"),
     [
         (["--set", "base=absent"], 2, "absent"),
-        (["--objective", "be nice"], 2, "names nothing to improve"),
-        (["--fit", "2G"], 2, "is not understood"),
+        (["--objective", "be nice"], 2, "Not understood in the goal 'be nice': 'nice'"),
+        (["--fit", "2G"], 2, "Not understood in the goal"),
         (["--carbon-budget", "lots"], 2, "no mass"),
         (["--text", "absent.txt"], 3, "absent.txt"),
         (["--set", "text.length=4000"], 2, "too little text"),
@@ -303,3 +306,21 @@ def test_want_of_room_and_of_packages_is_named_before_work_starts(
     assert code == 3
     assert "compressed_tensors" in said
     assert not (workspace / "runs").is_dir()
+
+
+def test_a_goal_that_a_model_reads_needs_a_yes_and_is_kept_by_rule(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [("objective", "so klein wie möglich", "least size"), ("bounds", "kl unter 0.5", "kl at most 0.5")]
+    said = [dict(zip(("slot", "quote", "rule"), part, strict=True)) for part in told]
+    script = {"planner": "tpe", "llm": llm(mode="replies", replies=[json.dumps({"parts": said})])}
+    goal = {"goal": "so klein wie möglich, kl unter 0.5", "budget": {"trials": 1}, "first": 1, "beside": []}
+    (workspace / "small.yaml").write_text(json.dumps(SMALL | script | goal | {"portfolio": PORTFOLIO[:1]}))
+    code, planned = answer(capsys, "--dry-run")
+    assert (code, planned["result"]["goal"]) == (0, "least size, kl at most 0.5")
+    code, refused = answer(capsys)
+    assert (code, "--yes" in refused["error"]["hint"]) == (2, True)
+    assert not (workspace / "runs").is_dir()
+    code, done = answer(capsys, "--yes", "--run-name", "agreed")
+    assert (code, done["result"]["goal"]) == (0, "least size, kl at most 0.5")
+    assert "goal: least size, kl at most 0.5\n" in (workspace / "runs" / "agreed" / "config.yaml").read_text()

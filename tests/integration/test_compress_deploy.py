@@ -39,7 +39,7 @@ def run(workspace: Path) -> Path:
     settings = workspace / "models" / "tiny" / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": TEMPLATE}))
     one = {"portfolio": [{"quantizer": "kquant", "quantization_bits": 8}], "first": 1, "budget": {"trials": 1}}
-    (workspace / "small.yaml").write_text(json.dumps(SMALL | one | {"beside": [], "goal": "smallest"}))
+    (workspace / "small.yaml").write_text(json.dumps(SMALL | one | {"beside": [], "goal": "smallest at any loss"}))
     assert main(["compress", "./small.yaml", "-q", "--run-name", "r"]) == 0
     (workspace / "agentlab.whl").write_bytes(b"a wheel, as `make wheel-check` builds and installs one")
     return workspace

@@ -22,7 +22,7 @@ PORTFOLIO = [
 def test_exports_of_every_format_are_scored_beside_their_base(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = {"portfolio": PORTFOLIO, "first": 3, "budget": {"trials": 3}, "goal": "smallest"}
+    few = {"portfolio": PORTFOLIO, "first": 3, "budget": {"trials": 3}, "goal": "smallest at any loss"}
     (workspace / "small.yaml").write_text(json.dumps(SMALL | few))
     assert main(["compress", "./small.yaml", "--json", "-q", "--run-name", "r"]) == 0
     (model,) = json.loads(capsys.readouterr().out)["result"]["models"]

@@ -256,9 +256,9 @@ def test_numbers_that_are_not_finite_fail_the_recipe(place: Path, monkeypatch: p
     made = Formula.make
     monkeypatch.setattr(Formula, "make", lambda *asked: replace(made(*asked), kl=math.nan, loss=math.nan))
     with new_run(place) as run, pytest.raises(GateError):
-        scripted(place, goal="smallest", budget={"trials": 1}, first=1).run(run)
+        scripted(place, goal="smallest at any loss", budget={"trials": 1}, first=1).run(run)
     with Run.resume(run.path, Edge()) as again, pytest.raises(GateError):
-        scripted(place, goal="smallest", budget={"trials": 1}, first=1).run(again)
+        scripted(place, goal="smallest at any loss", budget={"trials": 1}, first=1).run(again)
     assert "not finite" in (run.path / "events.jsonl").read_text()
 
 
