@@ -264,7 +264,7 @@ def _own_form(value: Mapping[str, Any], indexed: bool) -> dict[str, Any]:
     line = _renamed(value)
     choices, labels = line.get("choices"), list[str | None]()
     if isinstance(choices, dict):
-        choices, given = choices.get("text"), choices.get("label")
+        given, choices = choices.get("label"), choices.get("text")
         labels = [_text(label) for label in given] if isinstance(given, list) else []
         if not isinstance(choices, list) or len({*labels}) != len(choices):
             return line
