@@ -12,7 +12,6 @@ from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab.compress.grid import Codes
 from agentlab.errors import ModelFileError
-from agentlab.gguf.writing import frequency_factors
 
 KNOWN = ("llama", "qwen2", "qwen3")
 _ROWS_LOOKED_AT = 64
@@ -44,7 +43,7 @@ def check_architecture(config: Any) -> None:
     """See that a model can be compressed, by its config.
 
     Raises:
-        ModelFileError: it is of another architecture, has layers of several kinds, or other rotations.
+        ModelFileError: it is of another architecture, or has layers of several kinds.
     """
     kind = str(getattr(config, "model_type", None))
     hint = f"Known: {', '.join(KNOWN)}, dense and with full attention."
@@ -52,7 +51,6 @@ def check_architecture(config: Any) -> None:
         raise ModelFileError(f"Models of type {kind} cannot be compressed.", hint=hint)
     if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
         raise ModelFileError(f"This {kind} has layers with a sliding window, which cannot be compressed.", hint=hint)
-    frequency_factors(config.to_dict())
 
 
 def layers_of(model: Any) -> Any:

@@ -1,7 +1,8 @@
 """What `agentlab compress` can be told: a base, text, a goal, recipes, and what the work may cost."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -9,10 +10,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from agentlab.compress.goal import UnreadGoalError, read_goal
 from agentlab.compress.goal_reader import refusal
 from agentlab.compress.intensity import KEY, known
-from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, rules
+from agentlab.compress.recipe import PORTFOLIO, Limit, Recipe, default_space, left_out, rules, shape_limits
 from agentlab.config.base import EnvPath, EnvText, StrictModel, budget_field, machine_field, preset_field
 from agentlab.config.keys import Key
-from agentlab.errors import AgentlabError
+from agentlab.errors import AgentlabError, UsageError
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.provider_config import check_base_url
 from agentlab.runs.measured import Basis
@@ -205,6 +206,34 @@ class CompressConfig(StrictModel):
     def rules(self) -> tuple[Constraint, ...]:
         """The rules of the space."""
         return tuple(rules(self.searched)) if self.constraints is None else self.constraints
+
+
+def limits_of(config: CompressConfig, checkpoint: Path) -> list[Limit]:
+    """What of a config's recipes a base cannot go through, by its config.json and tokenizer.
+
+    Raises:
+        ModelFileError: its config.json cannot be read.
+    """
+    from agentlab.gguf.writing import why_not_gguf
+    from agentlab.hf.checkpoint import read_config
+
+    return shape_limits(read_config(checkpoint), why_not_gguf(checkpoint), config.searched)
+
+
+def offered(config: CompressConfig, limits: Sequence[Limit], base: str) -> tuple[SearchSpace, list[Recipe]]:
+    """What is searched of a base, and the recipes of the portfolio that it can go through.
+
+    Raises:
+        UsageError: there are none.
+    """
+    space = SearchSpace.of(config.searched, [*config.rules, *(limit.rule for limit in limits)])
+    recipes = [recipe for recipe in config.recipes if not space.problems(point(recipe, space))]
+    if not recipes:
+        raise UsageError(
+            f"No recipe of the portfolio can be carried out on {base}. {left_out(limits)}",
+            hint="Name others in `portfolio`, or another base.",
+        )
+    return space, recipes
 
 
 def point(recipe: Recipe, space: SearchSpace) -> dict[str, Value]:

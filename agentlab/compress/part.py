@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentlab.compress.agent import Agent, AgentProposer
-from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.config import CompressConfig, offered, point
 from agentlab.compress.control import agent_control, share
 from agentlab.compress.goal import read_goal
 from agentlab.compress.memory import Experiment, Memory, hashed
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Measures, Recipes, Workshop, alone
-from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.compress.recipe import Limit, Recipe, left_out, recipe_of
 from agentlab.compress.result import BASE, TEXTS, WORDS, Advice, ModelResult
 from agentlab.compress.tools import Situation
 from agentlab.compress.transfer import Recalling, scored
@@ -27,6 +27,7 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import noted
 from agentlab.runs.run import Run
 from agentlab.search.arms import ARMS, ArmName
+from agentlab.search.constraints import Forbids
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
@@ -86,6 +87,12 @@ class Part:
         self._forgotten = ""
 
     @property
+    def _limits(self) -> list[Limit]:
+        """What the base cannot go through, as it was when the run began."""
+        told = noted(self.run.events, BASE, self.name).get("limits", ())
+        return [Limit(Forbids.model_validate(rule), why) for rule, why in told]
+
+    @property
     def searched(self) -> list[TrialState]:
         """The trials of the search."""
         return list(rebuild(self._study.events).trials)
@@ -103,14 +110,15 @@ class Part:
 
         Raises:
             OverBudgetError: see `Meter`.
+            UsageError: see `offered`.
             Whatever `stop` raises.
         """
         config = self._config
-        space = SearchSpace.of(config.searched, config.rules)
-        portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in config.recipes]
         if str(config.budget.trials) not in self._told(CONCLUDED):
             dense = f"{workshop.dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
             self.run.stream("base.loading", dense)
+        space, recipes = offered(config, self._limits, self.base.name)
+        portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in recipes]
         remembered, elsewhere = self._recalled(space)
         there = [each.elsewhere for each in elsewhere]
 
@@ -323,7 +331,7 @@ class Part:
         odd = measured.get("odd", (0, 0))
         sizes = measured.get("dense", 0), measured.get("source", 0)
         stored, grid, chat = measured.get("stored"), bool(measured.get("grid")), bool(measured.get("chat", True))
-        base = Base(self.base.name, *sizes, stored, grid, (odd[0], odd[1]), chat)
+        base = Base(self.base.name, *sizes, stored, grid, (odd[0], odd[1]), chat, left_out(self._limits))
         beside = {name: rebuild(branch.events).trials for name, branch in self._beside.items()}
         made, config = rebuild(self._made.events).trials, self._config
         agent = agent_control(self.searched, config.seed)

@@ -1,7 +1,7 @@
 """A recipe: which stages a model goes through, in which order, and what may follow what. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ Quantizer = Literal["none", "rtn", "gptq", "awq", "bitsandbytes", "kquant"]
 Format = Literal["gguf", "compressed-tensors", "bitsandbytes", "transformers"]
 ON_A_GRID = ("rtn", "gptq", "awq")
 _QUANTIZERS = (*ON_A_GRID, "bitsandbytes", "kquant")
+
+_BLOCK = 32  # neighbouring weights of the smallest block of llama.cpp's types
 
 # What llama.cpp calls a k-quant of so many bits.
 KQUANTS: Mapping[int, str] = {2: "Q2_K", 3: "Q3_K_M", 4: "Q4_K_M", 5: "Q5_K_M", 6: "Q6_K", 8: "Q8_0"}
@@ -200,6 +202,90 @@ def rules(space: SpaceConfig) -> list[Constraint]:
         Forbids(forbids={"quantizer": (*ON_A_GRID, "bitsandbytes"), "quantization_bits": (2, 3, 5, 6)}),
     ]
     return [rule for rule in all_of_them if set(rule.names) <= set(space.root)]
+
+
+class Limit(NamedTuple):
+    """What of a space a base cannot go through, as a rule, and why in words."""
+
+    rule: Forbids
+    why: str
+
+
+def width_left(inner: int, share: float) -> int:
+    """Channels of a feed-forward network that a cut of the width keeps: a multiple of a block."""
+    return max(_BLOCK, round(inner * share / _BLOCK) * _BLOCK)
+
+
+def layers_left(count: int, share: float) -> int:
+    """Layers that a cut of layers keeps."""
+    return max(1, round(count * share))
+
+
+def shape_limits(shape: Mapping[str, Any], why_not_gguf: str, space: SpaceConfig) -> list[Limit]:
+    """What recipes cannot be carried out on a base.
+
+    Args:
+        shape: its config.json.
+        why_not_gguf: what of it a GGUF file cannot hold; empty where it can.
+        space: what is searched.
+    """
+    hidden, inner, layers, heads = (
+        _smallest(shape.get(key))
+        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    )
+    head = int(shape.get("head_dim") or hidden // max(heads, 1))
+    uneven = f"{_BLOCK} does not divide the"
+    kquant: dict[str, tuple[Value, ...]] = {"quantizer": ("kquant",)}
+    eight = {**kquant, "quantization_bits": (8,)}  # the others keep such a matrix in float16
+    shares = [value for value in getattr(space.root.get("kept"), "choices", ()) if isinstance(value, float)]
+    wide = tuple(share for share in shares if width_left(inner, share) >= inner)
+    deep = tuple(share for share in shares if layers_left(layers, share) >= layers)
+    if not why_not_gguf and hidden % _BLOCK:
+        why_not_gguf = f"{uneven} width of {hidden}"
+    cases: list[tuple[object, dict[str, tuple[Value, ...]], str]] = [
+        (why_not_gguf, kquant, f"k-quants ({why_not_gguf.rstrip('.')})"),
+        (
+            not why_not_gguf and heads * head % _BLOCK,
+            eight,
+            f"{KQUANTS[8]} ({uneven} {heads * head} numbers of all heads)",
+        ),
+        (
+            not why_not_gguf and inner % _BLOCK,
+            {"structure": ("none", "layers"), **eight},
+            f"{KQUANTS[8]} without a cut of the width ({uneven} inner width of {inner})",
+        ),
+        (
+            not why_not_gguf and head % _BLOCK,
+            {"cache": get_args(KvType)[1:]},
+            f"a smaller cache ({uneven} width of a head, {head})",
+        ),
+        (wide, {"structure": ("width",), "kept": wide}, f"{_cuts('width', wide)} (none of {inner} channels would go)"),
+        (deep, {"structure": ("layers",), "kept": deep}, f"{_cuts('layers', deep)} (none of {layers} would go)"),
+    ]
+    rules = [(_forbidden(space, values), why) for holds, values, why in cases if holds]
+    return [Limit(rule, why) for rule, why in rules if rule is not None]
+
+
+def _smallest(size: Any) -> int:
+    """A size of a config.json, which may be one for each layer; the gate has seen that they are whole numbers."""
+    return min(size, default=0) if isinstance(size, list) else size or 0
+
+
+def _cuts(kind: str, shares: Sequence[float]) -> str:
+    return f"cuts that keep {', '.join(f'{share:.0%}' for share in shares)} of the {kind}"
+
+
+def _forbidden(space: SpaceConfig, values: Mapping[str, tuple[Value, ...]]) -> Forbids | None:
+    """A rule of what is searched; what is not searched has its default. None where no recipe of the space breaks it."""
+    fixed = [name for name in values if name not in space.root]
+    if any(Recipe.model_fields[name].default not in values[name] for name in fixed):
+        return None
+    return Forbids(forbids={name: listed for name, listed in values.items() if name not in fixed})
+
+
+def left_out(limits: Sequence[Limit]) -> str:
+    """The remark on all that a base cannot go through; empty where there is nothing."""
+    return f"Left out, for this base cannot go through it: {'; '.join(why for _, why in limits)}." if limits else ""
 
 
 def recipe_of(params: Params) -> Recipe:

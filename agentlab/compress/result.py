@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import Field
 
-from agentlab.compress.config import CompressConfig
+from agentlab.compress.config import CompressConfig, limits_of, offered
 from agentlab.compress.goal import WORDS as MEASURES
 from agentlab.compress.goal import Goal
 from agentlab.compress.meter import Spent
-from agentlab.compress.recipe import recipe_of
+from agentlab.compress.recipe import left_out, recipe_of
 from agentlab.models.base_model import BaseFile
 from agentlab.runs.document import Block, Document, Heading, Plain, Table, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event, Narration
@@ -222,7 +222,10 @@ def _largest(held: Mapping[str, int]) -> str:
 
 
 class CompressPlan(Document):
-    """The answer of `compress --dry-run`. `imports` are the bases that are made of their GGUF file first."""
+    """The answer of `compress --dry-run`. `imports` are the bases that are made of their GGUF file first.
+
+    `left_out` says of a base what it cannot go through, as far as its checkpoint is there.
+    """
 
     bases: list[str]
     imports: list[str]
@@ -235,6 +238,7 @@ class CompressPlan(Document):
     planner: str
     beside: list[str]
     limits: dict[str, float]
+    left_out: dict[str, str] = Field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -251,12 +255,13 @@ class CompressPlan(Document):
             *(("base", f"{name}{' (imported first, once)' if name in self.imports else ''}") for name in self.bases),
             ("goal", f"{self.goal} ({self.measure})"),
             ("text", self.text),
-            ("begins with", f"the first {self.first} of {len(self.portfolio)} known recipes"),
+            ("begins with", f"the first {min(self.first, len(self.portfolio))} of {len(self.portfolio)} known recipes"),
             (
                 "then",
                 f"{self.planner}, up to {self.trials} recipes; held against {', '.join(self.beside) or 'nothing'}",
             ),
             ("at most", limits or "no bound on time, energy or CO2"),
+            *((name, why) for name, why in self.left_out.items()),
         ]
         return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
 
@@ -264,6 +269,8 @@ class CompressPlan(Document):
 def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> CompressPlan:
     """The plan of a checked config."""
     text = config.text
+    limits = {base.path.name: limits_of(config, base.path) if base.path.is_dir() else [] for base in bases}
+    possible = {str(recipe) for name, known in limits.items() for recipe in offered(config, known, name)[1]}
     return CompressPlan(
         bases=[base.path.name for base in bases],
         imports=[base.path.name for base in bases if not base.path.is_dir()],
@@ -271,12 +278,13 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> Co
         measure="; ".join(f"{each}: {MEASURES[each]}" for each in MEASURES if each in goal.measures),
         text=f"{text.file or 'the help of Python'}: {text.calibration} windows to calibrate on, {text.held_out} held "
         f"out, of {text.length} tokens",
-        portfolio=[str(recipe) for recipe in config.recipes],
+        portfolio=[name for recipe in config.recipes if (name := str(recipe)) in possible],
         first=config.first,
         trials=config.budget.trials,
         planner=_planner(config),
         beside=list(config.beside),
         limits=dict(config.budget.limits),
+        left_out={name: left_out(known) for name, known in limits.items() if known},
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentlab import machine
 from agentlab.compress.agent import advised
-from agentlab.compress.config import CompressConfig
+from agentlab.compress.config import CompressConfig, limits_of, offered
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.intensity import Intensity, asked, key_of, known
 from agentlab.compress.memory import memory_of
@@ -229,7 +229,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         MissingFileError: there is no such base or text.
         ModelFileError: the base is of an architecture that cannot be compressed, or too large for the memory; or a file
             of what is remembered is damaged.
-        UsageError, DataError: the goal says nothing; there is too little text.
+        UsageError, DataError: the goal says nothing; a base can go through no recipe; there is too little text.
         StorageError: the disk is too full.
         MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
     """
@@ -248,6 +248,7 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         if base.path.is_dir():  # else it is imported first, and this is found then
             _room_for(base.path, config, context.workspace.root)
             counts = (text.calibration, text.held_out)
+            offered(config, limits_of(config, base.path), base.name)
             check_enough(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
     if config.planner == "agent":
         check_optional(config.llm, context)

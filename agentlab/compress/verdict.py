@@ -42,7 +42,7 @@ class Base:
     """What is compressed: its name, bytes in bfloat16, bytes of the file that the user has, a GGUF's main type.
 
     `grid`: its weights lie on a 4-bit grid already. `odd`: how many matrices have rows that 256 does not divide, and
-    of how many. `chat`: it has a chat template.
+    of how many. `chat`: it has a chat template. `left_out`: the remark on what it cannot go through.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Base:
     grid: bool = False
     odd: tuple[int, int] = (0, 0)
     chat: bool = True
+    left_out: str = ""
 
 
 def verdict(
@@ -255,7 +256,7 @@ def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, rows: Sequence[R
 
 
 def _remarks(base: Base, rows: Sequence[RecipeRow], volumes: Sequence[Volume], beyond: Sequence[str]) -> list[str]:
-    found = []
+    found = [base.left_out] if base.left_out else []
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
         was = f"is quantised itself ({base.stored})" if stored else "lies on a 4-bit grid: it was quantised once"

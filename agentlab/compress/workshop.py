@@ -21,14 +21,14 @@ from agentlab import machine
 from agentlab.compress import structure
 from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears, on_a_grid
 from agentlab.compress.calibration import Statistics, calibrate
-from agentlab.compress.config import SCORED, CompressConfig
+from agentlab.compress.config import SCORED, CompressConfig, limits_of
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.layerwise import prune, quantize
 from agentlab.compress.meter import Meter
 from agentlab.compress.objective import Measures
 from agentlab.compress.packed import write_bitsandbytes, write_dense, write_packed
 from agentlab.compress.pruners import PATTERNS
-from agentlab.compress.recipe import KQUANTS, Recipe
+from agentlab.compress.recipe import KQUANTS, Recipe, layers_left, width_left
 from agentlab.compress.recovery import keep_teacher, recover
 from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload_transformers
 from agentlab.compress.result import BASE, TEXTS
@@ -38,6 +38,7 @@ from agentlab.errors import AgentlabError, ModelFileError, RunMismatchError
 from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
+from agentlab.hf.checkpoint import CONFIG
 from agentlab.runs.atomic import make_folder, write_bytes
 from agentlab.runs.context import Context
 from agentlab.runs.events import noted, require_unchanged
@@ -45,9 +46,9 @@ from agentlab.runs.run import Run
 from agentlab.stats.divergence import Divergence
 from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
+from agentlab.train.merge import files_beside
 
 _HELD_OUT_FILE = "held-out.safetensors"
-_STEP = 32  # a width is a multiple of it, for the blocks of formats
 
 
 class RealWorkshop:
@@ -97,14 +98,17 @@ class RealWorkshop:
         require_unchanged(noted(self._run.events, TEXTS, self._name), changed, **now)
         self._run.emit_once(TEXTS, self._name, source=self._texts.source, **now)
         weights = sum(each.numel() for each in self._base.model.parameters())
-        files = [self._source] if self._source else sorted(self._base.path.glob("*.safetensors"))
-        size = sum(each.stat().st_size for each in files)
+        beside = sum(file.stat().st_size for file in [self._base.path / CONFIG, *files_beside(self._base.path)])
+        checkpoint = beside + sum(file.stat().st_size for file in self._base.path.glob("*.safetensors"))
+        size = self._source.stat().st_size if self._source else checkpoint
+        dense = 2 * weights + beside  # what a bfloat16 export of the base would hold
         stored = None if self._source is None else metadata.read(self._source).quantisation
         grid = all(on_a_grid(each.weight) for each in linears(self._base.model).values())
         shapes = {name: each.weight.shape for name, each in linears(self._base.model).items()}
         odd = [len(falls_back(shapes, "Q4_K_M")), len(shapes)]
-        found = {"weights": weights, "dense": 2 * weights, "source": size, "stored": stored, "grid": grid, "odd": odd}
-        self._run.emit_once(BASE, self._name, **found, chat=bool(self._base.tokenizer.chat_template))
+        found = {"weights": weights, "dense": dense, "source": size, "stored": stored, "grid": grid, "odd": odd}
+        limits = [(limit.rule.model_dump(mode="json"), limit.why) for limit in limits_of(self._config, self._base.path)]
+        self._run.emit_once(BASE, self._name, **found, limits=limits, chat=bool(self._base.tokenizer.chat_template))
 
     @property
     def dense(self) -> int:
@@ -206,10 +210,10 @@ class RealWorkshop:
         self._stage("cut")
         if recipe.structure == "width":
             inner = model.config.intermediate_size
-            structure.narrow(model, statistics, max(_STEP, round(inner * recipe.kept / _STEP) * _STEP))
+            structure.narrow(model, statistics, width_left(inner, recipe.kept))
         else:
             count = len(layers_of(model))
-            structure.drop_layers(model, statistics.influences(), count - max(1, round(count * recipe.kept)))
+            structure.drop_layers(model, statistics.influences(), count - layers_left(count, recipe.kept))
 
     def _prune(self, model: Any, recipe: Recipe, folder: Path) -> None:
         if recipe.structure == "none":

@@ -22,6 +22,8 @@ Kept = Literal["f32", "f16", "bf16"]
 DENSE = ("llama", "qwen2", "qwen3")  # model_type of what can be written; llama.cpp calls them the same
 _HIGHEST = {"f32": 0, "f16": 1, "bf16": 32}  # llama_ftype
 _LEAST_SPREAD = 1e-5
+_ROTATIONS = ("default", "linear", "yarn", "llama3")
+_YARN = {"beta_fast": 32, "beta_slow": 1, "truncate": True}  # llama.cpp reads no others from a file
 _COMPUTED = "rotary_emb.inv_freq"  # old checkpoints hold what llama.cpp computes
 
 
@@ -191,7 +193,7 @@ def _describe(writer: Any, config: Mapping[str, Any], name: str, file_type: int)
     """The shape of the model."""
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     width = config.get("head_dim") or hidden // heads
-    rope = config.get("rope_parameters") or {}
+    rope = rotation(config)
     writer.add_name(name)
     writer.add_file_type(file_type)
     writer.add_block_count(config["num_hidden_layers"])
@@ -203,7 +205,8 @@ def _describe(writer: Any, config: Mapping[str, Any], name: str, file_type: int)
     writer.add_key_length(width)
     writer.add_value_length(width)
     writer.add_rope_dimension_count(width)
-    writer.add_rope_freq_base(float(rope.get("rope_theta", config.get("rope_theta", 10000.0))))
+    writer.add_rope_freq_base(rope["rope_theta"])
+    _describe_scaling(writer, rope, int(config["max_position_embeddings"]))
     writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
     writer.add_vocab_size(config["vocab_size"])
 
@@ -221,24 +224,78 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_add_space_prefix(vocabulary.space_prefix)
 
 
+def _describe_scaling(writer: Any, rope: Mapping[str, Any], positions: int) -> None:
+    """How rotations are scaled beyond the length of training, in llama.cpp's own names."""
+    from gguf import RopeScalingType
+
+    kind = rope["rope_type"]
+    if kind not in ("linear", "yarn"):
+        return
+    old = int(rope.get("original_max_position_embeddings") or positions)
+    factor = float(rope.get("factor") or positions / old)
+    writer.add_rope_scaling_type(RopeScalingType(kind))
+    writer.add_rope_scaling_factor(factor)
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(old)
+        usual = 1 + 0.1 * math.log(max(factor, 1))  # what llama.cpp multiplies cosines and sines by, unless told more
+        if (attention := _attention_factor(rope, factor)) != usual:
+            writer.add_rope_scaling_attn_factors(attention / usual)
+
+
+def _attention_factor(rope: Mapping[str, Any], factor: float) -> float:
+    """What YaRN multiplies cosines and sines by in transformers."""
+    if rope.get("attention_factor") is not None:
+        return float(rope["attention_factor"])
+    above, below = rope.get("mscale"), rope.get("mscale_all_dim")
+    growth = 0.1 * math.log(max(factor, 1))
+    return (1 + above * growth) / (1 + below * growth) if above and below else 1 + growth
+
+
 def frequency_factors(config: Mapping[str, Any]) -> "np.ndarray | None":
     """What llama3's scaling divides each frequency of the rotary embedding by; None where there is none.
 
     Raises:
-        ModelFileError: another scaling.
+        ModelFileError: see `rotation`.
     """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if config.get("use_sliding_window") or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelFileError("Sliding windows and rotations of a part of a head cannot be written to a GGUF file.")
-    if kind in (None, "default"):
+    rope = rotation(config)
+    if rope["rope_type"] != "llama3":
         return None
-    if kind != "llama3":
-        raise ModelFileError(f"Rotary embeddings of type {kind} cannot be written to a GGUF file.")
-    base = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     old = float(rope["original_max_position_embeddings"])
-    lengths = 2 * math.pi * base ** (np.arange(0, width, 2, dtype=np.float64) / width)
+    lengths = 2 * math.pi * rope["rope_theta"] ** (np.arange(0, width, 2, dtype=np.float64) / width)
     smooth = np.clip((old / lengths - low) / max(high - low, _LEAST_SPREAD), 0, 1)
     return np.asarray(1 / ((1 - smooth) / factor + smooth), dtype=np.float32)
+
+
+def why_not_gguf(checkpoint: Path) -> str:
+    """What of a checkpoint a GGUF file has no name for, by its config and tokenizer; empty where it can be written.
+
+    Raises:
+        ModelFileError: config.json cannot be read.
+    """
+    config = _config(checkpoint)
+    try:
+        rotation(config)
+        read_vocabulary(checkpoint, int(config["vocab_size"]))
+    except ModelFileError as error:
+        return error.message
+    return ""
+
+
+def rotation(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says of rotary positions, old or new, with `rope_type` and `rope_theta`.
+
+    Raises:
+        ModelFileError: a GGUF file has no name for it.
+    """
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    rope["rope_type"] = kind = rope.get("rope_type") or rope.get("type") or "default"
+    rope["rope_theta"] = float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
+    if config.get("use_sliding_window") or (rope.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise ModelFileError("Sliding windows and rotations of a part of a head cannot be written to a GGUF file.")
+    if kind not in _ROTATIONS:
+        raise ModelFileError(f"Rotary embeddings of type {kind} cannot be written to a GGUF file.")
+    if kind == "yarn" and any(rope.get(key) not in (None, usual) for key, usual in _YARN.items()):
+        raise ModelFileError(f"YaRN with unusual {', '.join(_YARN)} cannot be written to a GGUF file.")
+    return rope

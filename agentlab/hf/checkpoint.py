@@ -53,6 +53,9 @@ _NUMBERS = {  # (least, most)
     **dict.fromkeys(("rope_theta", "rotary_emb_base"), (1e-3, 1e15)),
     "initializer_range": (0, 1e3),
     "partial_rotary_factor": (0, 1),
+    **dict.fromkeys(("factor", "attention_factor", "mscale", "mscale_all_dim"), (0, 1e6)),  # of rotary positions
+    **dict.fromkeys(("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"), (0, 1e6)),
+    "original_max_position_embeddings": (1, _MOST_POSITIONS),
     "model_max_length": (1, 1e300),  # tokenizers write 10**30 for "no limit"
 }
 _FLAGS = ("tie_word_embeddings", "use_cache", "attention_bias", "mlp_bias", "is_decoder", "is_encoder_decoder")

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,8 +32,13 @@ _BLANKS = re.compile(r"[ \t]+")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")  # as `normal` writes one
 _FORM = (
     'A line is {"question": "What is 6 x 7?", "answer": 42} or {"question": "...", "choices": ["Lima", "Quito"], '
-    '"answer": "Lima"}; `id` and `checker` (choice, number or text) may stand beside.'
+    '"answer": "Lima"}; `id` and `checker` (choice, number or text) may stand beside. The answer may also be a letter '
+    '(A, B) or an index from 0 (MMLU), the choices {"text": [...], "label": [...]} with "answerKey" (ARC), or the keys '
+    "ctx, endings and label (HellaSwag)."
 )
+# Our keys, and what other sets of questions call them.
+_ALIASES = (("prompt", "ctx"), ("choices", "endings"), ("answer", "answerKey"), ("answer", "label"))
+_LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,8 @@ SETS: Mapping[str, Callable[[random.Random], list[_Draft]]] = {
 def read_questions(path: Path) -> tuple[Question, ...]:
     """The questions of a JSONL file, in its order; keys that are not of `Question` are passed over.
 
+    Lines of MMLU, ARC and HellaSwag are read as well, see `_own_form`.
+
     Raises:
         MissingFileError: there is no such file.
         DataError: what is wrong with it, every problem with `file:line`.
@@ -196,8 +204,12 @@ def checked(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Question, ..
     problems: list[str] = []
     ids: dict[str, int] = {}
     asked: dict[object, int] = {}
-    for number, value in lines:
-        made, wrong = _question(value, f"line-{number}")
+    some = list(islice(lines, MOST_QUESTIONS + 1))
+    if len(some) > MOST_QUESTIONS:
+        raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
+    indexed = any(_is_index(value) for _, value in some)
+    for number, value in some:
+        made, wrong = _question(value, f"line-{number}", indexed)
         if made is not None:
             same = normal(made.text), frozenset(map(normal, made.choices))
             if made.id in ids:
@@ -208,8 +220,6 @@ def checked(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Question, ..
             asked.setdefault(same, number)
             found.append(made)
         problems += [f"{source}:{number}: {problem}" for problem in wrong]
-        if len(found) > MOST_QUESTIONS:
-            raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
     refuse(problems, source, _FORM, "used")
     return tuple(found)
 
@@ -223,12 +233,61 @@ def jsonl(questions: Sequence[Question]) -> str:
     return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
 
-def _question(value: Any, name: str) -> tuple[Question | None, list[str]]:
+def _is_index(value: Any) -> bool:
+    """Whether the answer of a line is a whole number that none of its choices is, so that it can only be an index."""
+    if not isinstance(value, dict):
+        return False
+    line = _renamed(value)
+    choices, answer = line.get("choices"), line.get("answer")
+    return type(answer) is int and isinstance(choices, list) and not _is_choice(str(answer), choices)
+
+
+def _is_choice(answer: str, choices: Sequence[Any]) -> bool:
+    return any(normal(answer) == normal(text) for text in map(_text, choices) if text)
+
+
+def _renamed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A line under our own keys, where it has only those of other sets."""
+    line = dict(value)
+    for ours, theirs in _ALIASES:
+        if line.get(ours) is None and theirs in line and not (ours == "prompt" and "question" in line):
+            line[ours] = line[theirs]
+    return line
+
+
+def _own_form(value: Mapping[str, Any], indexed: bool) -> dict[str, Any]:
+    """A line with a list of choices, and with the text of one of them as the answer where it names one otherwise.
+
+    A label that the line gives goes before a text, a text before a letter or an index from 0. `indexed` says that the
+    file holds a number that can only be an index: then every number of it is one, also beside choices that are numbers.
+    """
+    line = _renamed(value)
+    choices, labels = line.get("choices"), list[str | None]()
+    if isinstance(choices, dict):
+        given, choices = choices.get("label"), choices.get("text")
+        labels = [_text(label) for label in given] if isinstance(given, list) else []
+        if not isinstance(choices, list) or len({*labels}) != len(choices):
+            return line
+        line["choices"] = choices
+    answer = _text(line.get("answer"))
+    if not isinstance(choices, list) or answer is None:
+        return line
+    if answer not in labels:
+        if _is_choice(answer, choices) and not (indexed and type(line["answer"]) is int):
+            return line
+        labels = [*(_LETTERS if answer in _LETTERS else map(str, range(len(choices))))]
+    if answer in labels[: len(choices)]:
+        line["answer"] = choices[labels.index(answer)]
+    return line
+
+
+def _question(value: Any, name: str, indexed: bool) -> tuple[Question | None, list[str]]:
     """The question of a line, and all that is wrong with it."""
     if isinstance(value, BadLineError):
         return None, [f"the line {value}"]
     if not isinstance(value, dict):
         return None, ["it is no object with `question` and `answer`"]
+    value = _own_form(value, indexed)
     wrong = list(_problems(value))
     if wrong:
         return None, wrong
@@ -243,7 +302,7 @@ def _question(value: Any, name: str) -> tuple[Question | None, list[str]]:
     elif bool(choices) != (kind == "choice"):
         wrong.append(f"the checker is {kind}, and there are {'' if choices else 'no '}choices")
     elif choices and normal(answer) not in map(normal, choices):
-        wrong.append(f"the answer {_shown(answer)} is none of the choices")
+        wrong.append(f"the answer {_shown(answer)} is none of the choices, nor the letter or index of one")
     elif read is None or (kind != "text" and read != normal(answer)):
         wrong.append(f"the answer {_shown(answer)} could not be read from a text")
     return made, wrong
@@ -256,7 +315,7 @@ def _problems(value: Mapping[str, Any]) -> Iterator[str]:
         yield "there are both `question` and `prompt`" if named else "there is no `question`"
     choices = value.get("choices")
     if choices is not None and not (isinstance(choices, list) and 2 <= len(choices) <= MOST_CHOICES):
-        yield f"the choices are no list of 2 to {MOST_CHOICES}"
+        yield f"the choices are no list of 2 to {MOST_CHOICES}, nor lists of as many texts and labels"
         choices = None
     places = {f"choice {place}": each for place, each in enumerate(choices or (), 1)}
     if len({normal(each) for each in places.values() if _text(each)}) < len(places):

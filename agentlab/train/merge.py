@@ -214,11 +214,22 @@ def write_beside(base: Path, target: Path, config: dict[str, Any], dtype: Dtype 
     """Config, tokenizer, template and generation settings."""
     if dtype:
         config = {**{key: value for key, value in config.items() if key != "torch_dtype"}, "dtype": dtype}
-    for path in sorted(base.iterdir()):
-        small = path.suffix in _BESIDE and path.is_file() and path.stat().st_size <= _MOST_BESIDE
-        if small and path.name not in (_CONFIG, INDEX, CARD_FILE) and not path.name.startswith("."):
-            shutil.copyfile(path, target / path.name)
+    for path in files_beside(base):
+        shutil.copyfile(path, target / path.name)
     write_json(target / _CONFIG, config)
+
+
+def files_beside(base: Path) -> list[Path]:
+    """What goes along with the weights of a checkpoint folder: tokenizer, template, generation settings."""
+    return [
+        path
+        for path in sorted(base.iterdir())
+        if path.suffix in _BESIDE
+        and path.is_file()
+        and path.stat().st_size <= _MOST_BESIDE
+        and path.name not in (_CONFIG, INDEX, CARD_FILE)
+        and not path.name.startswith(".")
+    ]
 
 
 def _card(name: str, adapter: Adapter, found: MergeResult) -> dict[str, Any]:

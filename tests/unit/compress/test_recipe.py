@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from agentlab.compress.config import CompressConfig, point
-from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, recipe_of, rules
+from agentlab.compress.recipe import PORTFOLIO, Recipe, default_space, left_out, recipe_of, rules, shape_limits
 from agentlab.search.space import SearchSpace
 
 _HF = "transformers"
@@ -102,3 +102,37 @@ def test_a_portfolio_outside_of_the_space_is_an_error() -> None:
     found = dict(config.problems())
     assert "quantization_bits = 8" in found[("portfolio", "0")]
     assert "quantizer" in found[("portfolio", "1")]
+
+
+SHAPE = {"hidden_size": 96, "intermediate_size": 512, "num_hidden_layers": 30, "num_attention_heads": 6, "head_dim": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "barred", "offered_still"),
+    [
+        ({}, "no name", {"quantizer": "kquant", "quantization_bits": 4}, {"quantizer": "gptq", "quantization_bits": 4}),
+        ({"hidden_size": 100}, "", {"quantizer": "kquant", "quantization_bits": 4}, {"quantizer": "rtn"}),
+        (
+            {"intermediate_size": 500},
+            "",
+            {"structure": "none", "quantizer": "kquant", "quantization_bits": 8},
+            {"structure": "width", "quantizer": "kquant", "quantization_bits": 8},
+        ),
+        ({"head_dim": 24, "num_attention_heads": 5}, "", {"quantizer": "kquant", "quantization_bits": 8}, {}),
+        ({"num_hidden_layers": 3}, "", {"structure": "layers", "kept": 0.9}, {"structure": "layers", "kept": 0.6}),
+        ({"intermediate_size": 32}, "", {"structure": "width", "kept": 0.6}, {"structure": "layers", "kept": 0.6}),
+    ],
+)
+def test_what_a_base_cannot_go_through_is_known_from_its_shape(
+    changes: dict[str, int], why: str, barred: dict[str, Any], offered_still: dict[str, Any]
+) -> None:
+    space = default_space([])
+    limits = shape_limits({**SHAPE, **changes}, why, space)
+    assert any(limit.rule.violation(barred) for limit in limits)
+    assert not any(limit.rule.violation(offered_still) for limit in limits)
+    assert left_out(limits).startswith("Left out, for this base cannot go through it: ")
+
+
+def test_an_even_base_can_go_through_all() -> None:
+    assert shape_limits(SHAPE, "", default_space([])) == []
+    assert left_out([]) == ""

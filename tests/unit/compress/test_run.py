@@ -1,5 +1,6 @@
 """A whole compression with a workshop that measures by a formula: resume, budgets, the portfolio, the verdict."""
 
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -394,3 +395,37 @@ def test_a_graph_whose_budget_is_spent_reports_all_the_same(place: Path, monkeyp
     state = compress_graph(CompressConfig.model_validate(config)).invoke({})
     assert "has passed the budget of 25 seconds" in state["over"] or "is expected to pass" in state["over"]
     assert state["trials"] == 2
+
+
+KQUANT = {"quantizer": "kquant", "quantization_bits": 4}
+
+
+def test_what_a_base_cannot_go_through_is_left_out_of_the_plan_and_refused_if_nothing_is_left(place: Path) -> None:
+    file = place / "models" / "small" / "config.json"
+    config = json.loads(file.read_text())
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    file.write_text(json.dumps({**config, "rope_parameters": rope}))
+    plan = scripted(place).plan()
+    assert "k-quants (Rotary embeddings of type dynamic" in plan.left_out["small"]
+    assert plan.portfolio
+    assert not [recipe for recipe in plan.portfolio if "Q4_K" in recipe or "Q8_0" in recipe]
+    with pytest.raises(UsageError, match="No recipe of the portfolio can be carried out on small") as caught:
+        scripted(place, portfolio=[KQUANT], first=1)
+    assert caught.value.exit_code == 2
+
+
+def test_what_a_base_cannot_go_through_is_not_searched_and_the_report_says_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell, limits = Run.emit_once, [({"forbids": {"quantizer": ["kquant"]}}, "k-quants (no name)")]
+
+    def emit_once(run: Run, type_: str, id_: str = "", **data: Any) -> Any:
+        return tell(run, type_, id_, **data, **({"limits": limits} if type_ == BASE else {}))
+
+    monkeypatch.setattr(Run, "emit_once", emit_once)
+    with new_run(place) as run:
+        result, _ = scripted(place, goal="smallest").run(run)
+    rows = result.models[0].rows
+    assert len(rows) >= 10
+    assert "kquant" not in {row.params["quantizer"] for row in rows}
+    assert "Left out, for this base cannot go through it: k-quants (no name)." in result.models[0].remarks

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError, UsageError, WorkerDiedError
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
-from agentlab.gguf.writing import write_gguf
+from agentlab.gguf.writing import rotation, write_gguf
 from agentlab.train.base import load_tokenizer
-from tests.unit.compress.decoders import decoder
+from tests.unit.compress.decoders import KINDS, decoder
 from tests.unit.train.chats import CHATML, bytewise, spaced
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -42,8 +42,8 @@ def checkpoint(folder: Path, kind: str, tokenizer: Any = None, **changes: Any) -
     return folder, model
 
 
-def reference(path: Path, model: Any) -> Path:
-    tokens = torch.randint(100, (3, 24), generator=torch.Generator().manual_seed(2))
+def reference(path: Path, model: Any, length: int = 24) -> Path:
+    tokens = torch.randint(100, (3, length), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         logs = model(tokens).logits[:, :-1].log_softmax(-1)
     save_file(
@@ -61,6 +61,52 @@ def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, name: str) ->
     assert found.kl < 1e-3  # the attention cache is in 16 bits
     assert found.top1 > 0.95
     assert abs(found.loss) < 0.01
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}
+SCALED: dict[str, dict[str, Any]] = {
+    "linear": LINEAR,
+    "yarn": YARN,
+    "yarn, factor from the lengths": {**YARN, "factor": None},
+    "yarn, attention of its own": {**YARN, "attention_factor": 1.5},
+    "yarn, attention by two scales": {**YARN, "mscale": 6.0, "mscale_all_dim": 0.2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SCALED)
+def test_llama_cpp_scales_rotations_as_transformers_does(tmp_path: Path, kind: str, name: str) -> None:
+    """Without the scaling the KL is above 0.1 at these lengths, and with a wrong attention above 0.005."""
+    folder, model = checkpoint(tmp_path / "model", kind, max_position_embeddings=256, rope_parameters=SCALED[name])
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+    found = divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model, 250), 1)
+    assert found.kl < 1e-3
+    assert found.top1 > 0.95
+
+
+def test_a_config_in_the_old_words_is_scaled_alike(tmp_path: Path) -> None:
+    folder, model = checkpoint(tmp_path / "model", "qwen2", max_position_embeddings=256, rope_parameters=YARN)
+    config = json.loads((folder / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    old = {"type": rope.pop("rope_type"), **{key: rope[key] for key in ("factor", "original_max_position_embeddings")}}
+    (folder / "config.json").write_text(json.dumps({**config, "rope_theta": rope["rope_theta"], "rope_scaling": old}))
+    write_gguf(folder, tmp_path / "model.gguf", "f32")
+    assert divergence_gguf(tmp_path / "model.gguf", reference(tmp_path / "reference", model, 250), 1).kl < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("rope", "named"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0}, "dynamic"),
+        ({**YARN, "beta_fast": 8}, "beta_fast"),
+        ({**YARN, "truncate": False}, "truncate"),
+        ({"partial_rotary_factor": 0.5}, "part of a head"),
+    ],
+)
+def test_rotations_that_a_gguf_file_has_no_name_for_are_refused(rope: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelFileError, match=named):
+        rotation({"rope_parameters": rope})
 
 
 @pytest.mark.parametrize("make", [bytewise, spaced])

@@ -52,6 +52,7 @@ FIELDS: list[tuple[str, Any]] = [
     *(("eos_token_id", value) for value in ("x", [1, "x"], HUGE)),
     *(("model_type", value) for value in (5, {"a": 1})),
     *(("unknown", value) for value in (math.inf, 10**18, nested(20), nested(500))),
+    *(("rope_parameters", {"rope_type": "yarn", "factor": value}) for value in ("x", [2.0], -1, 1e9)),
     ("attention_dropout", 7),
     ("tie_word_embeddings", "yes"),
     ("quantization_config", 5),

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -212,6 +213,14 @@ def test_a_file_is_read_with_its_kinds(tmp_path):
         ({"question": "?", "answer": "a", "choices": ["a", "A "]}, "two choices are the same"),
         ({"question": "?", "answer": "a", "choices": ["a", None]}, "choice 2 is missing"),
         ({"question": "?", "answer": "c", "choices": ["a", "b"]}, "the answer 'c' is none of the choices"),
+        (
+            {"question": "?", "answer": 2, "choices": ["a", "b"]},
+            "answer '2' is none of the choices, nor",
+        ),
+        ({"question": "?", "answer": -1, "choices": ["a", "b"]}, "nor the letter or index of one"),
+        ({"question": "?", "answer": "C", "choices": ["a", "b"]}, "nor the letter or index of one"),
+        ({"question": "?", "answerKey": "A", "choices": {"text": ["a", "b"]}}, "lists of as many texts and labels"),
+        ({"question": "?", "answerKey": "A", "choices": {"text": ["a", "b"], "label": ["A", "A"]}}, "texts and labels"),
         ({"question": "?", "answer": "a", "choices": ["a", "b"], "checker": "text"}, "there are choices"),
         ({"question": "?", "answer": "a", "checker": "choice"}, "there are no choices"),
         ({"question": "?", "answer": "a", "checker": "number"}, "is no number"),
@@ -229,6 +238,58 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, line, problem):
     assert problem in caught.value.message
     assert "cannot be used" in caught.value.message
     assert len(caught.value.message) < 1_000
+    assert all(form in str(caught.value.hint) for form in ("MMLU", "ARC", "HellaSwag"))
+
+
+LETTERS = "ABCDE"
+
+
+def forms(id_: str, text: str, choices: list[str], right: int) -> dict[str, dict[str, Any]]:
+    """One question as it stands in the files of well-known sets."""
+    asked = {"id": id_, "question": text}
+    arc = {"text": choices, "label": list(LETTERS[: len(choices)])}
+    digits = {"text": choices, "label": [str(place) for place in range(1, len(choices) + 1)]}
+    return {
+        "text": {**asked, "choices": choices, "answer": choices[right]},
+        "letter": {**asked, "choices": choices, "answer": LETTERS[right]},
+        "mmlu": {**asked, "choices": choices, "answer": right, "subject": "anatomy"},
+        "arc": {**asked, "choices": arc, "answerKey": LETTERS[right]},
+        "arc, digits": {**asked, "choices": digits, "answerKey": str(right + 1)},
+        "hellaswag": {"id": id_, "ctx": text, "endings": choices, "label": str(right), "ind": 4},
+    }
+
+
+numbered = st.integers(0, 99).map(str)
+
+
+@given(st.lists(st.tuples(st.lists(words, min_size=2, max_size=5, unique=True), st.integers(0, 4)), min_size=1))
+def test_the_same_questions_are_read_from_every_form(tmp_path_factory, drafts):
+    folder = tmp_path_factory.getbasetemp()
+    drafts = [(choices, right) for choices, right in drafts if not {*choices} & {*LETTERS.lower()}]
+    asked = [forms(f"q{n}", f"Which {n}?", choices, right % len(choices)) for n, (choices, right) in enumerate(drafts)]
+    for kind in asked[0] if asked else ():
+        read = read_questions(written(folder / "any.jsonl", *(lines[kind] for lines in asked)))
+        assert digest(read) == digest(read_questions(written(folder / "plain.jsonl", *(q["text"] for q in asked))))
+
+
+@given(st.lists(st.tuples(st.lists(numbered, min_size=2, max_size=5, unique=True), st.integers(0, 4)), min_size=1))
+def test_numbers_in_a_file_of_indices_are_indices_also_beside_choices_that_are_numbers(tmp_path_factory, drafts):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    asked = [(f"q{n}", f"Which {n}?", choices, right % len(choices)) for n, (choices, right) in enumerate(drafts)]
+    asked.append(("last", "Last?", ["yes", "no"], 1))
+    for kind in ("mmlu", "arc", "arc, digits"):
+        read = read_questions(written(path, *(forms(*each)[kind] for each in asked)))
+        assert [question.answer for question in read] == [choices[right] for _, _, choices, right in asked]
+
+
+def test_where_an_answer_is_both_the_text_is_meant_unless_the_line_gives_labels(tmp_path):
+    lines = [
+        {"question": "1?", "choices": ["1", "2", "3"], "answer": "2"},
+        {"question": "2?", "choices": ["1", "2", "3"], "answer": 2},
+        {"question": "3?", "choices": ["B", "A"], "answer": "A"},
+        {"question": "4?", "choices": {"text": ["3", "1"], "label": ["1", "2"]}, "answerKey": "1"},
+    ]
+    assert [each.answer for each in read_questions(written(tmp_path / "q.jsonl", *lines))] == ["2", "2", "A", "3"]
 
 
 def test_every_problem_is_said_at_once(tmp_path):
