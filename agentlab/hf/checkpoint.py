@@ -68,6 +68,7 @@ _SWITCHES = (  # of tokenizers
     "add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "legacy",
     "spaces_between_special_tokens", "split_special_tokens",
 )  # fmt: skip
+_PLAIN_NUMBERS = ("F64", "F32", "F16", "BF16")
 _SIDES = ("padding_side", "truncation_side")
 
 
@@ -78,6 +79,7 @@ class _Weights:
     layers: int
     bits: int
     sides: frozenset[int]
+    packed: bool = True  # some are no plain floating-point numbers
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -198,6 +200,8 @@ def _check_shape(path: str, config: Mapping[str, Any], weights: _Weights) -> Non
 
 
 def _check_together(path: str, config: Mapping[str, Any], weights: _Weights) -> None:
+    if config.get("quantization_config") and not weights.packed:
+        raise _wrong(path, "quantization_config", "there", "left out, for the weights in the files are not quantised")
     layers, width, heads = (_first(config, names) for names in (_LAYERS, _WIDTHS, _HEADS))
     if layers > weights.layers:
         raise _wrong(path, _LAYERS[0], layers, f"at most {weights.layers:,}, the number of layers in the files")
@@ -239,12 +243,17 @@ def _weights(folder: Path) -> _Weights:
     from safetensors import SafetensorError, safe_open
 
     names, sides, bits = set[str](), set[int](), 0
+    packed = False
     for path in folder.glob("*.safetensors"):
+        if not path.is_file():  # a pipe would be waited for
+            raise ModelFileError(f"transformers cannot load {folder}: {path.name} is no file.", hint=_AGAIN)
         try:
             with safe_open(path, framework="np") as file:
                 names.update(file.keys())
                 for name in file.keys():  # noqa: SIM118 - no mapping
-                    sides.update(file.get_slice(name).get_shape())
+                    tensor = file.get_slice(name)
+                    sides.update(tensor.get_shape())
+                    packed = packed or tensor.get_dtype() not in _PLAIN_NUMBERS
         except (SafetensorError, OSError) as error:
             said = f"transformers cannot load {folder}: {path.name} is damaged: {str(error)[:200]}"
             raise ModelFileError(said, hint=_AGAIN) from error
@@ -252,7 +261,7 @@ def _weights(folder: Path) -> _Weights:
     if not names:  # a config alone has a shape, too; whoever loads it finds that they are missing
         return _Weights(_MOST_LAYERS, 1 << 50, frozenset())
     numbers = [int(number[1]) for name in names if (number := _LAYER.search(name))]
-    return _Weights(max(numbers, default=len(names) - 1) + 1, bits, frozenset(sides))
+    return _Weights(max(numbers, default=len(names) - 1) + 1, bits, frozenset(sides), packed)
 
 
 def _wrong(path: Path | str, name: str, value: object, expected: str) -> ModelFileError:

@@ -36,6 +36,7 @@ from agentlab.llm.turns import Turns, after_overflow
 from agentlab.llm.types import Attempt, Delta, Message, Timing, ToolCall, Usage
 
 LOG = logging.getLogger("agentlab.llm")
+_USAGE_SECONDS = 1.5  # more than a provider waits for it
 _LONGEST_MESSAGE = 500
 
 
@@ -238,8 +239,11 @@ class AttemptLoop:
         return LLMTruncatedError(f"The answer broke off after {len(reply.text)} characters: {error.message}", hint=hint)
 
     def _heard(self, candidate: Candidate, rung: Rung, own: set[int], clock: asyncio.Timeout, delta: Delta) -> None:
-        if not self.begun.is_set():
-            self.begun.set()
+        if delta.finish is not None:  # the answer is whole, and only its usage may come
+            clock.reschedule(max(clock.when() or 0.0, self._now() + _USAGE_SECONDS))
+        if not (delta.text or delta.tools or delta.reasoning):
+            return
+        self.begun.set()
         if self._listener is None:
             return
         before = self._listener.shown

@@ -36,7 +36,7 @@ class Reply:
     async def receive(
         self, model: ChatModel, request: Request, now: Callable[[], float], heard: Callable[[Delta], None] | None
     ) -> None:
-        """Read an answer to its end. `now` is in seconds; `heard` is told each piece that holds something.
+        """Read an answer to its end. `now` is in seconds; `heard` is told each piece.
 
         Calls of tools that were not offered are no part of it.
 
@@ -50,8 +50,8 @@ class Reply:
                     if self.begun is None:
                         self.begun = now()
                     self._take(delta)
-                    if heard is not None:
-                        heard(delta)
+                if heard is not None:
+                    heard(delta)
                 if delta.finish:
                     self.finish = delta.finish
                 if delta.usage:

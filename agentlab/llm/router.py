@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self, TypeVar, overload
 
+from agentlab.config.trust import EXPAND
 from agentlab.config.workspace import Workspace
-from agentlab.errors import DataError, LLMCancelledError
+from agentlab.errors import ConfigError, DataError, LLMCancelledError
 from agentlab.llm import asking
 from agentlab.llm.asking import Asked
 from agentlab.llm.budget import Budget, RetryBudget
@@ -76,10 +77,14 @@ class Router:
             rng: draws for `adaptive` and spreads waiting times.
             in_callers_loop: send from the loop of the caller, who then has one loop and closes with `aclose`. By
                 default there is a thread with a loop, and callers from anywhere.
+
+        Raises:
+            ConfigError: an address or the name of a model holds a secret.
         """
         self.config = config
         keys = [key for provider in config.providers.values() if (key := getattr(provider, "key_name", None))]
         self._redactor = Redactor.of(env, keys)
+        self._refuse_secret_addresses(env)
         self._connections = Connections(config, env, workspace, self._redactor, models or {})
         self._recorder = recorder
         self._stop = stop
@@ -287,6 +292,17 @@ class Router:
         asked = asking.asked(self.config, messages, task, schema, options, call_id)
         self._refuse_secrets(asked.question.request)
         return asked
+
+    def _refuse_secret_addresses(self, env: Mapping[str, str]) -> None:
+        """See that no address or name of a model holds a secret word for word; variables are seen to in the config."""
+        for name, model in self.config.models.items():
+            address = f"{model.id} {getattr(self.config.providers[model.provider], 'base_url', '')}"
+            variable = self._redactor.variable_in(address)
+            if variable and variable not in env.get(EXPAND, "").split(","):
+                raise ConfigError(
+                    f"The id or the address of models.{name} holds the value of {variable}, which is sent to nobody.",
+                    hint=f"Write it without; or allow it with {EXPAND}={variable}.",
+                )
 
     def _refuse_secrets(self, request: Request) -> None:
         """See that no text of a request, its tools and their calls included, holds a secret."""

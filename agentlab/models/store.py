@@ -100,6 +100,13 @@ def remove(name: str, workspace: Workspace) -> ModelEntry:
             f"{entry.path} is not deleted: its config.json names no model.",
             hint="If you know what the folder is, delete it yourself.",
         )
+    if entry.kind == "checkpoint" and not entry.path.is_symlink():
+        for inner in sorted(entry.path.iterdir()):
+            if inner.is_dir() and not inner.name.startswith("."):
+                raise UsageError(
+                    f"{entry.path} is not deleted: it holds a folder, {inner.name}, and a checkpoint has only files.",
+                    hint="If you know what the folder is, delete it yourself.",
+                )
     try:
         with storage_errors(entry.path):
             delete(entry.path)

@@ -25,6 +25,7 @@ from agentlab.train.config import Precision
 from agentlab.train.shards import INDEX, Tell, check_fit, open_checkpoint, write_merged
 from agentlab.workers.templates import render_chat
 
+_MOST_TEXT = 100_000  # characters that a template makes of one of these prompts
 QUANTISED = ("4bit", "8bit")  # precisions whose base is not the one that is merged into
 PROMPTS = (
     "What is the capital of France?",
@@ -279,6 +280,11 @@ def _on_prompt(model: Any, tokenizer: Any, prompt: str) -> torch.Tensor:
     if not plain:
         turns = [{"role": "user", "content": prompt}]
         text = render_chat(tokenizer, turns, prompt=True)
+        if len(text) > _MOST_TEXT:
+            raise DataError(
+                f"The chat template makes {len(text):,} characters of a question of {len(prompt)}.",
+                hint="Use the template of the model's makers.",
+            )
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=plain)["input_ids"].to(model.device)
     with torch.inference_mode():
         found: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_a_file_that_is_none_is_named(copy: Path, name: str, content: str) -> No
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("config.json", {"rope_parameters": {"rope_type": "yarn", "factor": "x"}}),
+        ("config.json", {"rope_parameters": {"rope_type": "nonsense"}}),
         ("config.json", {"hidden_act": "nothing"}),
         ("config.json", {"pad_token_id": 1_000_000}),
         ("config.json", {"model_type": "bert"}),
@@ -142,6 +143,19 @@ def test_what_good_checkpoints_say_passes(copy: Path) -> None:
     )
     change(copy, "tokenizer_config.json", model_max_length=10**30, chat_template=[{"name": "a", "template": "b"}])
     assert read_config(copy)["hidden_size"] == 64
+
+
+def test_weights_that_are_not_quantised_are_not_said_to_be(copy: Path) -> None:
+    change(copy, "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(ModelFileError, match="quantization_config"):
+        read_config(copy)
+
+
+def test_a_pipe_is_not_waited_for(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    os.mkfifo(copy / "model.safetensors")
+    with pytest.raises(ModelFileError, match="is no file"):
+        read_config(copy)
 
 
 def test_layers_without_weights_are_not_made_up(copy: Path) -> None:

@@ -15,7 +15,7 @@ from agentlab.errors import (
 )
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
-from agentlab.llm.types import Message, Tool, ToolPiece, Usage
+from agentlab.llm.types import Delta, Message, Tool, ToolPiece, Usage
 
 ASK = (Message("user", "Which?"),)
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
@@ -209,6 +209,17 @@ def test_a_host_without_a_place_is_waited_for_and_its_model_not_blamed(among, sp
     assert [attempt.error for attempt in answer.attempts] == ["HostBusyError", "HostBusyError", None]
     assert answer.model == "one"
     assert ledger.arm("t", "one", time.time()).failures == 0
+
+
+def test_a_whole_answer_is_not_lost_to_the_wait_for_its_usage(among, speaker):
+    class Lingering(speaker):
+        async def stream(self, request):
+            yield Delta("yes")
+            yield Delta(finish="stop")
+            await asyncio.sleep(0.5)  # the connection stays open
+
+    answer = among({"one": Lingering("yes")}, defaults={"timeout": {"total": 0.3}}).complete_sync(ASK, "t")
+    assert (answer.text, answer.finish) == ("yes", "stop")
 
 
 def test_what_an_answer_without_usage_is_taken_to_have_cost_is_told(among, speaker):

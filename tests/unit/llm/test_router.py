@@ -582,3 +582,15 @@ def test_a_request_to_stop_does_not_wait_for_a_model(stuck):
     assert caught.value.exit_code == 143
     assert time.monotonic() - start < 1
     assert model.left.wait(1)
+
+
+@pytest.mark.parametrize("where", ["id", "base_url"])
+def test_a_key_in_a_name_or_an_address_is_sent_to_nobody(home, where):
+    key = "sk-live-" + "a1B2c3D4" * 4
+    model, provider = {"provider": "p", "id": "m"}, {"kind": "openai_compat", "base_url": "http://127.0.0.1:9/v1"}
+    (model if where == "id" else provider)[where] = key if where == "id" else f"http://127.0.0.1:9/{key}/v1"
+    tree = {"providers": {"p": provider}, "models": {"m": model}, "roles": {"primary": ["m"]}}
+    config = LLMConfig.model_validate(tree, context={"env": {}})
+    with pytest.raises(errors.ConfigError, match=r"models.m holds the value of MY_API_KEY"):
+        Router(config, env={"MY_API_KEY": key}, workspace=home)
+    Router(config, env={"MY_API_KEY": key, "AGENTLAB_EXPAND": "MY_API_KEY"}, workspace=home).close()

@@ -98,6 +98,11 @@ def test_a_folder_that_does_not_prove_to_be_a_checkpoint_is_not_removed(place: W
         remove("site", place)
     assert source.exists()
     put(place.models / "site" / "config.json", b'{"model_type": "llama"}')
+    own = put(place.models / "site" / "thesis" / "chapter.tex")
+    with pytest.raises(UsageError, match="holds a folder, thesis"):
+        remove("site", place)
+    own.unlink()
+    own.parent.rmdir()
     assert remove("site", place).path == source.parent
     assert not source.parent.exists()
 
