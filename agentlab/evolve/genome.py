@@ -58,10 +58,11 @@ class Coefficients:
 
     @property
     def space(self) -> SearchSpace:
-        """What can be proposed."""
+        """What can be proposed. Fresh children lie around the uniform blend: their weights add up to 1 in the mean."""
         low, high = self.config.low, self.config.high
         names = [f"{parent}.{slot}" for parent in self.parents for slot in dict.fromkeys(self.slots.values())]
-        return SearchSpace({name: Real(type="float", low=low, high=high) for name in names})
+        blend = self._even(dict.fromkeys(self.parents, 1 / len(self.parents)))
+        return SearchSpace({name: Real(type="float", low=low, high=high) for name in names}, centre=blend)
 
     @property
     def starts(self) -> Iterator[Proposal]:

@@ -64,7 +64,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why nothing is left to try, or why a measurement begins again in a new process."""
+    """Why nothing is left to try, why a batch holds no more, or why a measurement begins again in a new process."""
 
     reason: str
 
@@ -92,6 +92,7 @@ _TYPES: dict[str, Any] = {
     "proposal.refused": Proposal,
     "decision.made": Decision,
     "search.exhausted": Reason,
+    "batch.closed": Reason,
     "trial.retried": Reason,
 }
 _NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}
