@@ -16,6 +16,13 @@ _LAYER = re.compile(r"\.(\d+)\.(\w+)")  # number and part of a layer: `layers.3.
 _MOST = 64  # numbers of a child
 
 
+def called(start: Proposal) -> str:
+    """A start, as a sentence names it."""
+    return {PARENT: f"the parent {start.note}", BLEND: "the uniform blend of all parents"}.get(
+        start.source, "the base alone"
+    )
+
+
 class Child(NamedTuple):
     """One child of a search, which is the main one of the run if its name is empty."""
 

@@ -106,7 +106,8 @@ def _control(
 ) -> tuple[Control | None, str]:
     control, note = light_control(state.trials, config.seed, config.search.base, WORDS)
     if pairs:
-        control = full_control(pairs, len(state.trials), config.search.base, config.seed, WORDS)
+        trainings = config.max_iterations if config.max_seconds is None else int(state.spent("trainings"))
+        control = full_control(pairs, trainings, config.search.base, config.seed, WORDS)
         note = full_sentence(control)
     if reviewed and control is not None:
         note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."

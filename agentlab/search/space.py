@@ -59,7 +59,8 @@ def _depths(parameters: Mapping[str, Parameter]) -> dict[str, int]:
 class SearchSpace:
     """Parameters with their rules. `constants` are config values outside the space that the rules may speak of.
 
-    `centre` is a point of numbers around which random ones are drawn; without it they are uniform. A point is a mapping that holds a value for every active parameter and nothing else.
+    `centre` is a point of numbers around which random ones are drawn; without it they are uniform. A point is a mapping
+    that holds a value for every active parameter and nothing else.
     """
 
     parameters: Mapping[str, Parameter]

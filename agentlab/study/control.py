@@ -2,10 +2,10 @@
 
 The light control asks whether a trial was more of an improvement when the agent proposed it. It shares one history
 between agent and optimiser, so each profits from the other. In the full one, each pair of studies has a seed, a first
-trial and a number of trials in common, and nothing else.
+trial and a budget in common, and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -61,6 +61,7 @@ def light_control(trials: Sequence[TrialState], seed: int, base: str, words: Wor
     by_agent = [trial.arm == "agent" for trial in drawn]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])
     control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
+    control = unless_lost(control, {arm: [t.lost for t in drawn if t.arm == arm] for arm in ("agent", "control")})
     return control, light_sentence(control, sum(by_agent))
 
 
@@ -70,6 +71,21 @@ _VERDICTS = {
     "hurt": "The agent hurt",
     "not_measured": "Not measured",
 }
+
+
+def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Control:
+    """The record; "not measured" if an arm lost trials to crashes or limits, since nobody knows what they were worth.
+
+    Args:
+        control: what the other trials say.
+        errors: of each arm, by its name in a sentence, why trials were lost; empty for those that were not.
+    """
+    lost = {arm: [error for error in each if error] for arm, each in errors.items()}
+    said = [f"the arm {arm!r} lost {len(each)} of its trials ({each[-1]})" for arm, each in lost.items() if each]
+    if not said:
+        return control
+    nothing = {"estimate": None, "low": None, "high": None, "verdict": "not_measured", "method": "none"}
+    return control.model_copy(update={**nothing, "note": " and ".join(said)})
 
 
 def light_sentence(control: Control, agent_trials: int) -> str:
@@ -102,31 +118,51 @@ def _note(control: Control) -> str:
 
 
 class Pair(Document):
-    """Two studies of one seed: the lowest value with the agent and without; None where every trial failed."""
+    """Two studies of one seed: the lowest value with the agent and without; None where every trial failed.
+
+    Attributes:
+        spent: what each took of the budget, in its unit; None in runs of earlier versions.
+        lost: why each lost a trial to a crash or a limit; empty if it did not.
+    """
 
     seed: int
     agent: float | None
     control: float | None
+    spent: tuple[int, int] | None = None
+    lost: tuple[str, str] = ("", "")
 
 
 def run_pairs(setup: Setup, run: Run, main: StudyState, seed: int, pairs: int) -> list[Pair]:
     """Run the studies that the pairs lack; the main study is the agent's half of the first pair.
 
-    All get as many trials as that one had, whatever ended it, and nobody reviews their proposals.
+    All get the trainings that it was given, repeats included, and nobody reviews their proposals. Where a clock ended
+    it they get as many as it had: another study would do more or less in the same time.
     """
-    trials = len(main.trials)
+    timed = setup.budget.get("seconds") is not None
+    trainings = int(main.spent("trainings") if timed else setup.budget["trainings"])
     halves = [(name, n) for n in range(pairs) for name in ("agent", "control")][1:]
-    found = {("agent", 0): lowest(main)}
+    states = {("agent", 0): main}
     for place, (name, n) in enumerate(halves, start=1):
         branch, agent = Branch(run, f"{name}-{n}"), name == "agent"
-        told = Branched(seed + n, agent=agent, trials=trials, place=place, of=len(halves))
+        told = Branched(seed + n, agent=agent, trials=trainings, place=place, of=len(halves))
         emit(branch, "study.branched", branch.name, told)
-        study = setup.study(branch, seed + n, agent=agent, budget={"trials": trials})
+        study = setup.study(branch, seed + n, agent=agent, budget={"trainings": trainings})
         try:
-            found[name, n] = lowest(search(study, setup.check))
+            states[name, n] = search(study, setup.check)
         finally:
             study.executor.close()
-    return [Pair(seed=seed + n, agent=found["agent", n], control=found["control", n]) for n in range(pairs)]
+    return [_pair(seed + n, states["agent", n], states["control", n]) for n in range(pairs)]
+
+
+def _pair(seed: int, agent: StudyState, control: StudyState) -> Pair:
+    both = (agent, control)
+    spent, lost = (int(each.spent("trainings")) for each in both), (lost_in(each.trials) for each in both)
+    return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=tuple(spent), lost=tuple(lost))
+
+
+def lost_in(trials: Sequence[TrialState]) -> str:
+    """Why the last of them that was lost to a crash or a limit was; empty if none was."""
+    return next((trial.lost for trial in reversed(trials) if trial.lost), "")
 
 
 def lowest(state: StudyState) -> float | None:
@@ -135,8 +171,11 @@ def lowest(state: StudyState) -> float | None:
     return ranked[0].value if ranked else None
 
 
-def full_control(pairs: Sequence[Pair], trials: int, base: str, seed: int, words: Words) -> Control:
-    """The control record of paired studies. A pair with a study in which every trial failed is left out."""
+def full_control(pairs: Sequence[Pair], budget: int, base: str, seed: int, words: Words) -> Control:
+    """The control record of paired studies, each with so many trainings.
+
+    A pair with a study in which every trial failed is left out; one that lost trials leaves nothing to compare.
+    """
     whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     what = Comparison(
         agent="language model as proposer of about half of the trials, and asked about near ties",
@@ -144,10 +183,24 @@ def full_control(pairs: Sequence[Pair], trials: int, base: str, seed: int, words
         metric=f"lowest {words.metric} of a study",
         unit=words.unit,
         direction="lower",
-        budget=f"{trials} trials in each study, the same first one and the same seed in a pair",
+        budget=f"at most {budget} {words.measurement}s in each study, repeats included{spent_by(pairs)}; seed and "
+        "first trial are the same in a pair",
     )
     rng = np.random.default_rng([seed, _FULL, len(whole)])
-    return full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
+    control = full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
+    return unless_lost(control, lost_of(pairs))
+
+
+def lost_of(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """Why studies of each arm lost trials, for `unless_lost`."""
+    return {name: [pair.lost[arm] for pair in pairs] for arm, name in enumerate(("agent", "control"))}
+
+
+def spent_by(pairs: Sequence[Pair]) -> str:
+    """What the arms took of it, as the end of a clause."""
+    both = [pair.spent for pair in pairs if pair.spent]
+    agent, control = (sum(each) / max(len(both), 1) for each in zip(*both, strict=True)) if both else (0.0, 0.0)
+    return f", of which the agent's took {agent:,.1f} and the others {control:,.1f}" if both else ""
 
 
 def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
@@ -157,8 +210,10 @@ def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
             str(pair.seed),
             number(pair.agent),
             number(pair.control),
+            "–" if pair.spent is None else f"{pair.spent[0]:,} / {pair.spent[1]:,}",
             "–" if pair.agent is None or pair.control is None else f"{pair.control - pair.agent:+.4f}",
         )
         for pair in pairs
     ]
-    return Table(("seed", "with the agent", "without", "lower by"), rows, f"Lowest {words.metric} of paired studies")
+    columns = ("seed", "with the agent", "without", f"{words.measurement}s of both", "lower by")
+    return Table(columns, rows, f"Lowest {words.metric} of paired studies")

@@ -64,9 +64,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why nothing is left to try, why a batch holds no more, or why a measurement begins again in a new process."""
+    """Why nothing is left to try, or why a measurement begins again in a new process."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The trial is the last of its batch: the budget had no room for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class Batch:
     results: Mapping[str, TrialResult]
 
 
-Told = Batch | Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
+Told = Batch | Branched | Closed | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
 
 _TYPES: dict[str, Any] = {
     "study.branched": Branched,
@@ -92,7 +97,7 @@ _TYPES: dict[str, Any] = {
     "proposal.refused": Proposal,
     "decision.made": Decision,
     "search.exhausted": Reason,
-    "batch.closed": Reason,
+    "batch.closed": Closed,
     "trial.retried": Reason,
 }
 _NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}

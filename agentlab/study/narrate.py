@@ -30,8 +30,6 @@ def narrate(event: Event, words: Words) -> Narration | None:
             return Narration(line=f"paired study {told.place} of {told.of}, {who}, seed {told.seed}")
         case Reason(reason) if event.type == "trial.retried":
             return Narration(line=f"  {name}  once more in a new process: {reason}")
-        case Reason(reason) if event.type == "batch.closed":
-            return Narration(verbose=f"  {name} is the last of its batch: {reason}")
         case Reason(reason):
             return Narration(line=f"  search ends early: {reason}")
         case Decision() as told:

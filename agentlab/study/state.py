@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from agentlab.errors import DivergedError, RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
-from agentlab.study.events import Arm, Batch, Decision, Proposed, Repeat, Scores, read
+from agentlab.study.events import Arm, Batch, Closed, Decision, Proposed, Repeat, Scores, read
 from agentlab.study.words import Words
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class StudyState:
     def spent(self, unit: str) -> float:
         """What the search has cost: the number of `trials`, of `trainings` with all repeats, or the sum of a metric.
 
-        Trials count from when they are proposed, the others when a measurement has ended. The last round is not counted.
+        Trials count when they are proposed, the others when a measurement has ended. The last round is not counted.
         """
         if unit == "trials":
             return len(self.trials)
@@ -232,13 +232,13 @@ class _Builder:
             case Decision() as told:
                 self._change(name, decision=told)
                 self.judged[name] = None
+            case Closed():
+                self._change(name, closes=True)
             case Scores() as told:
                 if lacking := [key for key in self.figures if key not in told.figures]:
                     raise KeyError(*lacking)
                 self.scored, self.scores = name, told
         self.exhausted = self.exhausted or event.type == "search.exhausted"
-        if event.type == "batch.closed":
-            self._change(name, closes=True)
 
     def _change(self, name: str, **changes: Any) -> None:
         trial = self.entries[name]

@@ -19,7 +19,7 @@ from agentlab.search.history import batches
 from agentlab.search.screen import Rules
 from agentlab.search.types import Proposal, Proposer, Trial, TrialResult, Value
 from agentlab.study.evaluator import Evaluator
-from agentlab.study.events import Arm, Batch, Decision, Proposed, Reason, Repeat, emit
+from agentlab.study.events import Arm, Batch, Closed, Decision, Proposed, Reason, Repeat, emit
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import Candidate, StudyState, TrialState, agent_state, rebuild, run_id
 from agentlab.study.words import Words
@@ -52,14 +52,15 @@ class Reviewer(Protocol):
 class Study:
     """What the steps work with. `agent` is None when no language model is configured.
 
-    `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, `trainings` (with
-    repeats), or any metric of the trials. It decides when to stop, never what a trial contains. `worst` is what a
-    measurement costs at most, in units that are counted: one begins only if that and the worst of all open ones fit into
-    what is left, so these are never passed. `trials` are counted one by one. Any other unit, such as `seconds`, is
+    `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, `trainings`
+    (with repeats), or any metric of the trials. It decides when to stop, never what a trial contains. `worst` is what a
+    measurement costs at most, in units that are counted: one begins only if that and the worst of all open ones fit
+    into what is left, so these are never passed. `trials` are counted one by one. Any other unit, such as `seconds`, is
     measured: what was begun before it was spent is finished.
 
     `starts` are the first trials, which all studies of a run share, and `seen` is what proposers are shown of the
-    history: a pure function of it. `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure function of the trials before.
+    history: a pure function of it. `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure
+    function of the trials before.
     """
 
     run: Run | Branch
@@ -116,7 +117,7 @@ def plan(study: Study, state: StudyState) -> StudyState:
         state = study.state
     growing = _growing(study.executor, state)
     if growing and not state.judgeable and _complete(study, state):
-        emit(study.run, "batch.closed", growing[-1].id, Reason("the budget has no room for another one"))
+        emit(study.run, "batch.closed", growing[-1].id, Closed())
         state = study.state
     return state
 
@@ -255,9 +256,7 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
     return state
 
 
-def _affordable(
-    study: Study, state: StudyState, trial: TrialState, verdict: Decision | Repeat
-) -> Decision | Repeat:
+def _affordable(study: Study, state: StudyState, trial: TrialState, verdict: Decision | Repeat) -> Decision | Repeat:
     """The verdict; of the repeats that it wants, those that the budget has room for."""
     if isinstance(verdict, Decision):
         return verdict
