@@ -61,7 +61,8 @@ def light_control(trials: Sequence[TrialState], seed: int, base: str, words: Wor
     by_agent = [trial.arm == "agent" for trial in drawn]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])
     control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
-    control = unless_lost(control, {arm: [t.lost for t in drawn if t.arm == arm] for arm in ("agent", "control")})
+    arms = {"the agent": "agent", "its control": "control"}
+    control = unless_lost(control, {name: [t.lost for t in drawn if t.arm == arm] for name, arm in arms.items()})
     return control, light_sentence(control, sum(by_agent))
 
 
@@ -81,7 +82,7 @@ def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Contro
         errors: of each arm, by its name in a sentence, why trials were lost; empty for those that were not.
     """
     lost = {arm: [error for error in each if error] for arm, each in errors.items()}
-    said = [f"the arm {arm!r} lost {len(each)} of its trials ({each[-1]})" for arm, each in lost.items() if each]
+    said = [f"{arm} lost trials to a crash or a limit ({each[-1]})" for arm, each in lost.items() if each]
     if not said:
         return control
     nothing = {"estimate": None, "low": None, "high": None, "verdict": "not_measured", "method": "none"}
@@ -155,14 +156,10 @@ def run_pairs(setup: Setup, run: Run, main: StudyState, seed: int, pairs: int) -
 
 
 def _pair(seed: int, agent: StudyState, control: StudyState) -> Pair:
-    both = (agent, control)
-    spent, lost = (int(each.spent("trainings")) for each in both), (lost_in(each.trials) for each in both)
-    return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=tuple(spent), lost=tuple(lost))
-
-
-def lost_in(trials: Sequence[TrialState]) -> str:
-    """Why the last of them that was lost to a crash or a limit was; empty if none was."""
-    return next((trial.lost for trial in reversed(trials) if trial.lost), "")
+    spent = int(agent.spent("trainings")), int(control.spent("trainings"))
+    ours, theirs = ([trial.lost for trial in state.trials if trial.lost] for state in (agent, control))
+    lost = next(iter(ours), ""), next(iter(theirs), "")
+    return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=spent, lost=lost)
 
 
 def lowest(state: StudyState) -> float | None:
@@ -188,12 +185,8 @@ def full_control(pairs: Sequence[Pair], budget: int, base: str, seed: int, words
     )
     rng = np.random.default_rng([seed, _FULL, len(whole)])
     control = full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
-    return unless_lost(control, lost_of(pairs))
-
-
-def lost_of(pairs: Sequence[Pair]) -> dict[str, list[str]]:
-    """Why studies of each arm lost trials, for `unless_lost`."""
-    return {name: [pair.lost[arm] for pair in pairs] for arm, name in enumerate(("agent", "control"))}
+    arms = enumerate(("the agent", "its control"))
+    return unless_lost(control, {name: [pair.lost[arm] for pair in pairs] for arm, name in arms})
 
 
 def spent_by(pairs: Sequence[Pair]) -> str:
