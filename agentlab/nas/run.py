@@ -46,8 +46,8 @@ class NasExperiment:
         repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
         if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS + repeats:
             raise ConfigError(
-                f"Paired studies of {config.max_iterations} trainings cannot differ: "
-                f"the first trial, which is the same in both, takes {1 + repeats}.",
+                f"Paired studies cannot differ with max_iterations={config.max_iterations}: "
+                f"the trainings of their common first trial are {1 + repeats} already.",
                 hint="Raise max_iterations, or use --control light.",
             )
         if not config.space.root and config.max_iterations > 1:
