@@ -10,12 +10,10 @@ from agentlab.search.types import Trial
 
 
 class Member(Protocol):
-    """A trial that knows whether it is the last of a batch that the budget cut short."""
+    """Who knows whether the budget cut its batch short after it."""
 
     @property
-    def closes(self) -> bool:
-        """See above."""
-        ...
+    def closes(self) -> bool: ...  # noqa: D102
 
 
 M = TypeVar("M", bound=Member)

@@ -75,12 +75,7 @@ _VERDICTS = {
 
 
 def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Control:
-    """The record; "not measured" if an arm lost trials to crashes or limits, since nobody knows what they were worth.
-
-    Args:
-        control: what the other trials say.
-        errors: of each arm, by its name in a sentence, why trials were lost; empty for those that were not.
-    """
+    """The record; "not measured" if an arm, by its name in a sentence, lost trials: their worth is unknown."""
     lost = {arm: [error for error in each if error] for arm, each in errors.items()}
     said = [f"{arm} lost trials to a crash or a limit ({each[-1]})" for arm, each in lost.items() if each]
     if not said:
@@ -121,9 +116,7 @@ def _note(control: Control) -> str:
 class Pair(Document):
     """Two studies of one seed: the lowest value with the agent and without; None where every trial failed.
 
-    Attributes:
-        spent: what each took of the budget, in its unit; None in runs of earlier versions.
-        lost: why each lost a trial to a crash or a limit; empty if it did not.
+    `spent` is what each took of the budget, and `lost` why a trial was lost to a crash or a limit, if one was.
     """
 
     seed: int
@@ -180,20 +173,13 @@ def full_control(pairs: Sequence[Pair], budget: int, base: str, seed: int, words
         metric=f"lowest {words.metric} of a study",
         unit=words.unit,
         direction="lower",
-        budget=f"at most {budget} {words.measurement}s in each study, repeats included{spent_by(pairs)}; seed and "
-        "first trial are the same in a pair",
+        budget=f"at most {budget} {words.measurement}s in each study, repeats included; seed and first trial are the "
+        "same in a pair",
     )
     rng = np.random.default_rng([seed, _FULL, len(whole)])
     control = full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
     arms = enumerate(("the agent", "its control"))
     return unless_lost(control, {name: [pair.lost[arm] for pair in pairs] for arm, name in arms})
-
-
-def spent_by(pairs: Sequence[Pair]) -> str:
-    """What the arms took of it, as the end of a clause."""
-    both = [pair.spent for pair in pairs if pair.spent]
-    agent, control = (sum(each) / max(len(both), 1) for each in zip(*both, strict=True)) if both else (0.0, 0.0)
-    return f", of which the agent's took {agent:,.1f} and the others {control:,.1f}" if both else ""
 
 
 def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
