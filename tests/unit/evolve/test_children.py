@@ -62,7 +62,7 @@ def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> No
         assert content_hash(one) == content_hash(other)
 
 
-def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> object:
+def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> Exported:
     config, context = EvolveConfig.model_validate({**SMALL, **changes}), Context(Workspace(place, place), {})
     with Run.resume(place / "runs" / run, Edge()) as opened:
         events = opened.events
@@ -82,12 +82,12 @@ def test_a_delta_is_exported_as_it_was_scored(place: Path, tmp_path: Path) -> No
 
 def test_a_start_is_written_if_its_id_is_named_and_is_said_to_be_one(place: Path, tmp_path: Path) -> None:
     parent = export_of(place, "deltas", "run_0000", tmp_path / "parent", **DELTAS)
-    assert "the parent one, which was there before" in str(parent)
+    assert "the parent one, which was there before" in str(parent.blocks())
     with Adapter(tmp_path / "parent") as out, Adapter(place / "adapters" / "one") as one:
         for name in one.modules:
             assert (out.delta(name).dense() - one.delta(name).dense()).abs().max() < 1e-6
     base = export_of(place, "deltas", "run_0003", tmp_path / "base", **DELTAS)
-    assert "the base alone" in str(base)
+    assert "the base alone" in str(base.blocks())
     with Adapter(tmp_path / "base") as out:
         assert not any(out.delta(name).dense().any() for name in out.modules)
 
