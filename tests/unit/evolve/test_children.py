@@ -11,7 +11,7 @@ from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError
 from agentlab.evolve.children import Children
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
 from agentlab.evolve.genome import Child
-from agentlab.evolve.product import cross
+from agentlab.evolve.product import Exported, cross
 from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.run import exported
 from agentlab.lora.card import content_hash, read_card
