@@ -16,7 +16,7 @@ from agentlab.lora.recipe import blend, plan
 from agentlab.runs.atomic import delete
 from agentlab.runs.events import Event, noted
 from agentlab.search.types import Params
-from agentlab.study.state import run_id
+from agentlab.study.state import number_of, run_id
 
 
 class Children:
@@ -32,6 +32,11 @@ class Children:
         """The recipe of an earlier child."""
         name = f"{search}/{run_id(number)}" if search else run_id(number)
         return cast("Params", noted(self._events(), "trial.proposed", name)["params"])
+
+    def _closing(self, search: str) -> list[int]:
+        """The last children of the generations that the budget cut short."""
+        ids = [event.id.rpartition("/") for event in self._events() if event.type == "batch.closed"]
+        return [number_of(name) for branch, _, name in ids if branch == search]
 
     def folder(self, child: Child) -> Path | None:
         """The adapter of a child; None for the base.
@@ -49,11 +54,6 @@ class Children:
             self.make(child, place)
         return place
 
-    @property
-    def parents(self) -> int:
-        """How many there are; the first children are they."""
-        return len(self._parents)
-
     def make(self, child: Child, out: Path, more: Mapping[str, Any] | None = None) -> None:
         """Write the adapter of a child, and of those that it is bred from where they are lost.
 
@@ -62,7 +62,7 @@ class Children:
             out: the folder to make.
             more: what its card says besides.
         """
-        params, numbers = child.params, self._genome.bred_from(child.params, child.number)
+        params, numbers = child.params, self._genome.bred_from(child.params, child.number, self._closing(child.search))
         named = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]
         found = [self.folder(each) for each in named] if named else list(self._parents)
         digest = hashlib.sha256(f"{self._seed}:{json.dumps(dict(params), sort_keys=True)}".encode()).digest()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agentlab.evolve.config import FitnessConfig
+from agentlab.search.history import batches
 from agentlab.search.types import Trial
 
 Floats = NDArray[np.float64]
@@ -73,8 +74,7 @@ class Judge:
         found: dict[int, Terms] = {}
         archive: list[Trial] = []
         scale: _Scale | None = None
-        for start in range(0, len(history), self.population):
-            members = history[start : start + self.population]
+        for members in batches(history, self.population):
             if any(trial.result.status == "running" for trial in members):
                 break
             raw = self._raw(members, archive)

@@ -16,6 +16,13 @@ _LAYER = re.compile(r"\.(\d+)\.(\w+)")  # number and part of a layer: `layers.3.
 _MOST = 64  # numbers of a child
 
 
+def called(start: Proposal) -> str:
+    """A start, as a sentence names it."""
+    return {PARENT: f"the parent {start.note}", BLEND: "the uniform blend of all parents"}.get(
+        start.source, "the base alone"
+    )
+
+
 class Child(NamedTuple):
     """One child of a search, which is the main one of the run if its name is empty."""
 
@@ -58,10 +65,11 @@ class Coefficients:
 
     @property
     def space(self) -> SearchSpace:
-        """What can be proposed."""
+        """What can be proposed. Fresh children lie around the uniform blend: their weights add up to 1 in the mean."""
         low, high = self.config.low, self.config.high
         names = [f"{parent}.{slot}" for parent in self.parents for slot in dict.fromkeys(self.slots.values())]
-        return SearchSpace({name: Real(type="float", low=low, high=high) for name in names})
+        blend = self._even(dict.fromkeys(self.parents, 1 / len(self.parents)))
+        return SearchSpace({name: Real(type="float", low=low, high=high) for name in names}, centre=blend)
 
     @property
     def starts(self) -> Iterator[Proposal]:

@@ -44,6 +44,8 @@ class TrainSplit:
         return [found[each.name] for each in batch]
 
     def _raced(self, batch: Sequence[Candidate]) -> Mapping[str, TrialResult]:
+        if not batch:  # another search has measured all of them
+            return {}
         rival, began = self.rival(), time.perf_counter()
         chances: dict[str, list[list[float]]] = {each.name: [] for each in batch}
         running, seen, seconds = list(batch), 0, dict[str, float]()

@@ -30,7 +30,7 @@ class EvolvePlan(Document):
         """One line."""
         return (
             f"{', '.join(self.parents)} on {self.base}: {self.genome}, bred by {self.algorithm}, "
-            f"{self.items:,} answers to {self.train} questions"
+            f"up to {self.items:,} answers to {self.train} questions"
         )
 
     def blocks(self) -> list[Block]:
@@ -41,7 +41,7 @@ class EvolvePlan(Document):
             ("a child", self.genome),
             ("bred by", f"{self.algorithm}, {self.population} children a generation"),
             ("questions", f"{self.train} that the search sees, {self.test} sealed until all winners are named"),
-            ("answers", f"about {self.items:,} in each of {self.searches} searches, half of which are random"),
+            ("answers", f"at most {self.items:,} in each of {self.searches} searches, half of which are random"),
             ("language model", self.language_model),
         ]
         return [Table(("plan", ""), rows)]

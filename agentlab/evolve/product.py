@@ -11,7 +11,7 @@ import torch  # noqa: TID253 - reached lazily, when an adapter is written
 
 from agentlab.errors import UsageError
 from agentlab.evolve.children import Children
-from agentlab.evolve.genome import BASE, Child, Coefficients
+from agentlab.evolve.genome import Child, Coefficients
 from agentlab.lora.anatomy import Tell
 from agentlab.lora.blend import Truncated, concatenate, kept_energy
 from agentlab.lora.card import CARD_FILE, read_card
@@ -27,16 +27,22 @@ from agentlab.study.state import run_id
 
 
 class Exported(Document):
-    """A child of a run as an adapter. `kept` is the share of its energy that fitted into its rank."""
+    """A child of a run as an adapter. `kept` is the share of its energy that fitted into its rank.
+
+    `start` is what it is if it was there before the search; else empty.
+    """
 
     path: str
     child: str
     rank: int
     kept: float
+    start: str = ""
 
     def blocks(self) -> list[Block]:
         """Where it lies."""
-        return [Text(f"{self.child} is an adapter of rank {self.rank} in {self.path}; {self.kept:.2%} of it was kept.")]
+        start = f"It is {self.start}, which was there before the search" if self.start else ""
+        kept = start or f"{self.kept:.2%} of it was kept"
+        return [Text(f"{self.child} is an adapter of rank {self.rank} in {self.path}. {kept}.")]
 
 
 def export(
@@ -83,8 +89,6 @@ def export(
 
 def export_recipe(children: Children, child: Child, out: Path, more: Mapping[str, Any]) -> Exported:
     """Make a child of a recipe where it is to lie. Arguments and errors: see `export` and `Children.folder`."""
-    if child.number < children.parents or child.params["operator"] == BASE:
-        raise UsageError(f"{run_id(child.number)} is a parent or the base.", hint="Name a child with --id.")
     children.make(child, out, more)
     with Adapter(out) as adapter:
         rank = max(module.rank for module in adapter.modules.values())

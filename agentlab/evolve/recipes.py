@@ -1,6 +1,6 @@
 """Children as recipes: an operator, whom it is applied to, and how. Pure; `children` makes adapters of them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,12 +65,16 @@ class Recipes:
         yield Proposal({"operator": BLEND, "first": 0}, BLEND, f"{1 / len(self.parents):.3g} of each parent")
         yield Proposal({"operator": BASE, "first": 0}, BASE)
 
-    def bred_from(self, params: Params, number: int) -> list[int]:
-        """The trials that a child with this number is made of; all are of earlier generations, and none is the base."""
+    def bred_from(self, params: Params, number: int, closing: Collection[int] = ()) -> list[int]:
+        """The trials that a child with this number is made of; all are of earlier generations, and none is the base.
+
+        `closing` are the last children of generations that the budget cut short.
+        """
         if params["operator"] not in self.config.operators:
             return []
         base = len(self.parents) + 1
-        known = number - number % self.population or base
+        begun = max((last + 1 for last in closing if last < number), default=0)
+        known = number - (number - begun) % self.population or base  # children before its generation
         found = [int(params[key]) % known for key in ("first", "second") if key in params]
         return [base - 1 if each == base else each for each in found]
 

@@ -1,6 +1,6 @@
 """The report of an evolution: the verdict, the sealed split, generations, children."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentlab.evolve.result import NAMES, ChildRow, EvolveResult
@@ -36,7 +36,8 @@ def write_evolve_report(run: Run, result: EvolveResult) -> None:
         blocks.append(Figure(_LINEAGE, "Who was bred from whom, by generation and task; the winner's line is marked"))
     else:
         blocks.append(Text("The children were drawn from a distribution, or at random: they have no parents to draw."))
-    blocks.append(child_table(result))
+    starts, children = result.trials[: result.starts], result.trials[result.starts :]
+    blocks += [child_table(result, rows) for rows in (starts, children) if rows]
     if result.models:
         blocks += [Heading("Language models"), model_table(result.models)]
     write_report(run, f"Evolution {run.id}", blocks)
@@ -74,16 +75,18 @@ def pairs_table(result: EvolveResult) -> Table:
             "seed": lambda p: str(p.seed),
             "evolved": lambda p: f"{1 - (p.agent or 0.0):.1%}",
             "random search": lambda p: f"{1 - (p.control or 0.0):.1%}",
+            "answers of both": lambda p: "–" if p.spent is None else f"{p.spent[0]:,} / {p.spent[1]:,}",
             "better by": lambda p: f"{100 * ((p.control or 0.0) - (p.agent or 0.0)):+.1f}",
         },
         "Right on the sealed questions, of the winners of both searches with a seed; differences in points",
     )
 
 
-def child_table(result: EvolveResult) -> Table:
-    """All children in their order."""
+def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:
+    """What was there before the search, or what it found, in their order."""
+    before = "There before the search, and common to all. " if rows[0].id == result.trials[0].id else ""
     return table(
-        result.trials,
+        rows,
         {
             "child": lambda c: c.id,
             "generation": lambda c: str(c.generation),
@@ -96,7 +99,7 @@ def child_table(result: EvolveResult) -> Table:
             "novelty": lambda c: c.novelty,
             "fitness": lambda c: c.fitness,
         },
-        f"Figures as above. Source, who made the child: {legend(c.source for c in result.trials)}",
+        f"{before}Figures as above. Source, who made the child: {legend(c.source for c in rows)}",
     )
 
 

@@ -26,7 +26,7 @@ WORDS = Words(
 )
 NAMES = {
     EVOLVED: "evolved",
-    RANDOM: "random search, as many answers",
+    RANDOM: "random search",
     PARENT: "best parent on train",
     BLEND: "uniform blend",
     BASE: "base alone",
@@ -41,6 +41,8 @@ class Standing(Plain):
         gap: train less test, in shares.
         gain: of the evolved one over this one, question by question.
         differ: on how many questions exactly one of the two is right.
+        start: of the winner of a search that found nothing better than what was there before, what that is; else empty.
+        spent: answers of its search; None of what was there before.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Standing(Plain):
     gap: float
     gain: Difference | None
     differ: int
+    start: str = ""
+    spent: int | None = None
 
 
 class ChildRow(Plain):
@@ -96,6 +100,7 @@ class EvolveResult(Document):
     sentence: str
     remarks: list[str]
     winner: str
+    starts: int = 0  # children that were there before the search; 0 in runs of earlier versions
     train: int
     test: int
     items: int
@@ -121,7 +126,8 @@ def standing_table(result: EvolveResult) -> Table:
         result.standings,
         {
             "": lambda s: NAMES[s.name],
-            "which": lambda s: s.what,
+            "which": lambda s: f"nothing new: {s.what}, {s.start}" if s.start else s.what,
+            "answers": lambda s: "–" if s.spent is None else f"{s.spent:,}",
             "right on train": lambda s: f"{s.train:.1%}",
             "right on test": lambda s: str(s.test),
             "train less test": lambda s: f"{100 * s.gap:+.1f}",
@@ -129,8 +135,8 @@ def standing_table(result: EvolveResult) -> Table:
             "answers that differ": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
         },
         f"One candidate of each, named by {result.train} train questions before the {result.test} sealed ones were "
-        "opened. Differences in points by McNemar's exact test: random search's at 95 %, the others as one "
-        "family corrected by Holm",
+        "opened. Parents, blend and base were there before the searches, which have one limit on answers. Differences "
+        "in points by McNemar's exact test: random search's at 95 %, the others as one family corrected by Holm",
     )
 
 

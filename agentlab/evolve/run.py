@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from agentlab import machine
-from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError, UsageError
-from agentlab.evolve.config import EvolveConfig
+from agentlab.errors import GateError, MissingFileError, RunMismatchError, UnknownNameError, UsageError
+from agentlab.evolve.config import EvolveConfig, GenomeConfig
 from agentlab.evolve.data import Split, lessons, split
-from agentlab.evolve.genome import Child, Coefficients
+from agentlab.evolve.genome import BASE, PARENT, Child, Coefficients, called
 from agentlab.evolve.lineage import dot, mermaid
 from agentlab.evolve.plan import EvolvePlan, plan_of
 from agentlab.evolve.recipes import Recipes
@@ -29,7 +29,8 @@ from agentlab.runs.context import Context
 from agentlab.runs.events import Event, noted, require_unchanged
 from agentlab.runs.journal import read_events
 from agentlab.runs.run import Outcome, Run
-from agentlab.study.state import rebuild
+from agentlab.search.history import batches
+from agentlab.study.state import TrialState, rebuild
 from agentlab.tasks.questions import Question, digest, jsonl
 from agentlab.train.adapter_base import check_fit
 
@@ -219,6 +220,15 @@ def _parents(config: EvolveConfig, context: Context) -> dict[str, Path]:
     return found
 
 
+def _nothing_found(winner: TrialState, parents: Mapping[str, Path]) -> GateError:
+    """Why there is no evolved adapter, and what to use instead."""
+    instead = {PARENT: f"Use {parents.get(winner.proposal.note)} itself", BASE: "Use the base without an adapter"}
+    return GateError(
+        f"Nothing better was found than {called(winner.proposal)}, so there is no evolved adapter to export.",
+        hint=f"{instead.get(winner.proposal.source, 'Use the blend')}; --id {winner.id} writes it all the same.",
+    )
+
+
 def exported(
     config: EvolveConfig,
     context: Context,
@@ -235,13 +245,14 @@ def exported(
         context: where its parents lie.
         run: its id.
         events: of the run.
-        child: its id; None is the winner.
+        child: its id; None is the winner, if the search found it.
         out: the folder to make; None is `adapters/gen_NNNN/ID`.
         tell: called before each module.
 
     Raises:
         UnknownNameError: the run has no such child.
         UsageError: no winner is named yet, or `out` is there.
+        GateError: the winner was there before the search.
         RunMismatchError: a parent is not what it was.
     """
     from agentlab.evolve.children import Children
@@ -256,13 +267,24 @@ def exported(
     if named not in trials:
         raise UnknownNameError("child", named, list(trials))
     trial, base = trials[named], find_base(config.base, context.workspace)
-    genome = _genome(config, parents, check_fit(parents.values(), base))
-    place = out or context.workspace.adapters / f"gen_{trial.number // config.population:04d}" / named
+    before = trial.number < config.starts
+    if before and child is None:
+        raise _nothing_found(trial, parents)
+    modules = check_fit(parents.values(), base)
+    genome, params = _genome(config, parents, modules), trial.proposal.params
+    if isinstance(genome, Recipes) and trial.proposal.source in (PARENT, BASE):  # made by no operator
+        genome = Coefficients.of(list(parents), modules, GenomeConfig(groups=1))
+        params = list(genome.starts)[trial.number].params
+    generations = enumerate(batches(list(trials.values()), config.population))
+    generation = next(number for number, members in generations if trial in members)
+    place = out or context.workspace.adapters / f"gen_{generation:04d}" / named
     metrics = dict(trial.result.metrics) if trial.result else {}
     fitness = {**terms_of(events).get(named, {}), "sets": metrics.get("sets", {})}
     more = {"run": run, "seed": config.seed, "fitness": fitness}
     if isinstance(genome, Coefficients):
-        return export(genome, parents, named, trial.proposal.params, place, tell, more)
-    with TemporaryDirectory(dir=context.workspace.root) as scratch:
-        children = Children(Path(scratch), list(parents.values()), genome, config.seed, lambda: events)
-        return export_recipe(children, Child("", trial.number, trial.proposal.params), place, more)
+        made = export(genome, parents, named, params, place, tell, more)
+    else:
+        with TemporaryDirectory(dir=context.workspace.root) as scratch:
+            children = Children(Path(scratch), list(parents.values()), genome, config.seed, lambda: events)
+            made = export_recipe(children, Child("", trial.number, params), place, more)
+    return made.model_copy(update={"start": called(trial.proposal) if before else ""})

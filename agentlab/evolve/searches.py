@@ -19,6 +19,7 @@ from agentlab.runs.branch import Branch
 from agentlab.runs.events import noted
 from agentlab.runs.run import Run
 from agentlab.search.arms import ARMS
+from agentlab.search.history import batches
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Proposer, Trial, TrialResult
@@ -58,6 +59,7 @@ class Searches:
             config.population,
         )
         self.winners: dict[str, TrialState] = {}  # by the name of the search
+        self._ended: dict[str, StudyState] = {}
         self._branches: dict[str, str] = {}  # under which names their events lie
 
     def hold(self) -> None:
@@ -70,7 +72,8 @@ class Searches:
             run = Branch(self._run, f"evolve-{number}") if number else self._run
             state = self._hold(EVOLVED + end, run, seed, config.algorithm, budget)
             control = Branch(self._run, f"random-{number}")
-            self._hold(RANDOM + end, control, seed, "random", {"items": state.spent("items")})
+            same = budget if config.max_seconds is None else {"items": state.spent("items")}  # a clock is no measure
+            self._hold(RANDOM + end, control, seed, "random", same)
 
     def _hold(self, name: str, run: Run | Branch, seed: int, arm: str, budget: Mapping[str, float]) -> StudyState:
         """One search to its end. Random search is a control: no language model takes part in it."""
@@ -80,7 +83,7 @@ class Searches:
             state = search(study, setup.check, lambda state: self._tell(run, state))
         finally:
             study.executor.close()
-        self.winners[name] = self._winner(state)
+        self.winners[name], self._ended[name] = self._winner(state), state
         self._branches[name] = run.name if isinstance(run, Branch) else ""
         return state
 
@@ -98,7 +101,13 @@ class Searches:
             router=self._router,
             seen=self._judge.seen,
             arm=self._arm,
+            worst=self._worst,
         )
+
+    @property
+    def _worst(self) -> dict[str, float]:
+        """What a child costs at most: it answers every train question."""
+        return {"items": len(self._questions.train)}
 
     def _arm(self, name: str, space: SearchSpace, seed: int) -> Proposer:
         """The algorithm of that name with our generations; niches of MAP-Elites are what a child is good at."""
@@ -132,19 +141,18 @@ class Searches:
             run.name if isinstance(run, Branch) else "",
             lambda params: known.get(space.key(params)),
         )
-        return LocalExecutor(objective, self._config.population)
+        return LocalExecutor(objective, self._config.population, self._worst)
 
     def _tell(self, run: Run | Branch, state: StudyState) -> None:
         """Log the terms of the generations that are finished."""
         told = {event.id for event in run.events if event.type == GENERATION}
         terms = self._judge.terms(state.history)
-        for start in range(0, len(state.trials), self._config.population):
-            name = f"gen_{start // self._config.population:04d}"
-            members = state.trials[start : start + self._config.population]
-            if name not in told and members and all(trial.decision for trial in members):
+        items = 0
+        for number, members in enumerate(batches(state.trials, self._config.population)):
+            name = f"gen_{number:04d}"
+            items += sum(result.metrics.get("items", 0) for trial in members for result in trial.ended)
+            if name not in told and all(trial.decision for trial in members):
                 rows = {trial.id: asdict(terms[trial.number]) for trial in members if trial.number in terms}
-                before = [trial.result for trial in state.trials[: start + len(members)] if trial.result]
-                items = sum(result.metrics.get("items", 0) for result in before)
                 run.emit(GENERATION, name, items=items, children=len(members), terms=rows)
 
     def _winner(self, state: StudyState) -> TrialState:
@@ -178,4 +186,7 @@ class Searches:
             marks = [list(map(int, marked(each, questions))) for each in told]
             self._run.emit(SCORED, marks=dict(zip(named, marks, strict=True)))
         found = noted(self._run.events, SCORED)["marks"]
-        return [Contender(name, trial, tuple(map(bool, found[name]))) for name, trial in named.items()]
+        return [
+            Contender(name, trial, tuple(map(bool, found[name])), self._ended.get(name))
+            for name, trial in named.items()
+        ]

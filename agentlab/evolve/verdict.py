@@ -1,6 +1,6 @@
 """From the events of a run to its result: what evolution added, to what, and how sure that is. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
-from agentlab.evolve.genome import BASE, BLEND, PARENT, Coefficients
+from agentlab.evolve.genome import BASE, BLEND, PARENT, Coefficients, called
 from agentlab.evolve.lineage import parents_in
 from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.result import (
@@ -28,13 +28,14 @@ from agentlab.runs.document import Difference, Share
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
+from agentlab.search.history import batches
 from agentlab.search.types import meaning
 from agentlab.stats.control import Comparison, Control, Evidence, judge, verdict_sentence
 from agentlab.stats.proportions import wilson_interval
 from agentlab.stats.referee import compare, compare_family
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
-from agentlab.study.control import Pair, light_control
+from agentlab.study.control import Pair, light_control, unless_lost
 from agentlab.study.state import StudyState, TrialState, rebuild, run_id
 
 _FULL, _GAINS = 6, 7  # streams of the generator
@@ -47,6 +48,16 @@ class Contender:
     name: str
     trial: TrialState
     marks: tuple[bool, ...]  # which of the sealed questions it answers right
+    search: StudyState | None = None  # that it won
+
+    @property
+    def spent(self) -> int:
+        """Answers of its search."""
+        return int(self.search.spent("items")) if self.search else 0
+
+    def start(self, starts: int) -> str:
+        """Of the winner of a search, what it is if it was there before, being one of so many starts; else empty."""
+        return called(self.trial.proposal) if self.search and self.trial.number < starts else ""
 
 
 def verdict(
@@ -62,16 +73,17 @@ def verdict(
     found = {each.name: each for each in contenders}
     evolved = found[EVOLVED]
     gains = _gains(config, found)
-    standings = [_standing(found[name], gains.get(name), evolved) for name in NAMES if name in found]
+    standings = [_standing(found[name], gains.get(name), evolved, config.starts) for name in NAMES if name in found]
     pairs = _pairs(config, found)
-    control = _control(config, gains[RANDOM], pairs, int(state.spent("items")))
+    control = unless_lost(_control(config, found, gains[RANDOM], pairs), _lost(contenders))
     agent, note = light_control(state.trials, config.seed, WORDS)
     models = model_rows(events, WORDS)
     children = _children(config, genome, state, events)
     result = EvolveResult(
-        sentence=sentence(standings, control),
-        remarks=[*_remarks(config, questions, evolved, control), *silent(models)],
+        sentence=f"{nothing_better(standings)}{sentence(standings, control)}",
+        remarks=[*_remarks(config, questions, evolved, found[RANDOM], control), *silent(models)],
         winner=evolved.trial.id,
+        starts=config.starts,
         train=len(questions.train),
         test=len(questions.test),
         items=int(state.spent("items")),
@@ -90,8 +102,9 @@ def verdict(
     return result, Outcome({"test_accuracy": accuracy}, control, tokens, result.planner.cost_usd)
 
 
-def _standing(one: Contender, gain: Evidence | None, evolved: Contender) -> Standing:
+def _standing(one: Contender, gain: Evidence | None, evolved: Contender, starts: int) -> Standing:
     assert one.trial.result is not None
+    same = one is evolved or one.trial.number == evolved.trial.number < starts  # all searches share the starts
     train, count = one.trial.result.metrics["accuracy"], len(one.marks)
     test = Share.of(wilson_interval(sum(one.marks), count), count=count)
     return Standing(
@@ -100,31 +113,60 @@ def _standing(one: Contender, gain: Evidence | None, evolved: Contender) -> Stan
         train=train,
         test=test,
         gap=train - test.value,
-        gain=None if gain is None else Difference.of(gain),
+        gain=None if same or gain is None else Difference.of(gain),
         differ=sum(a != b for a, b in zip(one.marks, evolved.marks, strict=True)),
+        start=one.start(starts),
+        spent=one.spent if one.search else None,
     )
 
 
 def _gains(config: EvolveConfig, contenders: Mapping[str, Contender]) -> dict[str, Evidence]:
     """How much better the evolved one is than each other: than random search's alone, the others as one family."""
-    marks = contenders[EVOLVED].marks
-    rng = np.random.default_rng([config.seed, _GAINS])
-    family = {name: (marks, contenders[name].marks) for name in (PARENT, BLEND, BASE) if name in contenders}
-    return {RANDOM: compare(marks, contenders[RANDOM].marks, rng), **compare_family(family, rng)}
+    evolved, rng = contenders[EVOLVED], np.random.default_rng([config.seed, _GAINS])
+    family = {
+        name: (evolved.marks, contenders[name].marks)
+        for name in (PARENT, BLEND, BASE)
+        if name in contenders and contenders[name].trial.number != evolved.trial.number
+    }
+    named = compare(evolved.marks, contenders[RANDOM].marks, rng)
+    return {RANDOM: named, **compare_family(family, rng)}
+
+
+def _lost(contenders: Sequence[Contender]) -> dict[str, list[str]]:
+    """Why searches lost children, by the arm that they belong to."""
+    errors: dict[str, list[str]] = {EVOLVED: [], RANDOM: []}
+    for one in contenders:
+        if one.search:
+            errors[RANDOM if one.name.startswith(RANDOM) else EVOLVED] += [trial.lost for trial in one.search.trials]
+    return errors
+
+
+def _budget(config: EvolveConfig, found: Mapping[str, Contender]) -> str:
+    """The limits that both arms have, and what each took of them."""
+    limits = f"{config.max_items:,} answers{f' and {config.max_trials:,} children' if config.max_trials else ''}"
+    if config.max_seconds is not None:
+        limits += f" and {config.max_seconds:g} seconds, random search as many answers as evolution then had"
+    count = config.control_seeds if config.control == "full" else 1
+    evolved, random = (
+        sum(one.spent for name, one in found.items() if name.startswith(arm)) / count for arm in (EVOLVED, RANDOM)
+    )
+    each = f" on average of {count} searches" if count > 1 else ""
+    return f"at most {limits} each; evolution took {evolved:,.0f}, random search {random:,.0f}{each}"
 
 
 def _pairs(config: EvolveConfig, found: Mapping[str, Contender]) -> list[Pair]:
-    """Shares of wrong answers on the sealed split, of each pair of searches."""
+    """Shares of wrong answers on the sealed split, of each pair of searches, and the answers that these took."""
     names = [("", config.seed), *((f" {n}", config.seed + n) for n in range(1, config.control_seeds))]
+    both = {seed: (found[EVOLVED + end], found[RANDOM + end]) for end, seed in names if EVOLVED + end in found}
     return [
-        Pair(seed=seed, agent=1 - fmean(found[EVOLVED + end].marks), control=1 - fmean(found[RANDOM + end].marks))
-        for end, seed in names
-        if EVOLVED + end in found and config.control == "full"
+        Pair(seed=seed, agent=1 - fmean(ours.marks), control=1 - fmean(rival.marks), spent=(ours.spent, rival.spent))
+        for seed, (ours, rival) in both.items()
+        if config.control == "full"
     ]
 
 
-def _control(config: EvolveConfig, gain: Evidence, pairs: Sequence[Pair], items: int) -> Control:
-    """The one comparison that was named before the run: with random search at as many answers.
+def _control(config: EvolveConfig, found: Mapping[str, Contender], gain: Evidence, pairs: Sequence[Pair]) -> Control:
+    """The one comparison that was named before the run: with random search at the same limits.
 
     One pair of searches tells nothing of what other seeds would have found, so it is a light study, and may not say
     `helped`, however many questions there are.
@@ -135,7 +177,7 @@ def _control(config: EvolveConfig, gain: Evidence, pairs: Sequence[Pair], items:
         metric="accuracy on the sealed questions",
         unit="share of questions",
         direction="higher",
-        budget=f"about {items:,} answers each",
+        budget=_budget(config, found),
     )
     if pairs:
         ours, theirs = (
@@ -150,9 +192,24 @@ def sentence(standings: Sequence[Standing], control: Control) -> str:
     evolved, others = standings[0], [each for each in standings[1:] if each.name in (PARENT, BLEND, RANDOM)]
     said = [each.gain.beside(_NAMES[each.name]) for each in others if each.gain is not None]
     return (
-        f"The evolved adapter {evolved.what} is right on {evolved.test} of {evolved.test.count} sealed questions: "
-        f"{'; '.join(said)}. {_overall(control)}"
+        f"{_subject(evolved)} is right on {evolved.test} of {evolved.test.count} sealed questions"
+        f"{': ' if said else ''}{'; '.join(said)}. {_overall(control)}"
     )
+
+
+def nothing_better(standings: Sequence[Standing]) -> str:
+    """What comes first if the winner was there before the search; empty if it was found."""
+    evolved, random = standings[0], next((each for each in standings if each.name == RANDOM), None)
+    if not evolved.start:
+        return ""
+    neither = " Nor did random search find anything." if random and random.start else ""
+    return (
+        f"Nothing better was found than {evolved.start} ({evolved.what}), which was there before the search.{neither} "
+    )
+
+
+def _subject(evolved: Standing) -> str:
+    return f"{evolved.start[0].upper()}{evolved.start[1:]}" if evolved.start else f"The evolved adapter {evolved.what}"
 
 
 _NAMES = {PARENT: "the best parent", BLEND: "the uniform blend", RANDOM: "random search"}
@@ -164,18 +221,17 @@ def _overall(control: Control) -> str:
     return "One search of each kind tells nothing of other seeds; --control full repeats both."
 
 
-def _remarks(config: EvolveConfig, questions: Split, evolved: Contender, control: Control) -> list[str]:
+def _remarks(
+    config: EvolveConfig, questions: Split, evolved: Contender, random: Contender, control: Control
+) -> list[str]:
     found = []
-    if evolved.trial.number < config.starts:
-        found.append(
-            f"No child was better on the train questions than {evolved.trial.id}, which was there before the search "
-            f"({evolved.trial.proposal.source} {evolved.trial.proposal.note})."
-        )
+    if random.start(config.starts) and not evolved.start(config.starts):
+        found.append(f"Random search found nothing better than {random.start(config.starts)} ({random.trial.id}).")
     if questions.unknown:
         found.append(
             f"What {', '.join(questions.unknown)} learnt from is not known here, so its questions may be among these."
         )
-    if control.note:
+    if control.note and control.verdict != "not_measured":  # the verdict says it then
         found.append(control.note)
     return found
 
@@ -183,8 +239,12 @@ def _remarks(config: EvolveConfig, questions: Split, evolved: Contender, control
 def _children(
     config: EvolveConfig, genome: Coefficients | Recipes, state: StudyState, events: Sequence[Event]
 ) -> list[ChildRow]:
-    terms = terms_of(events)
-    return [_child(trial, config, genome, terms.get(trial.id, {})) for trial in state.trials]
+    terms, closing = terms_of(events), [trial.number for trial in state.trials if trial.closes]
+    return [
+        _child(trial, number, _bred_from(trial, config, genome, closing), terms.get(trial.id, {}))
+        for number, members in enumerate(batches(state.trials, config.population))
+        for trial in members
+    ]
 
 
 def terms_of(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
@@ -193,24 +253,24 @@ def terms_of(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
     return {name: each for terms in logged for name, each in terms.items()}
 
 
-def _bred_from(trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes) -> list[int]:
+def _bred_from(
+    trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes, closing: Collection[int] = ()
+) -> list[int]:
     """Numbers of the trials that a child comes from. What a language model notes names none, whatever it says."""
     if isinstance(genome, Recipes):
-        return genome.bred_from(trial.proposal.params, trial.number)
+        return genome.bred_from(trial.proposal.params, trial.number, closing)
     return parents_in(trial.proposal.note) if trial.proposal.source == config.algorithm else []
 
 
-def _child(
-    trial: TrialState, config: EvolveConfig, genome: Coefficients | Recipes, terms: Mapping[str, Any]
-) -> ChildRow:
+def _child(trial: TrialState, generation: int, parents: Sequence[int], terms: Mapping[str, Any]) -> ChildRow:
     metrics = trial.result.metrics if trial.result else {}
     return ChildRow(
         id=trial.id,
-        generation=trial.number // config.population,
+        generation=generation,
         source=trial.proposal.source,
         arm=trial.arm,
         note=trial.proposal.note,
-        parents=[run_id(number) for number in _bred_from(trial, config, genome)],
+        parents=[run_id(number) for number in parents],
         error=trial.value,
         accuracy=metrics.get("accuracy"),
         items=metrics.get("items", 0),

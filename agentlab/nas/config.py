@@ -260,7 +260,10 @@ class NasConfig(StrictModel):
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the search and of every trial.")
     max_iterations: int = budget_field(
-        20, ge=1, le=100_000, description="Trials in all, those before a resume included."
+        20,
+        ge=1,
+        le=100_000,
+        description="Trials in all, those before a resume included; with paired studies, trainings of each.",
     )
     max_seconds: float | None = budget_field(None, gt=0, description="Training seconds in all; null is no bound.")
     data: DataConfig = Field(DataConfig(), description="The series and its windows.")

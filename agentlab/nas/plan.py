@@ -49,7 +49,7 @@ class NasPlan(Document):
             ("language model", self.language_model),
         ]
         if self.paired_studies:
-            rows.insert(3, ("full control", f"{self.paired_studies} further studies of {self.trials} trials each"))
+            rows.insert(3, ("full control", f"{self.paired_studies} further studies, {self.trials} trainings in each"))
         if self.proposals:
             judged = ", and one for every near tie" if self.judges else ""
             rows.append(("its calls", f"about {self.proposals} to propose{judged}"))

@@ -43,9 +43,11 @@ class NasExperiment:
         Raises:
             ConfigError, DataError, MissingFileError, MissingKeyError: the study could not start.
         """
-        if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS:
+        repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
+        if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS + repeats:
             raise ConfigError(
-                f"Paired studies of {config.max_iterations} trial cannot differ: the first trial is the same in both.",
+                f"Paired studies cannot differ with max_iterations={config.max_iterations}: "
+                f"the trainings of their common first trial are {1 + repeats} already.",
                 hint="Raise max_iterations, or use --control light.",
             )
         if not config.space.root and config.max_iterations > 1:

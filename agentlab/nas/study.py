@@ -48,7 +48,9 @@ def setup_of(
     def judged_by(router: "Router | None", scope: str) -> Seeds:
         return Seeds(WORDS, evaluator.noise, evaluator.repeats, evaluator.family, router, question, scope)
 
-    budget = {"trials": config.max_iterations, "seconds": config.max_seconds}
+    # the studies of a pair repeat trials as they see fit, so they share a number of trainings and not of trials
+    paired = config.control == "full" and router.available(WORDS.propose)
+    budget = {"trainings" if paired else "trials": config.max_iterations, "seconds": config.max_seconds}
     return Setup(
         words=WORDS,
         rules=rules,

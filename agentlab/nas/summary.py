@@ -108,7 +108,8 @@ def _control(
 ) -> tuple[Control | None, str]:
     control, note = light_control(state.trials, config.seed, WORDS)
     if pairs:
-        control = full_control(pairs, len(state.trials), describe_proposers(sources), config.seed, WORDS)
+        trainings = config.max_iterations if config.max_seconds is None else int(state.spent("trainings"))
+        control = full_control(pairs, trainings, describe_proposers(sources), config.seed, WORDS)
         note = verdict_sentence(control, "the agent", "pairs of studies")
     if reviewed and control is not None:
         note += f" A person reviewed the proposals of {'the main study' if pairs else 'both arms'}."

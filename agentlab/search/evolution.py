@@ -15,7 +15,7 @@ import numpy as np
 
 from agentlab.errors import ConfigError
 from agentlab.search.genome import Genome, SpaceGenome
-from agentlab.search.history import finished, incumbent, value_of
+from agentlab.search.history import batches, finished, incumbent, value_of
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial
 
@@ -47,12 +47,15 @@ def arm(name: str, space: SearchSpace, seed: int) -> Proposer:  # noqa: ARG001 -
 
 
 def generations(history: Sequence[Trial], population: int) -> list[list[Trial]]:
-    """The trials by generation, up to the first that is not complete or has a trial under way."""
+    """The trials by generation, up to the first that is not complete or has a trial under way.
+
+    One that the budget cut short is complete with the trials it has.
+    """
     trials = [trial for trial in history if trial.number >= 0]  # the others were turned down by a person
     found: list[list[Trial]] = []
-    for first in range(0, len(trials) - population + 1, population):
-        generation = trials[first : first + population]
-        if any(trial.result.status == "running" for trial in generation):
+    for generation in batches(trials, population):
+        whole = len(generation) == population or generation[-1].closes
+        if not whole or any(trial.result.status == "running" for trial in generation):
             break
         found.append(generation)
     return found
@@ -238,17 +241,21 @@ class CmaEs:
         """The distribution after the generations so far."""
         from cmaes import CMA
 
-        size = self.population * math.ceil(_LEAST / self.population)
-        axes = len(self.space.parameters)
-        cube = np.tile([0.0, 1.0], (axes, 1))
-        strategy = CMA(mean=np.full(axes, 0.5), sigma=_START, bounds=cube, population_size=size)
+        size, axes = self._size, len(self.space.parameters)
+        cube, sigma = np.tile([0.0, 1.0], (axes, 1)), self.space.spread or _START
+        strategy = CMA(mean=np.array(self.space.middle), sigma=sigma, bounds=cube, population_size=size)
         waiting: list[Trial] = []
         for generation in generations(history, size):
             waiting = sorted([*waiting, *generation], key=_rank)
-            if value_of(waiting[size // 2 - 1]) is not None:
+            if len(waiting) >= size and value_of(waiting[size // 2 - 1]) is not None:
                 strategy.tell(list(zip(self._likely(waiting[:size], strategy), range(size), strict=True)))
                 waiting = []
         return strategy
+
+    @property
+    def _size(self) -> int:
+        """Trials from which it learns at a time: a generation, or several small ones."""
+        return self.population * math.ceil(_LEAST / self.population)
 
     def _likely(self, trials: Sequence[Trial], strategy: "CMA") -> np.ndarray:
         """Where the trials lie in the unit cube; on the way to there, if the distribution hardly reaches so far."""
@@ -260,7 +267,12 @@ class CmaEs:
         return near
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:
-        """`n` points of the distribution. They may repeat a trial, and break a rule that hardly any point keeps."""
+        """`n` points of the distribution. They may repeat a trial, and break a rule that hardly any point keeps.
+
+        A space with a centre has a distribution of its own for points that were not learnt: theirs come from there.
+        """
+        if self.space.centre is not None and not generations(history, self._size):
+            return [Proposal(self.space.sample(rng), self.name) for _ in range(n)]
         strategy = self.strategy(history)
         strategy.reseed_rng(int(rng.integers(2**32)))
         return [Proposal(self._drawn(strategy), self.name) for _ in range(n)]

@@ -3,9 +3,32 @@
 import math
 from collections.abc import Sequence
 from statistics import median
+from typing import Protocol, TypeVar
 
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Trial
+
+
+class Member(Protocol):
+    """Who knows whether the budget cut its batch short after it."""
+
+    @property
+    def closes(self) -> bool: ...  # noqa: D102
+
+
+M = TypeVar("M", bound=Member)
+
+
+def batches(trials: Sequence[M], size: int) -> list[list[M]]:
+    """The trials by batch: `size` after each other, or fewer where one was cut short. The last may be incomplete."""
+    batches: list[list[M]] = []
+    grows = False
+    for trial in trials:
+        if not grows:
+            batches.append([])
+        batches[-1].append(trial)
+        grows = len(batches[-1]) < size and not trial.closes
+    return batches
 
 
 def value_of(trial: Trial) -> float | None:

@@ -123,7 +123,8 @@ def _hypercube(space: SearchSpace, count: int, seed: Sequence[int]) -> list[dict
     from scipy.stats import qmc
 
     sample = qmc.LatinHypercube(len(space.parameters), rng=np.random.default_rng(seed)).random(count)
-    return [point for point in map(space.decode, sample.tolist()) if not space.broken_rules(point)]
+    moved = [space.around_centre(row, (place + 0.5) / count) for place, row in enumerate(sample.tolist())]
+    return [point for point in map(space.decode, moved) if not space.broken_rules(point)]
 
 
 def confounding(space: SearchSpace, points: Sequence[Params]) -> float:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
+from statistics import fmean
 from typing import TYPE_CHECKING, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
@@ -15,6 +17,7 @@ from agentlab.search.types import Params, Value
 if TYPE_CHECKING:
     import numpy as np
 
+_EDGE = 0.01  # a centre lies at least so far inside, as a share of each range: there has to be room on both sides
 _DRAWS = 2_000  # rejected random points in a row after which the rules are taken to leave (almost) nothing
 
 
@@ -56,12 +59,14 @@ def _depths(parameters: Mapping[str, Parameter]) -> dict[str, int]:
 class SearchSpace:
     """Parameters with their rules. `constants` are config values outside the space that the rules may speak of.
 
-    A point is a mapping that holds a value for every active parameter and nothing else.
+    `centre` is a point of numbers around which random ones are drawn; without it they are uniform. A point is a mapping
+    that holds a value for every active parameter and nothing else.
     """
 
     parameters: Mapping[str, Parameter]
     constraints: Sequence[Constraint] = ()
     constants: Mapping[str, Value] = field(default_factory=dict)
+    centre: Params | None = None
 
     @classmethod
     def of(
@@ -172,14 +177,44 @@ class SearchSpace:
                 total += abs(spec.encode(a[name]) - spec.encode(b[name])) if spec.ordered else 1.0
         return total
 
+    @property
+    def middle(self) -> list[float]:
+        """Where random points have their mean, in the unit cube."""
+        if self.centre is None:
+            return [0.5] * len(self.parameters)
+        return [min(max(coordinate, _EDGE), 1 - _EDGE) for coordinate in self.encode(self.centre)]
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of a coordinate of random points around a centre, as a mean over axes."""
+        if self.centre is None:
+            return None
+        return sqrt(fmean(middle * (1 - middle) for middle in self.middle)) / 3
+
+    def around_centre(self, unit: Sequence[float], share: float) -> list[float]:
+        """A uniform point of the unit cube, moved so that such points have their mean at the centre.
+
+        A coordinate u becomes the quantile u of a distribution that is flat on both sides of the middle m, with 1 - m
+        of its mass below: its mean is m, and it reaches both ends. `share` is how much of the way from the centre to
+        there is gone; uniform in [0, 1], it gives near points as well as far ones however many axes there are.
+        """
+        if self.centre is None:
+            return list(unit)
+        moved = []
+        for u, m in zip(unit, self.middle, strict=True):
+            far = m * u / (1 - m) if u < 1 - m else 1 - (1 - m) * (1 - u) / m
+            moved.append(m + share * (far - m))
+        return moved
+
     def sample(self, rng: "np.random.Generator") -> dict[str, Value]:
-        """A random point that keeps all rules.
+        """A random point that keeps all rules: uniform, or around the centre.
 
         Raises:
             ConfigError: the constraints leave no, or hardly any, points.
         """
         for _ in range(_DRAWS):
-            point = self.decode(rng.random(len(self.parameters)).tolist())
+            unit, share = rng.random(len(self.parameters)).tolist(), 1.0 if self.centre is None else rng.random()
+            point = self.decode(self.around_centre(unit, share))
             if not self.broken_rules(point):
                 return point
         raise ConfigError(

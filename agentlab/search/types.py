@@ -76,6 +76,7 @@ class Trial:
     number: int
     proposal: Proposal
     result: TrialResult
+    closes: bool = False  # the last of its batch, which the budget cut short
 
 
 class Proposer(Protocol):

@@ -2,11 +2,11 @@
 
 The light control asks whether a trial was more of an improvement when the agent proposed it. It shares one history
 between agent and optimiser, so each profits from the other. In the full one, each pair of studies has a seed, a first
-trial and a number of trials in common, and nothing else.
+trial and a budget in common, and nothing else.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -70,7 +70,19 @@ def light_control(trials: Sequence[TrialState], seed: int, words: Words) -> tupl
     by_agent = [trial.arm == "agent" for trial in drawn]
     rng = np.random.default_rng([seed, _LIGHT, len(trials)])
     control = light_study(what, improvements(trials), by_agent, rng, probability=drawn[0].probability)
+    arms = {"the agent": "agent", "its control": "control"}
+    control = unless_lost(control, {name: [t.lost for t in drawn if t.arm == arm] for name, arm in arms.items()})
     return control, light_sentence(control, sum(by_agent))
+
+
+def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Control:
+    """The record; "not measured" if an arm, by its name in a sentence, lost trials: their worth is unknown."""
+    last = {arm: lost[-1] for arm, reasons in errors.items() if (lost := [reason for reason in reasons if reason])}
+    if not last:
+        return control
+    note = " and ".join(f"{arm} lost trials to a crash or a limit ({reason})" for arm, reason in last.items())
+    nothing = dict.fromkeys(("estimate", "low", "high", "p", "smallest"))
+    return control.model_copy(update={**nothing, "verdict": "not_measured", "method": "none", "note": note})
 
 
 def light_sentence(control: Control, agent_trials: int) -> str:
@@ -81,31 +93,45 @@ def light_sentence(control: Control, agent_trials: int) -> str:
 
 
 class Pair(Document):
-    """Two studies of one seed: the lowest value with the agent and without; None where every trial failed."""
+    """Two studies of one seed: the lowest value with the agent and without; None where every trial failed.
+
+    `spent` is what each took of the budget, and `lost` why a trial was lost to a crash or a limit, if one was.
+    """
 
     seed: int
     agent: float | None
     control: float | None
+    spent: tuple[int, int] | None = None
+    lost: tuple[str, str] = ("", "")
 
 
 def run_pairs(setup: Setup, run: Run, main: StudyState, seed: int, pairs: int) -> list[Pair]:
     """Run the studies that the pairs lack; the main study is the agent's half of the first pair.
 
-    All get as many trials as that one had, whatever ended it, and nobody reviews their proposals.
+    All get the trainings that it was given, repeats included, and nobody reviews their proposals. Where a clock ended
+    it they get as many as it had: another study would do more or less in the same time.
     """
-    trials = len(main.trials)
+    timed = setup.budget.get("seconds") is not None
+    trainings = int(main.spent("trainings") if timed else setup.budget["trainings"])
     halves = [(name, n) for n in range(pairs) for name in ("agent", "control")][1:]
-    found = {("agent", 0): lowest(main)}
+    states = {("agent", 0): main}
     for place, (name, n) in enumerate(halves, start=1):
         branch, agent = Branch(run, f"{name}-{n}"), name == "agent"
-        told = Branched(seed + n, agent=agent, trials=trials, place=place, of=len(halves))
+        told = Branched(seed + n, agent=agent, trials=trainings, place=place, of=len(halves))
         emit(branch, "study.branched", branch.name, told)
-        study = setup.study(branch, seed + n, agent=agent, budget={"trials": trials})
+        study = setup.study(branch, seed + n, agent=agent, budget={"trainings": trainings})
         try:
-            found[name, n] = lowest(search(study, setup.check))
+            states[name, n] = search(study, setup.check)
         finally:
             study.executor.close()
-    return [Pair(seed=seed + n, agent=found["agent", n], control=found["control", n]) for n in range(pairs)]
+    return [_pair(seed + n, states["agent", n], states["control", n]) for n in range(pairs)]
+
+
+def _pair(seed: int, agent: StudyState, control: StudyState) -> Pair:
+    spent = int(agent.spent("trainings")), int(control.spent("trainings"))
+    ours, theirs = ([trial.lost for trial in state.trials if trial.lost] for state in (agent, control))
+    lost = next(iter(ours), ""), next(iter(theirs), "")
+    return Pair(seed=seed, agent=lowest(agent), control=lowest(control), spent=spent, lost=lost)
 
 
 def lowest(state: StudyState) -> float | None:
@@ -114,8 +140,11 @@ def lowest(state: StudyState) -> float | None:
     return ranked[0].value if ranked else None
 
 
-def full_control(pairs: Sequence[Pair], trials: int, control: str, seed: int, words: Words) -> Control:
-    """The control record of paired studies. A pair with a study in which every trial failed is left out."""
+def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, words: Words) -> Control:
+    """The control record of paired studies, each with so many trainings.
+
+    A pair with a study in which every trial failed is left out; one that lost trials leaves nothing to compare.
+    """
     whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     what = Comparison(
         agent="language model as proposer of about half of the trials, and asked about near ties",
@@ -123,10 +152,13 @@ def full_control(pairs: Sequence[Pair], trials: int, control: str, seed: int, wo
         metric=f"lowest {words.metric} of a study",
         unit=words.unit,
         direction="lower",
-        budget=f"{trials} trials in each study, the same first one and the same seed in a pair",
+        budget=f"at most {budget} {words.measurement}s in each study, repeats included; seed and first trial are the "
+        "same in a pair",
     )
     rng = np.random.default_rng([seed, _FULL, len(whole)])
-    return full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
+    record = full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
+    arms = enumerate(("the agent", "its control"))
+    return unless_lost(record, {name: [pair.lost[arm] for pair in pairs] for arm, name in arms})
 
 
 def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
@@ -136,8 +168,10 @@ def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
             str(pair.seed),
             number(pair.agent),
             number(pair.control),
+            "–" if pair.spent is None else f"{pair.spent[0]:,} / {pair.spent[1]:,}",
             "–" if pair.agent is None or pair.control is None else f"{pair.control - pair.agent:+.4f}",
         )
         for pair in pairs
     ]
-    return Table(("seed", "with the agent", "without", "lower by"), rows, f"Lowest {words.metric} of paired studies")
+    columns = ("seed", "with the agent", "without", f"{words.measurement}s of both", "lower by")
+    return Table(columns, rows, f"Lowest {words.metric} of paired studies")

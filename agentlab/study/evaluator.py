@@ -136,8 +136,9 @@ def by_rule(
     if change >= 0:
         return Decision(False, said if change else f"{words.error} equal to that of {best.id}")
     if trial.wanted:
-        mean = f"the mean of {len(trial.values)} {words.measurement}s"
-        return Decision(False, f"{said} as {mean}, within the noise of {limit:.1%}")
+        count = len(trial.values)
+        mean = f" as the mean of {count} {words.measurement}s" if count > 1 else ""
+        return Decision(False, f"{said}{mean}, within the noise of {limit:.1%}")
     return None
 
 

@@ -70,6 +70,11 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """The trial is the last of its batch: the budget had no room for another."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """The winner's figures on data that nobody saw before: of each of its measurements, or their means."""
 
@@ -84,7 +89,7 @@ class Batch:
     results: Mapping[str, TrialResult]
 
 
-Told = Batch | Branched | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
+Told = Batch | Branched | Closed | Proposed | Proposal | TrialResult | Repeat | Decision | Reason | Scores
 
 _TYPES: dict[str, Any] = {
     "study.branched": Branched,
@@ -92,6 +97,7 @@ _TYPES: dict[str, Any] = {
     "proposal.refused": Proposal,
     "decision.made": Decision,
     "search.exhausted": Reason,
+    "batch.closed": Closed,
     "trial.retried": Reason,
 }
 _NAMES = {kind: [item.name for item in fields(kind)] for kind in _TYPES.values()}

@@ -5,6 +5,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from agentlab.errors import BudgetExceededError, Interrupted, MissingError
@@ -64,12 +66,16 @@ class LocalExecutor:
     Whatever a candidate provokes (out of memory, an arithmetic fault, a NaN, a bug in an odd shape) is a failed
     trial with its time and the end of its traceback in `metrics`, and the search goes on. What would hit every
     trial alike (a missing file or package, a full disk, a budget that is spent) and a signal end the search.
+    `charge` is what a crash costs in the counted units of a budget: nobody knows how far it came.
     """
 
     in_batches = True
 
-    def __init__(self, objective: Objective, capacity: int = 1) -> None:
+    def __init__(
+        self, objective: Objective, capacity: int = 1, charge: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         self.capacity = capacity
+        self._charge = charge
         self._objective = objective
         self._queue: list[Candidate] = []
         self._ended: deque[tuple[Candidate, TrialResult]] = deque()
@@ -101,7 +107,8 @@ class LocalExecutor:
         except Exception as error:  # noqa: BLE001 - the contract: a crash is a failed trial, with its traceback kept
             if len(batch) > 1:
                 return [result for candidate in batch for result in self._measure([candidate])]
-            return [failure(error, time.perf_counter() - began)]
+            failed = failure(error, time.perf_counter() - began)
+            return [replace(failed, metrics={**failed.metrics, **self._charge})]
 
     def close(self) -> None:
         """Forget what was not run."""

@@ -1,7 +1,7 @@
 """What all studies of a run share, and how one is put together: proposers, executor, language model and rules."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agentlab.runs.branch import Branch
@@ -13,7 +13,7 @@ from agentlab.search.types import Proposal, Proposer, Trial
 from agentlab.study.evaluator import Evaluator
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import TrialState
-from agentlab.study.steps import FAIR, Reviewer, Study
+from agentlab.study.steps import FAIR, WORST, Reviewer, Study
 from agentlab.study.words import Words
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Setup:
     """What a capability brings. `base` is the classical arm, and `options` how many of its offers a small model sees.
 
     `evaluator` is told the language model that may be asked, None in a study without the agent, and a scope for its
-    calls. `check` raises where a signal asked to stop. `starts`, `seen` and `share`: see `Study`. `arm` makes the
+    calls. `check` raises where a signal asked to stop. `worst`, `starts`, `seen`, `share`: see `Study`. `arm` makes the
     classical one, where that of the table is not what is wanted, and `asks` may change how a language model is asked.
     """
 
@@ -44,6 +44,7 @@ class Setup:
     share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
     arm: Arm | None = None
     asks: Callable[[LLMProposer], Proposer] = lambda proposer: proposer
+    worst: Mapping[str, float] = field(default_factory=WORST.copy)
 
     def study(
         self, run: Run | Branch, seed: int, *, agent: bool = True, budget: Mapping[str, float] | None = None
@@ -74,4 +75,5 @@ class Setup:
             reviewer=None if isinstance(run, Branch) else self.reviewer,
             seen=self.seen,
             share=self.share,
+            worst=self.worst,
         )

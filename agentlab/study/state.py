@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
-from agentlab.errors import RunUnreadableError
+from agentlab.errors import DivergedError, RunUnreadableError
 from agentlab.runs.events import Event
 from agentlab.search.types import Params, Proposal, Trial, TrialResult, Value
-from agentlab.study.events import Arm, Batch, Decision, Proposed, Repeat, Scores, read
+from agentlab.study.events import Arm, Batch, Closed, Decision, Proposed, Repeat, Scores, read
 from agentlab.study.words import Words
 
 T = TypeVar("T")
@@ -52,6 +52,7 @@ class TrialState:
     wanted: int = 0
     repeats: Mapping[str, TrialResult] = field(default_factory=dict)
     decision: Decision | None = None
+    closes: bool = False  # the last of its batch, which the budget cut short
 
     @property
     def id(self) -> str:
@@ -77,6 +78,20 @@ class TrialState:
         return tuple(map(fmean, zip(*ended, strict=True)))
 
     @property
+    def ended(self) -> list[TrialResult]:
+        """The results of its measurements, failed ones included."""
+        return [result for result in (self.result, *self.repeats.values()) if result]
+
+    @property
+    def lost(self) -> str:
+        """Why a measurement was lost to a crash or a limit, which tells nothing of the candidate; else empty.
+
+        A training that diverged, or an objective that is no number, is not lost: the candidate is bad.
+        """
+        crashed = [each for each in self.ended if each.error and not {"traceback", "log"}.isdisjoint(each.metrics)]
+        return next((each.error for each in crashed if not each.error.startswith(DivergedError.__name__)), "")
+
+    @property
     def open(self) -> list[Candidate]:
         """Its measurements that have not ended."""
         if self.result is None:
@@ -87,8 +102,8 @@ class TrialState:
     def as_trial(self) -> Trial:
         """As proposers see it; a repeated trial has the mean of its values."""
         if self.result is None:
-            return Trial(self.number, self.proposal, TrialResult("running"))
-        return Trial(self.number, self.proposal, replace(self.result, value=self.value))
+            return Trial(self.number, self.proposal, TrialResult("running"), self.closes)
+        return Trial(self.number, self.proposal, replace(self.result, value=self.value), self.closes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +144,15 @@ class StudyState:
         return [candidate for trial in self.trials if trial.decision is None for candidate in trial.open]
 
     def spent(self, unit: str) -> float:
-        """What the search has cost: the number of `trials`, or the sum of a metric; the last round is not counted."""
+        """What the search has cost: the number of `trials`, of `trainings` with all repeats, or the sum of a metric.
+
+        Trials count when they are proposed, the others when a measurement has ended. The last round is not counted.
+        """
         if unit == "trials":
             return len(self.trials)
-        ended = [result for trial in self.trials for result in (trial.result, *trial.repeats.values()) if result]
+        ended = [result for trial in self.trials for result in trial.ended]
+        if unit == "trainings":
+            return len(ended)
         return float(sum(result.metrics.get(unit, 0.0) for result in ended))
 
     @property
@@ -212,6 +232,8 @@ class _Builder:
             case Decision() as told:
                 self._change(name, decision=told)
                 self.judged[name] = None
+            case Closed():
+                self._change(name, closes=True)
             case Scores() as told:
                 if lacking := [key for key in self.figures if key not in told.figures]:
                     raise KeyError(*lacking)

@@ -6,6 +6,7 @@ in this process. With several workers a step serves all of them: the planner fil
 for whichever ends first.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,16 +15,18 @@ import numpy as np
 
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Run
+from agentlab.search.history import batches
 from agentlab.search.screen import Rules
 from agentlab.search.types import Proposal, Proposer, Trial, TrialResult, Value
 from agentlab.study.evaluator import Evaluator
-from agentlab.study.events import Arm, Batch, Decision, Proposed, Reason, emit
+from agentlab.study.events import Arm, Batch, Closed, Decision, Proposed, Reason, Repeat, emit
 from agentlab.study.executor import TrialExecutor
 from agentlab.study.state import Candidate, StudyState, TrialState, agent_state, rebuild, run_id
 from agentlab.study.words import Words
 
 _ASSIGN, _ASK = 0, 1  # independent streams of a proposal's generator
 FAIR = 0.5  # probability of the agent's arm
+WORST = {"trainings": 1.0}
 
 
 class Reviewer(Protocol):
@@ -49,10 +52,15 @@ class Reviewer(Protocol):
 class Study:
     """What the steps work with. `agent` is None when no language model is configured.
 
-    `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, or any metric of
-    the trials such as `seconds`. It decides when to stop, never what a trial contains. `starts` are the first trials,
-    which all studies of a run share, and `seen` is what proposers are shown of the history: a pure function of it.
-    `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure function of the trials before.
+    `budget` bounds what the search spends in total, earlier parts of a resumed one included: `trials`, `trainings`
+    (with repeats), or any metric of the trials. It decides when to stop, never what a trial contains. `worst` is what a
+    measurement costs at most, in units that are counted: one begins only if that and the worst of all open ones fit
+    into what is left, so these are never passed. `trials` are counted one by one. Any other unit, such as `seconds`, is
+    measured: what was begun before it was spent is finished.
+
+    `starts` are the first trials, which all studies of a run share, and `seen` is what proposers are shown of the
+    history: a pure function of it. `share` is how probably the agent gets the next trial, in [0.01, 0.99]: a pure
+    function of the trials before.
     """
 
     run: Run | Branch
@@ -68,6 +76,7 @@ class Study:
     reviewer: Reviewer | None = None
     seen: Callable[[Sequence[Trial]], Sequence[Trial]] = lambda history: history
     share: Callable[[Sequence[TrialState]], float] = lambda _: FAIR
+    worst: Mapping[str, float] = field(default_factory=WORST.copy)
     running: set[str] = field(default_factory=set)
 
     @property
@@ -99,9 +108,16 @@ def seed_of(study_seed: int, turn: int) -> int:
 
 
 def plan(study: Study, state: StudyState) -> StudyState:
-    """Propose trials until every worker has one, the budget is planned or nothing is left to try."""
+    """Propose trials until every worker has one, the budget is planned or nothing is left to try.
+
+    A batch that the budget cuts short is closed: what its trials leave of their worst case goes to the next one.
+    """
     while not state.judgeable and _has_room(study.executor, state) and not _complete(study, state):
         _propose(study, state)
+        state = study.state
+    growing = _growing(study.executor, state)
+    if growing and not state.judgeable and _complete(study, state):
+        emit(study.run, "batch.closed", growing[-1].id, Closed())
         state = study.state
     return state
 
@@ -109,16 +125,30 @@ def plan(study: Study, state: StudyState) -> StudyState:
 def _has_room(executor: TrialExecutor, state: StudyState) -> bool:
     """Whether one more trial may be open. A batch waits for the decisions on all before it.
 
-    Which batch a trial belongs to follows from its number alone, so a kill while one is planned changes none.
+    Which batch a trial belongs to follows from the events, so a kill while one is planned changes none.
     """
-    number = len(state.trials)
-    before = number - number % executor.capacity if executor.in_batches else 0
+    before = len(state.trials) - len(_growing(executor, state)) if executor.in_batches else 0
     return len(state.open) < executor.capacity and all(trial.decision for trial in state.trials[:before])
+
+
+def _growing(executor: TrialExecutor, state: StudyState) -> list[TrialState]:
+    """The trials of the batch that takes more; none if the next trial begins one."""
+    last = batches(state.trials, executor.capacity)[-1] if executor.in_batches and state.trials else []
+    return last if len(last) < executor.capacity and last and not last[-1].closes else []
 
 
 def _complete(study: Study, state: StudyState) -> bool:
     """Whether no further trial may be proposed."""
-    return state.exhausted or any(state.spent(unit) >= limit for unit, limit in study.budget.items())
+    measured = [unit for unit in study.budget if unit not in study.worst]
+    spent = any(state.spent(unit) >= study.budget[unit] for unit in measured)
+    return state.exhausted or spent or _room(study, state) < 1
+
+
+def _room(study: Study, state: StudyState) -> float:
+    """How many more measurements fit into the counted units, if they and all open ones cost what they can."""
+    counted = [unit for unit in study.budget if unit in study.worst]
+    left = [(study.budget[unit] - state.spent(unit)) // study.worst[unit] for unit in counted]
+    return min(left, default=math.inf) - len(state.open)
 
 
 def _propose(study: Study, state: StudyState) -> None:
@@ -216,7 +246,7 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
     """Judge the trials that have ended, or have one measured again."""
     while state.judgeable:
         trial = state.judgeable[0]
-        verdict = study.evaluator.judge(trial, state)
+        verdict = _affordable(study, state, trial, study.evaluator.judge(trial, state))
         if isinstance(verdict, Decision):
             shown = {study.words.value: trial.value, "source": trial.proposal.source}
             emit(study.run, "decision.made", trial.id, verdict, **shown)
@@ -224,6 +254,17 @@ def evaluate(study: Study, state: StudyState) -> StudyState:
             emit(study.run, "repeat.wanted", trial.id, verdict)
         state = study.state
     return state
+
+
+def _affordable(study: Study, state: StudyState, trial: TrialState, verdict: Decision | Repeat) -> Decision | Repeat:
+    """The verdict; of the repeats that it wants, those that the budget has room for."""
+    if isinstance(verdict, Decision):
+        return verdict
+    if (room := _room(study, state)) >= 1:
+        return replace(verdict, count=int(min(verdict.count, room)))
+    final = study.evaluator.judge(replace(trial, wanted=1), state)
+    accepted = isinstance(final, Decision) and final.accepted
+    return Decision(accepted, f"{final.reason}; the budget has no room to measure it again")
 
 
 def update(study: Study, state: StudyState) -> None:

@@ -11,7 +11,7 @@ from agentlab.errors import MissingFileError, RunMismatchError, UnknownNameError
 from agentlab.evolve.children import Children
 from agentlab.evolve.config import EvolveConfig, GenomeConfig
 from agentlab.evolve.genome import Child
-from agentlab.evolve.product import cross
+from agentlab.evolve.product import Exported, cross
 from agentlab.evolve.recipes import Recipes
 from agentlab.evolve.run import exported
 from agentlab.lora.card import content_hash, read_card
@@ -62,7 +62,7 @@ def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> No
         assert content_hash(one) == content_hash(other)
 
 
-def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> object:
+def export_of(place: Path, run: str, child: str | None, out: Path | None, **changes: object) -> Exported:
     config, context = EvolveConfig.model_validate({**SMALL, **changes}), Context(Workspace(place, place), {})
     with Run.resume(place / "runs" / run, Edge()) as opened:
         events = opened.events
@@ -76,10 +76,20 @@ def test_a_delta_is_exported_as_it_was_scored(place: Path, tmp_path: Path) -> No
     card = read_card(tmp_path / "out")
     assert card.run == "deltas"
     assert card.parents[0].sha256
-    with pytest.raises(UsageError, match="run_0000 is a parent"):
-        export_of(place, "deltas", "run_0000", tmp_path / "parent", **DELTAS)
     with pytest.raises(UnknownNameError, match="no child named 'run_0999'"):
         export_of(place, "deltas", "run_0999", tmp_path / "none", **DELTAS)
+
+
+def test_a_start_is_written_if_its_id_is_named_and_is_said_to_be_one(place: Path, tmp_path: Path) -> None:
+    parent = export_of(place, "deltas", "run_0000", tmp_path / "parent", **DELTAS)
+    assert "the parent one, which was there before" in str(parent.blocks())
+    with Adapter(tmp_path / "parent") as out, Adapter(place / "adapters" / "one") as one:
+        for name in one.modules:
+            assert (out.delta(name).dense() - one.delta(name).dense()).abs().max() < 1e-6
+    base = export_of(place, "deltas", "run_0003", tmp_path / "base", **DELTAS)
+    assert "the base alone" in str(base.blocks())
+    with Adapter(tmp_path / "base") as out:
+        assert not any(out.delta(name).dense().any() for name in out.modules)
 
 
 def test_weights_are_exported_exactly_and_nothing_is_written_before(place: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from agentlab.lora.reading import Adapter
 from agentlab.runs.events import Event
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.search.types import Proposal
+from agentlab.study.events import results
 from agentlab.study.state import TrialState
 from tests.unit.evolve.small import new_run, prepared, scripted, workspace
 from tests.unit.lora.folders import write_folder
@@ -88,12 +89,11 @@ def test_the_winner_stands_beside_its_controls(whole: tuple[EvolveResult, list[E
 def test_both_searches_spend_alike_and_the_known_are_not_asked_again(place: Path) -> None:
     with new_run(place, "spent") as run:
         scripted(place).run(run)
-        batches = [event for event in run.events if event.type == "batch.finished"]
+        measured = [(event.id.rpartition("/")[0], results(event).values()) for event in run.events]
     spent = dict.fromkeys(("", "random-0"), 0)
-    for event in batches:
-        spent[event.id.rpartition("/")[0]] += sum(each["metrics"]["items"] for each in event.data.values())
-    assert spent["random-0"] >= spent[""] >= 200
-    assert spent["random-0"] - spent[""] < 6 * 16
+    for search, ended in measured:
+        spent[search] = spent.get(search, 0) + sum(each.metrics["items"] for each in ended)
+    assert all(200 - 16 < items <= 200 for items in spent.values())
 
 
 def test_losers_stop_early_and_are_charged_what_they_were_asked(whole: tuple[EvolveResult, list[Event]]) -> None:
@@ -120,7 +120,7 @@ def test_the_real_model_gives_the_same_bits_after_a_kill(place: Path) -> None:
         assert found == expected
 
 
-@pytest.mark.parametrize("left", [24, 48, 96])
+@pytest.mark.parametrize("left", [24, 48, 72])
 def test_a_full_disk_stops_it_and_it_goes_on_where_there_is_room(
     place: Path, tmp_path: Path, whole: tuple[EvolveResult, list[Event]], left: int
 ) -> None:

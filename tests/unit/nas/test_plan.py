@@ -80,7 +80,7 @@ def test_full_control_names_its_studies_and_their_calls(planned: Callable[..., N
     plan = planned(agent=True, control="full", control_seeds=5)
     assert plan.paired_studies == 9  # the main one is half of the first pair
     assert plan.proposals == 5 * 4
-    assert facts(plan)["full control"] == "9 further studies of 10 trials each"
+    assert facts(plan)["full control"] == "9 further studies, 10 trainings in each"
 
 
 def test_without_an_agent_there_is_nothing_to_pair(planned: Callable[..., NasPlan]) -> None:

@@ -115,9 +115,11 @@ def test_an_arm_that_cannot_search_the_space_is_refused_before_anything_is_writt
 
 
 def test_paired_studies_of_one_trial_cannot_differ(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Paired studies of 1 trial cannot differ"):
+    with pytest.raises(ConfigError, match="Paired studies cannot differ with max_iterations=1"):
         make(tmp_path, control="full")
     assert make(tmp_path, control="full", max_iterations=2).config.control == "full"
+    with pytest.raises(ConfigError, match="common first trial are 3 already"):
+        make(tmp_path, control="full", max_iterations=3, evaluator={"repeats": 2})
 
 
 def test_a_last_round_in_which_all_failed_leaves_the_winner_as_it_stands(tmp_path: Path, run: Run) -> None:

@@ -284,7 +284,7 @@ def test_a_model_has_one_row_and_what_is_unknown_is_not_zero() -> None:
 def test_pairs_show_by_how_much_the_agent_was_lower() -> None:
     pairs = [Pair(seed=0, agent=0.3, control=0.4), Pair(seed=1, agent=0.5, control=0.4)]
     rows = pair_table([*pairs, Pair(seed=2, agent=None, control=0.4)], WORDS).rows
-    assert [row[3] for row in rows] == ["+0.1000", "-0.1000", "–"]
+    assert [row[4] for row in rows] == ["+0.1000", "-0.1000", "–"]
 
 
 def test_small_tables() -> None:

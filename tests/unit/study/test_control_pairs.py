@@ -59,6 +59,10 @@ class SmallSetup:
     made: list[tuple[str, int, bool]] = field(default_factory=list)
     executors: list[Counted] = field(default_factory=list)
 
+    @property
+    def budget(self) -> Mapping[str, float]:
+        return {"trainings": self.enough}
+
     def check(self) -> None:
         self.stop.check()
 
@@ -78,7 +82,7 @@ class SmallSetup:
             run=run,
             words=WORDS,
             seed=seed,
-            budget=budget or {"trials": self.enough},
+            budget=budget or self.budget,
             starts=(Proposal({"x": 1.0}, "default"),),
             control=Lowering("gp", 0.1),
             agent=Lowering("llm", self.gain) if agent else None,
@@ -145,6 +149,15 @@ def test_a_main_study_that_ended_early_gets_partners_of_its_length(run: Run) -> 
         assert len(branch(run, path.name).trials) == 2
 
 
+def test_a_study_that_lost_a_trial_to_a_crash_leaves_nothing_to_compare(run: Run) -> None:
+    pairs = SmallSetup(fails="control-2").pairs(run)
+    assert pairs[2].lost[1].startswith("MemoryError")
+    assert {pair.spent for pair in pairs} == {(TRIALS, TRIALS)}
+    control = full_control(pairs, TRIALS, "gp", 7, WORDS)
+    assert (control.verdict, control.estimate) == ("not_measured", None)
+    assert "its control lost trials to a crash or a limit (MemoryError" in control.note
+
+
 def test_a_pair_holds_the_lowest_errors_of_its_studies(run: Run) -> None:
     for number, found in enumerate(SmallSetup().pairs(run)):
         control = branch(run, f"control-{number}")
@@ -181,7 +194,7 @@ def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(r
     assert [pair.control is None for pair in pairs] == [False, False, True, False, False, False]
     control = full_control(pairs, TRIALS, "gp alone", 7, WORDS)
     assert (control.n, control.verdict) == (5, "not_measured")
-    assert "5 of at least 6 pairs" in control.note
+    assert "its control lost trials" in control.note
 
 
 def test_an_agent_that_wins_every_pair_has_helped() -> None:
@@ -191,7 +204,7 @@ def test_an_agent_that_wins_every_pair_has_helped() -> None:
     assert control.estimate == pytest.approx(0.1, abs=0.01)
     assert (control.direction, control.control, control.n) == ("lower", "gp alone", 6)
     assert "asked about near ties" in control.agent
-    assert "20 trials in each study" in control.budget
+    assert "20 trainings in each study" in control.budget
 
 
 def test_an_agent_that_loses_every_pair_has_hurt() -> None:
