@@ -80,7 +80,7 @@ def verdict(
     models = model_rows(events, WORDS)
     children = _children(config, genome, state, events)
     result = EvolveResult(
-        sentence=f"{nothing_better(standings)}{sentence(standings, control)}",
+        sentence=f"{nothing_better(standings)}{sentence(standings, control, paired=bool(pairs))}",
         remarks=[*_remarks(config, questions, evolved, found[RANDOM], control), *silent(models)],
         winner=evolved.trial.id,
         starts=config.starts,
@@ -187,13 +187,13 @@ def _control(config: EvolveConfig, found: Mapping[str, Contender], gain: Evidenc
     return judge(what, gain.n, gain, "light")
 
 
-def sentence(standings: Sequence[Standing], control: Control) -> str:
+def sentence(standings: Sequence[Standing], control: Control, *, paired: bool) -> str:
     """The verdict, in the order in which a reader asks: how good, and better than whom."""
     evolved, others = standings[0], [each for each in standings[1:] if each.name in (PARENT, BLEND, RANDOM)]
     said = [each.gain.beside(_NAMES[each.name]) for each in others if each.gain is not None]
     return (
         f"{_subject(evolved)} is right on {evolved.test} of {evolved.test.count} sealed questions"
-        f"{': ' if said else ''}{'; '.join(said)}. {_overall(control)}"
+        f"{': ' if said else ''}{'; '.join(said)}. {_overall(control, paired=paired)}"
     )
 
 
@@ -215,8 +215,8 @@ def _subject(evolved: Standing) -> str:
 _NAMES = {PARENT: "the best parent", BLEND: "the uniform blend", RANDOM: "random search"}
 
 
-def _overall(control: Control) -> str:
-    if control.method.startswith("sign flips") or control.verdict == "not_measured":
+def _overall(control: Control, *, paired: bool) -> str:
+    if paired or control.verdict == "not_measured":
         return verdict_sentence(control, "evolution", "pairs of searches")
     return "One search of each kind tells nothing of other seeds; --control full repeats both."
 
