@@ -101,7 +101,7 @@ def test_an_agent_plans_and_reflects_around_real_recipes(workspace: Path, capsys
     assert result["plan"]["output"] == "Six bits next."
     assert [row["params"] for row in result["rows"] if row["source"] == "llm"] == [sixth]
     assert result["reflection"]["output"].startswith("Six bits next.")
-    assert "What the agent was worth" in (workspace / "runs" / "r" / "report.md").read_text()
+    assert "Whether the agent helped was not measured" in (workspace / "runs" / "r" / "report.md").read_text()
 
     assert main(["compress", "watch", "r"]) == 0
     shown = capsys.readouterr().out
