@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,6 @@ from agentlab.llm.types import Message
 from agentlab.search.llm_proposer import LLM_FAILURES
 
 if TYPE_CHECKING:
-    from agentlab.compress.config import CompressConfig
     from agentlab.runs.context import Context
 
 TASK = "compress.goal"
@@ -71,8 +70,8 @@ def _readers(llm: LLMConfig) -> list[str]:
     return [name for name in llm.candidates(TASK) if may_read(name)]
 
 
-def settle(config: "CompressConfig", context: "Context") -> "CompressConfig":
-    """The config with a goal in words of the rules; where a model had to read it, somebody has agreed.
+def settle(config: Any, context: "Context") -> Any:
+    """A `CompressConfig` with a goal in words of the rules; where a model had to read it, somebody has agreed.
 
     Raises:
         UsageError: the model's reading does not hold, or nobody agrees to it.

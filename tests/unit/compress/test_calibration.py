@@ -104,12 +104,6 @@ def test_other_architectures_are_refused_by_name(kind: str | None) -> None:
         check_architecture(SimpleNamespace(model_type=kind))
 
 
-def test_other_rotations_are_refused_by_name() -> None:
-    yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 32}
-    with pytest.raises(ModelFileError, match="yarn"):
-        check_architecture(decoder("llama", rope_parameters=yarn).config)
-
-
 def test_sliding_windows_are_refused() -> None:
     check_architecture(decoder("qwen2").config)
     with pytest.raises(ModelFileError, match="sliding"):

@@ -144,14 +144,15 @@ def _scrap_config(base: Path) -> None:
     (base / "config.json").write_text("[")
 
 
-def _quantised(base: Path) -> None:
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"bits": 4}}))
-
-
 def _integers(base: Path) -> None:
     whole = {name: tensor.to(torch.uint8) for name, tensor in load_file(base / "model.safetensors").items()}
     save_file(whole, base / "model.safetensors")
+
+
+def _quantised(base: Path) -> None:
+    _integers(base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"bits": 4}}))
 
 
 def _cut(base: Path) -> None:
