@@ -119,6 +119,7 @@ class _Sample:
         return None if shift is None else shift * deviation, supposing
 
 
+@lru_cache(1024)
 def smallest_share_difference(n: int, discordance: float, level: float = LEVEL) -> float | None:
     """The least difference of shares that McNemar's exact test shows with power 0.8; None where `n` items show none.
 
@@ -137,7 +138,6 @@ def smallest_share_difference(n: int, discordance: float, level: float = LEVEL) 
     return high
 
 
-@lru_cache(1024)
 def mcnemar_power(n: int, discordance: float, difference: float, level: float = LEVEL) -> float:
     """How often McNemar's exact test shows a positive difference of shares; exact.
 
@@ -209,7 +209,6 @@ def _rank(flips: int, level: float) -> int | None:
     return rank if rank >= 0 else None
 
 
-@lru_cache(4096)
 def _log_binomial(n: int, share: float) -> Floats:
     """(n + 1,) logarithms of the probabilities of 0 to n successes."""
     counts = np.arange(n + 1)
@@ -220,7 +219,6 @@ def _log_binomial(n: int, share: float) -> Floats:
     return np.asarray(factorials[n] - factorials - factorials[::-1] + won + lost)
 
 
-@lru_cache(4096)
 def _tails(n: int) -> Floats:
     """(n + 2,) how probably a fair coin falls on one side at least 0 to n + 1 times."""
     return np.append(np.cumsum(np.exp(_log_binomial(n, 0.5))[::-1])[::-1], 0.0)

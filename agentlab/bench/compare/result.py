@@ -10,11 +10,10 @@ from agentlab.bench.result import BenchResult
 from agentlab.errors import GateError
 from agentlab.runs.document import Block, Document, Table, Text
 from agentlab.runs.store import RunRecord
-from agentlab.stats.control import Interval
+from agentlab.stats.control import Interval, least_pairs
 
 Verdict = Literal["better", "worse", "no evidence"]
 SHARE_ANSWERED = "share answered"
-_LEAST_PAIRS = 6  # five pairs cannot reject at 5 %
 # At a level, with a generator.
 Estimate = Callable[[float, np.random.Generator], Interval]
 
@@ -54,7 +53,7 @@ class CompareRow(Document):
     @property
     def judged(self) -> bool:
         """Whether this says something of speed or quality: a few requests that were answered do not."""
-        return self.metric != SHARE_ANSWERED and self.low is not None and min(self.n) >= _LEAST_PAIRS
+        return self.metric != SHARE_ANSWERED and self.low is not None and min(self.n) >= least_pairs()
 
 
 # A row before it is judged, and how its interval is found: None where there is too little to judge by.
