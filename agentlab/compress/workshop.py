@@ -152,7 +152,9 @@ class RealWorkshop:
             tokens = torch.tensor(self._texts.held_out)
             make_folder(path.parent)
             everywhere = torch.ones(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
-            write_bytes(path, save({"tokens": tokens, "logprobs": torch.stack(logs), "at": everywhere}))
+            content = save({"tokens": tokens, "logprobs": torch.stack(logs), "at": everywhere})
+            self._meter.flush()  # with the file there, a killed run does not compute it again, nor count it
+            write_bytes(path, content)
         return path
 
     def _texts_of(self, folder: Path) -> tuple[Tensor, Path]:
