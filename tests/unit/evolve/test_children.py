@@ -24,6 +24,9 @@ from tests.unit.evolve.small import SMALL, new_run, prepared, workspace
 from tests.unit.evolve.test_run import told
 from tests.unit.lora.folders import deltas, write_folder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
 FEW = {
     "max_items": 64,
     "population": 5,
@@ -36,11 +39,6 @@ DELTAS = {**FEW, "genome": {"kind": "deltas", "operators": ["sum", "svd-cross", 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace(tmp_path_factory.mktemp("children"))
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlab.evolve.run.write_evolve_report", lambda run, result: None)
 
 
 def test_deltas_are_bred_lost_and_made_again_to_the_same_bits(place: Path) -> None:

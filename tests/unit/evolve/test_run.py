@@ -25,6 +25,8 @@ from agentlab.study.state import TrialState
 from tests.unit.evolve.small import new_run, prepared, scripted, workspace
 from tests.unit.lora.folders import write_folder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,11 +37,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(place: Path) -> tuple[EvolveResult, list[Event]]:
     with new_run(place, "whole") as run:
         return scripted(place).run(run)[0], run.events
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlab.evolve.run.write_evolve_report", lambda run, result: None)
 
 
 def told(events: Sequence[Event]) -> list[Any]:

@@ -22,15 +22,12 @@ from agentlab.runs.run import Edge, Run
 from agentlab.study.state import rebuild
 from tests.unit.evolve.small import SMALL, Planted, Scripted, new_run, prepared, workspace
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workspace(tmp_path_factory.mktemp("starts"))
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentlab.evolve.run.write_evolve_report", lambda run, result: None)
 
 
 class Favoured(Planted):
