@@ -75,5 +75,5 @@ def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | No
 
 
 def _sentence(control: Control, agent_trials: int, last: float) -> str:
-    verdict = verdict_sentence(control, "the agent", f"trials, {agent_trials} of them its own")
+    verdict = verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
     return f"{verdict} Its share of the trials ended at {last:.0%}."

@@ -85,7 +85,7 @@ class EvolveConfig(StrictModel):
     control: Literal["light", "full"] = Field(
         "light", description="light: one random search beside it; full: pairs of searches over several seeds."
     )
-    control_seeds: int = Field(8, ge=6, le=100, description="Pairs of searches under full control.")
+    control_seeds: int = Field(8, ge=5, le=100, description="Pairs of searches under full control.")
     llm: LLMConfig = preset_field("llm", LLMConfig(), description="Models that propose half of the children.")
     dtype: Figures = Field("float32", description="Type that the base computes in; bfloat16 changes some answers.")
     threads: int | None = machine_field(None, ge=1, le=1024, description="Of the base; null is one per core.")

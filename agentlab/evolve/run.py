@@ -30,6 +30,7 @@ from agentlab.runs.events import Event, noted, require_unchanged
 from agentlab.runs.journal import read_events
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.history import batches
+from agentlab.study.control import require_pairs
 from agentlab.study.state import TrialState, rebuild
 from agentlab.tasks.questions import Question, digest, jsonl
 from agentlab.train.adapter_base import check_fit
@@ -167,6 +168,7 @@ def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
         UsageError, DataError: parents of different bases, DoRA, no labels; or the sealed split of a run is open.
         ModelFileError: a parent is damaged, or holds a number that is infinite or none.
     """
+    require_pairs(config.control, config.control_seeds, context.resumes)
     base = find_base(config.base, context.workspace)
     parents = _parents(config, context)
     learnt, unknown = lessons(parents, context.workspace)

@@ -4,13 +4,12 @@ The dotted names of these fields (`model.d_model`, `training.optimizer_params.lr
 """
 
 import codecs
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
 
 from agentlab.config.base import StrictModel, budget_field, machine_field, preset_field
-from agentlab.config.keys import Key
 from agentlab.config.overrides import replaced
 from agentlab.config.sentences import complaint
 from agentlab.errors import ConfigError
@@ -20,7 +19,6 @@ from agentlab.search.arms import ArmName
 from agentlab.search.constraints import Constraint
 from agentlab.search.space import SpaceConfig
 from agentlab.search.types import Params, Value
-from agentlab.stats.control import least_pairs
 
 if TYPE_CHECKING:
     from agentlab.study.state import Candidate
@@ -294,11 +292,6 @@ class NasConfig(StrictModel):
         if unknown:
             raise ValueError(f"a trial cannot change {', '.join(unknown)}; it can change {', '.join(trial_keys())}")
         return space
-
-    def problems(self) -> Iterator[tuple[Key, str]]:
-        """What is wrong between the parts."""
-        if self.control == "full" and self.control_seeds < least_pairs():
-            yield ("control_seeds",), f"fewer than {least_pairs()} pairs cannot show anything"
 
     def trial(self) -> TrialConfig:
         """Trial 0: the config as it stands."""

@@ -22,7 +22,7 @@ from agentlab.search.arms import ARMS
 from agentlab.search.screen import Estimate, Limits, Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params
-from agentlab.study.control import MIN_PAIRED_TRIALS, run_pairs
+from agentlab.study.control import MIN_PAIRED_TRIALS, require_pairs, run_pairs
 from agentlab.study.events import Scores, emit
 from agentlab.study.finals import Finalist, LastRound, exported, last_round
 from agentlab.study.setup import Setup
@@ -43,6 +43,7 @@ class NasExperiment:
         Raises:
             ConfigError, DataError, MissingFileError, MissingKeyError: the study could not start.
         """
+        require_pairs(config.control, config.control_seeds, context.resumes)
         repeats = config.evaluator.repeats if config.evaluator.noise is None else 0
         if config.control == "full" and config.max_iterations < MIN_PAIRED_TRIALS + repeats:
             raise ConfigError(

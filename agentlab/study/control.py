@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from agentlab.errors import ConfigError
 from agentlab.runs.branch import Branch
 from agentlab.runs.document import Document, Table, number
 from agentlab.runs.run import Run
 from agentlab.search.types import meaning
-from agentlab.stats.control import Comparison, Control, verdict_sentence
+from agentlab.stats.control import Comparison, Control, least_pairs, verdict_sentence
 from agentlab.stats.studies import full_study, light_study
 from agentlab.study.events import Branched, emit
 from agentlab.study.setup import Setup
@@ -81,7 +82,7 @@ def unless_lost(control: Control, errors: Mapping[str, Sequence[str]]) -> Contro
     if not last:
         return control
     note = " and ".join(f"{arm} lost trials to a crash or a limit ({reason})" for arm, reason in last.items())
-    nothing = dict.fromkeys(("estimate", "low", "high", "p", "smallest"))
+    nothing = {**dict.fromkeys(("estimate", "low", "high", "p", "smallest")), "supposing": ""}
     return control.model_copy(update={**nothing, "verdict": "not_measured", "method": "none", "note": note})
 
 
@@ -89,7 +90,7 @@ def light_sentence(control: Control, agent_trials: int) -> str:
     """What a light control says, for a reader."""
     if control.verdict == "not_measured":
         return f"{verdict_sentence(control, 'the agent', '')} More trials, or --seed, change the draw."
-    return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them its own")
+    return verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
 
 
 class Pair(Document):
@@ -138,6 +139,19 @@ def lowest(state: StudyState) -> float | None:
     """The lowest value that a study has measured."""
     ranked = state.ranked
     return ranked[0].value if ranked else None
+
+
+def require_pairs(control: str, seeds: int, resumes: object) -> None:
+    """See that a full control can show anything. Runs of earlier versions, which took five pairs, still go on.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if control == "full" and seeds < least_pairs() and resumes is None:
+        raise ConfigError(
+            f"control_seeds: {seeds} pairs cannot show anything, whatever comes out of them.",
+            hint=f"Name {least_pairs()} or more; eight show a difference of 1.2 standard deviations.",
+        )
 
 
 def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, words: Words) -> Control:

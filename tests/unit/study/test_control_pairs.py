@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from agentlab.errors import Interrupted
+from agentlab.errors import ConfigError, Interrupted
 from agentlab.nas.study import WORDS
 from agentlab.runs.branch import Branch
 from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.runs.stop import StopFlag
 from agentlab.search.types import Proposal, Trial, TrialResult
 from agentlab.study import steps
-from agentlab.study.control import Pair, full_control, lowest, run_pairs
+from agentlab.study.control import Pair, full_control, lowest, require_pairs, run_pairs
 from agentlab.study.evaluator import Seeds
 from agentlab.study.executor import LocalExecutor
 from agentlab.study.state import Candidate, StudyState, rebuild
@@ -195,6 +195,14 @@ def test_a_study_in_which_every_trial_failed_leaves_its_pair_out_of_the_record(r
     control = full_control(pairs, TRIALS, "gp alone", 7, WORDS)
     assert (control.n, control.verdict) == (5, "not_measured")
     assert "its control lost trials" in control.note
+
+
+def test_too_few_pairs_are_refused_before_a_run_but_not_to_an_earlier_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="5 pairs cannot show anything"):
+        require_pairs("full", 5, None)
+    require_pairs("full", 5, tmp_path)  # which took five when five were enough
+    require_pairs("full", 6, None)
+    require_pairs("light", 5, None)
 
 
 def test_an_agent_that_wins_every_pair_has_helped() -> None:
