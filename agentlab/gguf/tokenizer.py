@@ -39,13 +39,22 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     """
     path = folder / "tokenizer.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
-        model, added = found["model"], {each["id"]: each for each in found["added_tokens"]}
-        names = {place: text for text, place in model["vocab"].items()} | {
-            n: each["content"] for n, each in added.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFileError(f"{path} cannot be read: {str(error)[:200]}") from error
+        return _vocabulary(path, size)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise ModelFileError(f"{path} cannot be read: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _vocabulary(path: Path, size: int) -> Vocabulary:
+    found = json.loads(path.read_text("utf-8"))
+    model, added = found["model"], {each["id"]: each for each in found["added_tokens"]}
+    names = {place: text for text, place in model["vocab"].items()} | {n: each["content"] for n, each in added.items()}
     if model.get("type") != "BPE" or max(names) >= size:
         raise ModelFileError(f"{path} is a tokenizer that no GGUF file holds ({model.get('type')}).", hint=_HINT)
     tokens = [names.get(place, f"[PAD{place}]") for place in range(size)]

@@ -277,7 +277,7 @@ def why_not_gguf(checkpoint: Path) -> str:
     config = _config(checkpoint)
     try:
         rotation(config)
-        read_vocabulary(checkpoint, int(config["vocab_size"]))
+        read_vocabulary(checkpoint, int(config.get("vocab_size", 0)))
     except ModelFileError as error:
         return error.message
     return ""
