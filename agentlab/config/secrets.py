@@ -90,7 +90,8 @@ def secrets_of(env: Mapping[str, str], keys: Collection[str] = ()) -> Secrets:
     """The secret values of an environment that are worth hiding. `keys` are variables that a config sends as keys.
 
     Left out are short ones, numbers that no password is made of, paths, and what agentlab itself says: with
-    DB_PASSWORD=default, to mask each "default" would hide nothing and make every report unreadable.
+    DB_PASSWORD=default, to mask each "default" would hide nothing and make every report unreadable. A piece of a name
+    of agentlab's is a suspect: to mask it inside of that name would make a run's files unreadable.
     """
     certain: dict[str, str] = {}
     suspect: dict[str, str] = {}
@@ -102,7 +103,8 @@ def secrets_of(env: Mapping[str, str], keys: Collection[str] = ()) -> Secrets:
             certain[value] = name
         elif (name in keys or has_secret_name(name)) and _may_hide(name, value):
             described = any(map(str.isspace, value)) or _DESCRIBING_NAME.search(name)
-            (suspect if is_word(value) or (name not in keys and described) else certain)[value] = name
+            ordinary = is_word(value) or (_TOKEN.fullmatch(value) and value in _own_text())
+            (suspect if ordinary or (name not in keys and described) else certain)[value] = name
     return Secrets(certain, suspect)
 
 

@@ -175,3 +175,8 @@ def test_every_text_of_every_config_expands_safely_or_not_at_all(model: type[Str
         for given in ("${GITHUB_TOKEN}", ["${GITHUB_TOKEN}"], {"x": "${GITHUB_TOKEN}"}):
             with contextlib.suppress(ValidationError):
                 assert SECRET not in repr(model.model_validate({name: given}, context={"env": ENV}))
+
+
+def test_a_piece_of_a_name_of_ours_is_a_suspect() -> None:
+    known = secrets_of({"DB_PASSWORD": "_mae_spre"})
+    assert (known.certain, known.suspect) == ({}, {"_mae_spre": "DB_PASSWORD"})
