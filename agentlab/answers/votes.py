@@ -32,9 +32,8 @@ class Group(Generic[H]):
 class Tally(Generic[H]):
     """What a vote came to.
 
-    Attributes:
-        groups: every answer, the heaviest first; of equals, the one that was given first.
-        whole: the weight of all voters.
+    `groups`: every answer, the heaviest first; of equals, the one that was given first. `whole`: the weight of all
+    voters.
     """
 
     groups: tuple[Group[H], ...]
@@ -65,11 +64,8 @@ class Tally(Generic[H]):
 def vote(answers: Sequence[H | None], weights: Sequence[float] | None = None) -> Tally[H]:
     """Majority; with confidences as weights, the confidence-weighted majority (ReConcile, arXiv 2309.13007).
 
-    The score of an answer is the sum of w_i over the voters i who gave it.
-
-    Args:
-        answers: one per voter.
-        weights: one per voter, at least 0; all alike without. 0.1 and 0.2 make 0.3.
+    The score of an answer is the sum of w_i over the voters i who gave it. `answers`: one per voter. `weights`: one per
+    voter, at least 0; all alike without. 0.1 and 0.2 make 0.3.
 
     Raises:
         ValueError: a weight is negative or not finite, or their number is not that of the answers.
@@ -125,11 +121,9 @@ def trajectory(rounds: Sequence[Sequence[H | None]], weights: Sequence[float] = 
 
     In round k, counted from 0, everything counts 1 / (k + 1). A voter's first answer gains w_1; one that it gives up
     loses w_2 and the one taken instead gains w_3; one that it keeps gains w_4. The whole is the sum of the scores above
-    0, and of what voters whose answers could not be read would have gained by keeping theirs.
-
-    Args:
-        rounds: the answers of each round, one per voter, in the same order in all rounds.
-        weights: w_1 to w_4, at least 0; the defaults are the paper's.
+    0, and of what voters whose answers could not be read would have gained by keeping theirs. `rounds`: the answers of
+    each round, one per voter, in the same order in all rounds; `weights`: w_1 to w_4, at least 0; the defaults are the
+    paper's.
 
     Raises:
         ValueError: rounds of different lengths.

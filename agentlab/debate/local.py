@@ -14,6 +14,7 @@ from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, where agents are opened
 
+from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
 from agentlab.debate.config import Confidence, DebateConfig
 from agentlab.debate.speakers import Asked, Said
@@ -21,17 +22,20 @@ from agentlab.errors import ModelFileError
 from agentlab.gguf import metadata
 from agentlab.hf.batch import Batch, Row
 from agentlab.hf.decoder import ends_of
-from agentlab.hf.likelihood import Choice, likelihoods
+from agentlab.hf.likelihood import Choice, score
 from agentlab.hf.prefill import Past, Prompt, common, slides
 from agentlab.lora.catalogue import find as find_adapter
 from agentlab.lora.rowwise import Rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.models.base_model import find_base
+from agentlab.tasks.labelled import asked as labelled
+from agentlab.tasks.labelled import prompt
+from agentlab.tasks.questions import Question
 from agentlab.train.adapter_base import check_fit
 from agentlab.train.base import Base, check_files, load_base
 from agentlab.train.chat_template import ChatTemplate, TemplateRefusesError
 from agentlab.train.conversations import Turn as Message
-from agentlab.train.scoring import applied
+from agentlab.train.scoring import applied, score_choices
 from agentlab.workers import memory
 
 _ANSWER = "Answer:"
@@ -102,9 +106,9 @@ def local_speakers(
     folders = list(dict.fromkeys(named.values()))
     base = load_base(path, "fp32" if config.dtype == "float32" else "bf16", "sdpa")
     with applied(base, folders, config.dtype, any_base=True) as adapters, _asking(base.model, stop):
-        yield LocalSpeakers(
-            base, adapters, {name: folders.index(folder) for name, folder in named.items()}, config.rows
-        )
+        own = [agent.name for agent in config.agents if agent.model is None]
+        places = {name: folders.index(named[name]) if name in named else BASE for name in own}
+        yield LocalSpeakers(base, adapters, places, config.rows)
 
 
 class LocalSpeakers:
@@ -112,7 +116,8 @@ class LocalSpeakers:
 
     def __init__(self, base: Base, adapters: Rowwise, places: Mapping[str, int], rows: int) -> None:
         """`places` of the agents' adapters; at most so many `rows` are turns side by side."""
-        self._model, self._tokenizer, self._template = base.model, base.tokenizer, ChatTemplate(base.tokenizer)
+        self._base, self._template = base, ChatTemplate(base.tokenizer)
+        self._model, self._tokenizer = base.model, base.tokenizer
         self._adapters, self._places, self._rows = adapters, places, rows
         self._batch = Batch(self._model, adapters, ends_of(self._model.generation_config, base.tokenizer))
         self._context: int | None = getattr(self._model.config, "max_position_embeddings", None)
@@ -142,6 +147,21 @@ class LocalSpeakers:
             raise
         return [each if isinstance(each, Said) else _said(each) for each in begun]
 
+    def score(self, questions: Sequence[Question]) -> dict[str, dict[str, Scored]]:
+        """How choices stand under each agent alone, by question: by its adapter, whatever persona it is told to be."""
+        fitting = [question for question in questions if question.choices and self._fits(question)]
+        places = list(dict.fromkeys(self._places.values()))
+        found = score_choices(self._base, self._adapters, places, labelled(fitting), lambda _: None)
+        chosen = {
+            place: {q.id: each.finite for q, each in zip(fitting, row, strict=True)}
+            for place, row in zip(places, found, strict=True)
+        }
+        return {agent: chosen[place] for agent, place in self._places.items()}
+
+    def _fits(self, question: Question) -> bool:
+        texts = [self._template.render(prompt(question), prompt=True), max(question.choices, key=len)]
+        return self._context is None or sum(len(self._ids(self._plain(text))) for text in texts) <= self._context
+
     def _begun(self, asked: Asked) -> _Turn | Said:
         """A turn whose prompt fits the context, or why there is none."""
         messages = [Message(each.role, self._plain(each.content)) for each in asked.messages]
@@ -157,7 +177,7 @@ class LocalSpeakers:
         if self._context is not None and needed > self._context:
             why = f"Prompt and answer take {needed:,} tokens, the context has {self._context:,}."
             return Said(error=why, input_tokens=len(tokens), overflow=True)
-        return _Turn(asked, messages, prompt, tokens, _Read(self._places.get(asked.agent, BASE), (), None))
+        return _Turn(asked, messages, prompt, tokens, _Read(self._places[asked.agent], (), None))
 
     def _wave(self, turns: Sequence[_Turn]) -> None:
         """Turns side by side, from their prompts to their confidences."""
@@ -219,19 +239,17 @@ class LocalSpeakers:
         return bisect_right(range(len(said)), begin, key=lambda last: len(self._text(said[: last + 1])))
 
     def _choose(self, turns: Sequence[_Turn]) -> None:
-        """The likeliest choice behind what was said, as by the mean log-probability of its tokens."""
+        """The likeliest choice behind what was said."""
         asked = []
         for turn in turns:
             turn.text = f"{turn.text.partition(_ANSWER)[0].strip()}\n{_ANSWER}".lstrip()
             texts = [f" {self._plain(each)}" for each in turn.asked.choices]
             asked.append(self._behind(turn, turn.prompt + turn.text, texts))
-        for turn, each, found in zip(turns, asked, likelihoods(self._model, self._adapters, asked), strict=True):
-            means = [one.total / len(text) for one, text in zip(found, each.texts, strict=True)]
-            best = max(means)
-            turn.choice = turn.asked.choices[means.index(best)]
+        for turn, found in zip(turns, score(self._model, self._adapters, asked), strict=True):
+            turn.choice = turn.asked.choices[found.chosen()]
             turn.text = f"{turn.text} {turn.choice}"
             if "logprob" in turn.asked.confidences:
-                _put(turn, "logprob", 1 / sum(math.exp(one - best) for one in means))
+                _put(turn, "logprob", max(found.shares()))
 
     def _judge(self, turns: Sequence[_Turn]) -> None:
         """Whether the agent calls its own answer right."""
@@ -239,8 +257,8 @@ class LocalSpeakers:
         for turn in turns:
             messages = [*turn.messages, Message("assistant", self._plain(turn.text)), _RIGHT]
             asked.append(self._behind(turn, self._template.render(messages, prompt=True), _LABELS))
-        for turn, (yes, no) in zip(turns, likelihoods(self._model, self._adapters, asked), strict=True):
-            _put(turn, "p_true", 1 / (1 + math.exp(min(no.total - yes.total, 700))))
+        for turn, found in zip(turns, score(self._model, self._adapters, asked), strict=True):
+            _put(turn, "p_true", found.shares("sum")[0])
 
     def _behind(self, turn: _Turn, text: str, texts: Sequence[str]) -> Choice:
         """What could follow a text that begins with the prompt, read behind what is known of it."""

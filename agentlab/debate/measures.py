@@ -8,20 +8,23 @@ from agentlab.answers.calibration import auroc, bins, brier, ece
 from agentlab.debate.config import Confidence, DebateConfig
 from agentlab.debate.protocol import listeners
 from agentlab.debate.result import Calibration, Change, RoundResult, Scores
-from agentlab.debate.transcript import Turn
+from agentlab.debate.transcript import Held, Turn
 from agentlab.debate.voting import Case, Fitted
-from agentlab.runs.document import Share
-from agentlab.stats.proportions import wilson_interval
-
-
-def share(right: Sequence[bool]) -> Share:
-    """The share that is right, with its interval."""
-    return Share.of(wilson_interval(sum(right), len(right)), count=len(right))
+from agentlab.tasks.labelled import Labelled, share_of
+from agentlab.tasks.questions import Question
 
 
 def said(case: Case, number: int) -> Sequence[Turn]:
     """The turns of a round; of a question that was over before, those of its last."""
     return case.debate[min(number, len(case.debate) - 1)]
+
+
+def alone(questions: Sequence[Question], held: Held) -> Labelled | None:
+    """How far each agent is right if it is asked alone, beside the first; None where no likelihood is known."""
+    first = next(iter(held.alone), "")
+    common = [question for question in questions if question.id in held.alone.get(first, {})]
+    scored = {agent: [own[question.id] for question in common] for agent, own in held.alone.items()}
+    return Labelled.of(scored, common, first) if common else None
 
 
 def rounds(cases: Sequence[Case], config: DebateConfig) -> list[RoundResult]:
@@ -36,8 +39,8 @@ def rounds(cases: Sequence[Case], config: DebateConfig) -> list[RoundResult]:
                 debated=sum(number < len(case.debate) for case in cases),
                 turns=len(turns),
                 unreadable=sum(turn.answer is None for turn in turns),
-                agents={agent.name: share([of[place] for of in marks]) for place, agent in enumerate(config.agents)},
-                oracle=share([any(of) for of in marks]),
+                agents={agent.name: share_of([of[place] for of in marks]) for place, agent in enumerate(config.agents)},
+                oracle=share_of([any(of) for of in marks]),
             )
         )
     return found

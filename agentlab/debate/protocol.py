@@ -49,7 +49,6 @@ def messages(
     """What the agent in a place is shown before it speaks in the next round.
 
     Args:
-        config: the debate's.
         question: what is asked; choices that are shown stand in another order for each agent.
         place: among `config.agents`.
         rounds: what was said so far, of this arm; empty for everybody's own answer.

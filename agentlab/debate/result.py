@@ -9,6 +9,7 @@ from agentlab.debate.config import Control as Against
 from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
 from agentlab.runs.events import Event, Narration
 from agentlab.stats.control import Control, verdict_sentence
+from agentlab.tasks.labelled import Labelled
 
 ArmName = Literal["debate", "vote", "single", "samples", "length"]
 NAMES: Mapping[ArmName, str] = {
@@ -134,7 +135,7 @@ class Telling(Plain):
 class DebateResult(Document):
     """The answer of `agentlab debate`. `compared` differences are exploratory, and one family (Holm).
 
-    `rereading` is how arm `length` ended after each round.
+    `rereading` is how arm `length` ended after each round; `alone` how agents choose by likelihood, without a word.
     """
 
     sentence: str
@@ -152,6 +153,7 @@ class DebateResult(Document):
     rules: list[RuleResult]
     rereading: list[Share]
     rounds: list[RoundResult]
+    alone: Labelled | None = None
     changes: list[Change]
     correlations: dict[str, dict[str, float | None]]
     calibration: list[Calibration]
@@ -168,7 +170,7 @@ class DebateResult(Document):
         told = [*map(Text, (self.sentence, *self.remarks))]
         if self.topic is not None:
             return [*self._topic(), *told]
-        return [*told, self._arms()] if self.arms else [*told]
+        return [*told, *([self._arms()] if self.arms else ()), *(self.alone.blocks() if self.alone else ())]
 
     def _topic(self) -> Iterator[Block]:
         for told in self.telling:

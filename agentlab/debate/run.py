@@ -19,7 +19,7 @@ from agentlab.debate.speakers import Panel, Speakers
 from agentlab.debate.transcript import Ballot, Held, Turn
 from agentlab.debate.verdict import right_on, verdict
 from agentlab.debate.voting import Fitted, fitted, primary
-from agentlab.debate.wave import Setting, Wave
+from agentlab.debate.wave import Score, Setting, Wave
 from agentlab.errors import AllModelsFailedError, RunMismatchError, RunUnreadableError, UsageError
 from agentlab.llm.recorder import RunRecorder
 from agentlab.llm.router import Router
@@ -64,31 +64,20 @@ class DebateExperiment:
     @contextmanager
     def opened(self, run: Run) -> Iterator["Debates"]:
         """The debates with everybody there who answers."""
-        config = self.config
-        dev = len(protocol.split(config, self.questions)[0])
+        dev = len(protocol.split(self.config, self.questions)[0])
         run.write_text(QUESTIONS, jsonl(self.questions))
         run.emit_once(READ, count=len(self.questions), dev=dev, sha256=digest(self.questions))
         with ExitStack() as stack:
-            panel = Panel(self._speakers(run, stack))
-            forms = [_form(config, agent) for agent in config.agents]
-            setting = Setting(
-                config, panel, forms, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json"))
-            )
-            yield Debates(self, run, setting)
+            yield Debates(self, run, self._setting(run, stack))
 
-    def _speakers(self, run: Run, stack: ExitStack) -> dict[str, Speakers]:
+    def _setting(self, run: Run, stack: ExitStack) -> Setting:
         config, context = self.config, self.context
         found: dict[str, Speakers] = {}
+        score: Score = lambda _: {}  # noqa: E731 - nobody tells likelihoods
         if config.llm.models and any(agent.model for agent in config.agents):
-            router = stack.enter_context(
-                Router(
-                    config.llm,
-                    env=context.env,
-                    workspace=context.workspace,
-                    recorder=RunRecorder(run),
-                    stop=context.stop,
-                )
-            )
+            env, place, recorder = context.env, context.workspace, RunRecorder(run)
+            router = Router(config.llm, env=env, workspace=place, recorder=recorder, stop=context.stop)
+            stack.enter_context(router)
             models = {agent.name: agent.model for agent in config.agents if agent.model is not None}
             found |= dict.fromkeys(models, RoutedSpeakers(router, models, context.stop))
         own = [agent for agent in config.agents if agent.model is None]
@@ -105,7 +94,11 @@ class DebateExperiment:
             run.stream("base.loading", base.name)
             local = stack.enter_context(local_speakers(config, path, context.workspace, context.stop.check))
             found |= dict.fromkeys((agent.name for agent in own), local)
-        return found
+            score = local.score
+        forms = [_form(config, agent) for agent in config.agents]
+        return Setting(
+            config, Panel(found), forms, lambda turn: run.stream("turn.said", **turn.model_dump(mode="json")), score
+        )
 
 
 class Debates:
@@ -217,6 +210,10 @@ def said_in(config: DebateConfig, events: Iterable[Event]) -> Held:
         seconds={arm: sum(held.seconds.get(arm, 0.0) for held in waves) for arm in arms},
         shortened=sum(held.shortened for held in waves),
         worded=sum(held.worded for held in waves),
+        alone={
+            agent: {question: each for held in waves for question, each in held.alone.get(agent, {}).items()}
+            for agent in dict.fromkeys(agent for held in waves for agent in held.alone)
+        },
     )
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from agentlab.answers.choices import Scored
 from agentlab.debate.config import Confidence
 from agentlab.runs.document import Plain
 
@@ -45,9 +46,8 @@ class Turn(Plain):
 class Ballot(Turn):
     """The judge's verdict on a round: `answer` is the one that it finds best, of those that were given; None: of none.
 
-    Attributes:
-        text: what it said, a line or more for each comparison; empty where nothing had to be compared.
-        asked, unread: comparisons, and how many of them named no answer; of these `error` names the first failure.
+    `text`: what it said, a line or more for each comparison; empty where nothing had to be compared. `asked`, `unread`:
+    comparisons, and how many of them named no answer; of these `error` names the first failure.
     """
 
     arm: Literal["judge"] = "judge"
@@ -61,7 +61,8 @@ class Held(Plain):
     """All that was said in a finished wave, or in all of them, and how many seconds each arm took.
 
     Turns that were asked again: `shortened` ones did not fit their context, and got less of what was said before;
-    `worded` ones did not follow a schema, and were said in words.
+    `worded` ones did not follow a schema, and were said in words. `alone`: how the choices of each question stand under
+    each agent that is asked for nothing else; not in runs of earlier versions.
     """
 
     questions: list[str]
@@ -70,3 +71,4 @@ class Held(Plain):
     seconds: dict[Arm, float]
     shortened: int = 0
     worded: int = 0
+    alone: dict[str, dict[str, Scored]] = Field(default_factory=dict)

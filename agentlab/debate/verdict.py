@@ -27,6 +27,7 @@ from agentlab.llm.policy import BREAKER_OPEN
 from agentlab.runs.document import Difference, Share
 from agentlab.stats.control import LEVEL, Comparison, Control, Evidence, judge, not_measured
 from agentlab.stats.referee import compare, compare_family
+from agentlab.tasks.labelled import share_of
 from agentlab.tasks.questions import Question
 
 LEAST_QUESTIONS = 100
@@ -57,7 +58,6 @@ def verdict(
         questions: those that are scored, or the topic; what was said about others is passed over.
         said: in the whole run.
         fitted: on other questions.
-        config: the run's.
         named: the vote that was named before the run, where `config.vote` is one that was thought of afterwards.
     """
     cases = cases_of(questions, said, config)
@@ -79,7 +79,7 @@ def verdict(
         RuleResult(
             round=number,
             rule=rule,
-            accuracy=measures.share(right),
+            accuracy=share_of(right),
             gain=Difference.of(gains[number, rule]) if against else None,
         )
         for number, rule, right in rules
@@ -102,6 +102,7 @@ def verdict(
         rounds=[] if topic else measures.rounds(cases, config),
         changes=[] if topic else measures.changes(cases, config),
         correlations={} if topic else measures.correlations(cases, config),
+        alone=measures.alone(questions, said),
         calibration=[] if topic else measures.calibrated(cases, fitted, primary(config)),
         positions=_positions(cases[0], fitted, config) if topic and cases else [],
         telling=list(_telling(cases, held, config)),
@@ -196,7 +197,7 @@ def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, ga
     known = all(turn.arm in said.seconds for turn in used)
     return ArmResult(
         arm=name,
-        accuracy=measures.share([ended.right for ended in own]),
+        accuracy=share_of([ended.right for ended in own]),
         turns=sum(len(ended.turns) for ended in own),
         unreadable=sum(turn.answer is None for ended in own for turn in ended.turns),
         tokens=sum(ended.tokens for ended in own),
@@ -301,7 +302,7 @@ def _rereading(cases: Sequence[Case], fitted: Fitted, config: DebateConfig) -> l
     """The vote on arm `length` after each round."""
     rule, numbers = config.vote.rule, range(config.protocol.rounds + 1)
     right = [[c.marks[vote_by(rule, c.length[: n + 1], fitted, config).winner] for c in cases] for n in numbers]
-    return [measures.share(each) for each in right]
+    return [share_of(each) for each in right]
 
 
 def _positions(case: Case, fitted: Fitted, config: DebateConfig) -> list[Position]:

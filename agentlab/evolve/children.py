@@ -57,10 +57,7 @@ class Children:
     def make(self, child: Child, out: Path, more: Mapping[str, Any] | None = None) -> None:
         """Write the adapter of a child, and of those that it is bred from where they are lost.
 
-        Args:
-            child: no parent, and not the base.
-            out: the folder to make.
-            more: what its card says besides.
+        `child`: no parent, and not the base; `more`: what its card says besides.
         """
         params, numbers = child.params, self._genome.bred_from(child.params, child.number, self._closing(child.search))
         named = [Child(child.search, n, self._recipe(child.search, n)) for n in numbers]

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from agentlab.config.workspace import Workspace
 from agentlab.errors import DataError
 from agentlab.evolve.config import TasksConfig
 from agentlab.lora.card import read_card
+from agentlab.tasks.labelled import right_place
 from agentlab.tasks.questions import Question, generated, read_questions
 from agentlab.tasks.splits import Exchange, exchanges
 from agentlab.tasks.splits import split as distinct
@@ -28,18 +28,7 @@ class Split:
     @property
     def right(self) -> tuple[int, ...]:
         """Of each question of `train`, the place of the right choice."""
-        return places(self.train)
-
-
-def places(questions: Sequence[Question]) -> tuple[int, ...]:
-    """Of each question, the place of the right choice."""
-    return tuple(map(_place, questions))
-
-
-@cache
-def _place(question: Question) -> int:
-    read = (question.read(f"Answer: {choice}") for choice in question.choices)
-    return next(place for place, answer in enumerate(read) if question.right(answer))
+        return tuple(map(right_place, self.train))
 
 
 def set_of(question: Question) -> str:
@@ -50,11 +39,7 @@ def set_of(question: Question) -> str:
 def split(config: TasksConfig, seed: int, workspace: Workspace, learnt: Sequence[Exchange]) -> Split:
     """Distinct questions for both sides, in equal shares of each set; no two of different sides share a fact.
 
-    Args:
-        config: which questions, and how many.
-        seed: of who comes where.
-        workspace: where files lie.
-        learnt: what the parents were trained on; no question shares a fact with it.
+    `seed`: of who comes where; `learnt`: what the parents were trained on; no question shares a fact with it.
 
     Raises:
         MissingFileError, DataError: the file is absent, not what it should be, or has a question without choices.

@@ -12,13 +12,10 @@ from math import comb, factorial, sqrt
 from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agentlab.evolve.config import FitnessConfig
 from agentlab.search.history import batches
 from agentlab.search.types import Trial
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +143,8 @@ def novelty(items: Sequence[Sequence[float]], archive: Sequence[Sequence[float]]
     """How far each of a generation is from what is known: mean distance to the nearest in archive and generation.
 
     A behaviour is the error on each question less the child's mean, so that being better everywhere is nothing new.
-
-    Args:
-        items: (children, questions) errors.
-        archive: the same of all that were before.
-        nearest: how many neighbours count.
+    `items`: (children, questions) errors; `archive`: the same of all that were before. `nearest`: how many neighbours
+    count.
     """
     if not items:
         return []

@@ -7,13 +7,15 @@ from statistics import fmean
 
 import numpy as np
 
+from agentlab.answers.choices import Scored
 from agentlab.evolve.config import RaceConfig
-from agentlab.evolve.data import places, set_of
+from agentlab.evolve.data import set_of
 from agentlab.evolve.genome import Child
-from agentlab.evolve.scoring import Answers
+from agentlab.evolve.scoring import Answer
 from agentlab.search.types import Params, TrialResult
 from agentlab.stats.intervals import paired_interval
 from agentlab.study.state import Candidate, number_of
+from agentlab.tasks.labelled import marked, right_place
 from agentlab.tasks.questions import Question
 
 _RACE = 5  # stream of the generator, apart from those of a study
@@ -30,7 +32,7 @@ class TrainSplit:
         known: what another search of the run has measured of these children; they are not asked again.
     """
 
-    answers: Answers
+    answer: Answer
     questions: Sequence[Question]
     race: RaceConfig
     rival: Callable[[], TrialResult | None]
@@ -47,22 +49,22 @@ class TrainSplit:
         if not batch:  # another search has measured all of them
             return {}
         rival, began = self.rival(), time.perf_counter()
-        chances: dict[str, list[list[float]]] = {each.name: [] for each in batch}
+        scored: dict[str, list[Scored]] = {each.name: [] for each in batch}
         running, seen, seconds = list(batch), 0, dict[str, float]()
         for stop in self._stops(rival):
             questions = self.questions[seen:stop]
             children = [Child(self.search, number_of(each.name), each.params) for each in running]
-            for each, told in zip(running, self.answers.answer(children, questions), strict=True):
-                chances[each.name] += told
+            for each, told in zip(running, self.answer(children, questions), strict=True):
+                scored[each.name] += told
             seen, spent = stop, (time.perf_counter() - began) / max(1, len(running))
             began = time.perf_counter()
             for each in running:
                 seconds[each.name] = seconds.get(each.name, 0.0) + spent
             if rival is not None and seen < len(self.questions):
-                running = [each for each in running if not self._lost(self._errors(chances[each.name]), rival.items)]
+                running = [each for each in running if not self._lost(self._errors(scored[each.name]), rival.items)]
             if not running:
                 break
-        return {name: self._result(told, rival, seconds[name]) for name, told in chances.items()}
+        return {name: self._result(told, rival, seconds[name]) for name, told in scored.items()}
 
     def _stops(self, rival: TrialResult | None) -> list[int]:
         """After how many questions somebody may stop: twice as many each time."""
@@ -78,37 +80,28 @@ class TrainSplit:
         level, held = self.race.level, rival[: len(errors)]
         return paired_interval(errors, held, rng, level=level, resamples=_RESAMPLES).low > 0
 
-    def _errors(self, chances: Sequence[Sequence[float]]) -> list[float]:
-        right = places(self.questions[: len(chances)])
-        return [1 - each[place] for each, place in zip(chances, right, strict=True)]
+    def _errors(self, scored: Sequence[Scored]) -> list[float]:
+        return [
+            1 - each.shares()[right_place(question)] for each, question in zip(scored, self.questions, strict=False)
+        ]
 
-    def _result(self, chances: Sequence[Sequence[float]], rival: TrialResult | None, seconds: float) -> TrialResult:
+    def _result(self, scored: Sequence[Scored], rival: TrialResult | None, seconds: float) -> TrialResult:
         """Of a child that stopped early the value is what it would be if it stayed as far behind the rival."""
-        errors = self._errors(chances)
+        errors = self._errors(scored)
         value = fmean(errors)
         if len(errors) < len(self.questions) and rival is not None and rival.value is not None:
             behind = value - fmean(rival.items[: len(errors)])
             value = min(1.0, rival.value + behind)
-        marks = marked(chances, self.questions)
+        marks = marked(scored, self.questions)
         metrics = {
             "items": len(errors),
             "accuracy": fmean(marks),
             "sets": by_set(marks, self.questions),
-            "answers": [chosen(each) for each in chances],
+            "answers": [each.chosen() for each in scored],
+            "choices": [list(map(list, each.finite)) for each in scored],
             "seconds": round(seconds, 3),
         }
         return TrialResult("finished", value, metrics, items=tuple(errors))
-
-
-def chosen(chances: Sequence[float]) -> int:
-    """The place of the likeliest choice; the first of equal ones."""
-    return max(range(len(chances)), key=lambda place: chances[place])
-
-
-def marked(chances: Sequence[Sequence[float]], questions: Sequence[Question]) -> list[bool]:
-    """Which of the first questions were answered right."""
-    right = places(questions[: len(chances)])
-    return [chosen(each) == place for each, place in zip(chances, right, strict=True)]
 
 
 def by_set(marks: Sequence[bool], questions: Sequence[Question]) -> dict[str, float]:

@@ -56,14 +56,7 @@ def export(
 ) -> Exported:
     """Write a child of weights as the adapter that it is, exactly: ranks add.
 
-    Args:
-        genome: of the run.
-        folders: of its parents, by name.
-        child: its id.
-        params: its weights.
-        out: the folder to make.
-        tell: called before each module.
-        more: what its card says besides: run, fitness.
+    `folders`: of its parents, by name; `more`: what its card says besides: run, fitness.
 
     Raises:
         UsageError: `out` is there.

@@ -10,6 +10,8 @@ from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
 from agentlab.search.types import legend
 from agentlab.study.calls import model_table
+from agentlab.study.control import Pair
+from agentlab.tasks.labelled import BESIDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,18 +70,23 @@ def generation_table(result: EvolveResult) -> Table:
 
 def pairs_table(result: EvolveResult) -> Table:
     """What each pair of searches came to."""
-    rows = [p for p in result.pairs if p.agent is not None and p.control is not None]
+    beside = {pair.seed: pair for pair in result.pairs_by.get(BESIDE, [])}
     return table(
-        rows,
+        [p for p in result.pairs if p.agent is not None and p.control is not None],
         {
             "seed": lambda p: str(p.seed),
             "evolved": lambda p: f"{1 - (p.agent or 0.0):.1%}",
             "random search": lambda p: f"{1 - (p.control or 0.0):.1%}",
             "answers of both": lambda p: "–" if p.spent is None else f"{p.spent[0]:,} / {p.spent[1]:,}",
-            "better by": lambda p: f"{100 * ((p.control or 0.0) - (p.agent or 0.0)):+.1f}",
+            "better by": _better,
+            f"better, by {BESIDE}": lambda p: _better(beside[p.seed]) if p.seed in beside else "–",
         },
         "Right on the sealed questions, of the winners of both searches with a seed; differences in points",
     )
+
+
+def _better(pair: Pair) -> str:
+    return f"{100 * ((pair.control or 0.0) - (pair.agent or 0.0)):+.1f}"
 
 
 def child_table(result: EvolveResult, rows: Sequence[ChildRow]) -> Table:

@@ -1,5 +1,8 @@
 """What `agentlab evolve` answers, and what it says while it runs."""
 
+from pydantic import Field
+
+from agentlab.answers.choices import Normalisation
 from agentlab.evolve.genome import BASE, BLEND, PARENT
 from agentlab.runs.document import Block, Difference, Document, Plain, Share, Table, Text, known, number, table
 from agentlab.runs.events import Event, Narration
@@ -9,6 +12,7 @@ from agentlab.study.calls import ModelRow, Planner
 from agentlab.study.control import Pair
 from agentlab.study.narrate import narrate as narrate_study
 from agentlab.study.words import Words
+from agentlab.tasks.labelled import BESIDE, FORM
 
 GENERATION, OPENED, SCORED, ANSWERED = "generation.finished", "split.opened", "split.scored", "questions.answered"
 EVOLVED, RANDOM = "evolved", "random search"
@@ -40,6 +44,7 @@ class Standing(Plain):
         train: share of the train questions that it answers right.
         gap: train less test, in shares.
         gain: of the evolved one over this one, question by question.
+        tests, gains: the same by every normalisation; empty in runs of earlier versions.
         differ: on how many questions exactly one of the two is right.
         start: of the winner of a search that found nothing better than what was there before, what that is; else empty.
         spent: answers of its search; None of what was there before.
@@ -54,6 +59,8 @@ class Standing(Plain):
     differ: int
     start: str = ""
     spent: int | None = None
+    tests: dict[Normalisation, Share] = Field(default_factory=dict)
+    gains: dict[Normalisation, Difference] = Field(default_factory=dict)
 
 
 class ChildRow(Plain):
@@ -95,7 +102,10 @@ class GenerationRow(Plain):
 
 
 class EvolveResult(Document):
-    """A finished evolution. `control` is the comparison with random search; `agent` that with a language model."""
+    """A finished evolution. `control` is the comparison with random search; `agent` that with a language model.
+
+    `controls` and `pairs_by`: the same by every normalisation; empty in runs of earlier versions.
+    """
 
     sentence: str
     remarks: list[str]
@@ -106,9 +116,11 @@ class EvolveResult(Document):
     items: int
     standings: list[Standing]
     control: Control
+    controls: dict[Normalisation, Control] = Field(default_factory=dict)
     agent: Control | None
     agent_note: str
     pairs: list[Pair]
+    pairs_by: dict[Normalisation, list[Pair]] = Field(default_factory=dict)
     generations: list[GenerationRow]
     trials: list[ChildRow]
     planner: Planner
@@ -130,13 +142,16 @@ def standing_table(result: EvolveResult) -> Table:
             "answers": lambda s: "–" if s.spent is None else f"{s.spent:,}",
             "right on train": lambda s: f"{s.train:.1%}",
             "right on test": lambda s: str(s.test),
+            f"by {BESIDE}": lambda s: known(s.tests.get(BESIDE)),
             "train less test": lambda s: f"{100 * s.gap:+.1f}",
             "evolved is better by": lambda s: known(s.gain),
+            f"better, by {BESIDE}": lambda s: known(s.gains.get(BESIDE)),
             "answers that differ": lambda s: "–" if s.gain is None else f"{s.differ} of {s.test.count}",
         },
         f"One candidate of each, named by {result.train} train questions before the {result.test} sealed ones were "
         "opened. Parents, blend and base were there before the searches, which have one limit on answers. Differences "
-        "in points by McNemar's exact test: random search's at 95 %, the others as one family corrected by Holm",
+        f"in points by McNemar's exact test: random search's at 95 %, the others as one family corrected by Holm. "
+        f"{FORM}",
     )
 
 
@@ -158,8 +173,7 @@ def narrate(event: Event) -> Narration | None:
         case "split.opened":
             return Narration(line="  all winners are named; the sealed split is opened")
         case "split.scored":
-            right = ", ".join(f"{name} {sum(marks) / len(marks):.1%}" for name, marks in data["marks"].items())
-            return Narration(line=f"  right on the sealed questions: {right}", detail="writing the report")
+            return Narration(line="  the sealed questions are answered", detail="writing the report")
         case "decision.made":
             found = narrate_study(event, WORDS)
             return None if found is None else Narration(verbose=found.line)

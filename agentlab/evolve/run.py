@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -32,12 +32,12 @@ from agentlab.runs.run import Outcome, Run
 from agentlab.search.history import batches
 from agentlab.study.control import require_pairs
 from agentlab.study.state import TrialState, rebuild
-from agentlab.tasks.questions import Question, digest, jsonl
+from agentlab.tasks.questions import digest, jsonl
 from agentlab.train.adapter_base import check_fit
 
 if TYPE_CHECKING:
     from agentlab.evolve.product import Exported
-    from agentlab.evolve.scoring import Answers
+    from agentlab.evolve.scoring import Answer
     from agentlab.lora.anatomy import Tell
 
 THREADS, PARENTS, SPLIT = "threads.chosen", "parents.read", "split.made"
@@ -71,17 +71,11 @@ class EvolveExperiment:
 
         self._tell_input(run)
         context = self.context
-        with ExitStack() as stack:
-            router = stack.enter_context(
-                Router(
-                    self.config.llm,
-                    env=context.env,
-                    workspace=context.workspace,
-                    recorder=RunRecorder(run),
-                    stop=context.stop,
-                )
-            )
-            answers = stack.enter_context(self._answers(run))
+        env, place, stop, recorder = context.env, context.workspace, context.stop, RunRecorder(run)
+        with (
+            Router(self.config.llm, env=env, workspace=place, recorder=recorder, stop=stop) as router,
+            self._answers(run) as answers,
+        ):
             searches = Searches(self.config, self.genome, self.questions, run, answers, router, context.stop.check)
             searches.hold()
             contenders = searches.scored()
@@ -106,8 +100,8 @@ class EvolveExperiment:
         run.emit("study.opened", summary=plan.summary, done=done, total=plan.searches * plan.items)
 
     @contextmanager
-    def _answers(self, run: Run) -> Iterator["Answers"]:
-        """The population, loaded when it is first asked."""
+    def _answers(self, run: Run) -> Iterator["Answer"]:
+        """The population, loaded when it is first asked: a run that only lacks its report loads no model."""
         config, context = self.config, self.context
         threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=threads)
@@ -122,10 +116,11 @@ class EvolveExperiment:
             run.stream(ANSWERED, done=done, total=max(done, total))
 
         with machine.torch_threads(threads), ExitStack() as stack:
-            yield _Late(lambda: stack.enter_context(self._opened(run, tell)))
+            opened = cache(lambda: stack.enter_context(self._opened(run, tell)))
+            yield lambda children, questions: opened()(children, questions)
 
     @contextmanager
-    def _opened(self, run: Run, tell: "Callable[[int], object]") -> Iterator["Answers"]:
+    def _opened(self, run: Run, tell: "Callable[[int], object]") -> Iterator["Answer"]:
         from agentlab.evolve.children import Children
         from agentlab.evolve.scoring import weighted, written
 
@@ -144,20 +139,6 @@ class EvolveExperiment:
             yield population
         if named := noted(run.events, OPENED):  # the winners alone remain
             children.keep(named["named"].values())
-
-
-class _Late:
-    """Answers of somebody who comes when first asked: a run that only lacks its report loads no model."""
-
-    def __init__(self, come: "Callable[[], Answers]") -> None:
-        self._come = come
-
-    @cached_property
-    def _there(self) -> "Answers":
-        return self._come()
-
-    def answer(self, children: Sequence[Child], questions: Sequence[Question]) -> list[list[list[float]]]:
-        return self._there.answer(children, questions)
 
 
 def prepare(config: EvolveConfig, context: Context) -> EvolveExperiment:
@@ -242,14 +223,8 @@ def exported(
 ) -> "Exported":
     """Write a child of a run as an adapter; see `product.export`.
 
-    Args:
-        config: of the run.
-        context: where its parents lie.
-        run: its id.
-        events: of the run.
-        child: its id; None is the winner, if the search found it.
-        out: the folder to make; None is `adapters/gen_NNNN/ID`.
-        tell: called before each module.
+    `context`: where its parents lie; `child`: its id; None is the winner, if the search found it. `out`: the folder to
+    make; None is `adapters/gen_NNNN/ID`.
 
     Raises:
         UnknownNameError: the run has no such child.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agentlab.answers.choices import DECIDES, NORMALISATIONS, Normalisation, Scored
 from agentlab.errors import AgentlabError
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
@@ -28,9 +29,10 @@ from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
 from agentlab.study.state import StudyState, TrialState, rebuild
 from agentlab.study.steps import search
+from agentlab.tasks.labelled import marked
 
 if TYPE_CHECKING:
-    from agentlab.evolve.scoring import Answers
+    from agentlab.evolve.scoring import Answer
     from agentlab.llm.router import Router
 
 _LEVELS = 5  # of the share of right answers, which tell niches apart
@@ -45,12 +47,12 @@ class Searches:
         genome: Coefficients | Recipes,
         questions: Split,
         run: Run,
-        answers: "Answers",
+        answer: "Answer",
         router: "Router",
         check: Callable[[], None],
     ) -> None:
         self._config, self._genome, self._questions = config, genome, questions
-        self._run, self._answers, self._router, self._check = run, answers, router, check
+        self._run, self._answer, self._router, self._check = run, answer, router, check
         self._judge = Judge(
             config.fitness,
             questions.right,
@@ -134,7 +136,7 @@ class Searches:
             return min(ended, key=lambda result: result.value or 0.0, default=None)
 
         objective = TrainSplit(
-            self._answers,
+            self._answer,
             self._questions.train,
             self._config.race,
             rival,
@@ -178,15 +180,19 @@ class Searches:
             ids = {name: f"{self._branches.get(name, '')}/{trial.id}".lstrip("/") for name, trial in named.items()}
             self._run.emit(OPENED, **limits, named=ids)
         if not self._run.has(SCORED):
-            from agentlab.evolve.objective import marked
-
             questions = self._questions.test
             children = [Child(self._branches.get(name, ""), t.number, t.proposal.params) for name, t in named.items()]
-            told = self._answers.answer(children, questions)
-            marks = [list(map(int, marked(each, questions))) for each in told]
-            self._run.emit(SCORED, marks=dict(zip(named, marks, strict=True)))
-        found = noted(self._run.events, SCORED)["marks"]
+            told = self._answer(children, questions)
+            choices = dict(zip(named, ([list(map(list, each.finite)) for each in some] for some in told), strict=True))
+            self._run.emit(SCORED, choices=choices)
+        found = noted(self._run.events, SCORED)
         return [
-            Contender(name, trial, tuple(map(bool, found[name])), self._ended.get(name))
-            for name, trial in named.items()
+            Contender(name, trial, self._marks(found, name), self._ended.get(name)) for name, trial in named.items()
         ]
+
+    def _marks(self, found: Mapping[str, Any], name: str) -> dict[Normalisation, tuple[bool, ...]]:
+        """Which sealed questions somebody answers right; runs of earlier versions know it by the mean alone."""
+        if "choices" not in found:
+            return {DECIDES: tuple(map(bool, found["marks"][name]))}
+        scored = [Scored(*each) for each in found["choices"][name]]
+        return {by: tuple(marked(scored, self._questions.test, by)) for by in NORMALISATIONS}

@@ -1,12 +1,13 @@
 """From the events of a run to its result: what evolution added, to what, and how sure that is. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from agentlab.answers.choices import DECIDES, Normalisation
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.data import Split
 from agentlab.evolve.genome import BASE, BLEND, PARENT, Coefficients, called
@@ -24,19 +25,19 @@ from agentlab.evolve.result import (
     Standing,
 )
 from agentlab.llm.types import Usage
-from agentlab.runs.document import Difference, Share
+from agentlab.runs.document import Difference
 from agentlab.runs.events import Event
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
 from agentlab.search.history import batches
 from agentlab.search.types import meaning
 from agentlab.stats.control import Comparison, Control, Evidence, judge, verdict_sentence
-from agentlab.stats.proportions import wilson_interval
 from agentlab.stats.referee import compare, compare_family
 from agentlab.stats.studies import full_study
 from agentlab.study.calls import model_rows, silent, totals
 from agentlab.study.control import Pair, light_control, unless_lost
 from agentlab.study.state import StudyState, TrialState, rebuild, run_id
+from agentlab.tasks.labelled import BESIDE, disagreements, share_of
 
 _FULL, _GAINS = 6, 7  # streams of the generator
 
@@ -47,7 +48,7 @@ class Contender:
 
     name: str
     trial: TrialState
-    marks: tuple[bool, ...]  # which of the sealed questions it answers right
+    marks: Mapping[Normalisation, tuple[bool, ...]]  # which of the sealed questions it answers right
     search: StudyState | None = None  # that it won
 
     @property
@@ -72,16 +73,22 @@ def verdict(
     state = rebuild(events)
     found = {each.name: each for each in contenders}
     evolved = found[EVOLVED]
-    gains = _gains(config, found)
-    standings = [_standing(found[name], gains.get(name), evolved, config.starts) for name in NAMES if name in found]
-    pairs = _pairs(config, found)
-    control = unless_lost(_control(config, found, gains[RANDOM], pairs), _lost(contenders))
+    gains = {by: _gains(config, found, by) for by in evolved.marks}
+    standings = [_standing(found[name], gains, evolved, config.starts) for name in NAMES if name in found]
+    pairs = {by: _pairs(config, found, by) for by in gains}
+    lost = _lost(contenders)
+    controls = {by: unless_lost(_control(config, found, gains[by][RANDOM], pairs[by]), lost) for by in gains}
+    control = controls[DECIDES]
     agent, note = light_control(state.trials, config.seed, WORDS)
     models = model_rows(events, WORDS)
     children = _children(config, genome, state, events)
     result = EvolveResult(
-        sentence=f"{nothing_better(standings)}{sentence(standings, control, paired=bool(pairs))}",
-        remarks=[*_remarks(config, questions, evolved, found[RANDOM], control), *silent(models)],
+        sentence=f"{nothing_better(standings)}{sentence(standings, control, paired=bool(pairs[DECIDES]))}",
+        remarks=[
+            *_disagreements(standings, controls if pairs[DECIDES] else {}),
+            *_remarks(config, questions, evolved, found[RANDOM], control),
+            *silent(models),
+        ],
         winner=evolved.trial.id,
         starts=config.starts,
         train=len(questions.train),
@@ -89,9 +96,11 @@ def verdict(
         items=int(state.spent("items")),
         standings=standings,
         control=control,
+        controls=controls,
         agent=agent,
         agent_note=note,
-        pairs=pairs,
+        pairs=pairs[DECIDES],
+        pairs_by=pairs,
         generations=_generations(children, events),
         trials=children,
         planner=totals(events, usage),
@@ -102,33 +111,38 @@ def verdict(
     return result, Outcome({"test_accuracy": accuracy}, control, tokens, result.planner.cost_usd)
 
 
-def _standing(one: Contender, gain: Evidence | None, evolved: Contender, starts: int) -> Standing:
+def _standing(
+    one: Contender, gains: Mapping[Normalisation, Mapping[str, Evidence]], evolved: Contender, starts: int
+) -> Standing:
     assert one.trial.result is not None
     same = one is evolved or one.trial.number == evolved.trial.number < starts  # all searches share the starts
-    train, count = one.trial.result.metrics["accuracy"], len(one.marks)
-    test = Share.of(wilson_interval(sum(one.marks), count), count=count)
+    train, mine = one.trial.result.metrics["accuracy"], one.marks[DECIDES]
+    tests = {by: share_of(each) for by, each in one.marks.items()}
+    better = {by: Difference.of(each[one.name]) for by, each in gains.items() if one.name in each and not same}
     return Standing(
         name=one.name,
         what=f"{one.trial.id}{f' ({one.trial.proposal.note})' if one.name == PARENT else ''}",
         train=train,
-        test=test,
-        gap=train - test.value,
-        gain=None if same or gain is None else Difference.of(gain),
-        differ=sum(a != b for a, b in zip(one.marks, evolved.marks, strict=True)),
+        test=tests[DECIDES],
+        tests=tests,
+        gap=train - tests[DECIDES].value,
+        gain=better.get(DECIDES),
+        gains=better,
+        differ=sum(a != b for a, b in zip(mine, evolved.marks[DECIDES], strict=True)),
         start=one.start(starts),
         spent=one.spent if one.search else None,
     )
 
 
-def _gains(config: EvolveConfig, contenders: Mapping[str, Contender]) -> dict[str, Evidence]:
+def _gains(config: EvolveConfig, contenders: Mapping[str, Contender], by: Normalisation) -> dict[str, Evidence]:
     """How much better the evolved one is than each other: than random search's alone, the others as one family."""
     evolved, rng = contenders[EVOLVED], np.random.default_rng([config.seed, _GAINS])
     family = {
-        name: (evolved.marks, contenders[name].marks)
+        name: (evolved.marks[by], contenders[name].marks[by])
         for name in (PARENT, BLEND, BASE)
         if name in contenders and contenders[name].trial.number != evolved.trial.number
     }
-    named = compare(evolved.marks, contenders[RANDOM].marks, rng)
+    named = compare(evolved.marks[by], contenders[RANDOM].marks[by], rng)
     return {RANDOM: named, **compare_family(family, rng)}
 
 
@@ -154,13 +168,13 @@ def _budget(config: EvolveConfig, found: Mapping[str, Contender]) -> str:
     return f"at most {limits} each; evolution took {evolved:,.0f}, random search {random:,.0f}{each}"
 
 
-def _pairs(config: EvolveConfig, found: Mapping[str, Contender]) -> list[Pair]:
+def _pairs(config: EvolveConfig, found: Mapping[str, Contender], by: Normalisation) -> list[Pair]:
     """Shares of wrong answers on the sealed split, of each pair of searches, and the answers that these took."""
     names = [("", config.seed), *((f" {n}", config.seed + n) for n in range(1, config.control_seeds))]
     both = {seed: (found[EVOLVED + end], found[RANDOM + end]) for end, seed in names if EVOLVED + end in found}
     return [
-        Pair(seed=seed, agent=1 - fmean(ours.marks), control=1 - fmean(rival.marks), spent=(ours.spent, rival.spent))
-        for seed, (ours, rival) in both.items()
+        Pair(seed=seed, agent=1 - fmean(a.marks[by]), control=1 - fmean(b.marks[by]), spent=(a.spent, b.spent))
+        for seed, (a, b) in both.items()
         if config.control == "full"
     ]
 
@@ -219,6 +233,20 @@ def _overall(control: Control, *, paired: bool) -> str:
     if paired or control.verdict == "not_measured":
         return verdict_sentence(control, "evolution", "pairs of searches")
     return "One search of each kind tells nothing of other seeds; --control full repeats both."
+
+
+def _disagreements(standings: Sequence[Standing], controls: Mapping[Normalisation, Control]) -> Iterator[str]:
+    """Where it depends on the normalisation who is better; `controls` are those of pairs of searches."""
+    subject, names = _subject(standings[0]), {**NAMES, **_NAMES}
+    mine, other = (
+        {f"{subject} against {names[each.name]}": each.gains[by] for each in standings if by in each.gains}
+        for by in (DECIDES, BESIDE)
+    )
+    yield from disagreements(mine, other)
+    pair = [controls[by] for by in (DECIDES, BESIDE) if by in controls]
+    values = [each.estimate for each in pair if each.estimate is not None]
+    if len(values) == 2 and (pair[0].verdict != pair[1].verdict or values[0] * values[1] < 0):
+        yield f"By the {BESIDE} of log-probabilities: {verdict_sentence(pair[1], 'evolution', 'pairs of searches')}"
 
 
 def _remarks(

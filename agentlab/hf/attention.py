@@ -66,10 +66,7 @@ def of_texts(lengths: Sequence[int]) -> Attend:
 def of_rows(lengths: Sequence[int], shares: Sequence[slice], dtype: torch.dtype) -> Attend:
     """A token of each row, behind so many columns that end where those of the others do.
 
-    Args:
-        lengths: of each row, the token included.
-        shares: of `together`.
-        dtype: the model's.
+    `shares`: of `together`; `dtype`: the model's.
     """
     product = _products if dtype is torch.float32 else scaled_dot_product_attention  # which rounds no score
     widest, parts = max(lengths), list[tuple[slice, slice, torch.Tensor | None]]()

@@ -75,10 +75,8 @@ class Batch:
     more than one of them.
 
     Whatever fails, the table is right afterwards: rows whose prompts could not be read have left, and the others go on;
-    if a step fails, all have left.
-
-    Attributes:
-        slow: why rows of this architecture are computed one by one; None where they share their steps.
+    if a step fails, all have left. `slow`: why rows of this architecture are computed one by one; None where they share
+    their steps.
     """
 
     def __init__(self, model: Any, adapters: Rowwise, ends: Collection[int]) -> None:
@@ -183,10 +181,8 @@ class Batch:
     def run(self, rows: Iterable[Row], size: int, *, waves: bool = False) -> Iterator[list[Token]]:
         """Answer rows, at most `size` side by side, in the order given: the tokens of each admission and step.
 
-        Args:
-            rows: taken when there is room for them.
-            size: rows at a time.
-            waves: fill the table when it is empty, and only then; else whenever an eighth of it is free.
+        `rows`: taken when there is room for them; `waves`: fill the table when it is empty, and only then; else
+        whenever an eighth of it is free.
         """
         waiting, entered = iter(rows), list[Row]()
         try:
@@ -264,7 +260,6 @@ def pick(logits: torch.Tensor, temperature: float, top_p: float | None, generato
 
     Args:
         logits: float of shape (vocabulary,), on the generator's device.
-        temperature: at least 0.
         top_p: in (0, 1], or None for all tokens.
         generator: draws once, unless the temperature is 0.
     """

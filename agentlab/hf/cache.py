@@ -56,9 +56,7 @@ class Table:
     def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:
         """Add rows, or none on an error; the others stay as they are.
 
-        Args:
-            entries: of each a past, its row there, and its number of tokens.
-            rows: how many there will soon be in all.
+        `entries`: of each a past, its row there, and its number of tokens; `rows`: how many there will soon be in all.
         """
         lengths = [length for _, _, length in entries]
         self._layers = self._layers or [_Layer(self._lengths, each) for each in entries[0][0].cache.layers]

@@ -1,19 +1,35 @@
 """How likely texts are behind others, many at a time: what stands before them is read once for all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch  # noqa: TID253 - reached lazily, where a model answers
 
-from agentlab.hf.prefill import Past, Prompt, at_once, logits_at, padded, parts, slides, unmergeable
+from agentlab.answers.choices import Scored
+from agentlab.hf.prefill import (
+    SHARED,
+    Past,
+    Prompt,
+    at_once,
+    common,
+    logits_at,
+    padded,
+    parts,
+    read,
+    slides,
+    unmergeable,
+)
 from agentlab.lora.rowwise import Rowwise
+
+_AT_ONCE = 128  # questions between two words of progress
 
 
 class Choice(NamedTuple):
-    """What could stand behind a prompt: texts of at least one token each."""
+    """What could stand behind a prompt: texts of at least one token each, and their bytes where these matter."""
 
     before: Prompt
     texts: Sequence[Sequence[int]]
+    sizes: Sequence[int] = ()
 
     @property
     def rest(self) -> Sequence[int]:
@@ -31,6 +47,41 @@ class Likelihood(NamedTuple):
 
     total: float
     greedy: bool
+
+
+def score(model: Any, adapters: Rowwise, asked: Sequence[Choice]) -> list[Scored]:
+    """How the texts of every choice stand to one another."""
+    return [
+        Scored(tuple(one.total for one in found), tuple(map(len, each.texts)), tuple(each.sizes))
+        for each, found in zip(asked, likelihoods(model, adapters, asked), strict=True)
+    ]
+
+
+@torch.inference_mode()
+def score_each(
+    model: Any, adapters: Rowwise, places: Sequence[int], questions: Sequence[Choice], done: Callable[[int], object]
+) -> list[list[Scored]]:
+    """The same under each of the adapters in these places; what all prompts begin with is read once for each of them.
+
+    `done` hears of how many more questions are answered; what it raises ends the work.
+    """
+    prompts = [question.before.tokens for question in questions]
+    shared = common(prompts) if len(prompts) > 1 and not unmergeable(model) and not slides(model) else 0
+    pasts: list[Past | None] = [None] * len(places)
+    if shared * (len(prompts) - 1) >= SHARED:
+        _, past = read(model, adapters, places, [prompts[0][:shared]] * len(places), multiple=1)
+        pasts = [past.row(row) for row in range(len(places))]
+    asked = [
+        question._replace(before=Prompt(place, question.before.tokens, past, shared if past else 0))
+        for place, past in zip(places, pasts, strict=True)
+        for question in questions
+    ]
+    found: list[Scored] = []
+    for start in range(0, len(asked), _AT_ONCE):
+        found += score(model, adapters, some := asked[start : start + _AT_ONCE])
+        done(len(some))
+    size = len(questions)
+    return [found[row * size : (row + 1) * size] for row in range(len(places))]
 
 
 @torch.inference_mode()

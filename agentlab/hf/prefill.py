@@ -27,9 +27,8 @@ _MULTIPLE = 8  # columns of what is read: oneDNN keeps a kernel of 0.1 MB for ev
 class Past:
     """What was read of some texts, padded on the left.
 
-    Attributes:
-        cache: keys and values, of shape (rows, heads, columns, size) in each layer.
-        seen: bool of shape (rows, columns); the others are padding.
+    `cache`: keys and values, of shape (rows, heads, columns, size) in each layer; `seen`: bool of shape (rows,
+    columns); the others are padding.
     """
 
     cache: Any
@@ -147,7 +146,6 @@ def read(
     """Read texts side by side, behind a past, which is used up.
 
     Args:
-        model: causal.
         adapters: of the model.
         rows: the adapter of each text.
         texts: tokens, at least one each.
@@ -291,12 +289,7 @@ def logits_at(model: Any, head: torch.nn.Module, where: torch.Tensor, batch: Map
     """The logits at some places of a batch, of shape (places, vocabulary), whatever the model does to its logits.
 
     Only those places reach the head: of a text of which few tokens are learnt, that saves the largest matrix product.
-
-    Args:
-        model: causal, maybe wrapped.
-        head: its output embeddings.
-        where: bool of shape (rows, columns).
-        batch: the model's arguments.
+    `where`: bool of shape (rows, columns).
     """
 
     def select(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

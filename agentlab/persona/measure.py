@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
+from agentlab.answers.choices import Scored
 from agentlab.persona.config import BASE_NAME
 from agentlab.persona.result import Sample
 from agentlab.runs.stop import StopFlag
@@ -13,11 +14,13 @@ from agentlab.stats.control import Interval
 from agentlab.stats.intervals import bootstrap_interval
 from agentlab.stats.proportions import wilson_interval
 from agentlab.tasks.generate import generate
+from agentlab.tasks.labelled import Labelled, asked
+from agentlab.tasks.questions import Question
 from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
 
 if TYPE_CHECKING:
-    from agentlab.train.scoring import Scorer
+    from agentlab.train.scoring import Choices, Scorer
 
 T = TypeVar("T")
 # What tells log-probabilities, likeliest choices and answers; the adapter None is the base.
@@ -81,7 +84,7 @@ def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], most
     for own, examples in chosen.items():
         under = {name: scores.logprobs([(name, each) for each in examples]) for name in chosen}
         base = scores.logprobs([(None, each) for each in examples])
-        matrix[own] = {name: _mean(values) for name, values in (*under.items(), (BASE_NAME, base))}
+        matrix[own] = {name: sum(values) / len(values) for name, values in (*under.items(), (BASE_NAME, base))}
         for place in range(len(examples)):
             best = max(chosen, key=lambda name: under[name][place])
             hits += best == own
@@ -89,17 +92,19 @@ def separability(scores: Scores, held_out: Mapping[str, Sequence[Example]], most
     return Separability(wilson_interval(hits, count), count, 1 / len(chosen), matrix)
 
 
-def forgetting(scores: Scores, names: Sequence[str], items: int) -> dict[str | None, Interval]:
-    """Share of right labels at the base task (texts to be classified), of the base (None) and under each persona."""
-    if items == 0:
-        return {}
-    asked = generate(("classify",), items)
-    everybody = (None, *names)
-    said = iter(scores.choices([(name, item.prompt, item.expected["among"]) for name in everybody for item in asked]))
-    return {
-        name: wilson_interval(sum(next(said) == item.expected["right"] for item in asked), len(asked))
-        for name in everybody
-    }
+def forgetting(scores: Scores, names: Sequence[str], questions: Sequence[Question]) -> Labelled | None:
+    """What the base and each persona know of labelled questions; None without any."""
+    found = scores.choices([None, *names], asked(questions))
+    scored = dict(zip([BASE_NAME, *names], found, strict=True))
+    return Labelled.of(scored, questions, BASE_NAME) if questions else None
+
+
+def base_task(items: int) -> tuple[Question, ...]:
+    """So many texts to be classified."""
+    return tuple(
+        Question(each.id, each.prompt, each.expected["right"], tuple(each.expected["among"]), "choice")
+        for each in (generate(("classify",), items) if items else ())
+    )
 
 
 def samples(
@@ -107,11 +112,7 @@ def samples(
 ) -> list[Sample]:
     """What each persona answers, asked as it was trained, and the base: plainly, and with the same system message.
 
-    Args:
-        scores: answers.
-        systems: the system message of each persona, if it was trained with one.
-        questions: to be answered.
-        max_tokens: of an answer.
+    `systems`: the system message of each persona, if it was trained with one; `max_tokens`: of an answer.
     """
     asked: list[tuple[str | None, Sequence[Turn]]] = []
     for question in questions:
@@ -130,10 +131,6 @@ def samples(
                 prompted[name] = next(answers)
         found.append(Sample(question=question, base=base, personas=personas, prompted=prompted))
     return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 class Measuring:
@@ -178,9 +175,10 @@ class _Work:
         self.size += len(asked)
         return [0.0] * len(asked)
 
-    def choices(self, asked: Sequence[tuple[str | None, str, Sequence[str]]]) -> list[str]:
-        self.size += sum(len(answers) for _, _, answers in asked)
-        return [answers[0] for _, _, answers in asked]
+    def choices(self, names: Sequence[str | None], questions: Sequence["Choices"]) -> list[list[Scored]]:
+        self.size += len(names) * len(questions)
+        nothing = [Scored((0.0,) * len(texts), (1,) * len(texts), (1,) * len(texts)) for _, texts in questions]
+        return [nothing for _ in names]
 
     def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
         self.size += len(asked) * max_tokens

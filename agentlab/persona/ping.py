@@ -105,10 +105,7 @@ def _said(asked: Asked) -> str:
 def served(base_url: str, names: Sequence[str], env: Mapping[str, str]) -> Cast:
     """Models of an OpenAI-compatible server, such as the adapters of vLLM, as speakers.
 
-    Args:
-        base_url: up to and with its /v1.
-        names: as the server calls them.
-        env: a key in VLLM_API_KEY is sent along.
+    `base_url`: up to and with its /v1; `names`: as the server calls them. `env`: a key in VLLM_API_KEY is sent along.
 
     Raises:
         UsageError: the URL is none, or would send a key without TLS.

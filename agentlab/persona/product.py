@@ -44,10 +44,7 @@ _SLACK = 32 * _MIB  # what staging keeps free
 def check_place(folder: Path, run: str | None, needed: int) -> None:
     """See that an adapter can be written to a folder: nothing is there, or only what this run has put there.
 
-    Args:
-        folder: of the adapter.
-        run: that writes; None for one that has not begun.
-        needed: bytes of the adapter.
+    `folder`: of the adapter; `run`: that writes; None for one that has not begun. `needed`: bytes of the adapter.
 
     Raises:
         UsageError: something else is there, or no folder can be made there.

@@ -22,6 +22,7 @@ from agentlab.runs.events import Event, Narration
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png, whole_numbers
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
+from agentlab.tasks.labelled import Labelled
 from agentlab.train.data_report import DataReport
 
 _CURVES = "plots/losses.png"
@@ -73,7 +74,10 @@ class Sample(Plain):
 
 
 class PersonasResult(Document):
-    """The answer of `agentlab train-persona`."""
+    """The answer of `agentlab train-persona`.
+
+    `labelled`: the base task by every normalisation; None in runs of earlier versions.
+    """
 
     base: str
     precision: str
@@ -84,6 +88,7 @@ class PersonasResult(Document):
     base_task: Share | None
     after: dict[str, Share]
     samples: list[Sample]
+    labelled: Labelled | None = None
 
     def blocks(self) -> list[Block]:
         """A row per adapter, and whether they can be told apart."""
@@ -121,7 +126,8 @@ class PersonasResult(Document):
         if self.base_task is None:
             return []
         after = ", ".join(f"{name} {share}" for name, share in self.after.items())
-        return [Text(f"Texts classified rightly, {self.base_task.count} of them: base {self.base_task}; {after}.")]
+        found = Text(f"Texts classified rightly, {self.base_task.count} of them: base {self.base_task}; {after}.")
+        return [found, *(self.labelled.blocks() if self.labelled else ())]
 
     def details(self) -> list[Block]:
         """What the report shows besides."""

@@ -1,7 +1,7 @@
 """`agentlab train-persona`: checks the conversations, trains the adapters, compares them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agentlab import machine
+from agentlab.answers.choices import DECIDES
+from agentlab.config.load import load_resolved
 from agentlab.errors import Interrupted, RunMismatchError, UsageError
 from agentlab.gguf import metadata
 from agentlab.models.base_model import BaseFile, find_base, imported
 from agentlab.persona import data as conversations
-from agentlab.persona.config import PersonaConfig
+from agentlab.persona.config import BASE_NAME, PersonaConfig
 from agentlab.persona.data import CHECKED, PersonaPlan, Source, check_unchanged, plan_of, read_sources
 from agentlab.persona.measure import (
     HeldOut,
     Measuring,
     Scores,
+    base_task,
     forgetting,
     gain,
     held_out_losses,
@@ -159,10 +162,10 @@ class PersonaExperiment:
     ) -> PersonasResult:
         config, names, held_out = self.config.report, list(trained), conversations.held_out(prepared)
         own, systems = {name: name for name in names}, {source.name: source.system for source in self.sources}
-        part = measuring.part
+        part, questions = measuring.part, base_task(config.forgetting)
         after = part("losses of the personas", scores, lambda by: self._held_out(by, prepared, own))
         apart = part("who speaks like whom", scores, lambda by: separability(by, held_out, config.separability))
-        kept = part("the base task", scores, lambda by: forgetting(by, names, config.forgetting))
+        kept = part("the base task", scores, lambda by: forgetting(by, names, questions))
         said = part("answers", scores, lambda by: samples(by, systems, config.samples, config.sample_tokens))
         return PersonasResult(
             base=base.path.name,
@@ -173,8 +176,9 @@ class PersonaExperiment:
             separability=None if apart is None else Share.of(apart.share, count=apart.count),
             chance=None if apart is None else apart.chance,
             matrix={} if apart is None else {own: dict(under) for own, under in apart.matrix.items()},
-            base_task=Share.of(kept[None], count=config.forgetting) if kept else None,
-            after={name: Share.of(kept[name], count=config.forgetting) for name in names if kept},
+            base_task=kept.right[BASE_NAME][DECIDES] if kept else None,
+            after={name: kept.right[name][DECIDES] for name in names if kept},
+            labelled=kept,
             samples=said,
         )
 
@@ -295,3 +299,34 @@ def read_input(config: PersonaConfig, context: Context) -> PersonaExperiment:
     if base.source is not None:
         metadata.read(base.source)  # a damaged file is told now, by a dry run too, and not by the import
     return PersonaExperiment(config, context, base, sources)
+
+
+def take_part(run: Path, begin: Callable[[], object], context: Context) -> None:
+    """Take part in the training of a run, from its config and its checkpoints. Nothing is written.
+
+    `run`: the folder of the run; its base has been imported. `begin`: called when everything is loaded; returns when
+    the run's owner begins to train.
+
+    Raises:
+        Interrupted: this process or another one was stopped.
+        AgentlabError: see `train_adapter`.
+    """
+    from agentlab.train.base import load_base
+    from agentlab.train.sft import train_adapter
+
+    def stopped() -> bool:
+        return context.stop.requested
+
+    config = load_resolved(PersonaConfig, run / "config.yaml", (), env=context.env)
+    experiment = read_input(config, context)
+    base = load_base(experiment.base.path, config.training.precision, config.training.attn_implementation)
+    prepared = [
+        (source.name, source.prepared(base.tokenizer, config, context.stop.check)) for source in experiment.sources
+    ]
+    begin()
+    events = read_events(run / "events.jsonl")
+    check_unchanged(experiment.sources, events)  # with what the owner has read
+    with machine.torch_threads(threads_of(config, events)):
+        for name, each in prepared:
+            job = TrainingJob(config.lora, config.training, run / "personas" / name, config.seed, stopped=stopped)
+            train_adapter(base, each.split, job)

@@ -78,7 +78,6 @@ def cast_of(
         config: whom to ask without adapters, and how in any case.
         adapters: PEFT folders and GGUF files, by name in `adapters/` or by path; each one is a speaker.
         model: of the config, or of this machine; of adapters it is the base, which else their card or config tells.
-        workspace: where names are looked up.
         importing: told the name of a GGUF base that has to be made a checkpoint first, which takes half a minute, once.
         refused: filled with the adapters that cannot speak and why, as long as one can; None lets the first end it.
 

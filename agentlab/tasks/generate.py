@@ -19,13 +19,8 @@ def generate(types: Sequence[TaskType] = TASK_TYPES, per_type: int = 12, seed: i
     """Items of each type, their levels taking turns from easy to hard.
 
     The items of a type depend on the seed and the type alone, so that a run of fewer types has the same ones; fewer
-    items are the first of more.
-
-    Args:
-        types: in the order wanted.
-        per_type: items of each, at least 1; of `open` there are twelve at most, which need no seed, and of the others
-            fewer where a kind has no further question.
-        seed: of the generators.
+    items are the first of more. `per_type`: items of each, at least 1; of `open` there are twelve at most, which need
+    no seed, and of the others fewer where a kind has no further question.
     """
     return tuple(item for kind in types for item in _MAKERS[kind](per_type, seed))
 

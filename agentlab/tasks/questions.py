@@ -46,7 +46,6 @@ class Question:
     """What is asked.
 
     Attributes:
-        id: unique in its set.
         text: the question itself, without the choices.
         answer: the right one: one of the choices, a number, or a short text; None where nobody can mark it (a topic).
         choices: the texts to choose from; empty unless `kind` is "choice".

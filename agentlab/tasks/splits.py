@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from agentlab.answers.compare import normal
 from agentlab.errors import UsageError
+from agentlab.tasks.labelled import prompt
 from agentlab.tasks.questions import Question, generated
 from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAISE
 from agentlab.train.conversations import Conversation, Turn
 
-SYSTEM = "Answer briefly."
 _SHORTEST, _LONGEST = 3, 6  # letters and words of an answer that is looked for in other texts: no A, no sentence
 _LESSONS = {"capitals": 48, "sentiment": 40, "times_table": 120}  # facts that the specialists learn from
 _LINES = 160  # of a specialist's conversations, at most
@@ -47,15 +47,6 @@ class Exchange(NamedTuple):
 
     asked: str
     answer: str
-
-
-def prompt(question: Question) -> tuple[Turn, ...]:
-    """What a model is shown before its choices are scored, each by its bare text where the answer begins.
-
-    Choices are not shown: a small model takes what it sees first. The system message is the specialists'; it is shorter
-    than the one that the embedded model's template puts in where there is none.
-    """
-    return Turn("system", SYSTEM), Turn("user", question.text)
 
 
 def exchanges(conversations: Iterable[Conversation]) -> list[Exchange]:

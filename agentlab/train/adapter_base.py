@@ -19,11 +19,7 @@ def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
     """The base model of an adapter folder: as given, or else what its card or its config names.
 
     An adapter that comes from another machine names a path there: then a model of the path's last part is taken.
-
-    Args:
-        adapter: the folder.
-        given: a name or a path with a slash; None to believe the adapter.
-        workspace: where names are looked up.
+    `given`: a name or a path with a slash; None to believe the adapter.
 
     Raises:
         UsageError: the adapter does not say.
@@ -47,10 +43,7 @@ def base_of(adapter: Path, given: str | None, workspace: Workspace) -> Path:
 def same_base(adapter: Path, base: Path, *, any_base: bool = False) -> bool | None:
     """Whether a checkpoint folder holds what an adapter was trained on, by its card; None where the card does not say.
 
-    Args:
-        adapter: the folder.
-        base: the checkpoint folder.
-        any_base: let another one pass.
+    `any_base`: let another one pass.
 
     Raises:
         UsageError: it does not.

@@ -158,11 +158,8 @@ class BadLineError(ValueError):
 def read_lines(path: Path, seen: Callable[[bytes], object]) -> Iterator[tuple[int, Any]]:
     """Number (from 1) and JSON value of every line that is not blank; a `BadLineError` in place of a value it has not.
 
-    Only a newline ends a line: other separators, such as U+2028, may stand in a text.
-
-    Args:
-        path: of the file.
-        seen: is given every byte of the file, in their order; all of them by the end.
+    Only a newline ends a line: other separators, such as U+2028, may stand in a text. `seen`: is given every byte of
+    the file, in their order; all of them by the end.
 
     Raises:
         MissingFileError: there is no such file, or it cannot be read.

@@ -132,7 +132,6 @@ def training_memory(
     Args:
         shape: of the base model.
         lora: of the adapter; counted as if it changed all modules.
-        training: batch size, attention and checkpointing count.
         precision: of the base: fp32, bf16, 8bit or 4bit.
         longest: tokens of a batch's rows, at most.
         learnt: share of the tokens that are learnt.

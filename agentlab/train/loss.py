@@ -15,10 +15,7 @@ from agentlab.train.schedule import sorted_batches
 def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Negative log-likelihood (natural) of every learnt token, float32 of shape (learnt tokens,).
 
-    Args:
-        model: causal, maybe wrapped.
-        head: its output embeddings.
-        batch: of `Collator`.
+    `batch`: of `Collator`.
     """
     targets = batch["labels"][:, 1:]
     learnt = targets != IGNORED
@@ -31,11 +28,7 @@ def learnt_losses(model: Any, head: torch.nn.Module, batch: Mapping[str, Tensor]
 def mean_loss(model: Any, examples: Sequence[Example], batch_size: int, filler: int) -> float:
     """Mean negative log-likelihood over the learnt tokens of all examples; the model is in training mode afterwards.
 
-    Args:
-        model: causal, maybe wrapped.
-        examples: at least one.
-        batch_size: examples at once.
-        filler: token that fills rows up.
+    `filler`: token that fills rows up.
     """
     collate = Collator(filler, "padded")
 

@@ -125,9 +125,7 @@ def merge(
     """Write the checkpoint folder `out`: the base with the adapter's change added, whole or not at all.
 
     Args:
-        adapter: open.
         base: the checkpoint folder, in 16 or 32 bits.
-        out: the folder to make.
         dtype: of the merged weights; None keeps the base's.
         tell: called before each tensor and each comparison.
         any_base: merge even if the card says that the adapter was trained on another base model.
@@ -170,12 +168,13 @@ def _compare(base: Path, merged: Path, adapter: Path, weights: int, trained: str
     precision = _precision(weights)
     if precision is None:
         return {"computed_in": None, "to_adapted": None, "to_base": None, "to_trained": None}
-    tell(0, 3, "reading the merged model back")
-    after = logits(load_base(merged, precision, "sdpa"))
-    tell(1, 3, "comparing it with base and adapter")
-    loaded = load_base(base, precision, "sdpa")
-    to_base, to_adapted = apart(logits(loaded), after), apart(logits(loaded, adapter), after)
+    tell(0, 3, "comparing it with base and adapter")
+    loaded = load_base(base, precision, "sdpa")  # first, so that what cannot be loaded is named by its own folder
+    plain, adapted = logits(loaded), logits(loaded, adapter)
     del loaded
+    tell(1, 3, "reading the merged model back")
+    after = logits(load_base(merged, precision, "sdpa"))
+    to_base, to_adapted = apart(plain, after), apart(adapted, after)
     to_trained = None
     if trained in QUANTISED:
         tell(2, 3, f"comparing it with the base in {trained}")

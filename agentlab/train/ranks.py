@@ -91,11 +91,9 @@ def begin() -> None:
 def follow(rank: int, take_part: TakePart, stop: StopFlag) -> int:
     """What every other process does.
 
-    Args:
-        rank: its own.
-        take_part: is given the folder of the leader's run, and a function to be called before the training, which
-            returns when the leader begins it. It writes nothing.
-        stop: once it is set, the leader is waited for no longer than it takes to stop.
+    `take_part`: is given the folder of the leader's run, and a function to be called before the training, which returns
+    when the leader begins it. It writes nothing. `stop`: once it is set, the leader is waited for no longer than it
+    takes to stop.
 
     Returns:
         The leader's exit code.

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch  # noqa: TID253 - imported by runs that train, when they score
 
+from agentlab.answers.choices import Scored
 from agentlab.errors import ModelFileError
 from agentlab.hf.batch import Batch, Row
+from agentlab.hf.likelihood import Choice, score_each
 from agentlab.hf.packed import packed
-from agentlab.hf.prefill import Prompt, batches, padded, read_all, slides
+from agentlab.hf.prefill import Prompt, batches
 from agentlab.lora.rowwise import Rowwise, rowwise
 from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, quietly
@@ -19,14 +20,35 @@ from agentlab.train.collate import Collator
 from agentlab.train.config import Figures
 from agentlab.train.conversations import Turn
 from agentlab.train.loss import learnt_losses
-from agentlab.train.masks import IGNORED, Example
+from agentlab.train.masks import Example
 
 _TOKENS_AT_ONCE = 2048  # of a padded batch
 _ROWS_AT_ONCE = 24  # of answers in the making, which grow
-_CHOICES_AT_ONCE = 64  # rows, each with a copy of its question's keys and values
 
 Asked = tuple[str | None, Sequence[Turn]]  # an adapter, and the messages up to its answer
-Choice = tuple[str | None, str, Sequence[str]]  # an adapter, a question, and the answers to choose from
+Choices = tuple[Sequence[Turn], Sequence[str]]  # the messages up to an answer, and the answers to choose from
+
+
+def score_choices(
+    base: Base, rows: Rowwise, places: Sequence[int], questions: Sequence[Choices], done: Callable[[int], object]
+) -> list[list[Scored]]:
+    """How the choices of questions stand under the adapters in these places, in this order.
+
+    Each is scored by its bare text where the answer begins; special tokens that a text spells out are none. `done`
+    hears of how many more questions are answered; what it raises ends the work.
+    """
+    template, asked = ChatTemplate(base.tokenizer), []
+    for turns, choices in questions:
+        plain = [Turn(turn.role, template.without_control(turn.content)) for turn in turns]
+        texts = [template.without_control(choice) for choice in choices]
+        prompt, *tokens = (_tokens(base, text) for text in (template.render(plain, prompt=True), *texts))
+        asked.append(Choice(Prompt(BASE, prompt), tokens, [len(text.encode()) for text in texts]))
+    return score_each(base.model, rows, places, asked, done)
+
+
+def _tokens(base: Base, text: str) -> list[int]:
+    ids: list[int] = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 @contextmanager
@@ -111,29 +133,17 @@ class Scorer:
             tensors = self._collate([[asked[index][1]] for index in batch])
             on_device = {name: value.to(self._model.device) for name, value in tensors.items()}
             counts = [asked[index][1].learnt for index in batch]
-            means = self._means([self._places[asked[index][0]] for index in batch], on_device, counts)
-            found.update(zip(batch, means, strict=True))
+            self._rows.rows([self._places[asked[index][0]] for index in batch])
+            losses = learnt_losses(self._model, self._model.get_output_embeddings(), on_device)
+            found.update(
+                (index, -part.mean().item()) for index, part in zip(batch, torch.split(losses, counts), strict=True)
+            )
             self._done(len(batch))
         return [found[index] for index in range(len(asked))]
 
-    def choices(self, asked: Sequence[Choice]) -> list[str]:
-        """The likeliest of the given answers to each question, by mean log-probability of its tokens.
-
-        A question is read once for all its answers, where the model's attention lets it.
-        """
-        before = [self._ids([Turn("user", question)]) for _, question, _ in asked]
-        after = [[self._tokens(answer) for answer in answers] for _, _, answers in asked]
-        if self._batch.slow or slides(self._model) or min(map(len, before), default=2) < 2:
-            examples = [
-                (adapter, Example(0, (*ids, *answer), (*[IGNORED] * len(ids), *answer), 0))
-                for (adapter, _, _), ids, answers in zip(asked, before, after, strict=True)
-                for answer in answers
-            ]
-            known = iter(self.logprobs(examples))
-            scores = [[next(known) for _ in answers] for answers in after]
-        else:
-            scores = self._scores([self._places[adapter] for adapter, _, _ in asked], before, after)
-        return [answers[each.index(max(each))] for (_, _, answers), each in zip(asked, scores, strict=True)]
+    def choices(self, names: Sequence[str | None], questions: Sequence[Choices]) -> list[list[Scored]]:
+        """How the choices of each question stand under each of these adapters; see `score_choices`."""
+        return score_choices(self._base, self._rows, [self._places[name] for name in names], questions, self._done)
 
     def answers(self, asked: Sequence[Asked], max_tokens: int) -> list[str]:
         """The likeliest answer of each adapter to its messages, many at once."""
@@ -147,39 +157,5 @@ class Scorer:
         texts = self._base.tokenizer.batch_decode(list(said.values()), skip_special_tokens=True)
         return [str(text).strip() for text in texts]
 
-    @torch.inference_mode()
-    def _scores(
-        self, adapters: Sequence[int], before: Sequence[Sequence[int]], after: Sequence[Sequence[Sequence[int]]]
-    ) -> list[list[float]]:
-        """Mean log-probability of each answer behind its question, all as tokens."""
-        scores: list[list[float]] = [[] for _ in before]
-        prompts = [Prompt(adapter, ids[:-1]) for adapter, ids in zip(adapters, before, strict=True)]
-        for part, _, past in read_all(self._model, self._rows, prompts):
-            places = [place for place, index in enumerate(part) for _ in after[index]]
-            texts = [(before[index][-1], *answer) for index in part for answer in after[index]]
-            for start in range(0, len(texts), _CHOICES_AT_ONCE):
-                some, owners = texts[start : start + _CHOICES_AT_ONCE], places[start : start + _CHOICES_AT_ONCE]
-                batch = padded(self._model, some, past.select(owners))
-                longest = batch["input_ids"].shape[1]
-                labels = [[IGNORED] * (longest - len(each) + 1) + list(each[1:]) for each in some]
-                batch["labels"] = torch.tensor(labels, device=self._model.device)
-                means = self._means([adapters[part[owner]] for owner in owners], batch, [len(e) - 1 for e in some])
-                for owner, mean in zip(owners, means, strict=True):
-                    scores[part[owner]].append(mean)
-                self._done(len(some))
-        return scores
-
-    def _means(self, adapters: Sequence[int], batch: Mapping[str, Any], counts: Sequence[int]) -> list[float]:
-        """Mean log-probability of the learnt tokens of each row of a batch, which are so many."""
-        self._rows.rows(adapters)
-        losses = learnt_losses(self._model, self._model.get_output_embeddings(), batch)
-        return [-part.mean().item() for part in torch.split(losses, list(counts))]
-
-    # -- tokens -------------------------------------------------------------------------------------------------
-
     def _ids(self, turns: Sequence[Turn]) -> list[int]:
-        return self._tokens(self._template.render(turns, prompt=True))
-
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self._base.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return _tokens(self._base, self._template.render(turns, prompt=True))

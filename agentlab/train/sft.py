@@ -59,14 +59,10 @@ class Trained:
 def train_adapter(base: Base, split: Split, job: TrainingJob) -> Trained:
     """Train one adapter, or go on with it: the base is as before afterwards.
 
-    The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in
-    one go or with any number of resumes; the caller sets them (`machine.torch_threads`). A kill costs at most a tenth
-    of the training.
-
-    Args:
-        base: from `load_base`.
-        split: at least one example to train on; without held-out ones the last weights are the best.
-        job: how, where to, and who hears of it.
+    The same arguments give the same adapter to the last bit on a CPU in float32 with the same number of threads, in one
+    go or with any number of resumes; the caller sets them (`machine.torch_threads`). A kill costs at most a tenth of
+    the training. `base`: from `load_base`; `split`: at least one example to train on; without held-out ones the last
+    weights are the best.
 
     Raises:
         Interrupted: `stopped` said so; a checkpoint was written.

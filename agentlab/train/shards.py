@@ -87,10 +87,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 def check_fit(checkpoint: Checkpoint, adapter: Adapter, *, tied: bool) -> None:
     """Whether every module of an adapter has its matrix in a checkpoint, of its shape.
 
-    Args:
-        checkpoint: to merge into.
-        adapter: open.
-        tied: whether the model's head is its embedding table, and no matrix of its own.
+    `checkpoint`: to merge into; `tied`: whether the model's head is its embedding table, and no matrix of its own.
 
     Raises:
         DataError: one has not.
@@ -109,12 +106,7 @@ def check_fit(checkpoint: Checkpoint, adapter: Adapter, *, tied: bool) -> None:
 def write_merged(checkpoint: Checkpoint, adapter: Adapter, target: Path, dtype: torch.dtype | None, tell: Tell) -> None:
     """Write the files of a checkpoint anew, with the adapter added in float64 and rounded once.
 
-    Args:
-        checkpoint: that `check_fit` has passed.
-        adapter: open.
-        target: an empty folder.
-        dtype: of every tensor; None keeps each one's.
-        tell: called before each tensor.
+    `checkpoint`: that `check_fit` has passed; `target`: an empty folder.
 
     Raises:
         ModelFileError: a number is infinite or none, or a file is damaged.

@@ -55,9 +55,6 @@ class TrainingState:
         """Begin, or find the last whole checkpoint; `restore` puts its tensors in place.
 
         Args:
-            split: what is learnt and what is held out.
-            weights: as they are at the beginning.
-            job: how, where to, and who hears of it.
             batching: as resolved for the device.
             origin: see `Progress`.
             devices: processes that share the steps.
@@ -126,10 +123,7 @@ class TrainingState:
     def advance(self, loss: float, seconds: float, score: Callable[[], float]) -> None:
         """Note and tell the step that was just done; score and save where it is time.
 
-        Args:
-            loss: of the step.
-            seconds: that it took.
-            score: finds the loss of the held-out conversations under the weights as they are now.
+        `score`: finds the loss of the held-out conversations under the weights as they are now.
 
         Raises:
             DivergedError: the loss is not finite, and nothing is noted; or that of the held-out conversations.

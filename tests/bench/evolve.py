@@ -2,12 +2,12 @@
 
 The specialists of `make personas` (or three adapters that are named) are bred with the default preset over several
 seeds, each with splits of its own. Then 16 blends of them are scored on 12 questions by `evolve`, all children in the
-same batches, and by `Scorer.choices`, one written adapter after the other; the ways take turns. Held:
+same batches, and by the same scorer, one written adapter after the other; the ways take turns. Held:
 
     best parent, uniform blend     above them in the mean over the seeds, on the sealed split
     random search                  told, whatever it is
-    scoring                        at least twice as fast, from the same prompts; the same choices, but where the two
-                                   likeliest are closer than 1e-3
+    scoring                        faster by batches alone; the same choices, but where the two likeliest are closer
+                                   than 1e-3
     bytes                          no tensor before export; an adapter at least 20 times smaller than the merged model,
                                    and computed for a base of 4B at least 100 times
 
@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ from agentlab.config.load import load
 from agentlab.config.overrides import Override
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.genome import BLEND, PARENT, Child, Coefficients
-from agentlab.evolve.objective import chosen
 from agentlab.evolve.product import export
 from agentlab.evolve.result import EVOLVED, RANDOM
 from agentlab.evolve.run import EvolveExperiment, prepare
@@ -51,16 +50,14 @@ from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.session import surroundings
 from agentlab.stats.control import Comparison
 from agentlab.stats.studies import full_study
-from agentlab.tasks.splits import SYSTEM
+from agentlab.tasks.labelled import asked
 from agentlab.train.base import load_base
-from agentlab.train.conversations import Turn
-from agentlab.train.scoring import Scorer, scorer
+from agentlab.train.scoring import scorer
 
 OUT, RUNS = Path(".agentlab/bench/evolve.json"), Path(".agentlab/bench/evolve")
 CHILDREN, QUESTIONS, ROUNDS = 16, 12, 3
 TIE = 1e-3
-BRIEF = Turn("system", SYSTEM)
-FASTER, SMALLER, SMALLER_4B = 2.0, 20.0, 100.0
+FASTER, SMALLER, SMALLER_4B = 1.0, 20.0, 100.0
 # Qwen3-4B: layers, and outputs and inputs of the seven linear modules of each; weights of the whole model
 LAYERS_4B, WEIGHTS_4B = 36, 4.02e9
 SHAPES_4B = [(4096, 2560), (1024, 2560), (1024, 2560), (2560, 4096), (9728, 2560), (9728, 2560), (2560, 9728)]
@@ -110,16 +107,6 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, found
 
 
-def brief(one: Scorer) -> None:
-    """Let it ask behind the system message that `evolve` asks behind."""
-    ids = one._ids
-
-    def behind(turns: Sequence[Turn]) -> list[int]:
-        return ids([BRIEF, *turns])
-
-    one._ids = behind  # type: ignore[method-assign] # `choices` of the tool has no need of one
-
-
 def scoring(exp: EvolveExperiment, place: Path) -> tuple[list[dict[str, Any]], bool]:
     """16 children, by both ways in turn; and the bytes of one."""
     genome, questions = exp.genome, exp.questions.train[:QUESTIONS]
@@ -133,18 +120,16 @@ def scoring(exp: EvolveExperiment, place: Path) -> tuple[list[dict[str, Any]], b
     ours, theirs, differ = [], [], 0
     for _ in range(ROUNDS):
         with weighted(exp.base.path, parents, genome.weights, "float32", lambda _: None) as population:
-            seconds, chances = timed(partial(population.answer, children, questions))
+            seconds, found = timed(partial(population, children, questions))
         ours.append(seconds)
         with scorer(base, folders) as one:
-            brief(one)
-            asked = [[(name, q.text, q.choices) for q in questions] for name in folders]
-            seconds, said = timed(partial(list, map(one.choices, asked)))
+            seconds, others = timed(lambda one=one: [one.choices([name], asked(questions))[0] for name in folders])
         theirs.append(seconds)
         print(f"{ours[-1]:.1f} s and {seconds:.1f} s", flush=True)
         differ = sum(
-            q.choices[chosen(likely)] != other and sorted(likely)[-1] - sorted(likely)[-2] > TIE
-            for row, others in zip(chances, said, strict=True)
-            for q, likely, other in zip(questions, row, others, strict=True)
+            a.chosen() != b.chosen() and sorted(a.shares())[-1] - sorted(a.shares())[-2] > TIE
+            for row, other in zip(found, others, strict=True)
+            for a, b in zip(row, other, strict=True)
         )
     ratio = statistics.median(theirs) / statistics.median(ours)
     answers = CHILDREN * QUESTIONS

@@ -12,6 +12,14 @@ from typing import Any
 
 import pytest
 
+from agentlab.answers.choices import NORMALISATIONS
+from agentlab.evolve.genome import Child
+from agentlab.evolve.scoring import written
+from agentlab.persona.measure import forgetting
+from agentlab.tasks.labelled import marked, share_of
+from agentlab.tasks.questions import read_questions
+from agentlab.train.base import load_base
+from agentlab.train.scoring import Scorer, applied
 from cli.main import main
 from tests.integration.test_serve_personas import adapter, serving
 from tests.zygote import Forked
@@ -86,6 +94,30 @@ def test_adapters_say_the_same_twice_and_after_a_kill(home: Path) -> None:
     assert {turn["agent"] for turn in said if turn["arm"] == "debate"} == set(ADAPTERS)
     assert len({turn["text"] for turn in said if turn["round"] == 0}) > 4  # the adapters do something
     assert all(turn["answer"] for turn in said)
+
+
+def test_an_agent_that_is_asked_alone_is_as_right_as_in_evolution_and_as_a_persona(home: Path) -> None:
+    words = ["debate", *(f"--adapter={name}" for name in ADAPTERS), f"--base={home}/models/smollm2", *SMALL, "-q"]
+    assert main([*words, "--set=questions.count=12", "--set=rows=9", "--run-name=alone"]) == 0
+    events = [json.loads(line) for line in (home / "runs" / "alone" / "events.jsonl").read_text().splitlines()]
+    scored = [event["data"]["alone"] for event in events if event["type"] == "wave.finished" and event["data"]["alone"]]
+    known = {name for wave in scored for name in wave[ADAPTERS[0]]}
+    questions = [each for each in read_questions(home / "runs" / "alone" / "questions.jsonl") if each.id in known]
+    assert len(questions) == 9
+    folders = {name: home / "adapters" / name for name in ADAPTERS}
+    with written(
+        home / "models" / "smollm2", lambda child: folders[ADAPTERS[child.number]], "float32", print
+    ) as answer:
+        evolved = answer([Child("", number, {}) for number in range(3)], questions)
+    base = load_base(home / "models" / "smollm2", "fp32", "sdpa")
+    with applied(base, list(folders.values()), any_base=True) as rows:
+        persona = forgetting(Scorer(base, rows, ADAPTERS, print), ADAPTERS, questions)
+    result = json.loads((home / "runs" / "alone" / "result.json").read_text())
+    for name, row in zip(ADAPTERS, evolved, strict=True):
+        right = {by: share_of(marked(row, questions, by)) for by in NORMALISATIONS}
+        assert persona is not None
+        assert persona.right[name] == right
+        assert result["alone"]["right"][name] == {by: share.model_dump() for by, share in right.items()}
 
 
 def test_three_kinds_of_agents_debate_and_go_on_after_a_kill(home: Path, url: str) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from agentlab.tasks.labelled import asked, marked
 from agentlab.tasks.questions import SETS, generated
 from agentlab.train.base import load_base
 from agentlab.train.scoring import Scorer, scorer
@@ -23,7 +24,7 @@ def model(float32_checkpoint: Path):
 @pytest.mark.parametrize("name", SETS)
 def test_the_model_is_ten_points_above_chance_and_below_ninety(model: Scorer, name: str) -> None:
     questions = generated(name, COUNT, 0)
-    chosen = model.choices([(None, question.text, question.choices) for question in questions])
-    right = sum(question.right(question.read(said)) for question, said in zip(questions, chosen, strict=True))
+    (scored,) = model.choices([None], asked(questions))
+    right = sum(marked(scored, questions))
     chance = sum(1 / len(question.choices) for question in questions) / COUNT
     assert chance + 0.1 <= right / COUNT < 0.9, f"{right} of {COUNT}"

@@ -1,6 +1,7 @@
 """A random two-layer Llama with two adapters of it, short questions, and answers by a rule instead of a model."""
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
 from agentlab.evolve.config import EvolveConfig
 from agentlab.evolve.run import EvolveExperiment, prepare
@@ -57,9 +59,13 @@ class Planted:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def answer(self, children: Sequence[Any], questions: Sequence[Any]) -> list[list[list[float]]]:
+    def __call__(self, children: Sequence[Any], questions: Sequence[Any]) -> list[list[Scored]]:
         self.asked.append(len(children) * len(questions))
-        return [[self._chances(child, question) for question in questions] for child in children]
+        return [[self._scored(child, question) for question in questions] for child in children]
+
+    def _scored(self, child: Any, question: Any) -> Scored:
+        chances = self._chances(child, question)
+        return Scored(tuple(map(math.log, chances)), (1,) * len(chances), tuple(map(len, question.choices)))
 
     def _chances(self, child: Any, question: Any) -> list[float]:
         weights = np.array(list(child.params.values()), dtype=float)

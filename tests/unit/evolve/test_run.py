@@ -5,15 +5,17 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from agentlab.answers.choices import Scored
 from agentlab.errors import DataError, MissingFileError, ModelFileError, RunMismatchError, StorageError, UsageError
 from agentlab.evolve.genome import PARENT
-from agentlab.evolve.result import EVOLVED, RANDOM, EvolveResult
+from agentlab.evolve.result import EVOLVED, RANDOM, EvolveResult, narrate, standing_table
 from agentlab.evolve.verdict import _bred_from
 from agentlab.lora.blend import concatenate
 from agentlab.lora.reading import Adapter
@@ -22,7 +24,7 @@ from agentlab.runs.run import Edge, Run, RunSpec
 from agentlab.search.types import Proposal
 from agentlab.study.events import results
 from agentlab.study.state import TrialState
-from tests.unit.evolve.small import new_run, prepared, scripted, workspace
+from tests.unit.evolve.small import Planted, new_run, prepared, scripted, workspace
 from tests.unit.lora.folders import write_folder
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -68,10 +70,79 @@ def test_a_kill_between_any_two_events_changes_nothing(place: Path) -> None:
         shutil.rmtree(place / "runs" / "cut")
 
 
+@pytest.mark.parametrize("last", ["split.scored", "split.opened"])
+def test_a_run_of_an_earlier_version_goes_on_with_what_it_knows(place: Path, last: str) -> None:
+    """It kept no likelihoods of choices: what it had sealed questions marked by is the mean alone."""
+    few = {"population": 4, "tasks": {"file": "quiz.jsonl", "train": 10, "test": 8}, "max_items": 60}
+    with new_run(place, f"new-{last}") as run:
+        whole, _ = scripted(place, **few).run(run)
+        lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    for event in lines:
+        if event["type"] == "split.scored":  # green is right, the second choice
+            rows = event["data"]["choices"].items()
+            event["data"]["marks"] = {name: [int(Scored(*each).chosen() == 1) for each in row] for name, row in rows}
+        for data in (
+            event["data"],
+            *(each.get("metrics", {}) for each in event["data"].values() if type(each) is dict),
+        ):
+            data.pop("choices", None)
+    cut = next(n for n, event in enumerate(lines) if event["type"] == last) + 1
+    new_run(place, f"old-{last}").close()
+    text = "".join(f"{json.dumps(event)}\n" for event in lines[:cut])
+    (place / "runs" / f"old-{last}" / "events.jsonl").write_text(text)
+    with Run.resume(place / "runs" / f"old-{last}", Edge()) as old:
+        result, _ = scripted(place, **few).run(old)
+    if last == "split.opened":
+        assert result == whole
+    else:
+        assert [list(each.tests) for each in result.standings] == [["mean"]] * 5
+        assert [each.test for each in result.standings] == [each.test for each in whole.standings]
+        assert (result.control, result.sentence) == (whole.control, whole.sentence)
+        assert {row[list(standing_table(result).columns).index("by sum")] for row in standing_table(result).rows} == {
+            "–"
+        }
+
+
+def test_mean_and_sum_stand_side_by_side_and_where_they_disagree_it_is_said(place: Path) -> None:
+    """Children that answer at length are right by mean alone."""
+
+    class Wordy(Planted):
+        def _scored(self, child: Any, question: Any) -> Scored:
+            scored, long = super()._scored(child, question), max(child.params.values()) not in (0.0, 1.0)
+            right = scored.totals[1]
+            return (
+                scored._replace(totals=(scored.totals[0], 40 * right, scored.totals[2]), tokens=(1, 40, 1))
+                if long
+                else scored
+            )
+
+    experiment = scripted(place)
+    object.__setattr__(experiment, "_answers", lambda _: nullcontext(Wordy()))
+    with new_run(place, "wordy") as run:
+        result, _ = experiment.run(run)
+    evolved, parent = result.standings[0], next(each for each in result.standings if each.name == PARENT)
+    assert evolved.tests["mean"] == evolved.test
+    assert evolved.tests["sum"].value < parent.tests["sum"].value < evolved.test.value
+    assert parent.gains["mean"] == parent.gain
+    assert parent.gains["sum"].value < 0 < parent.gains["mean"].value
+    assert set(result.controls) == {"mean", "sum", "byte"}
+    assert any(
+        remark.startswith(f"The evolved adapter {evolved.what} against the best parent: +") for remark in result.remarks
+    )
+    page = (run.path / "report.md").read_text()
+    assert "Who is better depends on how choices are scored." in page
+    assert "log-probability of a text's tokens decides" in page
+
+
 def test_the_sealed_split_is_opened_after_all_winners_are_named(whole: tuple[EvolveResult, list[Event]]) -> None:
     types = [event.type for event in whole[1]]
     assert types.count("split.opened") == types.count("split.scored") == 1
     assert max(place for place, kind in enumerate(types) if kind == "trial.proposed") < types.index("split.opened")
+
+
+def test_everything_that_happens_can_be_told_while_it_happens(whole: tuple[EvolveResult, list[Event]]) -> None:
+    lines = [told.line for event in whole[1] if (told := narrate(event)) and told.line]
+    assert lines[-2:] == ["  all winners are named; the sealed split is opened", "  the sealed questions are answered"]
 
 
 def test_the_winner_stands_beside_its_controls(whole: tuple[EvolveResult, list[Event]]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from agentlab.answers.choices import Scored
 from agentlab.config.workspace import Workspace
 from agentlab.errors import GateError
 from agentlab.evolve.config import EvolveConfig
@@ -37,11 +38,11 @@ class Favoured(Planted):
         super().__init__()
         self.weights, self.breaks = weights, breaks
 
-    def answer(self, children: Sequence[Any], questions: Sequence[Any]) -> list[list[list[float]]]:
+    def __call__(self, children: Sequence[Any], questions: Sequence[Any]) -> list[list[Scored]]:
         assert children
         if any(child.search and 0.5 <= self.breaks < max(child.params.values()) < 1 for child in children):
             raise MemoryError
-        return super().answer(children, questions)
+        return super().__call__(children, questions)
 
     def _chances(self, child: Any, question: Any) -> list[float]:
         weights = list(child.params.values())

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from agentlab.persona.measure import HeldOut, forgetting, gain, held_out_losses, samples, separability
+from agentlab.answers.choices import Scored
+from agentlab.persona.measure import HeldOut, base_task, forgetting, gain, held_out_losses, samples, separability
 from agentlab.persona.result import Sample
+from agentlab.tasks.questions import Question
 from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
+from agentlab.train.scoring import Choices
 
 
 def turn(owner: int, number: int) -> Example:
@@ -30,8 +33,12 @@ class Scorer:
     def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
         return [f"{name}: {' '.join(turn.content for turn in turns)}"[:max_tokens] for name, turns in asked]
 
-    def choices(self, asked: Sequence[tuple[str | None, str, Sequence[str]]]) -> list[str]:
-        return [answers[0] for _, _, answers in asked]
+    def choices(self, names: Sequence[str | None], questions: Sequence[Choices]) -> list[list[Scored]]:
+        """The base takes the first, by mean and by sum alike; a persona does by mean, and the shorter one by sum."""
+        lengths = [[1] * len(texts) for _, texts in questions]
+        base = [Scored((-1.0, *[-2.0] * (len(n) - 1)), tuple(n), tuple(n)) for n in lengths]
+        other = [Scored((-3.0, *[-2.0] * (len(n) - 1)), (4, *n[1:]), tuple(n)) for n in lengths]
+        return [base if name is None else other for name in names]
 
 
 HELD_OUT = {name: [turn(owner, n) for n in (1, 2, 9)] for owner, name in enumerate("abc")}
@@ -58,11 +65,23 @@ def test_one_persona_alone_cannot_be_told_apart() -> None:
 
 
 def test_the_base_task_is_asked_before_and_after() -> None:
-    found = forgetting(Scorer(), ["a"], 8)
-    assert set(found) == {None, "a"}
-    assert found[None] == found["a"]
-    assert 0 < found[None].estimate < 1
-    assert forgetting(Scorer(), ["a"], 0) == {}
+    found = forgetting(Scorer(), ["a"], base_task(8))
+    assert found is not None
+    assert set(found.right) == {"base", "a"}
+    assert found.right["base"]["mean"] == found.right["a"]["mean"]
+    assert 0 < found.right["base"]["mean"].value < 1
+    assert forgetting(Scorer(), ["a"], base_task(0)) is None
+
+
+def test_a_persona_that_is_better_by_one_normalisation_alone_is_remarked() -> None:
+    first = [Question(f"q{n}", f"Which is {n}?", "one", ("one", "two"), "choice") for n in range(20)]
+    found = forgetting(Scorer(), ["a"], first)
+    assert found is not None
+    assert (found.right["a"]["mean"].value, found.right["a"]["sum"].value) == (1.0, 0.0)
+    (remark,) = found.remarks
+    assert remark.startswith("a against base: +0.0 [")
+    assert " points by mean, -100.0 [" in remark
+    assert "Who is better depends on how choices are scored." in remark
 
 
 def test_personas_are_asked_as_they_were_trained_and_the_base_is_told_the_same() -> None:

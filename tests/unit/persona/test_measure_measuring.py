@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from agentlab.answers.choices import Scored
 from agentlab.errors import Interrupted
-from agentlab.persona.measure import Measuring, forgetting, held_out_losses, samples, separability
+from agentlab.persona.measure import Measuring, base_task, forgetting, held_out_losses, samples, separability
 from agentlab.runs.stop import StopFlag
 from agentlab.train.conversations import Turn
 from agentlab.train.masks import Example
+from agentlab.train.scoring import Choices
 
 LINES = [Example(1, (1, 2), (-100, 2), 0)] * 3
 
@@ -24,10 +26,11 @@ class Scorer:
             self._done(1)
         return [-1.0 if adapter is None else -2.0 for adapter, _ in asked]
 
-    def choices(self, asked: Sequence[tuple[str | None, str, Sequence[str]]]) -> list[str]:
-        for adapter, _, answers in asked:
-            self.logprobs([(adapter, LINES[0])] * len(answers))
-        return [answers[0] for _, _, answers in asked]
+    def choices(self, names: Sequence[str | None], questions: Sequence[Choices]) -> list[list[Scored]]:
+        self._done(len(names) * len(questions))
+        return [[Scored((-1.0,) * len(texts), (1,) * len(texts), (1,) * len(texts)) for _, texts in questions]] * len(
+            names
+        )
 
     def answers(self, asked: Sequence[tuple[str | None, Sequence[Turn]]], max_tokens: int) -> list[str]:
         for _ in range(max_tokens):
@@ -44,7 +47,7 @@ def test_each_part_is_told_from_nothing_to_all_of_it() -> None:
     assert told[:4] == [("losses", done, 3) for done in range(4)]
     told.clear()
     measuring.part("apart", scores, lambda by: separability(by, {"a": LINES, "b": LINES[:2]}, 2))
-    measuring.part("task", scores, lambda by: forgetting(by, ["a"], 4))
+    measuring.part("task", scores, lambda by: forgetting(by, ["a"], base_task(4)))
     measuring.part("answers", scores, lambda by: samples(by, {"a": "Doubt.", "b": None}, ["Why?", "How?"], 5))
     last = {name: (done, total) for name, done, total in told}
     assert set(last) == {"apart", "task", "answers"}

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.errors import UsageError
+from agentlab.tasks.labelled import prompt
 from agentlab.tasks.questions import SETS, Question, generated, jsonl
-from agentlab.tasks.splits import Exchange, exchanges, leaks, lessons, lines, prompt, split
+from agentlab.tasks.splits import Exchange, exchanges, leaks, lessons, lines, split
 from agentlab.tasks.words import BLAME, MORE_BLAME, MORE_PRAISE, PRAISE, THINGS
 from agentlab.train.conversations import Conversation, Turn, read_conversations
 

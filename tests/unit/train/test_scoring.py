@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from agentlab.errors import Interrupted
-from agentlab.lora.stacked import BASE
 from agentlab.train.base import Base, load_base, quietly
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.conversations import Turn
@@ -66,40 +65,41 @@ def test_an_adapter_changes_them_and_none_is_the_base(base: Base, adapters: dict
     assert all(torch.equal(value, weights[name]) for name, value in base.model.state_dict().items())
 
 
-def test_adapters_share_batches_and_a_question_is_read_once_for_its_answers(
-    base: Base, adapters: dict[str, Path]
-) -> None:
+def test_adapters_share_batches(base: Base, adapters: dict[str, Path]) -> None:
     lines, everybody = tiny_split().train, (None, "a", "b")
     with scorer(base, adapters) as scores:
         apart = [scores.logprobs([(name, each) for each in lines]) for name in everybody]
         together = scores.logprobs([(name, each) for name in everybody for each in lines])
-        asked = [(name, "z" * size, ("abc", "z", "\x7f" * 9)) for name in everybody for size in (1, 30, 4, 2)]
-        before = {question: scores._ids([Turn("user", question)]) for _, question, _ in asked}
-        whole = [
-            (name, Example(0, (*ids, *after), (*[IGNORED] * len(ids), *after), 0))
-            for name, question, answers in asked
-            for ids, after in ((before[question], scores._tokens(answer)) for answer in answers)
-        ]
-        places = {None: BASE, "a": 0, "b": 1}
-        answers = [[scores._tokens(answer) for answer in each] for _, _, each in asked]
-        found = scores._scores([places[name] for name, _, _ in asked], [before[each] for _, each, _ in asked], answers)
-        expected = scores.logprobs(whole)
-        chosen = scores.choices(asked)
     assert together == pytest.approx([value for part in apart for value in part], abs=1e-5)
-    assert [value for part in found for value in part] == pytest.approx(expected, abs=1e-5)
-    best = [max(range(3), key=expected[start : start + 3].__getitem__) for start in range(0, len(expected), 3)]
-    assert chosen == [answers[place] for (_, _, answers), place in zip(asked, best, strict=True)]
 
 
-def test_a_question_of_one_token_is_one_like_others(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    with scorer(base, {}) as scores:
-        monkeypatch.setattr(scores, "_ids", lambda turns: scores._tokens(turns[0].content))
-        (chosen,) = scores.choices([(None, "a", ("abc", "z", "qq"))])
-        known = [
-            scores.logprobs([(None, Example(0, (*ids, *after), (IGNORED, *after), 0))])[0]
-            for ids, after in ((scores._tokens("a"), scores._tokens(answer)) for answer in ("abc", "z", "qq"))
-        ]
-    assert chosen == ("abc", "z", "qq")[known.index(max(known))]
+def test_choices_are_as_likely_as_each_alone(base: Base, adapters: dict[str, Path]) -> None:
+    """Whatever questions have in common, and however long the choices are."""
+    texts, everybody = ("abc", "z", "two words"), (None, "a", "b")
+    told: list[int] = []
+    questions = [((Turn("system", "Be kind."), Turn("user", "z" * size)), texts) for size in (1, 30, 4, 2)]
+    with scorer(base, adapters, told.append) as scores:
+        found = scores.choices(everybody, questions)
+        assert sum(told) == len(everybody) * len(questions)
+        for name, row in zip(everybody, found, strict=True):
+            for (turns, _), scored in zip(questions, row, strict=True):
+                before = scores._ids(turns)
+                after = [base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+                examples = [Example(0, (*before, *ids), (*[IGNORED] * len(before), *ids), 0) for ids in after]
+                alone = scores.logprobs([(name, example) for example in examples])
+                assert scored.scores("mean") == pytest.approx(alone, abs=1e-5)
+                assert scored.tokens == tuple(map(len, after))
+                assert scored.bytes == (3, 1, 9)
+
+
+def test_no_question_or_choice_ends_a_turn(base: Base) -> None:
+    def count(text: str, choice: str) -> int:
+        with scorer(base, {}) as scores:
+            ((scored,),) = scores.choices([None], [((Turn("user", text),), (choice, "b"))])
+        return scored.tokens[0]
+
+    assert count("Who?", "<|im_end|>") > 1
+    assert count("<|im_end|>", "a") == count("Who?", "a")
 
 
 def test_figures_are_computed_in_float32_unless_it_is_said_otherwise(adapters: dict[str, Path], tmp_path: Path) -> None:

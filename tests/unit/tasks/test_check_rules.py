@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.tasks.rules import broken
+from agentlab.tasks.check import broken
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import RunMismatchError
 from agentlab.persona.config import Persona, PersonaConfig
 from agentlab.persona.data import CHECKED
-from agentlab.persona.follow import take_part
+from agentlab.persona.run import take_part
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from tests.unit.train.tiny_base import tiny_checkpoint

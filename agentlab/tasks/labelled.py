@@ -1,0 +1,89 @@
+"""Labelled questions: how a model is asked to choose, who is right by which normalisation, and where these disagree.
+
+`debate`, `evolve` and `train-persona` ask alike, so an adapter is right on the same questions in all of them. Pure.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Self
+
+import numpy as np
+
+from agentlab.answers.choices import DECIDES, NORMALISATIONS, Normalisation, Scored
+from agentlab.answers.compare import normal
+from agentlab.runs.document import Block, Difference, Plain, Share, Table, Text
+from agentlab.stats.proportions import wilson_interval
+from agentlab.stats.referee import compare_family
+from agentlab.tasks.questions import Question
+from agentlab.train.conversations import Turn
+
+SYSTEM = "Answer briefly."
+BESIDE: Normalisation = "sum"  # what stands beside the one that decides
+FORM = (
+    f"Choices are scored by their bare texts behind the system message {SYSTEM!r} and the question; the {DECIDES} "
+    "log-probability of a text's tokens decides, their sum stands beside it"
+)
+
+
+def prompt(question: Question) -> tuple[Turn, ...]:
+    """What a model is shown before its choices are scored, each by its bare text where the answer begins.
+
+    Choices are not shown: a small model takes what it sees first. The system message is the specialists'; it is shorter
+    than the one that the embedded model's template puts in where there is none.
+    """
+    return Turn("system", SYSTEM), Turn("user", question.text)
+
+
+def asked(questions: Sequence[Question]) -> list[tuple[tuple[Turn, ...], tuple[str, ...]]]:
+    """Prompts and choices, for `train.scoring`."""
+    return [(prompt(question), question.choices) for question in questions]
+
+
+@cache
+def right_place(question: Question) -> int:
+    """Where the right choice stands among the choices."""
+    return [*map(normal, question.choices)].index(normal(question.answer or ""))
+
+
+def marked(scored: Sequence[Scored], questions: Sequence[Question], by: Normalisation = DECIDES) -> list[bool]:
+    """Which of the first questions are answered right."""
+    return [each.chosen(by) == right_place(question) for each, question in zip(scored, questions, strict=False)]
+
+
+class Labelled(Plain):
+    """Shares of labelled questions that are right, by name and normalisation, and where these disagree on a rival."""
+
+    right: dict[str, dict[Normalisation, Share]]
+    remarks: list[str]
+
+    @classmethod
+    def of(cls, scored: Mapping[str, Sequence[Scored]], questions: Sequence[Question], rival: str) -> Self:
+        """Everybody on the same questions. The comparisons with the rival are one family."""
+        marks = {by: {name: marked(each, questions, by) for name, each in scored.items()} for by in NORMALISATIONS}
+        differences = {}
+        for by, own in marks.items():
+            pairs = {f"{name} against {rival}": (each, own[rival]) for name, each in own.items() if name != rival}
+            family = compare_family(pairs, np.random.default_rng(0))  # truth values draw nothing
+            differences[by] = {claim: Difference.of(evidence) for claim, evidence in family.items()}
+        right = {name: {by: share_of(own[name]) for by, own in marks.items()} for name in scored}
+        return cls(right=right, remarks=list(disagreements(differences[DECIDES], differences[BESIDE])))
+
+    def blocks(self) -> list[Block]:
+        """A row for everybody, then the remarks."""
+        rows = [(name, *(str(shares[by]) for by in NORMALISATIONS)) for name, shares in self.right.items()]
+        return [Table(("asked for a choice alone", *NORMALISATIONS), rows, FORM), *map(Text, self.remarks)]
+
+
+def share_of(marks: Sequence[bool]) -> Share:
+    """The share that is right, with its interval."""
+    return Share.of(wilson_interval(sum(marks), len(marks)), count=len(marks))
+
+
+def disagreements(decides: Mapping[str, Difference], beside: Mapping[str, Difference]) -> Iterator[str]:
+    """Remarks where it depends on the normalisation who is better, or shown to be. Keys say who against whom."""
+    for claim in (claim for claim in decides if claim in beside):
+        mine, other = decides[claim], beside[claim]
+        shown = [(each.low > 0) - (each.high < 0) for each in (mine, other)]
+        if mine.value * other.value < 0 or shown[0] != shown[1]:
+            figures = f"{mine} points by {DECIDES}, {other} by {BESIDE}"
+            yield f"{claim}: {figures}. Who is better depends on how choices are scored."
