@@ -70,7 +70,7 @@ _EVAL = """Examples:
 
 
 @app.command("run", cls=InOrder, epilog=_EXAMPLES)
-@with_contract("max_cost")
+@with_contract("max_cost", "control")
 def run(
     ctx: typer.Context,
     contract: Contract,
@@ -96,6 +96,9 @@ def run(
     workspace_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="What earlier runs have measured.", rich_help_panel=CONFIG)
     ] = None,
+    control_seeds: Annotated[
+        int | None, typer.Option(min=6, help="Pairs of searches with --control full.", rich_help_panel=CONFIG)
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Agree to how a language model reads the goal.", rich_help_panel=RUN)
     ] = False,
@@ -111,6 +114,8 @@ def run(
     screen = screen_of(ctx)
     if fit is not None and objective is not None:
         raise UsageError("--fit is an objective of its own.", hint=f'Say --objective "least kl with size < {fit}".')
+    if control_seeds is not None and contract.control != "full":
+        raise UsageError("--control-seeds counts pairs of searches, which only --control full runs.", hint="Add it.")
     flags: dict[str, tuple[str, Any]] = {
         "base": ("--base", None if base is None else from_here(base)),
         "goal": ("--objective", objective) if fit is None else ("--fit", f"minimise kl with size < {fit}"),
@@ -118,6 +123,7 @@ def run(
         "budget.trials": ("--trials", trials),
         "budget.carbon": ("--carbon-budget", carbon_budget),
         "memory": ("--workspace-dir", None if workspace_dir is None else str(Path.cwd() / workspace_dir)),
+        "control_seeds": ("--control-seeds", control_seeds),
     }
     launch("compress", contract, contract.overrides(**flags), screen, yes=yes)
 
@@ -259,6 +265,7 @@ def plan(
         session = begin("compress", config, given, context=shown, runs_dir=context.workspace.runs, planning=True)
         experiment: Any = session.experiment
         advice = alone(experiment.config, context, experiment.bases[0].path.name, (), ended=False)
+        advice = advice.model_copy(update={"forecast": experiment.plan().foreseen})
     screen.answer("compress plan", advice)
 
 

@@ -330,7 +330,7 @@ def advised(
     config: CompressConfig, context: Context, recorder: "RunRecorder | None" = None
 ) -> Iterator["Router | None"]:
     """The way to the agent's models; None where there is no agent."""
-    if config.planner != "agent" or not config.llm.candidates(WORDS.propose):
+    if (config.planner != "agent" and config.control == "light") or not config.llm.candidates(WORDS.propose):
         yield None
         return
     from agentlab.llm.router import Router
@@ -378,9 +378,7 @@ def alone(
 class AgentProposer(LLMProposer):
     """Proposes what was planned, then what the model asks for with its tools; a small model picks, as anywhere.
 
-    Attributes:
-        planned: recipes of the plan.
-        situation: what is known, given the history.
+    `planned`: recipes of the plan; `situation`: what is known, given the history.
     """
 
     planned: Sequence[Params]

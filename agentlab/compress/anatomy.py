@@ -16,7 +16,6 @@ from agentlab.errors import ModelFileError
 KNOWN = ("llama", "qwen2", "qwen3")
 _ROWS_LOOKED_AT = 64
 Check = Callable[[], None]  # called at least once a layer; what it raises ends the work
-Tell = Callable[[int, int], None]  # layers done, layers in all
 
 
 @dataclass(frozen=True, slots=True)

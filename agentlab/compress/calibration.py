@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor  # noqa: TID253 - as above
 
 from agentlab import machine
-from agentlab.compress.anatomy import INPUTS, Check, Tell, layer_name, layers_of
+from agentlab.compress.anatomy import INPUTS, Check, layer_name, layers_of
 from agentlab.errors import DataError, ModelFileError, UsageError
 from agentlab.runs.atomic import make_folder, write_bytes
 
@@ -91,7 +91,7 @@ def _widths(config: Any) -> tuple[int, int, int]:
 
 
 def calibrate(
-    model: Any, windows: Tensor, folder: Path, origin: str, *, memory: int | None, check: Check, tell: Tell
+    model: Any, windows: Tensor, folder: Path, origin: str, *, memory: int | None, check: Check
 ) -> Statistics:
     """Compute the statistics of all layers below `folder`, or what is missing of them.
 
@@ -101,8 +101,6 @@ def calibrate(
         folder: made if need be.
         origin: names model and text; what a folder holds of another one is computed again.
         memory: bytes that may be taken beside the model; None for what is free.
-        check: called before each layer.
-        tell: hears of each layer.
 
     Raises:
         UsageError: it would take more memory.
@@ -132,7 +130,6 @@ def calibrate(
             last = index + 1 == len(layers)
             kept = hidden[:0] if last else hidden
             write_bytes(folder / _HIDDEN, save({"hidden": kept.cpu()}, metadata={_ORIGIN: f"{index + 1} {origin}"}))
-            tell(index + 1, len(layers))
     return Statistics(folder, len(layers))
 
 

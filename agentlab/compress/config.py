@@ -61,7 +61,7 @@ class TextConfig(StrictModel):
     file: EnvPath | None = Field(None, description="A text file with paragraphs; null is Python's own help.")
     length: int = Field(256, ge=16, le=4096, description="Tokens of a window.")
     calibration: int = Field(16, ge=1, le=4096, description="Windows that statistics are taken on.")
-    held_out: int = Field(8, ge=1, le=1024, description="Windows that all recipes are measured on.")
+    held_out: int = Field(8, ge=1, le=1024, description="Windows of the first look; near a bound, up to 64.")
 
 
 class RecoveryConfig(StrictModel):
@@ -97,7 +97,7 @@ class EnergyConfig(StrictModel):
 
 
 class BudgetConfig(StrictModel):
-    """The first limit that is reached ends the work; no stage begins that would pass one by what it cost last."""
+    """The first limit that is reached ends the work; no stage begins that is forecast to pass one."""
 
     trials: int = budget_field(12, ge=1, le=10_000, description="Recipes of the search.")
     seconds: float | None = budget_field(None, gt=0, description="Seconds of work; null is no bound.")
@@ -141,6 +141,10 @@ class CompressConfig(StrictModel):
     beside: tuple[Literal["portfolio", "random", "tpe"], ...] = Field(
         ("portfolio",), description="What the search is held against, each at the cost of the search."
     )
+    control: Literal["light", "full"] = Field(
+        "light", description="How the agent is compared: by a coin within the search, or also by pairs of searches."
+    )
+    control_seeds: int = Field(8, ge=5, le=100, description="Pairs of searches under full control.")
     recovery: RecoveryConfig = Field(RecoveryConfig(), description="Training after a cut.")
     memory: EnvPath = Field("compress-memory", description="The folder of what runs have measured.")
     remember: bool = Field(True, description="Begin with what lies there, and add to it.")

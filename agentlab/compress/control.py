@@ -4,15 +4,16 @@ A trial's joules begin where the one before ended, so thinking is paid for by wh
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
-from agentlab.compress.objective import REFERENCE, counts
+from agentlab.compress.objective import REFERENCE, alone, counts
 from agentlab.stats.control import Comparison, Control, verdict_sentence
 from agentlab.stats.fronts import front, hypervolume
 from agentlab.stats.studies import light_study
-from agentlab.study.control import describe_proposers
-from agentlab.study.state import TrialState
+from agentlab.study.control import Pair, describe_proposers, judge_pairs
+from agentlab.study.state import StudyState, TrialState
 
 _KJ = 1e3
 _EVEN = 2.0  # trials of the mean that each arm is taken to have had before: few trials move the share little
@@ -76,4 +77,46 @@ def agent_control(trials: Sequence[TrialState], seed: int) -> tuple[Control | No
 
 def _sentence(control: Control, agent_trials: int, last: float) -> str:
     verdict = verdict_sentence(control, "the agent", f"trials, {agent_trials} of them the agent's")
-    return f"{verdict} Its share of the trials ended at {last:.0%}."
+    return f"{verdict} Its share of the trials ended at {last:.0%}. Only --control full can say that it helped or hurt."
+
+
+def joules_of(trials: Sequence[TrialState]) -> list[float]:
+    """What each trial has cost whoever measured it."""
+    return [float(alone(trial.result.metrics).get("joules", 0.0)) if trial.result else 0.0 for trial in trials]
+
+
+def ended_within(trials: Sequence[TrialState], costs: Sequence[float], most: float) -> list[TrialState]:
+    """What counts and had ended when so much was spent. Pure."""
+    within = zip(trials, accumulate(costs), strict=True)
+    return [trial for trial, spent in within if spent <= most * (1 + 1e-9) and counts(trial)]
+
+
+def volume_of(trials: Sequence[TrialState]) -> float:
+    """Hypervolume."""
+    return hypervolume([trial.objectives for trial in trials], REFERENCE)
+
+
+def pair_of(seed: int, joules: float, agent: StudyState, control: StudyState) -> Pair:
+    """Two searches at equal cost; None is one that the budget of the run has cut short."""
+    arms = (agent, control)
+    within = [volume_of(ended_within(arm.trials, joules_of(arm.trials), joules)) for arm in arms]
+    ended = [arm.exhausted or arm.spent("joules") >= joules for arm in arms]
+    ours, theirs = (volume if over else None for volume, over in zip(within, ended, strict=True))
+    spent = round(agent.spent("joules")), round(control.spent("joules"))
+    lost = [next((trial.lost for trial in arm.trials if trial.lost), "") for arm in arms]
+    return Pair(seed=seed, agent=ours, control=theirs, spent=spent, lost=(lost[0], lost[1]))
+
+
+def paired_control(pairs: Sequence[Pair], joules: float, sources: Sequence[str], seed: int) -> tuple[Control, str]:
+    """The record of a full control, and what it means in a sentence; `sources`: who proposed without the agent."""
+    what = Comparison(
+        agent="language model that plans, and proposes a share of the recipes",
+        control=describe_proposers(sources),
+        metric="hypervolume of a search",
+        unit="hypervolume",
+        direction="higher",
+        budget=f"{joules:.0f} J in each search, thinking included; seed and first recipes are the same in a pair, and "
+        "each recipe is measured once and charged to whoever takes it",
+    )
+    control = judge_pairs(what, pairs, seed)
+    return control, verdict_sentence(control, "the agent", "pairs of searches")

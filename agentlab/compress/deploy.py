@@ -128,10 +128,8 @@ def deploy(model: ModelResult, exports: Path, kind: Format, out: Path, image: st
 
     Args:
         model: the result of a base.
-        exports: the folder of its exports.
         kind: `k8s` writes what `docker` does, and the manifests.
         out: a folder that is not there yet, or empty.
-        image: the name that the image gets.
         wheel: of agentlab; None makes it of the checkout that is installed.
 
     Raises:

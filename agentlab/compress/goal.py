@@ -5,12 +5,14 @@ Each phrase ends in a slot (objective, bounds, data, device), is a filler, or is
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentlab.errors import UsageError
+from agentlab.stats.ratios import is_narrow
 
+Verdict = Literal["meets", "undecided", "misses"]
 Measure = Literal["size", "speed", "loss", "kl"]
 Slot = Literal["objective", "bounds", "data", "device", "filler"]
 WORDS: Mapping[Measure, str] = {
@@ -20,6 +22,8 @@ WORDS: Mapping[Measure, str] = {
     "kl": "divergence from the base on held-out text, in the runtime, in nats a token",
 }
 _HIGHER, _QUALITY = ("speed",), {"loss", "kl"}
+Measured = Mapping[Measure, float]
+Within = Mapping[Measure, Sequence[float]]
 _LONGEST = 300  # characters
 _BEYOND = 10.0  # what a recipe outside the bounds is worth at least: nothing inside them is worse
 _MASSES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -132,24 +136,61 @@ class Goal:
         """All that it speaks of."""
         return {self.measure, *(bound.measure for bound in self.bounds)}
 
-    def broken(self, measured: Mapping[Measure, float], size: int) -> list[str]:
-        """Which bounds do not hold of what was measured; `size` in bytes."""
-        return [str(bound) for bound in self.bounds if _excess(bound, measured, size) > 0]
+    @property
+    def bounds_kl(self) -> bool:
+        """Whether its verdict needs KL on all windows: there, of the base, all distributions."""
+        return any(bound.measure == "kl" for bound in self.bounds)
 
-    def worth(self, measured: Mapping[Measure, float], size: int) -> float:
-        """One number for a recipe, lower is better: whoever breaks a bound is behind all who keep them."""
-        excess = sum(max(0.0, _excess(bound, measured, size)) for bound in self.bounds)
-        if excess:
-            return _BEYOND + excess
+    def judge(self, measured: Measured, size: int, within: Within) -> dict[Bound, Verdict]:
+        """Of each bound, whether it holds: for all of an interval, a part of it, or none.
+
+        `measured`: figures by measure; `size`: in bytes. `within`: intervals of figures; one without is taken as it is,
+        as earlier versions did.
+        """
+        found: dict[Bound, Verdict] = {}
+        for bound in self.bounds:
+            best, worst = _excess(bound, measured, size, within)
+            found[bound] = "meets" if worst <= 0 else "misses" if best > 0 else "undecided"
+        return found
+
+    def verdict(self, measured: Measured, size: int, within: Within) -> Verdict:
+        """Whether a recipe reaches the goal; it does not, as long as that is undecided. See `judge`."""
+        found = list(self.judge(measured, size, within).values())
+        if self.measure == "speed" and not _knows_speed(within):
+            found.append("undecided")
+        return "misses" if "misses" in found else "undecided" if "undecided" in found else "meets"
+
+    def is_near(self, measured: Measured, size: int, within: Within) -> bool:
+        """Whether more text could say that a recipe reaches the goal. See `judge`."""
+        found = self.judge(measured, size, within)
+        undecided = {bound.measure for bound, verdict in found.items() if verdict == "undecided"}
+        return bool(undecided & _QUALITY) and "misses" not in found.values()
+
+    def broken(self, measured: Measured, size: int, within: Within) -> list[str]:
+        """Which bounds do not hold. See `judge`."""
+        return [str(bound) for bound, verdict in self.judge(measured, size, within).items() if verdict == "misses"]
+
+    def worth(self, measured: Measured, size: int, within: Within) -> float:
+        """One number for a recipe, lower is better: who does not meet the goal is behind all who do. See `judge`."""
+        if self.verdict(measured, size, within) != "meets":
+            return _BEYOND + sum(max(0.0, _excess(bound, measured, size, within)[1]) for bound in self.bounds)
         value = measured[self.measure]
         return min(_BEYOND, 1 / max(value, 1 / _BEYOND) if self.measure in _HIGHER else max(value, 0.0))
 
 
-def _excess(bound: Bound, measured: Mapping[Measure, float], size: int) -> float:
-    """By what share of the bound it is broken; not positive where it holds."""
+def _excess(bound: Bound, measured: Measured, size: int, within: Within) -> tuple[float, float]:
+    """By what share of it a bound is broken at the best and the worst end of an interval; at most 0 where it holds."""
     value = float(size) if bound.in_bytes else measured[bound.measure]
-    share = (value - bound.limit) / max(abs(bound.limit), 1e-9)
-    return -share if bound.measure in _HIGHER else share
+    low, high = within.get(bound.measure, (value, value))
+    if bound.measure in _HIGHER:
+        low, high = -high, -(low if _knows_speed(within) else 0.0)
+    limit = -bound.limit if bound.measure in _HIGHER else bound.limit
+    return (low - limit) / max(abs(limit), 1e-9), (high - limit) / max(abs(limit), 1e-9)
+
+
+def _knows_speed(within: Within) -> bool:
+    """Whether its interval is narrow: nothing is chosen by a speed that is not known."""
+    return is_narrow(*within["speed"]) if "speed" in within else True
 
 
 def _exact(value: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
-from agentlab.compress.anatomy import INPUTS, Check, Input, Tell, layer_name, layers_of, put_weights
+from agentlab.compress.anatomy import INPUTS, Check, Input, layer_name, layers_of, put_weights
 from agentlab.compress.calibration import LayerStatistics, Statistics
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.pruners import Pattern, check_pattern, magnitude, sparsegpt, wanda
@@ -19,9 +19,7 @@ Pruner = Literal["magnitude", "wanda", "sparsegpt"]
 
 
 @torch.no_grad()
-def quantize(
-    model: Any, statistics: Statistics, method: Quantizer, grid: Grid, *, check: Check, tell: Tell
-) -> dict[str, Codes]:
+def quantize(model: Any, statistics: Statistics, method: Quantizer, grid: Grid, *, check: Check) -> dict[str, Codes]:
     """Round all linear layers of the decoder; embedding and head stay as they are.
 
     AWQ multiplies inputs by factors and divides what comes before by them: the gains of the norm, or the rows of
@@ -30,11 +28,8 @@ def quantize(
 
     Args:
         model: float32; afterwards its weights are what the codes stand for.
-        statistics: of this model.
         method: awq-gptq looks for factors first and rounds with them as gptq does.
         grid: to round to, as it fits each layer (see `Grid.fitted`).
-        check: called before each layer.
-        tell: hears of each layer.
 
     Returns:
         Codes by the name of the module.
@@ -43,7 +38,7 @@ def quantize(
         DataError: statistics that cannot be those of inputs.
     """
     found: dict[str, Codes] = {}
-    for index, layer, known in _layers(model, statistics, check, tell):
+    for index, layer, known in _layers(model, statistics, check):
         squares = dict(known.squares)
         if method.startswith("awq"):
             for each in reversed(INPUTS):  # what comes before is itself scaled by what it reads, later
@@ -63,7 +58,7 @@ def quantize(
 
 
 @torch.no_grad()
-def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, *, check: Check, tell: Tell) -> None:
+def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, *, check: Check) -> None:
     """Set weights of all linear layers of the decoder to zero; see `quantize`.
 
     Raises:
@@ -73,7 +68,7 @@ def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, 
     for layer in layers_of(model):
         for each in INPUTS:
             check_pattern(pattern, _weight(layer, each.readers[0]).shape[1])
-    for index, layer, known in _layers(model, statistics, check, tell):
+    for index, layer, known in _layers(model, statistics, check):
         for each in INPUTS:
             pruned = partial(magnitude, pattern=pattern)
             if method == "wanda":
@@ -84,12 +79,10 @@ def prune(model: Any, statistics: Statistics, method: Pruner, pattern: Pattern, 
             put_weights(model, {layer_name(index, name): pruned(_weight(layer, name)) for name in each.readers})
 
 
-def _layers(model: Any, statistics: Statistics, check: Check, tell: Tell) -> Iterator[tuple[int, Any, LayerStatistics]]:
-    layers = layers_of(model)
-    for index, layer in enumerate(layers):
+def _layers(model: Any, statistics: Statistics, check: Check) -> Iterator[tuple[int, Any, LayerStatistics]]:
+    for index, layer in enumerate(layers_of(model)):
         check()
         yield index, layer, statistics.layer(index, model.device)
-        tell(index + 1, len(layers))
 
 
 def _weight(layer: Any, name: str) -> Tensor:

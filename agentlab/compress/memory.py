@@ -19,11 +19,16 @@ import numpy as np
 from pydantic import Field, FiniteFloat
 
 from agentlab.compress.config import CompressConfig, point
+from agentlab.compress.costs import in_turn, weights_of
 from agentlab.compress.goal import Goal
+from agentlab.compress.intensity import known
+from agentlab.compress.meter import Spent, usual_rate
 from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.compress.texts import MOST
 from agentlab.compress.transfer import Measured
 from agentlab.config.workspace import Workspace
 from agentlab.errors import ModelFileError, StorageError, UnknownNameError
+from agentlab.models.base_model import BaseFile
 from agentlab.runs.atomic import make_folder, write_json, write_text
 from agentlab.runs.document import Block, Document, Plain, Text, number, table
 from agentlab.search.space import SearchSpace
@@ -67,12 +72,18 @@ class Experiment(Plain):
 
     def worth(self, goal: Goal) -> float:
         """What it is worth for a goal; lower is better."""
-        return goal.worth(self.metrics["shares"], self.metrics["size"])
+        return goal.worth(self.metrics["shares"], self.metrics["size"], self.metrics.get("within", {}))
+
+    def is_near(self, goal: Goal) -> bool:
+        """Whether more text could say that it reaches a goal, which the run that measured it may not have had."""
+        figures = (self.metrics.get(name, {}) for name in ("shares", "size", "within"))
+        return self.status == "finished" and len(self.metrics.get("losses", ())) < MOST and goal.is_near(*figures)
 
     def result(self, goal: Goal, file: str | None) -> TrialResult:
         """As a trial of another run, which it costs nothing; `file` is where its export lies, if it still does."""
         then = {unit: self.metrics.get(unit, 0.0) for unit in ("seconds", "joules", "grams")}
-        metrics = {**self.metrics, **dict.fromkeys(then, 0.0), "then": then, "run": self.run, "file": file}
+        free = dict.fromkeys(then, 0.0)
+        metrics = {**self.metrics, **free, "then": {**then, "thought": {}}, "run": self.run, "file": file}
         if self.status == "failed":
             return TrialResult("failed", metrics=metrics, error=self.error)
         return TrialResult("finished", self.worth(goal), metrics, "", tuple(self.objectives), tuple(self.windows))
@@ -83,16 +94,26 @@ def on_one_text(
 ) -> tuple[list[Experiment], list[Experiment]]:
     """What was measured of a base on one text, and all the rest: figures of two texts do not compare.
 
-    Args:
-        done: finished experiments.
-        base: the name of its folder.
-        run: the text is that of its experiments; None takes the one that most experiments of the base are of.
+    `done`: finished experiments; `run`: the text is that of its experiments; None takes the one that most experiments
+    of the base are of.
     """
     known = list(done)
     counts = Counter(each.texts for each in known if each.base == base and run in (None, each.run))
     texts = max(counts, key=lambda each: counts[each], default=None)
     here = [each for each in known if each.base == base and each.texts == texts]
     return here, [each for each in known if each not in here]
+
+
+def known_rate(config: CompressConfig, base: BaseFile, place: Workspace) -> Spent:
+    """What work on a base has cost earlier runs that held recipes against as many windows; else see `usual_rate`."""
+    memory, usual = memory_of(config, place), usual_rate(config.energy.watts, known(config.energy.intensity).grams)
+    there = [each for each in (memory.experiments() if memory else ()) if each.base == base.path.name]
+    done = [each for each in there if len(each.windows) == config.text.held_out]
+    if not done:
+        return usual
+    seconds, joules = (sum(float(each.metrics.get(unit, 0.0)) for each in done) for unit in ("seconds", "joules"))
+    work = sum(in_turn([each.told for each in done], config, weights_of(base)))
+    return Spent(seconds, joules, joules * usual.grams / usual.joules, work)
 
 
 def hashed(*parts: object) -> str:
@@ -152,12 +173,7 @@ class Memory:
                 yield each.model_copy(update={"recipe": place})
 
     def keep(self, found: Iterable[Experiment], exports: Mapping[str, Path]) -> None:
-        """Write the experiments that are new, where the exports of some lie, and the statements anew.
-
-        Args:
-            found: of a run.
-            exports: by key.
-        """
+        """Write the new experiments of a run, where the exports of some lie (by key), and the statements anew."""
         for name in (EXPERIMENTS, KNOWLEDGE, CHECKPOINTS):
             make_folder(self._folder / name)
         for each in found:
@@ -245,8 +261,7 @@ def _alike(found: Sequence[Experiment]) -> list[list[Experiment]]:
 def statements(done: Sequence[tuple[Recipe, Sequence[float], object]]) -> list[str]:
     """What changing one setting does to size and divergence, over all pairs of recipes that differ in it alone.
 
-    Args:
-        done: recipes, their size and KL, and what they have to have in common to be comparable.
+    `done`: recipes, their size and KL, and what they have to have in common to be comparable.
     """
     pairs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for (one, first, of_one), (other, second, of_other) in combinations(sorted(done, key=lambda each: str(each[0])), 2):

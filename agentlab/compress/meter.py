@@ -1,8 +1,8 @@
 """Seconds, joules and grams of CO2 of a run, and a budget that is passed by one interval of checking at most."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -13,19 +13,67 @@ from agentlab.errors import BudgetExceededError
 _RAPL = Path("/sys/class/powercap")
 _KWH = 3.6e6  # joules
 INTERVAL = 2.0  # seconds between two records of what was spent
+_PRIOR = 30.0  # seconds of work of which the usual rate is evidence: a few that were measured outweigh it
+_UNSIZED = 0.01  # the work of a stage that nobody expects: it costs what it did before, and tells nothing of others
 Joules = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What something cost."""
+    """What something cost. `work`: how many seconds of a core its sizes let expect, 0 where they are not known."""
 
     seconds: float = 0.0
     joules: float = 0.0
     grams: float = 0.0
+    work: float = 0.0
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(self.seconds + other.seconds, self.joules + other.joules, self.grams + other.grams)
+        return Spent(*(getattr(self, unit) + getattr(other, unit) for unit in self.__slots__))
+
+    def __mul__(self, factor: float) -> "Spent":
+        return Spent(*(factor * getattr(self, unit) for unit in self.__slots__))
+
+    @property
+    def units(self) -> dict[str, float]:
+        """What a budget may bound."""
+        return {unit: getattr(self, unit) for unit in ("seconds", "joules", "grams")}
+
+
+_NOTHING = Spent()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage that is ahead. `work` is as in `Spent`, `makes` what later recipes find done."""
+
+    name: str
+    work: float
+    makes: str = ""
+
+
+def usual_rate(watts: float, intensity: float) -> Spent:
+    """What a second costs where nothing was measured; a GPU is taken to do the work of 20 cores."""
+    return Spent(1.0, watts, watts / _KWH * intensity, 20.0 if machine.device() == "cuda" else 1.0)
+
+
+def forecast(stages: Iterable[Stage], known: Mapping[str, Spent], usual: Spent) -> Spent:
+    """What stages are going to cost; never a measurement. Pure.
+
+    A stage that was measured costs for its work what it cost before; any other what all of them together did. `known`:
+    what each has cost so far, by its name, with the work that was expected; `usual`: what work costs where nothing is
+    known yet.
+    """
+    sized = {name: spent for name, spent in known.items() if spent.work}
+    others = sum(sized.values(), usual * (_PRIOR / usual.work))
+    rates = [(stage.work, sized.get(stage.name, others)) for stage in stages]
+    return sum((rate * (work / rate.work) for work, rate in rates), Spent())
+
+
+def budget_remark(limits: Mapping[str, float], spent: Spent) -> list[str]:
+    """Budget, spent and overshoot, in each unit that is bounded."""
+    used = [(spent.units[unit], limit, unit) for unit, limit in limits.items()]
+    said = [f"{x:.3g} of {limit:g} {unit} spent, overshoot {max(0.0, x - limit):.2g}" for x, limit, unit in used]
+    return [f"Budget: {'; '.join(said)}."] if said else []
 
 
 class OverBudgetError(BudgetExceededError):
@@ -48,6 +96,7 @@ class Meter:
         before: Iterable[tuple[str, Spent]],
         record: Callable[[str, Spent], object],
         clock: Callable[[], float] = time.monotonic,
+        usual: Spent = Spent(1.0, 20.0, 20.0 / _KWH * 400.0, 1.0),
     ) -> None:
         """Nothing is read yet.
 
@@ -57,26 +106,35 @@ class Meter:
             limits: of `seconds`, `joules`, `grams`: the first that is reached ends the work.
             before: what an earlier part of the run has recorded.
             record: hears (stage, what it has cost since the last record).
-            clock: seconds.
+            usual: what work costs where nothing was measured yet.
         """
         self._joules, self._intensity, self._limits = joules, intensity, limits
         self._record, self._clock = record, clock
         self.total, self.others, self._stage = Spent(), Spent(), ""
-        self._last, self._lately, self._usual = "", Spent(), dict[str, Spent]()
+        self._usual, self._known = usual, dict[str, Spent]()
+        self._ahead, self._work = list[Stage](), 0.0
         self._seconds, self._energy = clock(), joules()
         for stage, spent in before:
             self._add(stage, spent)
+
+    def expect(self, stages: Sequence[Stage]) -> None:
+        """Say what comes next, to the end of measuring: none of them begins unless all that are left fit the budget."""
+        self._ahead = list(stages)
 
     def stage(self, name: str) -> None:
         """A stage begins; what was spent until now belongs to the one before.
 
         Raises:
-            OverBudgetError: the budget is spent, or would be if it cost as much as the last time.
+            OverBudgetError: the budget is spent, or forecast to be before all that is expected from here on is done.
         """
         self.flush()
         self._stage = name
-        self._bound(Spent(), f"{name} cannot begin within")
-        self._bound(self._usual.get(name, Spent()), f"{name} is expected to pass")
+        self._bound(self.total, f"{name} cannot begin within")
+        names = [stage.name for stage in self._ahead]
+        ahead = self._ahead[names.index(name) :] if name in names else [Stage(name, _UNSIZED)]
+        self._ahead, self._work = ahead[1:] if name in names else self._ahead, ahead[0].work
+        if name in names or name in self._known:
+            self._bound(self.total, f"{name} is expected to pass", forecast(ahead, self._known, self._usual))
 
     def check(self) -> None:
         """Call it within loops.
@@ -86,7 +144,7 @@ class Meter:
         """
         if self._clock() - self._seconds >= INTERVAL:
             self.flush()
-        self._bound(self._since(), f"{self._stage} has passed")
+        self._bound(self.total + self._since(), f"{self._stage} has passed")
 
     def flush(self) -> None:
         """Record what was spent since the last record."""
@@ -94,27 +152,25 @@ class Meter:
         self._seconds += spent.seconds
         self._energy += spent.joules
         if spent.seconds > 0 or spent.joules > 0:
+            spent, self._work = replace(spent, work=self._work), 0.0
             self._add(self._stage, spent)
             self._record(self._stage, spent)
 
     def _add(self, stage: str, spent: Spent) -> None:
-        """One record: records of a stage that follow each other are one going of it."""
         self.total = self.total + spent
-        if stage != self._last:
-            self._usual[self._last] = self._lately
-            self._last, self._lately = stage, Spent()
-        self._lately = self._lately + spent
+        self._known[stage] = self._known.get(stage, Spent()) + spent
 
     def _since(self) -> Spent:
         joules = max(0.0, self._joules() - self._energy)
         return Spent(max(0.0, self._clock() - self._seconds), joules, joules / _KWH * self._intensity)
 
-    def _bound(self, more: Spent, what: str) -> None:
-        spent = self.total + self.others
+    def _bound(self, spent: Spent, what: str, more: Spent = _NOTHING) -> None:
         for unit, limit in self._limits.items():
-            if getattr(spent + more, unit) > limit:
+            there, need = (spent + self.others).units[unit], more.units[unit]
+            if there + need > limit:
+                needed = f", and {need:.3g} are forecast, measuring included" if need else ""
                 raise OverBudgetError(
-                    f"{what} the budget of {limit:g} {unit}; {getattr(spent, unit):.3g} are spent.",
+                    f"{what} the budget of {limit:g} {unit}; {there:.3g} are spent{needed}.",
                     hint="Raise it to go on: --set budget.*, with --resume.",
                 )
 
@@ -131,10 +187,8 @@ class Source:
 def best_source(watts: float) -> Source:
     """Counters of processor and GPU where they may be read; else CPU-seconds of this process and its children.
 
-    Virtual machines have no counter of the processor. Counters see what others do there, too.
-
-    Args:
-        watts: of a busy core, for the estimate.
+    Virtual machines have no counter of the processor. Counters see what others do there, too. `watts`: of a busy core,
+    for the estimate.
     """
     domains = [file for file in sorted(_RAPL.glob("intel-rapl:?/energy_uj")) if _readable(file)]
     rapl = _Counter(domains) if domains else None

@@ -2,17 +2,25 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from agentlab.compress.goal import Goal, Measure
-from agentlab.compress.meter import Meter, Spent
+from agentlab.compress.meter import Meter, OverBudgetError, Spent
 from agentlab.compress.recipe import Recipe, recipe_of
+from agentlab.compress.texts import MOST
 from agentlab.search.types import Params, TrialResult
+from agentlab.stats.intervals import mean_interval
+from agentlab.stats.ratios import ratio_interval
 from agentlab.study.state import Candidate, TrialState
 
+Side = Literal["choose", "confirm"]
+Floats = tuple[float, ...]
+Figures = dict[Measure, float]
+Ends = dict[Measure, list[float]]
 REFERENCE = (1.0, 1.0)  # of hypervolumes: as many bytes as the bfloat16 base, and a KL of one nat a token
+ERR, _UNBOUNDED = 0.05, 1e9  # of looks at a recipe that are wrong; the end of an interval that has none
 _KL_RUNTIME, _KL_MORE = 1.25, 0.01  # the runtime may be so much worse than the weights that it is given
 _KL_RELOADED, _KL_ROUNDING = 0.02, 1e-4  # and what is read back so much other than what was computed
 
@@ -33,8 +41,10 @@ class Measures:
         top1: share of tokens of which the likeliest is that of the base, there.
         load, prefill, decode: seconds, tokens a second, tokens a second, there.
         source_decode: tokens a second of what the user has, in the same runtime, measured in turn.
+        ratios: logarithms of the one speed by the other, of each round.
         peak: bytes of memory, there.
         windows: KL of each held-out window, there.
+        losses: of each, the logarithm of its perplexity by that of the base.
         says: what it answers to a prompt.
         gpu: on one, the share of time that it is `busy` meanwhile, and its `watts`.
     """
@@ -52,15 +62,12 @@ class Measures:
     prefill: float
     decode: float
     source_decode: float
+    ratios: tuple[float, ...]
     peak: int
     windows: tuple[float, ...]
+    losses: tuple[float, ...]
     says: str
     gpu: Mapping[str, float] = field(default_factory=dict)
-
-    def shares(self, dense: int) -> dict[Measure, float]:
-        """What goals speak of; `dense` is the size of the bfloat16 base."""
-        speed = self.decode / self.source_decode
-        return {"size": self.size / dense, "speed": speed, "loss": self.loss, "kl": self.kl}
 
     def faults(self) -> list[str]:
         """What says that the file is not what was computed, or that its runtime makes something else of it."""
@@ -72,6 +79,25 @@ class Measures:
         if self.kl > max(_KL_RUNTIME * self.kl_weights, self.kl_weights + _KL_MORE):
             found.append(f"its runtime has a KL of {self.kl:.4g}, the weights {self.kl_weights:.4g}")
         return found
+
+
+def look_level(first: int) -> float:
+    """Of the interval of each look at a recipe, from `first` windows on to 64: all of them together err in 5 %."""
+    return 1 - ERR / (1 + max(0, math.ceil(math.log2(MOST / first))))
+
+
+def figures(losses: Sequence[float], kls: Sequence[float], level: float) -> tuple[Figures, Ends]:
+    """Rise of perplexity and KL, and their intervals: Student's over windows, that of perplexity of its logarithms.
+
+    `losses`: of each window, the logarithm of its perplexity by that of the base; `kls`: KL of each window.
+    """
+    rise = ratio_interval(losses, level)
+    values: Figures = {"loss": rise.estimate - 1}
+    within: Ends = {"loss": [rise.low - 1, min(rise.high - 1, _UNBOUNDED)]}
+    if kls:
+        kl = mean_interval(kls, level)
+        values["kl"], within["kl"] = kl.estimate, [max(kl.low, 0.0), min(kl.high, _UNBOUNDED)]
+    return values, within
 
 
 class Workshop(Protocol):
@@ -90,13 +116,27 @@ class Workshop(Protocol):
         """
         ...
 
+    def read(self, recipe: Recipe, out: Path, side: Side, start: int, stop: int) -> tuple[Floats, Floats]:
+        """Loss and KL of each of some windows of a side of the text, as far as there are; see `figures`.
+
+        KL needs whole distributions of the base, 50 MB a window of SmolLM2: without a bound on it there is none.
+
+        Raises:
+            OverBudgetError: see `Meter`.
+        """
+        ...
+
+
+Opener = Callable[[], Workshop]
+
 
 @dataclass
 class Recipes:
     """The objective: recipes by their number, each made once. What was spent since the one before belongs to it."""
 
-    workshop: Workshop
+    workshop: Opener
     goal: Goal
+    first: int  # windows of the first look
     meter: Meter
     place: Callable[[Candidate], Path]
     known: Callable[[Params], TrialResult | None]  # what the search has measured already
@@ -108,31 +148,58 @@ class Recipes:
 
     def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
         """One after the other."""
-        return [self.known(each.params) or self._tried(each) for each in batch]
+        return [self._charged(known) if (known := self.known(each.params)) else self._tried(each) for each in batch]
+
+    def _thought(self) -> Spent:
+        """What was spent since the trial before: on proposing this one."""
+        self.meter.flush()
+        thought, self.before = self.meter.total + self.before * -1, self.meter.total
+        return thought
+
+    def _charged(self, known: TrialResult) -> TrialResult:
+        """What is known already, for what that cost without the thinking of whoever asked first, and with ours."""
+        found, thought = known.metrics, self._thought().units
+        first = found.get("thought", {})
+        cost = {unit: found.get(unit, 0.0) - first.get(unit, 0.0) + ours for unit, ours in thought.items()}
+        return replace(known, metrics={**found, **cost, "thought": thought})
+
+    def _looked(self, recipe: Recipe, out: Path, measures: Measures) -> dict[str, Any]:
+        """Figures and intervals, of as many windows as it takes to know whether it reaches the goal."""
+        losses, kls, speed = measures.losses, measures.windows, ratio_interval(measures.ratios)
+        more = True
+        while True:
+            values, within = figures(losses, kls, look_level(self.first))
+            values |= {"size": measures.size / self.workshop().dense, "speed": speed.estimate}
+            within |= {"speed": [speed.low, speed.high]}
+            if not (more and len(losses) < MOST and self.goal.is_near(values, measures.size, within)):
+                return {"shares": values, "within": within, "loss": values["loss"], "losses": losses, "kls": kls}
+            try:
+                found = self.workshop().read(recipe, out, "choose", len(losses), min(2 * len(losses), MOST))
+            except OverBudgetError:  # it is undecided, and whatever comes next ends the work
+                found = ((), ())
+            losses, kls, more = losses + found[0], kls + found[1], bool(found[0])
 
     def _tried(self, candidate: Candidate) -> TrialResult:
         self.tidy()
         recipe, out = recipe_of(candidate.params), self.place(candidate)
         if wrong := [said for _, said in recipe.problems()]:
             return TrialResult("failed", error="; ".join(wrong))
-        before = self.before
+        thought = self._thought()
         try:
-            measures = self.workshop.make(recipe, out)
+            measures = self.workshop().make(recipe, out)
+            found = {key: value for key, value in asdict(measures).items() if key != "windows"}
+            finite = math.isfinite(measures.kl + measures.loss + measures.kl_weights + (measures.kl_computed or 0))
+            faults = measures.faults() if finite else ["it answers with numbers that are not finite"]
+            looked = self._looked(recipe, out.with_name(measures.file), measures) if finite else {}
         finally:
-            self.meter.flush()
-            self.before = self.meter.total
-        shares, cost = measures.shares(self.workshop.dense), asdict(_less(self.before, before))
-        if not math.isfinite(measures.kl + measures.loss + measures.kl_weights + (measures.kl_computed or 0)):
-            return TrialResult("failed", metrics=cost, error="it answers with numbers that are not finite")
-        metrics = {
-            **{key: value for key, value in asdict(measures).items() if key != "windows"},
-            "shares": shares,
-            **cost,
-        }
-        if faults := measures.faults():
-            return TrialResult("failed", metrics=metrics, error="; ".join(faults))
-        worth = self.goal.worth(shares, measures.size)
-        size = max(1.0, shares["size"]) if recipe.research else shares["size"]  # it saves nothing that can be used
+            made = self._thought()
+        cost = {**(made + thought).units, "thought": thought.units}
+        metrics = {**found, **looked, **cost}
+        if faults:
+            return TrialResult("failed", metrics=metrics if finite else cost, error="; ".join(faults))
+        worth = self.goal.worth(looked["shares"], measures.size, looked["within"])
+        share = looked["shares"]["size"]
+        size = max(1.0, share) if recipe.research else share  # it saves nothing that can be used
         return TrialResult("finished", worth, metrics, objectives=(size, measures.kl), items=measures.windows)
 
 
@@ -144,7 +211,3 @@ def counts(trial: TrialState) -> bool:
 def alone(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
     """The metrics of a trial with what it cost whoever measured it: what is remembered is free, but it was not."""
     return {**metrics, **metrics.get("then", {})}
-
-
-def _less(now: Spent, before: Spent) -> Spent:
-    return Spent(now.seconds - before.seconds, now.joules - before.joules, now.grams - before.grams)

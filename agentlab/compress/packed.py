@@ -32,12 +32,7 @@ _NOT_WRITTEN = ("quantization_config", "_name_or_path", "torch_dtype", "transfor
 def write_dense(model: Any, tokenizer: Path, out: Path, dtype: Dtype, check: Check) -> None:
     """Write a model as a plain checkpoint folder, whole or not at all.
 
-    Args:
-        model: of transformers.
-        tokenizer: folder whose tokenizer, chat template and generation settings go along.
-        out: the folder to make.
-        dtype: of all weights.
-        check: called before each tensor.
+    `tokenizer`: folder whose tokenizer, chat template and generation settings go along.
 
     Raises:
         UsageError: `out` exists.

@@ -1,24 +1,27 @@
 """The compression of one base: its search, the whole portfolio beside it, and what came of both."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from itertools import chain, takewhile
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentlab.compress.agent import Agent, AgentProposer
 from agentlab.compress.config import CompressConfig, offered, point
-from agentlab.compress.control import agent_control, share
+from agentlab.compress.control import agent_control, joules_of, pair_of, paired_control, share
+from agentlab.compress.costs import stages_of, weights_of, work_of
 from agentlab.compress.goal import read_goal
 from agentlab.compress.memory import Experiment, Memory, hashed
 from agentlab.compress.meter import Meter
-from agentlab.compress.objective import Measures, Recipes, Workshop, alone
+from agentlab.compress.objective import Opener, Recipes, Workshop, alone
 from agentlab.compress.recipe import Limit, Recipe, left_out, recipe_of
-from agentlab.compress.result import BASE, TEXTS, WORDS, Advice, ModelResult
+from agentlab.compress.result import BASE, TEXTS, WORDS, Advice, ModelResult, RecipeRow
+from agentlab.compress.texts import MOST
 from agentlab.compress.tools import Situation
 from agentlab.compress.transfer import Recalling, scored
-from agentlab.compress.verdict import Base, forecast_remark, verdict
+from agentlab.compress.verdict import CONFIRMATIONS, Base, forecast_remark, verdict
 from agentlab.errors import ModelFileError, RunMismatchError, StorageError
 from agentlab.models.base_model import BaseFile, imported
 from agentlab.runs.atomic import delete
@@ -28,9 +31,11 @@ from agentlab.runs.events import noted
 from agentlab.runs.run import Run
 from agentlab.search.arms import ARMS, ArmName
 from agentlab.search.constraints import Forbids
+from agentlab.search.llm_proposer import LLMProposer
 from agentlab.search.screen import Rules
 from agentlab.search.space import SearchSpace
 from agentlab.search.types import Params, Proposal, Proposer, Trial, TrialResult
+from agentlab.study.control import Pair
 from agentlab.study.evaluator import Fronts
 from agentlab.study.executor import LocalExecutor, TrialExecutor
 from agentlab.study.setup import Setup
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
 PORTFOLIO = "portfolio"  # known recipes alone; a branch carries out what the search left out of them
 MADE = "made"  # the branch in which a winner is made of which nothing but the measures is left
 MEMORY, PLANNED, REFLECTED, CONCLUDED = "memory.read", "agent.planned", "agent.reflected", "search.concluded"
+CONFIRMED = "winner.confirmed"
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,6 @@ class Search:
     Attributes:
         study: what the steps work with.
         check: raises where a signal asked to stop, or the budget is spent.
-        update: after each iteration.
         conclude: what comes after the last: what the search is held against, the winner's export, the reflection.
     """
 
@@ -79,7 +84,9 @@ class Part:
         self.run, self.base, self.name, self._config, self._memory = run, base, name, config, memory
         self._goal = read_goal(config.goal)
         self._study: Run | Branch = Branch(run, name) if name else run
-        names = (*config.beside, MADE)
+        pairs = range(config.control_seeds if config.control == "full" else 0)
+        self._arms = [(f"agent-{n}", f"control-{n}") for n in pairs]
+        names = (*config.beside, MADE, *chain.from_iterable(self._arms))
         self._branches = {each: Branch(run, f"{name}/{each}" if name else each) for each in names}
         self._made, self._beside = self._branches[MADE], {str(each): self._branches[each] for each in config.beside}
         self._place = f"exports/{name}" if name else "exports"
@@ -98,12 +105,12 @@ class Part:
         return list(rebuild(self._study.events).trials)
 
     def opened(
-        self, workshop: Workshop, meter: Meter, stop: Callable[[], None], router: "Router | None" = None
+        self, workshop: Opener, meter: Meter, stop: Callable[[], None], router: "Router | None" = None
     ) -> "Search":
         """The search, planned by the agent if there is one; what is remembered costs nothing.
 
         Args:
-            workshop: carries recipes out.
+            workshop: opens what carries recipes out when it is first needed; who only lacks a report loads no model.
             meter: of all of it.
             stop: raises where a signal asked to stop.
             router: the way to the agent's models; None is a search without.
@@ -115,7 +122,7 @@ class Part:
         """
         config = self._config
         if str(config.budget.trials) not in self._told(CONCLUDED):
-            dense = f"{workshop.dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
+            dense = f"{workshop().dense:,} bytes in bfloat16"  # what is wrong with the base is no trial's
             self.run.stream("base.loading", dense)
         space, recipes = offered(config, self._limits, self.base.name)
         portfolio = [Proposal(point(recipe, space), PORTFOLIO) for recipe in recipes]
@@ -125,10 +132,10 @@ class Part:
         def situation(history: Sequence[Trial]) -> Situation:
             return Situation(self._goal, Rules(space), history, list(remembered.values()), elsewhere)
 
-        advice = self._advice(PLANNED, "", meter, router, situation) if router else None
-        planned = [each["params"] for each in advice.recipes] if advice and advice.by else []
+        pairing, router = router, router if config.planner == "agent" else None
+        planned = self._plan(self._study, meter, router, situation) if router else []
         known = [Proposal(each.recipe, "memory") for each in remembered.values()]
-        first = portfolio if config.planner == PORTFOLIO else portfolio[: config.first]
+        first = self._cheapest_first(portfolio if config.planner == PORTFOLIO else portfolio[: config.first], space)
         starts = [*known, *(each for each in first if space.key(each.params) not in remembered)]
         trials = len(starts) if config.planner == PORTFOLIO else len(remembered) + config.budget.trials
 
@@ -141,7 +148,8 @@ class Part:
 
         def executor(branch: Run | Branch) -> TrialExecutor:
             before = partial(self._known, branch, space, remembered)
-            return LocalExecutor(Recipes(workshop, self._goal, meter, partial(self._out, branch), before, self.tidy))
+            first, place = config.text.held_out, partial(self._out, branch)
+            return LocalExecutor(Recipes(workshop, self._goal, first, meter, place, before, self.tidy))
 
         setup = Setup(
             words=WORDS,
@@ -161,9 +169,13 @@ class Part:
 
         def conclude() -> None:
             self._compare(replace(setup, router=None), portfolio)
-            self._make_winner(replace(setup, router=None))
+            for _ in range(2 * CONFIRMATIONS):  # each may have to be made again before
+                if unconfirmed := self._unconfirmed():
+                    self._confirm(unconfirmed, replace(setup, router=None), workshop, meter)
+            if pairing:
+                self._pair(replace(setup, starts=portfolio[: config.first], router=pairing), meter, elsewhere)
             if router:
-                self._advice(REFLECTED, str(config.budget.trials), meter, router, situation)
+                self._advice(self._study, REFLECTED, str(config.budget.trials), meter, router, situation)
             self._tick(starts, ended=True)
             if str(config.budget.trials) not in self._told(CONCLUDED):
                 trials = [each.as_trial() for each in self.searched]
@@ -171,12 +183,27 @@ class Part:
 
         return Search(setup.study(self._study, config.seed), check, lambda _: self._tick(starts), conclude)
 
-    def _told(self, kind: str) -> dict[str, Mapping[str, Any]]:
+    def _cheapest_first(self, starts: Sequence[Proposal], space: SearchSpace) -> list[Proposal]:
+        """By forecast in powers of two: a small budget is to measure something. What was proposed already stays so."""
+        done = {space.key(trial.proposal.params): trial.number for trial in self.searched}
+        weights = weights_of(self.base)
+        works = [round(math.log2(work_of(stages_of(recipe_of(each.params), self._config, weights)))) for each in starts]
+        ranks = [(done.get(space.key(start.params), math.inf), work) for start, work in zip(starts, works, strict=True)]
+        return [starts[place] for place in sorted(range(len(starts)), key=ranks.__getitem__)]
+
+    def _told(self, kind: str, study: Run | Branch | None = None) -> dict[str, Mapping[str, Any]]:
         """What the events of a kind say, by their ids: what ends a search is told once for each number of trials."""
-        return {event.id: event.data for event in self._study.events if event.type == kind}
+        events = (study or self._study).events
+        return {event.id: event.data for event in events if event.type == kind and "/" not in event.id}
+
+    def _plan(self, study: Run | Branch, *asked: Any) -> list[Params]:
+        """The recipes that the agent plans for a study; what rules name is no plan."""
+        advice = self._advice(study, PLANNED, "", *asked)
+        return [each["params"] for each in advice.recipes] if advice.by else []
 
     def _advice(
         self,
+        study: Run | Branch,
         kind: str,
         name: str,
         meter: Meter,
@@ -184,12 +211,15 @@ class Part:
         situation: Callable[[Sequence[Trial]], Situation],
     ) -> Advice:
         """What the agent says before and after the search, once under each name."""
-        if name not in self._told(kind):
+        if name not in self._told(kind, study):
             meter.stage("propose")
-            agent = Agent(router, situation([each.as_trial() for each in self.searched]), f"{self.name}/{name}")
+            scope = study.name if isinstance(study, Branch) else self.name
+            agent = Agent(
+                router, situation([each.as_trial() for each in rebuild(study.events).trials]), f"{scope}/{name}"
+            )
             advice = agent.plan() if kind == PLANNED else agent.reflect()
-            self._study.emit(kind, name, **advice.model_dump())
-        return Advice.model_validate(self._told(kind)[name])
+            study.emit(kind, name, **advice.model_dump())
+        return Advice.model_validate(self._told(kind, study)[name])
 
     def _tick(self, starts: Sequence[Proposal], *, ended: bool = False) -> None:
         """Write the list of what is to do, with what is done."""
@@ -208,8 +238,7 @@ class Part:
 
     def _compare(self, setup: Setup, portfolio: Sequence[Proposal]) -> None:
         """Carry out what the search is held against: the whole portfolio, or an arm without memory at equal cost."""
-        config, ended = self._config, [each.result for each in self.searched if each.result]
-        cost = sum(alone(result.metrics).get("joules", 0.0) for result in ended)
+        config, cost = self._config, sum(joules_of(self.searched))
         for name, branch in self._beside.items():
             if name == PORTFOLIO:
                 other = replace(setup, starts=portfolio, budget={"trials": len(portfolio)})
@@ -217,14 +246,39 @@ class Part:
                 other = replace(setup, starts=portfolio[: config.first], budget={"joules": cost}, base=name, arm=None)
             search(other.study(branch, config.seed), setup.check)
 
-    def _make_winner(self, setup: Setup) -> None:
-        """Make the winner, if nothing but its measures is left."""
+    def _pair(self, setup: Setup, meter: Meter, elsewhere: Sequence[Experiment]) -> None:
+        """Pairs of searches with and without the agent, each for what the search has cost, and without its memory."""
+
+        def situation(history: Sequence[Trial]) -> Situation:
+            return Situation(self._goal, setup.rules, history, [], elsewhere)
+
+        cost = {"joules": sum(joules_of(self.searched))}
+
+        def asks(plain: LLMProposer, branch: Branch) -> AgentProposer:
+            return AgentProposer.of(plain, self._plan(branch, meter, setup.router, situation), situation)
+
+        for number, names in enumerate(self._arms):
+            for name in names:
+                branch, agent = self._branches[name], name == names[0]
+                arm = replace(setup, asks=partial(asks, branch=branch))
+                search(arm.study(branch, self._config.seed + number, agent=agent, budget=cost), setup.check)
+
+    def _unconfirmed(self) -> RecipeRow | None:
+        """Whose figures on text that no choice saw are wanted next; None once there is a winner, or can be none."""
         found = self.result()
-        winner = next((row for row in found.rows if row.id == found.winner and not row.file), None)
-        if winner is not None or self._made.events:
-            lacking = [] if winner is None else [Proposal(winner.params, "memory")]
-            made = replace(setup, starts=lacking, budget={"trials": 1})
-            search(made.study(self._made, self._config.seed), setup.check)
+        return next((row for row in found.rows if row.id == found.winner and row.confirmed is None), None)
+
+    def _confirm(self, row: RecipeRow, setup: Setup, workshop: Opener, meter: Meter) -> None:
+        """Measure whoever is best on that text. Its export is made again before, if it is gone or an earlier run's."""
+        if row.file and (self._exports / row.file).exists():
+            losses, kls = workshop().read(recipe_of(row.params), self._exports / row.file, "confirm", 0, MOST)
+            meter.flush()
+            self._study.emit(CONFIRMED, row.recipe, losses=losses, kls=kls)
+        else:
+            made = [trial.proposal for trial in rebuild(self._made.events).trials]
+            made = [*(each for each in made if each.params != row.params), Proposal(row.params, "memory")]
+            study = replace(setup, starts=made, budget={"trials": len(made)}).study(self._made, self._config.seed)
+            search(study, setup.check)
 
     def _out(self, branch: Run | Branch, candidate: Candidate) -> Path:
         """Where an export is written."""
@@ -236,21 +290,16 @@ class Part:
     ) -> TrialResult | None:
         """What need not be measured in a branch: it counts there with what it cost whoever measured it."""
         key = space.key(params)
-        ended = [trial for trial in self._measured(branch) if space.key(trial.proposal.params) == key]
+        others = () if branch in (self._study, self._made) else (self._study, *self._branches.values())
+        trials = [trial for other in others if other is not self._made for trial in rebuild(other.events).trials]
+        ended = [trial for trial in trials if trial.result and space.key(trial.proposal.params) == key]
         if ended and (result := ended[0].result):
             return replace(result, metrics=alone(result.metrics))
         there = None if branch is self._made else remembered.get(key)
-        if there is None:
+        if there is None or there.is_near(self._goal):
             return None
         result = there.result(self._goal, self._left(there))
         return result if branch is self._study else replace(result, metrics=alone(result.metrics))
-
-    def _measured(self, branch: Run | Branch) -> list[TrialState]:
-        """What is not measured again in a branch: what those before it have measured."""
-        if branch is self._study or branch is self._made:
-            return []
-        before = takewhile(lambda other: other is not branch, self._beside.values())
-        return [*self.searched, *(trial for other in before for trial in rebuild(other.events).trials)]
 
     def _recalled(self, space: SearchSpace) -> tuple[dict[str, Experiment], list[Experiment]]:
         """What earlier runs have measured: of this base on this text, by its point of the space, and of others.
@@ -311,7 +360,7 @@ class Part:
                     recipe=dict(params),
                     status=result.status,
                     error=result.error,
-                    metrics={name: value for name, value in result.metrics.items() if name != "file"},
+                    metrics={name: value for name, value in result.metrics.items() if name not in ("file", "thought")},
                     objectives=list(result.objectives),
                     windows=list(result.items),
                     run=self.run.id,
@@ -328,17 +377,22 @@ class Part:
     def result(self) -> ModelResult:
         """What came of it so far."""
         measured = noted(self.run.events, BASE, self.name)
-        odd = measured.get("odd", (0, 0))
-        sizes = measured.get("dense", 0), measured.get("source", 0)
-        stored, grid, chat = measured.get("stored"), bool(measured.get("grid")), bool(measured.get("chat", True))
-        base = Base(self.base.name, *sizes, stored, grid, (odd[0], odd[1]), chat, left_out(self._limits))
+        known = {each.name: measured[each.name] for each in fields(Base) if each.name in measured}
+        base = Base(self.base.name, left_out=left_out(self._limits), **known)
         beside = {name: rebuild(branch.events).trials for name, branch in self._beside.items()}
         made, config = rebuild(self._made.events).trials, self._config
-        agent = agent_control(self.searched, config.seed)
-        found = verdict(base, self._goal, self.searched, beside, made, agent, self.run.path, self._place)
+        agent, pairs = agent_control(self.searched, config.seed), list[Pair]()
+        if any(self._branches[name].events for names in self._arms for name in names):
+            cost = sum(joules_of(self.searched))
+            arms = [[rebuild(self._branches[name].events) for name in names] for names in self._arms]
+            pairs = [pair_of(config.seed + n, cost, *both) for n, both in enumerate(arms)]
+            sources = [t.proposal.source for _, rival in arms for t in rival.trials if t.arm != "shared"]
+            agent = paired_control(pairs, cost, sources, config.seed)
+        confirmed, where = self._told(CONFIRMED), (self.run.path, self._place)
+        found = verdict(base, self._goal, self.searched, beside, made, agent, confirmed, *where)
         told = {"plan": self._told(PLANNED), "reflection": self._told(REFLECTED)}
         last = {name: list(said.values())[-1] for name, said in told.items() if said}
-        update: dict[str, Any] = {name: Advice.model_validate(said) for name, said in last.items()}
+        update: dict[str, Any] = {"pairs": pairs} | {name: Advice.model_validate(said) for name, said in last.items()}
         if said := next(reversed(self._told(CONCLUDED).values()), None):
             update["remarks"] = [*found.remarks, *forecast_remark(said)]
         if self._forgotten:
@@ -351,26 +405,6 @@ class Part:
         for each in sorted(self._exports.iterdir()) if self._exports.is_dir() else []:
             if each.name not in kept:
                 delete(each)
-
-
-class Late:
-    """A workshop that opens when it is first needed: a run that only lacks its report loads no model."""
-
-    def __init__(self, come: Callable[[], Workshop]) -> None:
-        self._come = come
-
-    @cached_property
-    def _there(self) -> Workshop:
-        return self._come()
-
-    @property
-    def dense(self) -> int:
-        """See `Workshop`."""
-        return self._there.dense
-
-    def make(self, recipe: Recipe, out: Path) -> Measures:
-        """See `Workshop`."""
-        return self._there.make(recipe, out)
 
 
 def opened(part: Part, config: CompressConfig, context: Context, threads: int, meter: Meter) -> Workshop:

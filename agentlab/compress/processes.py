@@ -20,16 +20,16 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from agentlab import machine
 from agentlab.compress.agent import advised
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.memory import memory_of
+from agentlab.compress.memory import known_rate, memory_of
 from agentlab.compress.meter import Meter, Spent, best_source
-from agentlab.compress.part import Late, Part, opened
+from agentlab.compress.part import Part, opened
 from agentlab.compress.result import SPENT, charges
 from agentlab.config.secrets import key_names
 from agentlab.config.trust import TRUST
@@ -52,13 +52,7 @@ def search_side_by_side(
 ) -> None:
     """Search all bases, so many at a time, with so many threads each.
 
-    Args:
-        parts: have names.
-        config: of all.
-        context: of the run; a signal ends all processes.
-        grams: of CO2 a kWh.
-        together: how many at a time.
-        threads: of each process.
+    `context`: of the run; a signal ends all processes. `grams`: of CO2 a kWh.
 
     Raises:
         Interrupted: a signal asked to stop.
@@ -201,10 +195,11 @@ def _search(given: Mapping[str, Any], pipes: child.Pipes, said: "queue.SimpleQue
         meter.others = Spent(**said.get())
 
     before = [(stage, spent) for of, stage, spent in charges(run.events) if of == name]
-    meter = Meter(best_source(config.energy.watts).joules, given["grams"], config.budget.limits, before, record)
+    usual, joules = known_rate(config, base, context.workspace), best_source(config.energy.watts).joules
+    meter = Meter(joules, given["grams"], config.budget.limits, before, record, usual=usual)
     meter.others = Spent(**given["others"])
     with machine.torch_threads(threads), advised(config, context, RunRecorder(run)) as router:
-        workshop = Late(partial(opened, part, config, context, threads, meter))
+        workshop = cache(partial(opened, part, config, context, threads, meter))
         part.opened(workshop, meter, context.stop.check, router).run()
 
 

@@ -1,12 +1,21 @@
-"""Ways to set weights to zero. A pattern is the share of zeros, or (n, m): n of m neighbours are kept."""
+"""Ways to leave weights out: zeros in matrices, and narrower MLPs or fewer layers, which leave a plain checkpoint.
+
+A pattern is the share of zeros, or (n, m): n of m neighbours are kept.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from torch import Tensor  # noqa: TID253 - as above
 
+from agentlab.compress.anatomy import layers_of
+from agentlab.compress.calibration import Statistics
 from agentlab.compress.quantizers import BLOCK, Curvature, work_through
 from agentlab.errors import UsageError
 
 Pattern = float | tuple[int, int]
+_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 PATTERNS = {"2:4": (2, 4), "4:8": (4, 8)}
 
 
@@ -38,10 +47,7 @@ def magnitude(weight: Tensor, pattern: Pattern) -> Tensor:
 def wanda(weight: Tensor, diagonal: Tensor, pattern: Pattern) -> Tensor:
     """Without the weights that move an output least: by size, times that of the input (arXiv 2306.11695).
 
-    Args:
-        weight: float32 (outputs, inputs).
-        diagonal: mean square of every input.
-        pattern: of every output.
+    `weight`: float32 (outputs, inputs); `diagonal`: mean square of every input.
     """
     return weight * kept(weight.abs() * diagonal.sqrt(), pattern)
 
@@ -83,3 +89,60 @@ def kept(scores: Tensor, pattern: Pattern) -> Tensor:
     mask = torch.ones_like(groups, dtype=torch.bool)
     mask.scatter_(1, groups.topk(zeros, 1, largest=False, sorted=False).indices, False)
     return mask.reshape(scores.shape)
+
+
+@torch.no_grad()
+def narrow(model: Any, statistics: Statistics, width: int) -> None:
+    """Keep the channels of each layer's MLP that are largest on average.
+
+    Weighing them by their columns of `down_proj` as well did worse on SmolLM2 (KL 0.215 against 0.204 at 5/6 width).
+    `model`: changed, its config as well; `width`: channels that stay, in each layer.
+
+    Raises:
+        UsageError: there are no more than that.
+    """
+    inner = model.config.intermediate_size
+    if not 0 < width < inner:
+        raise UsageError(f"The MLP has {inner} channels; {width} cannot stay.", hint=f"Keep 1 to {inner - 1}.")
+    for index, layer in enumerate(layers_of(model)):
+        kept = statistics.layer(index, model.device).channels.topk(width).indices.sort().values
+        for name in _MLP:
+            module = layer.get_submodule(name)
+            down = name.endswith("down_proj")
+            module.weight = _parameter(module.weight[:, kept] if down else module.weight[kept])
+            if module.bias is not None and not down:
+                module.bias = _parameter(module.bias[kept])
+            module.in_features, module.out_features = module.weight.shape[::-1]
+        layer.mlp.intermediate_size = width
+    model.config.intermediate_size = width
+
+
+def drop_layers(model: Any, influences: Sequence[float], count: int) -> list[int]:
+    """Take out the layers that change the residual stream least (arXiv 2403.03853).
+
+    `model`: changed, its config as well; `influences`: of all layers.
+
+    Returns:
+        Those that were taken out, by their numbers before.
+
+    Raises:
+        UsageError: no layer would stay, or none would go.
+    """
+    layers = layers_of(model)
+    if not 0 < count < len(layers):
+        raise UsageError(f"Of {len(layers)} layers {count} cannot go.", hint=f"Take out 1 to {len(layers) - 1}.")
+    gone = sorted(sorted(range(len(layers)), key=influences.__getitem__)[:count])
+    model.model.layers = torch.nn.ModuleList([layer for index, layer in enumerate(layers) if index not in gone])
+    for index, layer in enumerate(model.model.layers):
+        layer.self_attn.layer_idx = index  # its place in the cache
+    config = model.config
+    config.num_hidden_layers = len(layers) - count
+    if getattr(config, "layer_types", None):
+        config.layer_types = [kind for index, kind in enumerate(config.layer_types) if index not in gone]
+    if hasattr(config, "max_window_layers"):
+        config.max_window_layers = min(config.max_window_layers, config.num_hidden_layers)
+    return gone
+
+
+def _parameter(value: Tensor) -> torch.nn.Parameter:
+    return torch.nn.Parameter(value.clone(), requires_grad=False)

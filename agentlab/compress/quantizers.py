@@ -32,9 +32,8 @@ class Curvature:
     def of(cls, hessian: Tensor, *, by_activation: bool = True) -> "Curvature":
         """From X^T X / n, float32 (inputs, inputs). Inputs that were always zero are taken for independent ones.
 
-        Args:
-            hessian: finite.
-            by_activation: begin with the inputs that are largest, whose errors then have most others to go to.
+        `hessian`: finite; `by_activation`: begin with the inputs that are largest, whose errors then have most others
+        to go to.
 
         Raises:
             ValueError: it is no matrix of squares.
@@ -70,12 +69,7 @@ def gptq(weight: Tensor, curvature: Curvature, grid: Grid) -> Codes:
     """Round input by input; the error of each is made good by those that follow (arXiv 2210.17323).
 
     Scales are fixed before, so that groups stay neighbours in whatever order the inputs are worked through. Weights
-    that are zero stay zero.
-
-    Args:
-        weight: float32 (outputs, inputs).
-        curvature: of its inputs.
-        grid: to round to.
+    that are zero stay zero. `weight`: float32 (outputs, inputs).
     """
     inputs = weight.shape[1]
     grid = grid.fitted(inputs)
@@ -109,7 +103,6 @@ def awq_scales(weights: Sequence[Tensor], hessian: Tensor, grid: Grid, size: Ten
     Args:
         weights: float32 (outputs, inputs), of all layers that read these inputs.
         hessian: X^T X / n of the inputs.
-        grid: to round to.
         size: of every input, the root of its mean square by default; inputs of one size get one factor.
 
     Returns:

@@ -99,18 +99,6 @@ class Recipe(StrictModel):
         formats: dict[str, Format] = {"kquant": "gguf", "bitsandbytes": "bitsandbytes"}
         return formats.get(self.quantizer, "transformers")
 
-    @property
-    def stages(self) -> list[str]:
-        """The names of its stages, in their order."""
-        named = {
-            "cut": self.structure != "none",
-            "prune": self.pruner != "none",
-            "recover": self.recovery != "none",
-            "vocabulary": self.vocabulary == "seen",
-            "quantize": self.quantizer != "none",
-        }
-        return [*(name for name, there in named.items() if there), "export"]
-
     def __str__(self) -> str:
         cut = f"{self.kept:.0%} of the {self.structure}"
         bits = {
@@ -224,10 +212,7 @@ def layers_left(count: int, share: float) -> int:
 def shape_limits(shape: Mapping[str, Any], why_not_gguf: str, space: SpaceConfig) -> list[Limit]:
     """What recipes cannot be carried out on a base.
 
-    Args:
-        shape: its config.json.
-        why_not_gguf: what of it a GGUF file cannot hold; empty where it can.
-        space: what is searched.
+    `why_not_gguf`: what of it a GGUF file cannot hold; empty where it can.
     """
     hidden, inner, layers, heads = (
         _smallest(shape.get(key))

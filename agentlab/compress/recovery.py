@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor  # noqa: TID253 - as above
 from torch.nn.utils import parametrize  # noqa: TID253 - as above
 
-from agentlab.compress.anatomy import Check, Tell, linears
+from agentlab.compress.anatomy import Check, linears
 from agentlab.errors import DataError
 from agentlab.runs.atomic import make_folder, write_bytes
 from agentlab.train.checkpoints import Progress
@@ -31,9 +31,8 @@ _ORIGIN = "agentlab.teacher.1"  # one entry, because safetensors writes several 
 class Teacher:
     """The original's distributions of the next token after every token of some windows.
 
-    Attributes:
-        tokens: the likeliest, int32 (windows, length, kept).
-        logs: natural logarithms of their probabilities, float32 of the same shape.
+    `tokens`: the likeliest, int32 (windows, length, kept); `logs`: natural logarithms of their probabilities, float32
+    of the same shape.
     """
 
     tokens: Tensor
@@ -42,9 +41,7 @@ class Teacher:
     def divergence(self, logits: Tensor, windows: Tensor) -> Tensor:
         """KL(original || model) over the kept tokens and all others as one, nats, for each token (windows, length).
 
-        Args:
-            logits: of the model, (windows, length, vocabulary).
-            windows: which ones they are.
+        `logits`: of the model, (windows, length, vocabulary); `windows`: which ones they are.
         """
         logs, tokens = self.logs[windows].to(logits.device), self.tokens[windows].long().to(logits.device)
         ours = logits.float().log_softmax(-1).gather(-1, tokens)
@@ -52,7 +49,7 @@ class Teacher:
 
 
 @torch.inference_mode()
-def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check: Check, tell: Tell) -> Teacher:
+def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check: Check) -> Teacher:
     """The distributions of a model, computed once: where `path` has those of this origin, they are read.
 
     Args:
@@ -60,8 +57,6 @@ def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check:
         windows: tokens, int64 (windows, length).
         path: the safetensors file.
         origin: names model and text.
-        check: called before each window.
-        tell: hears of each window.
 
     Raises:
         DataError: the model's numbers are not finite.
@@ -74,7 +69,7 @@ def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check:
     except (SafetensorError, OSError):
         pass  # there is none, or half of one
     tokens, logs = [], []
-    for index, window in enumerate(windows):
+    for window in windows:
         check()
         logits = model(window[None].to(model.device)).logits[0].float()
         if not torch.isfinite(logits).all():
@@ -82,7 +77,6 @@ def keep_teacher(model: Any, windows: Tensor, path: Path, origin: str, *, check:
         found = logits.log_softmax(-1).topk(min(_KEPT, logits.shape[-1] - 1))
         tokens.append(found.indices.int().cpu())
         logs.append(found.values.cpu())
-        tell(index + 1, len(windows))
     kept = {"tokens": torch.stack(tokens), "logs": torch.stack(logs)}
     make_folder(path.parent)
     write_bytes(path, save(kept, metadata={_ORIGIN: origin}))

@@ -6,43 +6,22 @@ This module is both ends: `python -m agentlab.compress.reloading PARENT_PID` is 
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentlab import machine
 from agentlab.stats.divergence import Divergence, log_softmax, window
+from agentlab.stats.ratios import measure_ratios
 from agentlab.workers.job import run_job, serve_job
 
 PROMPT = "The capital of France is"
-_ROUNDS, _READ, _WRITTEN, _ANSWER = 5, 128, 8, 16
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """Of a checkpoint folder in transformers; see `Measures`. `weights` is in float32, `runtime` as stored."""
-
-    weights: Divergence
-    runtime: Divergence
-    load: float
-    prefill: float
-    decode: float
-    source_decode: float
-    peak: int
-    gpu: dict[str, float]
-    says: str
+_PROMPTS, _READ, _WRITTEN, _ANSWER = 3, 128, 4, 16
 
 
 def reload_gguf(path: Path, checkpoint: Path, reference: Path, threads: int, check: Callable[[], None]) -> Divergence:
     """How far the numbers in a GGUF file are from the base, in float32: its tensors in place of the checkpoint's.
 
-    Args:
-        path: the file.
-        checkpoint: of which the file was made.
-        reference: see `divergence_gguf`.
-        threads: for torch.
-        check: see `run_job`.
+    `checkpoint`: of which the file was made; `reference`: see `divergence_gguf`.
 
     Raises:
         ModelFileError, WorkerDiedError: it cannot be read.
@@ -52,11 +31,19 @@ def reload_gguf(path: Path, checkpoint: Path, reference: Path, threads: int, che
     return Divergence.of(found["windows"])
 
 
-def reload_transformers(path: Path, base: Path, reference: Path, threads: int, check: Callable[[], None]) -> Reloaded:
-    """A checkpoint folder as transformers loads it, beside its base in bfloat16; arguments and errors as above."""
+def reload_transformers(
+    path: Path, base: Path, reference: Path, threads: int, check: Callable[[], None]
+) -> tuple[Divergence, Divergence, dict[str, Any]]:
+    """A folder in float32 and bfloat16, as transformers loads it, and other figures of the latter; see `Measures`."""
     request = {"op": "transformers", "path": str(path), "base": str(base), "reference": str(reference)}
     found = _ask(request, path, threads, check)
-    return Reloaded(Divergence.of(found.pop("weights")), Divergence.of(found.pop("runtime")), **found)
+    return Divergence.of(found.pop("weights")), Divergence.of(found.pop("runtime")), found
+
+
+def read_transformers(path: Path, reference: Path, threads: int, check: Callable[[], None]) -> Divergence:
+    """The runtime alone, as of `reload_transformers`."""
+    request = {"op": "read", "path": str(path), "reference": str(reference)}
+    return Divergence.of(_ask(request, path, threads, check)["windows"])
 
 
 def _ask(request: Mapping[str, Any], path: Path, threads: int, check: Callable[[], None]) -> dict[str, Any]:
@@ -88,7 +75,7 @@ def _work(request: dict[str, Any]) -> Mapping[str, Any]:
 
     torch.set_num_threads(request["threads"])
     with quietly():
-        return _gguf(request) if request["op"] == "gguf" else _transformers(request)
+        return {"gguf": _gguf, "read": _read, "transformers": _transformers}[request["op"]](request)
 
 
 def _gguf(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,29 +101,41 @@ def _gguf(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"windows": divergences(model, Path(request["reference"]))}
 
 
+def _make(path: str, kind: str) -> Any:
+    """The model of a checkpoint folder, where it is to be computed."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = machine.device()
+    where: dict[str, Any] = {} if device == "cpu" else {"device_map": {"": device}}
+    make: Any = AutoModelForCausalLM.from_pretrained
+    return make(path, dtype=getattr(torch, kind), local_files_only=True, trust_remote_code=False, **where).eval()
+
+
+def _read(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {"windows": divergences(_make(request["path"], "bfloat16"), Path(request["reference"]))}
+
+
 def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
     import os
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from agentlab.compress.packed import plain_weights
     from agentlab.workers import memory
 
-    device = machine.device()
-    where: dict[str, Any] = {} if device == "cpu" else {"device_map": {"": device}}
-    make: Any = partial(AutoModelForCausalLM.from_pretrained, local_files_only=True, trust_remote_code=False, **where)
-    reference, path = Path(request["reference"]), request["path"]
+    device, reference, path = machine.device(), Path(request["reference"]), request["path"]
     before, began = memory.of(os.getpid()), time.perf_counter()
-    model = make(path, dtype=torch.bfloat16).eval()
+    model = _make(path, "bfloat16")
     with torch.inference_mode():
         model(torch.tensor([[1]], device=model.device))  # some formats are unpacked at first use
     load, after = time.perf_counter() - began, memory.of(os.getpid())
     peak = after.peak - before.resident if before and after else 0  # nothing else was loaded yet
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated()
-    base = make(request["base"], dtype=torch.bfloat16).eval()
-    prefill, decode, source = _speeds(model, base)
+    base = _make(request["base"], "bfloat16")
+    speeds = _speeds(model, base)
     gpu = _gpu() if device == "cuda" else {}
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     prompt = tokenizer(PROMPT, return_tensors="pt").to(model.device)
@@ -144,12 +143,10 @@ def _transformers(request: Mapping[str, Any]) -> dict[str, Any]:
     runtime = divergences(model, reference)
     del model, base
     return {
-        "weights": divergences(plain_weights(make(path, dtype=torch.float32)).eval(), reference),
+        "weights": divergences(plain_weights(_make(path, "float32")), reference),
         "runtime": runtime,
+        **speeds,
         "load": load,
-        "prefill": prefill,
-        "decode": decode,
-        "source_decode": source,
         "peak": peak,
         "gpu": gpu,
         "says": str(tokenizer.decode(said, skip_special_tokens=True)).strip(),
@@ -166,30 +163,37 @@ def _gpu() -> dict[str, float]:
         return {}
 
 
-def _speeds(model: Any, base: Any) -> tuple[float, float, float]:
-    """Tokens a second of the model reading and writing, and of the base writing, in turn; medians."""
+def _speeds(model: Any, base: Any) -> dict[str, Any]:
+    """Tokens a second of the model reading and writing, and of the base writing: medians; and ratios of each round."""
     import torch
 
     size = min(model.config.vocab_size, base.config.vocab_size)
     prompt = torch.tensor([[7 * n % size for n in range(_READ)]], device=base.device)
+    states: dict[Any, Any] = {}
     read: list[float] = []
     written: dict[Any, list[float]] = {model: [], base: []}
+
+    def step(each: Any, tokens: Any, cache: Any = None) -> None:
+        states[each] = each(tokens, past_key_values=cache, use_cache=True)
+        int(states[each].logits[0, -1].argmax())  # a GPU is waited for
+
+    def measure() -> float:
+        for each, rates in written.items():
+            began = time.perf_counter()
+            for _ in range(_WRITTEN):
+                step(each, states[each].logits[:, -1:].argmax(-1), states[each].past_key_values)
+            rates.append(_WRITTEN / (time.perf_counter() - began))
+        return written[model][-1] / written[base][-1]
+
     with torch.inference_mode():
-        for _ in range(_ROUNDS):
-            for each, rates in written.items():
-                began = time.perf_counter()
-                state = each(prompt, use_cache=True)
-                token = state.logits[:, -1:].argmax(-1)
-                int(token)  # a GPU is waited for
-                middle = time.perf_counter()
-                for _ in range(_WRITTEN):
-                    state = each(token, past_key_values=state.past_key_values, use_cache=True)
-                    token = state.logits[:, -1:].argmax(-1)
-                int(token)
-                rates.append(_WRITTEN / (time.perf_counter() - middle))
-                if each is model:
-                    read.append(_READ / (middle - began))
-    return statistics.median(read), statistics.median(written[model]), statistics.median(written[base])
+        for each in [base, *[model] * _PROMPTS]:
+            began = time.perf_counter()
+            step(each, prompt)
+            read.append(_READ / (time.perf_counter() - began))
+        measure()  # to warm up
+        ratios = measure_ratios(measure)
+    speeds = {"decode": statistics.median(written[model]), "source_decode": statistics.median(written[base])}
+    return {"prefill": statistics.median(read[1:]), **speeds, "ratios": ratios}
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from agentlab.compress.result import CompressResult, ModelResult, RecipeRow, row_table
+from agentlab.compress.result import WORDS, CompressResult, ModelResult, RecipeRow, row_table
 from agentlab.runs.document import Block, Code, Figure, Heading, Text, known, mebibytes, table
 from agentlab.runs.figures import COLOURS, MARKERS, new_figure, png
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
 from agentlab.search.types import legend
+from agentlab.study.control import pair_table
 
 _LEAST = 1e-5  # what a logarithmic axis shows of no divergence at all
 
@@ -26,20 +27,17 @@ def write_compress_report(run: Run, result: CompressResult) -> None:
 
 def _details(run: Run, model: ModelResult, goal: str, plot: str) -> list[Block]:
     blocks: list[Block] = []
-    if model.loads:
-        tried, *others = model.loads
-        blocks += [Text("The winner loads with:"), Code(tried, command=True)]
-        if others:
-            blocks += [
-                Text("These read its format as well, and were not tried here:"),
-                Code("\n".join(others), command=True),
-            ]
+    others = "These read its format as well, and were not tried here:"
+    for text, commands in (("The winner loads with:", model.loads[:1]), (others, model.loads[1:])):
+        blocks += [Text(text), Code("\n".join(commands), command=True)] if commands else []
     if any(row.kl is not None for row in model.rows):
         run.write_bytes(plot, front_plot(model))
         blocks.append(Figure(plot, "Size and divergence of every recipe, by family; the front is a line, with speeds"))
     blocks += [_runtime(model), Heading("All recipes"), row_table(model.rows, model, goal)]
     if any(row.source not in ("portfolio", "memory") for row in model.rows):
         blocks.append(_proposals(model))
+    if model.pairs:
+        blocks += [Heading("With and without the agent"), pair_table(model.pairs, WORDS, "Hypervolume", "joules")]
     for title, advice in (("The agent's plan", model.plan), ("What the agent makes of it", model.reflection)):
         if advice is not None:
             blocks += [Heading(title), *advice.blocks()]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from agentlab.compress.config import CompressConfig, limits_of, offered
 from agentlab.compress.goal import WORDS as MEASURES
-from agentlab.compress.goal import Goal
+from agentlab.compress.goal import Goal, Measure, Verdict
 from agentlab.compress.meter import Spent
 from agentlab.compress.recipe import left_out, recipe_of
 from agentlab.models.base_model import BaseFile
@@ -15,7 +15,9 @@ from agentlab.runs.document import Block, Document, Heading, Plain, Table, Text,
 from agentlab.runs.events import Event, Narration
 from agentlab.search.types import Value
 from agentlab.stats.control import Control
+from agentlab.stats.ratios import is_narrow
 from agentlab.study.calls import ModelRow, Planner
+from agentlab.study.control import Pair
 from agentlab.study.narrate import narrate as narrate_study
 from agentlab.study.words import Words
 
@@ -40,12 +42,22 @@ def charges(events: Iterable[Event]) -> list[tuple[str, str, Spent]]:
     return [(data.pop("base", ""), stage, Spent(**data)) for stage, data in found]
 
 
+class Confirmed(Plain):
+    """A recipe on text that nothing was chosen by: figures and intervals by measure, of so many windows; see `Goal`."""
+
+    windows: int
+    figures: dict[Measure, float]
+    within: dict[Measure, tuple[float, float]]
+    verdict: Verdict
+
+
 class RecipeRow(Plain):
     """A recipe and what came of it.
 
-    `broken` are the bounds of the goal that it breaks, `arm` who proposed it, `held` bytes by the type that weights are
-    in; `research` says why it stays off the front, `remembered` is the earlier run that measured it, `why` is what its
-    proposer said of it.
+    `within` are intervals of its figures on `windows`, `verdict` what they mean for the goal, and `confirmed` what
+    other text says. `broken` are the bounds of the goal that it breaks, `arm` who proposed it, `held` bytes by the type
+    that weights are in; `research` says why it stays off the front, `remembered` is the earlier run that measured it,
+    `why` is what its proposer said of it.
     """
 
     id: str
@@ -54,28 +66,32 @@ class RecipeRow(Plain):
     format: str
     source: str
     arm: str
-    file: str | None
-    size: int | None
-    share: float | None
-    bits: float | None
-    held: dict[str, int]
+    file: str | None = None
+    size: int | None = None
+    share: float | None = None
+    bits: float | None = None
+    held: dict[str, int] = Field(default_factory=dict)
     research: str
-    kl: float | None
-    kl_weights: float | None
-    loss: float | None
-    top1: float | None
-    speed: float | None
-    decode: float | None
-    prefill: float | None
-    load: float | None
-    peak: int | None
+    kl: float | None = None
+    kl_weights: float | None = None
+    loss: float | None = None
+    top1: float | None = None
+    speed: float | None = None
+    decode: float | None = None
+    prefill: float | None = None
+    load: float | None = None
+    peak: int | None = None
     gpu: dict[str, float] = Field(default_factory=dict)
-    says: str | None
-    seconds: float
-    joules: float
-    grams: float
+    says: str | None = None
+    seconds: float = 0.0
+    joules: float = 0.0
+    grams: float = 0.0
     front: bool
     broken: list[str]
+    verdict: Verdict = "undecided"
+    windows: int = 0
+    within: dict[Measure, tuple[float, float]] = Field(default_factory=dict)
+    confirmed: Confirmed | None = None
     failed: str
     remembered: str = ""
     why: str = ""
@@ -85,7 +101,8 @@ class RecipeRow(Plain):
 class Advice(Document):
     """What an agent said: in words, as steps, and as recipes with what is expected of them.
 
-    `by` are the models, empty where rules alone spoke; `goal` as it was understood, of a plan outside a run.
+    `by` are the models, empty where rules alone spoke; `goal` as it was understood, of a plan outside a run, and
+    `forecast` what that is going to take.
     """
 
     output: str
@@ -93,6 +110,7 @@ class Advice(Document):
     todos: list[str] = Field(default_factory=list)
     recipes: list[dict[str, Any]] = Field(default_factory=list)
     by: str = ""
+    forecast: str = ""
 
     def blocks(self) -> list[Block]:
         """What a reader sees."""
@@ -107,6 +125,8 @@ class Advice(Document):
             found.append(
                 table(self.recipes, columns, "Recipes to try; estimates come from what was measured of others")
             )
+        if self.forecast:
+            found.append(Text(f"Forecast of the run: {self.forecast}."))
         return found
 
 
@@ -125,7 +145,7 @@ class Volume(Plain):
 class ModelResult(Plain):
     """What came of a base. `exports` is a folder of the run, which its rows' files lie in.
 
-    `volumes` compare the search with others, each at equal cost. `control` says what the agent was
+    `volumes` compare the search with who has other recipes, each at equal cost. `control` says what the agent was
     worth; None is a search without one.
     """
 
@@ -141,6 +161,7 @@ class ModelResult(Plain):
     volumes: list[Volume]
     beyond: list[str]
     control: Control | None = None
+    pairs: list[Pair] = Field(default_factory=list)
     plan: Advice | None = None
     reflection: Advice | None = None
 
@@ -197,14 +218,29 @@ def row_table(rows: Iterable[RecipeRow], model: ModelResult, goal: str) -> Table
             "of bfloat16": lambda r: known(r.share, ".0%"),
             "bits a weight": lambda r: known(r.bits, ".2f"),
             "KL": lambda r: number(r.kl),
-            "perplexity": lambda r: known(r.loss, "+.1%"),
+            "perplexity": lambda r: with_interval(r.loss, r.within.get("loss"), "+.1%"),
+            "windows": lambda r: r.windows or None,
             "same token": lambda r: known(r.top1, ".1%"),
-            "speed": lambda r: known(r.speed, ".2f") + ("" if r.speed is None else "x"),
+            "speed": lambda r: speed_of(r),
+            "verdict": lambda r: "" if r.failed else r.verdict,
             "note": lambda r: r.failed or "; ".join(_notes(r)),
         },
-        f"Measured on the files, in the runtime that each is for. *: {goal}. Perplexity and speed beside the "
-        "base and beside the source file",
+        f"Measured on the files, in the runtime that each is for. *: {goal}. Perplexity beside the "
+        "base, and speed beside the source file, with intervals of their means",
     )
+
+
+def with_interval(value: float | None, within: Sequence[float] | None, form: str) -> str:
+    """A figure and its interval: `+2.7% [+2.1%, +3.3%]`."""
+    return known(value, form) if not within else f"{known(value, form)} [{within[0]:{form}}, {within[1]:{form}}]"
+
+
+def speed_of(row: RecipeRow) -> str:
+    """`1.05x`, or what it is within where that is too wide to say."""
+    if row.speed is None:
+        return "–"
+    low, high = row.within.get("speed", (row.speed, row.speed))
+    return f"{row.speed:.2f}x" if is_narrow(low, high) else f"unknown, {low:.2f}x to {high:.2f}x"
 
 
 def _notes(row: RecipeRow) -> list[str]:
@@ -239,6 +275,17 @@ class CompressPlan(Document):
     beside: list[str]
     limits: dict[str, float]
     left_out: dict[str, str] = Field(default_factory=dict)
+    forecast: dict[str, float]
+
+    @property
+    def foreseen(self) -> str:
+        """The forecast, marked as one."""
+        memory, disk = (self.forecast[place] / 2**30 for place in ("memory", "disk"))
+        room = f"{memory:.1f} GiB of memory, {disk:.1f} on the disk" if disk else "memory and disk once it is imported"
+        costs = "{seconds:.0f} s, {joules:.0f} J, {grams:.2g} g of CO2".format(**self.forecast)
+        beyond = [unit for unit, limit in self.limits.items() if self.forecast[unit] > limit]
+        early = f"; more than the budget of {' and '.join(beyond)}, so it is to end early" if beyond else ""
+        return f"about {costs}, {room}; by sizes and remembered runs, nothing is measured yet{early}"
 
     @property
     def summary(self) -> str:
@@ -261,12 +308,13 @@ class CompressPlan(Document):
                 f"{self.planner}, up to {self.trials} recipes; held against {', '.join(self.beside) or 'nothing'}",
             ),
             ("at most", limits or "no bound on time, energy or CO2"),
+            ("forecast", self.foreseen),
             *((name, why) for name, why in self.left_out.items()),
         ]
         return [Table(("plan", ""), rows), Table(("portfolio",), [(recipe,) for recipe in self.portfolio])]
 
 
-def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> CompressPlan:
+def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal, forecast: dict[str, float]) -> CompressPlan:
     """The plan of a checked config."""
     text = config.text
     limits = {base.path.name: limits_of(config, base.path) if base.path.is_dir() else [] for base in bases}
@@ -285,6 +333,7 @@ def plan_of(config: CompressConfig, bases: Sequence[BaseFile], goal: Goal) -> Co
         beside=list(config.beside),
         limits=dict(config.budget.limits),
         left_out={name: left_out(known) for name, known in limits.items() if known},
+        forecast=forecast,
     )
 
 

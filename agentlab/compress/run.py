@@ -5,26 +5,28 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from agentlab import machine
 from agentlab.compress.agent import advised
 from agentlab.compress.config import CompressConfig, limits_of, offered
+from agentlab.compress.costs import cheapest, opening, weights_of, work_of, work_of_run
 from agentlab.compress.goal import Goal, read_goal
 from agentlab.compress.intensity import Intensity, asked, key_of, known
-from agentlab.compress.memory import memory_of
-from agentlab.compress.meter import Meter, Source, Spent, best_source
+from agentlab.compress.memory import known_rate, memory_of
+from agentlab.compress.meter import Meter, Source, Spent, best_source, budget_remark
 from agentlab.compress.objective import Workshop
-from agentlab.compress.part import Late, Part, Search, opened
+from agentlab.compress.part import Part, Search, opened
 from agentlab.compress.processes import search_side_by_side
 from agentlab.compress.recipe import ON_A_GRID
 from agentlab.compress.report import write_compress_report
 from agentlab.compress.result import SPENT, WORDS, CompressPlan, CompressResult, charges, plan_of
-from agentlab.compress.texts import SHIPPED, check_enough, pieces
+from agentlab.compress.texts import MOST, SHIPPED, check_enough, pieces
 from agentlab.compress.verdict import answer
 from agentlab.errors import (
     BudgetExceededError,
+    ConfigError,
     GateError,
     MissingExtraError,
     ModelFileError,
@@ -39,6 +41,7 @@ from agentlab.runs.events import noted
 from agentlab.runs.run import Outcome, Run
 from agentlab.search.space import SearchSpace
 from agentlab.study.calls import model_rows, totals
+from agentlab.study.control import require_pairs
 from agentlab.study.steps import search
 from agentlab.train.base import load_tokenizer, outline
 
@@ -55,10 +58,23 @@ class CompressExperiment:
     context: Context
     bases: tuple[BaseFile, ...]
     goal: Goal
+    rooms: tuple[tuple[int, int], ...] = ()  # bytes of memory and disk of each base whose checkpoint is there
 
     def plan(self) -> CompressPlan:
         """What it would do and cost."""
-        return plan_of(self.config, self.bases, self.goal)
+        return plan_of(self.config, self.bases, self.goal, self._forecast())
+
+    def _forecast(self) -> dict[str, float]:
+        """What it takes from nothing, of all bases together; memory of the largest."""
+        total = Spent()
+        for base in self.bases:
+            there = base.path.is_dir()
+            recipes = offered(self.config, limits_of(self.config, base.path) if there else (), base.name)[1]
+            work = work_of_run(self.config, recipes, weights_of(base), imports=not there)
+            rate = known_rate(self.config, base, self.context.workspace)
+            total = total + rate * (work / rate.work)
+        memory, disk = zip(*self.rooms, strict=True) if self.rooms else ((0,), (0,))
+        return {**total.units, "memory": max(memory), "disk": sum(disk)}
 
     def run(self, run: Run) -> tuple[CompressResult, Outcome]:
         """Search, or go on with a search, and report.
@@ -74,6 +90,7 @@ class CompressExperiment:
                 return work.conclude()
         parts, source, over = self._parts(run), best_source(self.config.energy.watts), None
         try:
+            self._check_budgets(parts)
             self._side_by_side(parts, source)
         except BudgetExceededError as error:
             over = error.message
@@ -94,11 +111,12 @@ class CompressExperiment:
         threads = machine.threads(config.threads or noted(run.events, THREADS).get("count"))
         run.emit_once(THREADS, count=threads)
         meter = self._meter(run, source)
-        workshop = Late(partial(self._opened, parts[0], threads, meter))
+        workshop = cache(partial(self._opened, parts[0], threads, meter))
         try:
             with machine.torch_threads(threads), advised(config, self.context, RunRecorder(run)) as router:
                 work = OpenCompression(self, run, parts, source)
                 with work.within_budget():
+                    self._check_budgets(parts)
                     work.search = parts[0].opened(workshop, meter, self.context.stop.check, router)
                 yield work
         finally:
@@ -112,6 +130,12 @@ class CompressExperiment:
         run.emit("study.opened", summary=self.plan().summary, done=done, total=total)
         return parts
 
+    def _check_budgets(self, parts: Sequence[Part]) -> None:
+        """See that there is room for a recipe of each base of which none was begun."""
+        for part in parts:
+            if not part.searched:
+                _check_budget(self.config, part.base, known_rate(self.config, part.base, self.context.workspace))
+
     def reported(
         self, run: Run, parts: Sequence[Part], source: Source, over: str | None
     ) -> tuple[CompressResult, Outcome]:
@@ -120,11 +144,15 @@ class CompressExperiment:
             shutil.rmtree(run.folder.folder("stages").path, ignore_errors=True)
         models = [part.result() for part in parts]
         calls, asked = totals(run.events, RunRecorder(run).spent()), model_rows(run.events, WORDS)
-        result, outcome = answer(models, self.goal, _spent(run), self._energy(run, source), over, calls, asked)
+        spent = _spent(run)
+        remarks = [] if over is None else [f"The budget ended the work: {over}"]
+        remarks += budget_remark(self.config.budget.limits, sum(spent.values(), Spent()))
+        result, outcome = answer(models, self.goal, spent, self._energy(run, source), remarks, calls, asked)
         write_compress_report(run, result)
         if not any(model.winner for model in models):
             ended = "" if over is None else f" The budget ended the work: {over}"
-            hint = "The report shows what was tried. Ask for less, or raise the budget."
+            hint = "The report shows what was tried. Ask for less, or raise the budget (a fifth above a forecast): "
+            hint += "--carbon-budget, --set budget.joules or budget.seconds."
             raise GateError(f"{result.sentence}{ended}", hint=hint)
         return result, outcome
 
@@ -133,7 +161,9 @@ class CompressExperiment:
             run.emit(SPENT, stage, **asdict(spent))
 
         before = [(stage, spent) for _, stage, spent in charges(run.events)]
-        return Meter(source.joules, self._intensity(run).grams, self.config.budget.limits, before, record)
+        grams, config = self._intensity(run).grams, self.config
+        usual = known_rate(config, self.bases[0], self.context.workspace)
+        return Meter(source.joules, grams, config.budget.limits, before, record, usual=usual)
 
     def _intensity(self, run: Run) -> Intensity:
         """Of the grid, as it was when the run began."""
@@ -159,7 +189,7 @@ class CompressExperiment:
         """In processes, as many as cores and memory take; one where a counter of joules, or a GPU, serves them all."""
         run, root, meter = parts[0].run, self.context.workspace.root, self._meter(parts[0].run, source)
         meter.stage("open")
-        needed = max(_room_for(imported(part.base), self.config, root) for part in parts)
+        needed = max(_room_for(imported(part.base), self.config, root)[0] for part in parts)
         meter.flush()
         alone = source.measured or machine.device() == "cuda"
         cores = machine.threads(self.config.threads)
@@ -233,6 +263,12 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
         StorageError: the disk is too full.
         MissingExtraError, MissingKeyError: a package is not there that a recipe needs, or the key of the service.
     """
+    require_pairs(config.control, config.control_seeds, context.resumes)
+    if config.control == "full" and not (config.llm.candidates(WORDS.propose) and config.first < config.budget.trials):
+        raise ConfigError(
+            f"control: full compares what a model of `llm` proposes after the first {config.first} recipes.",
+            hint="Name a model, as --set llm=embedded, and more --trials than that; or use --control light.",
+        )
     bases = tuple(find_base(name, context.workspace) for name in config.bases)
     folders = [base.path.name for base in bases]
     if alike := {name for name in folders if folders.count(name) > 1}:
@@ -244,17 +280,32 @@ def prepare(config: CompressConfig, context: Context) -> CompressExperiment:
     SearchSpace.of(config.searched, config.rules)
     searched = getattr(config.searched.root.get("quantizer"), "choices", ())
     _check_packages({*searched, *(recipe.quantizer for recipe in config.recipes)} - {"none"})
+    rooms = []
     for base in bases:
         if base.path.is_dir():  # else it is imported first, and this is found then
-            _room_for(base.path, config, context.workspace.root)
+            rooms.append(_room_for(base.path, config, context.workspace.root))
             counts = (text.calibration, text.held_out)
             offered(config, limits_of(config, base.path), base.name)
             check_enough(load_tokenizer(base.path), parts, text.file or SHIPPED, counts, text.length)
-    if config.planner == "agent":
+    if config.planner == "agent" or config.control == "full":
         check_optional(config.llm, context)
     if memory := memory_of(config, context.workspace):
         memory.check()
-    return CompressExperiment(config, context, bases, read_goal(config.goal))
+    return CompressExperiment(config, context, bases, read_goal(config.goal), tuple(rooms))
+
+
+def _check_budget(config: CompressConfig, base: BaseFile, rate: Spent) -> None:
+    """See that the budget has room for a recipe and its measuring, were all that runs share there already."""
+    weights = weights_of(base)
+    begins, (recipe, stages) = opening(config, weights, imports=not base.path.is_dir()), cheapest(config, weights)
+    least = rate * (work_of([begins[0], *stages]) / rate.work)
+    whole = rate * (work_of([*begins, *cheapest(config, weights, ())[1]]) / rate.work)
+    for unit, limit in config.budget.limits.items():
+        if least.units[unit] > limit:
+            raise BudgetExceededError(
+                f"The budget of {limit:g} {unit} has no room for one recipe of {base.name}: the cheapest, {recipe}, is "
+                f"forecast to take {whole.units[unit]:.2g} {unit}, measuring included.",
+            )
 
 
 def _check_packages(quantizers: Iterable[str]) -> None:
@@ -267,8 +318,8 @@ def _check_packages(quantizers: Iterable[str]) -> None:
             )
 
 
-def _room_for(folder: Path, config: CompressConfig, root: Path) -> int:
-    """See that a checkpoint can be compressed here: its architecture, and room on the disk and in memory, in bytes."""
+def _room_for(folder: Path, config: CompressConfig, root: Path) -> tuple[int, int]:
+    """See that a checkpoint can be compressed here: its architecture; and what memory and disk it takes, in bytes."""
     from agentlab.compress.anatomy import check_architecture
     from agentlab.compress.calibration import memory_needed, statistics_bytes
 
@@ -286,7 +337,8 @@ def _room_for(folder: Path, config: CompressConfig, root: Path) -> int:
             hint="Use a smaller base, or less text: --set text.calibration=8 --set text.held_out=4.",
         )
     cuts = len({(recipe.structure, recipe.kept, recipe.recovery) for recipe in config.recipes if recipe.shaped})
-    kept = text.held_out * logits + statistics_bytes(model.config)  # and a file in float32, of the base and each cut
+    looks = 2 * MOST if read_goal(config.goal).bounds_kl else 0
+    kept = (text.held_out + looks) * logits + statistics_bytes(model.config)  # and float32 files
     needed = kept + 4 * weights + cuts * (2 * 4 * weights + statistics_bytes(model.config)) + _EXPORTS * 2 * weights
     free = shutil.disk_usage(root).free
     if needed > free:
@@ -294,4 +346,4 @@ def _room_for(folder: Path, config: CompressConfig, root: Path) -> int:
             f"Compressing {folder.name} takes {needed / 2**30:.1f} GiB on the disk; {root} has {free / 2**30:.1f} GiB.",
             hint="Free some space, or choose another workspace with AGENTLAB_HOME.",
         )
-    return memory
+    return memory, needed

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agentlab.errors import DataError, MissingFileError
 from agentlab.runs.atomic import read_text
 
 SHIPPED = "pydoc_data.topics"  # prose about Python that every CPython has: no download
 _MOST = 64 << 20
 _SHARE = 3  # one in so many pieces is held out
+MOST = 64  # windows that a recipe is chosen by, and as many that the winner is confirmed on
+_STREAM = 4  # of the generator
 _CHARACTERS = 8  # of a token: prose has half as many
 
 
@@ -19,11 +23,14 @@ _CHARACTERS = 8  # of a token: prose has half as many
 class Texts:
     """Windows of equal length, as token ids. `sha256` is of the text, and `source` says where it is from.
 
-    `seen` are all tokens of the text that is not held out.
+    `held_out` is what every recipe is measured on; it begins `choose`, which is for those near a bound. `confirm` is
+    for the winner, and shares no window with it. `seen` are all tokens of the text that is not held out.
     """
 
     calibration: tuple[tuple[int, ...], ...]
     held_out: tuple[tuple[int, ...], ...]
+    choose: tuple[tuple[int, ...], ...]
+    confirm: tuple[tuple[int, ...], ...]
     seen: frozenset[int]
     sha256: str
     source: str
@@ -56,7 +63,9 @@ def pieces(path: Path | None) -> dict[str, str]:
     return found
 
 
-def windows(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int) -> Texts:
+def windows(
+    tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int, seed: int = 0
+) -> Texts:
     """Calibration and held-out windows; no piece of text is in both.
 
     Args:
@@ -65,6 +74,7 @@ def windows(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple
         source: what the reader is told of them.
         counts: windows of each side.
         length: tokens of a window, with the token that begins a text where the tokenizer puts one.
+        seed: draws windows beyond those that are held out: half of what is left is to choose, half to confirm.
 
     Raises:
         DataError: there is too little text.
@@ -74,7 +84,12 @@ def windows(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple
     found = [_cut(begin, side, count, length) for side, count in zip(ids, counts, strict=True)]
     _refuse_short(source, [len(some) for some in found], counts, length)
     whole = hashlib.sha256("\0".join(f"{name}\0{parts[name]}" for name in sorted(parts)).encode()).hexdigest()
-    return Texts(tuple(found[0]), tuple(found[1]), frozenset(begin + ids[0]), f"sha256:{whole}", source)
+    held_out = tuple(found[1])
+    left = [window for window in dict.fromkeys(_cut(begin, ids[1], len(ids[1]), length)) if window not in held_out]
+    rng = np.random.default_rng([seed, _STREAM])
+    drawn = [tuple(half[place] for place in rng.permutation(len(half))[:MOST]) for half in (left[::2], left[1::2])]
+    choose, seen = (*held_out, *drawn[0])[: max(MOST, len(held_out))], frozenset(begin + ids[0])
+    return Texts(tuple(found[0]), held_out, choose, drawn[1], seen, f"sha256:{whole}", source)
 
 
 def check_enough(tokenizer: Any, parts: Mapping[str, str], source: str, counts: tuple[int, int], length: int) -> None:

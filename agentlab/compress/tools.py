@@ -37,7 +37,6 @@ class Situation:
     """What is known when an agent is asked.
 
     Attributes:
-        goal: what for.
         rules: the space, and what a recipe is held against.
         trials: of the run so far.
         here: what is remembered of this base on this text.
@@ -79,6 +78,7 @@ def _row(name: str, params: Params, result: TrialResult) -> dict[str, Any]:
         "joules": alone(result.metrics)["joules"],
         "bytes": result.metrics["size"],
         "shares": shares,
+        "within": result.metrics.get("within", {}),
         "windows": list(result.items),
     }
 
@@ -200,7 +200,7 @@ def query_experiments(situation: Situation, settings: dict[str, Value] | None = 
         for row in situation.rows()
         if all(str(getattr(recipe_of(row["params"]), name)) == str(value) for name, value in wanted.items())
     ]
-    ranked = sorted(rows, key=lambda row: situation.goal.worth(row["shares"], row["bytes"]))
+    ranked = sorted(rows, key=lambda row: situation.goal.worth(row["shares"], row["bytes"], row["within"]))
     return {"found": len(ranked), "best": [told(row) for row in ranked[:_SHOWN]]}
 
 
@@ -211,7 +211,9 @@ def get_best_config(situation: Situation, objective: str = "") -> dict[str, Any]
     if not best:
         raise UsageError("Nothing was measured yet.")
     row = next(each for each in situation.rows() if each["id"] == best[0]["id"])
-    return {"goal": str(goal), "broken": goal.broken(row["shares"], row["bytes"]), **best[0], "params": row["params"]}
+    measured = row["shares"], row["bytes"], row["within"]
+    verdict = {"verdict": goal.verdict(*measured), "broken": goal.broken(*measured)}
+    return {"goal": str(goal), **verdict, **best[0], "params": row["params"]}
 
 
 def show_front(situation: Situation) -> dict[str, Any]:

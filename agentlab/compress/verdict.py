@@ -3,23 +3,23 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from agentlab.compress.control import ended_within, joules_of, volume_of
 from agentlab.compress.goal import Goal, Measure
 from agentlab.compress.meter import Spent
-from agentlab.compress.objective import REFERENCE, alone, counts
-from agentlab.compress.recipe import Recipe, recipe_of
-from agentlab.compress.result import CompressResult, ModelResult, RecipeRow, Volume
+from agentlab.compress.objective import ERR, counts, figures
+from agentlab.compress.recipe import recipe_of
+from agentlab.compress.result import CompressResult, Confirmed, ModelResult, RecipeRow, Volume, speed_of, with_interval
 from agentlab.runs.manifest import Metric, Tokens
 from agentlab.runs.run import Outcome
-from agentlab.search.types import TrialResult
 from agentlab.stats.control import Control
-from agentlab.stats.fronts import dominates, front, hypervolume
+from agentlab.stats.fronts import dominates, front
 from agentlab.study.calls import ModelRow, Planner, silent
 from agentlab.study.state import TrialState
 
+CONFIRMATIONS, _FEWEST = 3, 8  # candidates that are confirmed at most, and the windows that it takes
 _PYTHON = (
     'python -c "import sys; from transformers import pipeline; '
     "print(pipeline('text-generation', sys.argv[1])('Hello'))\" {path}"
@@ -46,11 +46,11 @@ class Base:
     """
 
     name: str
-    dense: int
-    source: int
+    dense: int = 0
+    source: int = 0
     stored: str | None = None
     grid: bool = False
-    odd: tuple[int, int] = (0, 0)
+    odd: Sequence[int] = (0, 0)
     chat: bool = True
     left_out: str = ""
 
@@ -62,26 +62,18 @@ def verdict(
     beside: Mapping[str, Sequence[TrialState]],
     made: Sequence[TrialState],
     agent: tuple[Control | None, str],
+    confirmed: Mapping[str, Mapping[str, Any]],
     run: Path,
     exports: str,
 ) -> ModelResult:
-    """What came of a base.
+    """What came of a base: trials of its search, of what it is held against (by name), and of what was made again.
 
-    Args:
-        base: what was compressed.
-        goal: what for.
-        searched: trials of the search, in their order.
-        beside: trials of what it is held against, by name: `portfolio`, `random`, `tpe`.
-        made: what was only remembered, and was made again to have its export.
-        agent: what the agent was worth, and the sentence that says it.
-        run: the run's folder.
-        exports: the folder in it that exports lie in.
+    `agent` is what the agent was worth and the sentence that says it, `confirmed` by recipe the `losses` and `kls` of
+    windows that nothing was chosen by (see `figures`), `exports` the folder in that of the run that exports lie in.
     """
-    rows = rows_of({"made": made, "search": searched, **beside}, goal)
-    done = [row for row in rows if not row.failed]
-    best = [row for row in done if not row.research and not row.broken]  # what beats it may break a bound
-    winner = min(best, key=lambda row: goal.worth(_shares(row), row.size or 0), default=None)
-    volumes, beyond = _volumes(searched, beside)
+    rows = rows_of({"made": made, "search": searched, **beside}, goal, confirmed)
+    winner = _winner(rows, goal, len(confirmed))
+    volumes, beyond, same = _volumes(searched, beside)
     control, said = agent
     return ModelResult(
         base=base.name,
@@ -89,7 +81,7 @@ def verdict(
         dense=base.dense,
         source=base.source,
         sentence=_sentence(winner, goal, base, rows),
-        remarks=[*_remarks(base, rows, volumes, beyond), *filter(None, [said])],
+        remarks=[*_remarks(base, rows, winner), *_comparison(volumes, beyond, same), *filter(None, [said])],
         winner=None if winner is None else winner.id,
         loads=[] if winner is None or winner.file is None else _loads(winner, base, str(run / exports / winner.file)),
         rows=rows,
@@ -104,29 +96,23 @@ def answer(
     goal: Goal,
     spent: Mapping[str, Spent],
     energy: str,
-    over: str | None,
+    remarks: Sequence[str],
     calls: Planner,
     asked: Sequence[ModelRow],
 ) -> tuple[CompressResult, Outcome]:
-    """The answer of a run.
+    """The answer of a run on one base or several, with what each of its stages has cost.
 
-    Args:
-        models: what came of each base.
-        goal: what for.
-        spent: by each stage of all of the run.
-        energy: where joules and grams are from.
-        over: why the work ended early, if a budget did that.
-        calls: of language models, all together.
-        asked: the same, by model.
+    `energy` says where joules and grams are from; `remarks` are on the budget; `calls` are those of language models all
+    together, `asked` by model.
     """
     several = len(models) > 1
     result = CompressResult(
         sentence="\n".join(f"{each.base}: {each.sentence}" if several else each.sentence for each in models),
-        remarks=[*([] if over is None else [f"The budget ended the work: {over}"]), *silent(asked)],
+        remarks=[*remarks, *silent(asked)],
         goal=str(goal),
         models=list(models),
         stages={stage or "begin": asdict(cost) for stage, cost in spent.items()},
-        **asdict(sum(spent.values(), Spent())),
+        **sum(spent.values(), Spent()).units,
         energy=energy,
         calls=calls,
         asked=list(asked),
@@ -147,29 +133,43 @@ def _loads(row: RecipeRow, base: Base, path: str) -> list[str]:
     return [command.format(path=shlex.quote(path), cache=cache) for command in commands]
 
 
-def rows_of(arms: Mapping[str, Sequence[TrialState]], goal: Goal) -> list[RecipeRow]:
+def _winner(rows: Sequence[RecipeRow], goal: Goal, tried: int) -> RecipeRow | None:
+    """The best that other text does not speak against; what beats it on the front may break a bound."""
+    best = [row for row in rows if row.verdict == "meets" and not row.failed and not row.research]
+    best = [row for row in best if (row.confirmed.verdict == "meets" if row.confirmed else tried < CONFIRMATIONS)]
+    return min(best, key=lambda row: _worth(row, goal), default=None)
+
+
+def rows_of(
+    arms: Mapping[str, Sequence[TrialState]], goal: Goal, confirmed: Mapping[str, Mapping[str, Any]]
+) -> list[RecipeRow]:
     """Each recipe once, as the first of the arms measured it that has it."""
     trials: dict[str, tuple[str, TrialState]] = {}
     for arm, some in arms.items():
         for trial in some:
             if trial.result is not None:
-                trials.setdefault(str(recipe_of(trial.proposal.params)), (arm, trial))
-    finished = [trial for _, trial in trials.values() if counts(trial)]
-    best = {
-        finished[place].id + str(finished[place].proposal.params) for place in front([t.objectives for t in finished])
-    }
-    rows = []
-    for arm, trial in trials.values():
-        assert trial.result is not None
-        on_front = trial.id + str(trial.proposal.params) in best
-        rows.append(_row(arm, trial, trial.result, recipe_of(trial.proposal.params), goal, on_front))
-    return rows
+                trials.setdefault(_name(trial), (arm, trial))
+    finished = [(name, trial.objectives) for name, (_, trial) in trials.items() if counts(trial)]
+    best = {finished[place][0] for place in front([objectives for _, objectives in finished])}
+    return [_row(arm, trial, goal, name in best, confirmed.get(name)) for name, (arm, trial) in trials.items()]
 
 
-def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal: Goal, on_front: bool) -> RecipeRow:
-    found = result.metrics
-    shares = found.get("shares", {})
-    return RecipeRow(
+def _confirmed(row: RecipeRow, goal: Goal, losses: Sequence[float], kls: Sequence[float]) -> Confirmed:
+    """What other text says of a recipe; too little of it says nothing against it."""
+    if len(losses) < _FEWEST:
+        return Confirmed(windows=0, figures={}, within={}, verdict=row.verdict)
+    values, within = figures(losses, kls, 1 - ERR / CONFIRMATIONS)
+    verdict = goal.verdict({**_shares(row), **values}, row.size or 0, {**row.within, **within})
+    return Confirmed(windows=len(losses), figures=values, within=within, verdict=verdict)
+
+
+def _row(arm: str, trial: TrialState, goal: Goal, on_front: bool, confirmed: Mapping[str, Any] | None) -> RecipeRow:
+    assert trial.result is not None
+    recipe, result, found = recipe_of(trial.proposal.params), trial.result, trial.result.metrics
+    shares, within = found.get("shares", {}), found.get("within", {})
+    measured = shares, int(found.get("size", 0)), within
+    row = RecipeRow(
+        **{name: found[name] for name in RecipeRow.model_fields if name in found},
         id=trial.id if arm == "search" else f"{arm}/{trial.id}",
         recipe=str(recipe),
         family=recipe.family,
@@ -177,86 +177,100 @@ def _row(arm: str, trial: TrialState, result: TrialResult, recipe: Recipe, goal:
         source=trial.proposal.source,
         arm=arm,
         front=on_front,
-        broken=goal.broken(shares, found["size"]) if shares else [],
+        broken=goal.broken(*measured) if shares else [],
+        verdict=goal.verdict(*measured) if shares else "undecided",
+        windows=len(found.get("losses", result.items)),
         failed=result.error,
         research=recipe.research,
         params=dict(trial.proposal.params),
         share=shares.get("size"),
         speed=shares.get("speed"),
-        **{key: found.get(key) for key in ("file", "size", "bits", "kl", "kl_weights", "loss", "top1", "decode")},
-        **{key: found.get(key) for key in ("prefill", "load", "peak", "says")},
-        held=found.get("held", {}),
-        gpu=found.get("gpu", {}),
-        **{key: found.get(key, 0.0) for key in ("seconds", "joules", "grams")},
         remembered=found.get("run", ""),
         why=trial.proposal.note,
     )
+    return row if confirmed is None else row.model_copy(update={"confirmed": _confirmed(row, goal, **confirmed)})
 
 
 def _shares(row: RecipeRow) -> dict[Measure, float]:
     return {"size": row.share or 0.0, "speed": row.speed or 0.0, "loss": row.loss or 0.0, "kl": row.kl or 0.0}
 
 
+def _worth(row: RecipeRow, goal: Goal) -> float:
+    return goal.worth(_shares(row), row.size or 0, row.within)
+
+
 def _volumes(
     searched: Sequence[TrialState], beside: Mapping[str, Sequence[TrialState]]
-) -> tuple[list[Volume], list[str]]:
-    """The search beside each other one at equal cost, and the recipes that none of the others dominates.
+) -> tuple[list[Volume], list[str], list[str]]:
+    """The search beside each other one at equal cost, the recipes that none of these dominates, and who had the same.
 
     What was remembered costs the search nothing; the others have no memory, and pay for it.
     """
-    ours = [_joules(trial.result.metrics) if trial.result else 0.0 for trial in searched]
-    found, measured = list[Volume](), list[TrialState]()
+    ours = [trial.result.metrics.get("joules", 0.0) if trial.result else 0.0 for trial in searched]
+    found, same, measured = list[Volume](), list[str](), list[TrialState]()
     for name, trials in beside.items():
-        theirs = [_joules(alone(trial.result.metrics)) if trial.result else 0.0 for trial in trials]
+        theirs = joules_of(trials)
         cost = min(sum(ours), sum(theirs))
-        sides = (_until(searched, ours, cost), _until(trials, theirs, cost))
-        if searched and trials:
-            search, other = (hypervolume(side, REFERENCE) for side in sides)
-            found.append(Volume(name=name, search=search, other=other, joules=cost))
-            measured += [trial for trial in trials if counts(trial)]
-    known = {str(recipe_of(trial.proposal.params)) for trial in measured}
-    beyond = [
-        trial.id
-        for trial in searched
-        if found
-        and counts(trial)
-        and str(recipe_of(trial.proposal.params)) not in known
-        and not any(dominates(other.objectives, trial.objectives) for other in measured)
-    ]
-    return found, beyond
+        search, other = ended_within(searched, ours, cost), ended_within(trials, theirs, cost)
+        recipes = [frozenset(map(_name, filter(counts, side))) for side in (search, other, searched, trials)]
+        if recipes[0] != recipes[1] and recipes[2] != recipes[3]:  # what thinking costs makes no difference of recipes
+            found.append(Volume(name=name, search=volume_of(search), other=volume_of(other), joules=cost))
+        elif search:
+            same.append(name)
+        measured += [trial for trial in trials if counts(trial)]
+    known = set(map(_name, measured))
+    new = [trial for trial in searched if known and counts(trial) and _name(trial) not in known]
+    beyond = [each.id for each in new if not any(dominates(other.objectives, each.objectives) for other in measured)]
+    return found, beyond, same
 
 
-def _joules(metrics: Mapping[str, Any]) -> float:
-    return float(metrics.get("joules", 0.0))
+def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence[str]) -> list[str]:
+    found = [f"At equal cost the search's recipes are those of {name}: there is nothing to compare." for name in same]
+    if volumes:
+        sides = [f"at {v.joules / 1e3:.2f} kJ each: search {v.search:.4f}, {v.name} {v.other:.4f}" for v in volumes]
+        named = f": {', '.join(beyond)}" if beyond else ""
+        found.append(f"Hypervolume {'; '.join(sides)}. {len(beyond)} found that no recipe of these dominates{named}.")
+    return found
 
 
-def _until(trials: Sequence[TrialState], costs: Sequence[float], most: float) -> list[tuple[float, ...]]:
-    """Objectives of what had ended when so much was spent."""
-    within = zip(trials, accumulate(costs), strict=True)
-    return [trial.objectives for trial, spent in within if spent <= most * (1 + 1e-9) and counts(trial)]
+def _name(trial: TrialState) -> str:
+    return str(recipe_of(trial.proposal.params))
 
 
 def _sentence(winner: RecipeRow | None, goal: Goal, base: Base, rows: Sequence[RecipeRow]) -> str:
-    if winner is None or winner.size is None:
-        done = [row for row in rows if not row.failed]
-        if not done:
-            why = next((f": {row.id} ({row.recipe}): {row.failed}" for row in rows if row.failed), "")
-            return f"No recipe was measured{why}."
-        nearest = min(done, key=lambda row: goal.worth(_shares(row), row.size or 0))
-        why = "; ".join([*(f"not {bound}" for bound in nearest.broken), *filter(None, [nearest.research])])
-        near = f"The nearest is {nearest.id} ({nearest.recipe}): {why}."
-        return f"No recipe reaches the goal ({goal}). {near}"
-    larger = winner.size >= base.source
-    begins = "The winner is no smaller than the source file: " if larger else ""
-    return (
-        f"{begins}{winner.id} ({winner.recipe}): {winner.size / 2**20:.1f} MiB, {winner.share:.0%} of the bfloat16 "
-        f"base, {winner.size / base.source:.0%} of the source file; KL {winner.kl:.4f}, perplexity {winner.loss:+.1%}, "
-        f"{winner.speed:.2f}x as fast as the source."
-    )
+    if winner is not None and winner.size is not None:
+        begins = "The winner is no smaller than the source file: " if winner.size >= base.source else ""
+        return (
+            f"{begins}{winner.id} ({winner.recipe}): {winner.size / 2**20:.1f} MiB, {winner.share:.0%} of the bfloat16 "
+            f"base, {winner.size / base.source:.0%} of the source file; {_quality(winner)}; speed beside the source "
+            f"{speed_of(winner)}."
+        )
+    done = [row for row in rows if not row.failed]
+    if not done:
+        why = next((f": {row.id} ({row.recipe}): {row.failed}" for row in rows if row.failed), "")
+        return f"No recipe was measured{why}."
+    nearest = min(done, key=lambda row: _worth(row, goal))
+    lacks = [*(f"not {bound}" for bound in nearest.broken), *filter(None, [nearest.research])]
+    if nearest.confirmed:
+        lacks.append(f"on other text: {nearest.confirmed.verdict}, {_quality(nearest)}")
+    near = f"The nearest is {nearest.id} ({nearest.recipe}): {'; '.join(lacks) or 'undecided'}."
+    return f"No recipe reaches the goal ({goal}). {near}"
 
 
-def _remarks(base: Base, rows: Sequence[RecipeRow], volumes: Sequence[Volume], beyond: Sequence[str]) -> list[str]:
+def _quality(row: RecipeRow) -> str:
+    """Loss and KL with intervals, as far as they were measured on text that no choice saw; else of the last look."""
+    other = row.confirmed if row.confirmed and row.confirmed.windows else None
+    figures, within = (other.figures, other.within) if other else (_shares(row), row.within)
+    found = [f"perplexity {with_interval(figures['loss'], within.get('loss'), '+.2%')}"]
+    found += [f"KL {with_interval(figures['kl'], within.get('kl'), '.4f')}"] if "kl" in figures else []
+    return ", ".join(found) + (f", on {other.windows} windows that no choice saw" if other else "")
+
+
+def _remarks(base: Base, rows: Sequence[RecipeRow], winner: RecipeRow | None) -> list[str]:
     found = [base.left_out] if base.left_out else []
+    if winner and not (winner.confirmed and winner.confirmed.windows):
+        why = "the text has too few windows that no choice saw" if winner.confirmed else "the work ended before"
+        found.append(f"Nothing was confirmed: {why}.")
     stored = base.stored not in (None, "F32", "F16", "BF16")
     if stored or base.grid:
         was = f"is quantised itself ({base.stored})" if stored else "lies on a 4-bit grid: it was quantised once"
@@ -269,17 +283,10 @@ def _remarks(base: Base, rows: Sequence[RecipeRow], volumes: Sequence[Volume], b
             f"llama.cpp holds {base.odd[0]} of {base.odd[1]} matrices in another type than a k-quant names, for 256 "
             "does not divide their rows; the bits a weight are those of the file."
         )
-    if volumes:
-        sides = "; ".join(
-            f"at {each.joules / 1e3:.2f} kJ each: search {each.search:.4f}, {each.name} alone {each.other:.4f}"
-            for each in volumes
-        )
-        named = f": {', '.join(beyond)}" if beyond else ""
-        found.append(f"Hypervolume {sides}. {len(beyond)} found that no recipe of these dominates{named}.")
     if saved := [row for row in rows if row.remembered]:
         runs = ", ".join(dict.fromkeys(row.remembered for row in saved))
         found.append(f"{len(saved)} of {len(rows)} recipes were measured by earlier runs, and not again: {runs}.")
-    slow = [row.id for row in rows if row.speed is not None and row.speed < 1 and row.front]
+    slow = [row.id for row in rows if row.front and row.within.get("speed", (0, row.speed or 1))[1] < 1]
     if slow:
         found.append(f"Slower than the source in the same runtime: {', '.join(slow)}.")
     return found
@@ -300,10 +307,11 @@ def _metrics(model: ModelResult) -> dict[str, Metric]:
     found = {}
     winner = next((row for row in model.rows if row.id == model.winner), None)
     if winner is not None:
+        told = {**_shares(winner), **(winner.confirmed.figures if winner.confirmed else {})}
         found["size"] = Metric(value=float(winner.size or 0), unit="bytes", direction="lower")
-        found["kl"] = Metric(value=winner.kl or 0.0, unit="nats a token", direction="lower")
-        found["loss"] = Metric(value=winner.loss or 0.0, unit="rise of perplexity", direction="lower")
-        found["speed"] = Metric(value=winner.speed or 0.0, unit="of the source", direction="higher")
+        found["kl"] = Metric(value=told["kl"], unit="nats a token", direction="lower")
+        found["loss"] = Metric(value=told["loss"], unit="rise of perplexity", direction="lower")
+        found["speed"] = Metric(value=told["speed"], unit="of the source", direction="higher")
     if model.volumes:
         most = max(model.volumes, key=lambda each: each.joules)
         found["hypervolume"] = Metric(value=most.search, direction="higher")

@@ -24,9 +24,7 @@ _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.ji
 class Fewer:
     """The old tokens in new ones: one that stays is itself, another one the tokens that its text is split into.
 
-    Attributes:
-        kept: the old numbers of the tokens that stay, in their new order.
-        pieces: of every old token, its new ones.
+    `kept`: the old numbers of the tokens that stay, in their new order; `pieces`: of every old token, its new ones.
     """
 
     kept: tuple[int, ...]

@@ -5,15 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentlab.compress.config import BudgetConfig
+from agentlab.compress.goal import Goal
 from agentlab.compress.meter import Spent
-from agentlab.compress.recipe import recipe_of
 from agentlab.compress.result import TEXTS, charges
+from agentlab.compress.verdict import rows_of
 from agentlab.runs.document import Block, Document, Heading, Plain, Text, known, mebibytes, number, table
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
-from agentlab.search.types import Trial, TrialResult
-from agentlab.stats.fronts import front
-from agentlab.study.events import Proposed, read, results
+from agentlab.search.types import Trial
 from agentlab.study.state import rebuild
 
 
@@ -78,11 +77,6 @@ class Watched(Document):
 def watched(path: Path, status: str, budget: BudgetConfig) -> Watched:
     """A run as it is now.
 
-    Args:
-        path: its folder.
-        status: of its manifest.
-        budget: what it may cost.
-
     Raises:
         RunUnreadableError: its events are damaged.
     """
@@ -94,7 +88,7 @@ def watched(path: Path, status: str, budget: BudgetConfig) -> Watched:
         run=path.name,
         status=status,
         stage=costs[-1][1] if costs else "",
-        spent={"seconds": total.seconds, "joules": total.joules, "grams": total.grams},
+        spent=total.units,
         limits=dict(budget.limits),
         bases=[_base(path, name, [event for event in events if _of(name, event)]) for name in names],
     )
@@ -111,37 +105,17 @@ def _of(name: str, event: Event) -> bool:
 
 
 def _base(path: Path, name: str, events: Sequence[Event]) -> BaseNow:
-    """The trials of a base, also those beside its search; their names as the run has them."""
-    proposed: dict[str, Proposed] = {}
-    ended: dict[str, TrialResult] = {}
-    for event in events:
-        if isinstance(told := read(event), Proposed):
-            proposed[event.id] = told
-        ended |= results(event)
-    done = {
-        key: result
-        for key, result in ended.items()
-        if "shares" in result.metrics and result.objectives and key in proposed
-    }
-    best = front([result.objectives for result in done.values()])
-    rows: dict[str, FrontRow] = {}
-    for key, result in (list(done.items())[place] for place in best):
-        recipe, shares = recipe_of(proposed[key].params), result.metrics["shares"]
-        row = FrontRow(
-            id=key.removeprefix(f"{name}/"),
-            recipe=str(recipe),
-            source=proposed[key].source,
-            size=result.metrics["size"],
-            share=shares["size"],
-            kl=result.metrics["kl"],
-            speed=shares["speed"],
-        )
-        rows.setdefault(row.recipe, row)
+    """The recipes of a base, also those beside its search; their names as the run has them."""
+    own = [replace(event, id=event.id.removeprefix(f"{name}/")) for event in events]
+    arms = dict.fromkeys(event.id.rpartition("/")[0] for event in own if event.type == "trial.proposed")
+    inside = {arm: [replace(e, id=e.id.removeprefix(f"{arm}/")) for e in own if e.id.startswith(arm)] for arm in arms}
+    rows = rows_of({arm or "search": rebuild(some).trials for arm, some in inside.items()}, Goal("kl"), {})
+    best = [{field: getattr(row, field) for field in FrontRow.model_fields} for row in rows if row.front]
     file = path / (f"todo-{name}.md" if name else "todo.md")
     return BaseNow(
         name=name,
-        measured=len({str(recipe_of(proposed[key].params)) for key in done}),
-        failed=sum(result.status == "failed" for result in ended.values()),
-        front=sorted(rows.values(), key=lambda row: row.size),
+        measured=sum(not row.failed for row in rows),
+        failed=sum(bool(row.failed) for row in rows),
+        front=sorted(map(FrontRow.model_validate, best), key=lambda row: row.size),
         todo=file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else [],
     )

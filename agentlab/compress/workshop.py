@@ -8,38 +8,40 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - reached lazily, when a model is compressed
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor  # noqa: TID253 - as above
+from safetensors.numpy import save
 
 from agentlab import machine
-from agentlab.compress import structure
 from agentlab.compress.anatomy import INPUTS, check_architecture, layer_name, layers_of, linears, on_a_grid
 from agentlab.compress.calibration import Statistics, calibrate
 from agentlab.compress.config import SCORED, CompressConfig, limits_of
+from agentlab.compress.costs import SHARED, cheapest, look, opening, stages_of
+from agentlab.compress.goal import read_goal
 from agentlab.compress.grid import Codes, Grid
 from agentlab.compress.layerwise import prune, quantize
 from agentlab.compress.meter import Meter
-from agentlab.compress.objective import Measures
+from agentlab.compress.objective import Floats, Measures, Side
 from agentlab.compress.packed import write_bitsandbytes, write_dense, write_packed
-from agentlab.compress.pruners import PATTERNS
+from agentlab.compress.pruners import PATTERNS, drop_layers, narrow
 from agentlab.compress.recipe import KQUANTS, Recipe, layers_left, width_left
 from agentlab.compress.recovery import keep_teacher, recover
-from agentlab.compress.reloading import PROMPT, divergences, reload_gguf, reload_transformers
+from agentlab.compress.reloading import PROMPT, divergences, read_transformers, reload_gguf, reload_transformers
 from agentlab.compress.result import BASE, TEXTS
-from agentlab.compress.texts import SHIPPED, pieces, windows
-from agentlab.compress.vocabulary import cut_vocabulary
+from agentlab.compress.texts import MOST, SHIPPED, pieces, windows
+from agentlab.compress.vocabulary import Fewer, cut_vocabulary
 from agentlab.errors import AgentlabError, ModelFileError, RunMismatchError
 from agentlab.gguf import metadata
 from agentlab.gguf.files import answer_gguf, divergence_gguf, falls_back, quantize_gguf, speed_gguf
 from agentlab.gguf.writing import tensor_names, write_gguf
 from agentlab.hf.checkpoint import CONFIG
-from agentlab.runs.atomic import make_folder, write_bytes
+from agentlab.runs.atomic import make_folder, write_bytes, write_json
 from agentlab.runs.context import Context
 from agentlab.runs.events import noted, require_unchanged
 from agentlab.runs.run import Run
@@ -48,7 +50,7 @@ from agentlab.train.base import load_base
 from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.merge import files_beside
 
-_HELD_OUT_FILE = "held-out.safetensors"
+Windows = Sequence[Sequence[int]]
 
 
 class RealWorkshop:
@@ -81,14 +83,18 @@ class RealWorkshop:
         parts = pieces(None if file is None else context.workspace.resolve(file))
         text = config.text
         counts = (text.calibration, text.held_out)
-        self._texts = windows(self._base.tokenizer, parts, file or SHIPPED, counts, text.length)
+        self._texts = windows(self._base.tokenizer, parts, file or SHIPPED, counts, text.length, config.seed)
         self._windows = torch.tensor(self._texts.calibration)
         self._key = _hash(self._base.fingerprint, self._texts.sha256, *counts, text.length)
         self._shared = context.workspace.root / ".agentlab" / "compress" / self._key
         self._stages = run.folder.folder("stages").path
         self._source = source
         self._tell_input()
-        self._reference()  # what is wrong with the base is no recipe's fault
+        self._weights = int(noted(run.events, BASE, name)["weights"])
+        self._made = {name for name in SHARED if (self._shared / name).exists()}
+        first = cheapest(config, self._weights, self._made)[1]
+        self._meter.expect([*opening(config, self._weights)[1:], *first])
+        self._reference(self._texts.held_out, self._base.path)  # what is wrong with the base is no recipe's fault
 
     def _tell_input(self) -> None:
         now = {"sha256": self._texts.sha256, "fingerprint": self._base.fingerprint}
@@ -117,11 +123,35 @@ class RealWorkshop:
 
     def make(self, recipe: Recipe, out: Path) -> Measures:
         """See `Workshop`."""
+        stages = stages_of(recipe, self._config, self._weights, self._made)
+        self._meter.expect(stages)
+        self._made |= {stage.makes for stage in stages}
         folder = self._shaped(recipe)
         out.parent.mkdir(parents=True, exist_ok=True)
         if recipe.format == "gguf":
             return self._gguf(recipe, folder, out.with_name(f"{out.name}.gguf"))
         return self._checkpoint(recipe, folder, out)
+
+    def read(self, recipe: Recipe, out: Path, side: Side, start: int, stop: int) -> tuple[Floats, Floats]:
+        """See `Workshop`."""
+        windows = getattr(self._texts, side)[start:stop]
+        full = read_goal(self._config.goal).bounds_kl
+        folder = self._base.path if recipe.vocabulary == "all" else self._shaped(recipe)
+        losses, kls, step = Floats(), Floats(), self._config.text.held_out if full else MOST  # which memory holds
+        for begin in range(0, len(windows), step):
+            part = windows[begin : begin + step]
+            self._meter.expect(look(len(part), self._config, self._weights))
+            reference = self._reference(part, folder, full=full)
+            self._stage("measure")
+            found = self._divergence(recipe, out, reference)
+            losses, kls = losses + found.losses, kls + found.windows
+        return losses, kls
+
+    def _divergence(self, recipe: Recipe, out: Path, reference: Path) -> Divergence:
+        """Of an export in its runtime."""
+        if recipe.format == "gguf":
+            return divergence_gguf(out, reference, self._threads, self._check, kv_type=recipe.cache)
+        return read_transformers(out, reference, self._threads, self._check)
 
     def _check(self) -> None:
         self._stop()
@@ -133,37 +163,44 @@ class RealWorkshop:
 
     # -- what recipes have in common ----------------------------------------------------------------------------
 
-    def _reference(self) -> Path:
-        """Log-probabilities of the base on the held-out windows, float32; see `divergence_gguf`."""
-        path = self._shared / _HELD_OUT_FILE
+    def _reference(self, windows: Windows, folder: Path, *, full: bool = True) -> Path:
+        """What the base says of windows, in a folder's vocabulary; `full`: of all tokens. See `divergence_gguf`."""
+        fewer, first = self._fewer(folder), full and windows == self._texts.held_out
+        name = "held-out" if first and not fewer else f"held-out-{_hash(fewer and folder.name, full, windows)}"
+        path = (self._stages if fewer else self._shared) / f"{name}.safetensors"
         if not _whole(path):
             self._stage("reference")
-            logs, model = [], self._base.model
-            with torch.inference_mode():
-                for window in self._texts.held_out:
-                    self._check()
-                    logits = model(torch.tensor([window], device=model.device)).logits[0, :-1].float()
-                    if not torch.isfinite(logits).all():
-                        raise ModelFileError(
-                            f"{self._base.path.name} answers with numbers that are not finite.",
-                            hint="Its weights are damaged, or it cannot be computed in float32: get it again.",
-                        )
-                    logs.append(logits.log_softmax(-1).cpu())
-            tokens = torch.tensor(self._texts.held_out)
+            tokens, logs, counted = [], [], []
+            for window in windows:
+                self._check()
+                row, ids, begins = self._distributions(window), list(window), list(range(1, len(window)))
+                if fewer:
+                    ids, begins = fewer.window(window)
+                    row = fewer.distributions(row[np.maximum(begins, 1) - 1])
+                tokens.append(ids)
+                logs.append(row if full else row[np.arange(len(row)), ids[1:]])
+                counted.append(np.array(begins) > 0)
             make_folder(path.parent)
-            everywhere = torch.ones(tokens.shape[0], tokens.shape[1] - 1, dtype=torch.bool)
-            content = save({"tokens": tokens, "logprobs": torch.stack(logs), "at": everywhere})
+            content = save({"tokens": np.array(tokens), "logprobs": np.stack(logs), "at": np.stack(counted)})
             self._meter.flush()  # with the file there, a killed run does not compute it again, nor count it
             write_bytes(path, content)
         return path
 
-    def _texts_of(self, folder: Path) -> tuple[Tensor, Path]:
-        """Calibration windows and reference in the vocabulary of a checkpoint."""
-        own = folder.with_name(f"{folder.name}-{_HELD_OUT_FILE}")
-        if not own.is_file():
-            return self._windows, self._reference()
-        with safe_open(own, framework="pt") as file:
-            return file.get_tensor("calibration"), own
+    def _distributions(self, window: Sequence[int]) -> np.ndarray:
+        """Log-probabilities of the base behind each token but the last, float32 (tokens - 1, vocabulary)."""
+        with torch.inference_mode():
+            logits = self._base.model(torch.tensor([window], device=self._base.model.device)).logits[0, :-1].float()
+            if not torch.isfinite(logits).all():
+                raise ModelFileError(
+                    f"{self._base.path.name} answers with numbers that are not finite.",
+                    hint="Its weights are damaged, or it cannot be computed in float32: get it again.",
+                )
+            return np.asarray(logits.log_softmax(-1).cpu())
+
+    def _fewer(self, folder: Path) -> Fewer | None:
+        """The vocabulary of a checkpoint, if it is not the base's."""
+        file = folder.with_name(f"{folder.name}-vocabulary.json")
+        return Fewer(**json.loads(file.read_bytes())) if file.is_file() else None
 
     def _fewer_words(self, model: Any, folder: Path) -> Path:
         """Leave out tokens that the text does not use; the folder of the tokenizer that is left."""
@@ -171,18 +208,7 @@ class RealWorkshop:
         words = folder.with_name(f"{folder.name}-tokenizer")
         make_folder(words)
         fewer = cut_vocabulary(model, self._base.path, self._texts.seen, words)
-        with safe_open(self._reference(), framework="np") as file:
-            logs = file.get_tensor("logprobs")
-        tokens, begins = zip(*map(fewer.window, self._texts.held_out), strict=True)
-        at = np.array(begins) > 0
-        rows = [fewer.distributions(each[np.maximum(places, 1) - 1]) for each, places in zip(logs, begins, strict=True)]
-        kept = {
-            "tokens": torch.tensor(tokens),
-            "logprobs": torch.from_numpy(np.stack(rows)),
-            "at": torch.from_numpy(at),
-            "calibration": torch.tensor([fewer.window(window)[0] for window in self._texts.calibration]),
-        }
-        write_bytes(folder.with_name(f"{folder.name}-{_HELD_OUT_FILE}"), save(kept))
+        write_json(folder.with_name(f"{folder.name}-vocabulary.json"), asdict(fewer))
         return words
 
     def _shaped(self, recipe: Recipe) -> Path:
@@ -193,7 +219,8 @@ class RealWorkshop:
             include={"structure", "kept", "pruner", "pruning_sparsity", "recovery", "vocabulary"}
         )
         recovery = self._config.recovery.model_dump() if recipe.recovery != "none" else {}
-        folder = self._stages / f"cut-{_hash(self._key, json.dumps([made_of, recovery, self._config.seed]))}"
+        of = _hash(self._key, json.dumps([made_of, recovery, self._config.seed]))
+        folder = self._stages / f"{'seen' if recipe.vocabulary == 'seen' else 'cut'}-{of}"
         if not folder.is_dir():
             model = load_base(self._base.path, "fp32", "sdpa").model
             if recipe.structure != "none":
@@ -212,10 +239,10 @@ class RealWorkshop:
         self._stage("cut")
         if recipe.structure == "width":
             inner = model.config.intermediate_size
-            structure.narrow(model, statistics, width_left(inner, recipe.kept))
+            narrow(model, statistics, width_left(inner, recipe.kept))
         else:
             count = len(layers_of(model))
-            structure.drop_layers(model, statistics.influences(), count - layers_left(count, recipe.kept))
+            drop_layers(model, statistics.influences(), count - layers_left(count, recipe.kept))
 
     def _prune(self, model: Any, recipe: Recipe, folder: Path) -> None:
         if recipe.structure == "none":
@@ -227,16 +254,14 @@ class RealWorkshop:
         assert recipe.pruner != "none"
         assert sparsity is not None
         pattern = PATTERNS[sparsity] if isinstance(sparsity, str) else sparsity
-        prune(model, statistics, recipe.pruner, pattern, check=self._check, tell=lambda *_: None)
+        prune(model, statistics, recipe.pruner, pattern, check=self._check)
 
     def _recover(self, model: Any, recipe: Recipe, folder: Path) -> None:
         config, teacher = self._config.recovery, None
         if recipe.recovery == "distil":
             self._stage("teacher")
             file = self._shared / "teacher.safetensors"
-            teacher = keep_teacher(
-                self._base.model, self._windows, file, self._key, check=self._check, tell=lambda *_: None
-            )
+            teacher = keep_teacher(self._base.model, self._windows, file, self._key, check=self._check)
         self._stage("recover")
         learnt = len(self._windows) - SCORED
         training = TrainingConfig(
@@ -253,8 +278,9 @@ class RealWorkshop:
         base = folder == self._base.path
         place = (self._shared if base else folder) / "statistics"
         origin = self._key if base else f"{self._key}/{folder.name}"
-        windows, _ = self._texts_of(folder)
-        return calibrate(model, windows, place, origin, memory=None, check=self._check, tell=lambda *_: None)
+        fewer = self._fewer(folder)
+        windows = torch.tensor([fewer.window(each)[0] for each in self._texts.calibration]) if fewer else self._windows
+        return calibrate(model, windows, place, origin, memory=None, check=self._check)
 
     def _plain_gguf(self, folder: Path) -> Path:
         """The checkpoint of a folder as a GGUF file in float32, which all k-quants are made of."""
@@ -275,39 +301,26 @@ class RealWorkshop:
         kind = KQUANTS[recipe.quantization_bits]
         out.unlink(missing_ok=True)
         quantize_gguf(plain, out, kind, importance=importance, threads=self._threads, check=self._check)
+        reference, file = self._reference(self._texts.held_out, folder), metadata.read(out)
         self._stage("measure")
-        (_, reference), file = self._texts_of(folder), metadata.read(out)
         weights = reload_gguf(out, folder, reference, self._threads, self._check)
-        found = divergence_gguf(out, reference, self._threads, self._check, kv_type=recipe.cache)
+        found = self._divergence(recipe, out, reference)
         files = [out, self._source or self._plain_gguf(self._base.path)]
         ours, source = speed_gguf(files, self._threads, self._check, kv_type=recipe.cache)
-        return self._measures(
-            out,
-            file.file_bytes,
-            found,
-            held=dict(file.types),
-            kl_computed=None,
-            kl_weights=weights.kl,
-            source_decode=source.decode,
-            says=answer_gguf(out, PROMPT, self._threads, self._check),
-            load=ours.load,
-            prefill=ours.prefill,
-            decode=ours.decode,
-            peak=ours.peak,
-        )
+        says = answer_gguf(out, PROMPT, self._threads, self._check)
+        told = {**asdict(ours), "source_decode": source.decode, "says": says, "kl_computed": None}
+        return self._measures(out, file.file_bytes, weights, found, held=dict(file.types), **told)
 
     def _checkpoint(self, recipe: Recipe, folder: Path, out: Path) -> Measures:
         shutil.rmtree(out, ignore_errors=True)
         model, held = self._written(recipe, folder, out)
+        reference = self._reference(self._texts.held_out, folder)
         self._stage("measure")
-        (_, reference), size = self._texts_of(folder), sum(file.stat().st_size for file in out.iterdir())
+        size = sum(file.stat().st_size for file in out.iterdir())
         computed = Divergence.of(divergences(model, reference))
         del model
-        found = reload_transformers(out, self._base.path, reference, self._threads, self._check)
-        names = ("load", "prefill", "decode", "source_decode", "peak", "gpu", "says")
-        speeds = {name: getattr(found, name) for name in names}
-        weights = {"kl_computed": computed.kl, "kl_weights": found.weights.kl}
-        return self._measures(out, size, found.runtime, held=held, **weights, **speeds)
+        weights, runtime, told = reload_transformers(out, self._base.path, reference, self._threads, self._check)
+        return self._measures(out, size, weights, runtime, held=held, kl_computed=computed.kl, **told)
 
     def _written(self, recipe: Recipe, folder: Path, out: Path) -> tuple[Any, dict[str, int]]:
         """The model of a folder, quantized if so, and written; its weights are those of the file."""
@@ -320,7 +333,7 @@ class RealWorkshop:
             statistics = self._statistics(folder, model)
             self._stage("quantize")
             grid = Grid(recipe.quantization_bits, recipe.group)
-            codes = quantize(model, statistics, recipe.quantizer, grid, check=self._check, tell=lambda *_: None)
+            codes = quantize(model, statistics, recipe.quantizer, grid, check=self._check)
             write_packed(model, codes, folder, out, "bfloat16", self._check)
         else:
             write_dense(model, folder, out, "bfloat16", self._check)
@@ -332,11 +345,10 @@ class RealWorkshop:
             held[str(code.grid)] += code.bits() // 8
         return model, dict(held)
 
-    def _measures(self, out: Path, size: int, found: Divergence, **more: Any) -> Measures:
-        """Of an export, by what its runtime makes of it."""
+    def _measures(self, out: Path, size: int, weights: Divergence, found: Divergence, **more: Any) -> Measures:
+        """Of an export, by its weights and by what its runtime makes of it."""
         bits = float(8 * size / noted(self._run.events, BASE, self._name)["weights"])
-        told: dict[str, Any] = {"kl": found.kl, "loss": found.loss, "top1": found.top1, "windows": found.windows}
-        return Measures(file=out.name, size=size, bits=bits, **told, **more)
+        return Measures(file=out.name, size=size, bits=bits, kl_weights=weights.kl, **asdict(found), **more)
 
     def _importance(self, folder: Path) -> dict[str, np.ndarray]:
         """Of each matrix by its GGUF name, the mean square of each of its inputs."""

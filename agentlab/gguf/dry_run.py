@@ -23,7 +23,6 @@ def dry_run(path: Path, shape: Shape, key: str, cache_file: Path) -> Buffers | N
 
     Args:
         path: the file; of several parts the first.
-        shape: how it would be loaded.
         key: of the file and the engine's build; see `fingerprint`. Answers are kept under it.
         cache_file: where they are kept.
     """

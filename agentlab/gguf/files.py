@@ -29,12 +29,16 @@ Check = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of a file in llama.cpp: seconds to load, tokens a second to read and write (medians), bytes behind a prompt."""
+    """Of a file in llama.cpp: seconds to load, tokens a second to read and write (medians), bytes behind a prompt.
+
+    `ratios`: of the first of two files, the logarithm of its speed of writing by that of the other, in each round.
+    """
 
     load: float
     prefill: float
     decode: float
     peak: int
+    ratios: tuple[float, ...]
 
 
 def quantize_gguf(
@@ -50,11 +54,8 @@ def quantize_gguf(
 
     Args:
         source: in f32, f16 or bf16; what is quantised already loses twice and is refused.
-        out: the file to make.
         kind: of `TYPES`. Rows that 256 does not divide get another type; see `falls_back`.
         importance: of each tensor by its GGUF name, the mean square of each of its inputs.
-        threads: of the quantizer.
-        check: see `run_job`.
 
     Raises:
         UnknownNameError: no such type.
@@ -105,11 +106,9 @@ def divergence_gguf(
     """How far a file is from its base, in llama.cpp.
 
     Args:
-        path: the file.
         reference: safetensors with `tokens` (windows, length), `logprobs`, float32 (windows, length - 1, vocabulary),
-            of the base, and `at`, bool (windows, length - 1), where they count.
+            of the base, or of true tokens alone (windows, length - 1), and `at`, bool of that shape, where they count.
         threads: of llama.cpp; they change last bits.
-        check: see `run_job`.
         kv_type: how keys and values are kept meanwhile.
 
     Raises:
@@ -125,16 +124,16 @@ def divergence_gguf(
 def speed_gguf(
     paths: Sequence[Path], threads: int, check: Check = lambda: None, *, kv_type: KvType = "f16"
 ) -> list[Speed]:
-    """How fast files are, in turn in one process, so that what slows the machine down slows all of them down.
+    """How fast a file is beside others, in turn in one process, so that what slows the machine down slows all of them.
 
-    The first keeps its keys and values in `kv_type`, the others in f16.
+    The first keeps its keys and values in `kv_type`, the others in f16. Rounds: see `measure_ratios`.
 
     Raises:
         ModelFileError, WorkerDiedError: as `divergence_gguf`.
     """
     request = {"op": "speed", "kv_type": kv_type, "paths": [str(path.absolute()) for path in paths]}
     found = _ask(request, paths[0], threads, check)
-    return [Speed(**each) for each in found["speeds"]]
+    return [Speed(**each, ratios=tuple(found["ratios"])) for each in found["speeds"]]
 
 
 def answer_gguf(path: Path, prompt: str, threads: int, check: Check = lambda: None) -> str:

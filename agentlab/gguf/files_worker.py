@@ -15,11 +15,12 @@ from agentlab.errors import ModelFileError
 from agentlab.gguf.engine import EngineConfig, KvType
 from agentlab.gguf.native import Native
 from agentlab.stats.divergence import log_softmax, window
+from agentlab.stats.ratios import measure_ratios
 from agentlab.workers import memory
 from agentlab.workers.job import serve_job
 
 _api: Any = llama_cpp
-_ROUNDS, _READ, _WRITTEN = 5, 128, 24  # of a speed: rounds, tokens of a prompt, tokens of an answer
+_PROMPTS, _READ, _WRITTEN = 3, 128, 4  # of a speed: prompts, their tokens, tokens of a round of writing
 _ANSWER = 16
 _ERROR = 4  # ggml_log_level, which the package has no name for
 
@@ -62,11 +63,11 @@ def _quantize(request: Mapping[str, Any]) -> dict[str, Any]:
 def _divergence(request: Mapping[str, Any]) -> dict[str, Any]:
     with safe_open(request["reference"], framework="np") as file:
         tokens, base, at = file.get_tensor("tokens"), file.get_slice("logprobs"), file.get_tensor("at")
-        length, vocabulary = tokens.shape[1], base.get_shape()[2]
+        length, vocabulary = tokens.shape[1], base.get_shape()[2:]
         room = max(length, 64)
         native = Native(_config(request["path"], request, room, room, request["kv_type"]), outputs=length)
-        if native.vocabulary != vocabulary:
-            raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary}.")
+        if vocabulary and native.vocabulary != vocabulary[0]:
+            raise ModelFileError(f"{request['path']} has {native.vocabulary} tokens, its base {vocabulary[0]}.")
         found = [
             window(base[place], log_softmax(native.window(ids.tolist())[:-1]), ids, at[place])
             for place, ids in enumerate(tokens)
@@ -85,25 +86,38 @@ def _speed(request: Mapping[str, Any]) -> dict[str, Any]:
         loads.append(time.perf_counter() - began)
         natives[-1].evaluate(_prompt(natives[-1]))
         peaks.append(max(0, _resident() - before))
-    read: list[list[float]] = [[] for _ in natives]
-    written: list[list[float]] = [[] for _ in natives]
-    for _ in range(_ROUNDS + 1):  # the first is to warm up
-        for place, native in enumerate(natives):
-            native.cut(0)
-            began = time.perf_counter()
-            native.evaluate(_prompt(native))
-            native.wait()
-            middle = time.perf_counter()
-            for _ in range(_WRITTEN):
-                native.evaluate([int(native.logits().argmax())])
-                native.wait()
-            read[place].append(_READ / (middle - began))
-            written[place].append(_WRITTEN / (time.perf_counter() - middle))
+    read: list[list[float]] = [[_READ / _read(native) for native in natives] for _ in range(_PROMPTS)]
+    written: list[list[float]] = []
+
+    def measure() -> float:
+        written.append([_WRITTEN / _write(native) for native in natives])
+        return written[-1][0] / written[-1][-1]
+
+    measure()  # to warm up
+    ratios = measure_ratios(measure)
     speeds = [
-        {"load": load, "peak": peak, "prefill": statistics.median(r[1:]), "decode": statistics.median(w[1:])}
-        for load, peak, r, w in zip(loads, peaks, read, written, strict=True)
+        {"load": load, "peak": peak, "prefill": statistics.median(r), "decode": statistics.median(w)}
+        for load, peak, r, w in zip(loads, peaks, zip(*read, strict=True), zip(*written, strict=True), strict=True)
     ]
-    return {"speeds": speeds}
+    return {"speeds": speeds, "ratios": ratios}
+
+
+def _read(native: Native) -> float:
+    """Seconds that the prompt takes."""
+    native.cut(0)
+    began = time.perf_counter()
+    native.evaluate(_prompt(native))
+    native.wait()
+    return time.perf_counter() - began
+
+
+def _write(native: Native) -> float:
+    """Seconds that the next words take."""
+    began = time.perf_counter()
+    for _ in range(_WRITTEN):
+        native.evaluate([int(native.logits().argmax())])
+        native.wait()
+    return time.perf_counter() - began
 
 
 def _config(path: str, request: Mapping[str, Any], room: int, batch: int, kv: KvType = "f16") -> EngineConfig:

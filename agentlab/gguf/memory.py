@@ -128,10 +128,8 @@ class MemoryEstimate:
 def estimate(metadata: GgufMetadata, shape: Shape, said: Buffers | None = None) -> MemoryEstimate:
     """Memory of one worker with this model.
 
-    Args:
-        metadata: of the file, or of all its parts.
-        shape: how it is loaded.
-        said: what a dry run of the engine found; it takes the place of the formulas.
+    `metadata`: of the file, or of all its parts; `said`: what a dry run of the engine found; it takes the place of the
+    formulas.
     """
     tokens, cells = min(shape.batch, shape.context), _cells(shape.context)
     on_cpu = said is not None and not said.compute_gpu  # whatever was asked for: a build or a machine without a GPU

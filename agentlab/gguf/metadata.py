@@ -32,10 +32,8 @@ class GgufMetadata:
     Attributes:
         quantisation: the type that takes most of its bytes.
         file_type: the mixture of types that the header claims, such as Q4_K_M; None if it does not say.
-        tensors: how many.
         types: bytes of tensors by type, as stored.
         multiplied: the same without an embedding table that is only looked up.
-        weight_bytes: bytes of all tensors.
         file_bytes: of all parts.
         heads_kv: heads of keys and values that the layer caches itself; 0 for a recurrent or sharing one.
         expert_width: feed-forward width of the experts that one token uses, together.
@@ -86,8 +84,7 @@ def parts(path: Path) -> list[Path]:
 def read(path: Path) -> GgufMetadata:
     """Read the header of a GGUF model and check that its file, or each of its parts, is as long as it says.
 
-    Args:
-        path: the file; of several parts the first.
+    `path`: the file; of several parts the first.
 
     Raises:
         MissingFileError: the file or a part of it is not there.

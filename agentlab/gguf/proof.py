@@ -75,9 +75,8 @@ class Proofs:
     def settle(self, config: EngineConfig, cancelled: Callable[[], bool] = lambda: False) -> EngineConfig:
         """The fastest settings that are known to be sound, tried now if need be; the plain ones if none is.
 
-        Args:
-            config: how the model is wished to be loaded; what it does not wish for is not tried.
-            cancelled: asked while a model is tried.
+        `config`: how the model is wished to be loaded; what it does not wish for is not tried. `cancelled`: asked while
+        a model is tried.
 
         Raises:
             LLMCancelledError: `cancelled` returned True.
@@ -154,9 +153,7 @@ def _ways(config: EngineConfig) -> list[EngineConfig]:
 def disagreement(expected: "Row", found: "Row") -> str | None:
     """Why two rows of logits are not the same model's, None if rounding explains all; pure.
 
-    Args:
-        expected: float32 of shape (vocabulary,), computed plainly.
-        found: the same, computed fast.
+    `expected`: float32 of shape (vocabulary,), computed plainly; `found`: the same, computed fast.
     """
     import numpy as np
 

@@ -55,7 +55,6 @@ class History:
 
         Args:
             key: of the file and the engine's build; see `fingerprint`.
-            shape: how it was loaded.
             measured: bytes of main memory, at least 1.
             estimated: the same, as it was planned with: for readers of the file.
         """

@@ -102,7 +102,6 @@ def write_gguf(checkpoint: Path, out: Path, kept: Kept, check: Callable[[], None
 
     Args:
         checkpoint: config.json, safetensors and tokenizer.json.
-        out: the file to make.
         kept: type of the matrices; vectors are float32.
         check: called before each tensor; what it raises ends the work.
 

@@ -1,5 +1,6 @@
 """How far a model's next-token distributions are from those of another one. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,23 +14,26 @@ class Divergence:
     Attributes:
         kl: KL(base || model), nats a token, mean over all tokens.
         windows: the same for each window.
+        losses: of each window, the logarithm of its perplexity by that of the base.
         loss: perplexity of the model by that of the base, less 1.
         top1: share of tokens of which both find the same likeliest.
     """
 
     kl: float
     windows: tuple[float, ...]
+    losses: tuple[float, ...]
     loss: float
     top1: float
 
     @classmethod
     def of(cls, parts: "Iterable[Mapping[str, float]]") -> "Divergence":
-        """From what `window` says of each."""
+        """From what `window` says of each; of true tokens alone, there is only the loss."""
         each = list(parts)
         tokens = sum(part["tokens"] for part in each)
-        mean = {key: sum(part[key] for part in each) / tokens for key in ("kl", "loss", "same")}
-        windows = tuple(part["kl"] / part["tokens"] for part in each)
-        return cls(mean["kl"], windows, float(np.expm1(mean["loss"])), mean["same"])
+        mean = {key: sum(part.get(key, math.nan) for part in each) / tokens for key in ("kl", "loss", "same")}
+        windows = tuple(part["kl"] / part["tokens"] for part in each if "kl" in part)
+        losses = tuple(part["loss"] / part["tokens"] for part in each)
+        return cls(mean["kl"], windows, losses, float(np.expm1(mean["loss"])), mean["same"])
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -44,10 +48,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def window(base: np.ndarray, model: np.ndarray, tokens: np.ndarray, at: np.ndarray) -> dict[str, float]:
     """Sums over a window.
 
-    Args:
-        base, model: log-probabilities, float32 (tokens - 1, vocabulary): of each token but the first.
-        tokens: the window, (tokens,).
-        at: bool (tokens - 1,), those of which the base says something.
+    `base`, `model`: log-probabilities, float32 (tokens - 1, vocabulary): of each token but the first. For the loss
+    alone, those of the true tokens (tokens - 1,) are enough of the base. `at`: bool (tokens - 1,), those of which the
+    base says something.
 
     Returns:
         `tokens` that were predicted, and the sums of `kl`, of the difference in negative log-likelihood (`loss`), and
@@ -55,7 +58,10 @@ def window(base: np.ndarray, model: np.ndarray, tokens: np.ndarray, at: np.ndarr
     """
     base, model, tokens = base[at], model[at], tokens[1:][at]
     rows = np.arange(len(tokens))
+    ours = model[rows, tokens]
+    if base.ndim == 1:
+        return {"tokens": float(len(rows)), "loss": float((base.astype(np.float64) - ours).sum())}
     kl = (np.exp(base) * (base - model)).sum(axis=-1, dtype=np.float64)
-    loss = base[rows, tokens].astype(np.float64) - model[rows, tokens]
+    loss = base[rows, tokens].astype(np.float64) - ours
     same = base.argmax(axis=-1) == model.argmax(axis=-1)
     return {"tokens": float(len(rows)), "kl": float(kl.sum()), "loss": float(loss.sum()), "same": float(same.sum())}

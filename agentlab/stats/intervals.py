@@ -1,5 +1,6 @@
-"""Intervals: randomisation by test inversion, and the bootstrap. Pure numpy; the generator is passed in."""
+"""Intervals: randomisation by test inversion, the bootstrap, Student's t. Pure; the generator is passed in."""
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import Literal
@@ -42,7 +43,6 @@ def randomisation_interval(
         treated: (n,) truth values.
         rng: used beyond 14 units only.
         probability: of treatment, of all units or of each.
-        level: of the interval.
 
     Raises:
         ValueError: an arm is empty, the shapes differ, or a probability is not in [0.01, 0.99].
@@ -76,13 +76,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Bootstrap interval of a statistic of one sample; BCa after Efron (1987).
 
-    Args:
-        values: (n,) sample, n >= 2.
-        rng: draws the resamples.
-        statistic: vectorised over leading axes.
-        level: of the interval.
-        method: percentile, or bias-corrected and accelerated.
-        resamples: number of resamples.
+    `values`: (n,) sample, n >= 2; `statistic`: vectorised over leading axes. `method`: percentile, or bias-corrected
+    and accelerated.
 
     Raises:
         ValueError: fewer than two values.
@@ -98,6 +93,17 @@ def bootstrap_interval(
         tails = _bca_tails(x, statistic, estimate, replicates, tails)
     low, high = np.quantile(replicates, tails).tolist()
     return Interval(estimate, low, high, level, f"bootstrap ({method}, {resamples:,} resamples)")
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Student's interval of the mean of (n,) independent values, about normal; nothing bounds the mean of one."""
+    from scipy.special import stdtrit
+
+    x, half = np.asarray(values, dtype=np.float64), math.inf
+    if x.size > 1:
+        half = float(stdtrit(x.size - 1, (1 + level) / 2)) * float(x.std(ddof=1)) / math.sqrt(x.size)
+    mean = float(x.mean())
+    return Interval(mean, mean - half, mean + half, level, "Student's t")
 
 
 def paired_interval(

@@ -9,11 +9,8 @@ from agentlab.stats.control import Interval
 def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interval:
     """Interval of a share by inverting the score test (Wilson 1927).
 
-    Args:
-        successes: in [0, n]; the sum of scores in [0, 1] will do, whose scatter is at most that of truth values, so
-            that the interval is wide enough.
-        n: observations, at least 1.
-        level: of the interval.
+    `successes`: in [0, n]; the sum of scores in [0, 1] will do, whose scatter is at most that of truth values, so that
+    the interval is wide enough. `n`: observations, at least 1.
 
     Raises:
         ValueError: no observation, or more successes than observations.
@@ -33,9 +30,7 @@ def wilson_interval(successes: float, n: int, *, level: float = 0.95) -> Interva
 def share_difference_interval(a: tuple[float, int], b: tuple[float, int], *, level: float = 0.95) -> Interval:
     """Share of b less share of a, of independent samples: Newcombe's hybrid score interval (1998a, method 10).
 
-    Args:
-        a, b: successes and observations.
-        level: of the interval.
+    `a`, `b`: successes and observations.
 
     Raises:
         ValueError: as of `wilson_interval`.
@@ -48,11 +43,8 @@ def paired_share_difference_interval(a: list[float], b: list[float], *, level: f
     """Mean of b less mean of a over the same items: Newcombe's interval for paired shares (1998b, method 10).
 
     It stays open where no pair differs, as a resampling interval does not. Scores between 0 and 1 are taken as they
-    are, in the shares and in their correlation; for truth values it is the published interval.
-
-    Args:
-        a, b: scores in [0, 1], in the same order of items.
-        level: of the interval.
+    are, in the shares and in their correlation; for truth values it is the published interval. `a`, `b`: scores in [0,
+    1], in the same order of items.
 
     Raises:
         ValueError: no pair, or different lengths.

@@ -1,14 +1,42 @@
-"""How many times as large are the quantiles of one series of measurements as those of another? Pure."""
+"""How many times as large is one series of measurements as another: its quantiles, or round by round? Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agentlab.stats.control import Interval
+from agentlab.stats.intervals import mean_interval
 
 _CELLS = 2_000_000  # resampled values held in memory at once
+_FEWEST, _MOST, _NARROW = 5, 30, 0.05  # rounds; and an interval is narrow that is so small a share of its ratio
+
+
+def ratio_interval(logs: ArrayLike, level: float = 0.95) -> Interval:
+    """The geometric mean of ratios, of which the logarithms are given; see `mean_interval`."""
+    found = mean_interval(logs, level)
+    estimate, low, high = np.exp([found.estimate, found.low, found.high]).tolist()
+    return Interval(estimate, low, high, level, found.method)
+
+
+def is_narrow(low: float, high: float) -> bool:
+    """Whether an interval says how large a ratio is."""
+    return high - low <= _NARROW * math.sqrt(low * high)
+
+
+def measure_ratios(measure: Callable[[], float]) -> list[float]:
+    """Logarithms of a ratio that is measured in rounds until its interval is narrow: at least 5 rounds, at most 30.
+
+    That the rounds end when it is narrow makes it a little too narrow.
+    """
+    logs = [math.log(measure()) for _ in range(_FEWEST)]
+    while len(logs) < _MOST:
+        found = ratio_interval(logs)
+        if is_narrow(found.low, found.high):
+            break
+        logs.append(math.log(measure()))
+    return logs
 
 
 def quantile_ratio_intervals(
@@ -25,14 +53,8 @@ def quantile_ratio_intervals(
     Latencies that follow each other are alike (a queue, a slow minute), so blocks of sqrt(n) neighbours are drawn
     instead of single values (Politis and Romano 1992); both series are resampled independently. Where neighbours are
     almost equal, as in a queue that never empties, the intervals are still too narrow. Quantiles interpolate linearly
-    between order statistics.
-
-    Args:
-        a, b: positive measurements in the order in which they were taken.
-        quantiles: in (0, 1).
-        rng: draws the blocks.
-        level: of each interval.
-        resamples: number of resamples.
+    between order statistics. `a`, `b`: positive measurements in the order in which they were taken; `rng`: draws the
+    blocks.
 
     Raises:
         ValueError: a series is empty, or a value is not positive and finite.

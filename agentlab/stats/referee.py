@@ -23,7 +23,8 @@ K = TypeVar("K", bound=Hashable)
 POWER = 0.8  # how often the smallest effect would have been shown
 _EXACT = 14  # 2**14 flips are enumerated
 _DRAWS = 9_999  # Monte Carlo flips beyond that
-_STUDIES, _BLOCKS = 4_000, 20  # simulated to learn what pairs show, so many at once
+_MOST_STUDIES = 100_000
+_FLIPPED, _BLOCKS = 1 << 26, 20  # means simulated to learn what pairs show, in so many steps
 _ROUNDING = 1e-12  # of the largest difference: a mean below it is 0
 _MANY = 60  # pairs, from which on their mean is as good as normal
 _RARE = 1e-7  # counts of differing items that are as unlikely as this are passed over
@@ -48,11 +49,8 @@ def compare_family(rivals: Mapping[K, tuple[ArrayLike, ArrayLike]], rng: np.rand
     """All other comparisons of a report: at most in 5 % of reports does any of them err (Holm 1979).
 
     Each interval has the level of its step, so they do not hold all together. From the first that shows nothing on,
-    none does, and its interval is widened to touch 0.
-
-    Args:
-        rivals: by name, the scores of both sides; see `compare`.
-        rng: see `compare`.
+    none does, and its interval is widened to touch 0. `rivals`: by name, the scores of both sides; see `compare`.
+    `rng`: see `compare`.
     """
     samples = {name: _Sample(*sides, rng) for name, sides in rivals.items()}
     family: dict[K, Evidence] = {}
@@ -123,10 +121,7 @@ class _Sample:
 def smallest_share_difference(n: int, discordance: float, level: float = LEVEL) -> float | None:
     """The least difference of shares that McNemar's exact test shows with power 0.8; None where `n` items show none.
 
-    Args:
-        n: items.
-        discordance: share of items on which exactly one side is right; at least the difference itself.
-        level: of the test.
+    `discordance`: share of items on which exactly one side is right; at least the difference itself.
     """
     if mcnemar_power(n, 1.0, 1.0, level) < POWER:
         return None
@@ -141,11 +136,8 @@ def smallest_share_difference(n: int, discordance: float, level: float = LEVEL) 
 def mcnemar_power(n: int, discordance: float, difference: float, level: float = LEVEL) -> float:
     """How often McNemar's exact test shows a positive difference of shares; exact.
 
-    Args:
-        n: items.
-        discordance: probability that exactly one side is right, at least `difference`.
-        difference: of the probabilities that either side is right.
-        level: of the test.
+    `discordance`: probability that exactly one side is right, at least `difference`; `difference`: of the probabilities
+    that either side is right.
     """
     share = min(1.0, (1 + difference / discordance) / 2)
     counts = np.exp(_log_binomial(n, discordance))
@@ -169,9 +161,9 @@ def smallest_shift(n: int, level: float = LEVEL) -> float | None:
     rank = _rank(len(flips) + 1, level)
     if rank is None:
         return None
-    ends = []
+    ends, studies = [], min(_FLIPPED // len(flips), _MOST_STUDIES)
     for _ in range(_BLOCKS):
-        means = _means(flips, rng.standard_normal((n, _STUDIES // _BLOCKS)))
+        means = _means(flips, rng.standard_normal((n, studies // _BLOCKS)))
         ends.append(np.partition(means, rank, axis=0)[rank])
     return float(np.quantile(-np.concatenate(ends), POWER))
 

@@ -4,8 +4,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from agentlab.stats.control import LEVEL, MIN_PER_ARM, Comparison, Control, judge, least_pairs, not_measured
-from agentlab.stats.intervals import randomisation_interval
+from agentlab.stats.intervals import Floats, randomisation_interval
 from agentlab.stats.referee import compare
+
+_REDRAWS = 200  # of the assignment, for the smallest effect
+_POWER = 0.8
 
 
 def light_study(
@@ -13,12 +16,10 @@ def light_study(
 ) -> Control:
     """Units of one run that a coin gave to the agent or to its control.
 
-    Args:
-        what: the comparison.
-        values: (n,) metric of each unit.
-        by_agent: (n,) whether the agent got the unit.
-        rng: draws assignments.
-        probability: of the agent, for all units or for each.
+    The smallest effect that would be shown is found by drawing the coin again over the units as they are without the
+    measured effect: a constant effect moves the interval by itself, so it is shown wherever it exceeds the distance of
+    the interval's lower end from zero. `values`: (n,) metric of each unit; `by_agent`: (n,) whether the agent got the
+    unit.
     """
     y, z = np.asarray(values, dtype=np.float64), np.asarray(by_agent, dtype=bool)
     smaller = int(min(z.sum(), (~z).sum()))
@@ -26,19 +27,32 @@ def light_study(
         why = f"an arm has {smaller} of at least {MIN_PER_ARM} observations"
         return not_measured(what, y.size, LEVEL, why)
     better = -y if what.direction == "lower" else y
-    return judge(what, y.size, randomisation_interval(better, z, rng, probability=probability, level=LEVEL), "light")
+    interval = randomisation_interval(better, z, rng, probability=probability, level=LEVEL)
+    control = judge(what, y.size, interval, "light")
+    smallest = _smallest_effect(better - interval.estimate * z, probability, rng)
+    if smallest is None or control.verdict == "not_measured":
+        return control
+    return control.model_copy(update={"smallest": smallest, "supposing": "units that scatter as these do"})
+
+
+def _smallest_effect(values: Floats, probability: ArrayLike, rng: np.random.Generator) -> float | None:
+    """Of `values` (n,) without an effect; None where many draws of the coin leave an arm too small for any."""
+    needed = []
+    for _ in range(_REDRAWS):
+        treated = rng.random(values.size) < np.asarray(probability)
+        if min(treated.sum(), (~treated).sum()) < MIN_PER_ARM:
+            needed.append(np.inf)
+        else:
+            needed.append(-randomisation_interval(values, treated, rng, probability=probability, level=LEVEL).low)
+    smallest = float(np.quantile(needed, _POWER, method="higher"))
+    return smallest if np.isfinite(smallest) else None
 
 
 def full_study(what: Comparison, agent: ArrayLike, control: ArrayLike, rng: np.random.Generator) -> Control:
     """Pairs of runs, with and without the agent, that share seed and budget.
 
-    With fewer pairs than can reject at 5 % nothing is measured. A tie counts as a pair.
-
-    Args:
-        what: the comparison.
-        agent: (n,) metric of the runs with the agent.
-        control: (n,) metric of their partners without.
-        rng: draws sign flips beyond 14 pairs.
+    With fewer pairs than can reject at 5 % nothing is measured. A tie counts as a pair. `agent`: (n,) metric of the
+    runs with the agent; `control`: (n,) metric of their partners without. `rng`: draws sign flips beyond 14 pairs.
 
     Raises:
         ValueError: the arms differ in length, or a value is not finite.

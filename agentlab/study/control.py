@@ -159,7 +159,6 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, wo
 
     A pair with a study in which every trial failed is left out; one that lost trials leaves nothing to compare.
     """
-    whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     what = Comparison(
         agent="language model as proposer of about half of the trials, and asked about near ties",
         control=control,
@@ -169,23 +168,32 @@ def full_control(pairs: Sequence[Pair], budget: int, control: str, seed: int, wo
         budget=f"at most {budget} {words.measurement}s in each study, repeats included; seed and first trial are the "
         "same in a pair",
     )
+    return judge_pairs(what, pairs, seed)
+
+
+def judge_pairs(what: Comparison, pairs: Sequence[Pair], seed: int) -> Control:
+    """The control record of the pairs that are whole; not measured where an arm lost trials."""
+    whole = [(pair.agent, pair.control) for pair in pairs if pair.agent is not None and pair.control is not None]
     rng = np.random.default_rng([seed, _FULL, len(whole)])
     record = full_study(what, [a for a, _ in whole], [c for _, c in whole], rng)
     arms = enumerate(("the agent", "its control"))
     return unless_lost(record, {name: [pair.lost[arm] for pair in pairs] for arm, name in arms})
 
 
-def pair_table(pairs: Sequence[Pair], words: Words) -> Table:
-    """The paired studies of a full control."""
+def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", spent: str = "") -> Table:
+    """The paired studies of a full control; `higher` names a metric that is no lowest value, `spent` what it took."""
     rows = [
         (
             str(pair.seed),
             number(pair.agent),
             number(pair.control),
             "–" if pair.spent is None else f"{pair.spent[0]:,} / {pair.spent[1]:,}",
-            "–" if pair.agent is None or pair.control is None else f"{pair.control - pair.agent:+.4f}",
+            "–"
+            if pair.agent is None or pair.control is None
+            else f"{(pair.agent - pair.control) * (1 if higher else -1):+.4f}",
         )
         for pair in pairs
     ]
-    columns = ("seed", "with the agent", "without", f"{words.measurement}s of both", "lower by")
-    return Table(columns, rows, f"Lowest {words.metric} of paired studies")
+    by, took = "higher by" if higher else "lower by", spent or f"{words.measurement}s"
+    columns = ("seed", "with the agent", "without", f"{took} of both", by)
+    return Table(columns, rows, f"{higher or f'Lowest {words.metric}'} of paired studies")

@@ -91,6 +91,18 @@ class Seeds:
         alike = self._measured(trial, state)
         return alike if alike.freedom >= _ENOUGH else measure(other.values for other in state.trials)
 
+    def describe_noises(self, state: StudyState) -> str:
+        """The noise that each family of trials was judged by, in a sentence each; see `noise_of`."""
+        noises: dict[str, Noise] = {}
+        for trial in state.trials:
+            family = zip(self.family, self._family(trial), strict=True)
+            apart = self.noise is None and self._measured(trial, state).freedom >= _ENOUGH
+            name = f"trials with {', '.join(f'{key} {value}' for key, value in family)}" if apart else ""
+            noises[name] = self.noise_of(trial, state)
+        if len(noises) > 1 and "" in noises:
+            noises["all trials, taken for the others,"] = noises.pop("")
+        return " ".join(noise.sentence(self.words, name) for name, noise in noises.items())
+
     def _measured(self, trial: TrialState, state: StudyState) -> Noise:
         """The noise of a trial's family alone."""
         return measure(other.values for other in state.trials if self._family(other) == self._family(trial))
@@ -119,12 +131,10 @@ def by_rule(
     """Accept what is lower beyond the noise, reject what is not lower; None for what is lower within it.
 
     Args:
-        trial: the trial that has ended, repetitions included.
         best: the trial that was accepted last. As only gains beyond the noise are accepted, a chain of lucky seeds
             cannot drift.
         noise: what the seed alone does to the value of the trial.
         noise_of_best: the same of the best; None if it is the same.
-        words: of the capability.
     """
     if trial.value is None or best is None or best.value is None:
         return _without_match(trial)
@@ -138,7 +148,10 @@ def by_rule(
     if trial.wanted:
         count = len(trial.values)
         mean = f" as the mean of {count} {words.measurement}s" if count > 1 else ""
-        return Decision(False, f"{said}{mean}, within the noise of {limit:.1%}")
+        other = noise_of_best or noise
+        deviations = " and ".join(dict.fromkeys(f"{n.deviation:.2%}" for n in (noise, other)))
+        explained = f"within the {limit:.1%} that seeds explain (95 %; a seed moves one by {deviations})"
+        return Decision(False, f"{said}{mean}, {explained}")
     return None
 
 

@@ -39,9 +39,8 @@ OBJECTIVES: Registry[Callable[[Mapping[str, Any], Report], Objective]] = Registr
 class TrialExecutor(Protocol):
     """Runs objectives here, in processes or elsewhere.
 
-    Attributes:
-        capacity: how many candidates it takes at a time.
-        in_batches: it takes them together. Then so many are planned from the same results: a generation.
+    `capacity`: how many candidates it takes at a time. `in_batches`: it takes them together. Then so many are planned
+    from the same results: a generation.
     """
 
     capacity: int

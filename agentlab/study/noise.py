@@ -35,13 +35,13 @@ class Noise:
         width = _QUANTILES[freedom - 1] if 0 < freedom <= len(_QUANTILES) else _NORMAL
         return width * math.sqrt(self.deviation**2 / first + other.deviation**2 / second)
 
-    def sentence(self, words: Words) -> str:
-        """For a reader."""
+    def sentence(self, words: Words, trials: str = "") -> str:
+        """For a reader; `trials` names those that it was measured on, where others have a noise of their own."""
         if not self.trainings:
             return f"The noise was not measured; {self.deviation:.1%} per {words.measurement} is taken for it."
         return (
-            f"The seed alone moves a {words.error} by {self.deviation:.2%} (one standard deviation), "
-            f"measured on {self.trainings} {words.measurement}s."
+            f"The seed alone moves a {words.error}{f' of {trials}' if trials else ''} by {self.deviation:.2%} "
+            f"(one standard deviation), measured on {self.trainings} {words.measurement}s."
         )
 
 

@@ -80,8 +80,6 @@ class ProcessExecutor:
                 allocate for good it should load itself (torch's optimisers import 70 MB when one is first made): the
                 memory limit counts from its end.
             setup: plain data. Relative paths would not mean the caller's folder.
-            workers: how many trainings at a time.
-            threads: for the libraries in each worker.
             memory_bytes: what a training may allocate on top of what its process holds after the factory; None for
                 no limit. It bounds heap, tensors in main memory and thread stacks on Linux; it is not applied on
                 other systems, which do not count mapped memory, nor with CUDA, which maps far more than it uses.

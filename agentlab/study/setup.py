@@ -51,7 +51,7 @@ class Setup:
     ) -> Study:
         """The study of a run, or in a branch one beside it with a budget of its own. Close its executor at the end."""
         scope, words = f"{run.name}/" if isinstance(run, Branch) else "", self.words
-        arm = self.arm or ARMS.load(self.base)
+        arm, executor = self.arm or ARMS.load(self.base), self.executor(run)  # first: what asks may think already
         base = ScreenedProposer(arm(self.base, self.rules.space, seed), self.rules)
         router = self.router if agent else None
         asking: Proposer | None = None
@@ -69,7 +69,7 @@ class Setup:
             starts=self.starts,
             control=base,
             agent=asking,
-            executor=self.executor(run),
+            executor=executor,
             evaluator=self.evaluator(router, scope),
             rules=self.rules,
             reviewer=None if isinstance(run, Branch) else self.reviewer,

@@ -139,7 +139,7 @@ class Bench:
         with torch.inference_mode():
             logs = torch.cat([model(row[None]).logits[:, :-1].log_softmax(-1) for row in held_out])
         save_file({"tokens": held_out, "logprobs": logs, "at": torch.ones(logs.shape[:2]).bool()}, self.reference)
-        known = partial(calibrate, memory=None, check=nothing, tell=nothing)
+        known = partial(calibrate, memory=None, check=nothing)
         self.statistics, self.calibrating = spent(lambda: known(model, self.windows, folder / "statistics", ORIGIN))
 
     def model(self) -> Any:
@@ -151,7 +151,7 @@ class Bench:
 
     def quantized(self, method: Quantizer) -> None:
         model, out = self.model(), self.folder / method
-        work = partial(quantize, model, self.statistics, method, GRID, check=nothing, tell=nothing)
+        work = partial(quantize, model, self.statistics, method, GRID, check=nothing)
         codes, seconds = spent(work)
         write_packed(model, codes, self.base, out, "bfloat16", nothing)
         told(self.rows, method, scored(out, self.reference), seconds + (method != "rtn") * self.calibrating)
@@ -168,7 +168,7 @@ class Bench:
 
     def pruned(self, method: Pruner) -> Any:
         model = self.model()
-        _, seconds = spent(partial(prune, model, self.statistics, method, HALF, check=nothing, tell=nothing))
+        _, seconds = spent(partial(prune, model, self.statistics, method, HALF, check=nothing))
         told(self.rows, f"{method} 50 %", self.kl(model), seconds + (method != "magnitude") * self.calibrating)
         return model
 
@@ -177,7 +177,7 @@ class Bench:
         began, teacher = time.process_time(), None
         if name == "distilled":
             file = self.folder / "teacher.safetensors"
-            teacher = keep_teacher(self.model(), self.windows, file, ORIGIN, check=nothing, tell=nothing)
+            teacher = keep_teacher(self.model(), self.windows, file, ORIGIN, check=nothing)
         epochs = steps * BATCH / (CALIBRATION - VALIDATION)
         training = TrainingConfig(epochs=epochs, batch_size=BATCH, lr=LEARNING_RATE, evals=2)
         job = TrainingJob(LoraConfig(r=16, alpha=32), training, self.folder / f"training-{name}", 0)

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from agentlab import machine
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.costs import stages_of
+from agentlab.compress.recipe import Recipe
 from cli.main import main
 from tests.unit.compress.scripted import llm
 from tests.unit.gguf.test_files import checkpoint
@@ -72,9 +75,13 @@ def events_of(workspace: Path, run: str, kind: str) -> list[dict[str, Any]]:
 
 def kept(said: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """The rows of each base, but for what a clock says."""
-    passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak")
+    passing = ("seconds", "joules", "grams", "speed", "decode", "prefill", "load", "peak", "within")
     return [
-        [{key: value for key, value in row.items() if key not in passing} for row in model["rows"]]
+        [
+            {key: value for key, value in row.items() if key not in passing}
+            | {"within": {key: ends for key, ends in row["within"].items() if key != "speed"}}
+            for row in model["rows"]
+        ]
         for model in said["result"]["models"]
     ]
 
@@ -136,8 +143,13 @@ def test_every_family_is_written_read_back_and_answers(
     assert {each.name for each in exports.iterdir()} == kept
     assert sum((exports / name).stat().st_size for name in kept if name.endswith(".gguf")) > 0
     assert result["winner"] in {row["id"] for row in result["rows"] if row["front"]}
+    winner = next(row for row in result["rows"] if row["id"] == result["winner"])
+    assert (winner["verdict"], winner["confirmed"]["verdict"]) == ("meets", "meets")
+    assert set(winner["confirmed"]["figures"]) == {"loss", "kl"}  # a bound on KL is confirmed by KL
+    assert f"on {winner['confirmed']['windows']} windows that no choice saw" in result["sentence"]
     report = (workspace / "runs" / "r" / "report.md").read_text()
-    assert "hypervolume" in report.lower()
+    assert result["volumes"] == []  # what the search had by then is the portfolio, which is no rival
+    assert "the search's recipes are those of portfolio: there is nothing to compare" in report
     assert f"\n{result['loads'][0]}\n" in report
 
 
@@ -159,6 +171,43 @@ def test_masks_are_measured_but_stay_off_the_front(workspace: Path, capsys: pyte
     assert masked["held"].keys() == {"int4 in groups of 128"}
     assert said["result"]["models"][0]["winner"] == "run_0000"
     assert "research only" in (workspace / "runs" / "r" / "report.md").read_text()
+
+
+def test_the_stages_of_a_forecast_are_those_that_are_carried_out(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        {"quantizer": "kquant", "quantization_bits": 4, "importance": True},
+        {"quantizer": "gptq", "quantization_bits": 4, "group": 32},
+        {"structure": "width", "kept": 0.9, "pruner": "wanda", "pruning_sparsity": 0.5, "recovery": "distil"},
+    ]
+    config = SMALL | {"portfolio": asked, "first": 3, "goal": "smallest at any loss", "beside": []}
+    (workspace / "small.yaml").write_text(json.dumps(config))
+    assert answer(capsys, "--run-name", "r", "--trials", "3")[0] == 0
+    charged: list[list[tuple[str, float]]] = []
+    ended = 0  # what comes after the last recipe confirms the winner
+    recipes = [Recipe.model_validate(event["data"]["params"]) for event in events_of(workspace, "r", "trial.proposed")]
+    for line in (workspace / "runs" / "r" / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["type"] == "trial.started":
+            charged.append([])
+        elif event["type"] == "trial.finished":
+            ended += 1
+        elif event["type"] == "energy.spent" and len(charged) > ended and event["id"] not in ("propose", ""):
+            charged[-1].append((event["id"], event["data"]["work"]))
+    made = set[str]()
+    for recipe, stages in zip(recipes, charged, strict=True):
+        expected = stages_of(recipe, CompressConfig.model_validate(config), 2_000_000, made)
+        names = [name for name, _ in stages]
+        assert list(dict.fromkeys(names)) == list(dict.fromkeys(stage.name for stage in expected))
+        for stage in expected:
+            if stage.work:
+                assert max(work for name, work in stages if name == stage.name) > 0
+        made |= {stage.makes for stage in expected}
+    code, refused = answer(capsys, "--run-name", "poor", "--set", "budget.joules=60")
+    assert code == 5
+    assert "forecast to take" in refused["error"]["message"]
+    assert not (workspace / "runs" / "poor" / "exports").exists()
 
 
 def test_killed_and_resumed_it_makes_the_same_files(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from agentlab.train.base import load_base
 from tests.bench.bases import rotated, windows
 
 pytestmark = pytest.mark.model
-HOW: dict[str, Any] = {"check": lambda: None, "tell": lambda *_: None}
+HOW: dict[str, Any] = {"check": lambda: None}
 
 
 def test_the_order_of_the_methods_on_real_weights(float32_checkpoint: Path, tmp_path: Path) -> None:

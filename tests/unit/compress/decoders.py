@@ -45,7 +45,7 @@ def windows(count: int = 8, length: int = 32) -> torch.Tensor:
 
 def statistics(model: Any, folder: Path) -> Statistics:
     """Of a pass over `windows`."""
-    return calibrate(model, windows(), folder, "here", memory=None, check=nothing, tell=nothing)
+    return calibrate(model, windows(), folder, "here", memory=None, check=nothing)
 
 
 def nothing(*_: Any) -> None:

@@ -1,5 +1,6 @@
 """One pass over the text: its figures are right, it goes on after a kill, and says what is wrong before work starts."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,29 +34,22 @@ def test_the_figures_are_those_of_a_plain_forward_pass(kind: str, tmp_path: Path
 
 def test_a_pass_that_was_stopped_goes_on(tmp_path: Path) -> None:
     whole = statistics(decoder(), tmp_path / "whole")
-    told: list[int] = []
+    layers: list[str] = []
 
     def stop() -> None:
-        if len(told) == 2:
+        if len(layers) == 2:
             raise KeyboardInterrupt
+        layers.append("first")
 
-    def go(check=nothing) -> None:
-        calibrate(
-            decoder(),
-            windows(),
-            tmp_path / "cut",
-            "x",
-            memory=None,
-            check=check,
-            tell=lambda done, _: told.append(done),
-        )
+    def go(check=lambda: layers.append("second")) -> None:
+        calibrate(decoder(), windows(), tmp_path / "cut", "x", memory=None, check=check)
 
     with pytest.raises(KeyboardInterrupt):
         go(stop)
     first = (tmp_path / "cut/layer-0000.safetensors").stat().st_mtime_ns
     go()
     go()  # all is there
-    assert told == [1, 2, 3]
+    assert layers == ["first", "first", "second"]
     assert (tmp_path / "cut/layer-0000.safetensors").stat().st_mtime_ns == first
     for index in range(whole.layers):
         name = f"layer-{index:04d}.safetensors"
@@ -63,12 +57,11 @@ def test_a_pass_that_was_stopped_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_text_is_computed_again(tmp_path: Path) -> None:
-    told: list[int] = []
+    layers: list[str] = []
     for origin in ("one", "two"):
-        calibrate(
-            decoder(), windows(), tmp_path, origin, memory=None, check=nothing, tell=lambda done, _: told.append(done)
-        )
-    assert told == [1, 2, 3, 1, 2, 3]
+        check = partial(layers.append, origin)
+        calibrate(decoder(), windows(), tmp_path, origin, memory=None, check=check)
+    assert layers == ["one"] * 3 + ["two"] * 3
 
 
 def test_numbers_that_are_none_are_traced_to_their_module(tmp_path: Path) -> None:
@@ -80,7 +73,7 @@ def test_numbers_that_are_none_are_traced_to_their_module(tmp_path: Path) -> Non
 
 def test_too_little_memory_is_said_before_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Calibration takes") as caught:
-        calibrate(decoder(), windows(), tmp_path / "none", "x", memory=1 << 10, check=nothing, tell=nothing)
+        calibrate(decoder(), windows(), tmp_path / "none", "x", memory=1 << 10, check=nothing)
     assert "fewer" in (caught.value.hint or "")
     assert not (tmp_path / "none").exists()
 

@@ -1,14 +1,18 @@
 """What the agent of a compression was worth: hypervolume a joule, and the share of the trials that follows from it."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.compress.control import agent_control, gains, share
+from agentlab.compress.control import agent_control, gains, pair_of, paired_control, share
 from agentlab.compress.objective import REFERENCE
 from agentlab.search.types import Proposal, TrialResult
 from agentlab.stats.fronts import hypervolume
-from agentlab.study.state import TrialState
+from agentlab.study.control import Pair
+from agentlab.study.state import StudyState, TrialState
 
 PARAMS = {"structure": "none", "quantizer": "kquant", "quantization_bits": 8}
 
@@ -64,3 +68,29 @@ def test_the_record_says_what_the_agent_was_worth_with_an_interval() -> None:
     assert (record.high or 0) < 0
     assert "on 24 trials, 12 of them the agent's" in said
     assert "looks harmful" in said
+
+
+def arm(*points: tuple[float, float], joules: float = 1000.0) -> StudyState:
+    return StudyState(tuple(trial(n, "control", point, joules) for n, point in enumerate(points)))
+
+
+def test_a_pair_is_compared_at_equal_cost_and_what_ends_later_does_not_count() -> None:
+    quick, slow = arm((0.5, 0.5), (0.1, 0.1), joules=1000.0), arm((0.5, 0.5), (0.1, 0.1), joules=1500.0)
+    pair = pair_of(7, 2000.0, quick, slow)
+    assert pair.agent == pytest.approx(0.81)
+    assert pair.control == pytest.approx(0.25)
+    assert (pair.seed, pair.spent) == (7, (2000, 3000))
+    assert pair_of(7, 2500.0, quick, slow).agent is None  # a budget of the run has cut it short
+    assert pair_of(7, 2500.0, replace(quick, exhausted=True), slow).agent == pytest.approx(0.81)
+
+
+@given(st.floats(0.01, 0.2), st.booleans())
+def test_only_pairs_say_that_the_agent_helped_or_hurt(effect: float, helps: bool) -> None:
+    sides = (0.6 + effect, 0.6) if helps else (0.6, 0.6 + effect)
+    pairs = [Pair(seed=n, agent=sides[0] + n / 1e4, control=sides[1]) for n in range(6)]
+    record, said = paired_control(pairs, 2000.0, ["tpe"] * 3, 0)
+    assert record.verdict == ("helped" if helps else "hurt")
+    assert record.estimate == pytest.approx(effect if helps else -effect, abs=1e-3)
+    assert "on 6 pairs of searches" in said
+    lost = [*pairs[1:], pairs[0].model_copy(update={"lost": ("", "MemoryError")})]
+    assert paired_control(lost, 2000.0, ["tpe"], 0)[0].verdict == "not_measured"

@@ -103,17 +103,50 @@ def test_shuffled_words_are_in_a_slot_or_named(words: list[str]) -> None:
 def test_whoever_breaks_a_bound_is_behind_all_who_keep_them() -> None:
     goal = read_goal("smallest with loss < 2 %")
     large, small = {**MEASURED, "size": 0.99}, {**MEASURED, "size": 0.2, "loss": 0.021}
-    assert goal.worth(large, 10**8) < goal.worth(small, 10**7)
-    assert goal.broken(small, 10**7) == ["loss at most 2%"]
-    assert goal.broken(large, 10**8) == []
+    assert goal.worth(large, 10**8, {}) < goal.worth(small, 10**7, {})
+    assert goal.broken(small, 10**7, {}) == ["loss at most 2%"]
+    assert goal.broken(large, 10**8, {}) == []
 
 
 def test_more_speed_is_worth_more_and_fewer_bytes_too() -> None:
-    assert read_goal("fastest").worth({**MEASURED, "speed": 3.0}, 1) < read_goal("fastest").worth(MEASURED, 1)
-    assert read_goal("smallest").worth({**MEASURED, "size": 0.4}, 1) < read_goal("smallest").worth(MEASURED, 1)
+    assert read_goal("fastest").worth({**MEASURED, "speed": 3.0}, 1, {}) < read_goal("fastest").worth(MEASURED, 1, {})
+    assert read_goal("smallest").worth({**MEASURED, "size": 0.4}, 1, {}) < read_goal("smallest").worth(MEASURED, 1, {})
 
 
 def test_a_goal_says_itself() -> None:
     assert str(read_goal("maximise speed with < 2 % loss, size under 1 GB")) == (
         "most speed, loss at most 2%, size at most 1000 MB"
     )
+
+
+@pytest.mark.parametrize(
+    ("loss", "verdict"),
+    [([0.010, 0.0199], "meets"), ([0.015, 0.03], "undecided"), ([0.021, 0.03], "misses"), (None, "meets")],
+)
+def test_a_bound_holds_where_all_of_the_interval_does(loss: list[float] | None, verdict: str) -> None:
+    goal, measured = read_goal("smallest with loss < 2 %"), {**MEASURED, "loss": 0.019}
+    within = {} if loss is None else {"loss": loss}  # earlier versions had no intervals
+    assert goal.verdict(measured, 1, within) == verdict
+    assert goal.is_near(measured, 1, within) == (verdict == "undecided")
+    assert goal.broken(measured, 1, within) == (["loss at most 2%"] if verdict == "misses" else [])
+    sure = goal.worth({**MEASURED, "size": 0.99, "loss": 0.0}, 1, {"loss": [0.0, 0.0]})
+    assert (goal.worth(measured, 1, within) <= sure) == (verdict == "meets")
+
+
+def test_what_misses_one_bound_needs_no_more_text_for_another() -> None:
+    goal = read_goal("smallest with loss < 2 %, size < 100 MB")
+    near = {"loss": [0.0, 0.04]}
+    assert goal.verdict(MEASURED, 10**9, near) == "misses"
+    assert not goal.is_near(MEASURED, 10**9, near)
+    assert goal.is_near(MEASURED, 10**7, near)
+
+
+def test_nothing_is_chosen_by_a_speed_that_is_not_known() -> None:
+    known, unknown = {"speed": [2.97, 3.03]}, {"speed": [2.4, 3.7]}
+    fastest, fast = read_goal("fastest at any loss"), read_goal("smallest at any loss with speed > 2x")
+    measured = {**MEASURED, "speed": 3.0}
+    assert fastest.worth(measured, 1, known) < fastest.worth({**MEASURED, "speed": 9.0}, 1, unknown)
+    assert (fastest.verdict(measured, 1, known), fastest.verdict(measured, 1, unknown)) == ("meets", "undecided")
+    assert (fast.verdict(measured, 1, known), fast.verdict(measured, 1, unknown)) == ("meets", "undecided")
+    assert fast.verdict(measured, 1, {"speed": [0.5, 1.9]}) == "misses"
+    assert not fast.is_near(measured, 1, unknown)  # more text would not help

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.compress.meter import INTERVAL, Meter, OverBudgetError, Spent, best_source, cpu_seconds
+from agentlab.compress.meter import (
+    INTERVAL,
+    Meter,
+    OverBudgetError,
+    Spent,
+    Stage,
+    best_source,
+    cpu_seconds,
+    forecast,
+    usual_rate,
+)
 
 
 class Clock:
@@ -75,6 +85,57 @@ def test_what_would_pass_the_budget_if_it_cost_as_much_as_the_last_time_is_not_b
         metered({"seconds": 7}, *told)[1].stage("new")
 
 
+USUAL = usual_rate(20.0, 400.0)
+
+
+def test_a_stage_is_forecast_by_its_size_and_then_by_what_it_cost() -> None:
+    assert forecast([Stage("cut", 3.0)], {}, USUAL).joules == pytest.approx(60.0)
+    known = {"cut": Spent(seconds=8.0, joules=100.0, work=2.0), "propose": Spent(seconds=5.0)}
+    assert forecast([Stage("cut", 3.0)], known, USUAL).seconds == 12.0
+    slower = forecast([Stage("measure", 3.0)], known, USUAL).seconds  # this machine is slower than sizes say
+    assert 3.0 < slower < 12.0
+    assert forecast([Stage("cut", 3.0), Stage("measure", 3.0)], known, USUAL).seconds == pytest.approx(12.0 + slower)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 5), st.floats(0.1, 4)), min_size=1, max_size=20),
+    st.integers(1, 4),
+    st.floats(1, 60),
+)
+def test_a_budget_is_passed_by_the_error_of_one_forecast_at_most(
+    stages: list[tuple[str, float, float]], length: int, limit: float
+) -> None:
+    clock, meter, _ = metered({"seconds": limit})
+    error = 0.0
+    try:
+        for begin in range(0, len(stages), length):  # recipes, each of so many stages
+            recipe = stages[begin : begin + length]
+            meter.expect([Stage(name, work) for name, work, _ in recipe])
+            for place, (name, work, factor) in enumerate(recipe):
+                meter.stage(name)
+                left = [Stage(*each[:2]) for each in recipe[place:]]
+                assert meter.total.seconds + forecast(left, meter._known, meter._usual).seconds <= limit + 1e-9
+                error = work * factor - forecast(left[:1], meter._known, meter._usual).seconds
+                clock.now += work * factor  # nobody looks meanwhile
+    except OverBudgetError:
+        pass
+    meter.flush()
+    assert meter.total.seconds <= limit + max(0.0, error) + 1e-6
+
+
+def test_a_stage_begins_only_if_measuring_fits_as_well() -> None:
+    clock, meter, _ = metered({"seconds": 10})
+    meter.expect([Stage("quantize", 1.0), Stage("measure", 8.0)])
+    meter.stage("quantize")
+    clock.now += 3.0
+    with pytest.raises(OverBudgetError, match=r"measure is expected to pass .* are forecast, measuring included"):
+        meter.stage("measure")
+    _, meter, _ = metered({"seconds": 10})
+    meter.expect([Stage("quantize", 3.0), Stage("measure", 8.0)])
+    with pytest.raises(OverBudgetError, match="quantize is expected to pass"):
+        meter.stage("quantize")
+
+
 def test_each_stage_pays_for_itself_and_an_earlier_session_counts() -> None:
     clock, meter, told = metered({"joules": 1000}, ("", Spent(joules=100)))
     for name, seconds in {"calibrate": 3.0, "quantize": 5.0}.items():
@@ -95,6 +156,17 @@ def test_what_other_processes_of_the_run_have_spent_counts_for_the_limit() -> No
     with pytest.raises(OverBudgetError, match="work has passed the budget of 10 seconds; 11 are spent"):
         meter.check()
     assert meter.total.seconds == 3.0
+
+
+def test_what_was_spent_since_the_last_record_is_told_as_spent_not_as_forecast() -> None:
+    clock, meter, _ = metered({"seconds": 10})
+    meter.stage("work")
+    clock.now += 9.5
+    meter.check()
+    clock.now += 1.5
+    with pytest.raises(OverBudgetError) as caught:
+        meter.check()
+    assert "work has passed the budget of 10 seconds; 11 are spent." in caught.value.message
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -19,7 +19,7 @@ from agentlab.errors import DataError, StorageError, UsageError
 from agentlab.train.base import load_base
 
 from .decoders import decoder, logits, nothing
-from .test_structure import tokenizer_folder
+from .test_pruners_structure import tokenizer_folder
 
 
 def unpacked(words: torch.Tensor, bits: int, inputs: int) -> list[list[int]]:

@@ -62,9 +62,9 @@ def test_wanda_looks_at_the_inputs() -> None:
 def test_zeros_stay_when_the_rest_is_rounded(tmp_path: Path) -> None:
     model = decoder()
     known = statistics(model, tmp_path)
-    prune(model, known, "sparsegpt", 0.5, check=nothing, tell=nothing)
+    prune(model, known, "sparsegpt", 0.5, check=nothing)
     zeros = {name: module.weight == 0 for name, module in linears(model).items()}
-    quantize(model, known, "gptq", Grid(4, 32), check=nothing, tell=nothing)
+    quantize(model, known, "gptq", Grid(4, 32), check=nothing)
     for name, module in linears(model).items():
         assert not module.weight[zeros[name]].any()
 
@@ -75,7 +75,7 @@ def test_patterns_that_do_not_fit_change_nothing(method: Pruner, tmp_path: Path)
     known = statistics(model, tmp_path)
     for pattern in ((2, 4), (3, 5), (4, 4), 0.0, 1.0):
         with pytest.raises(UsageError):
-            prune(model, known, method, pattern, check=nothing, tell=nothing)
+            prune(model, known, method, pattern, check=nothing)
     assert all((module.weight != 0).any() for module in linears(model).values())
     assert torch.equal(
         model.model.layers[0].mlp.up_proj.weight, decoder(intermediate_size=202).model.layers[0].mlp.up_proj.weight

@@ -114,7 +114,7 @@ def test_whole_models_in_order_of_what_they_lose(kind: str, tmp_path: Path) -> N
     methods: tuple[Quantizer, ...] = ("rtn", "gptq", "awq", "awq-gptq")
     for method in methods:
         model = decoder(kind)
-        codes = quantize(model, statistics(model, tmp_path), method, Grid(3, 32), check=nothing, tell=nothing)
+        codes = quantize(model, statistics(model, tmp_path), method, Grid(3, 32), check=nothing)
         assert codes.keys() == linears(model).keys()
         after = logits(model).log_softmax(-1)
         lost[method] = float((before.exp() * (before - after)).sum(-1).mean())
@@ -127,9 +127,9 @@ def test_factors_alone_change_nothing(kind: str, tmp_path: Path) -> None:
     changes = {"attention_bias": True, "mlp_bias": True} if kind == "llama" else {}
     model = decoder(kind, **changes)
     before = logits(model)
-    quantize(model, statistics(model, tmp_path), "awq", Grid(8, None), check=nothing, tell=nothing)
+    quantize(model, statistics(model, tmp_path), "awq", Grid(8, None), check=nothing)
     plain = decoder(kind, **changes)
-    quantize(plain, statistics(plain, tmp_path), "rtn", Grid(8, None), check=nothing, tell=nothing)
+    quantize(plain, statistics(plain, tmp_path), "rtn", Grid(8, None), check=nothing)
     assert (logits(model) - before).abs().max() < 3 * (logits(plain) - before).abs().max()
 
 

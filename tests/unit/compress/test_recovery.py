@@ -19,7 +19,7 @@ TEXT = windows(52, 24)
 
 def pruned(folder: Path) -> Any:
     model = decoder()
-    prune(model, statistics(model, folder / "known"), "magnitude", 0.5, check=nothing, tell=nothing)
+    prune(model, statistics(model, folder / "known"), "magnitude", 0.5, check=nothing)
     return model
 
 
@@ -30,7 +30,7 @@ def recovered(model: Any, folder: Path, teacher: Teacher | None, check: Any = no
 
 
 def teacher(folder: Path) -> Teacher:
-    return keep_teacher(decoder(), TEXT, folder / "teacher.safetensors", "x", check=nothing, tell=nothing)
+    return keep_teacher(decoder(), TEXT, folder / "teacher.safetensors", "x", check=nothing)
 
 
 def test_distillation_brings_a_sparse_model_nearer_and_its_zeros_stay(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_distributions_are_computed_once(tmp_path: Path) -> None:
     again = teacher(tmp_path)
     assert path.stat().st_mtime_ns == written
     assert torch.equal(first.logs, again.logs)
-    keep_teacher(decoder(), TEXT, path, "another", check=nothing, tell=nothing)
+    keep_teacher(decoder(), TEXT, path, "another", check=nothing)
     assert path.stat().st_mtime_ns != written
 
 

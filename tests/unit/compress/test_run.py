@@ -6,26 +6,31 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.meter import Meter
-from agentlab.compress.objective import Measures, Workshop
+from agentlab.compress.goal import Goal
+from agentlab.compress.meter import Meter, OverBudgetError
+from agentlab.compress.objective import Measures, Recipes, Workshop
 from agentlab.compress.recipe import Recipe
 from agentlab.compress.result import BASE, TEXTS
 from agentlab.compress.run import CompressExperiment, Part, prepare
+from agentlab.compress.verdict import _volumes
 from agentlab.config.workspace import Workspace
-from agentlab.errors import GateError, MissingFileError, RunMismatchError, UsageError
+from agentlab.errors import ConfigError, GateError, MissingFileError, RunMismatchError, UsageError
 from agentlab.runs.context import Context
 from agentlab.runs.events import Event
 from agentlab.runs.journal import read_events
 from agentlab.runs.run import Edge, Run, RunSpec
+from agentlab.search.types import Proposal, TrialResult
+from agentlab.study.state import Candidate, TrialState
 from tests.unit.compress.scripted import calls, llm
 from tests.unit.train.tiny_base import tiny_checkpoint
 
 DENSE, SOURCE = 2_000_000, 900_000
+KQUANT: dict[str, Any] = {"quantizer": "kquant", "quantization_bits": 4}
 
 
 class Formula:
@@ -43,10 +48,16 @@ class Formula:
     def make(self, recipe: Recipe, out: Path) -> Measures:
         self.meter.stage("quantize")
         out.parent.mkdir(parents=True, exist_ok=True)
+        self._work()
+        out.write_text(str(recipe))
+        return self._measures(recipe, out)
+
+    def _work(self) -> None:
         for _ in range(5):
             Clock.now += 2.0
             self.meter.check()
-        out.write_text(str(recipe))
+
+    def _measures(self, recipe: Recipe, out: Path) -> Measures:
         bits = recipe.quantization_bits
         careful = recipe.importance or recipe.quantizer in ("gptq", "awq")
         kl = 0.4 * 2.0**-bits * (0.5 if careful else 1.0) + 0.3 * (1 - recipe.kept)
@@ -65,10 +76,18 @@ class Formula:
             500,
             40 * 8 / bits,
             40,
+            (math.log(8 / bits),) * 5,
             10**6,
             (kl, kl),
+            (math.log1p(kl / 2),) * 8,
             "Paris",
         )
+
+    def read(self, recipe: Recipe, out: Path, side: str, start: int, stop: int) -> tuple[Any, Any]:
+        self.meter.stage("measure")
+        self._work()
+        losses = self._measures(recipe, out).losses
+        return losses[:1] * (stop - start), ()
 
 
 class Clock:
@@ -102,7 +121,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scripted(place: Path, **changes: Any) -> Scripted:
     config = CompressConfig.model_validate({"base": "small", "budget": {"trials": 10}, "remember": False, **changes})
     found = prepare(config, Context(Workspace(place, place), {}))
-    return Scripted(found.config, found.context, found.bases, found.goal)
+    return Scripted(found.config, found.context, found.bases, found.goal, found.rooms)
 
 
 def new_run(place: Path, name: str = "run") -> Run:
@@ -142,6 +161,206 @@ def test_a_search_begins_with_the_portfolio_and_is_held_against_all_of_it(place:
     }
 
 
+class Scattered(Formula):
+    """Windows differ: a recipe of so many bits has these rises of perplexity, to choose by and on other text."""
+
+    CHOOSE: ClassVar = {8: 0.004, 6: 0.02, 5: 0.03, 4: 0.048, 3: 0.2}
+    CONFIRM: ClassVar = CHOOSE
+    WINDOWS = 64
+
+    def make(self, recipe: Recipe, out: Path) -> Measures:
+        made = super().make(recipe, out)
+        return replace(made, losses=self.losses(recipe, "choose")[:8])
+
+    def read(self, recipe: Recipe, out: Path, side: str, start: int, stop: int) -> tuple[Any, Any]:
+        self.meter.stage("read")
+        Clock.now += 1.0
+        return self.losses(recipe, side)[start:stop], ()
+
+    def losses(self, recipe: Recipe, side: str) -> tuple[float, ...]:
+        rise = (self.CHOOSE if side == "choose" else self.CONFIRM)[recipe.quantization_bits]
+        around = [math.log1p(rise) + 0.02 * math.sin(2.0 * window) for window in range(64)]
+        return tuple(around[: self.WINDOWS if side == "confirm" else 64])
+
+
+KQUANTS = [{"quantizer": "kquant", "quantization_bits": bits} for bits in (8, 6, 5, 4, 3)]
+FEW: dict[str, Any] = {"portfolio": KQUANTS, "first": 5, "budget": {"trials": 5}, "planner": "portfolio"}
+
+
+def scattered(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    monkeypatch.setattr(Scripted, "_opened", lambda self, part, threads, meter: Scattered(part, meter))
+    for name, value in changes.items():
+        monkeypatch.setattr(Scattered, name, value)
+
+
+def test_more_windows_are_read_near_a_bound_alone_and_the_winner_is_confirmed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scattered(monkeypatch)
+    with new_run(place) as run:
+        result, outcome = scripted(place, **FEW).run(run)
+        trials = [event.data["metrics"] for event in run.events if event.type == "trial.finished"]
+    (model,) = result.models
+    rows = {row.params["quantization_bits"]: row for row in model.rows}
+    assert [rows[bits].windows for bits in (8, 3)] == [8, 8]  # far from 5 %: nothing more
+    assert [rows[bits].verdict for bits in (8, 6, 5, 3)] == ["meets", "meets", "meets", "misses"]
+    assert rows[5].windows in (16, 32)
+    assert (rows[4].windows, rows[4].verdict) == (64, "undecided")  # 4.8 % is too near to tell
+    assert len(trials[0]["losses"]) == 8
+    assert model.winner == rows[5].id
+    assert rows[5].confirmed is not None
+    assert (rows[5].confirmed.verdict, rows[5].confirmed.windows) == ("meets", 64)
+    low, high = rows[5].confirmed.within["loss"]
+    assert low < 0.03 < high
+    rise = rows[5].confirmed.figures["loss"]
+    told = f"perplexity {rise:+.2%} [{low:+.2%}, {high:+.2%}], on 64 windows that no choice saw"
+    assert told in model.sentence
+    assert outcome.metrics["loss"].value == rows[5].confirmed.figures["loss"]
+    assert not [each for each in model.remarks if each.startswith("Nothing was confirmed")]
+
+
+def test_a_look_that_the_budget_has_no_room_for_leaves_its_recipe_undecided(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: Scattered, recipe: Recipe, out: Path, side: str, start: int, stop: int) -> tuple[Any, Any]:
+        raise OverBudgetError("reference is expected to pass the budget")
+
+    scattered(monkeypatch, read=read)
+    with new_run(place) as run:
+        result, _ = scripted(place, **FEW).run(run)
+    (model,) = result.models
+    rows = {row.params["quantization_bits"]: row for row in model.rows}
+    assert (rows[4].windows, rows[4].verdict, rows[4].failed) == (8, "undecided", "")
+    assert [rows[bits].verdict for bits in (8, 6, 3)] == ["meets", "meets", "misses"]
+    assert any(remark.startswith("Nothing was confirmed: the work ended before") for remark in model.remarks)
+
+
+def test_a_winner_that_other_text_does_not_confirm_makes_way_for_the_next(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scattered(monkeypatch, CONFIRM={8: 0.004, 6: 0.02, 5: 0.08, 4: 0.048, 3: 0.2})
+    with new_run(place) as run:
+        result, _ = scripted(place, **FEW).run(run)
+        lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (model,) = result.models
+    rows = {row.params["quantization_bits"]: row for row in model.rows}
+    assert rows[5].verdict == "meets"
+    assert rows[5].confirmed is not None
+    assert rows[5].confirmed.verdict == "misses"
+    assert model.winner == rows[6].id
+    confirmed = [place for place, line in enumerate(lines) if b'"winner.confirmed"' in line]
+    assert len(confirmed) == 2
+    for kept in (confirmed[0], confirmed[1]):  # killed before the one, and between both
+        new_run(place, f"cut-{kept}").close()
+        folder = place / "runs" / f"cut-{kept}"
+        (folder / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+        shutil.copytree(run.path / "exports", folder / "exports")
+        with Run.resume(folder, Edge()) as cut:
+            again, _ = scripted(place, **FEW).run(cut)
+        assert again.models[0].sentence == model.sentence
+
+
+def test_after_three_that_are_not_confirmed_nothing_reaches_the_goal(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scattered(monkeypatch, CHOOSE=dict.fromkeys((8, 6, 5, 4, 3), 0.01), CONFIRM=dict.fromkeys((8, 6, 5, 4, 3), 0.09))
+    with (
+        new_run(place) as run,
+        pytest.raises(GateError, match=r"on other text: misses, perplexity \+9.* no choice saw"),
+    ):
+        scripted(place, **FEW).run(run)
+    tried = [event.id for event in run.events if event.type == "winner.confirmed"]
+    assert tried == ["Q3_K_M", "Q4_K_M", "Q5_K_M"]
+
+
+@pytest.mark.parametrize("windows", [0, 2, 7])
+def test_where_the_text_is_too_little_the_report_says_that_nothing_was_confirmed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, windows: int
+) -> None:
+    scattered(monkeypatch, WINDOWS=windows)
+    with new_run(place) as run:
+        result, _ = scripted(place, **FEW).run(run)
+    (model,) = result.models
+    assert model.winner is not None
+    assert "no choice saw" not in model.sentence
+    assert "Nothing was confirmed: the text has too few windows that no choice saw." in model.remarks
+
+
+def test_a_run_of_an_earlier_version_has_no_intervals_and_reports(place: Path) -> None:
+    with new_run(place) as run:
+        scripted(place, **FEW).run(run)
+        lines = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    early = [line for line in lines if line["type"] != "winner.confirmed"]
+    for line in early:
+        for name in ("within", "losses", "kls", "ratios"):
+            line["data"].get("metrics", {}).pop(name, None)
+    new_run(place, "early").close()
+    shutil.copytree(run.path / "exports", place / "runs" / "early" / "exports")
+    (place / "runs" / "early" / "events.jsonl").write_text(
+        "".join(json.dumps({**line, "seq": seq}) + "\n" for seq, line in enumerate(early))
+    )
+    with Run.resume(place / "runs" / "early", Edge()) as again:
+        result, _ = scripted(place, **FEW).run(again)
+    (model,) = result.models
+    assert [row.within for row in model.rows] == [{}] * 5
+    winner = next(row for row in model.rows if row.id == model.winner)
+    assert winner.verdict == "meets"  # by its figure, as then
+    assert winner.confirmed is not None  # and by what it lacked
+
+
+@pytest.mark.parametrize(("ratio", "slower"), [(0.8, True), (0.99, False)])
+def test_who_may_be_as_fast_as_the_source_is_not_called_slower(
+    place: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, slower: bool
+) -> None:
+    measures = Formula._measures
+
+    def near(self: Formula, recipe: Recipe, out: Path) -> Measures:
+        logs = tuple(math.log(ratio) + 0.04 * math.sin(3.0 * turn) for turn in range(30))
+        return replace(measures(self, recipe, out), ratios=logs if ratio < 0.9 else logs[:5])
+
+    monkeypatch.setattr(Formula, "_measures", near)
+    with new_run(place) as run:
+        result, _ = scripted(place, goal="smallest", budget={"trials": 2}).run(run)
+    assert any(remark.startswith("Slower than") for remark in result.models[0].remarks) is slower
+
+
+def test_what_thinking_costs_makes_no_difference_between_equal_recipes() -> None:
+    def trials(*joules: float) -> list[TrialState]:
+        entries = zip(KQUANTS, joules, strict=False)
+        return [
+            TrialState(n, Proposal(params, "portfolio"), "shared", 0.0, measured(n, cost))
+            for n, (params, cost) in enumerate(entries)
+        ]
+
+    def measured(number: int, joules: float) -> TrialResult:
+        return TrialResult("finished", 1.0, {"joules": joules}, objectives=(0.5 - number / 10, 0.1 + number / 10))
+
+    volumes, _, same = _volumes(trials(206.0, 203.0, 203.0), {"portfolio": trials(200.0, 203.0, 203.0)})
+    assert (volumes, same) == ([], ["portfolio"])
+
+
+def test_recipes_of_the_portfolio_are_not_compared_with_themselves(place: Path) -> None:
+    with new_run(place) as run:
+        result, _ = scripted(place, **FEW).run(run)
+    (model,) = result.models
+    assert model.volumes == []
+    assert "At equal cost the search's recipes are those of portfolio: there is nothing to compare." in model.remarks
+    assert not [each for each in model.remarks if each.startswith("Hypervolume")]
+
+
+def test_what_was_remembered_near_a_bound_is_measured_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scattered(monkeypatch)
+    few = FEW | {"remember": True, "memory": "memory"}
+    with new_run(place, "first") as run:
+        scripted(place, **few).run(run)
+    with new_run(place, "second") as run:
+        result, _ = scripted(place, **few | {"goal": "smallest with loss < 1 %"}).run(run)
+    again = {row.params["quantization_bits"]: row for row in result.models[0].rows}
+    assert not again[8].remembered  # it was far from 5 %, and is near 1 %
+    assert again[8].windows > 8
+    assert again[5].remembered == "first"
+
+
 Q6 = {"structure": "none", "quantizer": "kquant", "quantization_bits": 6, "importance": True}
 ADVICE = {"output": "Six bits are enough.", "todos": ["look at six bits"], "recipes": [Q6]}
 
@@ -164,6 +383,7 @@ def test_a_kill_between_any_two_events_changes_no_trial(place: Path, few: dict[s
     for kept in range(1, len(lines), 1 + len(lines) // 16):
         new_run(place, "cut").close()
         (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+        shutil.copytree(place / "runs" / "whole" / "exports", place / "runs" / "cut" / "exports")
         with Run.resume(place / "runs" / "cut", Edge()) as cut:
             again, _ = scripted(place, **few).run(cut)
             assert told(cut.events) == told(events), lines[kept - 1]
@@ -219,7 +439,76 @@ def test_nothing_feasible_within_the_budget_is_a_missed_gate(place: Path) -> Non
         scripted(place, goal="smallest with loss < 0.001 %", budget={"trials": 3}, first=1).run(run)
     assert caught.value.exit_code == 5
     with new_run(place, "none") as run, pytest.raises(GateError):
-        scripted(place, budget={"trials": 3, "seconds": 4}).run(run)
+        scripted(place, budget={"trials": 3, "seconds": 9}).run(run)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [({"carbon": "0.005g"}, "grams"), ({"joules": 60}, "joules"), ({"seconds": 3}, "seconds")],
+)
+def test_a_budget_without_room_for_one_recipe_is_refused_before_work(
+    place: Path, budget: dict[str, Any], said: str
+) -> None:
+    expected = rf"No recipe was measured.* no room for one recipe of small.* is forecast to take .* {said}"
+    with new_run(place) as run, pytest.raises(GateError, match=expected) as caught:
+        scripted(place, budget=budget).run(run)
+    assert caught.value.exit_code == 5
+    assert "--carbon-budget" in str(caught.value.hint)
+    assert not [event for event in run.events if event.type.startswith("trial.") or event.type == TEXTS]
+    assert not (run.path / "exports").exists()
+    assert scripted(place, budget=budget).plan().forecast["seconds"] > 3  # a dry run says so all the same
+
+
+def test_what_a_run_spent_of_its_budget_is_said(place: Path) -> None:
+    with new_run(place) as run:
+        result, _ = scripted(place, budget={"trials": 10, "seconds": 35}).run(run)
+    (said,) = (remark for remark in result.remarks if remark.startswith("Budget: "))
+    assert said == "Budget: 30 of 35 seconds spent, overshoot 0."
+
+
+def test_the_first_recipes_come_cheapest_first(place: Path) -> None:
+    cut = {"structure": "width", "kept": 0.5, "recovery": "distil", "quantizer": "kquant", "quantization_bits": 8}
+    gptq = {"quantizer": "gptq", "quantization_bits": 4, "group": 32}
+    portfolio = [cut, gptq, {"quantizer": "kquant", "quantization_bits": 8}]
+    with new_run(place) as run:
+        few = {"portfolio": portfolio, "first": 3, "budget": {"trials": 3}, "recovery": {"steps": 2_000}}
+        result, _ = scripted(place, goal="smallest", **few).run(run)
+    assert [row.params["structure"] for row in result.models[0].rows] == ["none", "none", "width"]
+    assert [row.params["quantizer"] for row in result.models[0].rows] == [
+        "gptq",
+        "kquant",
+        "kquant",
+    ]  # alike: as listed
+
+
+def test_a_plan_says_what_a_run_is_forecast_to_take(place: Path) -> None:
+    one = scripted(place, portfolio=[KQUANT], first=1, beside=[], budget={"trials": 1}).plan()
+    assert 12 * 20 < one.forecast["joules"] < 16 * 20  # to start what opens, measures and looks twice, at 20 W a core
+    assert one.forecast["memory"] > 0
+    assert one.forecast["disk"] > 0
+    assert "nothing is measured yet" in one.foreseen
+    assert "end early" not in one.foreseen
+    tight = scripted(place, portfolio=[KQUANT], first=1, beside=[], budget={"trials": 1, "joules": 100}).plan()
+    assert tight.foreseen.endswith("more than the budget of joules, so it is to end early")
+    more = scripted(place, budget={"trials": 20}).plan()
+    assert more.forecast["joules"] > 20 * 3.7 * 20  # seconds that measuring a recipe takes to start
+    few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 4}}
+    with new_run(place) as run:
+        scripted(place, **few).run(run)
+    known = scripted(place, **few, text={"held_out": 2}).plan()  # remembered: ten seconds a recipe
+    assert known.forecast["seconds"] > 1.5 * scripted(place, budget={"trials": 4}).plan().forecast["seconds"]
+
+
+def test_a_known_recipe_is_charged_what_it_cost_with_the_thinking_of_whoever_asks(place: Path) -> None:
+    clock = Clock()
+    told: list[Any] = []
+    meter = Meter(lambda: 10 * clock.now, 400.0, {}, (), lambda *said: told.append(said), lambda: clock.now)
+    first = TrialResult("finished", 1.0, {"seconds": 12.0, "joules": 120.0, "grams": 0.0, "thought": {"joules": 20.0}})
+    recipes = Recipes(None, Goal("kl"), 8, meter, lambda _: place, lambda _: first, lambda: None)  # type: ignore[arg-type]
+    clock.now = Clock.now + 3.0
+    (charged,) = recipes([Candidate("run_0000", 0, KQUANT)])
+    assert charged.metrics["joules"] == pytest.approx(100 + 30)
+    assert charged.metrics["thought"]["joules"] == pytest.approx(30)
 
 
 def test_more_budget_goes_on_where_it_ended(place: Path) -> None:
@@ -313,6 +602,7 @@ def test_a_run_begins_with_what_earlier_ones_have_measured(place: Path) -> None:
     lines = (place / "runs" / "second" / "events.jsonl").read_bytes().splitlines(keepends=True)
     new_run(place, "cut").close()
     (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]))
+    shutil.copytree(place / "runs" / "second" / "exports", place / "runs" / "cut" / "exports")
     with Run.resume(place / "runs" / "cut", Edge()) as run:
         scripted(place, **few).run(run)
         assert told(run.events) == told(events)
@@ -397,9 +687,6 @@ def test_a_graph_whose_budget_is_spent_reports_all_the_same(place: Path, monkeyp
     assert state["trials"] == 2
 
 
-KQUANT = {"quantizer": "kquant", "quantization_bits": 4}
-
-
 def test_what_a_base_cannot_go_through_is_left_out_of_the_plan_and_refused_if_nothing_is_left(place: Path) -> None:
     file = place / "models" / "small" / "config.json"
     config = json.loads(file.read_text())
@@ -429,3 +716,70 @@ def test_what_a_base_cannot_go_through_is_not_searched_and_the_report_says_so(
     assert len(rows) >= 10
     assert "kquant" not in {row.params["quantizer"] for row in rows}
     assert "Left out, for this base cannot go through it: k-quants (no name)." in result.models[0].remarks
+
+
+def test_a_full_control_pairs_searches_with_and_without_the_agent_and_measures_no_recipe_twice(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    make = Formula.make
+    monkeypatch.setattr(
+        Formula, "make", lambda work, recipe, out: (written.append(str(recipe)), make(work, recipe, out))[1]
+    )
+    few = {"planner": "tpe", "control": "full", "control_seeds": 6, "budget": {"trials": 6}, "first": 2, "beside": []}
+    with new_run(place, "whole") as run:
+        result, outcome = scripted(place, **few, llm=llm(**calls(("finish", ADVICE)))).run(run)
+        events = run.events
+    (model,) = result.models
+    assert len(written) == len(set(written))
+    assert [pair.seed for pair in model.pairs] == list(range(6))
+    assert all(pair.agent and pair.control for pair in model.pairs)
+    assert all(cost >= 6 * 200 for pair in model.pairs for cost in pair.spent or ())  # ten seconds of 20 W a recipe
+    assert outcome.control == model.control
+    assert model.control is not None
+    assert model.control.n == 6
+    assert "1200 J in each search" in model.control.budget
+    assert any("on 6 pairs of searches" in remark for remark in model.remarks)
+    arms = {
+        name: [e.data for e in events if e.id.startswith(f"{name}/run_") and e.type == "trial.proposed"]
+        for name in ("agent-0", "control-0")
+    }
+    assert {data["arm"] for data in arms["control-0"]} == {"shared", "control"}
+    assert {data["source"] for data in arms["agent-0"]} & {"llm"}
+    assert [data["params"] for data in arms["agent-0"][:2]] == [data["params"] for data in arms["control-0"][:2]]
+    lines = (run.path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    kept = next(n for n, line in enumerate(lines) if b'"control-2/run_0003"' in line)
+    new_run(place, "cut").close()
+    (place / "runs" / "cut" / "events.jsonl").write_bytes(b"".join(lines[:kept]))
+    with Run.resume(place / "runs" / "cut", Edge()) as cut:
+        again, _ = scripted(place, **few, llm=llm(**calls(("finish", ADVICE)))).run(cut)
+        assert told(cut.events) == told(events)
+    assert again.models[0].pairs == model.pairs
+
+
+PAIRED: dict[str, Any] = {"planner": "tpe", "control": "full", "control_seeds": 6, "first": 2, "beside": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"control_seeds": 5}, "cannot show anything"),
+        ({"budget": {"trials": 2}}, "proposes after the first 2 recipes"),
+        ({"llm": {}}, "a model of `llm`"),
+    ],
+)
+def test_pairs_that_cannot_show_anything_are_refused(place: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        scripted(place, **{**PAIRED, "llm": llm(**calls(("finish", ADVICE))), "budget": {"trials": 5}, **changes})
+
+
+def test_a_full_control_that_the_budget_cuts_short_is_not_measured(place: Path) -> None:
+    few = {**PAIRED, "llm": llm(**calls(("finish", ADVICE))), "budget": {"trials": 6, "seconds": 95}}
+    with new_run(place) as run:
+        result, _ = scripted(place, **few).run(run)
+    (model,) = result.models
+    assert model.control is not None
+    assert model.control.verdict == "not_measured"
+    assert "of at least 6 pairs" in model.control.note
+    assert model.pairs[-1].agent is None
+    assert any("budget of 95 seconds" in remark for remark in result.remarks)

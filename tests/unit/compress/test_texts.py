@@ -35,6 +35,27 @@ def test_windows_are_spread_over_all_of_the_text() -> None:
     assert places[2] - places[1] > 20
 
 
+def test_the_winner_is_confirmed_on_windows_that_no_choice_saw() -> None:
+    parts = {str(n): f"{n:05d}" for n in range(4000)}
+    drawn = [windows(Letters(), parts, "numbers", (9, 8), 11, seed) for seed in range(5)]
+    assert len({each.held_out for each in drawn}) == 1  # what earlier runs have measured stays of use
+    assert len({each.confirm for each in drawn}) == len({each.choose for each in drawn}) == 5
+    chosen = {window for each in drawn for window in each.choose}
+    assert not chosen & {window for each in drawn for window in each.confirm}  # nor by a choice of another seed
+    for each in drawn:
+        assert each.choose[:8] == each.held_out
+        assert (len(set(each.choose)), len(set(each.confirm))) == (64, 64)
+
+
+def test_what_is_left_of_a_short_text_is_shared_and_may_be_nothing() -> None:
+    parts = {str(n): f"{n:05d}" for n in range(300)}
+    short = windows(Letters(), parts, "numbers", (9, 40), 11)
+    assert 40 < len(short.choose) < 64
+    assert 0 < len(short.confirm) < 64
+    repeated = windows(Letters(), {str(n): "ab" * 20 for n in range(90)}, "one line", (9, 8), 11)
+    assert (repeated.choose, repeated.confirm) == (repeated.held_out, ())  # equal windows are one
+
+
 def test_too_little_text_is_named_with_what_would_do() -> None:
     for refuse in (windows, check_enough):
         with pytest.raises(DataError, match=r"letters has too little text: .* of 100"):

@@ -14,7 +14,7 @@ from agentlab.train.base import load_base, load_tokenizer
 from tests.unit.train.chats import CHATML, CORPUS, bytewise
 
 from .decoders import decoder, nothing
-from .test_structure import tokenizer_folder
+from .test_pruners_structure import tokenizer_folder
 
 
 def test_old_tokens_in_new_ones() -> None:

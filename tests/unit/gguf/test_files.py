@@ -1,6 +1,7 @@
 """Checkpoints as GGUF files: llama.cpp computes what transformers does, and makes them smaller."""
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -144,8 +145,17 @@ def test_smaller_types_and_what_matters_to_them(tmp_path: Path) -> None:
     quantize_gguf(tmp_path / "model.gguf", tmp_path / "told.gguf", "Q2_K", importance=rows)
     assert (tmp_path / "told.gguf").read_bytes() != (tmp_path / "Q2_K.gguf").read_bytes()
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+    whole = divergence_gguf(tmp_path / "Q2_K.gguf", ref, 1)
+    content = load_file(ref)
+    content["logprobs"] = content["logprobs"].gather(-1, content["tokens"][:, 1:, None])[..., 0].contiguous()
+    save_file(content, tmp_path / "true")
+    alone = divergence_gguf(tmp_path / "Q2_K.gguf", tmp_path / "true", 1)
+    assert alone.losses == whole.losses  # the true tokens are enough for the loss
+    assert (len(whole.losses), alone.windows, math.isnan(alone.kl)) == (3, (), True)
+    assert math.expm1(sum(whole.losses) / 3) == pytest.approx(whole.loss)
     fast, other = speed_gguf([tmp_path / "Q8_0.gguf", tmp_path / "model.gguf"], 1)
     assert min(fast.load, fast.prefill, fast.decode, other.decode) > 0
+    assert 5 <= len(fast.ratios) <= 30
     assert answer_gguf(tmp_path / "Q8_0.gguf", "a", 1) == answer_gguf(tmp_path / "Q8_0.gguf", "a", 1)
 
 

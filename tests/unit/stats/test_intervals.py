@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentlab.stats.intervals import (
     bootstrap_interval,
+    mean_interval,
     paired_interval,
     randomisation_interval,
 )
@@ -172,3 +173,16 @@ def test_the_interval_keeps_its_level_where_the_coin_follows_earlier_outcomes() 
             estimates.append(found.estimate)
     assert missed / 200 <= 0.10
     assert abs(np.mean(estimates)) < 0.05
+
+
+def test_students_interval_is_that_of_the_tables_and_keeps_its_level_with_few_values():
+    found = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
+    assert (found.estimate, found.low, found.high) == pytest.approx((3.0, 3 - 2.776445 * math.sqrt(0.5), 4.963243))
+    draws = rng().normal(1.0, 2.0, (4_000, 8))
+    inside = [each.low <= 1.0 <= each.high for each in (mean_interval(row, 0.9875) for row in draws)]
+    assert np.mean(inside) == pytest.approx(0.9875, abs=0.006)
+
+
+def test_one_value_bounds_no_mean():
+    found = mean_interval([0.3])
+    assert (found.estimate, found.low, found.high) == (0.3, -math.inf, math.inf)

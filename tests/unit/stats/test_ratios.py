@@ -1,11 +1,11 @@
-"""Ratios of quantiles: what they are invariant to, and that they keep their level where neighbours are alike."""
+"""Ratios: what they are invariant to, that they keep their level, and that rounds go on until one is known."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.stats.ratios import quantile_ratio_intervals
+from agentlab.stats.ratios import is_narrow, measure_ratios, quantile_ratio_intervals, ratio_interval
 
 times = st.lists(st.floats(0.01, 100).map(lambda x: round(x, 3)), min_size=2, max_size=30)
 
@@ -63,3 +63,26 @@ def test_it_covers_the_truth_also_when_neighbours_are_alike(carry, least):
 def test_what_is_no_time_is_refused(bad):
     with pytest.raises(ValueError, match="positive"):
         quantile_ratio_intervals([1.0], bad, [0.5], rng())
+
+
+def test_rounds_end_when_the_interval_is_narrow_or_at_thirty():
+    def rounds(spread: float) -> list[float]:
+        drawn = iter(np.exp(rng().normal(np.log(2.0), spread, 40)).tolist())
+        return measure_ratios(lambda: next(drawn))
+
+    assert rounds(0.0) == [np.log(2.0)] * 5
+    some = rounds(0.06)
+    assert 5 < len(some) < 30
+    found = ratio_interval(some)
+    assert is_narrow(found.low, found.high)
+    assert found.low < 2.0 < found.high
+    wild = rounds(0.5)
+    assert len(wild) == 30
+    found = ratio_interval(wild)
+    assert not is_narrow(found.low, found.high)
+
+
+def test_a_ratio_of_rounds_is_as_far_from_one_as_its_inverse():
+    logs = rng().normal(0.3, 0.1, 8)
+    one, other = ratio_interval(logs), ratio_interval(-logs)
+    assert (one.estimate, one.low, one.high) == pytest.approx((1 / other.estimate, 1 / other.high, 1 / other.low))

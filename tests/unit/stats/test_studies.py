@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agentlab.stats.control import Comparison
+from agentlab.stats.intervals import randomisation_interval
 from agentlab.stats.studies import full_study, light_study
 
 LOWER = Comparison("llm", "gp alone", "validation MSE", "MSE", "lower", "20 trials")
@@ -38,6 +39,22 @@ def test_an_arm_with_fewer_than_two_trials_is_not_measured(by_agent):
     record = light_study(LOWER, np.ones(len(by_agent)), by_agent, rng())
     assert record.verdict == "not_measured"
     assert record.n == len(by_agent)
+
+
+def test_the_smallest_effect_of_a_light_study_is_shown_in_four_of_five_draws_of_its_coin():
+    draws = np.random.default_rng(3)
+    values, by_agent = draws.normal(size=20), np.arange(20) % 2 == 0
+    record = light_study(HIGHER, values, by_agent, rng())
+    assert record.smallest is not None
+    assert record.estimate is not None
+    without = values - record.estimate * by_agent
+    shown = 0
+    for _ in range(300):
+        treated = draws.random(20) < 0.5
+        shown += randomisation_interval(without + record.smallest * treated, treated, draws).low > 0
+    assert 0.7 < shown / 300 < 0.9
+    normal = 2.8 * 2 * without.std(ddof=1) / np.sqrt(20)
+    assert record.smallest == pytest.approx(normal, rel=0.35)
 
 
 @pytest.mark.parametrize("pairs", [0, 1, 5])

@@ -140,7 +140,8 @@ def test_what_the_second_training_says_counts(second: float | None, accepted: bo
 def test_a_tie_after_the_repeat_says_how_wide_the_noise_is() -> None:
     verdict = by_rule(trial(1, 0.499, 0.498), BEST, NOISE)
     assert verdict is not None
-    assert "0.3% lower than run_0000 as the mean of 2 trainings, within the noise of 2.4%" in verdict.reason
+    assert "0.3% lower than run_0000 as the mean of 2 trainings, within the 2.4% that seeds explain" in verdict.reason
+    assert "a seed moves one by 1.00%" in verdict.reason
 
 
 def test_a_better_known_best_lets_a_smaller_gain_count() -> None:

@@ -190,6 +190,22 @@ def test_noise_of_a_family_is_its_own_as_soon_as_it_was_repeated_enough(run: Run
     assert noise_of(study_in(run, noise=None), state, calm) == everything  # without families
 
 
+def test_every_noise_that_trials_were_judged_by_is_named_with_the_trials_it_holds_for(run: Run) -> None:
+    study = study_in(run, noise=None, family=("kind",))
+    wild, calm = repeated(0, "wild", 1.0, 1.2, 0.8), repeated(1, "calm", 0.5, 0.51, 0.5)
+    new = repeated(2, "new", 0.3)
+    assert isinstance(study.evaluator, Seeds)
+    text = study.evaluator.describe_noises(StudyState(entries=(wild, calm, new)))
+    first, second, third = text.split(" The seed ")
+    assert "of trials with kind wild by" in first
+    assert "of trials with kind calm by" in second
+    assert "of all trials, taken for the others, by" in third
+    assert f"{measure_noise([wild.values]).deviation:.2%}" in first
+    assert f"{measure_noise([calm.values]).deviation:.2%}" in second
+    alone = study.evaluator.describe_noises(StudyState(entries=(new,)))
+    assert "was not measured" in alone
+
+
 def test_a_failed_first_trial_is_not_repeated_and_the_next_success_measures_the_noise(run: Run) -> None:
     state = go(study_in(run, [0.5, 0.3], noise=None, repeats=2, starts=(Proposal({"x": -1.0}, "default"),)))
     assert outcomes(state) == [(None, 1, False), (0.5, 3, True), (0.3, 1, True)]

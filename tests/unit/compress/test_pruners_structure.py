@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agentlab.compress.packed import write_dense
-from agentlab.compress.structure import drop_layers, narrow
+from agentlab.compress.pruners import drop_layers, narrow
 from agentlab.errors import UsageError
 from agentlab.train.base import load_base
 from tests.unit.train.chats import CHATML, bytewise

@@ -1,0 +1,108 @@
+"""What recipes are going to cost: their stages, as the workshop goes through them, by the sizes of base and text.
+
+Factors are seconds of a core of an x86-64 server, measured on models of 135 and 2 million weights. They are
+what a forecast begins with; whatever was measured corrects it.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from agentlab.compress.config import CompressConfig
+from agentlab.compress.meter import Stage
+from agentlab.compress.recipe import ON_A_GRID, Recipe
+from agentlab.compress.texts import MOST
+from agentlab.gguf import metadata
+from agentlab.models.base_model import BaseFile
+
+_LOAD, _IMPORT, _TOUCH = 0.7e-8, 8e-8, 1e-8  # a weight: of a checkpoint, of a GGUF file made one, to rewrite or cut it
+_PASS, _TRAIN = 3e-11, 9e-11  # a weight and token, forward, and with gradients
+_SOLVE = 1.6e-10  # a weight and number of its row, to round or mask it by its inputs; rows grow as the cube root
+_PROCESSES, _RUNTIME, _IN_GGUF = 3.7, 4e-8, 5e-8  # to start what measures; a weight, to see how fast it writes
+SHARED = ("float32.gguf", "statistics", "teacher.safetensors")  # files of a base that are made once
+
+
+def weights_of(base: BaseFile) -> int:
+    """Of a checkpoint in float32 or half of it, or of the GGUF file that it is going to be made of; about.
+
+    Raises:
+        ModelFileError: the file is damaged.
+    """
+    if base.source is not None and not base.path.is_dir():
+        return metadata.read(base.source).parameters
+    size = sum(file.stat().st_size for file in base.path.glob("*.safetensors"))
+    return size // (4 if "float32" in (base.path / "config.json").read_text() else 2)
+
+
+def opening(config: CompressConfig, weights: int, *, imports: bool = False) -> list[Stage]:
+    """What comes before the first recipe; `imports`: the checkpoint is made of a GGUF file first."""
+    tokens = config.text.held_out * config.text.length
+    return [Stage("open", 1 + (_LOAD + imports * _IMPORT) * weights), Stage("reference", _PASS * weights * tokens)]
+
+
+def stages_of(recipe: Recipe, config: CompressConfig, weights: int, made: Collection[str] = ()) -> list[Stage]:
+    """The stages of a recipe in their order, to the end of measuring; `made`: what others have done of it already."""
+    text, recovery = config.text, config.recovery
+    shape = str(recipe.model_copy(update={"quantizer": "none", "cache": "f16"})) if recipe.shaped else ""
+    touch, solve = _TOUCH * weights, _SOLVE * weights ** (4 / 3)
+    read = _PASS * weights * text.calibration * text.length
+    train = _TRAIN * weights * recovery.steps * recovery.batch * text.length
+    measure = _PROCESSES + _RUNTIME * weights + 2 * _PASS * weights * text.held_out * text.length
+    gguf, grid = recipe.format == "gguf", recipe.quantizer in ON_A_GRID
+    stages = [
+        (recipe.cut, Stage("calibrate", read, "statistics")),
+        (recipe.structure != "none", Stage("cut", touch, shape)),
+        (recipe.structure != "none" and recipe.pruner != "none", Stage("calibrate", read, shape)),
+        (recipe.pruner != "none", Stage("prune", solve, shape)),
+        (recipe.recovery == "distil", Stage("teacher", read, "teacher.safetensors")),
+        (recipe.recovery != "none", Stage("recover", train, shape)),
+        (recipe.vocabulary == "seen", Stage("vocabulary", touch, shape)),
+    ]
+    stages = [] if shape in made else stages
+    stages += [
+        (gguf, Stage("write gguf", touch, f"{shape}float32.gguf")),
+        (recipe.importance or grid, Stage("calibrate", read, f"{shape}statistics")),
+        (recipe.quantizer != "none", Stage("quantize", solve if recipe.quantizer in ("gptq", "awq") else 1.5 * touch)),
+        (True, Stage("measure", measure + gguf * _IN_GGUF * weights)),
+    ]
+    return [Stage(s.name, 0.0 if s.makes and s.makes in made else s.work, s.makes) for there, s in stages if there]
+
+
+def look(windows: int, config: CompressConfig, weights: int) -> list[Stage]:
+    """What it takes to read an export on windows that nothing was read on before."""
+    passing = _PASS * weights * windows * config.text.length
+    return [Stage("reference", passing), Stage("measure", _PROCESSES + passing)]
+
+
+def in_turn(recipes: Iterable[Recipe], config: CompressConfig, weights: int) -> list[float]:
+    """The work of recipes one after the other: what they have in common is done by the first."""
+    made, found = set[str](), list[float]()
+    for recipe in recipes:
+        stages = stages_of(recipe, config, weights, made)
+        found.append(work_of(stages))
+        made |= {stage.makes for stage in stages}
+    return found
+
+
+def cheapest(config: CompressConfig, weights: int, made: Collection[str] = SHARED) -> tuple[Recipe, list[Stage]]:
+    """Of the recipes that a search begins with, the one with the least work where so much is made, and its stages."""
+    first = [(recipe, stages_of(recipe, config, weights, made)) for recipe in config.recipes[: config.first]]
+    return min(first, key=lambda each: work_of(each[1]))
+
+
+def work_of(stages: Iterable[Stage]) -> float:
+    """Of all."""
+    return sum(stage.work for stage in stages)
+
+
+def work_of_run(config: CompressConfig, recipes: Sequence[Recipe], weights: int, *, imports: bool) -> float:
+    """Of a run from nothing; what nobody has proposed yet is taken to be new, and an average of these recipes.
+
+    One recipe is taken to be near a bound, and read on all there is to choose by; another one is confirmed.
+    """
+    works = in_turn(recipes, config, weights)
+    known = len(works) if "portfolio" in (config.planner, *config.beside) else config.first
+    later = 0 if config.planner == "portfolio" else max(0, config.budget.trials - config.first)
+    arms = 1 + sum(name != "portfolio" for name in config.beside)
+    arms += 2 * config.control_seeds if config.control == "full" else 0
+    average = sum(works) / len(works)
+    looks = 2 * work_of(look(MOST, config, weights))
+    return work_of(opening(config, weights, imports=imports)) + sum(works[:known]) + arms * later * average + looks
