@@ -148,7 +148,7 @@ COMMANDS: dict[str, Command] = {
             foresee="agentlab.persona.run:foresee",
             narrate="agentlab.persona.result:narrate",
             measured="agentlab.persona.config:MEASURED",
-            take_part="agentlab.persona.follow:take_part",
+            take_part="agentlab.persona.run:take_part",
         ),
         Command(
             name="debate",

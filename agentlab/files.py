@@ -41,9 +41,7 @@ def open_file(path: Path) -> BufferedReader:
 def open_to_write(path: Path, mode: str) -> IO[Any]:
     """Open a file of ours that may have come with a copied folder: no link is followed out of it, and no pipe waits.
 
-    Args:
-        path: of the file.
-        mode: as of `open`, "ab" say; bytes are not buffered, text is UTF-8.
+    `mode`: as of `open`, "ab" say; bytes are not buffered, text is UTF-8.
 
     Raises:
         OSError: it cannot be opened, or is a link or no regular file.

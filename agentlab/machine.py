@@ -32,11 +32,9 @@ def threads(given: int | None = None, *, workers: int = 1) -> int:
     """Threads of one process, for whatever computes in it: the one place that decides.
 
     More threads than free cores are ruinous for small models, so the cores are shared: with the processes that a
-    launcher has started here (LOCAL_WORLD_SIZE), and with `workers` that compute at the same time.
-
-    Args:
-        given: what the config says; it is taken as it is. Else OMP_NUM_THREADS is shared, or else the cores.
-        workers: processes of this one that compute at the same time, it may be itself among them.
+    launcher has started here (LOCAL_WORLD_SIZE), and with `workers` that compute at the same time. `given`: what the
+    config says; it is taken as it is. Else OMP_NUM_THREADS is shared, or else the cores. `workers`: processes of this
+    one that compute at the same time, it may be itself among them.
     """
     launched = _count("LOCAL_WORLD_SIZE") or 1
     return given or max(1, (_count(_VARIABLE) or cores() // launched) // workers)

@@ -23,7 +23,7 @@ from agentlab.runs.context import Context
 from agentlab.runs.debug import DebugLog, printable
 from agentlab.runs.events import Event, EventSink
 from agentlab.runs.folder import check_name
-from agentlab.runs.redact import Redactor
+from agentlab.runs.redact import Redactor, refuse_secrets
 from agentlab.runs.run import Edge, Outcome, Run, RunSpec
 from agentlab.runs.store import RunRecord
 
@@ -238,7 +238,6 @@ def begin(
     """
     from agentlab.config.base import config_hash
     from agentlab.config.load import dump_yaml, resolved
-    from agentlab.runs.admission import refuse_secrets
 
     the_command = command(name)
     if run_name is not None:

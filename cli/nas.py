@@ -88,7 +88,7 @@ def run(
         int | None, typer.Option(min=1, help="Trials at a time, each in its own process.", rich_help_panel=RUN)
     ] = None,
     control_seeds: Annotated[
-        int | None, typer.Option(min=5, help="Pairs of studies with --control full.", rich_help_panel=CONFIG)
+        int | None, typer.Option(min=6, help="Pairs of studies with --control full.", rich_help_panel=CONFIG)
     ] = None,
     approve: Approve = False,
 ) -> None:

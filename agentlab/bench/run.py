@@ -187,7 +187,6 @@ def samples_of(measured: Measured, llm: LLMConfig, tasks: Sequence[str], *, run:
         measured: rows and records of the stages.
         llm: the models that were measured.
         tasks: what the samples are evidence for; empty is the task of this measurement itself.
-        run: the run's id.
         now: UNIX seconds.
     """
     for stage, row in measured.rows.items():

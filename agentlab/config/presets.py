@@ -125,9 +125,7 @@ class Sources:
     def layers(self, file: ConfigFile, above: tuple[ConfigFile, ...] = ()) -> list[Layer]:
         """The file's layer, before it those of what it includes, and before these those of what it extends.
 
-        Args:
-            file: what is read.
-            above: the files that lead to it.
+        `file`: what is read; `above`: the files that lead to it.
 
         Raises:
             ConfigError: a file is no config, or leads back to itself.

@@ -145,11 +145,8 @@ def llama_cpp(found: Found) -> Row:
 def engine(model: str | None, used: Mapping[str, str], against: Mapping[str, str], problem: str | None) -> Row:
     """Whether the embedded model answers, and with which settings.
 
-    Args:
-        model: its name; None where it is not on this machine.
-        used: settings by who uses them.
-        against: why settings are not used, by their name.
-        problem: why it does not answer; None if it does.
+    `used`: settings by who uses them; `against`: why settings are not used, by their name. `problem`: why it does not
+    answer; None if it does.
     """
     if model is None:
         return Row(name="engine", status="missing", detail="no model to try it with", remedy="agentlab models pull")

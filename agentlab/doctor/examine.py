@@ -45,7 +45,7 @@ def examine(workspace: Workspace, env: Mapping[str, str]) -> DoctorReport:
             _engine(workspace, embedded),
             checks.keys(env),
             checks.folders({name: write_problem(path) for name, path in folders.items()}),
-            _disk(workspace),
+            checks.disk(shutil.disk_usage(_nearest(workspace.models)).free),
         ]
     )
 
@@ -84,10 +84,6 @@ def write_problem(folder: Path) -> str | None:
             return None
     except OSError as error:
         return f"{place}: {error.strerror or error}"
-
-
-def _disk(workspace: Workspace) -> Row:
-    return checks.disk(shutil.disk_usage(_nearest(workspace.models)).free)
 
 
 def _nearest(path: Path) -> Path:

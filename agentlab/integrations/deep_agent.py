@@ -121,7 +121,7 @@ class CompressionDeepAgent:
             if error.run is None:
                 raise
             path = Path(error.run["path"])
-            found = rows_of({"search": rebuild(read_events(path / "events.jsonl")).trials}, read_goal(goal))
+            found = rows_of({"search": rebuild(read_events(path / "events.jsonl")).trials}, read_goal(goal), {})
             if not (rows := [each for each in found if not each.failed]):
                 raise
         row = next(each for each in rows if each.recipe == str(recipe))

@@ -28,7 +28,6 @@ from agentlab.llm import policy, structured
 from agentlab.llm.budget import estimate, priced
 from agentlab.llm.guard import Ticket
 from agentlab.llm.ledger.arm import CachedAnswer
-from agentlab.llm.listener import Listener
 from agentlab.llm.question import Candidate, Means, Outcome, Question, Sink
 from agentlab.llm.reply import Reply
 from agentlab.llm.structured import Rejected, Rung
@@ -294,3 +293,39 @@ async def given_up(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Listener:
+    """Who hears an answer while it comes, from the first piece that is more than white space.
+
+    Until a piece was shown, another model may still answer.
+    """
+
+    def __init__(self, sink: Sink, question: Question) -> None:
+        """Nothing has come yet. Only what the question asks for is shown: tool calls, thoughts."""
+        self._sink = sink
+        self._tools, self._thoughts = question.request.offers_tools, question.thoughts
+        self._blank: list[Delta] = []  # pieces of white space, which may be all that comes
+        self.shown = False
+
+    def begin(self) -> None:
+        """A model begins: forget what another one said unheard."""
+        self._blank.clear()
+
+    def hear(self, model: str, delta: Delta) -> None:
+        """Show a piece of the model's answer, unless it holds nothing for the caller."""
+        if (delta.tools and not self._tools) or (delta.reasoning and not self._thoughts):
+            delta = replace(
+                delta,
+                tools=delta.tools if self._tools else (),
+                reasoning=delta.reasoning if self._thoughts else "",
+            )
+        if not (delta.text or delta.tools or delta.reasoning):
+            return
+        if not (self.shown or delta.text.strip() or delta.tools or delta.reasoning):
+            self._blank.append(delta)
+            return
+        self.shown = True
+        for piece in (*self._blank, delta):
+            self._sink(model, piece)
+        self._blank.clear()

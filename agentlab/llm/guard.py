@@ -187,8 +187,7 @@ class ProviderGuard:
 class ModelGuard:
     """One per model and process.
 
-    Attributes:
-        probing_helps: the latest `delay` came from an open breaker alone, and no probe is on its way.
+    `probing_helps`: the latest `delay` came from an open breaker alone, and no probe is on its way.
     """
 
     def __init__(self, provider: ProviderGuard) -> None:

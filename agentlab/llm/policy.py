@@ -113,7 +113,6 @@ def verdict(
     If all models refused the request it is of the class of the first refusal, or else AllModelsFailedError.
 
     Args:
-        task: what was asked.
         attempts: all that failed, in their order.
         hint: the remedy that the first error brought along.
         retry_after: seconds until a model may be asked again, where all of them asked for patience.

@@ -322,12 +322,8 @@ class Reply:
 def fetch(base_url: str, path: str, params: Mapping[str, str], headers: Mapping[str, str], seconds: float) -> Any:
     """Get a small JSON document, once.
 
-    Args:
-        base_url: see `check_base_url`.
-        path: below it.
-        params: of the query.
-        headers: a key may be among them: redirects are not followed.
-        seconds: that all of it may take.
+    `base_url`: see `check_base_url`; `headers`: a key may be among them: redirects are not followed. `seconds`: that
+    all of it may take.
 
     Raises:
         LLMConnectionError, LLMTimeoutError, MalformedReplyError: no answer, none in time, or not one of that kind.

@@ -18,10 +18,8 @@ def turn_end(elapsed: float, clocks: Sequence[float]) -> float:
     """When the turn of the first model has to end, so that those behind it have theirs. Pure.
 
     Each one behind is left a tenth of its clock, at least a second; where that is more than there is, all have as much.
-
-    Args:
-        elapsed: seconds since the call began.
-        clocks: seconds after the beginning at which a model's clock runs out, for the first one and those behind it.
+    `elapsed`: seconds since the call began; `clocks`: seconds after the beginning at which a model's clock runs out,
+    for the first one and those behind it.
     """
     latest = math.inf
     for clock in reversed(clocks[1:]):

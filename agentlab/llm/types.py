@@ -160,9 +160,8 @@ class Attempt:
 class Wire:
     """When bytes went over the wire, in the loop's seconds: what a benchmark counts from and to. None: not known.
 
-    Attributes:
-        sent: the latest request was handed to the system, to its last byte.
-        came: the latest bytes of the reply were read. Pieces that were read together have the same.
+    `sent`: the latest request was handed to the system, to its last byte. `came`: the latest bytes of the reply were
+    read. Pieces that were read together have the same.
     """
 
     __slots__ = ("came", "sent")

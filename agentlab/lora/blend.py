@@ -1,4 +1,5 @@
-"""What an operator is, and the linear ones: exact sums by concatenation, the best approximation of a given rank, slerp.
+"""What an operator is, and the linear ones: exact sums by concatenation, the best approximation of a given rank, slerp;
+and crossover by singular directions: a child inherits whole directions of its parents instead of averages.
 
 An operator combines the changes that adapters make to one module; `operators` is the table of them.
 """
@@ -12,7 +13,7 @@ import torch  # noqa: TID253 - reached lazily, when adapters are blended
 from agentlab.errors import DataError, UsageError
 from agentlab.lora import geometry
 from agentlab.lora.delta import Delta, zero
-from agentlab.lora.spectrum import leading
+from agentlab.lora.spectrum import Spectrum, decompose, leading
 
 _EPS = torch.finfo(torch.float64).eps
 _PARALLEL = 1e-6  # below this sine of the angle, the arc and its chord differ by less than 1e-12
@@ -41,7 +42,6 @@ class Recipe:
         weights: one per parent. For slerp and svd-cross they are shares of one: the way along the arc, and the chance
             that a direction is inherited. TIES averages where others add, so that its weights count relative to 1
             divided by the number of parents: there, too, equal shares of equal parents give the parent.
-        rank: of the child.
         density: share of entries that are kept, for operators that thin out; None for the others.
         seed: of what an operator draws, with each module's name.
         step: by what share of its norm a mutation changes a module; None for the others.
@@ -188,4 +188,38 @@ def _slerp(deltas: Sequence[Delta], recipe: Recipe, _: torch.Generator) -> Trunc
     return truncate(slerp(deltas[0], deltas[1], recipe.weights[1]), recipe.rank)
 
 
+def cross_directions(first: Delta, second: Delta, share: float, generator: torch.Generator) -> Delta:
+    """A child whose i-th strongest direction is the i-th strongest of one parent, drawn for each i.
+
+    A direction is a singular value with both its vectors, so that nothing depends on how a parent is factored. The
+    child has the larger of the parents' ranks; where one parent has no i-th direction, a draw for it leaves a gap.
+    `share`: chance in 0..1 that a direction comes from `second`; `generator`: on the CPU, whatever device the factors
+    are on.
+
+    Raises:
+        UsageError: the share is outside 0 to 1.
+        DataError: the shapes differ.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"{share} is not a share between 0 and 1.")
+    shape_of((first, second))
+    mother, father = decompose(first), decompose(second)
+    count = max(len(mother.s), len(father.s))
+    drawn = (torch.rand(count, generator=generator, dtype=torch.float64) < share).to(mother.s.device)
+    chosen = (
+        mother.select((~drawn[: len(mother.s)]).nonzero()[:, 0]),
+        father.select(drawn[: len(father.s)].nonzero()[:, 0]),
+    )
+    return Spectrum(
+        torch.cat([each.u for each in chosen], dim=1),
+        torch.cat([each.s for each in chosen]),
+        torch.cat([each.v for each in chosen], dim=1),
+    ).delta()
+
+
+def _svd_cross(deltas: Sequence[Delta], recipe: Recipe, generator: torch.Generator) -> Truncated:
+    return truncate(cross_directions(deltas[0], deltas[1], recipe.weights[1], generator), recipe.rank)
+
+
 SUM, CONCAT, SLERP = Operator(_sum), Operator(_sum, adds_ranks=True), Operator(_slerp, pair=True)
+SVD_CROSS = Operator(_svd_cross, pair=True)

@@ -50,9 +50,7 @@ def list_adapters(workspace: Workspace) -> list[Entry]:
 def find(name: str, workspace: Workspace) -> Path:
     """The folder that a name or a path on the command line means.
 
-    Args:
-        name: of a folder in `adapters/`, or a path with a slash, relative ones from the workspace.
-        workspace: where to look.
+    `name`: of a folder in `adapters/`, or a path with a slash, relative ones from the workspace.
 
     Raises:
         MissingFileError: a path to nothing.

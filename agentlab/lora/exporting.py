@@ -19,6 +19,7 @@ from agentlab.runs.atomic import read_text
 
 _CONFIG = "config.json"
 _MOST_BYTES = 4 << 20
+_ANOTHER = "Get the base model again, or name another copy of it with --base."
 _MOST = 1 << 20  # blocks, heads or numbers of a token
 # model_type of transformers -> general.architecture of llama.cpp, where the adapter can be converted
 _ARCHITECTURES = {
@@ -37,11 +38,7 @@ _WIDTHS = {"gemma2": 256, "gemma3": 256, "qwen3": 128}
 def export_peft(adapter: Adapter, out: Path, dtype: str, tell: Tell) -> None:
     """Copy an adapter so that every module has one rank and scale, with its card, whole or not at all.
 
-    Args:
-        adapter: open.
-        out: the folder to make.
-        dtype: float32, bfloat16 or float16.
-        tell: called before each module.
+    `dtype`: float32, bfloat16 or float16.
 
     Raises:
         UsageError: `out` exists, or the type is unknown.
@@ -98,9 +95,9 @@ def _of_checkpoint(path: Path) -> GgufBase:
     try:
         found = json.loads(read_text(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {str(error)[:200]}.") from error
+        raise DataError(f"{path} cannot be read: {str(error)[:200]}.", hint=_ANOTHER) from error
     if not isinstance(found, dict):
-        raise DataError(f"{path} is not a JSON object.")
+        raise DataError(f"{path} is not a JSON object.", hint=_ANOTHER)
     kind = str(found.get("model_type"))[:64]
     if kind not in _ARCHITECTURES:
         raise UnknownNameError("model type with GGUF adapters", kind, sorted(_ARCHITECTURES))
@@ -115,7 +112,7 @@ def _of_checkpoint(path: Path) -> GgufBase:
 def _number(path: Path, found: Mapping[str, Any], key: str) -> int:
     value = found.get(key)
     if type(value) is not int or not 1 <= value <= _MOST:
-        raise DataError(f"{path}: {key} is {str(value)[:64]}, not a number of 1 to {_MOST}.")
+        raise DataError(f"{path}: {key} is {str(value)[:64]}, not a number of 1 to {_MOST}.", hint=_ANOTHER)
     return value
 
 

@@ -3,9 +3,6 @@
 They belong to one module; over a whole adapter inner products and squared norms add up.
 """
 
-import math
-from collections.abc import Iterable, Sequence
-
 import torch  # noqa: TID253 - reached lazily, through the operators only
 
 from agentlab.errors import DataError
@@ -46,21 +43,3 @@ def cosine(first: Delta, second: Delta) -> float:
     """Cosine of the angle between two deltas; 0 where one of them is zero. Errors: as `inner`."""
     both = norm(first) * norm(second)
     return inner(first, second) / both if both > 0 else 0.0
-
-
-def gram(modules: Iterable[Sequence[Delta]], count: int) -> torch.Tensor:
-    """Inner products of `count` adapters with each other, (count, count), float64, summed over their modules.
-
-    Args:
-        modules: one row per module, each with one delta per adapter; consumed one by one.
-        count: of adapters.
-    """
-    found = torch.zeros(count, count, dtype=torch.float64)
-    for deltas in modules:
-        found += torch.tensor([[inner(first, second) for second in deltas] for first in deltas], dtype=found.dtype)
-    return found
-
-
-def adapter_distance(modules: Iterable[tuple[Delta, Delta]]) -> float:
-    """Distance of two whole adapters, given module by module."""
-    return math.sqrt(math.fsum(distance(first, second) ** 2 for first, second in modules))

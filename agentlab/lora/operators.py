@@ -22,7 +22,7 @@ OPERATORS: "Registry[Operator]" = Registry(
         "slerp": "agentlab.lora.blend:SLERP",
         "ties": "agentlab.lora.sparse:TIES",
         "dare": "agentlab.lora.sparse:DARE",
-        "svd-cross": "agentlab.lora.crossover:SVD_CROSS",
+        "svd-cross": "agentlab.lora.blend:SVD_CROSS",
         "values": "agentlab.lora.mutation:VALUES",
         "rotate": "agentlab.lora.mutation:ROTATE",
         "directions": "agentlab.lora.mutation:DIRECTIONS",

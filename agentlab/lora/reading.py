@@ -108,9 +108,8 @@ class Adapter:
 def union(parents: Sequence[Adapter], *, any_base: bool = False) -> dict[str, tuple[int, int]]:
     """Shape (outputs, inputs) of every module that one of the parents changes, in the parents' order.
 
-    Args:
-        parents: open adapters, at least one.
-        any_base: combine adapters of different base models, if their matrices have the same shapes.
+    `parents`: open adapters, at least one; `any_base`: combine adapters of different base models, if their matrices
+    have the same shapes.
 
     Raises:
         UsageError: there is no parent, or they belong to different base models.

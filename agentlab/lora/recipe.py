@@ -84,13 +84,8 @@ def blend(
 ) -> Blended:
     """Write the child of some adapters with its card, whole or not at all.
 
-    Args:
-        parents: open adapters, one per weight.
-        recipe: from `plan`.
-        out: the folder to make.
-        tell: called before each module.
-        any_base: combine adapters of different base models, if their matrices have the same shapes.
-        more: further parts of the card.
+    `parents`: open adapters, one per weight; `any_base`: combine adapters of different base models, if their matrices
+    have the same shapes.
 
     Raises:
         UsageError: the parents belong to different base models, or `out` exists.
@@ -172,12 +167,7 @@ def card_of(
 ) -> dict[str, Any]:
     """Plain data for the card of a child.
 
-    Args:
-        name: of the child.
-        parents: open adapters.
-        weights: one per parent, where they have one for all modules.
-        blend: how they were combined.
-        more: further parts of the card.
+    `weights`: one per parent, where they have one for all modules; `blend`: how they were combined.
     """
     cards = [read_card(each.path) for each in parents]
     known = [{}] * len(parents) if weights is None else [{"weight": weight} for weight in weights]

@@ -47,7 +47,6 @@ def rowwise(
         model: the base model itself, not wrapped by PEFT, on one device.
         folders: adapters in PEFT format, made for this model; rows name them by their place here.
         dtype: of the adapters' factors; None for the model's own.
-        any_base: see `reading.union`.
 
     Raises:
         MissingFileError, DataError, ModelFileError: as `Adapter`.

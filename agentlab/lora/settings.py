@@ -20,7 +20,6 @@ from agentlab.runs.atomic import read_text
 CONFIG_FILE = "adapter_config.json"
 MOST_RANK = 8192
 _MOST_BYTES = 4 << 20
-_MOST_PATTERNS = 16_384
 _MOST_MATCHES = 1 << 22  # of patterns with modules, some seconds of work
 _MATCH_SECONDS = 5.0  # all patterns together; one from a stranger's file may take for ever on a short name
 

@@ -23,10 +23,7 @@ def factor(matrix: torch.Tensor, rank: int) -> Truncated:
     The leading right singular vectors come from a block Krylov space of `matrix.T @ matrix` (Musco and Musco, 2015),
     which converges also where the spectrum is flat, as it is after entries were dropped at random. It starts from a
     fixed seed: the result is a function of its arguments. A small matrix gets the whole space, and so the exact answer.
-
-    Args:
-        matrix: (outputs, inputs), float64.
-        rank: at least 1.
+    `matrix`: (outputs, inputs), float64; `rank`: at least 1.
 
     Raises:
         UsageError: the rank is below 1.
@@ -76,14 +73,9 @@ def _ritz(projected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def ties(deltas: Sequence[Delta], weights: Sequence[float], density: float, rank: int) -> Truncated:
     """TIES merging (arXiv 2306.01708): trim each parent to its largest entries, elect a sign, average who agrees.
 
-    Each parent keeps the share `density` of its entries and is multiplied by its weight. An entry's sign is that of
-    the parents' sum; its value is the mean over the parents that have that sign and kept the entry.
-
-    Args:
-        deltas: of one module, any ranks.
-        weights: one per delta.
-        density: share of entries in 0..1 (0 excluded) that a parent keeps.
-        rank: of the result.
+    Each parent keeps the share `density` of its entries and is multiplied by its weight. An entry's sign is that of the
+    parents' sum; its value is the mean over the parents that have that sign and kept the entry. `density`: share of
+    entries in 0..1 (0 excluded) that a parent keeps.
 
     Raises:
         UsageError: weights, density or rank are out of range.

@@ -36,11 +36,7 @@ class Segment:
 
 
 def segments(rows: Sequence[int]) -> tuple[Segment, ...]:
-    """The fewest products that a batch takes.
-
-    Args:
-        rows: the adapter of each row, or BASE.
-    """
+    """The fewest products that a batch takes. `rows`: the adapter of each row, or BASE."""
     found: list[Segment] = []
     start = 0
     for adapter, members in groupby(rows):
@@ -131,9 +127,7 @@ class Stack:
         """The model with a hook in each layer inside the `with` block, idle before `rows` is called.
 
         Entering takes milliseconds, a new plan of rows less. Afterwards the model is as it was, whatever happened.
-
-        Args:
-            model: the base model itself, not wrapped by PEFT. Linear layers may be quantised by bitsandbytes.
+        `model`: the base model itself, not wrapped by PEFT. Linear layers may be quantised by bitsandbytes.
 
         Raises:
             UsageError: the model has not the layers that the adapters change.
@@ -152,11 +146,9 @@ class Stack:
     def rows(self, rows: Sequence[int]) -> None:
         """Say which adapter each row of the next batches has, until it is said anew.
 
-        Rows of different adapters must not share a cache of keys and values: these depend on the adapter.
-
-        Args:
-            rows: the adapter of each row, in the order of the stack, or BASE. Any order is right; sorted with equally
-                many rows each is fastest.
+        Rows of different adapters must not share a cache of keys and values: these depend on the adapter. `rows`: the
+        adapter of each row, in the order of the stack, or BASE. Any order is right; sorted with equally many rows each
+        is fastest.
 
         Raises:
             UsageError: a row names no adapter; or later, the batch has another number of rows.

@@ -11,7 +11,6 @@ from agentlab.lora.card import Card
 from agentlab.lora.catalogue import Entry, Shape, shape_of
 from agentlab.lora.exporting import ServePlan
 from agentlab.lora.reading import Adapter
-from agentlab.lora.settings import Settings
 from agentlab.runs.document import Block, Code, Document, Heading, Table, Text, number, table
 
 _MOST_MODULES = 5  # the most different ones that are shown
@@ -175,7 +174,7 @@ def settings_of(adapter: Adapter) -> dict[str, str]:
     return {
         "base": f"{name or '–'}{f' at {revision}' if revision else ''}",
         "rank": _range(shape.ranks),
-        "alpha": _alpha(settings),
+        "alpha": f"{settings.lora_alpha:g}{' and patterns' if settings.alpha_pattern else ''}",
         "scale": _range(shape.scales),
         "rank-stabilised": "yes" if settings.use_rslora else "no",
         "modules": f"{len(adapter.modules)}: {_targets(shape)}",
@@ -190,10 +189,6 @@ def _when(seconds: float | None) -> str | None:
 def _range(bounds: tuple[float, float]) -> str:
     least, most = bounds
     return f"{least:g}" if least == most else f"{least:g} to {most:g}"
-
-
-def _alpha(settings: Settings) -> str:
-    return f"{settings.lora_alpha:g}{' and patterns' if settings.alpha_pattern else ''}"
 
 
 def _counted(shape: Shape) -> str:

@@ -46,14 +46,11 @@ def derive(
     first, which factors the difference anew.
 
     Args:
-        parents: open adapters.
-        out: the folder to make.
         rank: of the child; the operator's deltas have at most this one.
         operator: from a module's name and its delta in every parent (rank 0 where a parent leaves it alone) to the
             child's.
         dtype: float32, bfloat16 or float16. Children that will be parents again should be float32.
         metadata: texts for the header of the weights, such as where the child comes from.
-        any_base: see `reading.union`.
         finish: called with the folder while it still has its temporary name, to add files that belong to the child.
 
     Raises:
@@ -86,11 +83,7 @@ def write_adapter(
         out: the folder to make; its parent is made if need be.
         shapes: (outputs, inputs) by module, in the order in which they will come.
         modules: each module's change, in the same order; consumed one by one.
-        rank: of every module.
         origin: base model, layout and targets of the adapter. Rank, alpha and patterns are not taken over.
-        dtype: see `derive`.
-        metadata: see `derive`.
-        finish: see `derive`.
 
     Raises:
         UsageError: `out` exists, or the type is unknown.
@@ -184,9 +177,7 @@ def _config(origin: Settings, modules: list[str], rank: int) -> dict[str, Any]:
 def room_for(out: Path, size: int) -> Iterator[None]:
     """Look for space before `out` is written; what the disk complains of, now or later, comes with a remedy.
 
-    Args:
-        out: the file or folder to make; its parent is made if need be.
-        size: of its weights in bytes.
+    `out`: the file or folder to make; its parent is made if need be.
 
     Raises:
         StorageError: too little space, or the disk is read-only or not ours.

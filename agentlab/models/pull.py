@@ -52,7 +52,6 @@ def pull(
 
     Args:
         row: the promised file.
-        workspace: where it goes.
         env: the environment for pip and Hugging Face: proxies, indexes, HF_HOME, HF_HUB_OFFLINE.
         progress: called a few times per second while bytes arrive.
         source: only this source, by name; otherwise the cache, then all of the row, in order.

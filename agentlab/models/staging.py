@@ -27,10 +27,8 @@ def models_storage(folder: Path) -> Iterator[None]:
 def stage(folder: Path, needed: int, what: str) -> Iterator[Path]:
     """An empty folder inside `folder`, removed at the end with all that was not moved out of it.
 
-    Args:
-        folder: created if it is not there.
-        needed: bytes that have to be free.
-        what: the work, for the message: "fetching x".
+    `folder`: created if it is not there; `needed`: bytes that have to be free. `what`: the work, for the message:
+    "fetching x".
 
     Raises:
         StorageError: too little space, or the folder cannot be written.

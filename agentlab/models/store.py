@@ -45,10 +45,8 @@ def list_models(workspace: Workspace) -> list[ModelEntry]:
 def find(name: str, workspace: Workspace) -> Path:
     """The path that a name in a config or on the command line means.
 
-    Args:
-        name: a catalogue name, a file or folder name below the models folders (a GGUF without its ending, too), or a
-            path with a slash, relative ones from the workspace.
-        workspace: where to look.
+    `name`: a catalogue name, a file or folder name below the models folders (a GGUF without its ending, too), or a path
+    with a slash, relative ones from the workspace.
 
     Raises:
         MissingFileError: a path to nothing, or a catalogued model that was not pulled yet.

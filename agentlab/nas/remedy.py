@@ -84,10 +84,7 @@ def refusal(message: str, advice: str, settings: Mapping[str, Any], otherwise: s
 def remedied(error: DataError, config: DataConfig, read: Callable[[DataConfig], object]) -> DataError:
     """The error with all the settings under which the file can be read, if that can be found out.
 
-    Args:
-        error: why it was refused.
-        config: under which it was refused.
-        read: reads the file under another config, or raises `DataError`.
+    `read`: reads the file under another config, or raises `DataError`.
     """
     settings: dict[str, Any] = {}
     tried, last = config, error

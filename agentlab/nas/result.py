@@ -1,5 +1,7 @@
 """The answer of `agentlab nas`: data, and what the terminal shows of it."""
 
+import math
+
 from pydantic import Field
 
 from agentlab.runs.document import Block, Document, Table, Text, number, with_spread
@@ -7,6 +9,7 @@ from agentlab.search.types import Value, meaning
 from agentlab.stats.control import Control
 from agentlab.study.calls import ModelRow, Planner, silent
 from agentlab.study.control import Pair
+from agentlab.study.noise import Noise
 
 
 class TrialRow(Document):
@@ -139,11 +142,13 @@ def headline(result: NasResult) -> str:
     """One sentence."""
     w, best = result.winner, min(result.references, key=lambda r: r.test_mse)
     count = "1 trial" if len(result.trials) == 1 else f"{len(result.trials)} trials"
+    shares = [f"{error / best.test_mse - 1:+.1%}" for error in _over_seeds(w) or ()]
     return (
         f"Winner {w.run_id} of {count} ({w.source}, {meaning(w.source)}): "
         f"test MSE {with_spread(w.test_mse, w.test_mse_spread)}"
         f"{f' over {w.trainings} seeds' if w.trainings > 1 else ''}, "
-        f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}), "
+        f"{_beside(w.test_mse / best.test_mse)} the best reference ({best.name}, {number(best.test_mse)}"
+        f"{f'; over seeds {shares[0]} to {shares[1]}' if shares else ''}), "
         f"{w.parameters:,} weights."
     )
 
@@ -153,11 +158,10 @@ def advice(result: NasResult) -> list[str]:
     w, simple = result.winner, min(line.test_mse for line in result.references)
     found: list[str] = []
     if simple < w.test_mse:
-        within = simple >= w.test_mse - (w.test_mse_spread or 0.0)
-        little = ", if by less than the winner's trainings scatter" if within else ""
-        found.append(
-            f"The simple forecast is better{little}; use it, or start a new search with more training or trials."
-        )
+        interval = _over_seeds(w)
+        close = bool(interval and interval[0] <= simple)
+        verdict = "No difference from the simple forecast is shown" if close else "The simple forecast is better"
+        found.append(f"{verdict}; use the simple one, or start a new search with more training or trials.")
     if w.unstable:
         found.append(
             f"The winner is unstable: the seed alone moves its validation MSE of {number(w.val_mse)} by "
@@ -182,6 +186,15 @@ def comparison(result: NasResult) -> Table:
         [row for _, row in rows],
         "The winner beside simple forecasts and published figures, lowest test error first",
     )
+
+
+def _over_seeds(winner: Winner) -> tuple[float, float] | None:
+    """The 95 % interval of the winner's test MSE over its trainings, by Student's t of the logarithms."""
+    if not winner.test_mse_spread or winner.trainings < 2:
+        return None
+    noise = Noise(winner.test_mse_spread / winner.test_mse, winner.trainings, winner.trainings - 1)
+    width = noise.limit(winner.trainings, 1, Noise(0.0))
+    return winner.test_mse * math.exp(-width), winner.test_mse * math.exp(width)
 
 
 def _beside(ratio: float) -> str:

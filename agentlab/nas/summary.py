@@ -61,7 +61,9 @@ def summarise(
         by_step=list(figures["mse_by_step"]),
         by_channel=_channels(series, figures["mse_by_channel"]),
         finalists=[_finalist_row(finalist) for finalist in finalists(state, plan) if finalist.results],
-        noise=NoiseRow(deviation=noise.deviation, trainings=noise.trainings, note=noise.sentence(WORDS)),
+        noise=NoiseRow(
+            deviation=noise.deviation, trainings=noise.trainings, note=study.evaluator.describe_noises(state)
+        ),
         trials=rows,
         sources=source_rows(rows),
         importances=importances(study.rules.space, state.history) if study.rules else {},

@@ -117,7 +117,7 @@ def train(
         session = _Session.begin(trial, series, device)
         at = session.untrained(started_from) if resume is None else session.load(resume)
         before = at.seconds
-        while not _is_over(at, trial.training):
+        while not (at.epochs >= trial.training.epochs or at.epochs - 1 - at.best_epoch >= trial.training.patience):
             epoch = session.next_epoch(at, before_step)
             on_epoch(epoch)
             at = session.after(at, epoch, seconds=before + time.perf_counter() - began)
@@ -131,10 +131,6 @@ def train(
         seconds=before + time.perf_counter() - began,
         state_dict=at.best,
     )
-
-
-def _is_over(at: Checkpoint, config: TrainingConfig) -> bool:
-    return at.epochs >= config.epochs or at.epochs - 1 - at.best_epoch >= config.patience
 
 
 @dataclass(frozen=True, slots=True)

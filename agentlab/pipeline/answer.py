@@ -15,7 +15,6 @@ class Answer:
 
     Attributes:
         finish: why it ended: `stop` or `length`.
-        model: its name in the config.
         reused_tokens: of the prompt, those that needed no reading because the model had just read them.
         logprob: mean log-probability per token, natural logarithm.
     """
@@ -51,7 +50,6 @@ class Asked:
 
     Attributes:
         messages: pairs of role and content.
-        model: its name in the config.
         fingerprint: of its file, or `router:PROVIDER:ID`.
         numerics: what else decides its arithmetic: flash, kv_type, batch, gpu_layers, build of the engine.
         logprob: whether the answer's log-probability was wanted; an answer without it does not do then.

@@ -27,7 +27,6 @@ class Parent:
 
     Attributes:
         run: the parent's name.
-        path: its folder.
         inherited: its events of the stages that do not follow from the first one that runs again.
         taken: the stages of these that came to their end in it, so that nobody is asked for them.
         inputs: the folder whose copy of the inputs holds here as well; None when the rerun has inputs of its own.

@@ -86,8 +86,6 @@ def plan_of(
 
     Args:
         schedule: of the units whose stages are not `taken`.
-        units: all of them.
-        models: the local ones.
         budget: the memory there is.
         remarks: what else should be known.
         inputs: how many there are; 0 is not known yet.

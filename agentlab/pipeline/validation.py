@@ -117,11 +117,8 @@ def _lines(mode: str, stages: Sequence[Stage]) -> Iterator[StageLine]:
 def lint(stages: Sequence[Stage], temperature: Callable[[Stage], float]) -> list[Remark]:
     """What a checked list of stages does that costs more than it has to, or means nothing, in their order. Pure.
 
-    It is advice only, nothing is an error.
-
-    Args:
-        stages: of one mode.
-        temperature: what a stage samples with, models and defaults considered.
+    It is advice only, nothing is an error. `stages`: of one mode; `temperature`: what a stage samples with, models and
+    defaults considered.
     """
     found = [
         *_shared_documents(stages),

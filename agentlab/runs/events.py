@@ -53,10 +53,8 @@ def noted(events: Iterable[Event], type: str, id: str = "") -> Mapping[str, Any]
 def require_unchanged(noted: Mapping[str, Any], error: AgentlabError, **now: object) -> None:
     """See that a run goes on with the input that it was begun with, or raise `error`.
 
-    Args:
-        noted: what the event says that describes the input; what it leaves out is not compared.
-        error: for input that is another.
-        now: the same, as it is now.
+    `noted`: what the event says that describes the input; what it leaves out is not compared. `error`: for input that
+    is another. `now`: the same, as it is now.
     """
     if any(noted.get(key, value) != value for key, value in now.items()):
         raise error

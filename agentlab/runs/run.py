@@ -97,7 +97,7 @@ class Run:
             StorageError: disk full, read-only or not ours.
         """
         now = datetime.fromtimestamp(edge.clock(), tz=UTC)
-        run_id = spec.name or _default_name(now, spec.label or spec.command)
+        run_id = spec.name or f"{now:%Y-%m-%dT%H-%M-%S}-{(spec.label or spec.command)}-{secrets.token_hex(3)}"
         check_name(runs_dir, run_id)
         target, building = runs_dir / run_id, runs_dir / f"{CREATING}{secrets.token_hex(4)}"
         manifest = Manifest(
@@ -297,10 +297,6 @@ def _fields(outcome: Outcome) -> dict[str, Any]:
         "tokens": outcome.tokens,
         "cost_usd": outcome.cost_usd,
     }
-
-
-def _default_name(now: datetime, command: str) -> str:
-    return f"{now:%Y-%m-%dT%H-%M-%S}-{command}-{secrets.token_hex(3)}"
 
 
 def _iso(moment: datetime) -> str:

@@ -34,10 +34,7 @@ class Schema:
         """The file in WAL mode, so that readers never wait, made if there is none; in memory without a path.
 
         Any thread may use it, one at a time. A power cut may lose its newest transactions, a killed process none.
-
-        Args:
-            path: in a folder that exists.
-            busy_seconds: how long a write waits for another process's.
+        `path`: in a folder that exists; `busy_seconds`: how long a write waits for another process's.
 
         Raises:
             ForeignFileError: it is another program's file or of another version, and stays as it was.

@@ -111,10 +111,7 @@ def _birth(path: Path) -> int:
 def find(runs_dir: Path, name: str, command: str | None = None) -> RunRecord:
     """The run with this folder name, unique prefix, hex suffix, or `last`, or `last:COMMAND`.
 
-    Args:
-        runs_dir: the folder that holds run folders.
-        name: of the run.
-        command: whose run it has to be; `last` then means the last one of this command.
+    `command`: whose run it has to be; `last` then means the last one of this command.
 
     Raises:
         UnknownNameError: none fits.

@@ -17,8 +17,7 @@ _TRIES = 100  # children that break a rule, or equal a parent, before a random p
 class Genome(Protocol):
     """The operators of one kind of candidate. All randomness comes from the generator.
 
-    Attributes:
-        dimension: how many numbers a step changes; the more they are, the slower step sizes adapt.
+    `dimension`: how many numbers a step changes; the more they are, the slower step sizes adapt.
     """
 
     @property

@@ -38,7 +38,6 @@ class LLMProposer:
 
     Attributes:
         base: screened (`ScreenedProposer`) classical proposer: what it returns is taken as it is.
-        router: the way to the language model.
         rules: the space, and what a candidate is held against.
         about: what the model is told of the search.
         task: name under which the router is asked.

@@ -54,9 +54,8 @@ def _never() -> bool:
 class _Line:
     """A running worker and the calls that are under way in it. Whoever waits for a reply reads for all.
 
-    Attributes:
-        loaded: None until the model is loaded.
-        reason: why this end ended it; None while it runs, and when it died by itself.
+    `loaded`: None until the model is loaded; `reason`: why this end ended it; None while it runs, and when it died by
+    itself.
     """
 
     def __init__(self, channel: Channel) -> None:

@@ -21,9 +21,8 @@ _CAUSES: Causes = {
 def describe(status: int, causes: Causes = _CAUSES) -> tuple[str, str | None]:
     """(cause, hint) for the exit status of a worker that ended by itself.
 
-    Args:
-        status: as `subprocess` reports it, -N for signal N, or as a shell does, 128 + N.
-        causes: what signals mean in a worker whose libraries are known.
+    `status`: as `subprocess` reports it, -N for signal N, or as a shell does, 128 + N; `causes`: what signals mean in a
+    worker whose libraries are known.
     """
     number = -status if status < 0 else status - 128
     if number in causes:

@@ -28,10 +28,8 @@ def run_job(
 
     Args:
         module: calls `serve_job` where it is run.
-        request: plain data.
         what: it does, for the error of one that dies: `quantized X`.
         check: called ten times a second. What it raises ends the work.
-        threads: for the libraries in the worker.
         causes: what signals mean there.
 
     Raises:

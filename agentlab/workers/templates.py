@@ -35,22 +35,16 @@ class TemplateRefusesError(ValueError):
     """The template cannot take these messages, fails, or takes too much time or memory; the message says which."""
 
 
-def render_chat(
-    tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool, template: str | None = None
-) -> str:
+def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, prompt: bool) -> str:
     """The text of a conversation by the chat template of a tokenizer, which is one of transformers.
 
-    Args:
-        tokenizer: has a chat template.
-        messages: plain data.
-        prompt: go on to where the next answer begins.
-        template: instead of the tokenizer's.
+    `tokenizer`: has a chat template; `prompt`: go on to where the next answer begins.
 
     Raises:
         TemplateRefusesError: see there.
     """
     tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if not isinstance(token, list)}
-    return render(template or tokenizer.get_chat_template(), messages, tokens, prompt=prompt)
+    return render(tokenizer.get_chat_template(), messages, tokens, prompt=prompt)
 
 
 def render(

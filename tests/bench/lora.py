@@ -32,8 +32,7 @@ from typing import Any
 import torch
 
 from agentlab import machine
-from agentlab.lora.blend import concatenate, slerp, truncate, weighted_sum
-from agentlab.lora.crossover import cross_directions
+from agentlab.lora.blend import concatenate, cross_directions, slerp, truncate, weighted_sum
 from agentlab.lora.delta import Delta
 from agentlab.lora.mutation import new_directions
 from agentlab.lora.reading import Adapter

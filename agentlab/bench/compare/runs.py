@@ -40,7 +40,6 @@ def compare_runs(
         targets: one of each run; None compares the targets that both have, or the only ones.
         level: at which all intervals hold together.
         tolerance: ratios within this share of 1 count as equal; runs of one system differ by a few percent.
-        seed: of the resampling.
 
     Raises:
         RunUnreadableError: no run, not finished, or damaged.

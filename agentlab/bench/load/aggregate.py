@@ -88,7 +88,7 @@ def row_of(
         output=_requests(_outputs(whole), rng),
         ttft_sent=_requests(((r.stamps[0] - r.sent) for r in whole), rng),
         tpot=_requests(_tpots(whole, counts), rng),
-        itl=_plain(gaps),
+        itl=spread(gaps * _MS, rng=None) if gaps.size else None,
         together=float(np.mean(gaps <= _TOGETHER * gaps.mean())) if gaps.size else None,
         e2e=_requests(((r.stamps[-1] - r.scheduled) for r in whole), rng),
         e2e_sent=_requests(((r.stamps[-1] - r.sent) for r in whole), rng),
@@ -166,10 +166,6 @@ def _bounds(x: Floats, share: float, least: int, rng: np.random.Generator | None
 def _requests(seconds: Iterable[float], rng: np.random.Generator) -> Spread | None:
     values = [value * _MS for value in seconds]
     return spread(values, rng) if values else None
-
-
-def _plain(seconds: Floats) -> Spread | None:
-    return spread(seconds * _MS, rng=None) if seconds.size else None
 
 
 def _gaps(records: Sequence[Record]) -> Floats:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from agentlab.bench.failures import GROUPS, group_of
 from agentlab.bench.load.config import SloConfig
 from agentlab.bench.load.records import Record
-from agentlab.bench.load.result import CeilingRow, LoadResult, Spread, StageRow
+from agentlab.bench.load.result import CeilingRow, LoadResult, Spread
 from agentlab.runs.document import Block, Figure, Heading, Table, Text, dollars, known, silence, table
 from agentlab.runs.report import write_report
 from agentlab.runs.run import Run
@@ -75,24 +75,20 @@ def latency_table(result: LoadResult) -> Table:
     rows = [
         (row.target, row.label, name, *_figures(found))
         for row in result.stages
-        for name, found in _latencies(row)
+        for name, found in [
+            ("to the first token", row.ttft),
+            ("to the first token that is no reasoning", row.output),
+            ("per further token", row.tpot),
+            ("between pieces", row.itl),
+            ("to the last token", row.e2e),
+            ("to the first token, from the send", row.ttft_sent),
+            ("to the last token, from the send", row.e2e_sent),
+            ("slip: how late it was sent", row.slip),
+        ]
         if found is not None
     ]
     columns = ("target", "load", "latency", "n", "mean", "p50", "p90", "p99")
     return Table(columns, rows, "Milliseconds; in brackets the 95 % interval of a percentile (bootstrap over requests)")
-
-
-def _latencies(row: StageRow) -> list[tuple[str, Spread | None]]:
-    return [
-        ("to the first token", row.ttft),
-        ("to the first token that is no reasoning", row.output),
-        ("per further token", row.tpot),
-        ("between pieces", row.itl),
-        ("to the last token", row.e2e),
-        ("to the first token, from the send", row.ttft_sent),
-        ("to the last token, from the send", row.e2e_sent),
-        ("slip: how late it was sent", row.slip),
-    ]
 
 
 def _figures(found: Spread) -> tuple[str, ...]:

@@ -47,9 +47,7 @@ class Arrival:
 class ModelSeen:
     """What one model was asked: all are counted, the newest are kept.
 
-    Attributes:
-        finished: replies that were sent to their end, errors included.
-        left: when clients left before that end.
+    `finished`: replies that were sent to their end, errors included; `left`: when clients left before that end.
     """
 
     count: int = 0

@@ -60,7 +60,6 @@ async def run_quality(
         router: asks; runs in the caller's loop. Its recorder is the run's, or its budget begins anew in each session.
         run: where answers are recorded, and looked up.
         targets: as of `plan_quality`.
-        stop: looked at several times a second.
 
     Raises:
         ConfigError, UnknownNameError: as of `plan_quality`.

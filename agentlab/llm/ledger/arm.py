@@ -29,9 +29,6 @@ class Sample:
 
     Attributes:
         at: UNIX seconds at its end.
-        task: what the call was for, such as `nas.evaluate`.
-        model: the name in the config.
-        provider: the name in the config.
         error: kind of the error; None when it answered.
         usage: None in it is unknown, never zero.
         first: seconds to the first content; None when it came whole or never.

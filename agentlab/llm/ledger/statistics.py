@@ -20,7 +20,6 @@ class StatisticsLine(Document):
 
     Attributes:
         last_at: when the newest answer was there, in UTC; `last_seconds`: how long it took.
-        answered: attempts that answered.
         failed, errors: the other attempts, and these by kind of the error.
         input_tokens, output_tokens, cost_usd: sums of what is known.
         unpriced: attempts whose cost is unknown, so that `cost_usd` lacks them.

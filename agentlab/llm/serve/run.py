@@ -86,7 +86,6 @@ def serve(
     """Serve until SIGINT or SIGTERM, then end what is in flight, within 10 seconds. A second signal ends it at once.
 
     Args:
-        config: models and strategies.
         place: where, and for whom.
         context: whose environment holds the keys and the token.
         ready: told the base URL once connections are accepted.

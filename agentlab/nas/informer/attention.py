@@ -37,11 +37,8 @@ def sparsity_scores(queries: Tensor, keys: Tensor, sample: Tensor) -> Tensor:
 
     All scores are computed and the sampled ones picked, a block of windows at a time: at these lengths that is 2 to 14
     times faster than gathering a copy of the sampled keys per query, and nothing of it is kept for the gradient.
-
-    Args:
-        queries: [batch, heads, queries, depth].
-        keys: [batch, heads, keys, depth].
-        sample: [queries, sampled keys], the key numbers each query looks at.
+    `queries`: [batch, heads, queries, depth]; `keys`: [batch, heads, keys, depth]. `sample`: [queries, sampled keys],
+    the key numbers each query looks at.
     """
     found = []
     for some_queries, some_keys in _blocks(queries, keys):

@@ -78,9 +78,8 @@ class Informer(nn.Module):
     def forward(self, past: Tensor, time: Tensor) -> Tensor:
         """Forecast [batch, horizon, targets].
 
-        Args:
-            past: scaled values, [batch, input, channels].
-            time: time features of input and horizon, [batch, input + horizon, time channels].
+        `past`: scaled values, [batch, input, channels]; `time`: time features of input and horizon, [batch, input +
+        horizon, time channels].
         """
         norm = WindowNorm(past) if self.normalize else None
         if norm is not None:

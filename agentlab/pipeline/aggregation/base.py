@@ -27,7 +27,6 @@ class Candidate:
     """One answer of a stage.
 
     Attributes:
-        model: its name in the config.
         sample: counted from 1 within the model.
         json: the value that fits `response_schema`; None without a schema, or when the text does not fit.
         logprob: mean log-probability per token, natural logarithm; None where nobody tells.

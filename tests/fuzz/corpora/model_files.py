@@ -44,6 +44,9 @@ adapters merge bad --base base --out made --any-base
 adapters export bad --base base --format gguf --out made --any-base
 adapters export bad --base base --format peft --out made --any-base
 debate demo --base base --adapter bad --adapter good --dry-run
+debate demo --base base --adapter bad --adapter good
+debate ping --base base --persona bad --persona good --prompt hi --max-tokens 2
+llm ask hi --max-tokens 2 --adapter bad
 evolve demo --base base --parent bad --parent good --dry-run
 """.strip().splitlines()
 OF_GGUF = """

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from agentlab.lora.blend import concatenate, slerp, weighted_sum
-from agentlab.lora.crossover import cross_directions
+from agentlab.lora.blend import concatenate, cross_directions, slerp, weighted_sum
 from agentlab.lora.delta import Delta
 from agentlab.lora.mutation import mutate_values, new_directions, rotate
 from agentlab.lora.sparse import dare, ties

@@ -1,5 +1,6 @@
 """What a reader sees of a study: sentences and tables that never say more than was measured."""
 
+import math
 from typing import Any
 
 import pytest
@@ -118,16 +119,22 @@ def test_one_trial_is_not_one_trials() -> None:
 def test_a_mean_over_seeds_says_so_and_shows_its_spread() -> None:
     said = headline(scored(0.3251, trainings=3, test_mse_spread=0.0012))
     assert "test MSE 0.3251 ± 0.0012 over 3 seeds" in said
+    reference = min(line.test_mse for line in result().references)
+    width = 4.30 * 0.0012 / 0.3251 / math.sqrt(3)  # Student's t of two degrees of freedom
+    low, high = (0.3251 / reference * math.exp(sign * width) - 1 for sign in (-1, 1))
+    assert f"; over seeds {low:+.1%} to {high:+.1%})" in said
     assert "seeds" not in headline(result())
 
 
 def test_advice_is_given_only_when_a_simple_forecast_is_better() -> None:
     assert advice(scored(0.4)) == []
     (said,) = advice(scored(0.5))
-    assert said.startswith("The simple forecast is better; use it")
+    assert said.startswith("The simple forecast is better; use the simple one")
     assert "with more training or trials" in said
-    (said,) = advice(scored(0.5, test_mse_spread=0.2))
-    assert said.startswith("The simple forecast is better, if by less than the winner's trainings scatter;")
+    (said,) = advice(scored(0.5, trainings=3, test_mse_spread=0.2))
+    assert said.startswith("No difference from the simple forecast is shown;")
+    (said,) = advice(scored(0.5, trainings=3, test_mse_spread=0.001))
+    assert said.startswith("The simple forecast is better; use the simple one")
 
 
 def test_a_winner_whose_trainings_scatter_is_said_to_be_unstable() -> None:

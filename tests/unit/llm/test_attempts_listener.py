@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentlab.llm.listener import Listener
+from agentlab.llm.attempts import Listener
 from agentlab.llm.question import Question
 from agentlab.llm.types import Delta, Request, Tool, ToolPiece
 

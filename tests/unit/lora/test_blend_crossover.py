@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import DataError, UsageError
-from agentlab.lora.crossover import cross_directions
+from agentlab.lora.blend import cross_directions
 from agentlab.lora.delta import Delta
 from tests.unit.lora.deltas import TOLERANCE, dense, families, off, random_delta, relative_error
 
