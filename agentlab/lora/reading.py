@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from agentlab.errors import DataError, MissingFileError, ModelFileError, UsageError
 from agentlab.lora.delta import Delta, zero
-from agentlab.lora.settings import MOST_RANK, Settings, read_settings
+from agentlab.lora.settings import DAMAGED, MOST_RANK, Settings, read_settings
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what PEFT puts before the names of the base model's modules
@@ -172,9 +172,7 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"{path} is damaged: {str(error)[:200]}.", hint="Copy or train the adapter again."
-        ) from error
+        raise ModelFileError(f"{path} is damaged: {str(error)[:200]}.", hint=DAMAGED) from error
 
 
 def _describe(path: Path, file: Any, settings: Settings) -> dict[str, Module]:
@@ -192,7 +190,7 @@ def _describe(path: Path, file: Any, settings: Settings) -> dict[str, Module]:
     modules = {}
     for name in ordered:
         if len(sides[name]) != 2:
-            raise DataError(f"{path}: {name} has one factor only.", hint="Copy or train the adapter again.")
+            raise DataError(f"{path}: {name} has one factor only.", hint=DAMAGED)
         (rank, inputs), (outputs, inner) = sides[name]["A"], sides[name]["B"]
         if rank != inner or rank != ranks[name]:
             raise DataError(

@@ -19,6 +19,7 @@ from agentlab.runs.atomic import read_text
 
 CONFIG_FILE = "adapter_config.json"
 MOST_RANK = 8192
+DAMAGED = "Copy or train the adapter again."
 _MOST_BYTES = 4 << 20
 _MOST_MATCHES = 1 << 22  # of patterns with modules, some seconds of work
 _MATCH_SECONDS = 5.0  # all patterns together; one from a stranger's file may take for ever on a short name
@@ -108,16 +109,16 @@ def read_settings(folder: Path) -> Settings:
     try:
         found = json.loads(read_text(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+        raise DataError(f"{path} cannot be read: {error}.", hint=DAMAGED) from error
     if not isinstance(found, dict):
-        raise DataError(f"{path} is not a JSON object.")
+        raise DataError(f"{path} is not a JSON object.", hint=DAMAGED)
     _refuse(folder, found)
     try:
         return Settings.model_validate(found)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where[:200]}: {first['msg']}.", hint="Copy or train the adapter again.") from error
+        raise DataError(f"{path}: {where[:200]}: {first['msg']}.", hint=DAMAGED) from error
 
 
 def _refuse(folder: Path, found: Mapping[str, Any]) -> None:
