@@ -103,7 +103,8 @@ class Redactor:
 class StreamMask:
     """Masks one text that comes in pieces: joined, they are what `Redactor.mask` makes of the whole.
 
-    The end of a piece is held back while it may be the beginning of a secret, and no longer.
+    The end of a piece is held back while it may be the beginning of a secret, and no longer; so is the first half of a
+    surrogate pair, which JSON can carry alone. A half without the other can be neither written nor sent on.
     """
 
     def __init__(self, certain: re.Pattern[str], literals: Sequence[str]) -> None:
@@ -111,16 +112,20 @@ class StreamMask:
         self._certain, self._literals = certain, literals
         self._before = ""  # the end of what is out, as it was
         self._pending = ""
+        self._half = ""  # of a surrogate pair
 
     def piece(self, text: str) -> str:
         """What can be shown once this piece is there; it may be nothing."""
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
         if not text:
             return ""
-        return self._advance(text, self._first_open)
+        return self._advance(_paired(text), self._first_open)
 
     def end(self) -> str:
         """What is still held back: no more comes."""
-        return self._advance("", lambda text, _: len(text))
+        return self._advance(_paired(self._half), lambda text, _: len(text))
 
     def _advance(self, piece: str, first_open: Callable[[str, int], int]) -> str:
         text, position = self._before + self._pending + piece, len(self._before)
@@ -151,6 +156,16 @@ class StreamMask:
                     break
                 length = literal.rfind(text[-1], 0, length - 1) + 1
         return first
+
+
+def _paired(text: str) -> str:
+    """A text whose surrogate pairs are characters, and halves of them question marks."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return paired.encode(errors="replace").decode()
+    return text
 
 
 def _may_hold(literals: Iterable[str], text: str) -> bool:

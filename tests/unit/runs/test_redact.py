@@ -84,6 +84,12 @@ def test_a_stream_is_masked_as_the_whole_is_wherever_it_is_cut(pieces: list[str]
     assert "".join([*(stream.piece(part) for part in parts), stream.end()]) == redactor.mask(whole)
 
 
+def test_a_character_that_comes_in_two_halves_is_whole_and_half_of_one_a_question_mark() -> None:
+    stream = Redactor().stream()
+    pieces = [stream.piece(piece) for piece in ("Gr\u00fc", "\ud83d", "", "\ude00 a\ude00b", "\ud83d")]
+    assert [*pieces, stream.end()] == ["Gr\u00fc", "", "", "\U0001f600 a?b", "", "?"]
+
+
 def test_a_stream_holds_nothing_back_that_cannot_become_a_secret() -> None:
     stream = Redactor(["q7Rk2mZp9xVt4LwB"]).stream()
     assert [stream.piece(part) for part in ("The ", "answer ", "is ta", "sk", "-", "x q7", "R.")] == [
