@@ -45,6 +45,7 @@ _GRAMMAR: tuple[tuple[str, str, Measure | None, int], ...] = (
     ("latency", "noun", "speed", -1),
     ("loss|perplexity|accuracy loss|quality loss|perplexity loss|loss of quality", "noun", "loss", -1),
     ("accuracy drop|quality drop|loss of accuracy|loss in quality|loss in accuracy", "noun", "loss", -1),
+    ("quantization loss|compression loss", "noun", "loss", -1),
     ("kl|divergence|kl divergence", "noun", "kl", -1),
     ("quality|accuracy", "noun", "kl", 1),
     ("maximise|maximize|most|highest|high|increase", "verb", None, 1),
@@ -86,8 +87,11 @@ _ALONE: Mapping[str, Slot] = {  # the slots of kinds that need no others
 }  # fmt: skip
 # In sentences of the first letters of kinds, which all differ.
 _BOUND = re.compile(r"(?:(?P<before>n)f*)?l(?P<number>q)(?:f*(?P<after>n)(?!f*l))?(?P<default>d)?")
-_AIM = re.compile(r"v(?:[fa]*[nc])?|(?P<keep>kf*)?n|a")
-_UNITS = {"size": ("", "%", *_MASSES), "speed": ("", "%", "x"), "loss": ("", "%"), "kl": ("",)}
+_AIM = re.compile(r"v(?:[fa]*[nc])?|(?P<keep>[km]f*)?n|a")
+_LOSS_OF = re.compile(r"\b(?:loss|drop) (?:of|in) (?:the )?(?:size|speed|speedup|throughput|bytes)\b")
+_KEPT = ("quality", "accuracy")  # all of it, but for the bound by default
+_RELATIVE = ("faster", "speedup")  # by how much, not of what: 20 % faster is 1.2x
+_UNITS = {"size": ("", "%", *_MASSES), "speed": ("", "x"), "loss": ("", "%"), "kl": ("",)}
 
 
 class UnreadGoalError(UsageError):
@@ -211,6 +215,8 @@ def _bound(noun: "_Token", sign: int, number: float, unit: str) -> Bound:
     """
     measure, quality = noun.measure or "size", noun.measure == "kl" and noun.sign > 0
     limit = number * {"%": 0.01, **_MASSES}.get(unit, 1.0)
+    if noun.text in _RELATIVE and unit == "%":
+        limit, unit = 1 + limit, "x"
     limit = round(1 - limit if quality else limit, 12)  # of quality: what may be lost of it
     units = ("%",) if quality else _UNITS[measure]
     share = measure in ("size", "loss") and (not unit or (measure, unit) == ("size", "%"))
@@ -255,6 +261,11 @@ class _Sentence:
         self.shape = "".join(token.kind[0] for token in self.tokens)  # nouns of bounds are struck out of it
         self.slots = {place: _ALONE[token.kind] for place, token in enumerate(self.tokens) if token.kind in _ALONE}
         self.wrong = [f"{t.text!r}: {t.reason}." for t in self.tokens if t.kind == "refused"]
+        self.wrong += [
+            f"{phrase!r}: bound the measure itself, as in 'speed at least 1x'." for phrase in _LOSS_OF.findall(line)
+        ]
+        if fast := re.search(r"\bfast(?:er|est)? (?:compression|quantization)\b", line):
+            self.wrong.append(f"{fast[0]!r} may be a fast model or much compression: say 'most speed' or 'least size'.")
 
     def bounds(self) -> Iterator[Bound]:
         """All that have a sign, a number and a name, which is behind the number or before the sign."""
@@ -280,7 +291,12 @@ class _Sentence:
         for match in _AIM.finditer(self.shape):
             places = [match.start(), match.end() - 1]
             verb, aim = (self.tokens[place] for place in places)
-            if match["keep"] is not None and aim.text in ("quality", "accuracy"):
+            if match["keep"] is not None and (aim.measure in _QUALITY if verb.kind == "mild" else aim.text in _KEPT):
+                self.slots[places[1]] = "bounds"
+            elif match["keep"] is not None:
+                self.wrong.append(
+                    f"'{verb.text} {aim.text}': bound it, as in 'speed at least 1x' or 'size at most 60 %'."
+                )
                 self.slots[places[1]] = "bounds"
             elif aim.measure is not None:
                 if verb.kind == "verb" and aim is not verb and verb.sign not in (0, aim.sign):
@@ -317,6 +333,9 @@ def parse(text: str) -> tuple[Goal, list[tuple[str, Slot]]]:
     goal = Goal(aims[0] if aims else "size", bounds, "edge" if "edge" in kinds else "")
     if not goal.measures & _QUALITY and "open" not in kinds:
         goal = replace(goal, bounds=(*bounds, _AGGRESSIVE if "aggressive" in kinds else _DEFAULT))
+    bounding = [token.text for place, token in enumerate(line.tokens) if line.slots[place] == "bounds"]
+    if bounding and not goal.bounds and "open" not in kinds:
+        raise UsageError(f"{' '.join(bounding)!r} bounds what is to be improved anyway: drop one.", hint=_HINT)
     return goal, [(token.text, line.slots[place]) for place, token in enumerate(line.tokens)]
 
 
