@@ -150,6 +150,7 @@ class Evaluation(Document):
 
 def _score(base: Measure, own: Measure, evidence: Evidence | None) -> Score:
     if evidence is not None:
+        evidence = evidence.clipped(1.0)
         return Score(value=own.value, difference=evidence.estimate, low=evidence.low, high=evidence.high)
     known = own.value is not None and base.value is not None
     return Score(value=own.value, difference=own.value - base.value if known else None)  # type: ignore[operator] # known

@@ -99,8 +99,14 @@ class Difference(Bounded):
     @classmethod
     def of(cls, evidence: Evidence) -> Self:  # type: ignore[override] # what the referee says, and nothing else
         """As it is stored."""
+        evidence = evidence.clipped(1.0)
         ends = {"value": evidence.estimate, "low": evidence.low, "high": evidence.high, "level": evidence.level}
         return cls(**ends, p=evidence.p, smallest=evidence.smallest)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the test rejects that there is none."""
+        return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
         """In points, for a table."""
@@ -108,7 +114,7 @@ class Difference(Bounded):
 
     def beside(self, rival: str) -> str:
         """Who is better, for a sentence."""
-        if self.low > 0 or self.high < 0:
+        if self.shown:
             return f"{'better' if self.low > 0 else 'worse'} than {rival} ({self}, p = {known(self.p, '.2g')})"
         least = "" if self.smallest is None else f"; one of {100 * self.smallest:.1f} or more would have been"
         return f"no difference from {rival} shown ({self}{least})"

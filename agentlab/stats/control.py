@@ -1,8 +1,9 @@
 """The control record: what an agent added over its control, and the verdict that may be drawn from it."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +24,10 @@ class Interval:
     level: float
     method: str
 
+    def clipped(self, most: float) -> Self:
+        """With no end farther than `most` from 0: of scores in [0, 1] none differ by more than 1."""
+        return replace(self, low=max(self.low, -most), high=min(self.high, most))
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence(Interval):
@@ -30,8 +35,8 @@ class Evidence(Interval):
 
     Attributes:
         p: of no difference, two-sided.
-        smallest: the least difference that as much data shows with power 0.8; None where it shows none.
-        supposing: what `smallest` supposes, in words.
+        smallest: the least difference that as much data shows with power 0.8; None where it is not known, or none.
+        supposing: what `smallest` supposes, in words; or why there is none.
     """
 
     n: int
@@ -120,8 +125,9 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
     verdicts = {"helped": f"{agent} helped", "hurt": f"{agent} hurt"}
     verdict = verdicts.get(control.verdict, f"no measurable help from {agent}")
     points = control.unit.startswith("share")
-    scale, form, unit = (100, "+.1f", " points") if points else (1, "+.4f", "")
-    estimate, low, high = (f"{scale * value:{form}}" for value in (control.estimate, control.low, control.high))
+    unit = " points" if points else ""
+    figures = (control.estimate, control.low, control.high, control.smallest or 0.0)
+    estimate, low, high, smallest = _signed([100 * value for value in figures], 1) if points else _signed(figures, 4)
     test = f"{100 * control.level:.4g} % interval, {control.method}"
     if control.p is not None:
         test += ", p < 0.0001" if control.p < 1e-4 else f", p = {control.p:.2g}"
@@ -130,9 +136,19 @@ def verdict_sentence(control: Control, agent: str, observations: str) -> str:
         f"{control.control}, on {control.n} {observations} ({test})."
     )
     if control.verdict == "no_measurable_help" and control.smallest is not None:
-        least = f"{scale * control.smallest:{form}}".lstrip("+")
+        least = smallest.lstrip("+")
         sentence += f" One of {least}{unit} or more would have been shown in four of five cases ({control.supposing})."
+    elif control.verdict == "no_measurable_help" and control.supposing:
+        sentence += f" Which gain would have been shown is not known: {control.supposing}."
     return f"{sentence} {control.note}".rstrip()
+
+
+def _signed(values: Sequence[float], digits: int) -> list[str]:
+    """Figures with their signs, all with as many digits as the largest needs to show two of its own."""
+    largest = max(map(abs, values))
+    if 0 < largest < 10 ** (1 - digits):
+        digits = 1 - math.floor(math.log10(largest))
+    return [f"{value if round(value, digits) else 0.0:+.{digits}f}" for value in values]
 
 
 def _record(what: Comparison, n: int, interval: Interval, verdict: Verdict, note: str) -> Control:

@@ -49,15 +49,18 @@ def compare_family(rivals: Mapping[K, tuple[ArrayLike, ArrayLike]], rng: np.rand
     """All other comparisons of a report: at most in 5 % of reports does any of them err (Holm 1979).
 
     Each interval has the level of its step, so they do not hold all together. From the first that shows nothing on,
-    none does, and its interval is widened to touch 0. `rivals`: by name, the scores of both sides; see `compare`.
+    none does, and its interval is widened to touch 0. What one of these would have shown is told at the step of that
+    first one, which is where it would have been tested. `rivals`: by name, the scores of both sides; see `compare`.
     `rng`: see `compare`.
     """
     samples = {name: _Sample(*sides, rng) for name, sides in rivals.items()}
     family: dict[K, Evidence] = {}
-    stopped = False
+    first: float | None = None  # level of the first step that shows nothing
     for index, name in enumerate(sorted(samples, key=lambda name: samples[name].p)):
-        family[name] = samples[name].evidence(1 - (1 - LEVEL) / (len(samples) - index), stopped=stopped)
-        stopped = family[name].low <= 0 <= family[name].high
+        level = 1 - (1 - LEVEL) / (len(samples) - index)
+        family[name] = samples[name].evidence(level, stopped_at=first)
+        if first is None and family[name].low <= 0 <= family[name].high:
+            first = level
     return {name: family[name] for name in rivals}
 
 
@@ -87,9 +90,9 @@ class _Sample:
         below, above = np.searchsorted(self._means, 0.0, "right"), np.searchsorted(-self._means[::-1], 0.0, "right")
         return min(1.0, 2 * (1 + float(min(below, above))) / (self._means.size + 1))
 
-    def evidence(self, level: float, *, stopped: bool = False) -> Evidence:
-        """At a level. `stopped`: an earlier comparison of the family shows nothing, so this one does not either."""
-        estimate, shows = float(self.differences.mean()), self.p <= 1 - level + 1e-12 and not stopped
+    def evidence(self, level: float, *, stopped_at: float | None = None) -> Evidence:
+        """At a level. `stopped_at`: that of an earlier comparison of the family which shows nothing; nor does this."""
+        estimate, shows = float(self.differences.mean()), self.p <= 1 - level + 1e-12 and stopped_at is None
         if self.binary:
             shares = paired_share_difference_interval(self.theirs.tolist(), self.ours.tolist(), level=level)
             low, high, method = shares.low, shares.high, "exact McNemar test, Newcombe's interval"
@@ -99,7 +102,7 @@ class _Sample:
             method = f"sign flips ({'exact' if self.n <= _EXACT else f'{_DRAWS:,} draws'})"
         if not shows:
             low, high = min(low, 0.0), max(high, 0.0)
-        smallest, supposing = self._smallest(level)
+        smallest, supposing = self._smallest(stopped_at or level)
         return Evidence(estimate, float(low), float(high), level, method, self.n, self.p, smallest, supposing)
 
     def _smallest(self, level: float) -> tuple[float | None, str]:
@@ -109,8 +112,9 @@ class _Sample:
             return smallest_share_difference(
                 self.n, float(discordance), level
             ), f"{100 * discordance:.2g} % of items differ"
-        if self.n < 2 or not (deviation := float(self.differences.std(ddof=1))):
-            return None, "the differences do not scatter"
+        deviation = float(self.differences.std(ddof=1)) if self.n > 1 else 0.0
+        if deviation <= _ROUNDING * np.abs(self.differences).max():
+            return None, "all differences are equal"
         low, high = deviation_range(deviation, self.n)
         shift = smallest_shift(self.n, level)
         supposing = f"differences scatter by {deviation:.2g}, {low:.2g} to {high:.2g} at 80 %"

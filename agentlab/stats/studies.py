@@ -26,17 +26,20 @@ def light_study(
     if smaller < MIN_PER_ARM:
         why = f"an arm has {smaller} of at least {MIN_PER_ARM} observations"
         return not_measured(what, y.size, LEVEL, why)
+    if np.ptp(y) == 0:
+        return not_measured(what, y.size, LEVEL, f"all {y.size} observations are equal")
     better = -y if what.direction == "lower" else y
     interval = randomisation_interval(better, z, rng, probability=probability, level=LEVEL)
     control = judge(what, y.size, interval, "light")
-    smallest = _smallest_effect(better - interval.estimate * z, probability, rng)
-    if smallest is None or control.verdict == "not_measured":
+    if control.verdict == "not_measured":
         return control
-    return control.model_copy(update={"smallest": smallest, "supposing": "units that scatter as these do"})
+    smallest = _smallest_effect(better - interval.estimate * z, probability, rng)
+    supposing = "units that scatter as these do" if smallest else "too few units for any"
+    return control.model_copy(update={"smallest": smallest, "supposing": supposing})
 
 
 def _smallest_effect(values: Floats, probability: ArrayLike, rng: np.random.Generator) -> float | None:
-    """Of `values` (n,) without an effect; None where many draws of the coin leave an arm too small for any."""
+    """Of `values` (n,) without an effect; None where many draws of the coin leave an arm too small for any, or equal."""
     needed = []
     for _ in range(_REDRAWS):
         treated = rng.random(values.size) < np.asarray(probability)
@@ -45,7 +48,7 @@ def _smallest_effect(values: Floats, probability: ArrayLike, rng: np.random.Gene
         else:
             needed.append(-randomisation_interval(values, treated, rng, probability=probability, level=LEVEL).low)
     smallest = float(np.quantile(needed, _POWER, method="higher"))
-    return smallest if np.isfinite(smallest) else None
+    return smallest if 0 < smallest < np.inf else None
 
 
 def full_study(what: Comparison, agent: ArrayLike, control: ArrayLike, rng: np.random.Generator) -> Control:

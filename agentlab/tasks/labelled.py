@@ -82,8 +82,11 @@ def share_of(marks: Sequence[bool]) -> Share:
 def disagreements(decides: Mapping[str, Difference], beside: Mapping[str, Difference]) -> Iterator[str]:
     """Remarks where it depends on the normalisation who is better, or shown to be. Keys say who against whom."""
     for claim in (claim for claim in decides if claim in beside):
-        mine, other = decides[claim], beside[claim]
-        shown = [(each.low > 0) - (each.high < 0) for each in (mine, other)]
-        if mine.value * other.value < 0 or shown[0] != shown[1]:
-            figures = f"{mine} points by {DECIDES}, {other} by {BESIDE}"
-            yield f"{claim}: {figures}. Who is better depends on how choices are scored."
+        by_rule, by_other = decides[claim], beside[claim]
+        figures = f"{claim}: {by_rule} points by {DECIDES}, {by_other} by {BESIDE}."
+        if by_rule.value * by_other.value < 0:
+            neither = "" if by_rule.shown or by_other.shown else ", and neither difference is shown"
+            yield f"{figures} Who is better depends on how choices are scored{neither}."
+        elif by_rule.shown != by_other.shown:
+            names = (DECIDES, BESIDE) if by_rule.shown else (BESIDE, DECIDES)
+            yield f"{figures} The difference is shown by {names[0]} and not by {names[1]}."

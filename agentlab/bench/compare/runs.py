@@ -116,7 +116,7 @@ def _judged(figure: Figure, level: float, tolerance: float, rng: np.random.Gener
     row, interval = figure
     if interval is None:
         return row.model_copy(update={"level": level})
-    found = interval(level, rng)
+    found = interval(level, rng) if row.kind == "ratio" else interval(level, rng).clipped(1.0)
     bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "level": level}
     verdict = verdict_of(row.kind, found, tolerance)
     return row.model_copy(update={**bounds, "method": found.method, "verdict": verdict})

@@ -110,6 +110,20 @@ def test_after_the_first_that_shows_nothing_none_does() -> None:
     assert all(evidence.low <= 0 for evidence in compare_family(rivals, rng()).values())
 
 
+def test_what_a_rival_would_have_shown_is_told_at_the_step_that_it_would_have_been_tested_at() -> None:
+    """The first rejects, so the second is tested at 2.5 %; the third would be, too, if its difference were larger."""
+    family = compare_family(
+        {"a": discordant(12, 0, 100), "b": discordant(3, 2, 100), "c": discordant(2, 3, 100)}, rng()
+    )
+    assert family["a"].low > 0
+    assert family["b"].smallest == family["c"].smallest == smallest_share_difference(100, 6 / 102, 0.975)
+
+
+def test_differences_that_are_all_equal_do_not_say_what_would_have_been_shown() -> None:
+    evidence = compare([0.5] * 10, [0.2] * 10, rng())
+    assert (evidence.smallest, evidence.supposing) == (None, "all differences are equal")
+
+
 def test_an_empty_family_says_nothing() -> None:
     assert compare_family({}, rng()) == {}
 

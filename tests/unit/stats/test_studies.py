@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agentlab.stats.control import Comparison
+from agentlab.stats.control import Comparison, verdict_sentence
 from agentlab.stats.intervals import randomisation_interval
 from agentlab.stats.studies import full_study, light_study
 
@@ -108,3 +108,22 @@ def test_without_an_effect_a_verdict_is_as_rare_as_the_level_says(pairs):
 def test_equal_arms_show_no_help():
     values = np.random.default_rng(1).normal(size=10)
     assert full_study(LOWER, values, values, rng()).verdict == "no_measurable_help"
+
+
+def test_trials_that_are_all_equal_measure_nothing():
+    record = light_study(LOWER, np.ones(14), np.arange(14) % 2 == 0, rng())
+    assert (record.verdict, record.note) == ("not_measured", "all 14 observations are equal")
+
+
+def test_pairs_that_all_tie_do_not_say_what_would_have_been_shown():
+    record = full_study(HIGHER, np.full(6, 0.7), np.full(6, 0.7), rng())
+    assert (record.verdict, record.smallest) == ("no_measurable_help", None)
+    assert verdict_sentence(record, "the agent", "pairs").endswith(
+        "Which gain would have been shown is not known: all differences are equal."
+    )
+
+
+def test_small_figures_are_told_with_digits_of_their_own():
+    record = full_study(LOWER, 1e-6 * GAINS, 2e-6 * GAINS, rng())
+    assert "+3.5e-08" not in verdict_sentence(record, "the agent", "pairs")
+    assert "+0.000000035 [" in verdict_sentence(record, "the agent", "pairs")
