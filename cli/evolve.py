@@ -34,7 +34,7 @@ _EXAMPLES = """Examples:
 
   agentlab evolve --parent poet --parent critic --questions quiz.jsonl
 
-  # does it beat random search? six searches of each kind
+  # does it beat random search? eight searches of each kind
 
   agentlab evolve --control full
 

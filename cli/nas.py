@@ -44,7 +44,7 @@ _EXAMPLES = """Examples:
 
   agentlab nas --workers 2 --approve
 
-  # does the language model help? five studies with it and five without
+  # does the language model help? eight studies with it and eight without
 
   agentlab nas demo --control full
 
@@ -78,7 +78,12 @@ def run(
     ctx: typer.Context,
     contract: Contract,
     max_iterations: Annotated[
-        int | None, typer.Option(min=1, help="Trials in all, the first (the default) included.", rich_help_panel=CONFIG)
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials in all, the default one too; with --control full, trainings of each study.",
+            rich_help_panel=CONFIG,
+        ),
     ] = None,
     data: Data = None,
     date_column: DateColumn = None,

@@ -16,7 +16,8 @@ from agentlab.models.base_model import BaseFile
 _LOAD, _IMPORT, _TOUCH = 0.7e-8, 8e-8, 1e-8  # a weight: of a checkpoint, of a GGUF file made one, to rewrite or cut it
 _PASS, _TRAIN = 3e-11, 9e-11  # a weight and token, forward, and with gradients
 _SOLVE = 1.6e-10  # a weight and number of its row, to round or mask it by its inputs; rows grow as the cube root
-_PROCESSES, _RUNTIME, _IN_GGUF = 3.7, 4e-8, 5e-8  # to start what measures; a weight, to see how fast it writes
+_MEASURING, _READING = 7.0, 3.7  # to start the processes that measure an export, and that which reads more text of it
+_RUNTIME, _IN_GGUF = 4e-8, 5e-8  # a weight, to see how fast it writes
 SHARED = ("float32.gguf", "statistics", "teacher.safetensors")  # files of a base that are made once
 
 
@@ -45,7 +46,7 @@ def stages_of(recipe: Recipe, config: CompressConfig, weights: int, made: Collec
     touch, solve = _TOUCH * weights, _SOLVE * weights ** (4 / 3)
     read = _PASS * weights * text.calibration * text.length
     train = _TRAIN * weights * recovery.steps * recovery.batch * text.length
-    measure = _PROCESSES + _RUNTIME * weights + 2 * _PASS * weights * text.held_out * text.length
+    measure = _MEASURING + _RUNTIME * weights + 2 * _PASS * weights * text.held_out * text.length
     gguf, grid = recipe.format == "gguf", recipe.quantizer in ON_A_GRID
     stages = [
         (recipe.cut, Stage("calibrate", read, "statistics")),
@@ -69,7 +70,7 @@ def stages_of(recipe: Recipe, config: CompressConfig, weights: int, made: Collec
 def look(windows: int, config: CompressConfig, weights: int) -> list[Stage]:
     """What it takes to read an export on windows that nothing was read on before."""
     passing = _PASS * weights * windows * config.text.length
-    return [Stage("reference", passing), Stage("measure", _PROCESSES + passing)]
+    return [Stage("reference", passing), Stage("measure", _READING + passing)]
 
 
 def in_turn(recipes: Iterable[Recipe], config: CompressConfig, weights: int) -> list[float]:

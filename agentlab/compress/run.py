@@ -151,7 +151,7 @@ class CompressExperiment:
         write_compress_report(run, result)
         if not any(model.winner for model in models):
             ended = "" if over is None else f" The budget ended the work: {over}"
-            hint = "The report shows what was tried. Ask for less, or raise the budget (a fifth above a forecast): "
+            hint = "The report shows what was tried. Ask for less, or give half as much again as a dry run forecasts: "
             hint += "--carbon-budget, --set budget.joules or budget.seconds."
             raise GateError(f"{result.sentence}{ended}", hint=hint)
         return result, outcome
@@ -304,7 +304,7 @@ def _check_budget(config: CompressConfig, base: BaseFile, rate: Spent) -> None:
         if least.units[unit] > limit:
             raise BudgetExceededError(
                 f"The budget of {limit:g} {unit} has no room for one recipe of {base.name}: the cheapest, {recipe}, is "
-                f"forecast to take {whole.units[unit]:.2g} {unit}, measuring included.",
+                f"forecast to take {whole.units[unit]:.3g} {unit}, measuring included.",
             )
 
 

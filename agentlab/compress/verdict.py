@@ -212,13 +212,13 @@ def _volumes(
         theirs = joules_of(trials)
         cost = min(sum(ours), sum(theirs))
         search, other = ended_within(searched, ours, cost), ended_within(trials, theirs, cost)
-        recipes = [frozenset(map(_name, filter(counts, side))) for side in (search, other, searched, trials)]
-        if recipes[0] != recipes[1] and recipes[2] != recipes[3]:  # what thinking costs makes no difference of recipes
+        # Which of the same recipes had ended by then is a matter of what thinking costs, and of the order.
+        if _names(search) - _names(trials) or _names(other) - _names(searched):
             found.append(Volume(name=name, search=volume_of(search), other=volume_of(other), joules=cost))
-        elif search:
+        elif _names(searched):
             same.append(name)
         measured += [trial for trial in trials if counts(trial)]
-    known = set(map(_name, measured))
+    known = _names(measured)
     new = [trial for trial in searched if known and counts(trial) and _name(trial) not in known]
     beyond = [each.id for each in new if not any(dominates(other.objectives, each.objectives) for other in measured)]
     return found, beyond, same
@@ -231,6 +231,11 @@ def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence
         named = f": {', '.join(beyond)}" if beyond else ""
         found.append(f"Hypervolume {'; '.join(sides)}. {len(beyond)} found that no recipe of these dominates{named}.")
     return found
+
+
+def _names(trials: Sequence[TrialState]) -> set[str]:
+    """The recipes that were measured."""
+    return {_name(trial) for trial in trials if counts(trial)}
 
 
 def _name(trial: TrialState) -> str:

@@ -213,7 +213,7 @@ def sentence(control: Control, accuracy: Share | None) -> str:
     if control.verdict == "not_measured" or accuracy is None:
         return f"Not measured: {control.note[:1].lower()}{control.note[1:]}"
     verdict = verdict_sentence(control, "debating", "questions")
-    return f"{verdict} The {control.agent}, is right on {accuracy.value:.0%}, on {control.budget}."
+    return f"{verdict} The {control.agent}, is right on {accuracy.value:.0%}. Budget: {control.budget}."
 
 
 # -- while it runs --------------------------------------------------------------------------------------------------

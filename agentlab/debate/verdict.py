@@ -202,9 +202,21 @@ def _arm(name: ArmName, arms: Mapping[ArmName, Sequence[_Ended]], said: Held, ga
         unreadable=sum(turn.answer is None for ended in own for turn in ended.turns),
         tokens=sum(ended.tokens for ended in own),
         seconds=sum(said.seconds[turn.arm] * turn.tokens / spent[turn.arm] for turn in used) if known else None,
-        short=sum(e.tokens < d.tokens for e, d in zip(own, debate, strict=True)) if name == "samples" else 0,
+        short=_short(own, debate) if name == "samples" else 0,
         gain=None if gain is None else Difference.of(gain),
     )
+
+
+def _short(samples: Sequence[_Ended], debate: Sequence[_Ended]) -> int:
+    """On how many questions all samples took fewer tokens than the debate."""
+    return sum(ours.tokens < theirs.tokens for ours, theirs in zip(samples, debate, strict=True))
+
+
+def _budget(arms: Mapping[ArmName, Sequence[_Ended]], against: ArmName) -> str:
+    """What the control was given, and what both took."""
+    took = {name: sum(ended.tokens for ended in arms[name]) for name in ("debate", against) if name in arms}
+    rule = "samples until they reach the debate's tokens, by question" if against == "samples" else "its own tokens"
+    return f"{rule}; {', '.join(f'{name} took {tokens:,}' for name, tokens in took.items())}"
 
 
 def _control(
@@ -224,7 +236,7 @@ def _control(
         metric="accuracy",
         unit="share of questions",
         direction="higher",
-        budget="the debate's tokens" if against == "samples" else "its own tokens",
+        budget=_budget(arms, against),
     )
     if config.topic is not None:
         return not_measured(what, 0, LEVEL, "A topic has no right answer.")
@@ -240,6 +252,8 @@ def _control(
         seen = "no difference" if smallest is None else f"less than {100 * smallest:.0f} points"
         why = f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen."
         return not_measured(what, n, LEVEL, why)
+    if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
+        return not_measured(what, n, LEVEL, f"On {short} questions the control had fewer tokens: raise vote.samples.")
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
     return judge(what, n, gains[against], "full")

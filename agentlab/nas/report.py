@@ -126,7 +126,7 @@ def _trials(result: NasResult, pictures: frozenset[str]) -> list[Block]:
     if result.finalists:
         shown += [Heading("The last round"), Text(finalist_note(result))]
     if _FINALISTS in pictures:
-        shown.append(Figure(_FINALISTS, "Validation error of the finalists at full budget, by seed"))
+        shown.append(Figure(_FINALISTS, "Validation error of the finalists in the last round, by seed"))
     return [*shown, *([finalist_table(result)] if result.finalists else [])]
 
 
@@ -153,13 +153,14 @@ def finalist_table(result: NasResult) -> Table:
     columns: dict[str, Callable[[FinalistRow], str | float | None]] = {
         "trial": lambda f: f.run_id,
         "validation MSE in the search": lambda f: f.search_val_mse,
-        "at full budget, by seed": lambda f: (
+        "in the last round, by seed": lambda f: (
             ", ".join(map(number, f.val_mse)) + (f", {f.failed} failed" if f.failed else "")
         ),
         "mean": lambda f: f.mean,
         "": lambda f: "winner" if f.run_id == result.winner.run_id else "",
     }
-    return table(result.finalists, columns, "Errors at full budget and in the search differ: the search trains on less")
+    caption = "Search and last round may train on different shares of the windows, and then have different errors"
+    return table(result.finalists, columns, caption)
 
 
 def finalist_note(result: NasResult) -> str:

@@ -159,14 +159,18 @@ def advice(result: NasResult) -> list[str]:
     found: list[str] = []
     if simple < w.test_mse:
         interval = _over_seeds(w)
-        close = bool(interval and interval[0] <= simple)
-        verdict = "No difference from the simple forecast is shown" if close else "The simple forecast is better"
+        if interval is None:
+            verdict = "The simple forecast has the lower test error, and one training does not show by how much"
+        elif interval[0] <= simple:
+            verdict = "No difference from the simple forecast is shown"
+        else:
+            verdict = "The simple forecast is better"
         found.append(f"{verdict}; use the simple one, or start a new search with more training or trials.")
     if w.unstable:
         found.append(
-            f"The winner is unstable: the seed alone moves its validation MSE of {number(w.val_mse)} by "
-            f"{number(w.val_mse_spread)} (one standard deviation of {w.trainings} trainings), so another training of "
-            "it may be much worse. The one with the lowest validation error is kept."
+            f"The winner is unstable: in its {w.trainings} trainings of the last round the validation MSE of "
+            f"{number(w.val_mse)} has a standard deviation of {number(w.val_mse_spread)}, so another training may be "
+            "much worse. The one with the lowest validation error is kept."
         )
     return [*found, *silent(result.models)]
 

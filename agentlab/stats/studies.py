@@ -39,7 +39,7 @@ def light_study(
 
 
 def _smallest_effect(values: Floats, probability: ArrayLike, rng: np.random.Generator) -> float | None:
-    """Of `values` (n,) without an effect; None where many draws of the coin leave an arm too small for any, or equal."""
+    """Of `values` (n,) without an effect; None where many draws of the coin leave an arm too small, or all equal."""
     needed = []
     for _ in range(_REDRAWS):
         treated = rng.random(values.size) < np.asarray(probability)

@@ -41,7 +41,7 @@ class Noise:
             return f"The noise was not measured; {self.deviation:.1%} per {words.measurement} is taken for it."
         return (
             f"The seed alone moves a {words.error}{f' of {trials}' if trials else ''} by {self.deviation:.2%} "
-            f"(one standard deviation), measured on {self.trainings} {words.measurement}s."
+            f"(one standard deviation), measured on {self.trainings} {words.measurement}s of the search."
         )
 
 

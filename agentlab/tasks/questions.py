@@ -24,6 +24,7 @@ from agentlab.tasks.words import BLAME, CAPITALS, MORE_BLAME, MORE_PRAISE, PRAIS
 from agentlab.train.conversations import BadLineError, is_unicode, read_lines, refuse
 
 Kind = Literal["choice", "number", "text"]
+_Means = Literal["text", "index", "either"]
 
 MOST_QUESTIONS, MOST_CHOICES = 100_000, 100
 _LONGEST = 1_000  # characters of an answer, a choice or an id
@@ -206,9 +207,10 @@ def checked(lines: Iterable[tuple[int, Any]], source: str) -> tuple[Question, ..
     some = list(islice(lines, MOST_QUESTIONS + 1))
     if len(some) > MOST_QUESTIONS:
         raise DataError(f"{source} has more than {MOST_QUESTIONS} questions.", hint="Ask a part of them.")
-    indexed = any(_is_index(value) for _, value in some)
+    readings = {reading for _, value in some if (reading := _number_means(value)) is not None}
+    certain: _Means | None = "index" if "text" not in readings else "text" if "index" not in readings else None
     for number, value in some:
-        made, wrong = _question(value, f"line-{number}", indexed)
+        made, wrong = _question(value, f"line-{number}", certain if readings != {"either"} else None)
         if made is not None:
             same = normal(made.text), frozenset(map(normal, made.choices))
             if made.id in ids:
@@ -232,13 +234,18 @@ def jsonl(questions: Sequence[Question]) -> str:
     return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
 
 
-def _is_index(value: Any) -> bool:
-    """Whether the answer of a line is a whole number that none of its choices is, so that it can only be an index."""
-    if not isinstance(value, dict):
-        return False
-    line = _renamed(value)
+def _number_means(value: Any) -> _Means | None:
+    """What a line's answer that is a whole number can be: the text of a choice, an index, or either of two choices."""
+    line = _renamed(value) if isinstance(value, dict) else {}
     choices, answer = line.get("choices"), line.get("answer")
-    return type(answer) is int and isinstance(choices, list) and not _is_choice(str(answer), choices)
+    if type(answer) is not int or not isinstance(choices, list):
+        return None
+    indexed = choices[answer] if 0 <= answer < len(choices) else None
+    if not _is_choice(str(answer), choices):
+        return None if indexed is None else "index"
+    if indexed is None:
+        return "text"
+    return None if _is_choice(str(answer), [indexed]) else "either"
 
 
 def _is_choice(answer: str, choices: Sequence[Any]) -> bool:
@@ -254,11 +261,11 @@ def _renamed(value: Mapping[str, Any]) -> dict[str, Any]:
     return line
 
 
-def _own_form(value: Mapping[str, Any], indexed: bool) -> dict[str, Any]:
+def _own_form(value: Mapping[str, Any], numbers: _Means | None) -> dict[str, Any]:
     """A line with a list of choices, and with the text of one of them as the answer where it names one otherwise.
 
-    A label that the line gives goes before a text, a text before a letter or an index from 0. `indexed` says that the
-    file holds a number that can only be an index: then every number of it is one, also beside choices that are numbers.
+    A label that the line gives goes before a text, a text before a letter or an index from 0; beside `endings`
+    (HellaSwag) there are indices alone. `numbers`: what whole numbers are in this file where they could be either.
     """
     line = _renamed(value)
     choices, labels = line.get("choices"), list[str | None]()
@@ -272,7 +279,8 @@ def _own_form(value: Mapping[str, Any], indexed: bool) -> dict[str, Any]:
     if not isinstance(choices, list) or answer is None:
         return line
     if answer not in labels:
-        if _is_choice(answer, choices) and not (indexed and type(line["answer"]) is int):
+        indices = numbers == "index" if type(line["answer"]) is int else "label" in value and "endings" in value
+        if _is_choice(answer, choices) and not indices:
             return line
         labels = [*(_LETTERS if answer in _LETTERS else map(str, range(len(choices))))]
     if answer in labels[: len(choices)]:
@@ -280,14 +288,20 @@ def _own_form(value: Mapping[str, Any], indexed: bool) -> dict[str, Any]:
     return line
 
 
-def _question(value: Any, name: str, indexed: bool) -> tuple[Question | None, list[str]]:
+def _question(value: Any, name: str, numbers: _Means | None) -> tuple[Question | None, list[str]]:
     """The question of a line, and all that is wrong with it."""
     if isinstance(value, BadLineError):
         return None, [f"the line {value}"]
     if not isinstance(value, dict):
         return None, ["it is no object with `question` and `answer`"]
-    value = _own_form(value, indexed)
+    ambiguous = numbers is None and _number_means(value) == "either"
+    contradictory = "answer" in value and "answerKey" in value and value["answer"] != value["answerKey"]
+    value = _own_form(value, numbers)
     wrong = list(_problems(value))
+    if ambiguous:
+        wrong.append(f"the answer {value['answer']} is a choice and the index of another: write the choice as a text")
+    if contradictory:
+        wrong.append("`answer` and `answerKey` differ")
     if wrong:
         return None, wrong
     answer, choices = str(_text(value["answer"])), tuple(str(_text(each)) for each in value.get("choices") or ())

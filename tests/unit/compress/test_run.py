@@ -337,6 +337,12 @@ def test_what_thinking_costs_makes_no_difference_between_equal_recipes() -> None
 
     volumes, _, same = _volumes(trials(206.0, 203.0, 203.0), {"portfolio": trials(200.0, 203.0, 203.0)})
     assert (volumes, same) == ([], ["portfolio"])
+    volumes, _, same = _volumes(trials(288.0, 203.0, 203.0), {"portfolio": trials(262.0)})
+    assert (volumes, same) == ([], ["portfolio"])
+    volumes, _, same = _volumes(trials(203.0, 203.0), {"portfolio": trials(203.0, 203.0, 203.0)[:1]})
+    assert (volumes, same) == ([], ["portfolio"])  # the other recipe had not ended at this cost
+    volumes, _, same = _volumes(trials(100.0, 100.0), {"portfolio": trials(203.0)})
+    assert (len(volumes), same) == (1, [])
 
 
 def test_recipes_of_the_portfolio_are_not_compared_with_themselves(place: Path) -> None:

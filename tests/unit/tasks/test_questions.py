@@ -285,11 +285,34 @@ def test_numbers_in_a_file_of_indices_are_indices_also_beside_choices_that_are_n
 def test_where_an_answer_is_both_the_text_is_meant_unless_the_line_gives_labels(tmp_path):
     lines = [
         {"question": "1?", "choices": ["1", "2", "3"], "answer": "2"},
-        {"question": "2?", "choices": ["1", "2", "3"], "answer": 2},
+        {"question": "2?", "choices": ["1", "2", "3"], "answer": 3},
         {"question": "3?", "choices": ["B", "A"], "answer": "A"},
         {"question": "4?", "choices": {"text": ["3", "1"], "label": ["1", "2"]}, "answerKey": "1"},
+        {"ctx": "1 + 1 is", "endings": ["3", "2", "1"], "label": "1"},
     ]
-    assert [each.answer for each in read_questions(written(tmp_path / "q.jsonl", *lines))] == ["2", "2", "A", "3"]
+    questions = read_questions(written(tmp_path / "q.jsonl", *lines))
+    assert [question.answer for question in questions] == ["2", "3", "A", "3", "2"]
+
+
+EITHER = {"question": "1?", "choices": ["1", "2", "3"], "answer": 1}
+INDEX, TEXT = ({"question": "2?", "choices": choices, "answer": 1} for choices in (["x", "y"], ["1", "7"][::-1]))
+
+
+@pytest.mark.parametrize(("beside", "answer"), [(INDEX, "2"), ({**TEXT, "answer": 7}, "1")])
+def test_a_number_that_is_a_choice_and_an_index_is_what_the_others_of_its_file_are(tmp_path, beside, answer):
+    assert read_questions(written(tmp_path / "q.jsonl", EITHER, beside))[0].answer == answer
+
+
+@pytest.mark.parametrize("lines", [(EITHER,), (EITHER, INDEX, {**TEXT, "answer": 7, "question": "3?"})])
+def test_a_number_that_is_a_choice_and_an_index_is_refused_where_the_others_do_not_tell(tmp_path, lines):
+    with pytest.raises(DataError, match=r"q.jsonl:1: the answer 1 is a choice and the index of another"):
+        read_questions(written(tmp_path / "q.jsonl", *lines))
+
+
+def test_two_answers_that_differ_are_refused(tmp_path):
+    line = {"question": "?", "choices": ["x", "y"], "answer": "y", "answerKey": "A"}
+    with pytest.raises(DataError, match="`answer` and `answerKey` differ"):
+        read_questions(written(tmp_path / "q.jsonl", line))
 
 
 def test_every_problem_is_said_at_once(tmp_path):
