@@ -1,14 +1,16 @@
 """GGUF files made smaller by llama.cpp, and measured in it, each in a process of its own."""
 
+import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agentlab.errors import UnknownNameError, UsageError
+from agentlab.errors import ModelFileError, UnknownNameError, UsageError
 from agentlab.gguf.deaths import CAUSES
 from agentlab.gguf.engine import KvType
 from agentlab.runs.atomic import storage_errors, sync_folder
@@ -22,6 +24,7 @@ TYPES: Mapping[str, int] = {
     "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30,
     "BF16": 32,
 }  # fmt: skip
+_PROBE = 1 << 20  # bytes that a disk with room takes
 _BLOCK = 256  # inputs of a super-block of a k-quant
 
 Check = Callable[[], None]
@@ -72,7 +75,7 @@ def quantize_gguf(
     matrix = temporary.with_suffix(".importance")
     request = {"op": "quantize", "source": str(source.absolute()), "out": str(temporary.absolute())}
     try:
-        with storage_errors(out):
+        with storage_errors(out), _full_disk_told(temporary):
             if importance is not None:
                 from safetensors.numpy import save_file
 
@@ -91,6 +94,19 @@ def quantize_gguf(
     finally:
         temporary.unlink(missing_ok=True)
         matrix.unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """Raise OSError where llama.cpp could not write a file for want of room: it says "iostream error" at most."""
+    try:
+        yield
+    except ModelFileError:
+        with path.open("ab") as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+        raise
 
 
 def falls_back(shapes: Mapping[str, Sequence[int]], kind: str) -> list[str]:

@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from agentlab.errors import StorageError
+from agentlab.gguf.files import quantize_gguf
+from agentlab.gguf.writing import write_gguf
 from agentlab.lora.reading import Adapter
 from agentlab.persona.run import PersonaExperiment
 from tests.cli.conftest import Answer
 from tests.cli.test_train_persona import SHORT, talks
 from tests.unit.evolve.small import workspace as evolvable
+from tests.unit.gguf.test_files import checkpoint
 from tests.unit.train.merging import train, write_checkpoint
 from tests.unit.train.tiny_base import tiny_checkpoint
 
@@ -209,3 +213,16 @@ def test_an_evolution_goes_on_to_the_same_children_where_there_is_room_again(
     assert done.code == 0, done.err
     expected, found = ((place / "e" / "lineage.json").read_bytes() for place in (workspace / "elsewhere", disk.path))
     assert found == expected
+
+
+def test_llama_cpp_without_room_for_its_file_is_a_full_disk_and_no_bad_model(workspace: Path, disk: Disk) -> None:
+    folder, _ = checkpoint(
+        workspace / "model", "llama", hidden_size=256, intermediate_size=512, num_attention_heads=8, head_dim=32
+    )
+    write_gguf(folder, workspace / "model.gguf", "f32")
+    disk.fill(left=4 * PAGE)
+    with pytest.raises(StorageError, match=r"smaller\.gguf: the disk is full"):
+        quantize_gguf(workspace / "model.gguf", disk.path / "smaller.gguf", "Q8_0")
+    assert disk.names() == []
+    disk.clear()
+    quantize_gguf(workspace / "model.gguf", disk.path / "smaller.gguf", "Q8_0")
