@@ -270,8 +270,8 @@ def broken_first(workspace: Path) -> Iterator[str]:
         config.parent.mkdir(parents=True, exist_ok=True)
         tree = {
             "providers": {"mock": {"kind": "openai_compat", "base_url": server.url}},
-            "models": {name: {"provider": "mock", "id": name} for name in ("reset-3-of-8", "tool", "ok-n8")},
-            "roles": {"primary": ["reset-3-of-8"], "fallback": ["ok-n8"]},
+            "models": {name: {"provider": "mock", "id": name} for name in ("close-3-of-8", "tool", "ok-n8")},
+            "roles": {"primary": ["close-3-of-8"], "fallback": ["ok-n8"]},
             "defaults": {"retries": 0},
         }
         config.write_text(json.dumps(tree))
