@@ -497,12 +497,12 @@ def test_a_plan_says_what_a_run_is_forecast_to_take(place: Path) -> None:
     tight = scripted(place, portfolio=[KQUANT], first=1, beside=[], budget={"trials": 1, "joules": 100}).plan()
     assert tight.foreseen.endswith("more than the budget of joules, so it is to end early")
     more = scripted(place, budget={"trials": 20}).plan()
-    assert more.forecast["joules"] > 20 * 3.7 * 20  # seconds that measuring a recipe takes to start
+    assert more.forecast["joules"] > 20 * 7.0 * 20  # seconds that measuring a recipe takes to start
     few: dict[str, Any] = {"remember": True, "memory": "memory", "budget": {"trials": 4}}
     with new_run(place) as run:
         scripted(place, **few).run(run)
     known = scripted(place, **few, text={"held_out": 2}).plan()  # remembered: ten seconds a recipe
-    assert known.forecast["seconds"] > 1.5 * scripted(place, budget={"trials": 4}).plan().forecast["seconds"]
+    assert known.forecast["seconds"] > 1.3 * scripted(place, budget={"trials": 4}).plan().forecast["seconds"]
 
 
 def test_a_known_recipe_is_charged_what_it_cost_with_the_thinking_of_whoever_asks(place: Path) -> None:
