@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 class Experiment(Protocol):
     """A checked experiment, ready to start. Preparing it reads but writes nothing."""
 
-    def plan(self) -> "Document":
-        """What it would do and cost."""
-        ...
+    def plan(self) -> "Document": ...
 
     def run(self, run: "Run") -> tuple["Document", "Outcome"]:
         """Do it, or go on with it, and say what came out."""
@@ -82,11 +80,9 @@ class Command:
     details: str | None = None  # makes what tells with --debug what an event changes; it hears all of them
 
     def config_model(self) -> "type[BaseModel]":
-        """The typed config."""
         return imported(self.config)  # type: ignore[no-any-return] # what a string names is known at run time
 
     def result_model(self) -> "type[Document]":
-        """The typed answer."""
         return imported(self.result)  # type: ignore[no-any-return] # as above
 
     def prepare_function(self, *, planning: bool = False) -> Prepare:
@@ -94,7 +90,6 @@ class Command:
         return imported(self.foresee if planning and self.foresee else self.prepare)  # type: ignore[no-any-return] # as above
 
     def settled(self, config: Any, context: "Context") -> Any:
-        """The config as it goes into a new run."""
         return imported(self.settle)(config, context) if self.settle else config
 
     def narrate_function(self) -> Narrate:

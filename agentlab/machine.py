@@ -121,7 +121,6 @@ class Hardware:
     bf16: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for a manifest."""
         return asdict(self)
 
 

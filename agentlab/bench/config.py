@@ -135,11 +135,9 @@ class BenchConfig(StrictModel):
         return self
 
     def models(self) -> tuple[str, ...]:
-        """Names of the models there are."""
         return self.mock or tuple(self.llm.models)
 
     def chosen(self) -> tuple[str, ...]:
-        """Names of what is measured."""
         return self.targets or self.mock or self.llm.used()
 
 

@@ -64,7 +64,6 @@ class BenchExperiment:
             providers.build(provider, llm.providers[provider], surroundings)
 
     def plan(self) -> BenchPlan:
-        """What it would do and cost."""
         return plan_of(self.config, described(self.config))
 
     def run(self, run: Run) -> tuple[BenchResult, Outcome]:

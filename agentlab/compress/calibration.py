@@ -64,7 +64,6 @@ class Statistics:
             ) from error
 
     def influences(self) -> list[float]:
-        """Of every layer."""
         return [self.layer(index).influence for index in range(self.layers)]
 
 

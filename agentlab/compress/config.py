@@ -188,12 +188,10 @@ class CompressConfig(StrictModel):
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """The names of what is compressed."""
         return self.models or (self.base,)
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """The portfolio."""
         return self.portfolio or tuple(Recipe.model_validate(dict(params)) for params in PORTFOLIO)
 
     @property
@@ -203,12 +201,10 @@ class CompressConfig(StrictModel):
 
     @property
     def searched(self) -> SpaceConfig:
-        """The space."""
         return self.space or default_space(self.recipes)
 
     @property
     def rules(self) -> tuple[Constraint, ...]:
-        """The rules of the space."""
         return tuple(rules(self.searched)) if self.constraints is None else self.constraints
 
 

@@ -40,12 +40,10 @@ class Grid:
 
     @property
     def lowest(self) -> int:
-        """The smallest code."""
         return -(1 << (self.bits - 1))
 
     @property
     def highest(self) -> int:
-        """The largest code."""
         return (1 << (self.bits - 1)) - 1
 
     def fitted(self, inputs: int) -> "Grid":

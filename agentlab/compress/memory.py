@@ -61,7 +61,6 @@ class Experiment(Plain):
 
     @property
     def told(self) -> Recipe:
-        """The recipe."""
         return recipe_of(self.recipe)
 
     @property

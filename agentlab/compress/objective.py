@@ -147,7 +147,6 @@ class Recipes:
         self.before = self.meter.total
 
     def __call__(self, batch: Sequence[Candidate]) -> list[TrialResult]:
-        """One after the other."""
         return [self._charged(known) if (known := self.known(each.params)) else self._tried(each) for each in batch]
 
     def _thought(self) -> Spent:

@@ -172,7 +172,6 @@ class ModelResult(Plain):
 
     @property
     def kept(self) -> dict[str, str]:
-        """Their files by their recipe's id; of what is remembered there may be none."""
         return {row.id: row.file for row in self.best if row.file}
 
 

@@ -61,7 +61,6 @@ class CompressExperiment:
     rooms: tuple[tuple[int, int], ...] = ()  # bytes of memory and disk of each base whose checkpoint is there
 
     def plan(self) -> CompressPlan:
-        """What it would do and cost."""
         return plan_of(self.config, self.bases, self.goal, self._forecast())
 
     def _forecast(self) -> dict[str, float]:

@@ -49,7 +49,6 @@ class Estimate:
 
     @property
     def objectives(self) -> tuple[float, float]:
-        """As a trial has them."""
         return self.size, self.kl
 
 

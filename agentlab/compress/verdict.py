@@ -234,7 +234,6 @@ def _comparison(volumes: Sequence[Volume], beyond: Sequence[str], same: Sequence
 
 
 def _names(trials: Sequence[TrialState]) -> set[str]:
-    """The recipes that were measured."""
     return {_name(trial) for trial in trials if counts(trial)}
 
 

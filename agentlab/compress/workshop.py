@@ -118,11 +118,9 @@ class RealWorkshop:
 
     @property
     def dense(self) -> int:
-        """See `Workshop`."""
         return int(noted(self._run.events, BASE, self._name)["dense"])
 
     def make(self, recipe: Recipe, out: Path) -> Measures:
-        """See `Workshop`."""
         stages = stages_of(recipe, self._config, self._weights, self._made)
         self._meter.expect(stages)
         self._made |= {stage.makes for stage in stages}
@@ -133,7 +131,6 @@ class RealWorkshop:
         return self._checkpoint(recipe, folder, out)
 
     def read(self, recipe: Recipe, out: Path, side: Side, start: int, stop: int) -> tuple[Floats, Floats]:
-        """See `Workshop`."""
         windows = getattr(self._texts, side)[start:stop]
         full = read_goal(self._config.goal).bounds_kl
         folder = self._base.path if recipe.vocabulary == "all" else self._shaped(recipe)

@@ -39,7 +39,6 @@ class Exported(Document):
     start: str = ""
 
     def blocks(self) -> list[Block]:
-        """Where it lies."""
         start = f"It is {self.start}, which was there before the search" if self.start else ""
         kept = start or f"{self.kept:.2%} of it was kept"
         return [Text(f"{self.child} is an adapter of rank {self.rank} in {self.path}. {kept}.")]

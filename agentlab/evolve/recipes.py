@@ -27,7 +27,6 @@ class Recipes:
 
     @property
     def dimension(self) -> int:
-        """Numbers that a step changes: its size."""
         return 1
 
     @cached_property
@@ -49,12 +48,10 @@ class Recipes:
 
     @property
     def pairs(self) -> tuple[str, ...]:
-        """Operators that take two."""
         return tuple(name for name in self.config.operators if name not in MUTATIONS)
 
     @property
     def alone(self) -> tuple[str, ...]:
-        """Operators that take one."""
         return tuple(name for name in self.config.operators if name in MUTATIONS)
 
     @property
@@ -79,7 +76,6 @@ class Recipes:
         return [base - 1 if each == base else each for each in found]
 
     def random(self, rng: np.random.Generator) -> Params:
-        """Any recipe."""
         return self.space.sample(rng)
 
     def cross(self, first: Trial, second: Trial, rng: np.random.Generator) -> Params:

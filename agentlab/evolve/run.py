@@ -56,7 +56,6 @@ class EvolveExperiment:
     questions: Split
 
     def plan(self) -> EvolvePlan:
-        """What it would do and cost."""
         return plan_of(self.config, self.base, self.genome, self.questions)
 
     def run(self, run: Run) -> tuple[EvolveResult, Outcome]:

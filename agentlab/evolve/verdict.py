@@ -53,7 +53,6 @@ class Contender:
 
     @property
     def spent(self) -> int:
-        """Answers of its search."""
         return int(self.search.spent("items")) if self.search else 0
 
     def start(self, starts: int) -> str:

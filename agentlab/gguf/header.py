@@ -101,7 +101,6 @@ class _Reader:
         self._texts = 0  # in arrays, so far
 
     def position(self) -> int:
-        """Bytes from the start of the file."""
         return self._before + self._at
 
     def bytes(self, count: int) -> bytes:

@@ -121,7 +121,6 @@ class MemoryEstimate:
 
     @property
     def vram(self) -> int:
-        """Bytes of GPU memory."""
         return int((self.weights + self.cache) * self.offloaded) + self.compute_gpu
 
 

@@ -67,7 +67,6 @@ class Complete(np.ndarray):
     """An array that is written whole, or the disk's error is raised: NumPy's own `tofile` can miss a full disk."""
 
     def tofile(self, fid: IO[bytes]) -> None:  # type: ignore[override] # the writer gives it an open file alone
-        """Write the numbers where the file stands."""
         fid.write(self.data)
 
 

@@ -22,11 +22,9 @@ class Apart:
         self._pasts: list[Past] = []
 
     def enter(self, entries: Sequence[tuple[Past, int, int]], rows: int) -> None:  # noqa: ARG002 - of `Table`
-        """See `Table.enter`; each past is of one row."""
         self._pasts += [past for past, _, _ in entries]
 
     def leave(self, row: int) -> None:
-        """See `Table.leave`."""
         self._pasts[row] = self._pasts[-1]
         self._pasts.pop()
 

@@ -91,7 +91,6 @@ class AgentlabChatModel(BaseChatModel):
         self._router = Router(config, env=here.env, workspace=here.workspace)
 
     def close(self) -> None:
-        """Cancel calls in flight and free connections and local models."""
         self._router.close()
 
     async def aclose(self) -> None:

@@ -163,7 +163,6 @@ class Logged(Document):
     trials: int
 
     def blocks(self) -> list[Block]:
-        """One sentence."""
         return [Text(f"{self.trials} trials of the run {self.tracked} of the experiment {self.experiment}.")]
 
 

@@ -53,7 +53,6 @@ class MaskedModel:
         return ToolPiece(piece.index, id_, name, mask.piece(piece.arguments))
 
     async def close(self) -> None:
-        """Close the other."""
         await self._model.close()
 
 
@@ -84,7 +83,6 @@ class Logged:
                 await stream.aclose()
 
     async def close(self) -> None:
-        """Close the other."""
         await self._model.close()
 
     def _say(self, text: str) -> None:
@@ -141,5 +139,4 @@ class Connections:
             return self._built[provider]
 
     async def close(self) -> None:
-        """Free connections and processes."""
         await asyncio.gather(*(model.close() for model in (*self._built.values(), *self.stand_ins.values())))

@@ -285,7 +285,6 @@ class Slots:
             raise
 
     def free(self) -> None:
-        """Give a taken slot back."""
         self.in_use -= 1
         self._hand_over()
 

@@ -64,12 +64,10 @@ class Tallies:
         self._models = {name: ModelTally(name) for name in models}
 
     def all(self) -> dict[str, ModelTally]:
-        """As they stand."""
         with self._lock:
             return dict(self._models)
 
     def count(self, sample: Sample) -> None:
-        """One more attempt."""
         with self._lock:
             self._models[sample.model] = self._models[sample.model].with_sample(sample)
 

@@ -25,7 +25,6 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The answer so far."""
         return _clean("".join(self._parts))
 
     @property

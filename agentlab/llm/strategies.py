@@ -208,7 +208,6 @@ class HedgeBudget:
         self._tokens = 0.0
 
     def count(self) -> None:
-        """One more call."""
         self._tokens = min(1.0, self._tokens + self._share)
 
     def allows(self) -> bool:
@@ -261,5 +260,4 @@ async def _race(task: str, first: AttemptLoop, running: "asyncio.Future[Outcome]
 
 
 def _may_go_on(outcome: Outcome) -> bool:
-    """Whether another model may still answer."""
     return outcome.error is not None and policy.rule_for(outcome.error).move_on

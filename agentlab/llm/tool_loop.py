@@ -35,7 +35,6 @@ class Action:
 
     @property
     def tool(self) -> Tool:
-        """As a model is told."""
         return Tool(self.name, self.description, self.takes.model_json_schema())
 
 

@@ -155,7 +155,6 @@ class Transport:
         return failed
 
     async def close(self) -> None:
-        """Close the connections."""
         await asyncio.gather(*self._closing, *(lane.client.aclose() for lane in self._lanes))
 
 

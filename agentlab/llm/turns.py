@@ -66,7 +66,6 @@ class Turns:
 
     @property
     def left(self) -> float:
-        """Seconds until then."""
         return self._end - self._now()
 
     @property
@@ -101,7 +100,6 @@ class Turns:
         return soonest
 
     def ready(self, candidate: Candidate) -> bool:
-        """Whether it may be asked now."""
         return self._delay(candidate) <= 0
 
     @asynccontextmanager

@@ -87,7 +87,6 @@ class Request:
 
     @property
     def offers_tools(self) -> bool:
-        """Whether the model may call a tool."""
         return bool(self.tools) and self.tool_choice != "none"
 
 
@@ -118,13 +117,9 @@ class Delta:
 class ChatModel(Protocol):
     """One provider; `Request.model` names which of its models. Errors are the RemoteError family."""
 
-    def stream(self, request: Request) -> AsyncIterator[Delta]:
-        """Answer piece by piece."""
-        ...
+    def stream(self, request: Request) -> AsyncIterator[Delta]: ...
 
-    async def close(self) -> None:
-        """Free connections or processes."""
-        ...
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +133,7 @@ class Embeddings:
 class EmbeddingModel(Protocol):
     """A provider that turns texts into vectors. Errors as of `ChatModel`."""
 
-    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
-        """The vectors of all texts."""
-        ...
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,11 +45,9 @@ class Delta:
         return self.a.shape[0]
 
     def scaled(self, weight: float) -> "Delta":
-        """The delta times a number."""
         return Delta(self.a, self.b, self.scale * weight)
 
     def transposed(self) -> "Delta":
-        """The delta of the transposed matrix."""
         return Delta(self.b.T, self.a.T, self.scale)
 
     def folded(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,7 +71,6 @@ class Mixture(Stack):
             self._table[name] = table[:, owners]
 
     def rows(self, rows: Sequence[int]) -> None:
-        """See `Stack.rows`."""
         if list(rows) == self._rows:
             return
         self._check(rows)

@@ -20,9 +20,7 @@ class Rowwise(Protocol):
 
     slow: str | None
 
-    def rows(self, rows: Sequence[int]) -> None:
-        """See `Stack.rows`."""
-        ...
+    def rows(self, rows: Sequence[int]) -> None: ...
 
     def put(self, folder: Path) -> int:
         """Add an adapter: its place. Nothing changes on an error, which is one of those of `rowwise`."""
@@ -118,7 +116,6 @@ class AdapterStack(Stack):
         return place
 
     def drop(self, place: int) -> None:
-        """See `Rowwise.drop`."""
         self._held.pop(place, None)
         self._forget()
 

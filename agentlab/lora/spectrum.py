@@ -24,12 +24,10 @@ class Spectrum:
         return Delta((self.v * root).T, self.u * root)
 
     def select(self, kept: torch.Tensor | slice) -> "Spectrum":
-        """Some of the directions."""
         return Spectrum(self.u[:, kept], self.s[kept], self.v[:, kept])
 
     @property
     def norm(self) -> float:
-        """Frobenius norm."""
         return float(torch.linalg.vector_norm(self.s))
 
 

@@ -177,7 +177,6 @@ class ModelList(Document):
         return cls(models=[*(_present(entry, rows.get(entry.name)) for entry in entries), *absent])
 
     def blocks(self) -> list[Block]:
-        """A table."""
         rows = [
             (line.name, line.kind, f"{line.bytes / 1e6:.0f} MB", line.place, line.licence or "–", line.path or "–")
             for line in self.models
@@ -207,7 +206,6 @@ class ModelPath(Document):
     path: str
 
     def blocks(self) -> list[Block]:
-        """Just the path."""
         return [Code(self.path)]
 
 

@@ -102,12 +102,10 @@ class Artefact:
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Columns that are forecast."""
         return tuple(self.names[index] for index in self.targets)
 
     @property
     def time_channels(self) -> int:
-        """Time features per row."""
         return int(time_features(np.array(["1970-01-01"], dtype="datetime64[s]"), self.frequency).shape[1])
 
     def network(self) -> Informer:

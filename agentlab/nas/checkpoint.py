@@ -58,7 +58,6 @@ class Checkpoint:
 
     @property
     def epochs(self) -> int:
-        """Finished epochs."""
         return len(self.history)
 
     def matches(self, trial: TrialConfig, series: Series, seed: int) -> bool:

@@ -80,5 +80,4 @@ class ExportAnswer(Document):
         return cls(path=str(path), command=f"agentlab nas predict {quote(str(path))} --input FILE")
 
     def blocks(self) -> list[Block]:
-        """The path alone, easy to pipe."""
         return [Code(self.path)]

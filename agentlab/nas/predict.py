@@ -253,7 +253,6 @@ class ForecastAnswer(Document):
         )
 
     def blocks(self) -> list[Block]:
-        """The path of the file, or the CSV itself."""
         return [Code(self.path or self.text.removesuffix("\n"))]
 
 

@@ -83,7 +83,6 @@ class NasExperiment:
             raise ValueError(error.message) from error
 
     def plan(self) -> NasPlan:
-        """What it would do and cost."""
         agent = bool(self.config.llm.candidates(WORDS.propose))
         return plan_of(self.config, self.series, list(self.space.parameters), self._estimate(self.default), agent)
 

@@ -36,11 +36,9 @@ class Scaler:
 
     @classmethod
     def fit(cls, rows: NDArray[np.float64]) -> "Scaler":
-        """Mean and deviation of [rows, channels]."""
         return cls(mean=rows.mean(axis=0), std=rows.std(axis=0))
 
     def apply(self, values: NDArray[np.float64]) -> Rows:
-        """Original units to scaled values."""
         return ((values - self.mean) / self.std).astype(np.float32)
 
     def undo(self, scaled: NDArray[np.floating], channels: tuple[int, ...]) -> NDArray[np.float64]:
@@ -70,17 +68,14 @@ class Series:
 
     @property
     def channels(self) -> int:
-        """Columns the model sees."""
         return int(self.values.shape[1])
 
     @property
     def time_channels(self) -> int:
-        """Time features per row."""
         return int(self.time.shape[1])
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Columns that are forecast."""
         return tuple(self.names[index] for index in self.targets)
 
     @property

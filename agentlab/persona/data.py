@@ -33,7 +33,6 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The persona's."""
         return self.persona.name
 
     @property

@@ -32,7 +32,6 @@ class Gain(Bounded):
     """How much lower the loss on held-out conversations became, in nats per learnt token."""
 
     def __str__(self) -> str:
-        """For a table."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

@@ -62,14 +62,12 @@ class PersonaExperiment:
         return plan_of(self.config, self.base, self.sources)
 
     def folder(self, name: str) -> Path:
-        """Where a persona's adapter goes."""
         if self.config.out is not None:
             return self.context.workspace.resolve(self.config.out)
         return self.context.workspace.adapters / name
 
     @property
     def folders(self) -> list[Path]:
-        """Where all adapters go."""
         return [self.folder(persona.name) for persona in self.config.personas]
 
     def run(self, run: Run) -> tuple[PersonasResult, Outcome]:

@@ -309,7 +309,6 @@ class Talk:
                 history += [question, Message("assistant", "".join(said))]
 
     def close(self) -> None:
-        """End the workers."""
         self._router.close()
 
     def __enter__(self) -> Self:

@@ -109,7 +109,6 @@ class PipelineConfig(StrictModel):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of the mode."""
         chosen = self.base_pipeline if self.mode == "base" else self.manual_pipeline
         return chosen.stages if chosen is not None else ()
 

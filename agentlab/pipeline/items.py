@@ -29,7 +29,6 @@ class Input:
     fields: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """Its line in the copy."""
         return json.dumps({**self.fields, "input": self.text}, ensure_ascii=False)
 
     def output_line(self, number: str, output: str, error: str | None) -> dict[str, Any]:

@@ -33,12 +33,10 @@ class Availability:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it."""
         return self.error.message if self.error else None
 
     @property
     def hint(self) -> str | None:
-        """What to do about it."""
         return self.error.hint if self.error else None
 
 
@@ -192,7 +190,6 @@ class RegistryView(Document):
 
     @classmethod
     def of(cls, config: PipelineConfig, availability: Mapping[str, Availability]) -> "RegistryView":
-        """The models in the order of the config."""
         return cls(models=[_line(config.models[name], model) for name, model in availability.items()])
 
     def blocks(self) -> list[Block]:

@@ -167,12 +167,10 @@ class Residents:
 
     @property
     def budget(self) -> Budget:
-        """What they may take together."""
         return self.sizes.budget
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The models that are loaded."""
         return tuple(self._here)
 
     def engine(
@@ -228,7 +226,6 @@ class Residents:
             self._unload(name, here)
 
     def only(self, name: str) -> None:
-        """Unload every other model."""
         for other in [other for other in self._here if other != name]:
             self.evict(other)
 
@@ -241,6 +238,5 @@ class Residents:
             self.sizes.learn(name, here.settings, taken.peak)
 
     def close(self) -> None:
-        """Unload all."""
         for name in self.names:
             self.evict(name)

@@ -68,12 +68,10 @@ class PipelineExperiment:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """Every visit of every stage."""
         return unroll(self.config.stages)
 
     @cached_property
     def units(self) -> tuple[Unit, ...]:
-        """What is scheduled."""
         return units(self.steps, self.config)
 
     @cached_property

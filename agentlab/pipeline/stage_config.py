@@ -103,5 +103,4 @@ class Stage(Sampling):
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The models that answer, in their order."""
         return (self.model,) if self.model is not None else self.models

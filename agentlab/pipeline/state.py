@@ -24,7 +24,6 @@ class Ended:
     why: Mapping[str, Any] = field(default_factory=dict)
 
     def shown(self) -> dict[str, Any]:
-        """What a template sees of it."""
         return {"output": self.output, "answer": self.answer, "json": self.json, "skipped": self.status == "skipped"}
 
 

@@ -71,7 +71,6 @@ class Freed(Document):
     bytes: int
 
     def blocks(self) -> list[Block]:
-        """One sentence."""
         return [Text(f"Removed {self.answers} answers: {self.bytes / (1 << 20):.1f} MiB.")]
 
 

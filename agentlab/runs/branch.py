@@ -20,19 +20,15 @@ class Branch:
 
     @property
     def path(self) -> Path:
-        """Its folder."""
         return self.folder.path
 
     @property
     def events(self) -> list[Event]:
-        """What happened in here so far, oldest first."""
         length = len(self._prefix)
         return [replace(e, id=e.id[length:]) for e in self._run.events if e.id.startswith(self._prefix)]
 
     def emit(self, type: str, id: str = "", **data: Any) -> Event:  # noqa: A002 - the field's name in the file
-        """Append one event to the run."""
         return self._run.emit(type, self._prefix + id, **data)
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write a JSON file in here."""
         return self.folder.write_json(name, value)

@@ -87,7 +87,6 @@ class _Ear(logging.Handler):
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one record."""
         self._say(record.getMessage())
 
 

@@ -76,7 +76,6 @@ class Bounded(Plain):
 
     @classmethod
     def of(cls, interval: Interval, **more: int) -> Self:
-        """As it is stored."""
         return cls(value=interval.estimate, low=interval.low, high=interval.high, level=interval.level, **more)
 
 
@@ -86,7 +85,6 @@ class Share(Bounded):
     count: int
 
     def __str__(self) -> str:
-        """For a table."""
         return f"{self.value:.0%} [{self.low:.0%}, {self.high:.0%}]"
 
 
@@ -98,7 +96,6 @@ class Difference(Bounded):
 
     @classmethod
     def of(cls, evidence: Evidence) -> Self:  # type: ignore[override] # what the referee says, and nothing else
-        """As it is stored."""
         evidence = evidence.clipped(1.0)
         ends = {"value": evidence.estimate, "low": evidence.low, "high": evidence.high, "level": evidence.level}
         return cls(**ends, p=evidence.p, smallest=evidence.smallest)

@@ -59,23 +59,19 @@ class Folder:
         return path
 
     def folder(self, name: str) -> "Folder":
-        """A folder in here."""
         return Folder(self.file(name), self._redactor)
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a text file."""
         path = self.file(name)
         write_text(path, self._redactor.mask_file(name, text))
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
-        """Write a JSON file."""
         path = self.file(name)
         write_json(path, self._redactor.mask_tree(value))
         return path
 
     def write_bytes(self, name: str, data: bytes) -> Path:
-        """Write a binary file."""
         path = self.file(name)
         write_bytes(path, data)
         return path

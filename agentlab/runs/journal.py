@@ -92,5 +92,4 @@ class Journal:
         self.events.append(event)
 
     def close(self) -> None:
-        """Safe to call twice."""
         self._file.close()

@@ -55,7 +55,6 @@ class Lock:
             self._file.flush()
 
     def release(self) -> None:
-        """Let the next process in. Safe to call twice."""
         self._file.close()
 
 

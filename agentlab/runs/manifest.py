@@ -76,7 +76,6 @@ class Manifest(_Frozen):
     error: Failure | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `manifest.json`."""
         return self.model_dump(mode="json")
 
 

@@ -140,12 +140,10 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The folder's name."""
         return self.path.name
 
     @property
     def events(self) -> list[Event]:
-        """Everything that happened so far, oldest first."""
         return self._journal.events
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -220,7 +218,6 @@ class Run:
     # -- the life of a run --------------------------------------------------------------------------------------
 
     def derive(self, parent: str) -> None:
-        """Say which run this one was derived from."""
         if self.manifest.parent != parent:
             self._update(parent=parent)
 
@@ -249,7 +246,6 @@ class Run:
         self._update(**_fields(outcome))
 
     def complete(self, outcome: Outcome) -> None:
-        """The work is done."""
         self._end("completed", **_fields(outcome))
 
     def interrupt(self) -> None:
@@ -278,7 +274,6 @@ class Run:
         write_json(self.path / "manifest.json", self.manifest.to_json())
 
     def close(self) -> None:
-        """Let go of the folder. Safe to call twice."""
         self._journal.close()
         self._lock.release()
 

@@ -15,7 +15,6 @@ class StopFlag:
 
     @property
     def requested(self) -> bool:
-        """Whether somebody asked."""
         return self.signal is not None
 
     def asked(self) -> bool:

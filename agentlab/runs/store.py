@@ -34,12 +34,10 @@ class RunRecord:
 
     @property
     def id(self) -> str:
-        """The folder's name."""
         return self.path.name
 
     @property
     def active(self) -> bool:
-        """Whether a process works on it now."""
         return is_held(self.path / LOCK)
 
     @property
@@ -54,7 +52,6 @@ class RunRecord:
         return elapsed(self.manifest, self.known_events() if self.manifest.status == "running" else ())
 
     def events(self) -> list[Event]:
-        """Everything that happened so far."""
         return read_events(self.path / "events.jsonl")
 
     def known_events(self) -> list[Event]:

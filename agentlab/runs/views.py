@@ -15,7 +15,6 @@ class Line(Document):
     path: str
 
     def blocks(self) -> list[Block]:
-        """Just the path."""
         return [Code(self.path)]
 
 
@@ -25,7 +24,6 @@ class Names(Document):
     names: list[str]
 
     def blocks(self) -> list[Block]:
-        """One name a line."""
         return [Code("\n".join(self.names))]
 
 

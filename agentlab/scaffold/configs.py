@@ -41,7 +41,6 @@ class PresetList(Document):
     presets: list[PresetLine]
 
     def blocks(self) -> list[Block]:
-        """A table."""
         rows = [(p.kind, p.name, "shipped" if p.shipped else "yours", p.description) for p in self.presets]
         return [Table(("for", "preset", "from", "description"), rows)] if rows else [Text("There are no presets.")]
 

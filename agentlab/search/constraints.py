@@ -25,7 +25,6 @@ class _Rule(StrictModel):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters it speaks of."""
         return tuple(getattr(self, next(iter(type(self).model_fields))))
 
 
@@ -35,7 +34,6 @@ class Divides(_Rule):
     divides: Pair
 
     def describe(self) -> str:
-        """The rule in words."""
         return f"{self.divides[0]} divides {self.divides[1]}"
 
     def violation(self, values: Mapping[str, Value]) -> str | None:
@@ -52,7 +50,6 @@ class AtMost(_Rule):
     at_most: Pair
 
     def describe(self) -> str:
-        """The rule in words."""
         return f"{self.at_most[0]} is at most {self.at_most[1]}"
 
     def violation(self, values: Mapping[str, Value]) -> str | None:
@@ -69,7 +66,6 @@ class Forbids(_Rule):
     forbids: dict[str, tuple[Value, ...]] = Field(min_length=1, description="Name -> values of the combination.")
 
     def describe(self) -> str:
-        """The rule in words."""
         return "never " + " with ".join(f"{name} in {[*map(show, listed)]}" for name, listed in self.forbids.items())
 
     def violation(self, values: Mapping[str, Value]) -> str | None:

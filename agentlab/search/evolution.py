@@ -109,7 +109,6 @@ class GeneticAlgorithm(_Breeder):
     name: ClassVar[str] = "ga"
 
     def parents(self, history: Sequence[Trial]) -> list[Trial]:
-        """Who may have children now, best first."""
         return sorted(self._past(history), key=_rank)[: self.population]
 
     def ask(self, history: Sequence[Trial], n: int, rng: np.random.Generator) -> list[Proposal]:

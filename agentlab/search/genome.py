@@ -21,17 +21,11 @@ class Genome(Protocol):
     """
 
     @property
-    def dimension(self) -> int:
-        """See above."""
-        ...
+    def dimension(self) -> int: ...
 
-    def random(self, rng: np.random.Generator) -> Params:
-        """A candidate without parents."""
-        ...
+    def random(self, rng: np.random.Generator) -> Params: ...
 
-    def cross(self, first: Trial, second: Trial, rng: np.random.Generator) -> Params:
-        """A child of two."""
-        ...
+    def cross(self, first: Trial, second: Trial, rng: np.random.Generator) -> Params: ...
 
     def mutate(self, parent: Trial, rng: np.random.Generator, step: float) -> Params:
         """A child of one. `step` is how far it goes, in (0, 1]: a standard deviation, as a share of what there is."""
@@ -50,7 +44,6 @@ class SpaceGenome:
 
     @property
     def dimension(self) -> int:
-        """The number of parameters."""
         return len(self.space.parameters)
 
     def random(self, rng: np.random.Generator) -> Params:

@@ -13,7 +13,7 @@ class Member(Protocol):
     """Who knows whether the budget cut its batch short after it."""
 
     @property
-    def closes(self) -> bool: ...  # noqa: D102
+    def closes(self) -> bool: ...
 
 
 M = TypeVar("M", bound=Member)

@@ -68,7 +68,6 @@ class Categorical(_Spec):
 
     @property
     def count(self) -> int:
-        """How many values there are."""
         return len(self.choices)
 
     def contains(self, value: object) -> bool:
@@ -86,7 +85,6 @@ class Categorical(_Spec):
         return min(self.choices, key=lambda choice: abs(float(choice) - near))
 
     def index(self, value: Value) -> int:
-        """Position of a choice."""
         return next(i for i, choice in enumerate(self.choices) if same(value, choice))
 
     def encode(self, value: Value) -> float:
@@ -98,11 +96,9 @@ class Categorical(_Spec):
         return self.choices[min(int(unit * self.count), self.count - 1)]
 
     def values(self) -> list[Value]:
-        """All values."""
         return list(self.choices)
 
     def describe(self) -> str:
-        """The range in words."""
         return "one of " + ", ".join(str(choice) for choice in self.choices)
 
 
@@ -125,7 +121,6 @@ class Integer(_Spec):
 
     @property
     def count(self) -> int:
-        """How many values there are."""
         return (self.high - self.low) // self.step + 1
 
     def contains(self, value: object) -> bool:
@@ -142,7 +137,6 @@ class Integer(_Spec):
         return self.low + min(steps, self.count - 1) * self.step
 
     def index(self, value: Value) -> int:
-        """Position on the grid."""
         return (int(value) - self.low) // self.step
 
     def encode(self, value: Value) -> float:
@@ -160,11 +154,9 @@ class Integer(_Spec):
         return self.low + min(int(unit * self.count), self.count - 1) * self.step
 
     def values(self) -> list[Value]:
-        """All values, smallest first."""
         return list(range(self.low, self.high + 1, self.step))
 
     def describe(self) -> str:
-        """The range in words."""
         steps = f" in steps of {self.step}" if self.step > 1 else ""
         return f"whole number {self.low} to {self.high}{steps}{', log scale' if self.log else ''}"
 
@@ -211,7 +203,6 @@ class Real(_Spec):
         return min(max(float(f"{value:.4g}"), self.low), self.high)
 
     def describe(self) -> str:
-        """The range in words."""
         return f"number {self.low:g} to {self.high:g}{', log scale' if self.log else ''}"
 
 

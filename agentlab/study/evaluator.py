@@ -77,7 +77,6 @@ class Seeds:
         return Repeat("to measure the noise", count=self.repeats)
 
     def ranked(self, state: StudyState) -> list[TrialState]:
-        """By their mean."""
         return state.ranked
 
     def noise_of(self, trial: TrialState, state: StudyState) -> Noise:
@@ -184,7 +183,6 @@ class Items:
         return Decision(found.high < 0, f"{said} over {common} pairs")
 
     def ranked(self, state: StudyState) -> list[TrialState]:
-        """Front by front."""
         return by_fronts(state)
 
 
@@ -204,7 +202,6 @@ class Fronts:
         return Decision(True, "on the front")
 
     def ranked(self, state: StudyState) -> list[TrialState]:
-        """Front by front."""
         return by_fronts(state)
 
 

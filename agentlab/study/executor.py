@@ -46,17 +46,13 @@ class TrialExecutor(Protocol):
     capacity: int
     in_batches: bool
 
-    def submit(self, candidate: Candidate) -> None:
-        """Start or queue a measurement."""
-        ...
+    def submit(self, candidate: Candidate) -> None: ...
 
     def completed(self) -> tuple[Candidate, TrialResult]:
         """Wait for the next measurement to end, whichever it is."""
         ...
 
-    def close(self) -> None:
-        """Free what was held. Safe to call twice."""
-        ...
+    def close(self) -> None: ...
 
 
 class LocalExecutor:
@@ -80,7 +76,6 @@ class LocalExecutor:
         self._ended: deque[tuple[Candidate, TrialResult]] = deque()
 
     def submit(self, candidate: Candidate) -> None:
-        """Queue a measurement."""
         self._queue.append(candidate)
 
     def completed(self) -> tuple[Candidate, TrialResult]:
@@ -110,7 +105,6 @@ class LocalExecutor:
             return [replace(failed, metrics={**failed.metrics, **self._charge})]
 
     def close(self) -> None:
-        """Forget what was not run."""
         self._queue.clear()
         self._ended.clear()
 

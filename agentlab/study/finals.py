@@ -56,7 +56,6 @@ class Finalist:
 
     @property
     def mean(self) -> float | None:
-        """Mean value; None if nothing has finished."""
         return fmean(self.values.values()) if self.values else None
 
     @property

@@ -56,7 +56,6 @@ class TrialState:
 
     @property
     def id(self) -> str:
-        """Its name."""
         return run_id(self.number)
 
     @property
@@ -126,7 +125,6 @@ class StudyState:
 
     @property
     def trials(self) -> list[TrialState]:
-        """The trials by their number."""
         return [entry for entry in self.entries if isinstance(entry, TrialState)]
 
     @property
@@ -165,7 +163,6 @@ class StudyState:
 
     @property
     def best(self) -> TrialState | None:
-        """The trial that was accepted last."""
         found = {trial.id: trial for trial in self.trials}
         accepted = [found[name] for name in self.judged if (d := found[name].decision) and d.accepted]
         return accepted[-1] if accepted else None

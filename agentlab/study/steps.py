@@ -81,7 +81,6 @@ class Study:
 
     @property
     def state(self) -> StudyState:
-        """The state that the events tell."""
         return rebuild(self.run.events, self.words.figures)
 
 
@@ -138,7 +137,6 @@ def _growing(executor: TrialExecutor, state: StudyState) -> list[TrialState]:
 
 
 def _complete(study: Study, state: StudyState) -> bool:
-    """Whether no further trial may be proposed."""
     measured = [unit for unit in study.budget if unit not in study.worst]
     spent = any(state.spent(unit) >= study.budget[unit] for unit in measured)
     return state.exhausted or spent or _room(study, state) < 1

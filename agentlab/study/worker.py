@@ -40,7 +40,6 @@ class _Worker:
         self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Serve until the input ends."""
         self._pipes.serve(self._jobs.put, self._work)
 
     def _work(self) -> None:

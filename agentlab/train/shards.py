@@ -48,13 +48,11 @@ class Checkpoint:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that most of its tensors have."""
         labels = [stored.label for stored in self.tensors.values()]
         return _FLOATS[max(_FLOATS, key=labels.count)]
 
     @property
     def weights(self) -> int:
-        """How many numbers it has."""
         return sum(math.prod(stored.shape) for stored in self.tensors.values())
 
     def bytes(self, dtype: torch.dtype | None) -> int:

@@ -97,7 +97,6 @@ class TrainingState:
         return schedule.is_over(self._training, self.progress.step, self.steps, self.progress.eval_losses)
 
     def lr(self, step: int) -> float:
-        """Learning rate of a step, numbered from 0."""
         return schedule.learning_rate(self._training, step, self.steps)
 
     def batches(self, step: int, device: int = 0) -> list[Batch]:

@@ -64,7 +64,6 @@ class AdapterTrainer(_trl.SFTTrainer):  # type: ignore[misc] # as above
         return DataLoader(self._data, batch_size=None, collate_fn=lambda one: one, generator=torch.Generator())
 
     def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002 - transformers calls it
-        """Not counted."""
         return 0
 
     def training_step(
@@ -164,7 +163,6 @@ class TrainingLoop(TrainerCallback):
         return self._state.progress, self._state.best()
 
     def wait(self) -> None:
-        """Until all processes are here."""
         self._trainer.accelerator.wait_for_everyone()
 
     def _trainer_of(self, base: Base, model: Any, args: Any) -> Any:
@@ -187,7 +185,6 @@ class TrainingLoop(TrainerCallback):
         return [self._collate(batch) for batch in self._state.batches(step, self._device)]
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Before the gradients of a step."""
         self._state.seed_dropout(self._device)
         self._step_began = time.perf_counter()
 

@@ -56,7 +56,6 @@ class Channel:
 
     @property
     def pid(self) -> int:
-        """The worker's process id."""
         return self._process.pid
 
     def alive(self) -> bool:

@@ -53,7 +53,6 @@ class ChatServer:
         self._running: dict[int, Generator[Chunk, None, None]] = {}
 
     def run(self) -> None:
-        """Serve until the input ends."""
         self._pipes.serve(self._jobs.put, self._work)
 
     def _work(self) -> None:

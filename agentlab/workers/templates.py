@@ -176,7 +176,6 @@ def _compiled(source: str) -> Any:
         tags = {"generation"}  # noqa: RUF012 - jinja's own way
 
         def parse(self, parser: Any) -> Any:
-            """Its body alone."""
             parser.stream.skip(1)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 

@@ -28,12 +28,10 @@ class ModelCheck(Document):
 
     @property
     def failures(self) -> int:
-        """Requests without a usable answer."""
         return self.asked - self.successes
 
     @property
     def available(self) -> bool:
-        """Whether it answered at least once."""
         return self.successes > 0
 
 

@@ -97,7 +97,6 @@ class CompareResult(Document):
 
     @property
     def worse(self) -> list[CompareRow]:
-        """The rows in which the second run is worse."""
         return [row for row in self.rows if row.verdict == "worse"]
 
     def gate(self) -> GateError | None:

@@ -135,7 +135,6 @@ class FaultyModel:
                 yield delta
 
     async def close(self) -> None:
-        """Close the model."""
         await self._model.close()
 
 

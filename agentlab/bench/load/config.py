@@ -30,7 +30,6 @@ class SloConfig(StrictModel):
 
     @property
     def given(self) -> bool:
-        """Whether some bound is set."""
         return any(bound is not None for bound in (self.ttft_ms, self.itl_ms, self.e2e_ms))
 
 

@@ -55,21 +55,17 @@ class Record:
 
     @property
     def answered(self) -> bool:
-        """Whether an answer is there, and whole."""
         return self.ended is not None and self.error is None
 
     @property
     def first(self) -> float | None:
-        """When the answer began."""
         return self.stamps[0] if self.stamps else None
 
     @property
     def last(self) -> float | None:
-        """When its last piece of content arrived."""
         return self.stamps[-1] if self.stamps else None
 
     def fail(self, error: RemoteError, now: float) -> None:
-        """It ended in this error."""
         self.error = cause_of(error).__name__
         self.message = " ".join(error.message.split())[:_LONGEST_MESSAGE]
         self.ended = now

@@ -92,7 +92,6 @@ class StageRow(Document):
 
     @property
     def label(self) -> str:
-        """The load in words."""
         return load_label(self.arrivals, self.value)
 
 

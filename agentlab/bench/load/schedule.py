@@ -36,7 +36,6 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """The load in words."""
         return load_label(self.arrivals, self.value)
 
 

@@ -44,7 +44,6 @@ class Measured:
     out_of_time: bool = False
 
     def spent(self) -> Usage:
-        """What the stages cost."""
         return Usage(cost_usd=sum(row.cost_usd or 0.0 for row in self.rows.values()))
 
 

@@ -144,12 +144,10 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole answer."""
         return "".join(self.pieces)
 
     @property
     def tokens(self) -> int:
-        """Tokens of the answer."""
         return len(self.pieces) + sum(len(call.pieces) for call in self.calls)
 
 

@@ -49,7 +49,6 @@ class Inbox:
         self._needed = 0  # bytes without which looking again is idle
 
     def feed(self, block: bytes) -> None:
-        """Add what came in."""
         self._data += block
 
     def take(self) -> Request | None:
@@ -117,7 +116,6 @@ class Connection(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._opened(self, True)
@@ -142,13 +140,11 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
         self._inbox.feed(data)
         if self._over is None:
             self._next()
 
     def abort(self) -> None:
-        """Drop the connection."""
         if self._transport is not None:
             self._transport.abort()
 

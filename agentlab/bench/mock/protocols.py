@@ -51,11 +51,9 @@ class ChatDialect:
     """`/v1/chat/completions`. A stream is `opening`, `tokens` (one event for each), `closing`."""
 
     def opening(self, answer: Answer) -> bytes:
-        """The role; no content yet."""
         return _delta(answer.model, {"role": "assistant", "content": None if answer.calls else ""})
 
     def tokens(self, answer: Answer) -> tuple[bytes, ...]:
-        """Content, then tool calls."""
         return (*_words(answer.model, answer.pieces), *_call_pieces(answer.model, answer.calls))
 
     def closing(self, answer: Answer) -> bytes:
@@ -80,7 +78,6 @@ class ChatDialect:
         return b"data: %b\n\n" % dump({"error": {"code": status, "message": "The upstream model gave up."}})
 
     def error(self, status: int, reason: str, message: str) -> bytes:
-        """OpenAI's error object."""
         kind, code, text = error_fields(status, reason, message)
         return dump({"error": {"message": text, "type": kind, "param": None, "code": code}})
 
@@ -155,7 +152,6 @@ class MessagesDialect:
         return tuple(events)
 
     def closing(self, answer: Answer) -> bytes:
-        """The stop reason and the tokens of the answer."""
         delta = {"stop_reason": _REASONS[answer.finish], "stop_sequence": None}
         end = _named("message_delta", delta=delta, usage={"output_tokens": answer.tokens}) + _named("message_stop")
         return (_stop(0) if answer.pieces else b"") + end
@@ -169,7 +165,6 @@ class MessagesDialect:
         return dump(_message(answer, content, _REASONS[answer.finish], answer.tokens))
 
     def error_event(self, status: int) -> bytes:
-        """An error within a stream."""
         kind, _, _ = error_fields(status, "", "")
         return _named("error", error={"type": kind, "message": "The upstream model gave up."})
 

@@ -136,7 +136,6 @@ class MockServer:
 
     @property
     def origin(self) -> str:
-        """Without a path, as Anthropic's clients take it."""
         return f"http://{HOST}:{self._port}"
 
     @property
@@ -149,7 +148,6 @@ class MockServer:
         return self._seen.as_dict()
 
     def reset(self) -> None:
-        """Forget what arrived: every script starts again."""
         self._seen.reset()
 
     def _forgotten(self) -> bytes:

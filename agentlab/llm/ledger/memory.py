@@ -102,18 +102,15 @@ class MemoryLedger:
         self._answers = RecentAnswers()
 
     def record(self, sample: Sample) -> None:
-        """As of `Ledger`."""
         if sample.is_sound():
             self.hear(sample.cleaned())
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
-        """As of `Ledger`."""
         verdict = Quality(at, name_of(task), name_of(model), value)
         if verdict.is_sound():
             self.hear(verdict)
 
     def arm(self, task: str, model: str, now: float) -> Arm:
-        """As of `Ledger`."""
         key = (name_of(task), name_of(model))
         with self._lock:
             arm = self._arms.get(key, Arm())
@@ -132,7 +129,6 @@ class MemoryLedger:
             return self._spent.total
 
     def answer(self, key: str) -> CachedAnswer | None:
-        """As of `Ledger`."""
         with self._lock:
             return self._answers.get(key)
 

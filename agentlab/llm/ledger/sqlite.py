@@ -209,18 +209,15 @@ class SqliteLedger:
         self._processes: dict[int, Writer] = {}
 
     def record(self, sample: Sample) -> None:
-        """As of `Ledger`."""
         if sample.is_sound():
             self._here().put(sample.cleaned())
 
     def quality(self, at: float, task: str, model: str, value: float) -> None:
-        """As of `Ledger`."""
         verdict = Quality(at, name_of(task), name_of(model), value)
         if verdict.is_sound():
             self._here().put(verdict)
 
     def arm(self, task: str, model: str, now: float) -> Arm:
-        """As of `Ledger`."""
         writer = self._here()
         writer.wait_until_read()
         return writer.memory.arm(task, model, now)
@@ -230,7 +227,6 @@ class SqliteLedger:
         return self._here().spent_since(when)
 
     def answer(self, key: str) -> CachedAnswer | None:
-        """As of `Ledger`."""
         return self._here().answer(key)
 
     def remember(self, key: str, answer: CachedAnswer) -> None:
@@ -240,7 +236,6 @@ class SqliteLedger:
             self._here().keep(Remembered(key, answer.at, body))
 
     def close(self) -> None:
-        """As of `Ledger`."""
         here = self._processes.get(os.getpid())
         if here is not None:
             here.close()

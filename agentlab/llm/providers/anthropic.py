@@ -56,7 +56,6 @@ class AnthropicModel:
         return self._endpoint.chat("/v1/messages", request_body(request), MessageReader())
 
     async def close(self) -> None:
-        """Close the pooled connections."""
         await self._endpoint.close()
 
 

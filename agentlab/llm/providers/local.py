@@ -104,7 +104,6 @@ class LocalModel:
         )
 
     async def close(self) -> None:
-        """End the worker process."""
         await asyncio.to_thread(self._engine.close)
 
 

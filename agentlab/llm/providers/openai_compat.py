@@ -84,7 +84,6 @@ class OpenAICompatModel:
         return Embeddings(tuple(vectors), usage)
 
     async def close(self) -> None:
-        """Close the pooled connections."""
         await self._endpoint.close()
 
 

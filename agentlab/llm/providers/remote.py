@@ -169,7 +169,6 @@ class Endpoint:
         return error
 
     async def close(self) -> None:
-        """Close the pooled connections."""
         await self._transport.close()
 
 

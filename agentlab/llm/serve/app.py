@@ -147,12 +147,10 @@ class Gateway:
             return _json(document(found, served_by, call), served_by)
 
     async def models(self, _: Request) -> Response:
-        """GET /v1/models."""
         listed = [self._model(name, owner) for name, owner in names.known(self._config).items()]
         return _json({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
-        """GET /v1/models/NAME."""
         name = request.path_params["name"]
         names.meaning(name, self._config)
         return _json(self._model(name, names.known(self._config)[name]))
@@ -165,7 +163,6 @@ class Gateway:
         return _json({"status": "ok"})
 
     async def metrics(self, _: Request) -> Response:
-        """GET /metrics."""
         now = asyncio.get_running_loop().time()
         states = {name: guard.state(now) for name, guard in self._router.guards.items()}
         return Response(self._metrics.text(states), headers={"Content-Type": CONTENT_TYPE})

@@ -36,9 +36,7 @@ _MOST_TOKENS = 131_072  # of an answer; more is asked for by clients that mean "
 class Reply(Protocol):
     """An answer in a client's dialect."""
 
-    def whole(self, answer: Completion[Any]) -> dict[str, Any]:
-        """As one document."""
-        ...
+    def whole(self, answer: Completion[Any]) -> dict[str, Any]: ...
 
     def piece(self, delta: Delta) -> bytes:
         """The events of a piece, the first with what comes before it."""

@@ -212,7 +212,6 @@ class ChatReply:
         return opening + self._event(self._last, answer.finish) + (event(used) if self._include_usage else b"") + DONE
 
     def broken(self, document: Mapping[str, Any]) -> bytes:
-        """The error, and no word that it is complete."""
         return event(document)
 
     def _event(self, said: Mapping[str, Any], finish: str | None = None) -> bytes:

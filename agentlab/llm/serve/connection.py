@@ -108,17 +108,14 @@ class Connection(H11Protocol):
                 timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """See what is owed after it."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """See what is owed after it."""
         super().on_response_complete()
         self._watch()
 
     def pause_writing(self) -> None:
-        """The client does not take what waits for it."""
         super().pause_writing()
         self._crowd.stuck[self] = self.loop.time()
         self._stuck = self.loop.call_later(SECONDS["take"], self.transport.abort)

@@ -72,7 +72,6 @@ class Served(Document):
         return cls(url=url, models=list(names.known(config)))
 
     def blocks(self) -> list[Block]:
-        """The address first: programs read it."""
         return [Text(f"Listening at {self.url}"), Text(f"Models: {', '.join(self.models)}")]
 
 

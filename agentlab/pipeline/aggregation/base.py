@@ -96,7 +96,6 @@ class Aggregation(StrictModel):
 
     @property
     def asked(self) -> str | None:
-        """The model that is asked, if one is."""
         return getattr(self, self.asks) if self.asks is not None else None
 
     def misfits(self, models: Sequence[str], *, schema: bool) -> Iterator[tuple[Key, str | AgentlabError]]:

@@ -19,7 +19,6 @@ class Concat(Aggregation):
     separator: str = Field("\n\n", max_length=200, description="Stands between two answers.")
 
     def choose(self, candidates: Sequence[Candidate], scene: Scene) -> Chosen:
-        """All of them, in their order."""
         del scene
         text = self.separator.join(candidate.text for candidate in candidates)
         return Chosen(text, {"method": "concat", "candidates": len(candidates)})

@@ -30,7 +30,6 @@ class Exported(Document):
     path: str | None
 
     def blocks(self) -> list[Block]:
-        """The text itself, or the file's path."""
         return [Code(self.text if self.text is not None else self.path or "")]
 
 
@@ -46,7 +45,6 @@ class CallShown(Document):
     seconds: float | None
 
     def blocks(self) -> list[Block]:
-        """The answer."""
         return [Code(_LOST if self.text is None else self.text)]
 
 

@@ -84,7 +84,6 @@ class History:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Safe to call twice."""
         if self._db is not None:
             self._db.close()
             self._db = None

@@ -30,7 +30,6 @@ class SearchView(Document):
     hits: list[Hit]
 
     def blocks(self) -> list[Block]:
-        """A row per hit, or a sentence."""
         if not self.hits:
             return [Text(f"No input and no stage's output has all words of {self.query!r}.")]
         return [Table(("run", "stage", "text"), [(hit.run, hit.step, hit.snippet) for hit in self.hits])]

@@ -64,12 +64,10 @@ class Schedule:
 
     @property
     def loads(self) -> int:
-        """How many times a model is loaded."""
         return sum(isinstance(step, Load) for step in self.steps)
 
     @property
     def seconds(self) -> float:
-        """Seconds spent on loading."""
         return sum(self.room.load_seconds[step.model] for step in self.steps if isinstance(step, Load))
 
     @property
@@ -78,7 +76,6 @@ class Schedule:
         return max(self.resident_bytes(), default=0)
 
     def resident_bytes(self) -> tuple[int, ...]:
-        """Bytes that are resident after each step."""
         held = sum(self.room.sizes[model] for model in self.room.resident)
         return tuple(accumulate((self._change(step) for step in self.steps), initial=held))[1:]
 

@@ -69,7 +69,6 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return _Missing(obj=obj, name=str(argument) if isinstance(argument, str | int | float) else kind(argument))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """The same."""
         return self.getitem(obj, attribute)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
