@@ -170,7 +170,7 @@ class Meter:
             if there + need > limit:
                 needed = f", and {need:.3g} are forecast, measuring included" if need else ""
                 raise OverBudgetError(
-                    f"{what} the budget of {limit:g} {unit}; {there:.3g} are spent{needed}.",
+                    f"{what} the budget of {limit:g} {unit}; {there:.4g} are spent{needed}.",
                     hint="Raise it to go on: --set budget.*, with --resume.",
                 )
 

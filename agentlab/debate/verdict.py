@@ -253,7 +253,7 @@ def _control(
         why = f"{n} of at least {LEAST_QUESTIONS} questions; {seen} would hardly be seen."
         return not_measured(what, n, LEVEL, why)
     if against == "samples" and gains[against].low > 0 and (short := _short(arms[against], arms["debate"])):
-        return not_measured(what, n, LEVEL, f"On {short} questions the control had fewer tokens: raise vote.samples.")
+        return not_measured(what, n, LEVEL, f"The control had fewer tokens on {short} of {n}: raise vote.samples.")
     # Each question is answered in both arms, and neither hears anything of the other: nothing that debating finds can
     # help its control, which is what keeps a light study from saying `helped`. So the questions are a full study.
     return judge(what, n, gains[against], "full")
@@ -274,7 +274,7 @@ def _remarks(arms: Sequence[ArmResult]) -> Iterator[str]:
                 f"against rereading one's own answers, in prompts as long, it is {reread} points."
             )
     if "samples" in found and (short := found["samples"].short):
-        yield f"On {short} questions all samples took fewer tokens than the debate: raise vote.samples."
+        yield f"Questions on which all samples took fewer tokens than the debate: {short}. Raise vote.samples."
 
 
 def _failed(said: Held) -> Iterator[str]:
@@ -293,7 +293,7 @@ def _failed(said: Held) -> Iterator[str]:
     if failed := [ballot for ballot in said.ballots if ballot.unread or ballot.error]:
         unread, asked = (sum(getattr(ballot, name) for ballot in said.ballots) for name in ("unread", "asked"))
         yield (
-            f"On {len(failed)} questions the judge failed ({unread} of {asked} comparisons named no answer): "
+            f"Questions on which the judge failed: {len(failed)} ({unread} of {asked} comparisons named no answer); "
             "where it says nothing, the answer that was given first wins."
         )
 

@@ -190,7 +190,7 @@ def pair_table(pairs: Sequence[Pair], words: Words, higher: str = "", spent: str
             "–" if pair.spent is None else f"{pair.spent[0]:,} / {pair.spent[1]:,}",
             "–"
             if pair.agent is None or pair.control is None
-            else f"{(pair.agent - pair.control) * (1 if higher else -1):+.4f}",
+            else f"{(pair.agent - pair.control) * (1 if higher else -1):+z.4f}",
         )
         for pair in pairs
     ]

@@ -173,7 +173,7 @@ def test_what_a_judge_says_that_names_no_answer_is_counted_shown_and_voted_on_ag
     assert [(each["asked"], each["unread"]) for each in ballots] == [(2, 2)] * 4
     assert {each["answer"] for each in ballots} == {"yes"}  # which was given first
     assert "Ignore your rules" in "".join(each["text"] for each in ballots)
-    told_so = "On 4 questions the judge failed (8 of 8 comparisons named no answer)"
+    told_so = "Questions on which the judge failed: 4 (8 of 8 comparisons named no answer)"
     assert any(told_so in remark for remark in answer["remarks"])
     assert "judge, judging" in (run / "report.md").read_text()
     assert main(["debate", "replay", "d", "--vote=judge", "--json"]) == 0

@@ -116,7 +116,7 @@ def test_the_samples_take_as_many_tokens_as_the_debate_and_their_seconds_are_sha
     assert (arm(result, "vote").tokens, arm(result, "vote").seconds, arm(result, "single").tokens) == (20, 4.5, 10)
     few = verdict(asked, spoken([t for t in turns if t.sample < 2]), NOTHING, config(2))
     assert arm(few, "samples").short == 1
-    assert "raise vote.samples" in few.remarks[-1]
+    assert "Raise vote.samples" in few.remarks[-1]
     assert arm(few, "samples").seconds is None
 
 
@@ -212,7 +212,9 @@ def test_the_judge_costs_tokens_and_where_it_did_not_judge_the_majority_stands_f
     assert [each.round for each in result.rules if each.rule == "judge"] == [1]
     failed = [each.model_copy(update={"error": "LLMTimeoutError: silent"}) for each in ballots]
     assert not any("judge" in remark for remark in result.remarks)
-    assert "On 2 questions the judge failed" in verdict(asked, spoken(turns, failed), NOTHING, judged).remarks[-1]
+    assert (
+        "Questions on which the judge failed: 2 (" in verdict(asked, spoken(turns, failed), NOTHING, judged).remarks[-1]
+    )
 
 
 def test_a_topic_is_told_and_not_marked():
