@@ -5,20 +5,15 @@ language model is shown in a schema, makes every answer that was kept under it i
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from agentlab.commands import COMMANDS
-from agentlab.compress import agent as compress_agent
-from agentlab.compress import tools as compress_tools
 from agentlab.compress.config import CompressConfig
-from agentlab.compress.goal_reader import GoalParts
 from agentlab.compress.memory import hashed
 from agentlab.compress.recipe import recipe_of
 from agentlab.config.base import config_hash
@@ -26,14 +21,12 @@ from agentlab.debate import wave
 from agentlab.gguf.fingerprint import fingerprint
 from agentlab.gguf.memory import Shape as EngineShape
 from agentlab.hf.fingerprint import fingerprint_of
-from agentlab.llm import judge
 from agentlab.llm.asking import asked
 from agentlab.llm.config import LLMConfig
 from agentlab.llm.ledger.memory import MemoryLedger
 from agentlab.llm.options import Options
 from agentlab.llm.question import ResponseCache, candidate_of
-from agentlab.llm.tool_loop import Action
-from agentlab.llm.types import Message, Tool, ToolCall
+from agentlab.llm.types import Message, ToolCall
 from agentlab.lora.card import content_hash
 from agentlab.nas import checkpoint as nas_checkpoint
 from agentlab.nas.config import TrialConfig
@@ -46,9 +39,7 @@ from agentlab.pipeline.graph import unroll
 from agentlab.pipeline.work import call_id, derived, seed_of
 from agentlab.runs.events import Event
 from agentlab.runs.measured import Measured, digest
-from agentlab.search.llm_proposer import edit_schema, full_schema, pick_schema
 from agentlab.search.space import SearchSpace, SpaceConfig
-from agentlab.study.evaluator import Judgement
 from agentlab.tasks import questions
 from agentlab.tasks.items import Item, set_digest
 from agentlab.train import checkpoints as train_checkpoints
@@ -57,19 +48,7 @@ from agentlab.train.config import LoraConfig, TrainingConfig, TrainingJob
 from agentlab.train.dataset import Split
 from agentlab.train.masks import Example
 from agentlab.train.sft import origin_of
-
-ANSWER_SCHEMA = {"type": "object", "properties": {"river": {"type": "string"}}, "required": ["river"]}
-TOOL = Tool("look_up", "Looks a river up.", ANSWER_SCHEMA)
-# What a language model is asked to fill in, by the part that asks.
-ANSWER_MODELS: dict[str, type[BaseModel]] = {
-    "llm judge": judge.Verdict,
-    "study judgement": Judgement,
-    "search pick": pick_schema(4),
-    "search edit": edit_schema(("model.d_model", "training.lr")),
-    "search full": full_schema(("model.d_model", "training.lr")),
-    "compress goal": GoalParts,
-    "compress plan": compress_agent.Answer,
-}
+from tests.unit.frozen.shown import ANSWER_MODELS, ANSWER_SCHEMA, TOOL, list_compress_actions
 
 
 def compute_keys(folder: Path) -> dict[str, str]:
@@ -86,27 +65,6 @@ def compute_keys(folder: Path) -> dict[str, str]:
     ):
         keys |= compute()
     return keys | _compute_file_fingerprints(folder)
-
-
-def list_compress_actions() -> list[Action]:
-    """What the agent of `compress` may call: its tools, and its own four."""
-
-    def refuse(_: Any) -> str:
-        raise AssertionError("nobody calls it here")
-
-    functions: set[compress_tools.Function] = set()
-    for _, specialist_functions in compress_tools.SPECIALISTS.values():
-        functions.update(specialist_functions)
-    situation: Any = None  # which only a call needs
-    actions = [compress_tools.action(function, situation) for function in functions]
-    own: tuple[tuple[str, type[BaseModel]], ...] = (
-        ("ask_specialist", compress_agent.Question),
-        ("answer", compress_agent.Reply),
-        ("finish", compress_agent.Answer),
-        ("execute_experiment", compress_agent.Wish),
-    )
-    actions += [Action(name, "", takes, refuse) for name, takes in own]
-    return sorted(actions, key=lambda action: action.name)
 
 
 def make_llm_config() -> LLMConfig:
@@ -318,8 +276,3 @@ def _sha_in(blob: bytes) -> str:
     head: dict[str, Any] = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
     state: dict[str, Any] = json.loads(next(iter(head["__metadata__"].values())))
     return str(state["sha256"])
-
-
-def describe_tool(tool: Tool) -> str:
-    """As a language model is told of it, in one line."""
-    return json.dumps(asdict(tool), ensure_ascii=False)

@@ -11,7 +11,7 @@ import json
 import pytest
 
 from agentlab.commands import COMMANDS
-from tests.unit.frozen import names
+from tests.unit.frozen import names, roles
 
 FROZEN: names.Sections = json.loads(names.FROZEN_FILE.read_text(encoding="utf-8"))
 # Commands that print the result, or with --dry-run the plan, of the experiment that they carry out.
@@ -40,6 +40,6 @@ def test_there_are_fifty_computed_keys() -> None:
 
 def test_every_command_that_prints_json_has_its_answer_frozen() -> None:
     experiments = [*COMMANDS, *(f"{name} run" for name in COMMANDS), "runs resume", *CARRY_OUT]
-    known = {f"agentlab {name} --json" for name in (*names.ANSWERS, *experiments)}
+    known = {f"agentlab {name} --json" for name in (*roles.ANSWERS, *experiments)}
     printing = {line for line in FROZEN["commands and flags"] if line.endswith(" --json")}
     assert sorted(printing - known) == []
