@@ -12,7 +12,7 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.models.importer import import_gguf
 from agentlab.models.store import find
-from tests.zygote import Forked
+from tests.zygote import ForkedWithAll
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = (
@@ -63,5 +63,5 @@ def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forked_workers() -> Iterator[None]:
     """What this process starts of agentlab is forked: for a module that asks for no measure of memory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", Forked)
+        patch.setattr(subprocess, "Popen", ForkedWithAll)
         yield
