@@ -28,7 +28,7 @@ PORTFOLIO = [
 ]
 SMALL = {
     "base": "tiny",
-    "text": {"file": "text.txt", "length": 32, "calibration": 8, "held_out": 4},
+    "text": {"file": "text.txt", "length": 32, "calibration": 8, "held_out": 16},
     "goal": "smallest with kl < 0.5",
     "portfolio": PORTFOLIO,
     "first": 3,
