@@ -16,14 +16,15 @@ from tests.zygote import ForkedWithAll
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = (
-    "test_resume_after_kill",
-    "test_pipeline",
+    "test_compress",
     "test_debate_speakers",
+    "test_pipeline",
+    "test_resume_after_kill",
+    "test_persona_talk",
     "test_launched",
     "test_gguf_worker",
-    "test_persona_talk",
-    "test_train_adapter",
     "test_router_soak",
+    "test_train_adapter",
     "test_workers",
     "test_serve_personas",
     "test_gguf_prefix",
