@@ -1,5 +1,6 @@
 """Rules for all tests: no network past loopback, a workspace of one's own, no foreign keys, no file left behind."""
 
+import gc
 import ipaddress
 import os
 import signal
@@ -78,6 +79,12 @@ def _checkout_stays_as_it_is() -> Iterator[None]:
     yield
     left = _files() - before
     assert not left, f"a test left files in the checkout: {sorted(left)}"
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end: a full collection that looks at all of it takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
