@@ -81,10 +81,16 @@ def _checkout_stays_as_it_is() -> Iterator[None]:
     assert not left, f"a test left files in the checkout: {sorted(left)}"
 
 
-def pytest_collection_finish() -> None:
-    """What is loaded by now stays to the end: a full collection that looks at all of it takes a second."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is loaded stays to the end: a collection of garbage that looks at all of it takes a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
