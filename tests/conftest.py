@@ -1,5 +1,6 @@
 """Rules for all tests: no network past loopback, a workspace of one's own, no foreign keys, no file left behind."""
 
+import gc
 import ipaddress
 import os
 import signal
@@ -78,6 +79,18 @@ def _checkout_stays_as_it_is() -> Iterator[None]:
     yield
     left = _files() - before
     assert not left, f"a test left files in the checkout: {sorted(left)}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is loaded stays to the end: a collection of garbage that looks at all of it takes a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

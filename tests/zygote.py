@@ -34,6 +34,7 @@ IMPORTED = (
     "matplotlib.backends.backend_agg",
     "transformers.models.llama.modeling_llama",
     "peft",
+    "compressed_tensors.quantization",
     "agentlab.gguf.native",
     "agentlab.hf.decoder",
     "agentlab.study.worker",
@@ -104,6 +105,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         import_module(name)
+    conversions = import_module("transformers.conversion_mapping")
+    conversions.get_checkpoint_conversion_mapping("llama")  # a thousand patterns, which each process would compile
     os.fsync = lambda _: None  # as in conftest.py
     gc.freeze()
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a fork needs a process of one thread"

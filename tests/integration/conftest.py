@@ -12,18 +12,19 @@ from agentlab.config.workspace import Workspace
 from agentlab.errors import AgentlabError
 from agentlab.models.importer import import_gguf
 from agentlab.models.store import find
-from tests.zygote import Forked
+from tests.zygote import ForkedWithAll
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = (
-    "test_resume_after_kill",
-    "test_pipeline",
+    "test_compress",
     "test_debate_speakers",
+    "test_pipeline",
+    "test_resume_after_kill",
+    "test_persona_talk",
     "test_launched",
     "test_gguf_worker",
-    "test_persona_talk",
-    "test_train_adapter",
     "test_router_soak",
+    "test_train_adapter",
     "test_workers",
     "test_serve_personas",
     "test_gguf_prefix",
@@ -63,5 +64,5 @@ def float32_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forked_workers() -> Iterator[None]:
     """What this process starts of agentlab is forked: for a module that asks for no measure of memory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", Forked)
+        patch.setattr(subprocess, "Popen", ForkedWithAll)
         yield

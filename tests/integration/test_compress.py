@@ -28,7 +28,7 @@ PORTFOLIO = [
 ]
 SMALL = {
     "base": "tiny",
-    "text": {"file": "text.txt", "length": 32, "calibration": 8, "held_out": 4},
+    "text": {"file": "text.txt", "length": 32, "calibration": 8, "held_out": 16},
     "goal": "smallest with kl < 0.5",
     "portfolio": PORTFOLIO,
     "first": 3,
@@ -126,7 +126,7 @@ def test_every_family_is_written_read_back_and_answers(
     workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", FROM_NOTHING)  # here alone: the others start seconds sooner
-    code, said = answer(capsys, "--run-name", "r")
+    code, said = answer(capsys, "--run-name", "r", "--set", "text.held_out=64")  # a process for each look
     assert code == 0, said
     (result,) = said["result"]["models"]
     rows = {row["id"]: row for row in result["rows"] if row["arm"] == "search"}

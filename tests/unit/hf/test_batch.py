@@ -40,7 +40,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "Mistral": {"sliding_window": 6},
     "Gemma2": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
     "Gemma3Text": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]},
-    "Qwen3Next": {"layer_types": ["linear_attention", "full_attention"], "num_experts": 4, "num_experts_per_tok": 2},
+    "Qwen3Next": {
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        # as small as the rest: by default most of the work is theirs
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+    },
 }
 ENDS = {7, 8}
 
