@@ -121,6 +121,7 @@ def main() -> None:
             break
         for end in (*ends, ours.detach()):
             os.close(end)
+        os.dup2(0, 1)  # who waits for the first helper does not wait for this one
         order, ends = _ordered(theirs)
     for number, end in enumerate(ends):
         os.dup2(end, number)
